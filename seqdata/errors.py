@@ -1,0 +1,50 @@
+"""Every error a user can meet, with the exit code that the command line gives it.
+
+A message is one line that names the file, the field and what to do next. Anything that is not a `SeqdataError` is a
+defect of ours and may show a traceback.
+"""
+
+
+class SeqdataError(Exception):
+    """Base of all errors shown to a user as one line; `exit_code` is what the command line returns.
+
+    Source: the exit codes are listed in docs/errors.md; 0 is success, 1 a defect of ours, 2 a usage error.
+    """
+
+    exit_code = 1
+
+
+class InputError(SeqdataError):
+    """A raw dump or a file the user named is missing, unreadable or of another kind (exit code 3)."""
+
+    exit_code = 3
+
+
+class ContractError(SeqdataError):
+    """A table, manifest, protocol, configuration or checkpoint breaks its contract (exit code 4)."""
+
+    exit_code = 4
+
+
+class OutputError(SeqdataError):
+    """The output folder holds something else, is in use, or cannot be written (exit code 5)."""
+
+    exit_code = 5
+
+
+class QuarantineNotice(SeqdataError):
+    """A build ended well, but left inputs out: they are in quarantine with their reasons (exit code 6)."""
+
+    exit_code = 6
+
+
+class MissingDependencyError(SeqdataError):
+    """A package or a weights file is absent; the message names the exact install or flag (exit code 7)."""
+
+    exit_code = 7
+
+
+class NotEnoughDataError(SeqdataError):
+    """Too few descriptors, queries or positives for what was asked; the message says which value works (exit code 8)."""
+
+    exit_code = 8

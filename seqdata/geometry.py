@@ -1,0 +1,148 @@
+"""Coordinates and headings: lat/lon to UTM in one chosen zone and back, driving directions, track metres.
+
+Convention: latitude and longitude are WGS84 degrees; easting and northing are UTM metres in float64 (float32
+moves ground-truth pairs). A zone is its number and its *hemisphere*, "32N" or "23S" (never a latitude band
+letter); southern northings carry the 10,000 km false northing, as `utm.from_latlon` gives them. Everything
+that is compared lies in one zone, even where a city straddles a zone's edge or the equator. Headings are
+degrees clockwise from grid north, 0…360.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import utm  # type: ignore[import-untyped]
+
+from seqdata.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+ArrayLike = npt.ArrayLike
+
+STILL = 0.1  # metres: below this two neighbours of a frame say nothing about its direction
+
+
+def choose_zone(latitude: ArrayLike, longitude: ArrayLike) -> str:
+    """The UTM zone ("32N") of the median point of a set of positions, to be used for the whole set.
+
+    `latitude`, `longitude`: (n,) degrees; NaN rows are passed over. Norway's and Svalbard's special zones are
+    kept.
+
+    Raises: InputError when no finite position is given, or the median lies outside UTM (80° S … 84° N).
+    """
+    lat, lon = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
+    known = np.isfinite(lat) & np.isfinite(lon)
+    if not known.any():
+        raise InputError("no UTM zone can be chosen: no position is given")
+    lat, lon = lat[known], lon[known]
+    middle = float(np.median(lat))
+    # Longitudes are unwrapped around the first point, so that a set across the antimeridian has a median
+    # inside it.
+    offset = float(np.median((lon - lon[0] + 180.0) % 360.0 - 180.0))
+    meridian = (lon[0] + offset + 180.0) % 360.0 - 180.0
+    if not -80.0 <= middle <= 84.0:
+        raise InputError(f"latitude {middle:g} lies outside UTM (80° S to 84° N)")
+    number = utm.latlon_to_zone_number(middle, meridian)
+    return f"{number}{'N' if middle >= 0 else 'S'}"
+
+
+def parse_zone(zone: str) -> tuple[int, bool]:
+    """Split "32N" into (32, True): the number 1…60, and whether it is the northern hemisphere.
+
+    Raises: InputError for anything else.
+    """
+    digits, letter = zone[:-1], zone[-1:].upper()
+    if not digits.isdecimal() or not 1 <= int(digits) <= 60 or letter not in ("N", "S"):
+        raise InputError(
+            f"UTM zone {zone!r}: expected a number 1 to 60 and N or S for the hemisphere, as in 32N"
+        )
+    return int(digits), letter == "N"
+
+
+def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: str) -> tuple[Floats, Floats]:
+    """Easting and northing (metres, float64) of WGS84 positions (degrees), all in the one `zone`.
+
+    Shapes: (n,), (n,) -> (n,), (n,). NaN positions stay NaN.
+
+    Convention: the zone's own false northing holds for every point, so that northings run through at the
+    equator.
+
+    Raises: InputError for a bad zone or positions outside UTM.
+    """
+    number, northern = parse_zone(zone)
+    lat, lon = (
+        np.atleast_1d(np.asarray(latitude, np.float64)),
+        np.atleast_1d(np.asarray(longitude, np.float64)),
+    )
+    known = np.isfinite(lat) & np.isfinite(lon)
+    easting, northing = np.full(lat.shape, np.nan), np.full(lat.shape, np.nan)
+    if known.any():
+        try:
+            east, north, _, _ = utm.from_latlon(lat[known], lon[known], number, force_northern=northern)
+        except utm.OutOfRangeError as error:
+            raise InputError(f"positions do not fit UTM zone {zone}: {error}") from error
+        easting[known], northing[known] = east, north
+    return easting, northing
+
+
+def to_latlon(easting: ArrayLike, northing: ArrayLike, zone: str) -> tuple[Floats, Floats]:
+    """Latitude and longitude (degrees, float64) of UTM metres of one `zone`; the inverse of `to_utm`.
+
+    Shapes: (n,), (n,) -> (n,), (n,). NaN positions stay NaN. Raises: InputError for a bad zone.
+    """
+    number, northern = parse_zone(zone)
+    east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
+    # Not strict: beyond the zone's edge and across the equator the formulas hold, and that is what one zone
+    # means.
+    lat, lon = utm.to_latlon(
+        np.atleast_1d(east), np.atleast_1d(north), number, northern=northern, strict=False
+    )
+    return np.asarray(lat, np.float64), np.asarray(lon, np.float64)
+
+
+def steps(easting: ArrayLike, northing: ArrayLike) -> Floats:
+    """Straight-line metres from the previous frame, (n,) -> (n,); 0 for the first."""
+    east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
+    length = np.zeros(east.shape)
+    dx, dy = np.diff(east), np.diff(north)
+    length[1:] = np.sqrt(dx * dx + dy * dy)
+    return length
+
+
+def track_metres(easting: ArrayLike, northing: ArrayLike) -> Floats:
+    """Metres driven from a trajectory's first frame along straight lines between frames, (n,) -> (n,)."""
+    return np.cumsum(steps(easting, northing))
+
+
+def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = STILL) -> Floats:
+    """Driving direction at every frame of one trajectory, from its own neighbouring positions.
+
+    Shapes: (n,), (n,) metres in driving order -> (n,) degrees in 0…360, clockwise from grid north.
+
+    Convention: the direction from the previous to the next frame (central difference; one-sided at the ends).
+    Where those two are less than `still` metres apart, the last known direction holds; before the first
+    movement, the first known one. A trajectory that never moves gives NaN everywhere.
+    """
+    east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
+    if len(east) < 2:
+        return np.full(east.shape, np.nan)
+    after, before = (
+        np.minimum(np.arange(len(east)) + 1, len(east) - 1),
+        np.maximum(np.arange(len(east)) - 1, 0),
+    )
+    dx, dy = east[after] - east[before], north[after] - north[before]
+    heading = np.degrees(np.arctan2(dx, dy)) % 360.0
+    heading[heading >= 360.0] = 0.0  # -1e-20 % 360 rounds to 360
+    moving = np.hypot(dx, dy) >= max(still, np.finfo(np.float64).tiny)
+    if not moving.any():
+        return np.full(east.shape, np.nan)
+    last = np.maximum.accumulate(np.where(moving, np.arange(len(east)), -1))
+    last[last < 0] = np.flatnonzero(moving)[0]
+    filled: Floats = heading[last]
+    return filled
+
+
+def heading_difference(first: ArrayLike, second: ArrayLike) -> Floats:
+    """Least angle between two directions on the circle: degrees in, 0…180 out, shapes broadcast; NaN stays
+    NaN.
+    """
+    turn = (np.asarray(first, np.float64) - np.asarray(second, np.float64)) % 360.0
+    least: Floats = np.minimum(turn, 360.0 - turn)
+    return least

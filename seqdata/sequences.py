@@ -1,0 +1,187 @@
+"""Window tables of a dataset: which windows a length, a spacing or a protocol's split asks for, and their truth.
+
+`Sequencer` holds the few columns of the frames table that geometry needs, so that a build (before anything is sealed)
+and an opened dataset cut the same windows and find the same positives.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from seqdata import truth, windows
+from seqdata.contracts import table_contract
+from seqdata.errors import ContractError
+from seqdata.protocols import Protocol, Rule, Split, Unit
+
+GEOMETRY_COLUMNS = (
+    "trajectory", "position", "clean_position", "city", "role", "zone", "easting", "northing", "heading", "panorama",
+)  # fmt: skip
+ROLES = ("database", "query")
+
+
+@dataclass(frozen=True)
+class TrackPolicy:
+    """What leaves a track of a trajectory: panoramas, the clean list, spacing and greatest step (metres)."""
+
+    panoramas: str = "drop"
+    clean: bool = False
+    spacing: float | None = None
+    max_step: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of the track table, such as `nopano`, `all-clean`, `nopano-2m` or `nopano-step100m`."""
+        parts = ["nopano" if self.panoramas == "drop" else "all"]
+        parts += ["clean"] if self.clean else []
+        parts += [f"{self.spacing:g}m"] if self.spacing else []
+        parts += [f"step{self.max_step:g}m"] if self.max_step else []
+        return "-".join(parts)
+
+    @classmethod
+    def of_key(cls, key: str) -> "TrackPolicy":
+        """The policy that a key names. Raises: ContractError for a text that is no key."""
+        policy = cls(panoramas="keep" if key.split("-")[0] == "all" else "drop", clean="clean" in key.split("-")[1:])
+        for part in key.split("-")[1:]:
+            if part.startswith("step"):
+                policy = cls(policy.panoramas, policy.clean, policy.spacing, float(part[4:-1]))
+            elif part != "clean":
+                policy = cls(policy.panoramas, policy.clean, float(part[:-1]), policy.max_step)
+        if policy.key != key:
+            raise ContractError(f"'{key}' names no track table; keys look like nopano, all-clean or nopano-2m")
+        return policy
+
+    @classmethod
+    def of_protocol(cls, protocol: Protocol) -> "TrackPolicy":
+        """The policy that a protocol states."""
+        return cls(protocol.panoramas, protocol.clean, protocol.spacing, protocol.max_step)
+
+
+@dataclass
+class Sequencer:
+    """Windows and truth over one frames table.
+
+    `frames`: the columns `GEOMETRY_COLUMNS` of every frame, in the dataset's order; `rule` is the dataset's resampling
+    rule, used for every spacing so that database and query never mix rules.
+    """
+
+    frames: pl.DataFrame
+    rule: str = "greedy"
+    _tracks: dict[str, pl.DataFrame] = field(default_factory=dict)
+
+    def track(self, key: str) -> pl.DataFrame:
+        """The track table of a key (contract `tracks`), computed once."""
+        if key not in self._tracks:
+            policy = TrackPolicy.of_key(key)
+            rows = self.frames.with_row_index("frame")
+            self._tracks[key] = windows.track(
+                rows,
+                panoramas=policy.panoramas,
+                clean=policy.clean,
+                spacing=policy.spacing,
+                max_step=policy.max_step,
+                rule=self.rule,
+            )
+        return self._tracks[key]
+
+    def windows(self, policy: TrackPolicy, length: int, stride: int = 1, edges: str = "drop") -> pl.DataFrame:
+        """Every window of a policy (contract `sequences`), the role as the frames have it, no split.
+
+        Convention: see `seqdata.windows`; stride in frames of the track.
+        """
+        track = self.track(policy.key)
+        cut = windows.windows(track, length=length, stride=stride, edges=edges)
+        first = cut["first"].to_numpy()
+        centre = track["frame"].to_numpy()[first + windows.centre_index(length) * cut["step"].to_numpy()]
+        of_centre = self.frames.select("trajectory", "city", "role")[centre]
+        table = pl.concat([cut, of_centre], how="horizontal").with_columns(
+            pl.lit(policy.key).alias("track"), pl.Series("centre", centre)
+        )
+        return table_contract("sequences").conform(table)
+
+    def of_protocol(self, protocol: Protocol, split: str | None = None, role: str | None = None) -> pl.DataFrame:
+        """Windows of a protocol; with `split` only that split's, with `role` only that role's, database first.
+
+        Raises: ContractError for an unknown split or role.
+        """
+        if role not in (None, *ROLES):
+            raise ContractError(f"role '{role}': expected database or query")
+        table = self.windows(TrackPolicy.of_protocol(protocol), protocol.length, protocol.stride, protocol.edges)
+        if split is None:
+            return table if role is None else table.filter(pl.col("role") == role)
+        chosen = protocol.split(split)
+        parts = [self._of_split(table, chosen, split, name) for name in ROLES if role in (None, name)]
+        return pl.concat(parts)
+
+    def _of_split(self, table: pl.DataFrame, split: Split, name: str, role: str) -> pl.DataFrame:
+        """Rows of `table` that play `role` in a split: whole windows inside its cities, trajectories and positions."""
+        trajectories = split.database if role == "database" else split.query
+        wanted = pl.col("role") == role if trajectories is None else pl.col("trajectory").is_in(trajectories)
+        if split.cities is not None:
+            wanted &= pl.col("city").is_in(split.cities)
+        chosen = table.filter(wanted)
+        if split.positions is not None and chosen.height:
+            rank = self.track(chosen["track"][0])["rank"].to_numpy()
+            first = chosen["first"].to_numpy()
+            last = first + (chosen["length"].to_numpy().astype(np.int64) - 1) * chosen["step"].to_numpy()
+            start, stop = split.positions
+            chosen = chosen.filter(pl.Series((rank[first] >= start) & (rank[last] < stop)))
+        return chosen.with_columns(pl.lit(role).alias("role"), pl.lit(name).alias("split"))
+
+    def frame_rows(self, table: pl.DataFrame) -> npt.NDArray[np.int64]:
+        """Frame row of every frame of every window: int64 (n, L). Raises: ContractError when lengths or tracks differ."""
+        if not table.height:
+            return np.zeros((0, 0), dtype=np.int64)
+        track = self.track(_only(table, "track"))
+        return windows.window_frames(
+            track, table["first"].to_numpy(), table["length"].to_numpy(), table["step"].to_numpy()
+        )
+
+    def window_set(self, table: pl.DataFrame, unit: Unit = "metres") -> truth.WindowSet:
+        """The windows as coordinates: metres grouped by zone, or (rank, 0) in one group where the unit is frames."""
+        track = self.track(_only(table, "track")) if table.height else self.track("all").head(0)
+        frame = track["frame"].to_numpy()
+        of_track = self.frames.select("easting", "northing", "heading", "zone")[frame]
+        if unit == "frames":
+            xy = np.column_stack([track["rank"].to_numpy().astype(np.float64), np.zeros(track.height)])
+            group = np.zeros(table.height, dtype=np.int64)
+        else:
+            xy = of_track.select("easting", "northing").to_numpy()
+            group = self._zone_numbers()[table["centre"].to_numpy()]
+        return truth.WindowSet.of(
+            xy,
+            table["first"].to_numpy(),
+            table["length"].to_numpy(),
+            step=table["step"].to_numpy(),
+            group=group,
+            heading=of_track["heading"].fill_null(float("nan")).to_numpy(),
+        )
+
+    def _zone_numbers(self) -> npt.NDArray[np.int64]:
+        """A number for each frame's zone, the same for equal zones."""
+        return self.frames["zone"].rank("dense").to_numpy().astype(np.int64)
+
+    def positives(
+        self,
+        query: pl.DataFrame,
+        database: pl.DataFrame,
+        radius: float,
+        rule: Rule = "any",
+        unit: Unit = "metres",
+        heading_max: float | None = None,
+    ) -> pl.DataFrame:
+        """Pairs that the rule accepts, with all distances (contract `positives`); rows of the two given tables.
+
+        Convention: metres within one zone, strictly less than `radius`; frames: at most `radius` apart in rank.
+        """
+        pairs = truth.positives(self.window_set(query, unit), self.window_set(database, unit), radius=radius, unit=unit)
+        return truth.accept(pairs, rule=rule, radius=radius, unit=unit, heading_max=heading_max)
+
+
+def _only(table: pl.DataFrame, column: str) -> str:
+    """The one value of a column. Raises: ContractError when a table mixes several."""
+    values = table[column].unique()
+    if len(values) != 1:
+        raise ContractError(f"a window table mixes {column} values ({', '.join(values.sort().head(3))}); use one at a time")
+    return str(values[0])

@@ -1,0 +1,145 @@
+"""Nordland: season folders or zips of `images-NNNNN.png`, the seasons' GPS logs and the clean list.
+
+Convention: frame N is the same place in every season, so all seasons take their position from the summer log, at second
+N − 163 after its first row (nearest available second). `position` is the rank of N among all numbers that any season
+holds, `clean_position` its rank among those of them that the clean list names: windows cross removed tunnels.
+Source: the dataset's files and the practice of its published loaders.
+"""
+
+import re
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from seqdata import geometry
+from seqdata.errors import InputError
+from seqdata.sources.base import (
+    Listing,
+    inside,
+    is_image,
+    quarantine_rows,
+    refuse_unknown,
+    split_duplicates,
+    take_option,
+)
+from seqdata.sources.nordland_gps import read_log
+
+SEASONS = ("spring", "summer", "fall", "winter")
+FIRST_LOGGED_FRAME = 163
+_NUMBER = re.compile(r"(\d+)\.(?:png|jpg|jpeg)$", re.IGNORECASE)
+
+
+def open(raw: Path, options: dict[str, str]) -> "NordlandSource":
+    """The Nordland dump at `raw`; option `clean_list` names a file of frame names (default clean_frames.txt, if there)."""
+    clean_list = take_option(options, "clean_list")
+    refuse_unknown(options, "nordland", "clean_list")
+    return NordlandSource(raw, clean_list)
+
+
+@dataclass(frozen=True)
+class NordlandSource:
+    """A folder with `<season>.zip` or `<season>/` for at least one season, and `summer.csv`."""
+
+    raw: Path
+    clean_list: str = ""
+    default_protocol: str = "nordland-sta"
+    attribution: str = "Nordlandsbanen: minute by minute, NRK (CC BY-NC-SA)"
+
+    def list(self) -> Listing:
+        """Every frame of every season. Raises: InputError when no season or no summer log is there."""
+        files = pl.concat([_season_files(self.raw, season) for season in SEASONS])
+        if not files.height:
+            raise InputError(f"{self.raw}: no summer.zip, winter/ or other season below it; this is not a Nordland dump")
+        numbered = files.filter(pl.col("number").is_not_null())
+        records = _place(self.raw, _rank(numbered, self._clean_numbers()))
+        kept = split_duplicates(records.sort("role", "trajectory", "position", maintain_order=True))
+        unnumbered = quarantine_rows(
+            files.filter(pl.col("number").is_null()), "no_position", "no frame number in the file name"
+        )
+        return Listing(kept.records, pl.concat([kept.quarantine, unnumbered]))
+
+    def read(self, source: str) -> bytes:
+        """The bytes of one image, from its folder or straight from the season's zip (`<season>.zip!<member>`)."""
+        archive, mark, member = source.partition("!")
+        if not mark:
+            return inside(self.raw, source).read_bytes()
+        return _opened_zip(inside(self.raw, archive)).read(member)
+
+    def _clean_numbers(self) -> set[int] | None:
+        """Frame numbers of the clean list, None without a list. Raises: InputError when a named list is absent."""
+        path = Path(self.clean_list) if self.clean_list else self.raw / "clean_frames.txt"
+        if not path.is_file():
+            if self.clean_list:
+                raise InputError(f"{path}: no such clean list")
+            return None
+        matches = (_NUMBER.search(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
+        return {int(match.group(1)) for match in matches if match}
+
+
+def _season_files(raw: Path, season: str) -> pl.DataFrame:
+    """Images of one season: source, number (null when the name has none), bytes, trajectory."""
+    archive = raw / f"{season}.zip"
+    if (raw / season).is_dir():
+        folder = (path for path in sorted((raw / season).rglob("*")) if is_image(path.name))
+        found = [(path.relative_to(raw).as_posix(), path.stat().st_size) for path in folder]
+    elif archive.is_file():
+        found = _zip_members(archive)
+    else:
+        found = []
+    numbers = [int(match.group(1)) if (match := _NUMBER.search(name)) else None for name, _ in found]
+    rows = {"source": [n for n, _ in found], "bytes": [b for _, b in found], "number": numbers}
+    table = pl.DataFrame(rows, schema={"source": pl.String, "bytes": pl.Int64, "number": pl.Int64})
+    return table.with_columns(pl.lit(season).alias("trajectory")).sort("number", "source")
+
+
+@lru_cache(maxsize=len(SEASONS))
+def _opened_zip(path: Path) -> zipfile.ZipFile:
+    """One open zip a season and process: its directory of thousands of entries is parsed once, not once a frame."""
+    return zipfile.ZipFile(path)
+
+
+def _zip_members(archive: Path) -> list[tuple[str, int]]:
+    """Name (as `archive!member`) and size of each image in a zip."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            infos = [info for info in opened.infolist() if is_image(info.filename) and not info.is_dir()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{archive}: not a readable zip ({error}); download it again") from error
+    return [(f"{archive.name}!{info.filename}", info.file_size) for info in infos]
+
+
+def _rank(files: pl.DataFrame, clean: set[int] | None) -> pl.DataFrame:
+    """Add position and clean_position: ranks over the numbers that any season holds."""
+    numbers = files.select(pl.col("number").unique().sort())
+    ranks = numbers.with_row_index("position").with_columns(pl.col("position").cast(pl.Int32))
+    listed = numbers if clean is None else numbers.filter(pl.col("number").is_in(sorted(clean)))
+    clean_ranks = listed.with_row_index("clean_position").with_columns(pl.col("clean_position").cast(pl.Int32))
+    return files.join(ranks, on="number", how="left").join(clean_ranks, on="number", how="left")
+
+
+def _place(raw: Path, files: pl.DataFrame) -> pl.DataFrame:
+    """Add coordinates from the summer log and the remaining fields of the record."""
+    log = read_log(raw / "summer.csv")
+    number = files["number"].to_numpy()
+    row = log.nearest(log.second[0] + np.maximum(number - FIRST_LOGGED_FRAME, 0))
+    latitude, longitude = log.latitude[row], log.longitude[row]
+    zone = geometry.choose_zone(latitude, longitude)
+    easting, northing = geometry.to_utm(latitude, longitude, zone)
+    return files.with_columns(
+        (pl.col("trajectory") + "-" + pl.col("number").cast(pl.String).str.zfill(5)).alias("key"),
+        pl.lit("nordland").alias("city"),
+        pl.lit(None, pl.String).alias("role"),
+        pl.Series("latitude", latitude),
+        pl.Series("longitude", longitude),
+        pl.lit(zone).alias("zone"),
+        pl.Series("easting", easting),
+        pl.Series("northing", northing),
+        pl.lit(value=False).alias("night"),
+        pl.lit(value=False).alias("panorama"),
+        pl.lit("Forward").alias("view_direction"),
+        pl.lit("").alias("subtasks"),
+    )

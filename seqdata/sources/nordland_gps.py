@@ -1,0 +1,103 @@
+"""Repair of Nordland's GPS logs: one dirty CSV a season, one row a second, many of them damaged.
+
+Convention: latitude and longitude in the file are degrees × 1e5; `tid` is the time of day as HHMMSScc without leading
+zeros; lines end in a lone CR. Source: the published logs, read byte by byte.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from seqdata.errors import InputError, NotEnoughDataError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+METRES_PER_DEGREE = 111_195.0
+GREATEST_SPEED = 60.0
+"""Metres a second; the train runs at most 130 km/h, a damaged row is kilometres off."""
+
+
+@dataclass(frozen=True)
+class GpsLog:
+    """Good rows of one log: `second` of the day int64 (n,), rising; latitude, longitude float64 degrees (n,)."""
+
+    second: Ints
+    latitude: Floats
+    longitude: Floats
+
+    def nearest(self, second: Ints) -> Ints:
+        """Row of the available second nearest to each of `second` (the earlier one at a tie)."""
+        after = np.clip(np.searchsorted(self.second, second), 1, len(self.second) - 1)
+        before = after - 1
+        earlier = second - self.second[before] <= self.second[after] - second
+        return np.where(earlier, before, after)
+
+
+def read_log(path: Path) -> GpsLog:
+    """The repaired log at `path`.
+
+    Raises: InputError when the file is missing or not this format, NotEnoughDataError when under two rows are good.
+    """
+    table = _parse(path)
+    second = _second_of_day(table["tid"].to_numpy())
+    good = table.with_columns(pl.Series("second", second)).filter(
+        pl.col("second") >= 0, pl.col("lat").is_between(-90, 90), pl.col("lon").is_between(-180, 180)
+    )
+    good = good.filter(
+        (pl.col("lat") - pl.col("lat").median()).abs() < 10, (pl.col("lon") - pl.col("lon").median()).abs() < 10
+    )
+    good = good.filter(_rising(good["second"].to_numpy()))
+    good = good.filter(_plausible(good))
+    if good.height < 2:
+        raise NotEnoughDataError(f"{path}: only {good.height} usable GPS rows; at least 2 are needed")
+    columns = (good[name].to_numpy() for name in ("second", "lat", "lon"))
+    return GpsLog(*columns)
+
+
+def _parse(path: Path) -> pl.DataFrame:
+    """Rows of exactly six numbers, as tid int64 and lat, lon in degrees."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    except OSError as error:
+        raise InputError(f"{path}: the season's GPS log cannot be read ({error.strerror})") from error
+    lines = text.split("\n")
+    if not lines[0].startswith("tid,lat,lon"):
+        raise InputError(f"{path}: the first line is not 'tid,lat,lon,speed,course,alt'; this is no Nordland GPS log")
+    rows = pl.DataFrame({"line": lines[1:]}).select(pl.col("line").str.split(","))
+    rows = rows.filter(pl.col("line").list.len() == 6)
+    whole = pl.col("line").list.eval(pl.element().str.contains(r"^-?\d+$")).list.all()
+    fields = rows.filter(whole).select(
+        pl.col("line").list.get(0).cast(pl.Int64, strict=False).alias("tid"),
+        (pl.col("line").list.get(1).cast(pl.Float64) / 1e5).alias("lat"),
+        (pl.col("line").list.get(2).cast(pl.Float64) / 1e5).alias("lon"),
+    )
+    return fields.drop_nulls()
+
+
+def _second_of_day(tid: Ints) -> Ints:
+    """Seconds since midnight, −1 where `tid` is no time of day."""
+    hours, minutes, seconds = tid // 1_000_000, tid // 10_000 % 100, tid // 100 % 100
+    valid = (tid >= 0) & (hours < 24) & (minutes < 60) & (seconds < 60)
+    return np.where(valid, hours * 3600 + minutes * 60 + seconds, -1)
+
+
+def _rising(second: Ints) -> npt.NDArray[np.bool_]:
+    """Rows on the rising line of time: a row is kept when it is later than every kept row and no wild leap ahead."""
+    steps = np.diff(second, prepend=second[:1] - 1)
+    leap = (steps > 3600) | (steps <= 0)
+    clean_maximum = np.maximum.accumulate(np.where(leap, second.min(initial=0), second))
+    return ~leap & (second >= clean_maximum)
+
+
+def _plausible(rows: pl.DataFrame) -> pl.Series:
+    """Rows near the rolling median of their neighbours: a shifted or cut number lands kilometres away."""
+    window = {"window_size": 9, "center": True, "min_samples": 1}
+    shrink = float(np.cos(np.radians(rows["lat"].median() or 0.0)))
+    north = (pl.col("lat") - pl.col("lat").rolling_median(**window)) * METRES_PER_DEGREE
+    east = (pl.col("lon") - pl.col("lon").rolling_median(**window)) * METRES_PER_DEGREE * shrink
+    span = pl.col("second").diff().fill_null(1).rolling_sum(**window)
+    return rows.select(((north**2 + east**2).sqrt() < GREATEST_SPEED * span).alias("ok"))["ok"]

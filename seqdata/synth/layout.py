@@ -1,0 +1,91 @@
+"""Streets: axis-aligned polylines with turns, laid side by side in a grid, in local metres.
+
+Convention: x is east and y is north of the city's anchor, in metres. `s` is metres along the driven part of
+the street's centre line (negative before its start). Lateral is positive to the right of the driving
+direction. Headings are degrees clockwise from north.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqdata.synth.settings import CityPlan, CitySettings, generator
+
+Floats = NDArray[np.floating[Any]]
+
+MARGIN = 45.0
+"""Metres of street before and behind the driven part, so that no camera looks out of the world."""
+
+
+@dataclass(frozen=True)
+class Street:
+    """One street: a polyline `(P, 2)` that starts `MARGIN` metres before the driven part."""
+
+    key: str
+    points: Floats
+    half_width: float
+    kerb: float
+    length: float
+
+    @property
+    def marks(self) -> Floats:
+        """Metres `s` of the polyline's points, `(P,)`."""
+        steps = np.hypot(*np.diff(self.points, axis=0).T)
+        return np.concatenate([[0.0], np.cumsum(steps)]) - MARGIN
+
+    def centre(self, s: Floats) -> Floats:
+        """Points `(..., 2)` of the bare polyline at metres `s`."""
+        marks = self.marks
+        return np.stack([np.interp(s, marks, self.points[:, 0]), np.interp(s, marks, self.points[:, 1])], -1)
+
+    def pose(self, s: Floats, lateral: Floats) -> tuple[Floats, Floats]:
+        """Positions `(n, 2)` and headings `(n,)` of a car at metres `s`; corners are rounded over 10 m."""
+        around = self.centre(np.asarray(s)[:, None] + np.linspace(-5.0, 5.0, 11))
+        ahead = around[:, -1] - around[:, 0]
+        heading = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 1])) % 360.0
+        right = np.stack([ahead[:, 1], -ahead[:, 0]], -1) / np.hypot(*ahead.T)[:, None]
+        return around.mean(1) + right * np.asarray(lateral)[:, None], heading
+
+    def side_line(self, offset: float) -> Floats:
+        """The polyline `(P, 2)` shifted `offset` metres to the right, mitred at the turns."""
+        right = right_normals(self.points)
+        before, after = np.vstack([right[:1], right]), np.vstack([right, right[-1:]])
+        mitre = (before + after) / (1.0 + (before * after).sum(-1, keepdims=True))
+        return self.points + offset * mitre
+
+
+def right_normals(points: Floats) -> Floats:
+    """Unit normals `(P-1, 2)` to the right of each piece of a polyline `(P, 2)`."""
+    steps = np.diff(points, axis=0)
+    return np.stack([steps[:, 1], -steps[:, 0]], -1) / np.hypot(*steps.T)[:, None]
+
+
+def city_streets(plan: CityPlan, settings: CitySettings, seed: int) -> list[Street]:
+    """All streets of a city, at least 60 m apart, each the same for every visit."""
+    columns = int(np.ceil(np.sqrt(plan.streets)))
+    shapes = [_shape(plan, i, settings, seed) for i in range(plan.streets)]
+    cell = max(float(np.ptp(points, axis=0).max()) for points, _ in shapes) + 60.0
+    streets = []
+    for i, (points, rng) in enumerate(shapes):
+        corner = np.array([i % columns, i // columns]) * cell
+        half = float(rng.uniform(7.5, 10.5))
+        points = points - points.min(0) + corner
+        streets.append(Street(f"{plan.name}/{i}", points, half, half - rng.uniform(2.2, 3.4), settings.street_length))
+    return streets
+
+
+def _shape(plan: CityPlan, index: int, settings: CitySettings, seed: int) -> tuple[Floats, np.random.Generator]:
+    """A staircase polyline: straight pieces, turning right and left by turns."""
+    rng = generator(seed, plan.name, "street", index)
+    length = settings.street_length
+    turns = max(1, round(length / 90.0))
+    cuts = MARGIN + length * (np.arange(turns) + rng.uniform(0.35, 0.65, turns)) / turns
+    pieces = np.diff(np.concatenate([[0.0], cuts, [length + 2 * MARGIN]]))
+    first, side = rng.integers(4), rng.choice([-1, 1])
+    bearings = np.radians(90.0 * (first + side * (np.arange(turns + 1) % 2)))
+    steps = np.stack([np.sin(bearings), np.cos(bearings)], -1).round() * pieces[:, None]
+    return np.vstack([np.zeros(2), np.cumsum(steps, axis=0)]), rng

@@ -1,0 +1,79 @@
+"""What a synthetic city is made of: sizes, cities, visits; and what a finished one holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CityPlan:
+    """One city of the dump: its name, its split, where on Earth it lies and who drove through it when.
+
+    `latitude` and `longitude` (degrees) anchor the local metres; a negative latitude makes a southern
+    city, whose northings MSLS writes without the false northing. Visits are names of `visits.VISITS`.
+    """
+
+    name: str
+    split: str
+    streets: int
+    latitude: float
+    longitude: float
+    database: tuple[str, ...] = ("summer",)
+    query: tuple[str, ...] = ("winter", "night")
+
+
+DEMO_CITIES = (
+    CityPlan("northfield", "train", 6, 52.0914, 5.1214, query=("winter", "night", "autumn")),
+    CityPlan("eastbridge", "val", 2, 55.6761, 12.5683),
+    CityPlan("southport", "test", 4, -37.8136, 144.9631),
+)
+
+
+@dataclass(frozen=True)
+class CitySettings:
+    """Sizes of the synthetic dump; the defaults are those of the demo.
+
+    Lengths are metres: `street_length` is the driven part of each street, `spacing` scales every visit's own
+    distance between frames (1.0 = 2.4 to 3.4 m), `gnss_noise` is the standard deviation of a position,
+    `lateral_spread` that of a contributor's offset in the lane. `width` and `height` are pixels, rendered
+    `supersample` times finer. Each drive of a street is cut into `sequences` contributor trajectories;
+    `occluded` is the share of frames with a vehicle close by. `corrupt` and `panorama` place one each.
+    """
+
+    width: int = 160
+    height: int = 120
+    supersample: int = 1
+    quality: int = 90
+    cities: tuple[CityPlan, ...] = DEMO_CITIES
+    street_length: float = 170.0
+    spacing: float = 1.0
+    sequences: int = 2
+    gnss_noise: float = 1.2
+    lateral_spread: float = 0.6
+    occluded: float = 0.15
+    corrupt: bool = True
+    panorama: bool = True
+
+
+@dataclass(frozen=True)
+class CitySummary:
+    """What `write_msls` wrote: counts, the two odd files and where the protocol lies."""
+
+    root: Path
+    protocol: Path
+    frames: int
+    trajectories: int
+    metres: float
+    images: dict[str, dict[str, int]] = field(default_factory=dict)
+    panoramas: tuple[Path, ...] = ()
+    corrupt: tuple[Path, ...] = ()
+    dropped: int = 0
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """A random generator that depends on `parts` alone (seed, city, street, purpose, ...)."""
+    return np.random.default_rng([crc32(p.encode()) if isinstance(p, str) else p for p in parts])
