@@ -1,0 +1,1 @@
+"""The `seqdata` command: options, terminal output and exit codes; no domain logic."""

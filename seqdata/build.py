@@ -46,15 +46,17 @@ class BuildRequest:
 def build(request: BuildRequest, progress: Progress | None = None) -> DatasetManifest:
     """Build a dataset and return its manifest; a finished equal build is returned as it is.
 
-    Raises: InputError (wrong or missing dump), ContractError (a bad table), OutputError (folder occupied, in use, full).
+    Raises: InputError (wrong or missing dump), ContractError (a bad table), OutputError (folder occupied or full).
     """
     source = open_source(request.kind, request.raw, request.options)
-    listing = source.list()
+    listing = source.listing()
     if not listing.records.height:
         reasons = ", ".join(listing.quarantine["reason"].unique().sort())
         raise InputError(f"{request.raw}: no frame can be used ({reasons or 'the dump is empty'})")
     info = _source_info(request, source, listing)
-    plan_hash = sha256_json({"source": info.model_dump(mode="json"), "settings": request.settings.model_dump(mode="json")})
+    plan_hash = sha256_json(
+        {"source": info.model_dump(mode="json"), "settings": request.settings.model_dump(mode="json")}
+    )
     with _claimed(request.out) as out:
         finished = _finished(out, info, request)
         if finished is not None:

@@ -14,7 +14,7 @@ from seqdata.manifest import DatasetManifest, read_manifest
 from seqdata.pixels import Pixels
 from seqdata.protocol_tables import positives_name, stored_radius
 from seqdata.protocols import Protocol, Rule, Unit
-from seqdata.reading import FramePlaces, decode_frames, read_encoded
+from seqdata.reading import FramePlaces, FrameReader
 from seqdata.sequences import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
 from seqdata.storage import Reader
 from seqdata.stream import Stream
@@ -73,7 +73,7 @@ class Dataset:
     ) -> pl.DataFrame:
         """Windows, one a row (contract `sequences`).
 
-        With a `protocol` its length, stride, spacing and policies hold, and `split` and `role` choose among its windows.
+        With a `protocol` its length, stride, spacing and policies hold, `split` and `role` choose among its windows.
         Without one, panoramas are dropped and `length` (frames), `stride` (frames) and `spacing` (metres) hold.
         Raises: ContractError for an unknown protocol, split or role, or a split without a protocol.
         """
@@ -146,8 +146,11 @@ class Dataset:
 
     def read_frames(self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
         """Pixels of frames by row: uint8 (n, 3, H, W) RGB; see `read`."""
-        rows = np.asarray(frame_rows, dtype=np.int64)
-        return decode_frames(read_encoded(self._reader, self._places, rows), rows, size)
+        return self.frame_reader()(np.asarray(frame_rows, dtype=np.int64), size)
+
+    def frame_reader(self) -> FrameReader:
+        """What reads frames by row, ready to be sent to loader workers: it holds places and no table."""
+        return FrameReader(self._reader, self._places)
 
     def stream(
         self,
@@ -157,7 +160,7 @@ class Dataset:
         size: tuple[int, int] | None = None,
         shuffle: bool = True,
     ) -> Stream:
-        """The windows of a table in the order of (seed, epoch), as a map-style dataset for any DataLoader; see `Stream`."""
+        """The windows of a table in the order of (seed, epoch), a map-style dataset for any DataLoader: see `Stream`."""
         return Stream(self, table, seed=seed, epoch=epoch, size=size, shuffle=shuffle)
 
     def frame_columns(self, *names: str) -> pl.DataFrame:

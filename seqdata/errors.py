@@ -32,7 +32,7 @@ class OutputError(SeqdataError):
     exit_code = 5
 
 
-class QuarantineNotice(SeqdataError):
+class QuarantineNotice(SeqdataError):  # noqa: N818 - it is news, not a failure
     """A build ended well, but left inputs out: they are in quarantine with their reasons (exit code 6)."""
 
     exit_code = 6
@@ -45,6 +45,6 @@ class MissingDependencyError(SeqdataError):
 
 
 class NotEnoughDataError(SeqdataError):
-    """Too few descriptors, queries or positives for what was asked; the message says which value works (exit code 8)."""
+    """Too few descriptors, queries or positives for what was asked; the message says what works (exit code 8)."""
 
     exit_code = 8

@@ -120,7 +120,9 @@ def _table_infos(out: Path) -> dict[str, TableInfo]:
     paths = sorted(out.glob("*.parquet"))
     return {
         path.name: TableInfo(
-            bytes=path.stat().st_size, hash=xxh3_file(path), rows=pl.scan_parquet(path).select(pl.len()).collect().item()
+            bytes=path.stat().st_size,
+            hash=xxh3_file(path),
+            rows=pl.scan_parquet(path).select(pl.len()).collect().item(),
         )
         for path in paths
     }

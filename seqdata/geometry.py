@@ -9,7 +9,7 @@ degrees clockwise from grid north, 0…360.
 
 import numpy as np
 import numpy.typing as npt
-import utm  # type: ignore[import-untyped]
+import utm
 
 from seqdata.errors import InputError
 
@@ -50,9 +50,7 @@ def parse_zone(zone: str) -> tuple[int, bool]:
     """
     digits, letter = zone[:-1], zone[-1:].upper()
     if not digits.isdecimal() or not 1 <= int(digits) <= 60 or letter not in ("N", "S"):
-        raise InputError(
-            f"UTM zone {zone!r}: expected a number 1 to 60 and N or S for the hemisphere, as in 32N"
-        )
+        raise InputError(f"UTM zone {zone!r}: expected a number 1 to 60 and N or S for the hemisphere, as in 32N")
     return int(digits), letter == "N"
 
 
@@ -91,9 +89,7 @@ def to_latlon(easting: ArrayLike, northing: ArrayLike, zone: str) -> tuple[Float
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
     # Not strict: beyond the zone's edge and across the equator the formulas hold, and that is what one zone
     # means.
-    lat, lon = utm.to_latlon(
-        np.atleast_1d(east), np.atleast_1d(north), number, northern=northern, strict=False
-    )
+    lat, lon = utm.to_latlon(np.atleast_1d(east), np.atleast_1d(north), number, northern=northern, strict=False)
     return np.asarray(lat, np.float64), np.asarray(lon, np.float64)
 
 

@@ -14,7 +14,7 @@ from seqdata.errors import ContractError, InputError
 from seqdata.protocols import Frozen, Protocol, describe_first
 from seqdata.storage import read_json, sha256_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
 _TOOLS = ("seqdata", "polars", "pyarrow", "numpy", "pillow", "simplejpeg", "utm", "shapely")
 
@@ -40,7 +40,7 @@ class BuildSettings(Frozen):
 
 
 class ShardInfo(Frozen):
-    """One tar shard: name below `shards/`, size in bytes, XXH3-128, frames stored, and halo frames repeated at its start."""
+    """One tar shard: name below `shards/`, size in bytes, XXH3-128, frames stored, halo frames repeated first."""
 
     name: str
     bytes: int
@@ -69,7 +69,7 @@ class Counts(Frozen):
 class DatasetManifest(Frozen):
     """Everything `seqdata.open` needs to know before it touches a table."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     kind: Literal["dataset"] = "dataset"
     source: SourceInfo
     settings: BuildSettings
@@ -104,7 +104,9 @@ def read_manifest(folder: str | Path) -> DatasetManifest:
     path = Path(folder) / MANIFEST_NAME
     if not path.is_file():
         if (Path(folder) / "shards").is_dir():
-            raise InputError(f"{folder}: the build is unfinished (no {MANIFEST_NAME}); run the same seqdata build again")
+            raise InputError(
+                f"{folder}: the build is unfinished (no {MANIFEST_NAME}); run the same seqdata build again"
+            )
         raise InputError(f"{folder}: no dataset here (no {MANIFEST_NAME}); name a folder that seqdata build wrote")
     return parse_manifest(read_json(path), path)
 

@@ -68,7 +68,21 @@ def decode_frames(encoded: dict[int, bytes], rows: Integers, size: tuple[int, in
             raise ContractError(f"frame {row} does not decode ({error}); run seqdata verify on the dataset") from error
     shapes = {pixels.shape for pixels in decoded.values()}
     if len(shapes) > 1:
-        raise ContractError(f"frames of different sizes ({len(shapes)} kinds) cannot be stacked; give size=(height, width)")
+        raise ContractError(
+            f"frames of different sizes ({len(shapes)} kinds) cannot be stacked; give size=(height, width)"
+        )
     if not len(rows):
         return np.zeros((0, 3, *(size or (0, 0))), dtype=np.uint8)
     return np.stack([decoded[int(row)] for row in rows])
+
+
+@dataclass(frozen=True)
+class FrameReader:
+    """Frame rows to pixels, from one dataset's shards; picklable, and safe in a forked process."""
+
+    reader: Reader
+    places: FramePlaces
+
+    def __call__(self, rows: Integers, size: tuple[int, int] | None = None) -> Pixels:
+        """Pixels of `rows`: uint8 (n, 3, H, W). Raises: as `read_encoded` and `decode_frames`."""
+        return decode_frames(read_encoded(self.reader, self.places, rows), rows, size)

@@ -130,7 +130,7 @@ class Sequencer:
         return chosen.with_columns(pl.lit(role).alias("role"), pl.lit(name).alias("split"))
 
     def frame_rows(self, table: pl.DataFrame) -> npt.NDArray[np.int64]:
-        """Frame row of every frame of every window: int64 (n, L). Raises: ContractError when lengths or tracks differ."""
+        """Frame row of every frame of every window: int64 (n, L). Raises: ContractError when lengths differ."""
         if not table.height:
             return np.zeros((0, 0), dtype=np.int64)
         track = self.track(_only(table, "track"))
@@ -183,5 +183,7 @@ def _only(table: pl.DataFrame, column: str) -> str:
     """The one value of a column. Raises: ContractError when a table mixes several."""
     values = table[column].unique()
     if len(values) != 1:
-        raise ContractError(f"a window table mixes {column} values ({', '.join(values.sort().head(3))}); use one at a time")
+        raise ContractError(
+            f"a window table mixes {column} values ({', '.join(values.sort().head(3))}); use one at a time"
+        )
     return str(values[0])

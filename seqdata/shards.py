@@ -27,7 +27,7 @@ _SHARD_METADATA = "seqdata.shard"
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Records `start … stop` (rows of the listing) make shard `number`; `halo` rows before `start` are repeated first."""
+    """Listing rows `start … stop` make shard `number`; the `halo` rows before `start` are repeated first."""
 
     number: int
     start: int
@@ -56,7 +56,7 @@ class SealedShard:
 
 
 def plan_shards(records: pl.DataFrame, settings: BuildSettings) -> list[ShardPlan]:
-    """Cut the listing into shards of about `settings.shard_bytes` raw bytes, at the ends of trajectories if possible."""
+    """Cut the listing into shards of about `settings.shard_bytes` raw bytes, where trajectories end if possible."""
     plans: list[ShardPlan] = []
     open_start, open_bytes = 0, 0
     for start, stop, cuts, total in _trajectory_cuts(records, settings.shard_bytes):
@@ -87,7 +87,12 @@ def _trajectory_cuts(records: pl.DataFrame, shard_bytes: int) -> Iterator[tuple[
 
 
 def write_shard(
-    folder: Path, plan: ShardPlan, records: pl.DataFrame, source: Source, settings: BuildSettings, plan_hash: str
+    folder: Path,
+    plan: ShardPlan,
+    records: pl.DataFrame,
+    source: Source,
+    settings: BuildSettings,
+    plan_hash: str,
 ) -> None:
     """Write and seal one shard in `folder`; a shard that is sealed already under the same plan is left as it is.
 
@@ -127,7 +132,13 @@ def read_sealed(folder: Path, plan: ShardPlan, plan_hash: str) -> SealedShard | 
 
 def _stored_schema(records: pl.DataFrame) -> dict[str, pl.DataType]:
     kept = {name: kind for name, kind in records.schema.items() if name != "bytes"}
-    added = {"offset": pl.Int64(), "length": pl.Int32(), "width": pl.Int32(), "height": pl.Int32(), "hash": pl.Binary()}
+    added = {
+        "offset": pl.Int64(),
+        "length": pl.Int32(),
+        "width": pl.Int32(),
+        "height": pl.Int32(),
+        "hash": pl.Binary(),
+    }
     return {**kept, **added}
 
 
@@ -159,7 +170,9 @@ def _read(source: Source, name: str) -> bytes:
     try:
         return source.read(name)
     except (OSError, KeyError) as error:
-        raise InputError(f"{name}: vanished from the dump while it was being built ({error}); start the build again") from error
+        raise InputError(
+            f"{name}: vanished from the dump while it was being built ({error}); start the build again"
+        ) from error
 
 
 def _stored_fields(image: StoredImage, offset: int) -> dict[str, Any]:

@@ -99,7 +99,10 @@ def write_parquet_atomic(table: pl.DataFrame, path: str | Path, metadata: Mappin
     arrow = arrow.replace_schema_metadata(dict(metadata or {}))
     floats = [name for name, kind in table.schema.items() if kind.is_float()]
     integers = [name for name, kind in table.schema.items() if kind.is_integer()]
-    encodings = {**dict.fromkeys(floats, "BYTE_STREAM_SPLIT"), **dict.fromkeys(integers, "DELTA_BINARY_PACKED")}
+    encodings = {
+        **dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        **dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+    }
     coded = [name for name in table.columns if name not in encodings]
     with atomic_path(path) as temporary:
         pq.write_table(
@@ -139,7 +142,7 @@ def sha256_json(value: Any) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file. Raises: InputError when it is missing, ContractError-free: broken JSON is an InputError too."""
+    """Parse a JSON file. Raises: InputError when it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -159,12 +162,14 @@ class Reader:
         self._filesystem, self._base = fsspec.core.url_to_fs(self.root)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes `offset … offset + length` of the file `name` under the root. Raises: InputError when short or absent."""
+        """Bytes `offset … offset + length` of the file `name`. Raises: InputError when short or absent."""
         path = f"{self._base}/{name}"
         try:
             data: bytes = self._filesystem.cat_file(path, start=offset, end=offset + length)
         except OSError as error:
             raise InputError(f"{self.root}/{name}: cannot be read ({error})") from error
         if len(data) != length:
-            raise InputError(f"{self.root}/{name}: {length} bytes wanted at {offset}, {len(data)} there; run seqdata verify")
+            raise InputError(
+                f"{self.root}/{name}: {length} bytes wanted at {offset}, {len(data)} there; run seqdata verify"
+            )
         return data

@@ -1,5 +1,4 @@
-"""Ground truth: every pair of a query and a database window near each other, with all the distances rules ask
-for.
+"""Ground truth: every pair of a query and a database window near each other, with its distances.
 
 A pair is stored once with its least, centre, last and worst distance and its heading difference, out to a
 greatest radius; the rules any, centre, last and all, smaller radii and heading limits are then filters on the
@@ -30,7 +29,7 @@ from seqdata.truth_tiles import Floats, Integers, TileFinder, Tiles, WindowSet, 
 __all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
 
 QUERY_ROWS = 2048  # query windows planned together
-TILE_PAIRS = 8192  # most tile pairs computed in one piece, unless a single query has more
+TILE_PAIRS = 4096  # most tile pairs computed in one piece, unless a single query has more
 ROW_GROUP = 1 << 20  # rows of a Parquet row group
 RULE_COLUMNS = {
     "any": "min_distance",
@@ -79,7 +78,7 @@ def positives(
 ) -> pl.DataFrame:
     """All pairs of `pair_blocks` in one table (44 bytes a pair in memory). Raises: as `pair_blocks`."""
     blocks = list(pair_blocks(query, database, radius=radius, unit=unit, threads=threads))
-    return pl.concat([POSITIVES_SCHEMA.to_frame(), *blocks])
+    return pl.concat([_empty(), *blocks])
 
 
 def write_positives(
@@ -101,7 +100,7 @@ def write_positives(
 
     Raises: as `pair_blocks`, and OutputError where the file cannot be written.
     """
-    schema = POSITIVES_SCHEMA.to_frame().to_arrow().schema.with_metadata(dict(metadata or {}))
+    schema = _empty().to_arrow().schema.with_metadata(dict(metadata or {}))
     total = 0
     with atomic_path(path) as temporary, _writer(temporary, schema) as writer:
         waiting: list[pl.DataFrame] = []
@@ -141,7 +140,7 @@ def accept(
 def _blocks(
     query: WindowSet, database: WindowSet, radius: float, unit: str, threads: int
 ) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Blocks of pairs with the number of query windows done, in query order; at most `threads` + 1 in flight."""
+    """Blocks of pairs with the number of query windows done, in query order; few are in flight."""
     _check_limit(radius, unit)
     finder = TileFinder(cut_tiles(database, range(len(database)), common_stride(database)), radius)
     headings = (query.centre_heading(), database.centre_heading())
@@ -187,24 +186,26 @@ def _table(columns: Columns, query_heading: Floats, database_heading: Floats) ->
     return table.cast(POSITIVES_SCHEMA)
 
 
+def _empty() -> pl.DataFrame:
+    return pl.DataFrame(schema=POSITIVES_SCHEMA)
+
+
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of pair tables: zstd, distances split by byte (their low bits do not compress, their high bits
-    do).
+    """A writer of pair tables: zstd, rows as differences, distances split by byte.
+
+    Least and worst distances stay plain: neighbouring windows share them, and zstd finds the repeats only
+    whole.
     """
-    distances = [name for name, kind in POSITIVES_SCHEMA.items() if kind.is_float()]
-    rows = ("query", "database")
-    encodings = {
-        **dict.fromkeys(distances, "BYTE_STREAM_SPLIT"),
-        **dict.fromkeys(rows, "DELTA_BINARY_PACKED"),
-    }
+    split = dict.fromkeys(("centre_distance", "last_distance", "heading_difference"), "BYTE_STREAM_SPLIT")
+    rows = dict.fromkeys(("query", "database"), "DELTA_BINARY_PACKED")
     return pq.ParquetWriter(
-        path, schema, compression="zstd", compression_level=1, use_dictionary=False, column_encoding=encodings
+        path, schema, compression="zstd", compression_level=1, use_dictionary=False, column_encoding=split | rows
     )
 
 
 def _write(writer: pq.ParquetWriter, schema: pa.Schema, blocks: list[pl.DataFrame]) -> None:
     """Write blocks as one row group, nothing when they are empty."""
-    table = pl.concat([POSITIVES_SCHEMA.to_frame(), *blocks], rechunk=True)
+    table = pl.concat([_empty(), *blocks], rechunk=True)
     if len(table):
         writer.write_table(table.to_arrow().cast(schema), row_group_size=len(table))
 

@@ -17,9 +17,7 @@ import numpy.typing as npt
 
 from seqdata.truth_tiles import Floats, Integers, Tiles
 
-BLOCK = (
-    1 << 17
-)  # frame distances computed at once: 1 MiB of float64, so that a block stays in a core's own cache
+BLOCK = 1 << 17  # frame distances computed at once: 1 MiB of float64, so that a block stays in a core's own cache
 
 Combine = Callable[[Any, Any], Any]
 Columns = dict[str, npt.NDArray[Any]]
@@ -94,8 +92,7 @@ def tile_pairs(
     names = ("query", "database", *DISTANCES)
     kinds = (np.int64, np.int64, *(np.float64,) * 4)
     columns = [
-        np.concatenate([part[i] for part in parts]) if parts else np.empty(0, kind)
-        for i, kind in enumerate(kinds)
+        np.concatenate([part[i] for part in parts]) if parts else np.empty(0, kind) for i, kind in enumerate(kinds)
     ]
     order = np.argsort(columns[0] * len(database.windows) + columns[1], kind="stable")
     return {name: column[order] for name, column in zip(names, columns, strict=True)}
@@ -124,7 +121,7 @@ def _batches(
     radius: float,
     inclusive: bool,
 ) -> Iterator[tuple[npt.NDArray[Any], ...]]:
-    """Window pairs of one kind, a cache-sized block of tile pairs at a time: rows and distances, unordered."""
+    """Window pairs of one kind, a cache-sized block at a time: rows and distances, unordered."""
     size = max(1, BLOCK // (shapes[0].frames * shapes[1].frames))
     limit = radius * radius * (1 + 1e-9)
     for begin in range(0, len(pairs[0]), size):
@@ -142,10 +139,8 @@ def _batches(
         yield _expand(query, database, q_slot, d_slot, distances)
 
 
-def _frame_distances(
-    query: Tiles, database: Tiles, q: Integers, d: Integers, shapes: tuple[Shape, Shape]
-) -> Floats:
-    """Squared distances (query frames, database frames, tile pairs); frames past the end repeat the last one."""
+def _frame_distances(query: Tiles, database: Tiles, q: Integers, d: Integers, shapes: tuple[Shape, Shape]) -> Floats:
+    """Squared distances (query frames, database frames, tile pairs); past the end the last frame repeats."""
     a = _coordinates(query, q, shapes[0].frames)
     b = _coordinates(database, d, shapes[1].frames)
     squared = a[0][:, None] - b[0][None]

@@ -58,9 +58,7 @@ class WindowSet:
         """
         points = np.ascontiguousarray(xy, np.float64).reshape(-1, 2)
         rows = np.asarray(first, np.int64)
-        columns = [
-            np.broadcast_to(np.asarray(column, np.int64), rows.shape) for column in (length, step, group)
-        ]
+        columns = [np.broadcast_to(np.asarray(column, np.int64), rows.shape) for column in (length, step, group)]
         known = np.full(len(points), np.nan) if heading is None else np.asarray(heading, np.float64)
         made = cls(points, known, rows, *columns)
         made._check()

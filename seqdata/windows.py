@@ -79,15 +79,11 @@ def trajectory_starts(trajectory: pl.Series) -> Integers:
     runs = trajectory.rle_id().to_numpy().astype(np.int64)
     starts = np.flatnonzero(np.diff(runs, prepend=-1))
     if trajectory.n_unique() != len(starts):
-        raise ContractError(
-            "frames: the rows of a trajectory do not lie together; sort by trajectory and position"
-        )
+        raise ContractError("frames: the rows of a trajectory do not lie together; sort by trajectory and position")
     return starts
 
 
-def run_breaks(
-    rank: Integers, step_metres: npt.NDArray[np.float64], starts: Integers, max_step: float | None
-) -> Bools:
+def run_breaks(rank: Integers, step_metres: npt.NDArray[np.float64], starts: Integers, max_step: float | None) -> Bools:
     """True at every row that begins a run: a trajectory's start, a rank that does not step by 1, or a jump.
 
     Shapes: rank (n,), step_metres (n,) metres from the previous row, starts (t,) rows -> (n,) bool. A step of
@@ -100,9 +96,7 @@ def run_breaks(
     return breaks
 
 
-def windows(
-    track: pl.DataFrame, *, length: int, stride: int = 1, edges: str = "drop", step: int = 1
-) -> pl.DataFrame:
+def windows(track: pl.DataFrame, *, length: int, stride: int = 1, edges: str = "drop", step: int = 1) -> pl.DataFrame:
     """All windows of `length` frames, one every `stride` frames of each run of `track`.
 
     Returns first (i32: row in `track`), length (i16), step (i16), by rising `first`.
@@ -175,6 +169,4 @@ def _check_sorted(rank: Integers, starts: Integers) -> None:
     rising = np.diff(rank) >= 0
     rising[starts[1:] - 1] = True
     if not rising.all():
-        raise ContractError(
-            "frames: positions do not rise within a trajectory; sort by trajectory and position"
-        )
+        raise ContractError("frames: positions do not rise within a trajectory; sort by trajectory and position")

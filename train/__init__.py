@@ -1,6 +1,6 @@
 """Floor 4: encoders, pooling, fusion, losses, mining, the training loop and descriptor extraction.
 
-Importing `train` is light: `train.models`, `train.describe` and the rest are loaded on first use, because they need torch.
+Importing `train` is light: `train.models`, `train.describe` and the rest need torch and are loaded on first use.
 """
 
 import importlib

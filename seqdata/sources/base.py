@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import polars as pl
@@ -11,7 +12,11 @@ import polars as pl
 from seqdata.contracts import table_contract
 from seqdata.errors import ContractError, InputError
 
-_MODULES = {"folder": "seqdata.sources.folder", "msls": "seqdata.sources.msls", "nordland": "seqdata.sources.nordland"}
+_MODULES = {
+    "folder": "seqdata.sources.folder",
+    "msls": "seqdata.sources.msls",
+    "nordland": "seqdata.sources.nordland",
+}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -30,14 +35,13 @@ class Listing:
 class Source(Protocol):
     """One kind of raw dump at one place; a module of this package has `open(raw, options)` that returns it.
 
-    `default_protocol` names the protocol whose tables a build writes when the user names none.
+    `attribution` credits the dump's makers and names its licence.
     """
 
-    default_protocol: str
     attribution: str
 
-    def list(self) -> Listing:
-        """Every frame of the dump. Raises: InputError when the dump is of another kind, ContractError for a bad table."""
+    def listing(self) -> Listing:
+        """Every frame of the dump. Raises: InputError when it is of another kind, ContractError for a bad table."""
         ...
 
     def read(self, source: str) -> bytes:
@@ -50,16 +54,27 @@ def source_names() -> list[str]:
     return sorted(_MODULES)
 
 
+def default_protocol(kind: str) -> str:
+    """Name of the protocol whose tables a build of `kind` writes when the user names none. Raises: ContractError."""
+    name: str = _module(kind).DEFAULT_PROTOCOL
+    return name
+
+
+def _module(kind: str) -> ModuleType:
+    if kind not in _MODULES:
+        raise ContractError(f"no source '{kind}'; there are {', '.join(source_names())}")
+    return import_module(_MODULES[kind])
+
+
 def open_source(kind: str, raw: str | Path, options: Mapping[str, str]) -> Source:
     """The source of `kind` at `raw`; `options` are the source's own settings as text.
 
     Raises: ContractError for an unknown kind or option, InputError when the folder is missing or is another dump.
     """
-    if kind not in _MODULES:
-        raise ContractError(f"no source '{kind}'; there are {', '.join(source_names())}")
+    module = _module(kind)
     if not Path(raw).is_dir():
         raise InputError(f"{raw}: no such folder; name the raw dump with --raw")
-    source: Source = import_module(_MODULES[kind]).open(Path(raw), dict(options))
+    source: Source = module.open(Path(raw), dict(options))
     return source
 
 

@@ -24,6 +24,7 @@ from seqdata.sources.base import (
     take_option,
 )
 
+DEFAULT_PROTOCOL = "own"
 _NUMBERS: dict[str, pl.DataType] = {
     name: pl.Float64() for name in ("latitude", "longitude", "easting", "northing", "heading")
 }
@@ -42,11 +43,10 @@ class FolderSource:
 
     raw: Path
     positions: str = ""
-    default_protocol: str = "own"
     attribution: str = "the user's own drives"
 
-    def list(self) -> Listing:
-        """Every frame. Raises: InputError without images or CSV, ContractError for a column that is missing or wrong."""
+    def listing(self) -> Listing:
+        """Every frame. Raises: InputError without images or CSV, ContractError for a missing or wrong column."""
         path = Path(self.positions) if self.positions else self.raw / "positions.csv"
         rows = _read_positions(path)
         images = _find_images(self.raw)
@@ -59,7 +59,9 @@ class FolderSource:
         left_out = [
             quarantine_rows(joined.filter(~present), "missing_image", f"listed in {path.name}, but no such image file"),
             quarantine_rows(joined.filter(present & ~placed), "no_position", f"no usable position in {path.name}"),
-            quarantine_rows(images.join(rows, on="source", how="anti"), "no_row", f"an image without a row in {path.name}"),
+            quarantine_rows(
+                images.join(rows, on="source", how="anti"), "no_row", f"an image without a row in {path.name}"
+            ),
         ]
         return Listing(kept.records, pl.concat([*left_out, kept.quarantine]))
 
@@ -119,7 +121,9 @@ def _time(rows: pl.DataFrame) -> pl.Expr:
     if "time" not in rows.columns:
         return pl.lit(None, pl.Int64).alias("time")
     seconds = (pl.col("time").cast(pl.Float64, strict=False) * 1e6).round().cast(pl.Int64, strict=False)
-    iso = pl.col("time").str.replace("Z$", "").str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False)
+    iso = (
+        pl.col("time").str.replace("Z$", "").str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False)
+    )
     return pl.coalesce(seconds, iso.cast(pl.Int64)).alias("time")
 
 
@@ -129,11 +133,15 @@ def _from_geographic(rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(pl.when(sane).then(pl.col(name)).alias(name) for name in ("latitude", "longitude"))
     known = rows.filter(pl.col("latitude").is_not_null() & pl.col("longitude").is_not_null())
     if not known.height:
-        return rows.with_columns(pl.lit("").alias("zone"), *(pl.lit(None, pl.Float64).alias(n) for n in ("easting", "northing")))
+        return rows.with_columns(
+            pl.lit("").alias("zone"), *(pl.lit(None, pl.Float64).alias(n) for n in ("easting", "northing"))
+        )
     zone = geometry.choose_zone(known["latitude"].to_numpy(), known["longitude"].to_numpy())
     easting, northing = geometry.to_utm(rows["latitude"].to_numpy(), rows["longitude"].to_numpy(), zone)
     return rows.with_columns(
-        pl.lit(zone).alias("zone"), pl.Series("easting", easting).fill_nan(None), pl.Series("northing", northing).fill_nan(None)
+        pl.lit(zone).alias("zone"),
+        pl.Series("easting", easting).fill_nan(None),
+        pl.Series("northing", northing).fill_nan(None),
     )
 
 
@@ -148,7 +156,8 @@ def _from_utm(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
         latitude, longitude = geometry.to_latlon(part["easting"].to_numpy(), part["northing"].to_numpy(), str(zone))
         parts.append(
             part.with_columns(
-                pl.Series("latitude", latitude).fill_nan(None), pl.Series("longitude", longitude).fill_nan(None)
+                pl.Series("latitude", latitude).fill_nan(None),
+                pl.Series("longitude", longitude).fill_nan(None),
             )
         )
     return pl.concat(parts) if parts else rows

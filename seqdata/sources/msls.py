@@ -25,6 +25,7 @@ from seqdata.sources.base import (
     take_option,
 )
 
+DEFAULT_PROTOCOL = "msls-seqvlad"
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 FALSE_NORTHING = 1e7
 SAME_ZONE_METRES = 1000.0
@@ -61,10 +62,9 @@ class MslsSource:
 
     raw: Path
     cities: tuple[str, ...]
-    default_protocol: str = "msls-seqvlad"
     attribution: str = "Mapillary Street-level Sequences (CC BY-NC-SA 4.0), Warburg et al., CVPR 2020"
 
-    def list(self) -> Listing:
+    def listing(self) -> Listing:
         """Every frame of the chosen cities. Raises: InputError when this is not an MSLS root or a city is absent."""
         folders = self._city_folders()
         parts = [_list_city(self.raw, folder) for folder in folders]
@@ -84,7 +84,9 @@ class MslsSource:
             if any((city / role / "seq_info.csv").is_file() for role in ("database", "query"))
         ]
         if not folders:
-            raise InputError(f"{self.raw}: no train_val/<city>/database/seq_info.csv below it; this is not an MSLS root")
+            raise InputError(
+                f"{self.raw}: no train_val/<city>/database/seq_info.csv below it; this is not an MSLS root"
+            )
         absent = set(self.cities) - {folder.name for folder in folders}
         if absent:
             raise InputError(f"{self.raw}: no city '{min(absent)}'; it has {', '.join(f.name for f in folders)}")
@@ -124,12 +126,12 @@ def _list_role(raw: Path, folder: Path) -> Listing:
 
 
 def _read_tables(folder: Path) -> pl.DataFrame:
-    """The four CSVs of a folder joined by key; positions and flags stay empty where a file is withheld (test cities)."""
+    """The four CSVs of a folder joined by key; positions stay empty where a file is withheld (test cities)."""
     rows = read_csv(folder / "seq_info.csv", _CSV_COLUMNS["seq_info.csv"]).rename({"frame_number": "position"})
     for name in ("postprocessed.csv", "raw.csv"):
         needed = _CSV_COLUMNS[name]
         if (folder / name).is_file() or folder.parent.parent.name == "train_val":
-            table = read_csv(folder / name, needed).select(needed).unique("key", keep="first", maintain_order=True)
+            table = read_csv(folder / name, needed).select(*needed).unique("key", keep="first", maintain_order=True)
         else:
             table = pl.DataFrame(schema=needed)
         rows = rows.join(table, on="key", how="left", maintain_order="left")
@@ -143,7 +145,9 @@ def _subtasks(folder: Path, rows: pl.DataFrame) -> pl.Series:
         return pl.Series("subtasks", [""] * rows.height, dtype=pl.String)
     table = read_csv(path, _CSV_COLUMNS["subtask_index.csv"])
     if table.height != rows.height:
-        raise InputError(f"{path}: {table.height} rows, but seq_info.csv beside it has {rows.height}; download it again")
+        raise InputError(
+            f"{path}: {table.height} rows, but seq_info.csv beside it has {rows.height}; download it again"
+        )
     member = [pl.when(name).then(pl.lit(name)) for name in SUBTASKS]
     return table.select(pl.concat_str(member, separator=" ", ignore_nulls=True).alias("subtasks"))["subtasks"]
 
@@ -161,7 +165,9 @@ def _one_zone(records: pl.DataFrame) -> pl.DataFrame:
     """Positions of one city in one zone, southern northings with their false northing."""
     if not records.height:
         return records.with_columns(
-            pl.lit(None, pl.String).alias("zone"), pl.col("lat").alias("latitude"), pl.col("lon").alias("longitude")
+            pl.lit(None, pl.String).alias("zone"),
+            pl.col("lat").alias("latitude"),
+            pl.col("lon").alias("longitude"),
         )
     latitude, longitude = records["lat"].to_numpy(), records["lon"].to_numpy()
     zone = geometry.choose_zone(latitude, longitude)

@@ -28,13 +28,14 @@ from seqdata.sources.base import (
 )
 from seqdata.sources.nordland_gps import read_log
 
+DEFAULT_PROTOCOL = "nordland-sta"
 SEASONS = ("spring", "summer", "fall", "winter")
 FIRST_LOGGED_FRAME = 163
 _NUMBER = re.compile(r"(\d+)\.(?:png|jpg|jpeg)$", re.IGNORECASE)
 
 
 def open(raw: Path, options: dict[str, str]) -> "NordlandSource":
-    """The Nordland dump at `raw`; option `clean_list` names a file of frame names (default clean_frames.txt, if there)."""
+    """The Nordland dump at `raw`; option `clean_list` names a file of frame names (default clean_frames.txt)."""
     clean_list = take_option(options, "clean_list")
     refuse_unknown(options, "nordland", "clean_list")
     return NordlandSource(raw, clean_list)
@@ -46,14 +47,15 @@ class NordlandSource:
 
     raw: Path
     clean_list: str = ""
-    default_protocol: str = "nordland-sta"
     attribution: str = "Nordlandsbanen: minute by minute, NRK (CC BY-NC-SA)"
 
-    def list(self) -> Listing:
+    def listing(self) -> Listing:
         """Every frame of every season. Raises: InputError when no season or no summer log is there."""
         files = pl.concat([_season_files(self.raw, season) for season in SEASONS])
         if not files.height:
-            raise InputError(f"{self.raw}: no summer.zip, winter/ or other season below it; this is not a Nordland dump")
+            raise InputError(
+                f"{self.raw}: no summer.zip, winter/ or other season below it; this is not a Nordland dump"
+            )
         numbered = files.filter(pl.col("number").is_not_null())
         records = _place(self.raw, _rank(numbered, self._clean_numbers()))
         kept = split_duplicates(records.sort("role", "trajectory", "position", maintain_order=True))

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 METRES_PER_DEGREE = 111_195.0
+NEIGHBOURS = 9
 GREATEST_SPEED = 60.0
 """Metres a second; the train runs at most 130 km/h, a damaged row is kilometres off."""
 
@@ -48,7 +49,8 @@ def read_log(path: Path) -> GpsLog:
         pl.col("second") >= 0, pl.col("lat").is_between(-90, 90), pl.col("lon").is_between(-180, 180)
     )
     good = good.filter(
-        (pl.col("lat") - pl.col("lat").median()).abs() < 10, (pl.col("lon") - pl.col("lon").median()).abs() < 10
+        (pl.col("lat") - pl.col("lat").median()).abs() < 10,
+        (pl.col("lon") - pl.col("lon").median()).abs() < 10,
     )
     good = good.filter(_rising(good["second"].to_numpy()))
     good = good.filter(_plausible(good))
@@ -95,9 +97,12 @@ def _rising(second: Ints) -> npt.NDArray[np.bool_]:
 
 def _plausible(rows: pl.DataFrame) -> pl.Series:
     """Rows near the rolling median of their neighbours: a shifted or cut number lands kilometres away."""
-    window = {"window_size": 9, "center": True, "min_samples": 1}
-    shrink = float(np.cos(np.radians(rows["lat"].median() or 0.0)))
-    north = (pl.col("lat") - pl.col("lat").rolling_median(**window)) * METRES_PER_DEGREE
-    east = (pl.col("lon") - pl.col("lon").rolling_median(**window)) * METRES_PER_DEGREE * shrink
-    span = pl.col("second").diff().fill_null(1).rolling_sum(**window)
+    shrink = float(np.cos(np.radians(rows["lat"].to_numpy().mean()))) if rows.height else 1.0
+    north = (pl.col("lat") - _local_median("lat")) * METRES_PER_DEGREE
+    east = (pl.col("lon") - _local_median("lon")) * METRES_PER_DEGREE * shrink
+    span = pl.col("second").diff().fill_null(1).rolling_sum(NEIGHBOURS, center=True, min_samples=1)
     return rows.select(((north**2 + east**2).sqrt() < GREATEST_SPEED * span).alias("ok"))["ok"]
+
+
+def _local_median(name: str) -> pl.Expr:
+    return pl.col(name).rolling_median(NEIGHBOURS, center=True, min_samples=1)

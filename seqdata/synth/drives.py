@@ -56,13 +56,25 @@ def drive(street: Street, visit: Visit, role: str, settings: CitySettings, seed:
     """The trajectories of one visit to one street, cut where one contributor ends and the next begins."""
     cuts = np.linspace(0.0, street.length, settings.sequences + 1)
     return [
-        _trajectory(street, visit, role, (float(a), float(b)), settings, generator(seed, street.key, visit.name, role, i))
+        _trajectory(
+            street,
+            visit,
+            role,
+            (float(a), float(b)),
+            settings,
+            generator(seed, street.key, visit.name, role, i),
+        )
         for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))
     ]
 
 
 def _trajectory(
-    street: Street, visit: Visit, role: str, part: tuple[float, float], settings: CitySettings, rng: np.random.Generator
+    street: Street,
+    visit: Visit,
+    role: str,
+    part: tuple[float, float],
+    settings: CitySettings,
+    rng: np.random.Generator,
 ) -> Trajectory:
     """One contributor's run over metres `part` of a street."""
     s = _marks(part, visit.spacing * settings.spacing, rng)
@@ -135,12 +147,11 @@ def parked(street: Street, visit: Visit, seed: int) -> Floats:
     return np.array(rows).reshape(-1, 5)
 
 
-def city_drives(plan: CityPlan, streets: list[Street], visits: dict[str, Visit], settings: CitySettings, seed: int) -> list[Trajectory]:
+def city_drives(
+    plan: CityPlan, streets: list[Street], visits: dict[str, Visit], settings: CitySettings, seed: int
+) -> list[Trajectory]:
     """Every trajectory of a city, street by street and visit by visit (the order in which they are rendered)."""
     roles = [("database", name) for name in plan.database] + [("query", name) for name in plan.query]
     return [
-        one
-        for street in streets
-        for role, name in roles
-        for one in drive(street, visits[name], role, settings, seed)
+        one for street in streets for role, name in roles for one in drive(street, visits[name], role, settings, seed)
     ]

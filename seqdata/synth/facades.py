@@ -146,11 +146,24 @@ def _lettering(sheet: Sheet, width: float, rng: np.random.Generator) -> None:
 
 def _roof(sheet: Sheet, height: float, rng: np.random.Generator) -> None:
     """Everything above the eaves is roof, and may carry snow; a cornice marks the eaves."""
-    sheet.fill(height, TALLEST, 0.0, sheet.labels.shape[1] / PPM, rng.uniform(0.12, 0.5) * np.array([1, 0.85, 0.8]), LEDGE)
+    sheet.fill(
+        height,
+        TALLEST,
+        0.0,
+        sheet.labels.shape[1] / PPM,
+        rng.uniform(0.12, 0.5) * np.array([1, 0.85, 0.8]),
+        LEDGE,
+    )
     sheet.fill(height - 0.35, height, 0.0, sheet.labels.shape[1] / PPM, rng.uniform(0.3, 0.9))
 
 
-def dress(albedo: Floats, labels: NDArray[np.int32], kinds: NDArray[np.int32], visit: Visit, rng: np.random.Generator) -> Floats:
+def dress(
+    albedo: Floats,
+    labels: NDArray[np.int32],
+    kinds: NDArray[np.int32],
+    visit: Visit,
+    rng: np.random.Generator,
+) -> Floats:
     """The texture `(V, U, 3)` as one visit sees it: windows, awnings, posters and snow drawn anew, then lit."""
     colour, alpha, glow = _states(kinds, visit, rng)
     cover = alpha[labels][..., None]

@@ -38,7 +38,9 @@ def shrink(picture: Floats, times: int) -> Floats:
 
 def encode(photo: NDArray[np.uint8], quality: int) -> bytes:
     """A JPEG file of an RGB photograph."""
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(photo), quality=quality, colorspace="RGB", colorsubsampling="420"))
+    return bytes(
+        simplejpeg.encode_jpeg(np.ascontiguousarray(photo), quality=quality, colorspace="RGB", colorsubsampling="420")
+    )
 
 
 def _bonnet(picture: Floats) -> None:

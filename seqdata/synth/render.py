@@ -152,7 +152,13 @@ def _fade(colour: Floats, visit: Visit, distance: Floats) -> Floats:
 
 
 def _paint_road(
-    picture: Floats, stage: Stage, camera: Camera, height: Floats, slope: Floats, position: Floats, rays: Floats
+    picture: Floats,
+    stage: Stage,
+    camera: Camera,
+    height: Floats,
+    slope: Floats,
+    position: Floats,
+    rays: Floats,
 ) -> None:
     """Draw every pixel whose ray meets the ground before a wall."""
     top = max(0, int(np.floor(camera.horizon)))
@@ -160,20 +166,27 @@ def _paint_road(
     distance = camera.height / np.maximum(-slope[top:], camera.height / FAR)
     x = np.float32(position[0]) + distance * rays[:, 0].astype(np.float32)
     y = np.float32(position[1]) + distance * rays[:, 1].astype(np.float32)
-    s, t = _street_metres(stage.scene, x, y, position)
-    texels = distance / camera.focal * GPM
-    along = level(texels * distance / camera.height, ROAD_LEVELS[0])
+    s, t, aligned = _street_metres(stage.scene, x, y, position, rays.astype(np.float32))
+    texels, stretch = distance / camera.focal * GPM, distance / camera.height
+    across = np.sqrt(np.maximum(1 - aligned**2, 0))
     index = stage.road.index(
-        ((s + MARGIN) * GPM).astype(np.int32), ((t + REACH) * GPM).astype(np.int32), along, level(texels, ROAD_LEVELS[1])
+        ((s + MARGIN) * GPM).astype(np.int32),
+        ((t + REACH) * GPM).astype(np.int32),
+        level(texels * (stretch * aligned + across), ROAD_LEVELS[0]),
+        level(texels * (stretch * across + aligned), ROAD_LEVELS[1]),
     )
     colour = stage.road.texels[index] * np.float32(1 / 255)
     np.copyto(picture[top:], _fade(colour, stage.visit, distance), where=below[..., None])
 
 
-def _street_metres(scene: Scene, x: Floats, y: Floats, position: Floats) -> tuple[Floats, Floats]:
-    """Metres along and across the street of points, by the nearest piece of its polyline within sight."""
+def _street_metres(scene: Scene, x: Floats, y: Floats, position: Floats, rays: Floats) -> tuple[Floats, Floats, Floats]:
+    """Metres along and across the street of points `(rows, W)`, by the nearest piece of its polyline in sight.
+
+    The third answer is how far each pixel's ray runs along that piece (0 across, 1 along).
+    """
     points, marks = scene.street.points, scene.street.marks
-    best, s, t = np.full(x.shape, np.inf, np.float32), np.zeros_like(x), np.zeros_like(x)
+    best = np.full(x.shape, np.inf, np.float32)
+    s, t, aligned = np.zeros_like(x), np.zeros_like(x), np.ones_like(x)
     for a, b, mark in zip(points[:-1], points[1:], marks[:-1], strict=True):
         length = float(np.hypot(*(b - a)))
         ex, ey = ((b - a) / length).astype(np.float32)
@@ -183,11 +196,12 @@ def _street_metres(scene: Scene, x: Floats, y: Floats, position: Floats) -> tupl
         run, side = dx * ex + dy * ey, dx * ey - dy * ex
         over = run - np.clip(run, 0, length)
         gap = np.abs(side) + np.abs(over)
-        closer = gap < best
+        closer = gap < best - np.float32(0.05)  # outside a corner both pieces are equally near
         np.copyto(best, gap, where=closer)
         np.copyto(s, run + np.float32(mark), where=closer)
         np.copyto(t, side, where=closer)
-    return s, t
+        np.copyto(aligned, np.abs(rays @ np.array([ex, ey])), where=closer)
+    return s, t, aligned
 
 
 def _beyond(a: Floats, b: Floats, position: Floats, reach: float) -> bool:
@@ -197,7 +211,13 @@ def _beyond(a: Floats, b: Floats, position: Floats, reach: float) -> bool:
 
 
 def _paint_objects(
-    picture: Floats, stage: Stage, camera: Camera, position: Floats, heading: float, depth: Floats, close: Floats
+    picture: Floats,
+    stage: Stage,
+    camera: Camera,
+    position: Floats,
+    heading: float,
+    depth: Floats,
+    close: Floats,
 ) -> None:
     """Paste objects from far to near, hidden where a wall is nearer."""
     things = np.concatenate([stage.objects, close])

@@ -62,7 +62,14 @@ def build_scene(street: Street, seed: int) -> Scene:
     return Scene(street, _walls(sheets, lines), _join(sheets), _kerbside(street, rng), seed)
 
 
-def _row(start: Floats, end: Floats, out: Floats, rng: np.random.Generator, sheets: list[Sheet], lines: list[Floats]) -> None:
+def _row(
+    start: Floats,
+    end: Floats,
+    out: Floats,
+    rng: np.random.Generator,
+    sheets: list[Sheet],
+    lines: list[Floats],
+) -> None:
     """Fill one straight side with buildings, some set back, some an alley; appends `(2, 2)` fronts."""
     total = float(np.hypot(*(end - start)))
     widths = rng.uniform(6.0, 17.0, max(1, round(total / 11.0)))

@@ -20,7 +20,15 @@ from seqdata.synth.settings import CityPlan
 FALSE_NORTHING = 10_000_000.0
 COLUMNS = {
     "seq_info": ("key", "sequence_key", "frame_number"),
-    "postprocessed": ("key", "easting", "northing", "unique_cluster", "control_panel", "night", "view_direction"),
+    "postprocessed": (
+        "key",
+        "easting",
+        "northing",
+        "unique_cluster",
+        "control_panel",
+        "night",
+        "view_direction",
+    ),
     "raw": ("key", "lon", "lat", "ca", "captured_at", "pano"),
     "subtask_index": ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d"),
 }

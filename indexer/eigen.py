@@ -1,0 +1,70 @@
+"""The largest eigenpairs of a symmetric positive matrix: by `eigh`, or a few by subspace iteration."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+OVERSAMPLE = 64
+MAX_ROUNDS = 12
+GAIN = 2e-4
+DEPENDENT = 1e-6
+
+Multiply = Callable[["torch.Tensor", bool], "torch.Tensor"]
+
+
+def exact_top(matrix: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The k largest eigenvalues (k,), descending, with vectors (m, k), of a symmetric (m, m) matrix.
+
+    Source: `torch.linalg.eigh`, float64; rounding may leave values just below zero, they are set to zero.
+    """
+    import torch
+
+    values, vectors = torch.linalg.eigh(matrix)
+    return values.flip(0)[:k].clamp_min(0.0), vectors.flip(1)[:, :k]
+
+
+def randomised_top(multiply: Multiply, size: int, k: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The k largest eigenpairs of the (m, m) operator `multiply`, never forming the matrix.
+
+    `multiply(directions, precise)` takes and returns (m, l) float64; without `precise` it may round products to
+    float32. Blocks of l = k + 64 directions are multiplied and orthonormalised until a round captures less than
+    0.02 % more variance (at most 12 rounds); a precise Rayleigh-Ritz step then separates the eigenpairs.
+
+    Source: Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.3 (subspace iteration with oversampling).
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(size, min(size, k + OVERSAMPLE), generator=generator, dtype=torch.float64)
+    basis = orthonormal(multiply(start, False))
+    captured = 0.0
+    for _ in range(MAX_ROUNDS):
+        product = multiply(basis, False)
+        before, captured = captured, float((basis * product).sum())
+        basis = orthonormal(product)
+        if captured - before <= GAIN * captured:
+            break
+    small = basis.T @ multiply(basis, True)
+    values, rotation = exact_top((small + small.T) / 2, k)
+    return values, basis @ rotation
+
+
+def orthonormal(columns: "torch.Tensor") -> "torch.Tensor":
+    """An orthonormal basis (m, l) of the columns (m, l): Cholesky twice, eight times faster than Householder QR.
+
+    Columns too dependent for that (rank-deficient samples) go through `torch.linalg.qr`.
+    Source: Yamamoto et al. 2015, CholeskyQR2.
+    """
+    import torch
+
+    basis: torch.Tensor = columns / columns.norm(dim=0).clamp_min(1e-300)
+    for _ in range(2):
+        factor, failed = torch.linalg.cholesky_ex(basis.T @ basis)
+        diagonal = factor.diagonal()
+        if int(failed) or float(diagonal.min()) < DEPENDENT * float(diagonal.max()):
+            basis = torch.linalg.qr(columns).Q
+            break
+        basis = torch.linalg.solve_triangular(factor.T, basis, upper=True, left=False)
+    return basis

@@ -1,0 +1,1 @@
+"""Self-contained offline HTML pages about retrieval: no script, no network, one file."""

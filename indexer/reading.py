@@ -1,0 +1,130 @@
+"""Opening a version of an index and searching it."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from indexer import transform as transforms
+from indexer.flat import FlatVectors, Rows, check_descriptors, project
+from indexer.manifest import PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
+from indexer.transform import Floats
+from indexer.versions import resolve
+from seqdata.contracts import table_contract
+from seqdata.errors import ContractError
+from seqdata.storage import xxh3_file
+
+
+class PlaceIndex:
+    """One open, immutable version of a place index; `indexer.open` makes it.
+
+    The vectors are memory-mapped; publishing or rolling back other versions does not disturb it.
+    """
+
+    def __init__(self, folder: Path, check: bool = True) -> None:
+        self.path = folder
+        self.manifest: IndexManifest = read_manifest(folder)
+        for name in self.manifest.files:
+            check_file(folder, self.manifest, name, hashed=check and name != PLACES)
+        has_transform = self.manifest.transform is not None
+        self.transform = transforms.load(folder / TRANSFORM) if has_transform else None
+        self._vectors = FlatVectors(folder / VECTORS)
+        self._check_sizes()
+
+    @property
+    def id(self) -> str:
+        """The version's identifier: 16 hex digits."""
+        return self.manifest.id
+
+    @property
+    def size(self) -> int:
+        """d, the size of the descriptors that `search` takes (before PCA)."""
+        return self.manifest.input_size
+
+    @cached_property
+    def sequences(self) -> pl.DataFrame:
+        """The database windows, one row a stored vector, in the same order (table contract `places`).
+
+        Raises: ContractError when the file is damaged.
+        """
+        path = self.path / PLACES
+        check_file(self.path, self.manifest, PLACES, hashed=True)
+        table = pl.read_parquet(path)
+        table_contract("places").validate(table, file=path)
+        return table
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def search(self, descriptors: npt.ArrayLike, k: int, rows: npt.ArrayLike | None = None) -> tuple[Floats, Rows]:
+        """The k nearest database windows of each descriptor.
+
+        `descriptors` (q, d) float32 *before* PCA, or one (d,). `rows` limits the search to those rows of
+        `.sequences` (a city, say). Returns plain (not squared) L2 distances (q, k) float32, nearest first,
+        and rows of `.sequences` (q, k) int64; with fewer than k windows, as many columns as there are
+        windows.
+
+        Raises: ContractError when the descriptors have another size or are not finite, or k < 1.
+        """
+        if k < 1:
+            raise ContractError(f"k = {k}: at least one neighbour must be asked for")
+        queries = check_descriptors(descriptors, self.size)
+        among = None if rows is None else self._check_rows(rows)
+        projected = project(queries, self.transform, self.manifest.normalised)
+        return self._vectors.nearest(projected, k, among)
+
+    def verify(self) -> None:
+        """Hash every file of the version. Raises: ContractError that names the first damaged file."""
+        for name in self.manifest.files:
+            check_file(self.path, self.manifest, name, hashed=True)
+
+    def _check_rows(self, rows: npt.ArrayLike) -> Rows:
+        among = np.asarray(rows, dtype=np.int64)
+        if among.ndim != 1 or (len(among) and (among.min() < 0 or among.max() >= len(self))):
+            raise ContractError(f"rows to search must be a list of numbers from 0 to {len(self) - 1}")
+        return among
+
+    def _check_sizes(self) -> None:
+        stated = (self.manifest.rows, self.manifest.size)
+        if self._vectors.shape != stated or self._vectors.input_size != self.manifest.input_size:
+            raise ContractError(f"{self.path / VECTORS}: holds {self._vectors.shape}, the manifest says {stated}")
+        sizes = None if self.transform is None else (self.transform.input_size, self.transform.output_size)
+        if sizes is not None and sizes != (self.manifest.input_size, self.manifest.size):
+            raise ContractError(f"{self.path / TRANSFORM}: a transform of {sizes} does not fit the manifest")
+        path = self.path / PLACES
+        try:
+            rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ContractError(f"{path}: not readable as Parquet ({error})") from error
+        if rows != self.manifest.rows:
+            raise ContractError(f"{path}: holds {rows} places, the manifest says {self.manifest.rows}")
+
+
+def open_index(path: str | Path, version: str = "latest", check: bool = True) -> PlaceIndex:
+    """Open an index for search (public name: `indexer.open`).
+
+    `path` is INDEX/<name>, INDEX when it holds one name, or a version folder; `version` is `latest`, an
+    identifier or the beginning of one. `check=False` skips hashing the vectors (0.2 s a GB), which guards
+    FAISS against damaged files.
+
+    Raises: InputError when no index is there, ContractError that names a damaged or foreign file.
+    """
+    return PlaceIndex(resolve(Path(path), version), check)
+
+
+def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -> None:
+    """Compare a file's size, and its hash when asked, with the manifest.
+
+    Raises: ContractError that names the file.
+    """
+    path = folder / name
+    record = manifest.files.get(name)
+    if record is None or not path.is_file():
+        raise ContractError(f"{path}: missing; build the index again")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise ContractError(f"{path}: {size} bytes, its manifest says {record.bytes}; build the index again")
+    if hashed and xxh3_file(path) != record.xxh3:
+        raise ContractError(f"{path}: damaged (its hash differs from the manifest's); build the index again")

@@ -1,0 +1,134 @@
+"""PCA: ours against `faiss.PCAMatrix`, and ours alone at 8,192 × 8,192 → 1,024.
+
+Run `python tests/benchmarks/bench_pca.py [--full]`. Every row is measured in a process of its own, so that its time
+and peak memory are its own. Samples are generated: variance falling as 1/rank in a rotated basis, float32. "Explained"
+is measured in the same way for both sides: the variance of the projected sample over its whole variance, float64.
+`--full` adds 4,096 dimensions (minutes of FAISS) and the exact solution at 8,192.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.fft import dct
+
+SIDES = ("ours", "faiss", "exact")
+TOLERANCE = 1e-3
+
+
+def sample(count, size, seed=0):
+    """Descriptors (count, size) float32: independent values of variance 1/rank, turned by signs and a cosine transform."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((count, size), dtype=np.float32)
+    values *= (np.arange(1, size + 1) ** -0.5 * rng.choice([-1.0, 1.0], size)).astype(np.float32)
+    return dct(values, norm="ortho", axis=1) + np.float32(0.1)
+
+
+def fit_ours(x, k, route="auto"):
+    """Our matrix (k, d) and the route taken."""
+    from indexer import pca
+
+    transform = pca.fit(x, k, route=route)
+    return transform.matrix, transform.route
+
+
+def fit_exact(x, k):
+    """Ours by the exact covariance route."""
+    return fit_ours(x, k, "covariance")
+
+
+def fit_faiss(x, k):
+    """FAISS's matrix (k, d)."""
+    import faiss
+
+    matrix = faiss.PCAMatrix(x.shape[1], k)
+    matrix.train(x)
+    return faiss.vector_to_array(matrix.A).reshape(k, x.shape[1]), "PCAMatrix"
+
+
+def explained(x, matrix):
+    """Share of the sample's variance that the projection keeps."""
+    kept = whole = 0.0
+    mean = x.mean(axis=0, dtype=np.float64)
+    for start in range(0, len(x), 1024):
+        centred = x[start : start + 1024] - mean
+        whole += float((centred**2).sum())
+        kept += float(((centred @ matrix.T.astype(np.float64)) ** 2).sum())
+    return kept / whole
+
+
+def peak_gb():
+    """Peak resident memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def worker(side, count, size, k, path):
+    """Measure one side and print it as JSON."""
+    x = np.load(path)
+    import torch  # loading torch is not part of the fit
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    before, started = peak_gb(), time.perf_counter()
+    matrix, route = {"ours": fit_ours, "faiss": fit_faiss, "exact": fit_exact}[side](x, k)
+    seconds, peak = time.perf_counter() - started, peak_gb()
+    orthogonality = float(np.abs(matrix @ matrix.T - np.eye(k)).max())
+    print(json.dumps({"side": side, "route": route, "seconds": seconds, "peak": peak, "fit_memory": peak - before,
+                      "explained": explained(x, matrix), "orthogonality": orthogonality}))  # fmt: skip
+
+
+def measure(side, count, size, k, path):
+    """Run one side in a process of its own."""
+    command = [sys.executable, __file__, "--worker", side, str(count), str(size), str(k), str(path)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def compare(count, size, k, sides):
+    """Measure the sides on one sample and print their rows; returns whether the variances agree."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sample.npy"
+        np.save(path, sample(count, size))
+        rows = [measure(side, count, size, k, path) for side in sides]
+    for row in rows:
+        print(
+            f"{count:>6} x {size:<6} -> {k:<5} {row['side']:<6} {row['route']:<11} {row['seconds']:>8.1f} s "
+            f"{row['peak']:>6.2f} GB (+{row['fit_memory']:.2f}) {100 * row['explained']:>8.3f} % {row['orthogonality']:.1e}",
+            flush=True,
+        )
+    if len(rows) == 1:
+        return True
+    gap = abs(rows[0]["explained"] / rows[1]["explained"] - 1)
+    ratio = rows[1]["seconds"] / rows[0]["seconds"]
+    verdict = "ok" if gap <= TOLERANCE else "FAILS"
+    print(
+        f"        ours {ratio:.1f}x as fast; explained variance differs by {100 * gap:.4f} % (limit 0.1 %): {verdict}"
+    )
+    return gap <= TOLERANCE
+
+
+def main():
+    """Print the table; exit 1 when a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="4,096 dimensions against FAISS, 8,192 against exact")
+    parser.add_argument("--worker", nargs=5, metavar=("SIDE", "N", "D", "K", "PATH"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        side, count, size, k, path = arguments.worker
+        worker(side, int(count), int(size), int(k), path)
+        return 0
+    print("samples x size  -> kept  side   route         seconds   peak (fit)        explained  |WW'-I|")
+    good = compare(8192, 2048, 512, ("ours", "faiss"))
+    if arguments.full:
+        good &= compare(8192, 4096, 1024, ("ours", "faiss"))
+    good &= compare(8192, 8192, 1024, ("ours", "exact") if arguments.full else ("ours",))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Fixtures shared by all floors: tiny drives with real JPEGs, a tiny synthetic MSLS dump, and the real material."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from seqdata import protocols
+from seqdata.build import BuildRequest, build
+from seqdata.dataset import Dataset
+from seqdata.dataset import open as open_dataset
+from seqdata.manifest import BuildSettings
+from seqdata.synth import CityPlan, CitySettings, write_msls
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The real frames and logs beside the checkout, where they are."""
+    if not REAL.is_dir():
+        pytest.skip("no real material at ../shared/data")
+    return REAL
+
+
+def jpeg(seed: int, height: int = 24, width: int = 32) -> bytes:
+    """A small JPEG that differs from every other seed's."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(noise.repeat(4, 0).repeat(4, 1)), quality=90)
+
+
+def write_drives(raw: Path, frames: dict[str, int], *, step: float = 3.0) -> Path:
+    """A `folder` dump: drive name → number of frames; drives named query* are queries, all on one street."""
+    raw.mkdir(parents=True, exist_ok=True)
+    rows = ["image,easting,northing,zone,drive,role"]
+    for number, (drive, count) in enumerate(frames.items()):
+        for position in range(count):
+            name = f"{drive}-{position:03d}.jpg"
+            (raw / name).write_bytes(jpeg(1000 * number + position))
+            role = "query" if drive.startswith("query") else "database"
+            rows.append(f"{name},{500_000 + step * position},{5_000_000 + 2 * number},32N,{drive},{role}")
+    (raw / "positions.csv").write_text("\n".join(rows) + "\n")
+    return raw
+
+
+@pytest.fixture(scope="session")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two drives of one street: 40 database frames and 30 query frames, 3 m apart."""
+    return write_drives(tmp_path_factory.mktemp("drives") / "raw", {"map": 40, "query": 30})
+
+
+@pytest.fixture(scope="session")
+def dataset(drives: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The drives, built with the protocol `own`."""
+    out = tmp_path_factory.mktemp("dataset") / "own"
+    build(BuildRequest("folder", drives, out, protocol=protocols.load("own")))
+    return open_dataset(out)
+
+
+@pytest.fixture(scope="session")
+def cut_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Three drives in shards of 64 KiB, so that long drives are cut with a halo."""
+    folder = tmp_path_factory.mktemp("cut")
+    raw = write_drives(folder / "raw", {"map-a": 130, "map-b": 20, "query": 90})
+    settings = BuildSettings(shard_bytes=1 << 16)
+    build(BuildRequest("folder", raw, folder / "dataset", settings=settings, protocol=protocols.load("own")))
+    return open_dataset(folder / "dataset")
+
+
+TINY_CITY = CitySettings(
+    width=64,
+    height=48,
+    cities=(
+        CityPlan("northfield", "train", 1, 52.0914, 5.1214, query=("winter",)),
+        CityPlan("southport", "test", 1, -37.8136, 144.9631, query=("winter",)),
+    ),
+    street_length=60.0,
+    sequences=1,
+)
+
+
+@pytest.fixture(scope="session")
+def msls_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny synthetic MSLS dump with a panorama, a corrupt JPEG and a southern city."""
+    out = tmp_path_factory.mktemp("msls") / "raw"
+    write_msls(out, settings=TINY_CITY)
+    return out
+
+
+@pytest.fixture(scope="session")
+def files_of() -> Callable[[Path], dict[str, bytes]]:
+    """All files below a folder: relative path → bytes."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    return read

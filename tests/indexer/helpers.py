@@ -1,0 +1,41 @@
+"""Small tables that several tests of the index floor share."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from seqdata.contracts import table_contract
+
+
+def make_places(
+    count: int, *, trajectories: int = 1, spacing: float = 5.0, length: int = 5, **columns: Any
+) -> pl.DataFrame:
+    """`count` windows spread evenly over trajectories that run north, `spacing` metres apart."""
+    each = -(-count // trajectories)
+    rows = np.arange(count)
+    data: dict[str, Any] = {
+        "track": "all",
+        "first": rows,
+        "length": length,
+        "step": 1,
+        "trajectory": [f"drive-{row // each:03d}" for row in rows],
+        "city": "town",
+        "role": "query",
+        "split": "test",
+        "centre": rows + (length - 1) // 2,
+        "key": [f"k{row:06d}" for row in rows],
+        "position": rows % each,
+        "latitude": 0.0,
+        "longitude": 0.0,
+        "zone": "32N",
+        "easting": 500_000.0 + 1_000.0 * (rows // each),
+        "northing": 6_000_000.0 + spacing * (rows % each),
+        "heading": None,
+    }
+    return table_contract("places").conform(pl.DataFrame({**data, **columns}))
+
+
+def pairs(*rows: tuple[int, int]) -> pl.DataFrame:
+    """A positives table of (query, database) rows."""
+    return pl.DataFrame(list(rows), schema={"query": pl.Int32, "database": pl.Int32}, orient="row")

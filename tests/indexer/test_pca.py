@@ -1,0 +1,155 @@
+"""PCA against numpy's SVD, in every route, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from indexer import pca
+from seqdata.errors import ContractError, NotEnoughDataError
+
+
+def sample(count: int, size: int, rank: int | None = None, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rank = rank or min(count, size)
+    scales = np.linspace(4.0, 0.2, rank)
+    return (rng.normal(size=(count, rank)) * scales @ rng.normal(size=(rank, size)) + 3.0).astype(np.float32)
+
+
+def svd(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """The oracle: directions (k, d), variances (k,) and explained share by numpy's SVD."""
+    centred = x.astype(np.float64) - x.astype(np.float64).mean(0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    values = singular**2 / (len(x) - 1)
+    return directions[:k], values[:k], float(values[:k].sum() / values.sum())
+
+
+def check(transform: pca.Transform, x: np.ndarray, k: int) -> None:
+    directions, values, explained = svd(x, k)
+    signs = np.sign((transform.matrix * directions).sum(1))
+    np.testing.assert_allclose(transform.eigenvalues, values, rtol=1e-5)
+    np.testing.assert_allclose(transform.matrix, directions * signs[:, None], atol=2e-4)
+    assert transform.explained == pytest.approx(explained, rel=1e-6)
+    np.testing.assert_allclose(transform.matrix @ transform.matrix.T, np.eye(k), atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "size", "k"), [(40, 150, 12), (200, 60, 12), (200, 60, 60), (61, 60, 20)])
+def test_equals_numpy_svd(count: int, size: int, k: int) -> None:
+    x = sample(count, size)
+    transform = pca.fit(x, k)
+    assert transform.route == ("gram" if count < size else "covariance")
+    check(transform, x, k)
+
+
+@pytest.mark.parametrize(("count", "size"), [(60, 150), (300, 80)])
+def test_randomised_route_equals_numpy_svd(count: int, size: int) -> None:
+    x = sample(count, size)
+    check(pca.fit(x, 10, route="randomised"), x, 10)
+
+
+@pytest.mark.parametrize(("count", "size"), [(40, 150), (200, 60), (60, 60)])
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_blocks_equal_whole(count: int, size: int, block: int) -> None:
+    x = sample(count, size)
+    streamed = pca.fit((x[start : start + block] for start in range(0, count, block)), 8)
+    whole = pca.fit(x, 8)
+    np.testing.assert_allclose(streamed.matrix, whole.matrix, atol=1e-5)
+    np.testing.assert_allclose(streamed.mean, whole.mean, atol=1e-5)
+    assert streamed.samples == whole.samples == count
+
+
+def test_memmap_is_taken(tmp_path) -> None:
+    x = sample(50, 30)
+    np.save(tmp_path / "x.npy", x)
+    check(pca.fit(np.load(tmp_path / "x.npy", mmap_mode="r"), 5), x, 5)
+
+
+def test_small_blocks_of_columns_and_rows(monkeypatch) -> None:
+    monkeypatch.setattr("indexer.scatter.BLOCK_VALUES", 100)
+    for x in (sample(40, 150), sample(200, 60)):
+        check(pca.fit(x, 8), x, 8)
+
+
+def test_whitening_gives_unit_variance() -> None:
+    x = sample(400, 50)
+    y = pca.fit(x, 10, whiten=True).apply(x)
+    np.testing.assert_allclose(np.cov(y.T), np.eye(10), atol=1e-4)
+
+
+def test_apply_is_projection() -> None:
+    x = sample(300, 40)
+    transform = pca.fit(x, 7)
+    directions, _, _ = svd(x, 7)
+    expected = np.abs((x.astype(np.float64) - x.astype(np.float64).mean(0)) @ directions.T)
+    np.testing.assert_allclose(np.abs(transform.apply(x)), expected, atol=1e-3)
+    assert transform.apply(x).dtype == np.float32
+    with pytest.raises(ContractError, match="40"):
+        transform.apply(x[:, :39])
+
+
+def test_signs_are_fixed() -> None:
+    x = sample(100, 40)
+    matrix = pca.fit(x, 9).matrix
+    assert (matrix[np.arange(9), np.abs(matrix).argmax(1)] > 0).all()
+    np.testing.assert_array_equal(matrix, pca.fit(x, 9).matrix)
+
+
+def test_large_mean_does_not_cost_precision() -> None:
+    x = sample(200, 30) * 1e-2 + np.float32(50)
+    _, values, _ = svd(x, 4)
+    for source in (x, iter([x[:90], x[90:]])):
+        np.testing.assert_allclose(pca.fit(source, 4).eigenvalues, values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_too_few_descriptors_names_what_works(streamed: bool) -> None:
+    x = sample(20, 64)
+    source = iter([x[:5], x[5:]]) if streamed else x
+    with pytest.raises(NotEnoughDataError, match=r"20 descriptors exist, at least 33 are needed; --pca 19 would work"):
+        pca.fit(source, 32)
+    assert pca.fit(x, 19).output_size == 19
+
+
+def test_refusal_counts_duplicates() -> None:
+    x = np.repeat(sample(6, 64), 3, axis=0)
+    with pytest.raises(NotEnoughDataError, match="--pca 5 would work"):
+        pca.fit(x, 32)
+    assert pca.fit(x, 5).output_size == 5
+
+
+@pytest.mark.parametrize(("count", "size"), [(50, 80), (300, 80)])
+def test_rank_deficient(count: int, size: int) -> None:
+    x = sample(count, size, rank=11)
+    check(pca.fit(x, 11), x, 11)
+    with pytest.raises(NotEnoughDataError, match="11 directions only, 20 are needed; --pca 11 would work"):
+        pca.fit(x, 20)
+
+
+def test_refusals() -> None:
+    x = sample(100, 20)
+    with pytest.raises(ContractError, match="--pca 20 or less"):
+        pca.fit(x, 21)
+    with pytest.raises(ContractError, match="--pca 0"):
+        pca.fit(x, 0)
+    with pytest.raises(NotEnoughDataError, match="all equal"):
+        pca.fit(np.ones((50, 20), np.float32), 4)
+    with pytest.raises(NotEnoughDataError, match="no descriptors"):
+        pca.fit(iter([]), 4)
+    with pytest.raises(NotEnoughDataError, match="no descriptors"):
+        pca.fit(x[:0], 4)
+    x[3, 3] = np.nan
+    for source in (x, iter([x])):
+        with pytest.raises(ContractError, match="NaN"):
+            pca.fit(source, 4)
+    with pytest.raises(ContractError, match="shape"):
+        pca.fit(iter([np.ones((3, 4)), np.ones((3, 5))]), 2)
+
+
+def test_warns_below_twice_k(caplog) -> None:
+    pca.fit(sample(30, 64), 20)
+    assert "twice as many" in caplog.text
+
+
+def test_route_by_shape() -> None:
+    assert pca.choose_route(8192, 8192, 1024) == "randomised"
+    assert pca.choose_route(8192, 24576, 4096) == "gram"
+    assert pca.choose_route(16384, 24576, 4096) == "randomised"
+    assert pca.choose_route(16384, 4096, 1024) == "covariance"

@@ -1,0 +1,241 @@
+"""The build: same bytes twice, same bytes after a kill, nothing lost, nothing half-written under a final name."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import seqdata
+from seqdata import protocols
+from seqdata.build import BuildRequest, build
+from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.manifest import BuildSettings
+
+Files = Callable[[Path], dict[str, bytes]]
+SMALL = BuildSettings(shard_bytes=1 << 16)
+
+
+def request(raw: Path, out: Path, **changes: object) -> BuildRequest:
+    values = {"settings": SMALL, "protocol": protocols.load("own"), **changes}
+    return BuildRequest("folder", raw, out, **values)
+
+
+def test_two_builds_give_the_same_bytes(drives: Path, tmp_path: Path, files_of: Files) -> None:
+    build(request(drives, tmp_path / "one"))
+    build(request(drives, tmp_path / "two", workers=2))
+    one, two = files_of(tmp_path / "one"), files_of(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(one[name] == two[name] for name in one)
+    assert not [name for name in one if name.startswith(".") or name.endswith(".tmp")]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import seqdata.{module} as module
+from seqdata import protocols
+from seqdata.build import BuildRequest, build
+from seqdata.manifest import BuildSettings
+
+whole = module.{function}
+calls = 0
+
+def killed(*arguments, **named):
+    global calls
+    calls += 1
+    if calls == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*arguments, **named)
+
+module.{function} = killed
+settings = BuildSettings(shard_bytes=1 << 16)
+build(BuildRequest("folder", Path(sys.argv[1]), Path(sys.argv[2]), settings=settings, protocol=protocols.load("own")))
+"""
+POINTS = [
+    ("shards", "prepare", 1),
+    ("shards", "prepare", 37),
+    ("shards", "xxh3_file", 1),
+    ("shards", "write_parquet_atomic", 2),
+    ("finish", "write_parquet_atomic", 2),
+    ("protocol_tables", "write_parquet_atomic", 2),
+    ("finish", "write_json_atomic", 1),
+]
+
+
+@pytest.mark.parametrize(("module", "function", "call"), POINTS)
+def test_a_killed_build_resumes_to_the_same_bytes(
+    module: str, function: str, call: int, drives: Path, tmp_path: Path, files_of: Files
+) -> None:
+    out = tmp_path / "killed"
+    script = KILLED.format(module=module, function=function, call=call)
+    ended = subprocess.run([sys.executable, "-c", script, str(drives), str(out)], capture_output=True, check=False)
+    assert ended.returncode == -9, ended.stderr.decode()
+    assert not (out / "manifest.json").exists()
+    with pytest.raises(InputError, match="unfinished"):
+        seqdata.open(out)
+    build(request(drives, out))
+    build(request(drives, tmp_path / "whole"))
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def test_a_finished_build_is_left_alone(drives: Path, tmp_path: Path) -> None:
+    first = build(request(drives, tmp_path / "out"))
+    stamp = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
+    assert build(request(drives, tmp_path / "out")) == first
+    assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == stamp
+
+
+def test_bad_frames_go_to_quarantine_and_nothing_is_lost(drives: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for path in drives.iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    whole = (raw / "map-003.jpg").read_bytes()
+    (raw / "map-003.jpg").write_bytes(whole[: len(whole) // 2])
+    (raw / "map-004.jpg").write_bytes(b"")
+    (raw / "map-005.jpg").write_bytes(b"no image at all")
+    (raw / "map-006.jpg").unlink()
+    (raw / "stray.jpg").write_bytes(whole)
+    table = (raw / "positions.csv").read_text().replace("map-007.jpg,500021.0", "map-007.jpg,nan")
+    (raw / "positions.csv").write_text(table)
+    manifest = build(request(raw, tmp_path / "out"))
+    dataset = seqdata.open(tmp_path / "out")
+    reasons = dict(dataset.quarantine.select("source", "reason").iter_rows())
+    assert reasons == {
+        "map-003.jpg": "bad_image",
+        "map-004.jpg": "empty_image",
+        "map-005.jpg": "bad_image",
+        "map-006.jpg": "missing_image",
+        "map-007.jpg": "no_position",
+        "stray.jpg": "no_row",
+    }
+    assert manifest.counts.frames + 5 == 70
+    assert sum(manifest.counts.quarantined.values()) == 6
+    windows = dataset.sequences(length=5, role="database")
+    rows = dataset.frame_rows(windows)
+    positions = dataset.frame_columns("position")["position"].to_numpy()[rows]
+    assert (positions[:, -1] - positions[:, 0] == 4).all(), "a gap must break windows"
+
+
+def test_damage_inside_a_scan_is_found_by_decoding(drives: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for path in drives.iterdir():
+        (raw / path.name).write_bytes(path.read_bytes())
+    data = bytearray((raw / "map-003.jpg").read_bytes())
+    middle = len(data) * 3 // 4
+    data[middle : middle + 60] = b"\xff\xc0" * 30
+    (raw / "map-003.jpg").write_bytes(bytes(data))
+    checked = build(request(raw, tmp_path / "out", settings=BuildSettings(check="decode")))
+    assert checked.counts.quarantined == {"bad_image": 1}
+
+
+@pytest.mark.parametrize("occupied", ["file", "stranger", "other"])
+def test_an_output_folder_with_something_else_is_refused(occupied: str, drives: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if occupied == "file":
+        out.write_text("mine")
+    elif occupied == "stranger":
+        out.mkdir()
+        (out / "thesis.tex").write_text("mine")
+    else:
+        build(request(drives, out, settings=BuildSettings(halo=3)))
+    with pytest.raises(OutputError):
+        build(request(drives, out))
+    if occupied == "stranger":
+        assert (out / "thesis.tex").read_text() == "mine"
+
+
+def test_two_builds_into_one_folder_at_once(drives: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    out = tmp_path / "out"
+    (out / "shards").mkdir(parents=True)
+    with (out / ".build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        with pytest.raises(OutputError, match="4711"):
+            build(request(drives, out))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ("no folder", InputError, "no such folder"),
+        ("no csv", InputError, "positions.csv"),
+        ("no images", InputError, "no .jpg"),
+        ("no column", ContractError, "northing"),
+        ("bad zone", ContractError, "zone"),
+        ("bad role", ContractError, "role"),
+        ("all bad", InputError, "no frame"),
+    ],
+)
+def test_bad_input_is_one_clear_error(change: str, error: type, words: str, tmp_path: Path) -> None:
+    from tests.conftest import write_drives
+
+    raw = write_drives(tmp_path / "raw", {"map": 6})
+    table = raw / "positions.csv"
+    text = table.read_text()
+    if change == "no folder":
+        raw = tmp_path / "nowhere"
+    elif change == "no csv":
+        table.unlink()
+    elif change == "no images":
+        [path.unlink() for path in raw.glob("*.jpg")]
+    elif change == "no column":
+        table.write_text(text.replace("northing", "nordwert"))
+    elif change == "bad zone":
+        table.write_text(text.replace("32N", "99X"))
+    elif change == "bad role":
+        table.write_text(text.replace("database", "map"))
+    else:
+        table.write_text(text.replace("50000", "x"))
+    with pytest.raises(error, match=words) as raised:
+        build(request(raw, tmp_path / "out"))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_file(
+    drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    import seqdata.shards as shards
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards, "_add_member", full)
+    with pytest.raises(OutputError, match="no space left"):
+        build(request(drives, tmp_path / "out"))
+    assert not list((tmp_path / "out" / "shards").iterdir())
+
+
+def test_the_tables_are_small(cut_dataset: seqdata.Dataset) -> None:
+    """At most 2 KiB a frame beside the image bytes (halo frames are extra copies and counted out)."""
+    manifest = cut_dataset.manifest
+    repeated = sum(shard.halo for shard in manifest.shards)
+    assert repeated > 0
+    tables = sum(
+        info.bytes for name, info in manifest.tables.items() if name in ("frames.parquet", "trajectories.parquet")
+    )
+    mean = manifest.counts.image_bytes / manifest.counts.frames
+    shards = sum(shard.bytes for shard in manifest.shards) - repeated * (mean + 2048)
+    extra = (shards + tables - manifest.counts.image_bytes) / manifest.counts.frames
+    assert extra <= 2048
+
+
+def test_frames_table_says_what_the_drives_said(dataset: seqdata.Dataset) -> None:
+    frames = dataset.frames.collect()
+    assert frames.height == 70
+    assert frames["trajectory"].to_list() == ["map"] * 40 + ["query"] * 30
+    assert frames["position"].to_list() == [*range(40), *range(30)]
+    assert frames["easting"].to_list() == [500_000 + 3.0 * i for i in [*range(40), *range(30)]]
+    assert frames["track_m"].to_list() == pytest.approx([3.0 * i for i in [*range(40), *range(30)]])
+    assert (frames["heading"] - 90.0).abs().max() < 1e-4
+    assert frames.filter(pl.col("trajectory") == "map")["resampled"].all()

@@ -1,0 +1,125 @@
+"""A dataset in memory with the methods that training uses; its truth is brute force, its pixels are made."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+PROTOCOL = """
+name = "fake"
+source = "none"
+length = {length}
+unit = "metres"
+rule = "any"
+radius = 4.0
+pool = "{pool}"
+[train]
+positive_radius = {positive}
+negative_radius = {negative}
+rule = "any"
+[splits.train]
+[splits.val]
+"""
+
+
+def write_protocol(
+    folder: Path, length: int = 3, positive: float = 2.5, negative: float = 6.0, pool: str = "together"
+) -> str:
+    path = folder / "fake.toml"
+    path.write_text(PROTOCOL.format(length=length, positive=positive, negative=negative, pool=pool))
+    return str(path)
+
+
+@dataclass(frozen=True)
+class Drive:
+    name: str
+    role: str
+    start: float
+    count: int
+    split: str = "train"
+    city: str = "here"
+    step: float = 2.0
+
+
+DRIVES = (
+    Drive("map-a", "database", 0.0, 24),
+    Drive("map-b", "database", 30.0, 17),
+    Drive("query-a", "query", 1.0, 22),
+    Drive("query-b", "query", 35.0, 13),
+    Drive("map-val", "database", 500.0, 14, "val"),
+    Drive("query-val", "query", 501.0, 12, "val"),
+)
+
+
+@dataclass
+class FakeDataset:
+    drives: tuple[Drive, ...] = DRIVES
+    size: tuple[int, int] = (16, 24)
+    seed: int = 0
+    id: str = "f" * 64
+    path: Path = Path("fake")
+    read_rows: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        rng = np.random.default_rng(self.seed)
+        scene = rng.integers(0, 256, (3, self.size[0], 4000), dtype=np.uint8)
+        rows, pixels = [], []
+        for drive in self.drives:
+            for position in range(drive.count):
+                x = drive.start + drive.step * position
+                rows.append((drive.name, position, drive.role, drive.city, drive.split, x))
+                at = round(3 * x) % 3900
+                noise = rng.integers(0, 40, (3, *self.size))
+                pixels.append(np.clip(scene[:, :, at : at + self.size[1]] + noise, 0, 255))
+        names = ["trajectory", "position", "role", "city", "split", "easting"]
+        self.table = pl.DataFrame(rows, schema=names, orient="row")
+        self.pixels = np.stack(pixels).astype(np.uint8)
+
+    @property
+    def frames(self):
+        height, width = self.size
+        return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width))
+
+    def sequences(self, protocol=None, split=None, role=None, length=5, stride=1, spacing=None):
+        length = protocol.length if protocol is not None else length
+        rows = []
+        at = 0
+        for drive in self.drives:
+            wanted = split in (None, drive.split) and role in (None, drive.role)
+            for first in range(at, at + drive.count - length + 1, stride) if wanted else ():
+                centre = first + (length - 1) // 2
+                rows.append(("all", first, length, 1, drive.name, drive.city, drive.role, drive.split, centre))
+            at += drive.count
+        names = ["track", "first", "length", "step", "trajectory", "city", "role", "split", "centre"]
+        return pl.DataFrame(rows, schema=names, orient="row", schema_overrides={"first": pl.Int32, "centre": pl.Int32})
+
+    def frame_rows(self, table):
+        length = int(table["length"][0])
+        return table["first"].to_numpy().astype(np.int64)[:, None] + np.arange(length)
+
+    def distances(self, query, database):
+        x = self.table["easting"].to_numpy()
+        q, d = x[self.frame_rows(query)], x[self.frame_rows(database)]
+        return np.abs(q[:, None, :, None] - d[None, :, None, :])
+
+    def positives(self, query, database, radius=25.0, rule="any", unit="metres"):
+        assert rule == "any"
+        least = self.distances(query, database).min((2, 3))
+        near = least < radius if unit == "metres" else least <= radius
+        q, d = np.nonzero(near)
+        schema = {"query": pl.Int32, "database": pl.Int32, "min_distance": pl.Float64}
+        return pl.DataFrame({"query": q, "database": d, "min_distance": least[q, d]}, schema_overrides=schema)
+
+    def protocol_positives(self, protocol, split):
+        query = self.sequences(protocol, split, "query")
+        return self.positives(query, self.sequences(protocol, split, "database"), protocol.radius)
+
+    def read_frames(self, rows, size=None):
+        assert size is None
+        self.read_rows.extend(int(row) for row in rows)
+        return self.pixels[np.asarray(rows)]
+
+    def read(self, table, rows, size=None):
+        frames = self.frame_rows(table)[np.atleast_1d(rows)]
+        return self.read_frames(frames.ravel()).reshape(*frames.shape, 3, *self.size)

@@ -1,0 +1,93 @@
+"""Losses against literal loops and the library, and the ignore band."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_metric_learning.losses import MultiSimilarityLoss
+from pytorch_metric_learning.miners import MultiSimilarityMiner
+
+from train.losses import BandMiner, ContrastiveLoss, PlaceLoss, TripletLoss
+
+
+def test_triplet_equals_loops():
+    query, positive, negatives = torch.randn(4, 6), torch.randn(4, 6), torch.randn(4, 5, 6)
+    expected = 0.0
+    for b in range(4):
+        for n in range(5):
+            near = (query[b] - positive[b]).norm()
+            far = (query[b] - negatives[b, n]).norm()
+            expected += max(0.0, float(near - far + 0.1))
+    assert float(TripletLoss(0.1)(query, positive, negatives)) == pytest.approx(expected / 20, rel=1e-5)
+
+
+def test_triplet_of_equal_vectors_has_a_finite_gradient():
+    same = torch.ones(1, 3, requires_grad=True)
+    TripletLoss()(same, same, same.unsqueeze(1)).backward()
+    assert same.grad.isfinite().all()
+
+
+def masks(labels):
+    same = labels[:, None] == labels[None, :]
+    return same & ~torch.eye(len(labels), dtype=torch.bool), ~same
+
+
+def test_miner_equals_the_library_on_labels():
+    labels = torch.arange(6).repeat_interleave(3)
+    vectors = F.normalize(torch.randn(18, 8), dim=-1)
+    ours = BandMiner(*masks(labels))(vectors, torch.arange(18))
+    theirs = MultiSimilarityMiner(0.1)(vectors, labels)
+    as_sets = lambda found: [set(zip(found[i].tolist(), found[i + 1].tolist(), strict=True)) for i in (0, 2)]  # noqa: E731
+    assert as_sets(ours) == as_sets(theirs)
+    expected = MultiSimilarityLoss(alpha=1.0, beta=50, base=0.0)(vectors, labels, theirs)
+    torch.testing.assert_close(PlaceLoss()(vectors, *masks(labels)), expected)
+
+
+@pytest.mark.parametrize("loss", [PlaceLoss(), ContrastiveLoss()])
+def test_pairs_in_the_band_are_neither(loss):
+    """Moving two band windows onto or away from each other, with all else fixed, changes nothing between them."""
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    positive, negative = masks(labels)
+    negative[0, 2] = negative[2, 0] = False
+    vectors = F.normalize(torch.randn(6, 4), dim=-1).requires_grad_()
+    similarity = vectors @ vectors.T
+    loss(vectors, positive, negative).backward()
+    with_band = vectors.grad.clone()
+    assert similarity.isfinite().all()
+    for pair in ((0, 2), (2, 0)):
+        mined = BandMiner(positive, negative)(vectors.detach(), labels)
+        assert pair not in set(zip(mined[0].tolist(), mined[1].tolist(), strict=True))
+        assert pair not in set(zip(mined[2].tolist(), mined[3].tolist(), strict=True))
+    positive[0, 2] = positive[2, 0] = True
+    again = vectors.detach().clone().requires_grad_()
+    loss(again, positive, negative).backward()
+    assert not torch.allclose(again.grad, with_band)
+
+
+def test_contrastive_equals_loops():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 3])
+    positive, negative = masks(labels)
+    negative[0, 3] = False
+    vectors = F.normalize(torch.randn(7, 5), dim=-1)
+    terms = []
+    for i in range(7):
+        far = sum(torch.exp(vectors[i] @ vectors[n] / 0.1) for n in range(7) if negative[i, n])
+        for p in range(7):
+            if positive[i, p]:
+                near = torch.exp(vectors[i] @ vectors[p] / 0.1)
+                terms.append(-torch.log(near / (near + far)))
+    expected = torch.stack(terms).mean()
+    torch.testing.assert_close(ContrastiveLoss(0.1)(vectors, positive, negative), expected)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="temperature"):
+        ContrastiveLoss(0.0)
+    with pytest.raises(ValueError, match="margin"):
+        TripletLoss(-1.0)
+
+
+def test_without_positives_the_loss_is_zero():
+    vectors = torch.randn(4, 3, requires_grad=True)
+    nothing = torch.zeros(4, 4, dtype=torch.bool)
+    for loss in (PlaceLoss(), ContrastiveLoss()):
+        assert float(loss(vectors, nothing, ~nothing & ~torch.eye(4, dtype=torch.bool))) == 0.0

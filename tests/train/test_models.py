@@ -1,0 +1,92 @@
+"""The models' one shape, their names, and what they depend on."""
+
+import pytest
+import torch
+
+from seqdata.errors import ContractError
+from train import models
+
+FRAMES = (3, 16, 24)
+SMALL = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24)}
+
+
+def frames(*lead, seed=0):
+    return torch.randint(0, 256, (*lead, *FRAMES), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", ["seqvlad-r18", "gem-cat-r18", "avg-mean-mobilenetv2", "seqvlad-small"])
+@pytest.mark.parametrize("length", [1, 3])
+def test_shape_and_size(name, length):
+    model = models.create(name, **SMALL)
+    out = model(frames(2, length))
+    assert out.shape == (2, model.descriptor_size(length)) and out.dtype == torch.float32
+    features = model.encode_frames(frames(2, length).flatten(0, 1))
+    again = model.fuse(features.unflatten(0, (2, length)))
+    torch.testing.assert_close(again, out)
+
+
+@pytest.mark.parametrize("name", ["seqvlad-small", "gem-cat-small"])
+def test_batch_mates_change_nothing(tiny, name):
+    model = tiny(name).train()
+    batch = frames(4, 3)
+    alone = torch.cat([model(window.unsqueeze(0)) for window in batch])
+    torch.testing.assert_close(model(batch), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_frame_order(tiny):
+    window = frames(1, 4)
+    backwards = window.flip(1)
+    vlad, cat = tiny("seqvlad-small"), tiny("gem-cat-small")
+    torch.testing.assert_close(vlad(window), vlad(backwards), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(cat(window), cat(backwards), atol=1e-3)
+
+
+def test_cat_is_raw_unless_asked(tiny):
+    window = frames(2, 3)
+    assert not torch.allclose(tiny("gem-cat-small")(window).norm(dim=1), torch.ones(2), atol=1e-3)
+    torch.testing.assert_close(tiny("gem-cat-small", normalize=True)(window).norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["seqvlad-small", "gem-cat-small"])
+def test_gradient_reaches_the_encoder(tiny, name):
+    model = tiny(name)
+    model(frames(2, 3)).pow(3).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in [*model.encoder.parameters()][:2])
+
+
+def test_config_recreates_the_model():
+    model = models.create("seqvlad-r18", **SMALL, clusters=3, bias=True, seed=5)
+    again = models.create(**model.config)
+    torch.testing.assert_close(model(frames(1, 2)), again(frames(1, 2)), rtol=0, atol=0)
+
+
+def test_seeds_differ_and_repeat():
+    first, same, other = (models.create("gem-cat-r18", **SMALL, seed=seed) for seed in (1, 1, 2))
+    window = frames(1, 2)
+    assert torch.equal(first(window), same(window))
+    assert not torch.allclose(first(window), other(window))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("no-such", {}, "seqvlad-r18"),
+        ("seqvlad-r18", {"colour": 1}, "no option 'colour'"),
+        ("seqvlad-r18", {"cut": "layer9"}, "layer3"),
+        ("seqvlad-r18", {"encoder": "resnet_nought"}, "no such timm model"),
+        ("seqvlad-r18", {"fusion": "cat"}, "do not fit"),
+        ("gem-cat-r18", {"fusion": "sum"}, "do not fit"),
+        ("gem-cat-r18", {"bias": True}, "VLAD"),
+        ("seqvlad-r18", {"normalize": False}, "always ends in L2"),
+        ("seqvlad-r18", {"clusters": 0}, "clusters"),
+        ("seqvlad-r18", {"trainable": "layer4"}, "nothing named 'layer4'"),
+    ],
+)
+def test_wrong_combinations_are_refused(name, options, said):
+    with pytest.raises(ContractError, match=said):
+        models.create(name, **options)
+
+
+def test_other_shapes_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"\(B, L, 3, H, W\)"):
+        tiny()(frames(2))

@@ -1,0 +1,119 @@
+"""SeqVLAD against its literal equations, its invariants, and its initialisation."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from train.fusion import VLADSum
+from train.vlad import SeqVLAD, initialise_from_tokens, kmeans, sharpness
+
+
+def literal(tokens, layer):
+    """P1 eq. (1)-(2) for one window, tokens (L, T, C): loops over clusters, frames and features."""
+    clusters, channels = layer.centres.shape
+    result = torch.zeros(clusters, channels)
+    for k in range(clusters):
+        for frame in tokens:
+            for feature in frame:
+                x = feature / feature.norm()
+                b = layer.bias if layer.bias is not None else torch.zeros(clusters)
+                scores = [torch.exp(layer.assignment[j] @ x + b[j]) for j in range(clusters)]
+                result[k] += scores[k] / sum(scores) * (x - layer.centres[k])
+    result = result / result.norm(dim=1, keepdim=True)
+    return result.flatten() / result.norm()
+
+
+def window(layer, tokens):
+    """Descriptor of one window, tokens (L, T, C)."""
+    return VLADSum()(layer.frame_sums(tokens).unsqueeze(0))[0]
+
+
+def layer_of(clusters=5, channels=7, bias=False):
+    layer = SeqVLAD(clusters, channels, bias=bias, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        layer.assignment.copy_(torch.randn(clusters, channels, generator=generator) * 3)
+        layer.centres.copy_(torch.randn(clusters, channels, generator=generator))
+        if bias:
+            layer.bias.copy_(torch.randn(clusters, generator=generator))
+    return layer
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_equals_the_literal_equations(bias):
+    layer = layer_of(bias=bias)
+    tokens = torch.randn(3, 6, 7)
+    torch.testing.assert_close(window(layer, tokens), literal(tokens, layer), atol=1e-5, rtol=1e-5)
+
+
+def test_frame_order_changes_nothing():
+    layer, tokens = layer_of(), torch.randn(5, 6, 7)
+    for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+        torch.testing.assert_close(window(layer, tokens), window(layer, tokens[order]), atol=1e-6, rtol=1e-5)
+
+
+def test_one_frame_is_netvlad():
+    """NetVLAD of one image: residuals of every token, by broadcasting over N x K x T x C."""
+    layer, tokens = layer_of(), torch.randn(4, 6, 7)
+    x = F.normalize(tokens, dim=-1)
+    share = torch.softmax(x @ layer.assignment.T, -1)
+    residuals = (share.unsqueeze(-1) * (x.unsqueeze(2) - layer.centres)).sum(1)
+    expected = F.normalize(F.normalize(residuals, dim=-1).flatten(1), dim=-1)
+    got = VLADSum()(layer.frame_sums(tokens).unsqueeze(1))
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_pooling_frames_is_pooling_all_their_tokens():
+    layer, tokens = layer_of(), torch.randn(5, 6, 7)
+    as_one = window(layer, tokens.reshape(1, 30, 7))
+    torch.testing.assert_close(window(layer, tokens), as_one, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_are_right():
+    layer = layer_of(3, 4, bias=True).double()
+    tokens = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    parameters = [layer.assignment, layer.centres, layer.bias]
+    loss = window(layer, tokens).square().mul(torch.arange(12.0)).sum()
+    gradients = torch.autograd.grad(loss, [tokens, *parameters])
+    assert all(g.abs().sum() > 0 for g in gradients)
+
+
+def planted(clusters=6, channels=12, each=40):
+    """Tokens (frames, T, C) around unit directions, and these directions."""
+    generator = torch.Generator().manual_seed(0)
+    directions = F.normalize(torch.randn(clusters, channels, generator=generator), dim=-1)
+    points = directions.repeat(each, 1) + 0.02 * torch.randn(clusters * each, channels, generator=generator)
+    return points.view(each, clusters, channels), directions
+
+
+def test_kmeans_finds_planted_clusters_on_the_channel_axis():
+    """A reshape that mixes tokens with channels finds none of the planted directions."""
+    tokens, directions = planted()
+    layer = SeqVLAD(6, 12)
+    initialise_from_tokens(layer, tokens)
+    cosines = F.normalize(layer.centres, dim=-1) @ directions.T
+    assert cosines.max(0).values.min() > 0.99
+    scrambled = SeqVLAD(6, 12)
+    initialise_from_tokens(scrambled, tokens.transpose(1, 2).reshape(tokens.shape))
+    assert (F.normalize(scrambled.centres, dim=-1) @ directions.T).max(0).values.min() < 0.9
+
+
+def test_runner_up_gets_about_one_percent():
+    tokens, _ = planted()
+    layer = SeqVLAD(6, 12)
+    initialise_from_tokens(layer, tokens)
+    points = F.normalize(tokens.flatten(0, 1), dim=-1)
+    alpha = layer.assignment.norm(dim=1)
+    torch.testing.assert_close(alpha, torch.full((6,), sharpness(points, layer.centres)), rtol=1e-4, atol=1e-4)
+    best = (points @ layer.assignment.T).topk(2, dim=1).values
+    assert (best[:, 0] - best[:, 1]).mean().item() == pytest.approx(math.log(100), rel=1e-3)
+
+
+def test_kmeans_is_seeded_and_survives_copies():
+    points = torch.randn(200, 4)
+    assert torch.equal(kmeans(points, 5, seed=3), kmeans(points, 5, seed=3))
+    assert kmeans(torch.ones(10, 4), 3).isfinite().all()
+    with pytest.raises(ValueError, match="as many points"):
+        kmeans(points[:2], 5)

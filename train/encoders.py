@@ -1,0 +1,120 @@
+"""Frame encoders: any timm backbone, cut at a named stage, giving local features (tokens) of each frame."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from seqdata.errors import ContractError
+from train.weights import create_backbone
+
+BatchNormMode = Literal["eval", "train"]
+
+
+class Encoder(nn.Module):
+    """Local features of frames from a timm backbone: `(N, 3, H, W)` float32 → `(N, T, C)` float32.
+
+    Convention: T runs over the feature grid row by row (top left first); prefix tokens (CLS, registers) are dropped.
+    Source: methods, "Backbones"; BatchNorm stays in eval mode even in training, so that a descriptor never depends on
+    its batch (`bn="train"` opts out).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        cut: str | None = None,
+        weights: str | Path = "random",
+        seed: int = 0,
+        bn: BatchNormMode = "eval",
+        trainable: str = "all",
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Build the backbone `name`, cut after stage `cut` (None = its whole `forward_features`).
+
+        `trainable` is "all", "none", or a stage: that stage and all after it are trained. `options` go to timm.
+        Raises: ContractError for an unknown name, stage or mode, and what `create_backbone` raises.
+        """
+        super().__init__()
+        if bn not in ("eval", "train"):
+            raise ContractError(f"bn '{bn}': choose eval or train")
+        self.backbone = create_backbone(name, weights, seed, **(options or {}))
+        data = cast(dict[str, Any], resolve_model_data_config(self.backbone))  # type: ignore[no-untyped-call]
+        self.mean: tuple[float, ...] = tuple(data["mean"])
+        self.std: tuple[float, ...] = tuple(data["std"])
+        self.bn = bn
+        self.stage, self.channels = _cut(self.backbone, name, cut)
+        _freeze(self.backbone, name, trainable)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Set training mode, leaving BatchNorm in eval mode unless `bn="train"`."""
+        super().train(mode)
+        if self.bn == "eval":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """`(N, 3, H, W)` normalised float32 → tokens `(N, T, C)`."""
+        if self.stage is None:
+            return self._tokens(_method(self.backbone, "forward_features")(frames))
+        maps = _method(self.backbone, "forward_intermediates")(
+            frames, indices=[self.stage], stop_early=True, intermediates_only=True, output_fmt="NCHW"
+        )
+        return cast(Tensor, maps[0]).flatten(2).transpose(1, 2)
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        """Tokens of a whole backbone's output: `(N, C, H, W)`, `(N, H, W, C)` or `(N, P+T, C)` → `(N, T, C)`."""
+        if features.dim() == 3:
+            return features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
+        if features.dim() == 4 and features.shape[1] != self.channels and features.shape[-1] == self.channels:
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+
+def stages(backbone: nn.Module) -> list[str]:
+    """The names at which a backbone can be cut, in order (timm's `feature_info`)."""
+    return [str(info["module"]) for info in _feature_info(backbone)]
+
+
+def _feature_info(backbone: nn.Module) -> list[dict[str, Any]]:
+    info = getattr(backbone, "feature_info", None) or []
+    return [dict(entry) for entry in info]
+
+
+def _cut(backbone: nn.Module, name: str, cut: str | None) -> tuple[int | None, int]:
+    """Prune what lies behind the cut; returns the stage's number (None = whole) and its channels."""
+    if cut is None:
+        return None, int(cast(int, backbone.num_features))
+    names = stages(backbone)
+    if cut not in names or not hasattr(backbone, "forward_intermediates"):
+        raise ContractError(f"encoder '{name}' has no stage '{cut}'; it can be cut at {', '.join(names) or 'no stage'}")
+    stage = names.index(cut)
+    channels = int(_feature_info(backbone)[stage]["num_chs"])
+    _method(backbone, "prune_intermediate_layers")([stage], prune_norm=True, prune_head=True)
+    return stage, channels
+
+
+def _freeze(backbone: nn.Module, name: str, trainable: str) -> None:
+    """Leave gradients on only from stage `trainable` on ("all", "none" or a module's name)."""
+    named = list(backbone.named_parameters())
+    first = {"all": 0, "none": len(named)}.get(trainable)
+    if first is None:
+        starts = [i for i, (key, _) in enumerate(named) if key.startswith(f"{trainable}.")]
+        if not starts:
+            raise ContractError(
+                f"encoder '{name}': nothing named '{trainable}' to train; choose all, none or a stage left by the cut"
+            )
+        first = starts[0]
+    for i, (_, parameter) in enumerate(named):
+        parameter.requires_grad_(i >= first)
+
+
+def _method(module: nn.Module, name: str) -> Callable[..., Any]:
+    """A method that only the concrete timm class declares."""
+    return cast(Callable[..., Any], getattr(module, name))

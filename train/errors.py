@@ -1,0 +1,9 @@
+"""Errors that only training can raise."""
+
+from seqdata.errors import SeqdataError
+
+
+class DivergedError(SeqdataError):
+    """The loss is no longer finite (exit code 9); the message names epoch, step and the batch's sequences."""
+
+    exit_code = 9

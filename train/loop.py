@@ -1,0 +1,226 @@
+"""The training loop: one thin loop over epochs, on one machine, resumable after every epoch."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from seqdata import protocols
+from seqdata.protocols import Protocol
+from train import checkpoint, models, regimes
+from train.data import TrainData
+from train.devices import pick_device
+from train.frames import FrameSource, native_size
+from train.relations import Radii
+from train.runs import RunFolder, environment
+from train.sequence_model import SequenceModel
+from train.settings import TrainSettings
+from train.trainer import Progress, Trainer
+from train.validation import Validator
+from train.vlad import SeqVLAD, initialise_from_tokens
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from seqdata.dataset import Dataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Course:
+    """How far a run has come: epochs done, the best epoch with its recalls, epochs since."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best: dict[str, float] | None = None
+    since_best: int = 0
+
+    def note(self, epoch: int, recalls: dict[str, float] | None) -> bool:
+        """Enter an epoch's recalls; whether it is the best so far (by R@5, then R@1; without validation, the last)."""
+        self.epoch = epoch
+        better = recalls is None or self.best is None or _merit(recalls) > _merit(self.best)
+        if better:
+            self.best_epoch, self.best, self.since_best = epoch, recalls, 0
+        else:
+            self.since_best += 1
+        return better
+
+
+def _merit(recalls: Mapping[str, float]) -> tuple[float, float]:
+    return recalls["r5"], recalls["r1"]
+
+
+def _silent(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
+    """The progress callback of those who give none."""
+
+
+def fit(
+    dataset: "Dataset",
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    resume: bool = False,
+) -> Path:
+    """Train a model and write the run folder `out`; returns its path.
+
+    `progress(phase, done, total, values)` is called with phase "train", "mine", "validate" or "epoch"; values hold
+    epoch, loss and recalls. With `resume` an interrupted run goes on after its last finished epoch, to the same losses
+    as an unbroken one. With 0 epochs the untrained model is written as a run.
+    Raises: OutputError when `out` holds something else, ContractError for settings that do not fit (or differ on
+    resume), NotEnoughDataError without positives, DivergedError on a loss that is not finite, and what weights raise.
+    """
+    protocol = protocols.load(settings.protocol)
+    devices = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices if torch.cuda.is_available() else []):
+        torch.manual_seed(settings.seed)
+        return _fit(dataset, protocol, settings, RunFolder(Path(out)), progress or _silent, resume)
+
+
+def _fit(
+    dataset: "Dataset", protocol: Protocol, settings: TrainSettings, folder: RunFolder, progress: Progress, resume: bool
+) -> Path:
+    trainer = _trainer(dataset, protocol, settings, folder, progress)
+    record = _record(dataset, protocol, settings, trainer)
+    resume = resume and (folder.path / "run.json").is_file()
+    folder.open(record, resume)
+    validator = Validator(dataset, protocol)
+    course = Course()
+    if resume and folder.started:
+        course = _restore(trainer)
+    else:
+        initialise_vlad(trainer.model, trainer.data, trainer.source, settings)
+        _finish_epoch(trainer, validator, course, 0, [], None)
+    writer = _writer(folder, course.epoch)
+    try:
+        while course.epoch < settings.epochs and course.since_best < settings.patience:
+            losses = trainer.epoch(course.epoch + 1)
+            _finish_epoch(trainer, validator, course, course.epoch + 1, losses, writer)
+    finally:
+        writer.close()
+    folder.write({**record, "finished": True, "course_done": asdict(course)})
+    return folder.path
+
+
+def _trainer(
+    dataset: "Dataset", protocol: Protocol, settings: TrainSettings, folder: RunFolder, progress: Progress
+) -> Trainer:
+    """Model, data, regime and optimiser of the settings."""
+    device = pick_device(settings.device)
+    model = models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options).to(device)
+    data = TrainData.of(dataset, protocol, shift=settings.shift_positives)
+    radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius)
+    source = FrameSource(dataset, native_size(dataset, model.size), settings.cache_bytes)
+    regime = regimes.create(dataset, data, radii, settings)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = kind(wanted or [torch.zeros(1)], lr=settings.lr, weight_decay=settings.weight_decay)
+    return Trainer(dataset, data, model, regime, optimizer, settings, source, device, folder, progress)
+
+
+def _record(dataset: "Dataset", protocol: Protocol, settings: TrainSettings, trainer: Trainer) -> dict[str, Any]:
+    """run.json: what was asked for, resolved, and what it ran on."""
+    return {
+        "format": checkpoint.FORMAT,
+        "dataset": dataset.id,
+        "dataset_path": str(dataset.path),
+        "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
+        "settings": settings.model_dump(mode="json"),
+        "course": settings.same_course(),
+        "model": trainer.model.config,
+        "descriptor_size": trainer.model.descriptor_size(protocol.length),
+        "windows": {"query": len(trainer.data.queries), "database": len(trainer.data.database)},
+        "environment": environment(),
+        "finished": False,
+    }
+
+
+def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, settings: TrainSettings) -> None:
+    """k-means initialisation of a SeqVLAD model from random training frames; nothing for other models.
+
+    Source: methods, "VLAD initialisation": about 500 frames, 50,000 local features.
+    """
+    if not isinstance(model.pooling, SeqVLAD) or settings.kmeans_frames == 0:
+        return
+    rng = np.random.default_rng(settings.seed)
+    frames = np.unique(data.frame_rows)
+    rows = np.sort(rng.choice(frames, min(settings.kmeans_frames, len(frames)), replace=False))
+    each = -(-settings.kmeans_features // len(rows))
+    generator = torch.Generator().manual_seed(settings.seed)
+    device = next(model.parameters()).device
+    sample = []
+    with torch.no_grad():
+        for start in range(0, len(rows), settings.frame_batch):
+            part = torch.from_numpy(source.read(rows[start : start + settings.frame_batch])).to(device)
+            tokens = model.eval().tokens(part)
+            pick = torch.randperm(tokens.shape[1], generator=generator)[:each].to(device)
+            sample.append(tokens[:, pick].flatten(0, 1))
+    initialise_from_tokens(
+        model.pooling, torch.cat(sample).unsqueeze(0), sample=settings.kmeans_features, seed=settings.seed
+    )
+
+
+def _finish_epoch(
+    trainer: Trainer,
+    validator: Validator,
+    course: Course,
+    epoch: int,
+    losses: list[float],
+    writer: "SummaryWriter | None",
+) -> None:
+    """Validate, note, save: best when it is, then last, whose optimiser JSON marks the epoch as done."""
+    recalls = None
+    if validator.usable:
+        recalls = validator(
+            trainer.model,
+            device=str(trainer.device),
+            batch_size=trainer.settings.frame_batch,
+            source=trainer.source,
+            progress=lambda done, total: trainer.progress("validate", done, total, {"epoch": epoch}),
+        )
+    better = course.note(epoch, recalls)
+    entry: dict[str, Any] = {"epoch": epoch, "steps": len(losses), "val": recalls}
+    if losses:
+        entry |= {"loss": float(np.mean(losses)), "losses": losses, "lr": trainer.optimizer.param_groups[0]["lr"]}
+    trainer.folder.add_metrics(entry)
+    details = {"epoch": epoch, "val": recalls, "dataset": trainer.dataset.id}
+    if better:
+        checkpoint.save_model(trainer.folder.best, trainer.model, details)
+    checkpoint.save_model(trainer.folder.last, trainer.model, details)
+    checkpoint.save_optimizer(trainer.folder.last, trainer.optimizer, {"course": asdict(course)})
+    values = {"epoch": float(epoch), **({"loss": entry["loss"]} if losses else {}), **(recalls or {})}
+    if writer is not None:
+        _log_scalars(writer, epoch, entry)
+    trainer.progress("epoch", epoch, trainer.settings.epochs, values)
+    log.info("epoch %d: %s", epoch, values)
+
+
+def _restore(trainer: Trainer) -> Course:
+    """Weights, optimiser and course of the last finished epoch."""
+    stem = trainer.folder.last
+    tensors = stem.parent / "last.safetensors"
+    checkpoint.fill(trainer.model, checkpoint.read_tensors(tensors), tensors)
+    course = Course(**checkpoint.load_optimizer(stem, trainer.optimizer)["course"])
+    trainer.folder.take_up(course.epoch)
+    return course
+
+
+def _writer(folder: RunFolder, epoch: int) -> "SummaryWriter":
+    """TensorBoard events; those of an epoch that is trained again are purged."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=epoch + 1)
+
+
+def _log_scalars(writer: "SummaryWriter", epoch: int, entry: Mapping[str, Any]) -> None:
+    steps = len(entry["losses"])
+    for i, loss in enumerate(entry["losses"]):
+        writer.add_scalar("loss", loss, (epoch - 1) * steps + i)
+    writer.add_scalar("learning_rate", entry["lr"], epoch)
+    for name, value in (entry["val"] or {}).items():
+        writer.add_scalar(f"val/{name}", value, epoch)

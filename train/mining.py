@@ -1,0 +1,139 @@
+"""Partial mining: hard triplets from a random share of the database, one round at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from seqdata.errors import NotEnoughDataError
+from train.relations import Radii, near
+
+if TYPE_CHECKING:
+    from seqdata.dataset import Dataset
+
+Integers = NDArray[np.int64]
+Describe = Callable[[Integers], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Mined triplets: rows of the query table `(n,)`, of the database table `(n,)` and `(n, M)`."""
+
+    query: Integers
+    positive: Integers
+    negatives: Integers
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round draws: query rows, database rows `drawn`, and the capped positives of each query.
+
+    `positives` is a list of database rows a query; `query` and `drawn` are distinct rows.
+    """
+
+    query: Integers
+    drawn: Integers
+    positives: list[Integers]
+
+
+def draw(
+    dataset: "Dataset",
+    queries: pl.DataFrame,
+    database: pl.DataFrame,
+    radii: Radii,
+    *,
+    size: int = 1000,
+    cap: int = 10,
+    key: tuple[int, ...] = (0,),
+) -> Round:
+    """Draw `size` queries that have a positive and `size` database windows; a pure function of `key`.
+
+    At most `cap` positives a query are kept, at random, so that a stop at a light does not fill the round.
+    Source: P1 section IV-A, partial mining; the cap is ours.
+    Raises: NotEnoughDataError when no query has a positive.
+    """
+    rng = np.random.default_rng(key)
+    order = rng.permutation(len(queries))
+    chosen: list[int] = []
+    positives: list[Integers] = []
+    for start in range(0, len(order), 2 * size):
+        rows = order[start : start + 2 * size]
+        for row, matches in zip(rows, _positives(dataset, queries[rows], database, radii), strict=True):
+            if len(matches) and len(chosen) < size:
+                chosen.append(int(row))
+                positives.append(np.sort(rng.choice(matches, min(cap, len(matches)), replace=False)))
+        if len(chosen) == size:
+            break
+    if not chosen:
+        raise NotEnoughDataError(
+            f"none of {len(queries)} training queries has a positive within {radii.positive:g} {radii.unit}; "
+            "raise the protocol's positive radius or add data"
+        )
+    drawn = np.sort(rng.choice(len(database), min(size, len(database)), replace=False)).astype(np.int64)
+    return Round(np.array(chosen, np.int64), drawn, positives)
+
+
+def _positives(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> list[Integers]:
+    """Database rows of the positives of each query."""
+    tight = Radii(radii.positive, radii.positive, radii.rule, radii.unit)
+    pairs = near(dataset, queries, database, tight).sort("query", "database")
+    query = pairs["query"].to_numpy()
+    bounds = np.searchsorted(query, np.arange(1, len(queries)))
+    return np.split(pairs["database"].to_numpy().astype(np.int64), bounds)
+
+
+def near_mask(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> NDArray[np.bool_]:
+    """Bool `(n, m)`: which windows lie within the negative radius of which query; only for one round's windows."""
+    pairs = near(dataset, queries, database, radii)
+    mask = np.zeros((len(queries), len(database)), bool)
+    mask[pairs["query"].to_numpy(), pairs["database"].to_numpy()] = True
+    return mask
+
+
+def mine(
+    dataset: "Dataset",
+    queries: pl.DataFrame,
+    database: pl.DataFrame,
+    radii: Radii,
+    describe: Describe,
+    *,
+    size: int = 1000,
+    negatives: int = 5,
+    cap: int = 10,
+    key: tuple[int, ...] = (0,),
+) -> Triplets:
+    """One round of partial mining: draw, describe in eval mode, nearest positive, nearest non-near negatives.
+
+    `describe` maps rows `(n,)` of queries followed by database to descriptors `(n, D)` and encodes each distinct frame
+    once. Queries with fewer than `negatives` far windows are left out. Negatives come from the drawn windows only;
+    positives need not be drawn.
+    Source: P1 section IV-A. Raises: NotEnoughDataError when no triplet can be formed.
+    """
+    drawn = draw(dataset, queries, database, radii, size=size, cap=cap, key=key)
+    shown = np.unique(np.concatenate([drawn.drawn, *drawn.positives]))
+    vectors = describe(np.concatenate([drawn.query, len(queries) + shown]))
+    query, reference = vectors[: len(drawn.query)], vectors[len(drawn.query) :]
+    distances = _squared_distances(query, reference)
+    positive = np.array(
+        [at[distances[i, np.searchsorted(shown, at)].argmin()] for i, at in enumerate(drawn.positives)], np.int64
+    )
+    far = distances[:, np.searchsorted(shown, drawn.drawn)]
+    far[near_mask(dataset, queries[drawn.query], database[drawn.drawn], radii)] = np.inf
+    usable = np.isfinite(far).sum(1) >= negatives
+    if not usable.any():
+        raise NotEnoughDataError(
+            f"no query has {negatives} database windows beyond {radii.negative:g} {radii.unit} among "
+            f"{len(drawn.drawn)} drawn; lower the negative radius or the number of negatives"
+        )
+    hardest = np.argsort(far[usable], axis=1, kind="stable")[:, :negatives]
+    return Triplets(drawn.query[usable], positive[usable], drawn.drawn[hardest])
+
+
+def _squared_distances(query: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Squared L2 distances `(n, m)`."""
+    q, r = query.astype(np.float64), reference.astype(np.float64)
+    squared: NDArray[np.float64] = (q**2).sum(1)[:, None] - 2 * q @ r.T + (r**2).sum(1)[None, :]
+    return squared

@@ -1,0 +1,40 @@
+"""Named training recipes: values of `TrainSettings` that were published or measured together."""
+
+from typing import Any
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # P1 section IV-A: the papers' recipe, for pretrained backbones.
+    "p1-triplet": {"regime": "triplet"},
+    # The demo's and Nordland's recipe: from random weights, on small frames, on a CPU.
+    "places-scratch": {
+        "model": "seqvlad-small",
+        "regime": "places",
+        "loss": "contrastive",
+        "places": 96,
+        "run": 32,
+        "windows": 2,
+        "steps": 60,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "warmup": 20,
+        "epochs": 12,
+        "patience": 12,
+        "shift": 0.03,
+        "light": 0.2,
+        "mirror": True,
+    },
+    # Place batches on a pretrained backbone, as newer place-recognition work trains.
+    "places-finetune": {
+        "regime": "places",
+        "loss": "multi-similarity",
+        "places": 16,
+        "windows": 4,
+        "optimizer": "adamw",
+        "lr": 1e-4,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "warmup": 100,
+    },
+}

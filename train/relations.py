@@ -1,0 +1,93 @@
+"""Who is near whom among training windows: positives, the ignore band, and the rest, from the dataset's own truth."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from seqdata.errors import ContractError
+from seqdata.protocols import Protocol, Rule, Unit
+
+if TYPE_CHECKING:
+    from seqdata.dataset import Dataset
+
+RULE_COLUMN = {"any": "min_distance", "centre": "centre_distance", "last": "last_distance", "all": "worst_distance"}
+
+
+@dataclass(frozen=True)
+class Radii:
+    """Training radii: positives within the first, negatives beyond the second, pairs between them are ignored.
+
+    Convention: in metres a pair is within a radius when strictly nearer; in frames when at most that many ranks apart.
+    Source: P1's practice, 10 m and 25 m, any frame to any frame; the protocol's `[train]` table.
+    """
+
+    positive: float
+    negative: float
+    rule: Rule = "any"
+    unit: Unit = "metres"
+
+    def __post_init__(self) -> None:
+        """Raises: ContractError when the positive radius exceeds the negative one."""
+        if self.positive > self.negative:
+            raise ContractError(
+                f"positive radius {self.positive:g} exceeds the negative radius {self.negative:g}: "
+                "a pair would be positive and negative at once"
+            )
+
+    @classmethod
+    def of(cls, protocol: Protocol, positive: float | None = None, negative: float | None = None) -> "Radii":
+        """The protocol's training radii, with either replaced where given."""
+        rule = protocol.train
+        return cls(
+            rule.positive_radius if positive is None else positive,
+            rule.negative_radius if negative is None else negative,
+            rule.rule,
+            protocol.unit,
+        )
+
+    def positives(self, near_pairs: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `near` that lie within the positive radius."""
+        distance = pl.col("distance")
+        return near_pairs.filter(distance < self.positive if self.unit == "metres" else distance <= self.positive)
+
+
+def near(dataset: "Dataset", query: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> pl.DataFrame:
+    """Pairs within the negative radius: columns query, database (i32 rows of the given tables), distance (f64).
+
+    Window against window by the training rule: never frame ids against window ids.
+    """
+    pairs = dataset.positives(query, database, radius=radii.negative, rule=radii.rule, unit=radii.unit)
+    return pairs.select("query", "database", pl.col(RULE_COLUMN[radii.rule]).alias("distance"))
+
+
+@dataclass(frozen=True)
+class PairGraph:
+    """Near pairs among one set of windows, symmetric and sparse: 1 = ignored band, 2 = positive, absent = negative."""
+
+    matrix: sp.csr_matrix
+
+    @classmethod
+    def of(cls, dataset: "Dataset", windows: pl.DataFrame, radii: Radii) -> "PairGraph":
+        """The graph of a window table against itself."""
+        pairs = near(dataset, windows, windows, radii)
+        positive = radii.positives(pairs)
+        shape = (len(windows), len(windows))
+        parts = [_ones(table, shape) for table in (pairs, positive)]
+        both = (parts[0] + parts[1]).tocsr()
+        return cls(both.maximum(both.T).tocsr())
+
+    def masks(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(positive, negative) bool `(B, B)` of the windows `rows`; a window has no pair with itself."""
+        codes = self.matrix[rows][:, rows].toarray()
+        other = rows[:, None] != rows[None, :]
+        return (codes == 2) & other, (codes == 0) & other
+
+
+def _ones(pairs: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_matrix:
+    """A sparse matrix of ones at the pairs."""
+    at = (pairs["query"].to_numpy(), pairs["database"].to_numpy())
+    return sp.coo_matrix((np.ones(len(pairs), np.int8), at), shape=shape).tocsr()

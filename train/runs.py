@@ -1,0 +1,97 @@
+"""The run folder: what is written where, and when a run may be continued."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from seqdata.errors import ContractError, OutputError
+from seqdata.storage import read_json, write_bytes_atomic, write_json_atomic
+
+PACKAGES = ("seqdata", "torch", "timm", "pytorch-metric-learning", "numpy", "polars")
+
+
+class RunFolder:
+    """RUN/: run.json, metrics.jsonl, checkpoints/{best,last}, tensorboard/.
+
+    `open` starts a new folder or takes up an old one; every file is written whole or not at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics: list[dict[str, Any]] = []
+
+    @property
+    def best(self) -> Path:
+        """Stem of the best checkpoint."""
+        return self.path / "checkpoints" / "best"
+
+    @property
+    def last(self) -> Path:
+        """Stem of the last checkpoint."""
+        return self.path / "checkpoints" / "last"
+
+    @property
+    def started(self) -> bool:
+        """Whether an epoch of this run was ever finished."""
+        return (self.last.parent / "last.optimizer.json").is_file()
+
+    def open(self, record: dict[str, Any], resume: bool) -> None:
+        """Write run.json of a new run, or check that `record` continues the old one.
+
+        Raises: OutputError when the folder holds something and `resume` is off, ContractError when dataset, protocol or
+        settings differ from those of the run to resume.
+        """
+        if (self.path / "run.json").is_file() and resume:
+            self._check(record)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            hint = "choose another --out, or --resume" if (self.path / "run.json").is_file() else "choose another --out"
+            raise OutputError(f"{self.path}: the folder is not empty; {hint}")
+        self.write(record)
+
+    def _check(self, record: dict[str, Any]) -> None:
+        old = read_json(self.path / "run.json")
+        for field in ("dataset", "protocol", "course"):
+            if old.get(field) != record[field]:
+                differing = _difference(old.get(field), record[field])
+                raise ContractError(
+                    f"{self.path / 'run.json'}: cannot resume, {field} differs ({differing}); "
+                    "start a new run with --out"
+                )
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Replace run.json. Raises: OutputError."""
+        write_json_atomic(self.path / "run.json", record)
+
+    def take_up(self, epoch: int) -> None:
+        """Read the metrics up to and including `epoch`; later lines belong to an epoch that is trained again."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.metrics = [entry for entry in map(json.loads, lines) if entry["epoch"] <= epoch]
+
+    def add_metrics(self, entry: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl. Raises: OutputError."""
+        self.metrics.append(entry)
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.metrics)
+        write_bytes_atomic(self.path / "metrics.jsonl", text.encode())
+
+
+def environment() -> dict[str, str]:
+    """Versions of what decides numbers: Python and the packages."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _difference(old: Any, new: Any) -> str:
+    """The first field that differs between two records."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return f"{key}: {old.get(key)!r} then, {new.get(key)!r} now"
+    return f"{old!r} then, {new!r} now"

@@ -1,0 +1,89 @@
+"""Training settings: one frozen model, passed down explicitly and saved with every run."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seqdata.errors import ContractError
+from seqdata.protocols import describe_first
+from train.recipes import RECIPES
+
+
+class TrainSettings(BaseModel):
+    """Everything that decides a training run besides the dataset; defaults follow P1's triplet recipe.
+
+    Model: `model`, `weights`, `options` (see `train.models.create`). Data: `protocol` (name or file), radii None = the
+    protocol's; `shift_positives` moves the database frames by N windows against their positions, a control that must
+    not learn. Regime "triplet": `round_queries` queries a round, `rounds` an epoch, `negatives` a query,
+    `positives_cap`, `margin`, `batch` triplets a step. Regime "places": `places` × `windows` a batch in runs of `run`,
+    `loss` "multi-similarity" or "contrastive" (`temperature`), `steps` an epoch (None: each query once).
+    Optimiser: `optimizer`, `lr`, `weight_decay`, `schedule` ("cosine" to zero over all epochs), `warmup` steps.
+    Loop: `epochs` (0 = write the untrained model), `patience` epochs without a better val R@5, `seed`, `device`,
+    `frame_batch` frames a pass when describing, `cache_bytes` of decoded frames in memory, `amp` (bf16 on CUDA).
+    VLAD: `kmeans_frames` frames and `kmeans_features` local features for the initialisation (0 frames: none).
+    Augmentation: see `train.augment.Augment`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "seqvlad-r18"
+    weights: str = "random"
+    options: dict[str, Any] = Field(default_factory=dict)
+    protocol: str
+    positive_radius: float | None = Field(default=None, ge=0)
+    negative_radius: float | None = Field(default=None, ge=0)
+    shift_positives: int = 0
+
+    regime: Literal["triplet", "places"] = "triplet"
+    round_queries: int = Field(default=1000, ge=1)
+    rounds: int = Field(default=5, ge=1)
+    negatives: int = Field(default=5, ge=1)
+    positives_cap: int = Field(default=10, ge=1)
+    margin: float = Field(default=0.1, ge=0)
+    batch: int = Field(default=4, ge=1)
+    places: int = Field(default=32, ge=1)
+    windows: int = Field(default=2, ge=2)
+    run: int = Field(default=1, ge=1)
+    loss: Literal["multi-similarity", "contrastive"] = "multi-similarity"
+    temperature: float = Field(default=0.05, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(default=1e-5, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["none", "cosine"] = "none"
+    warmup: int = Field(default=0, ge=0)
+
+    epochs: int = Field(default=30, ge=0)
+    patience: int = Field(default=5, ge=1)
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+    amp: bool = True
+    frame_batch: int = Field(default=64, ge=1)
+    cache_bytes: int = Field(default=1 << 30, ge=0)
+    kmeans_frames: int = Field(default=500, ge=0)
+    kmeans_features: int = Field(default=50_000, ge=1)
+
+    shift: float = Field(default=0.0, ge=0, lt=0.5)
+    light: float = Field(default=0.0, ge=0, lt=1)
+    mirror: bool = False
+    erase: float = Field(default=0.0, ge=0, le=1)
+
+    @classmethod
+    def create(cls, recipe: str | None = None, **fields: Any) -> "TrainSettings":
+        """Settings of a named recipe with `fields` over it (None fields are left at the recipe's value).
+
+        Raises: ContractError for an unknown recipe or a wrong field, naming what is valid.
+        """
+        if recipe is not None and recipe not in RECIPES:
+            raise ContractError(f"no training recipe '{recipe}'; choose one of {', '.join(sorted(RECIPES))}")
+        given = {key: value for key, value in fields.items() if value is not None}
+        try:
+            return cls.model_validate({**RECIPES.get(recipe or "", {}), **given})
+        except ValidationError as error:
+            raise ContractError(f"training settings: {describe_first(error)}") from error
+
+    def same_course(self) -> dict[str, Any]:
+        """The fields that decide the numbers of a run: two runs with equal ones may continue each other."""
+        free = {"device", "patience", "frame_batch", "cache_bytes"}
+        return self.model_dump(mode="json", exclude=free)

@@ -1,0 +1,111 @@
+"""Validation recall inside training: exact search over one split of the protocol."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from seqdata.protocols import Protocol
+from train.describing import describe
+from train.frames import FrameSource
+from train.sequence_model import SequenceModel
+
+if TYPE_CHECKING:
+    from seqdata.dataset import Dataset
+
+AT = (1, 5, 10)
+CHUNK = 1024
+
+
+class Validator:
+    """Recall of a model on one split: its tables and positives are found once, its windows described at each call.
+
+    The split is absent (`.usable` False) when the protocol has none of that name, or no query with a positive.
+    """
+
+    def __init__(self, dataset: "Dataset", protocol: Protocol, split: str = "val") -> None:
+        self.dataset = dataset
+        self.protocol = protocol
+        self.usable = split in protocol.splits
+        if not self.usable:
+            return
+        self.queries = dataset.sequences(protocol=protocol, split=split, role="query")
+        self.database = dataset.sequences(protocol=protocol, split=split, role="database")
+        self.positives = dataset.protocol_positives(protocol, split)
+        self.usable = len(self.positives) > 0
+
+    def __call__(
+        self,
+        model: SequenceModel,
+        *,
+        device: str = "auto",
+        batch_size: int = 64,
+        source: FrameSource | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float]:
+        """R@1, R@5 and R@10 as {"r1": …} in 0…1, under the protocol's rule, pooling and no-positive policy."""
+        windows = pl.concat([self.queries, self.database])
+        vectors = describe(
+            model, self.dataset, windows, device=device, batch_size=batch_size, source=source, progress=progress
+        )
+        query, database = vectors[: len(self.queries)], vectors[len(self.queries) :]
+        nearest = search(query, database, max(AT), self._groups())
+        missed = self.protocol.no_positive == "miss"
+        return recalls(nearest, self.positives, len(self.database), missed)
+
+    def _groups(self) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
+        """Cities of queries and database where the protocol searches each city alone."""
+        if self.protocol.pool == "together":
+            return None
+        return self.queries["city"].to_numpy(), self.database["city"].to_numpy()
+
+
+def search(
+    query: NDArray[np.float32],
+    database: NDArray[np.float32],
+    k: int,
+    groups: tuple[NDArray[np.str_], NDArray[np.str_]] | None = None,
+) -> NDArray[np.int64]:
+    """Rows of the k nearest database vectors by L2, exact: `(q, D)`, `(n, D)` → int64 `(q, k)`, −1 where fewer exist.
+
+    With `groups` (labels of queries and database) only vectors of the query's group are searched.
+    """
+    result = np.full((len(query), k), -1, np.int64)
+    if groups is None:
+        groups = np.zeros(len(query), np.int64), np.zeros(len(database), np.int64)
+    assert groups is not None  # noqa: S101  (set above)
+    for label in np.unique(groups[0]):
+        rows = np.flatnonzero(groups[1] == label)
+        if len(rows) == 0:
+            continue
+        reference = torch.from_numpy(database[rows])
+        squares = reference.square().sum(1)
+        wanted = np.flatnonzero(groups[0] == label)
+        for start in range(0, len(wanted), CHUNK):
+            part = wanted[start : start + CHUNK]
+            scores = squares - 2 * torch.from_numpy(query[part]) @ reference.T
+            best = scores.topk(min(k, len(rows)), dim=1, largest=False).indices.numpy()
+            result[part, : best.shape[1]] = rows[best]
+    return result
+
+
+def recalls(
+    nearest: NDArray[np.int64],
+    positives: pl.DataFrame,
+    database_size: int,
+    count_without: bool = False,
+    at: Sequence[int] = AT,
+) -> dict[str, float]:
+    """Share of counted queries with a positive among the N nearest, as {"r1": …}.
+
+    `nearest` `(q, k)` database rows, best first (−1 = none); `positives` has columns query and database.
+    Queries without a positive are left out, or count as misses with `count_without`.
+    """
+    pair = positives["query"].to_numpy().astype(np.int64) * database_size + positives["database"].to_numpy()
+    codes = np.where(nearest >= 0, np.arange(len(nearest))[:, None] * database_size + nearest, -1)
+    hits = np.isin(codes, pair)
+    counted = len(nearest) if count_without else len(np.unique(positives["query"].to_numpy()))
+    return {f"r{n}": float(hits[:, :n].any(1).sum() / counted) if counted else 0.0 for n in at}

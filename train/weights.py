@@ -1,0 +1,104 @@
+"""Weights of a backbone: seeded random, timm's download, or a file; never silently random."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from seqdata.errors import ContractError, InputError, MissingDependencyError
+
+WRAPPERS = ("state_dict", "state_dict_ema", "model")
+
+
+def create_backbone(name: str, weights: str | Path, seed: int, **options: Any) -> nn.Module:
+    """A timm model without classifier, with `weights` = "random" (seeded), "pretrained" or a file.
+
+    Source: timm names and weights; `.pth` files are read without pickle's code (`weights_only=True`).
+    Raises: ContractError for an unknown name or keys that do not fit, InputError for an unreadable file,
+    MissingDependencyError when a download is impossible.
+    """
+    if not timm.is_model(name.split(".")[0]):
+        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
+        raise ContractError(f"encoder '{name}': no such timm model; near it: {close}")
+    if str(weights) == "pretrained":
+        return _download(name, options)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    if str(weights) != "random":
+        load_file(model, Path(weights))
+    return model
+
+
+def _download(name: str, options: dict[str, Any]) -> nn.Module:
+    """The weights that timm downloads, or one clear line."""
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
+    except Exception as error:  # the hub raises a dozen kinds; all mean the same to a user
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise MissingDependencyError(
+            f"pretrained weights of '{name}' could not be downloaded ({reason[0][:160]}); "
+            "give a file with --weights FILE, or train from scratch with --random-init"
+        ) from error
+    return model
+
+
+def load_file(model: nn.Module, path: Path) -> None:
+    """Load a state dict from `path` (.safetensors, .pth, .pt) into a classifier-free model.
+
+    Classifier weights in the file are left out; every other key must fit in name and shape.
+    Raises: InputError, ContractError naming the missing, unexpected and wrongly shaped keys.
+    """
+    state = _without_head(model, read_state(path))
+    own = model.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    extra = [key for key in state if key not in own]
+    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
+    faults = {"missing": missing, "unexpected": extra, "of another shape": shapes}
+    if any(faults.values()):
+        said = "; ".join(f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in faults.items() if keys)
+        raise ContractError(f"{path}: weights do not fit {type(model).__name__}: {said}")
+    model.load_state_dict(dict(state), strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by key from a file; wrappers (`state_dict`, `model`) and a `module.` prefix are taken off.
+
+    Raises: InputError when the file is missing or unreadable, ContractError when it holds no state dict.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; give --weights FILE or --random-init")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling and safetensors errors share no base class
+        raise InputError(f"{path}: not readable as weights ({type(error).__name__}: {error})") from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    tensors = (
+        {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+        if (isinstance(content, Mapping))
+        else {}
+    )
+    if not tensors:
+        raise ContractError(f"{path}: holds no state dict of tensors")
+    return tensors
+
+
+def _without_head(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the classifier's weights, by the name that timm's data gives it."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    names = (names,) if isinstance(names, str) else tuple(names)
+    own = model.state_dict()
+    return {k: v for k, v in state.items() if k in own or not any(k.startswith(f"{n}.") for n in names)}
+
+
+def _some(keys: list[str], limit: int = 4) -> str:
+    return ", ".join(keys[:limit]) + (", …" if len(keys) > limit else "")
