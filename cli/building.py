@@ -1,11 +1,15 @@
 """`seqdata build`: a raw dump to a dataset."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+
+if TYPE_CHECKING:
+    from seqdata.manifest import BuildSettings
+    from seqdata.protocols import Protocol
 
 KindArgument = Annotated[str, typer.Argument(help="Kind of raw dump: msls, nordland or folder.", metavar="KIND")]
 
@@ -63,7 +67,7 @@ def build(
     _finish(request.out, as_json=as_json)
 
 
-def _build_settings(**values: object) -> "BuildSettings":  # noqa: F821 - imported inside, to keep --help light
+def _build_settings(**values: object) -> "BuildSettings":
     """Checked settings. Raises: ContractError for a value that does not fit."""
     from pydantic import ValidationError
 
@@ -77,7 +81,7 @@ def _build_settings(**values: object) -> "BuildSettings":  # noqa: F821 - import
         raise ContractError(f"build settings: {describe_first(error)}") from error
 
 
-def _protocol(name: str | None, kind: str) -> "Protocol | None":  # noqa: F821 - as above
+def _protocol(name: str | None, kind: str) -> "Protocol | None":
     """The named protocol, the kind's own when none is named, None for 'none'."""
     from seqdata import protocols
     from seqdata.sources.base import default_protocol
@@ -100,14 +104,20 @@ def _finish(out: Path, *, as_json: bool) -> None:
         f"shards, {size(described['shard_bytes'] + described['table_bytes'])}, id {dataset.id[:12]}"
     )
     emit(described, text, as_json=as_json)
-    for split, counts in (described["protocol"] or {"splits": {}})["splits"].items():
-        note(
-            f"  {described['protocol']['name']}@{described['protocol']['hash']} {split}: {counts['database']} database and "
-            f"{counts['query']} query windows, {counts['without_positive']} queries without a positive"
-        )
-        for name in counts["differs_from_expected"]:
-            note(f"    differs from the protocol's published count: {name} {counts[name]}, expected {counts['expected'][name]}")
+    if described["protocol"]:
+        _note_splits(described["protocol"])
     left_out = described["quarantined"]
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise QuarantineNotice(f"{sum(left_out.values())} inputs left out ({reasons}); see: seqdata quarantine {out}")
+
+
+def _note_splits(protocol: dict[str, Any]) -> None:
+    """Windows of each split, and where they differ from what the protocol's papers counted."""
+    for split, counts in protocol["splits"].items():
+        note(
+            f"  {protocol['name']}@{protocol['hash']} {split}: {counts['database']} database and {counts['query']} "
+            f"query windows, {counts['without_positive']} queries without a positive"
+        )
+        for name in counts["differs_from_expected"]:
+            note(f"    {name}: {counts[name]}, but the protocol's published count is {counts['expected'][name]}")

@@ -48,7 +48,7 @@ class Config:
     @property
     def out(self) -> Path:
         """Folder below which datasets/, runs/ and indexes/ stand."""
-        return self.root / self.values.get("out", ".")
+        return self.root / str(self.values.get("out", "."))
 
     def pick(self, flag: Value | None, section: str, name: str, default: Value) -> Value:
         """The flag if given, else the file's value, else the default."""

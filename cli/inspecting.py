@@ -7,7 +7,9 @@ import typer
 
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
 
-DatasetArgument = Annotated[Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)]
+DatasetArgument = Annotated[
+    Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
+]
 
 
 def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
@@ -22,9 +24,10 @@ def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: Con
 
 def _info_text(described: dict[str, Any]) -> str:
     lines = [
-        f"{described['path']}  id {described['id'][:12]}  schema {described['schema_version']}  source {described['source']}",
-        f"{described['frames']} frames, {described['trajectories']} trajectories, {described['shards']} shards; images "
-        f"{size(described['image_bytes'])}, shards {size(described['shard_bytes'])}, tables {size(described['table_bytes'])}",
+        f"{described['path']}: {described['source']}, id {described['id'][:12]}, schema {described['schema_version']}",
+        f"{described['frames']} frames, {described['trajectories']} trajectories, {described['shards']} shards",
+        f"images {size(described['image_bytes'])}, shards {size(described['shard_bytes'])}, "
+        f"tables {size(described['table_bytes'])}",
         f"resampling flag: {described['resampling']}; credit: {described['attribution']}",
         "",
         f"{'city':<16}{'role':<10}{'frames':>9}{'drives':>8}{'km':>10}{'step m':>9}{'kept':>7}{'gaps':>7}{'jumps':>7}",
@@ -39,7 +42,8 @@ def _info_text(described: dict[str, Any]) -> str:
     if protocol:
         lines += ["", f"protocol {protocol['name']}@{protocol['hash']}, windows of {protocol['length']}:"]
         lines += [
-            f"  {name:<8}{counts['database']:>9} database {counts['query']:>9} query {counts['without_positive']:>7} without a positive"
+            f"  {name:<8}{counts['database']:>9} database {counts['query']:>9} query "
+            f"{counts['without_positive']:>7} without a positive"
             for name, counts in protocol["splits"].items()
         ]
     left_out = described["quarantined"]
@@ -67,7 +71,11 @@ def verify(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: C
         f"{fault['file']}: {fault['fault']}" + (f" ({fault['key']}, from {fault['source']})" if fault["key"] else "")
         for fault in faults
     )
-    emit({"path": str(folder), "bytes": hashed, "faults": faults}, text or f"{folder}: {size(hashed)} as they were", as_json=as_json)
+    emit(
+        {"path": str(folder), "bytes": hashed, "faults": faults},
+        text or f"{folder}: {size(hashed)} as they were",
+        as_json=as_json,
+    )
     if faults:
         raise ContractError(f"{folder}: {len(faults)} damaged; build the dataset again from the raw dump")
 

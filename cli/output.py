@@ -3,18 +3,17 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tqdm import tqdm
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ConfigFlag = Annotated[
-    "Path | None", typer.Option("--config", help="Settings file; default: ./seqdata.toml if there.", show_default=False)
+    Path | None, typer.Option("--config", help="Settings file; default: ./seqdata.toml if there.", show_default=False)
 ]
 
 

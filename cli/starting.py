@@ -46,9 +46,7 @@ def synth(
         "frames": summary.frames,
         "trajectories": summary.trajectories,
     }
-    emit(
-        result, f"{summary.root}: {summary.frames} frames, protocol {summary.protocol}", as_json=as_json
-    )
+    emit(result, f"{summary.root}: {summary.frames} frames, protocol {summary.protocol}", as_json=as_json)
 
 
 def demo(out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo")) -> None:

@@ -1,6 +1,7 @@
 """The largest eigenpairs of a symmetric positive matrix: by `eigh`, or a few by subspace iteration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ OVERSAMPLE = 64
 MAX_ROUNDS = 12
 GAIN = 2e-4
 DEPENDENT = 1e-6
+ONE_THREAD = 3072  # an eigenproblem of this size takes some four seconds on one core
 
 Multiply = Callable[["torch.Tensor", bool], "torch.Tensor"]
 
@@ -21,8 +23,23 @@ def exact_top(matrix: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tens
     """
     import torch
 
-    values, vectors = torch.linalg.eigh(matrix)
+    with _one_thread(len(matrix) <= ONE_THREAD):
+        values, vectors = torch.linalg.eigh(matrix)
     return values.flip(0)[:k].clamp_min(0.0), vectors.flip(1)[:, :k]
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Run torch on one thread: on a busy machine two threads that wait for each other take twenty times as long."""
+    import torch
+
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def randomised_top(multiply: Multiply, size: int, k: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":

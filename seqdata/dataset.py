@@ -78,11 +78,21 @@ class Dataset:
         Raises: ContractError for an unknown protocol, split or role, or a split without a protocol.
         """
         if protocol is not None:
-            return self._sequencer.of_protocol(protocols.load(protocol), split, role)
+            return self._sequencer.of_protocol(self.load_protocol(protocol), split, role)
         if split is not None:
             raise ContractError(f"split '{split}' needs a protocol: splits are defined by protocols")
         table = self._sequencer.windows(TrackPolicy(spacing=spacing), length, stride)
         return table if role is None else table.filter(pl.col("role") == role)
+
+    def load_protocol(self, protocol: str | Path | Protocol) -> Protocol:
+        """A shipped protocol or a file's, or the one that this dataset was built under, by its name.
+
+        Raises: as `seqdata.protocols.load`.
+        """
+        stored = self.manifest.protocol
+        if stored is not None and protocol == stored.name and stored.name not in protocols.names():
+            return stored
+        return protocols.load(protocol)
 
     def frame_rows(self, table: pl.DataFrame) -> Integers:
         """Frame row of every frame of every window: int64 (n, L)."""
@@ -116,7 +126,7 @@ class Dataset:
 
         Read from the dataset where the build stored them, computed otherwise: both give the same rows.
         """
-        loaded = protocols.load(protocol)
+        loaded = self.load_protocol(protocol)
         return accept(
             self.protocol_pairs(loaded, split),
             rule=loaded.rule,

@@ -29,7 +29,7 @@ from seqdata.truth_tiles import Floats, Integers, TileFinder, Tiles, WindowSet, 
 __all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
 
 QUERY_ROWS = 2048  # query windows planned together
-TILE_PAIRS = 4096  # most tile pairs computed in one piece, unless a single query has more
+WINDOW_PAIRS = 1 << 19  # most window pairs looked at in one piece, unless a single query has more
 ROW_GROUP = 1 << 20  # rows of a Parquet row group
 RULE_COLUMNS = {
     "any": "min_distance",
@@ -170,7 +170,7 @@ def _plans(query: WindowSet, finder: TileFinder) -> Iterator[tuple[int, Tiles, t
         rows = ranges.pop()
         tiles = cut_tiles(query, rows, stride)
         pairs = finder.candidates(tiles)
-        if len(pairs[0]) > TILE_PAIRS and len(rows) > 1:
+        if len(pairs[0]) * tiles.slots * finder.database.slots > WINDOW_PAIRS and len(rows) > 1:
             middle = len(rows) // 2
             ranges += [rows[middle:], rows[:middle]]
         else:

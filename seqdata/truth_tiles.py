@@ -106,6 +106,10 @@ class Tiles:
     order: Integers
     offset: Integers
 
+    def frames(self) -> Integers:
+        """Frames that each tile spans when all its slots are filled, what its distances cost: (t,)."""
+        return (self.slots - 1) * self.stride + (self.length - 1) * self.step + 1
+
 
 def common_stride(windows: WindowSet) -> int:
     """The commonest step between neighbouring windows' first frames; 1 where there is none."""
@@ -115,8 +119,17 @@ def common_stride(windows: WindowSet) -> int:
 
 
 def cut_tiles(windows: WindowSet, rows: range, stride: int) -> Tiles:
-    """Put the windows `rows` of a set into tiles; they may stand in any order there."""
-    slots = max(1, SLOTS // stride)
+    """Put the windows `rows` of a set into tiles; they may stand in any order there.
+
+    Scattered windows (a sample, a shuffled table) share no frames: they get tiles of a single slot.
+    """
+    shared = _cut(windows, rows, stride, max(1, SLOTS // stride))
+    if shared.frames().sum() <= ((windows.length - 1) * windows.step + 1)[rows.start : rows.stop].sum():
+        return shared
+    return _cut(windows, rows, stride, 1)
+
+
+def _cut(windows: WindowSet, rows: range, stride: int, slots: int) -> Tiles:
     part = slice(rows.start, rows.stop)
     columns = (windows.first[part], windows.step[part], windows.length[part], windows.group[part])
     order = np.lexsort(columns)

@@ -75,7 +75,7 @@ def fit(
     Raises: OutputError when `out` holds something else, ContractError for settings that do not fit (or differ on
     resume), NotEnoughDataError without positives, DivergedError on a loss that is not finite, and what weights raise.
     """
-    protocol = protocols.load(settings.protocol)
+    protocol = dataset.load_protocol(settings.protocol)
     devices = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices if torch.cuda.is_available() else []):
         torch.manual_seed(settings.seed)

@@ -94,6 +94,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+OF_THE_ENCODER = ("cut", "trainable", "encoder_options")
+
+
 def names() -> list[str]:
     """Names of the presets, sorted."""
     return sorted(PRESETS)
@@ -125,14 +128,20 @@ def create(name: str, *, weights: str | Path = "random", seed: int = 0, **option
 
 
 def resolve(name: str, options: dict[str, Any]) -> ModelOptions:
-    """The options of preset `name` with `options` over them. Raises: ContractError naming what is valid."""
+    """The options of preset `name` with `options` over them; with another encoder its own stages are forgotten.
+
+    Raises: ContractError naming what is valid.
+    """
     if name not in PRESETS:
         raise ContractError(f"no model '{name}'; choose one of {', '.join(names())}")
     unknown = sorted(set(options) - set(ModelOptions.model_fields))
     if unknown:
         raise ContractError(f"model {name}: no option '{unknown[0]}'; there are {', '.join(ModelOptions.model_fields)}")
+    preset = PRESETS[name]
+    if options.get("encoder", preset["encoder"]) != preset["encoder"]:
+        preset = {key: value for key, value in preset.items() if key not in OF_THE_ENCODER}
     try:
-        chosen = ModelOptions.model_validate({**PRESETS[name], **options})
+        chosen = ModelOptions.model_validate({**preset, **options})
     except ValidationError as error:
         raise ContractError(f"model {name}: {describe_first(error)}") from error
     _check(name, chosen)

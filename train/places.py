@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,23 +119,24 @@ class PlaceSampler:
 
 
 def _pack(units: list[Integers], near_pairs: sp.csr_matrix, per_batch: int, steps: int) -> Iterator[list[int]]:
-    """Fill batches with units in order, putting off a unit that has a near window in the batch."""
+    """Fill batches with units in order; a unit with a near window in the batch waits for a later one.
+
+    Where too few of those waiting fit together, units that were used before fill up, so that on a short route batches
+    are as full as its length allows.
+    """
     waiting = list(range(len(units)))
-    for _ in range(steps):
-        if not waiting:
-            waiting = list(range(len(units)))
+    for step in range(steps):
         chosen: list[int] = []
-        left: list[int] = []
         blocked = np.zeros(near_pairs.shape[0], bool)
-        for at, unit in enumerate(waiting):
-            if len(chosen) == per_batch:
-                left.extend(waiting[at:])
-                break
+        again = range(step * per_batch, step * per_batch + len(units))
+        for unit in chain(waiting, (number % len(units) for number in again)):
             if blocked[units[unit]].any():
-                left.append(unit)
                 continue
             chosen.append(unit)
             blocked[units[unit]] = True
             blocked[near_pairs[units[unit]].indices] = True
-        waiting = left
+            if len(chosen) == per_batch:
+                break
+        taken = set(chosen)
+        waiting = [unit for unit in waiting if unit not in taken]
         yield chosen

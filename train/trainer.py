@@ -92,7 +92,7 @@ class Trainer:
             group["lr"] = rate(s.lr, s.schedule, done, total, s.warmup)
         loss = loaded.step.loss(self._describe_batch(loaded, epoch, step))
         if not bool(loss.isfinite()):
-            self._diverged(loaded.step, epoch, step, float(loss))
+            self._diverged(loaded.step, epoch, step, float(loss.detach()))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -34,8 +34,10 @@ class Validator:
             return
         self.queries = dataset.sequences(protocol=protocol, split=split, role="query")
         self.database = dataset.sequences(protocol=protocol, split=split, role="database")
-        self.positives = dataset.protocol_positives(protocol, split)
-        self.usable = len(self.positives) > 0
+        self.usable = len(self.queries) > 0 and len(self.database) > 0
+        if self.usable:
+            self.positives = dataset.protocol_positives(protocol, split)
+            self.usable = len(self.positives) > 0
 
     def __call__(
         self,

@@ -44,7 +44,7 @@ class SeqVLAD(nn.Module):
         a window adds many of them.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            unit = F.normalize(tokens.float(), dim=-1)
+            unit = F.normalize(tokens.to(self.centres.dtype), dim=-1)
             share = F.linear(unit, self.assignment, self.bias).softmax(-1).transpose(1, 2)
             return share @ unit - share.sum(-1, keepdim=True) * self.centres
 
@@ -110,6 +110,7 @@ def sharpness(points: Tensor, centres: Tensor) -> float:
     return -math.log(RUNNER_UP_SHARE) / max(gap, 1e-6)
 
 
+@torch.no_grad()
 def initialise_from_tokens(layer: SeqVLAD, tokens: Tensor, *, sample: int = 50_000, seed: int = 0) -> None:
     """k-means initialisation from tokens `(N, T, C)` of some frames: at most `sample` of them, L2-normalised.
 

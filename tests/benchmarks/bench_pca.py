@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 
 
 def sample(count, size, seed=0):
-    """Descriptors (count, size) float32: independent values of variance 1/rank, turned by signs and a cosine transform."""
+    """Descriptors (count, size) float32: variance 1/rank, turned by signs and a cosine transform."""
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((count, size), dtype=np.float32)
     values *= (np.arange(1, size + 1) ** -0.5 * rng.choice([-1.0, 1.0], size)).astype(np.float32)
@@ -98,7 +98,8 @@ def compare(count, size, k, sides):
     for row in rows:
         print(
             f"{count:>6} x {size:<6} -> {k:<5} {row['side']:<6} {row['route']:<11} {row['seconds']:>8.1f} s "
-            f"{row['peak']:>6.2f} GB (+{row['fit_memory']:.2f}) {100 * row['explained']:>8.3f} % {row['orthogonality']:.1e}",
+            f"{row['peak']:>6.2f} GB (+{row['fit_memory']:.2f}) {100 * row['explained']:>8.3f} % "
+            f"{row['orthogonality']:.1e}",
             flush=True,
         )
     if len(rows) == 1:

@@ -63,7 +63,8 @@ def evaluation(name: str = "ours", radius: float = 25.0) -> Evaluation:
     table = predictions.table(np.zeros((24, 20)), (np.arange(24)[:, None] + np.arange(20)) % 24)
     return evaluate(
         table, pairs(*[(row, (row + row % 4) % 24) for row in range(22)]), make_places(24), database_size=24,
-        method=name, protocol_name=name, protocol_hash="0123456789ab", split="test", rule="any", radius=radius, unit="metres",
+        method=name,
+        protocol_name=name, protocol_hash="0123456789ab", split="test", rule="any", radius=radius, unit="metres",
     )  # fmt: skip
 
 

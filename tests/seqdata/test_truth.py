@@ -136,11 +136,11 @@ def test_many_tiles_equal_brute_force_on_a_sample(lengths, stride):
     assert pairs.select("query", "database").rows() == sorted(pairs.select("query", "database").rows())
 
 
-@pytest.mark.parametrize(("tile_pairs", "query_rows", "slots"), [(1, 2048, 16), (64, 100, 4), (4096, 7, 32)])
-def test_result_does_not_depend_on_how_work_is_cut(monkeypatch, tile_pairs, query_rows, slots):
+@pytest.mark.parametrize(("window_pairs", "query_rows", "slots"), [(1, 2048, 16), (999, 100, 4), (10**6, 7, 32)])
+def test_result_does_not_depend_on_how_work_is_cut(monkeypatch, window_pairs, query_rows, slots):
     query, database = street_set(3, count=600), street_set(4, count=600)
     expected = positives(query, database, radius=25.0)
-    monkeypatch.setattr(truth, "TILE_PAIRS", tile_pairs)
+    monkeypatch.setattr(truth, "WINDOW_PAIRS", window_pairs)
     monkeypatch.setattr(truth, "QUERY_ROWS", query_rows)
     monkeypatch.setattr(truth_tiles, "SLOTS", slots)
     blocks = list(pair_blocks(query, database, radius=25.0, threads=3))

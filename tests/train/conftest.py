@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.train.fake_dataset import FakeDataset, write_protocol
 
+from tests.train.fake_dataset import FakeDataset, write_protocol
 from train import models
 
 torch.set_num_threads(1)

@@ -102,7 +102,7 @@ def test_a_missing_download_is_one_clear_line(monkeypatch):
         raise OSError("no route to host\nand a long traceback")
 
     monkeypatch.setattr(weights_module.timm, "create_model", offline)
-    with pytest.raises(MissingDependencyError, match="--weights FILE.*--random-init") as caught:
+    with pytest.raises(MissingDependencyError, match=r"--weights FILE.*--random-init") as caught:
         Encoder("resnet18", weights="pretrained")
     assert "\n" not in str(caught.value)
 

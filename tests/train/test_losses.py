@@ -44,23 +44,18 @@ def test_miner_equals_the_library_on_labels():
 
 @pytest.mark.parametrize("loss", [PlaceLoss(), ContrastiveLoss()])
 def test_pairs_in_the_band_are_neither(loss):
-    """Moving two band windows onto or away from each other, with all else fixed, changes nothing between them."""
+    """Windows 0 and 2 are alike: as negatives they would be hard; in the band they are in no pair."""
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    vectors = F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
+    vectors[2] = F.normalize(vectors[0] + 0.05, dim=-1)
     positive, negative = masks(labels)
+    as_negative = loss(vectors, positive, negative)
     negative[0, 2] = negative[2, 0] = False
-    vectors = F.normalize(torch.randn(6, 4), dim=-1).requires_grad_()
-    similarity = vectors @ vectors.T
-    loss(vectors, positive, negative).backward()
-    with_band = vectors.grad.clone()
-    assert similarity.isfinite().all()
-    for pair in ((0, 2), (2, 0)):
-        mined = BandMiner(positive, negative)(vectors.detach(), labels)
-        assert pair not in set(zip(mined[0].tolist(), mined[1].tolist(), strict=True))
-        assert pair not in set(zip(mined[2].tolist(), mined[3].tolist(), strict=True))
-    positive[0, 2] = positive[2, 0] = True
-    again = vectors.detach().clone().requires_grad_()
-    loss(again, positive, negative).backward()
-    assert not torch.allclose(again.grad, with_band)
+    mined = BandMiner(positive, negative)(vectors, labels)
+    for i in (0, 2):
+        pairs = set(zip(mined[i].tolist(), mined[i + 1].tolist(), strict=True))
+        assert pairs and not pairs & {(0, 2), (2, 0)}
+    assert loss(vectors, positive, negative) < as_negative
 
 
 def test_contrastive_equals_loops():
@@ -90,4 +85,4 @@ def test_without_positives_the_loss_is_zero():
     vectors = torch.randn(4, 3, requires_grad=True)
     nothing = torch.zeros(4, 4, dtype=torch.bool)
     for loss in (PlaceLoss(), ContrastiveLoss()):
-        assert float(loss(vectors, nothing, ~nothing & ~torch.eye(4, dtype=torch.bool))) == 0.0
+        assert loss(vectors, nothing, ~nothing & ~torch.eye(4, dtype=torch.bool)).item() == 0.0

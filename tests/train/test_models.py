@@ -90,3 +90,16 @@ def test_wrong_combinations_are_refused(name, options, said):
 def test_other_shapes_are_refused(tiny):
     with pytest.raises(ValueError, match=r"\(B, L, 3, H, W\)"):
         tiny()(frames(2))
+
+
+def test_another_encoder_forgets_the_presets_stages():
+    chosen = models.resolve("seqvlad-r18", {"encoder": "mobilenetv2_100"})
+    assert chosen.cut is None and chosen.trainable == "all" and chosen.size == (480, 640)
+    assert models.resolve("seqvlad-r18", {"clusters": 8}).cut == "layer3"
+    with pytest.raises(ContractError, match="nonsense"):
+        models.create("seqvlad-small", encoder_options={"nonsense": 1})
+
+
+def test_random_residual_branches_are_open():
+    model = models.create("seqvlad-small")
+    assert all(bool(m.weight.any()) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))

@@ -1,0 +1,64 @@
+"""Place batches: who may stand together, and what an epoch is a function of."""
+
+import numpy as np
+import pytest
+
+from seqdata.errors import NotEnoughDataError
+from train.places import PlaceSampler
+from train.relations import Radii
+
+
+def sampler(data, radii=Radii(2.5, 6.0), length=1, **options):  # noqa: B008
+    queries, database = (data.sequences(split="train", role=role, length=length) for role in ("query", "database"))
+    return PlaceSampler(data, queries, database, radii, **options)
+
+
+def distances(data, made, rows):
+    import polars as pl
+
+    table = pl.concat([made.queries, made.database])[rows]
+    return data.distances(table, table).min((2, 3))
+
+
+def test_no_two_places_are_near_unless_positive(data):
+    made = sampler(data, places=3, windows=3)
+    for batch in made.epoch(1, 6):
+        least = distances(data, made, batch.windows)
+        queries = [i for i, row in enumerate(batch.windows) if row < len(made.queries)]
+        assert len(queries) == 3
+        assert all(least[a, b] >= 6.0 for a in queries for b in queries if a != b)
+        assert batch.positive.any(1).sum() >= 6
+
+
+@pytest.mark.parametrize("run", [1, 4])
+def test_masks_are_geometry(data, run):
+    made = sampler(data, places=8, windows=2, run=run)
+    for batch in made.epoch(0, 3):
+        least, off = distances(data, made, batch.windows), ~np.eye(len(batch.windows), dtype=bool)
+        assert np.array_equal(batch.positive, (least < 2.5) & off)
+        assert np.array_equal(batch.negative, (least >= 6.0) & off)
+
+
+def test_runs_are_neighbours_of_one_drive(data):
+    made = sampler(data, Radii(2.5, 2.5), length=3, places=4, windows=2, run=4)
+    for batch in made.epoch(2, 5):
+        queries = batch.windows[batch.windows < len(made.queries)]
+        assert np.array_equal(queries, np.arange(queries[0], queries[0] + 4))
+        assert made.queries[queries]["trajectory"].n_unique() == 1
+
+
+def test_pure_function_of_seed_and_epoch(data):
+    one = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(4, 5)]
+    same = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(4, 5)]
+    epoch = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(5, 5)]
+    seed = [batch.windows.tolist() for batch in sampler(data, places=3, seed=2).epoch(4, 5)]
+    assert one == same and one != epoch and one != seed and len(one) == 5
+
+
+def test_wrong_numbers_and_empty_truth(data):
+    with pytest.raises(ValueError, match="places >= run"):
+        sampler(data, places=2, run=3)
+    with pytest.raises(NotEnoughDataError, match="raise the positive radius"):
+        next(iter(sampler(data, Radii(1e-6, 1e-6)).epoch(0, 1)))
+    with pytest.raises(NotEnoughDataError, match="lower the run"):
+        next(iter(sampler(data, places=64, run=40).epoch(0, 1)))

@@ -1,0 +1,172 @@
+"""From a run and a dataset to an index: describe a PCA sample of the training database, fit, describe, build.
+
+The chosen split's database is described and projected in one stream; raw vectors are never kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import indexer
+from indexer import pca
+from indexer.scoring import table_key
+from indexer.transform import Transform
+from seqdata.dataset import Dataset
+from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.protocols import Protocol
+from seqdata.storage import read_json, xxh3_file
+from train.checkpoint import checkpoint_stem, load_model
+from train.describing import describe, describe_blocks
+from train.sequence_model import SequenceModel
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, windows done, windows in all)."""
+
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """What to index: run folder, split and protocol, PCA (None for none), its sample, where the index goes.
+
+    `sample` windows of the training database (16,384 in the papers' practice) are drawn by `seed`, the same share of
+    every trajectory.
+    """
+
+    run: Path
+    out: Path
+    protocol: Protocol
+    split: str = "test"
+    pca: int | None = None
+    whiten: bool = False
+    sample: int = 16_384
+    seed: int = 0
+    device: str = "auto"
+
+
+def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | None = None) -> Path:
+    """Build and publish one index version; the same inputs again return the one that is there.
+
+    Raises: NotEnoughDataError when the split has no database, or the sample is too small for the PCA.
+    """
+    protocol = request.protocol
+    database = dataset.sequences(protocol, request.split, "database")
+    if not database.height:
+        raise NotEnoughDataError(
+            f"protocol {protocol.name}, split {request.split}: no database window in this dataset; "
+            f"its splits are {', '.join(protocol.splits)}"
+        )
+    sampled_split, sample = _pca_sample(dataset, request)
+    inputs = _inputs(dataset, request, database, sampled_split, sample)
+    existing = indexer.find_version(request.out, inputs)
+    if existing is not None:
+        return existing
+    model = load_model(request.run)
+    transform = _fit(model, dataset, request, sample, progress)
+    blocks = describe_blocks(
+        model, dataset, database, device=request.device, progress=_stage(progress, "describe database")
+    )
+    return indexer.build(
+        request.out, blocks=blocks, places=dataset.places(database), transform=transform, inputs=inputs
+    )
+
+
+def run_record(run: Path) -> dict[str, Any]:
+    """The run's run.json. Raises: InputError when the folder is no run."""
+    record: dict[str, Any] = read_json(run / "run.json")
+    return record
+
+
+def run_protocol(dataset: Dataset, run: Path) -> Protocol:
+    """The protocol that a run was trained under, from the dataset or by its name.
+
+    Raises: ContractError when the protocol file has changed since.
+    """
+    record = run_record(run)
+    loaded = dataset.load_protocol(record["settings"]["protocol"])
+    if loaded.hash != record["protocol"]["hash"]:
+        trained = f"{record['protocol']['name']}@{record['protocol']['hash']}"
+        raise ContractError(
+            f"{run / 'run.json'}: trained under {trained}, the protocol is now {loaded.label}; name one with --protocol"
+        )
+    return loaded
+
+
+def _pca_sample(dataset: Dataset, request: IndexRequest) -> tuple[str, pl.DataFrame]:
+    """Windows that PCA is fitted on, and the split they are of: train, or the indexed one where there is no train."""
+    split = "train" if "train" in request.protocol.splits else request.split
+    windows = dataset.sequences(request.protocol, split, "database")
+    if not windows.height:
+        split, windows = request.split, dataset.sequences(request.protocol, request.split, "database")
+    if request.pca is None or windows.height <= request.sample:
+        return split, windows
+    return split, windows[stratified_rows(windows["trajectory"], request.sample, request.seed)]
+
+
+def stratified_rows(trajectory: pl.Series, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """`count` rows, rising, drawn at random with the same share of every trajectory: int64 (count,)."""
+    generator = np.random.default_rng(seed)
+    shuffled = generator.random(len(trajectory))
+    codes = trajectory.rank("dense").to_numpy()
+    order = np.lexsort((shuffled, codes))
+    sizes = np.bincount(codes)[codes[order]]
+    firsts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    within = np.arange(len(order)) - np.repeat(firsts, np.diff(np.append(firsts, len(order))))
+    share = (within + generator.random(len(order))) / sizes
+    return np.sort(order[np.argsort(share, kind="stable")[:count]])
+
+
+def _inputs(
+    dataset: Dataset, request: IndexRequest, database: pl.DataFrame, sampled_split: str, sample: pl.DataFrame
+) -> dict[str, Any]:
+    """Everything the vectors depend on; its hash names the version."""
+    weights = checkpoint_stem(request.run)
+    fitted = {
+        "dimensions": request.pca,
+        "whiten": request.whiten,
+        "split": sampled_split,
+        "windows": table_key(sample),
+        "seed": request.seed,
+    }
+    return {
+        "dataset": dataset.id,
+        "protocol": request.protocol.model_dump(mode="json"),
+        "protocol_hash": request.protocol.hash,
+        "split": request.split,
+        "windows": table_key(database),
+        "frame_size": _frame_size(dataset),
+        "run": request.run.resolve().name,
+        "model": read_json(weights.parent / f"{weights.name}.json")["model"],
+        "checkpoint": xxh3_file(weights.parent / f"{weights.name}.safetensors"),
+        "pca": fitted if request.pca is not None else None,
+    }
+
+
+def _frame_size(dataset: Dataset) -> list[int] | None:
+    """[H, W] of the stored frames, None when they differ: images to search for are brought to it."""
+    sizes = dataset.frame_columns("height", "width").unique()
+    return [int(side) for side in sizes.row(0)] if sizes.height == 1 else None
+
+
+def _fit(
+    model: SequenceModel, dataset: Dataset, request: IndexRequest, sample: pl.DataFrame, progress: Progress | None
+) -> Transform | None:
+    if request.pca is None:
+        return None
+    size = model.descriptor_size(request.protocol.length)
+    usable = min(sample.height - 1, size)
+    if request.pca > usable:
+        raise NotEnoughDataError(
+            f"--pca {request.pca}: {sample.height} descriptors of {size} dimensions to fit on, more than {request.pca} "
+            f"descriptors and as many dimensions are needed; --pca {usable} would work"
+        )
+    vectors = describe(model, dataset, sample, device=request.device, progress=_stage(progress, "describe PCA sample"))
+    return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)
+
+
+def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(name, done, total)

@@ -1,0 +1,66 @@
+"""What a report of an index shows: its recorded evaluations, and the scene behind the newest of them."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer import predictions
+from indexer.evaluation import Evaluation
+from indexer.pages.scene import ReportScene, make_scene
+from indexer.reading import PlaceIndex
+from indexer.scoring import read_recorded
+from seqdata import protocols
+from seqdata.dataset import Dataset
+from seqdata.errors import InputError
+
+THUMBNAIL_WIDTH = 160
+
+
+def index_scene(dataset: Dataset, index: PlaceIndex, run: Path) -> tuple[ReportScene, list[Evaluation]]:
+    """The scene of an index's own predictions under its protocol, and all its evaluations.
+
+    Raises: InputError when the index was not evaluated under its own protocol yet.
+    """
+    protocol = protocols.parse(index.manifest.inputs["protocol"], index.path / "manifest.json")
+    split = str(index.manifest.inputs["split"])
+    stored = run / "predictions" / f"{protocol.name}-{protocol.hash}-{split}-{index.id}.parquet"
+    evaluations = read_recorded(index.path)
+    if not stored.is_file() or not evaluations:
+        raise InputError(f"{index.path}: not evaluated under its protocol {protocol.label} yet; run seqdata eval first")
+    table, info = predictions.read(stored)
+    queries = dataset.sequences(protocol, split, "query")
+    database = dataset.sequences(protocol, split, "database")
+    near = dataset.positives(queries, database, 2 * protocol.radius, protocol.rule, protocol.unit, protocol.heading_max)
+    size = _thumbnail(dataset)
+
+    def read(side: Literal["query", "database"], rows: list[int]) -> npt.NDArray[np.uint8]:
+        return dataset.read(queries if side == "query" else database, rows, size)
+
+    scene = make_scene(
+        title=f"{info.method} on {protocol.name}",
+        predictions=table,
+        positives=dataset.protocol_positives(protocol, split),
+        near=near,
+        queries=dataset.places(queries),
+        database=dataset.places(database),
+        read=read,
+        method=info.method,
+        provenance={
+            "dataset": dataset.id,
+            "protocol": protocol.label,
+            "index": index.id,
+            "run": run.resolve().name,
+            "checkpoint": str(index.manifest.inputs["checkpoint"]),
+            "libraries": ", ".join(f"{name} {version}" for name, version in index.manifest.libraries.items()),
+        },
+    )
+    return scene, evaluations
+
+
+def _thumbnail(dataset: Dataset) -> tuple[int, int]:
+    """(H, W) of the report's pictures: at most `THUMBNAIL_WIDTH` wide, in the shape of the first frame."""
+    height, width = dataset.frame_columns("height", "width").row(0)
+    wide = min(int(width), THUMBNAIL_WIDTH)
+    return max(1, round(int(height) * wide / int(width))), wide
