@@ -5,7 +5,7 @@ import sys
 import typer
 
 from cli import building, evaluating, indexing, inspecting, reporting, searching, starting, training
-from seqdata.errors import SeqdataError
+from seqdata.errors import QuarantineNotice, SeqdataError
 
 app = typer.Typer(
     name="seqdata",
@@ -36,7 +36,8 @@ def run() -> None:
     try:
         app()
     except SeqdataError as error:
-        typer.echo(f"error: {error}", err=True)
+        word = "note" if isinstance(error, QuarantineNotice) else "error"
+        typer.echo(f"{word}: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to go on", err=True)

@@ -112,8 +112,10 @@ class Tiles:
 
 
 def common_stride(windows: WindowSet) -> int:
-    """The commonest step between neighbouring windows' first frames; 1 where there is none."""
-    gaps = np.diff(windows.first)
+    """The commonest step from one window's first frame to the next's, in any order of rows; 1 where there is
+    none.
+    """
+    gaps = np.diff(np.sort(windows.first))
     gaps = gaps[(gaps > 0) & (gaps <= LONGEST_STRIDE)]
     return int(np.bincount(gaps).argmax()) if len(gaps) else 1
 
@@ -228,5 +230,7 @@ class TileFinder:
                 rows = np.flatnonzero(pieces.group == group)
                 found = tree.query(pieces.boxes[rows])
                 keys.append(pieces.tile[rows[found[0]]] * width + tile[found[1]])
-        key = np.unique(np.concatenate(keys))
+        # Sorting beats np.unique, whose hashing is many times slower on keys like these.
+        key = np.sort(np.concatenate(keys))
+        key = key[np.diff(key, prepend=-1) != 0]
         return key // width, key % width

@@ -45,7 +45,7 @@ def describe_blocks(
     where = pick_device(device)
     training = model.training
     model = model.to(where).eval()
-    source = source or FrameSource(dataset, native_size(dataset, model.size))
+    source = source or FrameSource(dataset, native_size(dataset, dataset.frame_rows(table), model.size))
     pool = _FeaturePool(model, source, where, batch_size)
     try:
         done = 0

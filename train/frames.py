@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from seqdata.errors import ContractError
@@ -42,17 +41,19 @@ class FrameSource:
         return frames
 
 
-def native_size(dataset: "Dataset", size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The size to read at: None (the frames' own) when all frames have one size, else the model's `size`.
+def native_size(
+    dataset: "Dataset", rows: NDArray[np.int64], size: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The size to read frames `rows` at: None (their own) when they all have one size, else the model's `size`.
 
     Reading natively leaves the resizing to the model, so that a descriptor is the same whoever calls the model.
     Raises: ContractError when frames differ in size and the model has none.
     """
-    sizes = dataset.frames.select(pl.struct("height", "width").unique().alias("size")).collect()
+    sizes = dataset.frames.select("height", "width").collect()[np.unique(rows)].unique()
     if len(sizes) <= 1:
         return None
     if size is None:
         raise ContractError(
-            f"frames have {len(sizes)} sizes and the model keeps theirs; give the model a size (--size H W)"
+            f"frames have {len(sizes)} sizes and the model keeps theirs; give the model one: --option size=[H,W]"
         )
     return size

@@ -136,7 +136,7 @@ def _inputs(
         "protocol_hash": request.protocol.hash,
         "split": request.split,
         "windows": table_key(database),
-        "frame_size": _frame_size(dataset),
+        "frame_size": _frame_size(dataset, database),
         "run": request.run.resolve().name,
         "model": read_json(weights.parent / f"{weights.name}.json")["model"],
         "checkpoint": xxh3_file(weights.parent / f"{weights.name}.safetensors"),
@@ -144,9 +144,9 @@ def _inputs(
     }
 
 
-def _frame_size(dataset: Dataset) -> list[int] | None:
-    """[H, W] of the stored frames, None when they differ: images to search for are brought to it."""
-    sizes = dataset.frame_columns("height", "width").unique()
+def _frame_size(dataset: Dataset, database: pl.DataFrame) -> list[int] | None:
+    """[H, W] of the database's frames, None when they differ: images to search for are brought to it."""
+    sizes = dataset.frame_columns("height", "width")[np.unique(dataset.frame_rows(database))].unique()
     return [int(side) for side in sizes.row(0)] if sizes.height == 1 else None
 
 

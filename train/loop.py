@@ -115,7 +115,7 @@ def _trainer(
     model = models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options).to(device)
     data = TrainData.of(dataset, protocol, shift=settings.shift_positives)
     radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius)
-    source = FrameSource(dataset, native_size(dataset, model.size), settings.cache_bytes)
+    source = FrameSource(dataset, native_size(dataset, data.frame_rows, model.size), settings.cache_bytes)
     regime = regimes.create(dataset, data, radii, settings)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]

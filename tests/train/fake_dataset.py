@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from seqdata import protocols
+
 PROTOCOL = """
 name = "fake"
 source = "none"
@@ -80,6 +82,9 @@ class FakeDataset:
     def frames(self):
         height, width = self.size
         return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width))
+
+    def load_protocol(self, protocol):
+        return protocols.load(protocol)
 
     def sequences(self, protocol=None, split=None, role=None, length=5, stride=1, spacing=None):
         length = protocol.length if protocol is not None else length

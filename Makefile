@@ -1,0 +1,41 @@
+# make help lists the verbs. Everything runs in .venv, which `install` makes; nothing needs to be run before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# torch and torchvision are named together so that they fit each other.
+TORCH ?= torch torchvision
+DEMO ?= demo
+
+.PHONY: help install test check bench demo clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## create .venv with everything
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("seqdata needs Python 3.10 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' $(TORCH)
+	@touch $@
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: install  ## lint, format, types, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install  ## the measurements of tests/benchmarks, as tables
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+demo: install  ## a synthetic city from raw dump to report (removes $(DEMO)/ first)
+	@rm -rf $(DEMO)
+	$(BIN)/seqdata demo --out $(DEMO)
+
+clean:  ## remove the environment, caches and the demo
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
