@@ -57,13 +57,8 @@ def build(
         protocol=_protocol(settings.protocol(protocol), kind),
         workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
     )
-    with progress_bar("frame", "build") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        run_build(request, show)
+    with progress_bar("frame") as bar:
+        run_build(request, lambda done, total: bar.to("build", done, total))
     _finish(request.out, as_json=as_json)
 
 

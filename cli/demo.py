@@ -86,7 +86,9 @@ class _Steps:
     def evaluated(self, name: str, *training: str) -> dict[str, Any]:
         """Train a model under `name`, index it and evaluate it."""
         run, index = f"runs/{name}", f"indexes/{name}"
-        self.run(f"train {name}", "train", "--model", MODEL, "--recipe", RECIPE, "--random-init", "--out", run, *training)
+        self.run(
+            f"train {name}", "train", "--model", MODEL, "--recipe", RECIPE, "--random-init", "--out", run, *training
+        )
         self.run(f"index {name}", "index", "--run", run, "--pca", PCA, "--out", index)
         return self.run(f"eval {name}", "eval", index)
 

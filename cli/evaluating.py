@@ -51,11 +51,10 @@ def evaluate(
     chosen = index_protocol(place, named, opened)
     source = find_dataset(place, dataset, opened.manifest.inputs["dataset"])
     folder = find_run(place, run, opened)
-    with progress_bar("window", "describe queries") as bar:
+    with progress_bar("window") as bar:
 
         def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            bar.to("describe queries", done, total)
 
         table, info = answer(source, opened, folder, chosen, device=device, progress=show)
     path = folder / "predictions" / f"{chosen.name}-{chosen.hash}-{info.split}-{opened.id}.parquet"
@@ -98,11 +97,10 @@ def baseline(
     chosen = protocols.load(named) if named is not None else opened.manifest.protocol
     if chosen is None:
         raise ContractError(f"{opened.path}: built without a protocol; name one with --protocol")
-    with progress_bar("frame", "read frames") as bar:
+    with progress_bar("frame") as bar:
 
         def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            bar.to("read frames", done, total)
 
         table, info = match_frames(opened, chosen, split, "frame" if method == "frame" else "aligned", show)
     folder = out or place.out / "baselines" / f"{method}-{chosen.name}-{opened.id[:12]}"

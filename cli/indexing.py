@@ -50,16 +50,8 @@ def index(
         seed=seed,
         device=device,
     )
-    with progress_bar("window", "index") as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            if bar.desc != stage:
-                bar.set_description(stage)
-                bar.reset(total)
-            bar.n = done
-            bar.refresh()
-
-        folder = build_index(opened, request, show)
+    with progress_bar("window") as bar:
+        folder = build_index(opened, request, bar.to)
     built = indexer.open(folder)
     facts = built.manifest
     result = {"path": str(folder), "index": str(request.out), "id": built.id, "rows": facts.rows, "size": facts.size}

@@ -59,12 +59,12 @@ def verify(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: C
 
     folder = load(config).newest("datasets", "manifest.json", dataset, "build")
     hashed = 0
-    with progress_bar("B", "verify") as bar:
+    with progress_bar("B") as bar:
 
         def count(done: int) -> None:
             nonlocal hashed
             hashed += done
-            bar.update(done)
+            bar.to("verify", hashed, hashed)
 
         faults = [fault.as_dict() for fault in run_verify(folder, count)]
     text = "\n".join(

@@ -1,15 +1,13 @@
 """What a command prints: results on stdout (text, or JSON with --json), everything else on stderr."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ConfigFlag = Annotated[
@@ -36,12 +34,38 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+class Bar:
+    """A progress bar on stderr, silent where stderr is no terminal; `to` moves it and names the stage."""
+
+    def __init__(self, unit: str) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+        self._stage = ""
+
+    def to(self, stage: str, done: int, total: int) -> None:
+        """Show `done` of `total` of `stage`."""
+        if stage != self._stage:
+            self._bar.reset(total)
+            self._bar.set_description(stage)
+            self._stage = stage
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def note(self, text: str) -> None:
+        """A line on stderr above the bar."""
+        self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
 @contextmanager
-def progress_bar(unit: str, label: str) -> "Iterator[tqdm[Any]]":
-    """A progress bar on stderr, silent where stderr is no terminal."""
-    import sys
-
-    from tqdm import tqdm
-
-    with tqdm(desc=label, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
+def progress_bar(unit: str) -> Iterator[Bar]:
+    """A `Bar` that is removed at the end."""
+    bar = Bar(unit)
+    try:
         yield bar
+    finally:
+        bar.close()

@@ -33,13 +33,8 @@ def synth(
     """Write a small synthetic city as a raw MSLS dump, with its protocol in protocol.toml."""
     from seqdata.synth import write_msls
 
-    with progress_bar("frame", "synth") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        summary = write_msls(out, seed=seed, progress=show)
+    with progress_bar("frame") as bar:
+        summary = write_msls(out, seed=seed, progress=lambda done, total: bar.to("render", done, total))
     result = {
         "root": str(summary.root),
         "protocol": str(summary.protocol),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
 
 if TYPE_CHECKING:
     from cli.config import Config
@@ -122,18 +122,13 @@ def _fit(dataset: "Dataset", settings: "TrainSettings", folder: Path, *, resume:
     """Train with a bar within each phase and one line an epoch, both on stderr."""
     from train.loop import fit
 
-    with progress_bar("step", "train") as bar:
+    with progress_bar("step") as bar:
 
         def show(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
             if phase == "epoch":
-                bar.clear()
-                note(f"epoch {values.get('epoch', done)}: " + _values(values))
-                return
-            if bar.total != total or bar.desc != phase:
-                bar.set_description(phase)
-                bar.reset(total)
-            bar.n = done
-            bar.refresh()
+                bar.note(f"epoch {int(values.get('epoch', done))}: {_values(values)}")
+            else:
+                bar.to(phase, done, total)
 
         fit(dataset, settings, folder, progress=show, resume=resume)
 

@@ -114,7 +114,7 @@ def read_manifest(folder: str | Path) -> DatasetManifest:
 def parse_manifest(data: Any, path: Path) -> DatasetManifest:
     """The manifest in `data`. Raises: ContractError that names the first wrong field, or a version that is too new."""
     if isinstance(data, dict) and data.get("kind") not in (None, "dataset"):
-        raise ContractError(f"{path}: this is a manifest of a {data['kind']}, not of a dataset")
+        raise ContractError(f"{path}: holds the manifest of another kind ({data['kind']}), not of a dataset")
     if isinstance(data, dict) and data.get("schema_version", 0) != SCHEMA_VERSION:
         raise ContractError(
             f"{path}: schema version {data.get('schema_version')}, this program reads {SCHEMA_VERSION}; update seqdata"

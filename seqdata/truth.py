@@ -28,8 +28,8 @@ from seqdata.truth_tiles import Floats, Integers, TileFinder, Tiles, WindowSet, 
 
 __all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
 
-QUERY_ROWS = 2048  # query windows planned together
-WINDOW_PAIRS = 1 << 18  # most window pairs looked at in one piece, unless a single query has more
+QUERY_ROWS = 1024  # query windows planned together
+WINDOW_PAIRS = 1 << 19  # most window pairs looked at in one piece, unless a single query has more
 ROW_GROUP = 1 << 20  # rows of a Parquet row group
 RULE_COLUMNS = {
     "any": "min_distance",

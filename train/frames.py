@@ -41,9 +41,7 @@ class FrameSource:
         return frames
 
 
-def native_size(
-    dataset: "Dataset", rows: NDArray[np.int64], size: tuple[int, int] | None
-) -> tuple[int, int] | None:
+def native_size(dataset: "Dataset", rows: NDArray[np.int64], size: tuple[int, int] | None) -> tuple[int, int] | None:
     """The size to read frames `rows` at: None (their own) when they all have one size, else the model's `size`.
 
     Reading natively leaves the resizing to the model, so that a descriptor is the same whoever calls the model.

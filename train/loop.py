@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from seqdata import protocols
 from seqdata.protocols import Protocol
 from train import checkpoint, models, regimes
+from train.board import log_epoch, open_board
 from train.data import TrainData
 from train.devices import pick_device
 from train.frames import FrameSource, native_size
 from train.relations import Radii
 from train.runs import RunFolder, environment
-from train.sequence_model import SequenceModel
 from train.settings import TrainSettings
+from train.starting import initialise_vlad
 from train.trainer import Progress, Trainer
 from train.validation import Validator
-from train.vlad import SeqVLAD, initialise_from_tokens
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -85,18 +84,18 @@ def fit(
 def _fit(
     dataset: "Dataset", protocol: Protocol, settings: TrainSettings, folder: RunFolder, progress: Progress, resume: bool
 ) -> Path:
-    trainer = _trainer(dataset, protocol, settings, folder, progress)
+    validator = Validator(dataset, protocol)
+    trainer = _trainer(dataset, protocol, settings, folder, progress, validator)
     record = _record(dataset, protocol, settings, trainer)
     resume = resume and (folder.path / "run.json").is_file()
     folder.open(record, resume)
-    validator = Validator(dataset, protocol)
     course = Course()
     if resume and folder.started:
         course = _restore(trainer)
     else:
         initialise_vlad(trainer.model, trainer.data, trainer.source, settings)
         _finish_epoch(trainer, validator, course, 0, [], None)
-    writer = _writer(folder, course.epoch)
+    writer = open_board(folder, course.epoch)
     try:
         while course.epoch < settings.epochs and course.since_best < settings.patience:
             losses = trainer.epoch(course.epoch + 1)
@@ -108,14 +107,20 @@ def _fit(
 
 
 def _trainer(
-    dataset: "Dataset", protocol: Protocol, settings: TrainSettings, folder: RunFolder, progress: Progress
+    dataset: "Dataset",
+    protocol: Protocol,
+    settings: TrainSettings,
+    folder: RunFolder,
+    progress: Progress,
+    validator: Validator,
 ) -> Trainer:
     """Model, data, regime and optimiser of the settings."""
     device = pick_device(settings.device)
     model = models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options).to(device)
     data = TrainData.of(dataset, protocol, shift=settings.shift_positives)
     radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius)
-    source = FrameSource(dataset, native_size(dataset, data.frame_rows, model.size), settings.cache_bytes)
+    rows = np.concatenate([data.frame_rows.ravel(), validator.frame_rows().ravel()])
+    source = FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
     regime = regimes.create(dataset, data, radii, settings)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -138,31 +143,6 @@ def _record(dataset: "Dataset", protocol: Protocol, settings: TrainSettings, tra
         "environment": environment(),
         "finished": False,
     }
-
-
-def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, settings: TrainSettings) -> None:
-    """k-means initialisation of a SeqVLAD model from random training frames; nothing for other models.
-
-    Source: methods, "VLAD initialisation": about 500 frames, 50,000 local features.
-    """
-    if not isinstance(model.pooling, SeqVLAD) or settings.kmeans_frames == 0:
-        return
-    rng = np.random.default_rng(settings.seed)
-    frames = np.unique(data.frame_rows)
-    rows = np.sort(rng.choice(frames, min(settings.kmeans_frames, len(frames)), replace=False))
-    each = -(-settings.kmeans_features // len(rows))
-    generator = torch.Generator().manual_seed(settings.seed)
-    device = next(model.parameters()).device
-    sample = []
-    with torch.no_grad():
-        for start in range(0, len(rows), settings.frame_batch):
-            part = torch.from_numpy(source.read(rows[start : start + settings.frame_batch])).to(device)
-            tokens = model.eval().tokens(part)
-            pick = torch.randperm(tokens.shape[1], generator=generator)[:each].to(device)
-            sample.append(tokens[:, pick].flatten(0, 1))
-    initialise_from_tokens(
-        model.pooling, torch.cat(sample).unsqueeze(0), sample=settings.kmeans_features, seed=settings.seed
-    )
 
 
 def _finish_epoch(
@@ -195,7 +175,7 @@ def _finish_epoch(
     checkpoint.save_optimizer(trainer.folder.last, trainer.optimizer, {"course": asdict(course)})
     values = {"epoch": float(epoch), **({"loss": entry["loss"]} if losses else {}), **(recalls or {})}
     if writer is not None:
-        _log_scalars(writer, epoch, entry)
+        log_epoch(writer, epoch, entry)
     trainer.progress("epoch", epoch, trainer.settings.epochs, values)
     log.info("epoch %d: %s", epoch, values)
 
@@ -208,19 +188,3 @@ def _restore(trainer: Trainer) -> Course:
     course = Course(**checkpoint.load_optimizer(stem, trainer.optimizer)["course"])
     trainer.folder.take_up(course.epoch)
     return course
-
-
-def _writer(folder: RunFolder, epoch: int) -> "SummaryWriter":
-    """TensorBoard events; those of an epoch that is trained again are purged."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=epoch + 1)
-
-
-def _log_scalars(writer: "SummaryWriter", epoch: int, entry: Mapping[str, Any]) -> None:
-    steps = len(entry["losses"])
-    for i, loss in enumerate(entry["losses"]):
-        writer.add_scalar("loss", loss, (epoch - 1) * steps + i)
-    writer.add_scalar("learning_rate", entry["lr"], epoch)
-    for name, value in (entry["val"] or {}).items():
-        writer.add_scalar(f"val/{name}", value, epoch)

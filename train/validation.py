@@ -58,6 +58,12 @@ class Validator:
         missed = self.protocol.no_positive == "miss"
         return recalls(nearest, self.positives, len(self.database), missed)
 
+    def frame_rows(self) -> NDArray[np.int64]:
+        """Frame rows `(n, L)` that a validation reads; none where the split is absent."""
+        if not self.usable:
+            return np.zeros((0, 0), np.int64)
+        return self.dataset.frame_rows(pl.concat([self.queries, self.database]))
+
     def _groups(self) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
         """Cities of queries and database where the protocol searches each city alone."""
         if self.protocol.pool == "together":

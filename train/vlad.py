@@ -106,7 +106,7 @@ def sharpness(points: Tensor, centres: Tensor) -> float:
     if len(centres) < 2:
         return 1.0
     best = (points @ F.normalize(centres, dim=-1).T).topk(2, dim=1).values
-    gap = float((best[:, 0] - best[:, 1]).mean())
+    gap = float((best[:, 0] - best[:, 1]).mean().detach())
     return -math.log(RUNNER_UP_SHARE) / max(gap, 1e-6)
 
 

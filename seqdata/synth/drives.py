@@ -6,16 +6,15 @@ Convention: metres of layout.py; `compass` is degrees clockwise from north with 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqdata.synth.layout import MARGIN, Street
-from seqdata.synth.settings import CityPlan, CitySettings, generator
+from seqdata.synth.settings import CityPlan, CitySettings, Floats, generator
 from seqdata.synth.visits import Visit
 
-Floats = NDArray[np.floating[Any]]
 ALPHABET = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 CAR, TRUCK = 3, 4
 
@@ -64,7 +63,7 @@ def drive(street: Street, visit: Visit, role: str, settings: CitySettings, seed:
             settings,
             generator(seed, street.key, visit.name, role, i),
         )
-        for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))
+        for i, (a, b) in enumerate(pairwise(cuts))
     ]
 
 
@@ -107,7 +106,7 @@ def _marks(part: tuple[float, float], spacing: float, rng: np.random.Generator) 
     count = max(1, int((part[1] - part[0]) / spacing))
     steps = spacing * np.clip(1.0 + _drift(count, 0.2, rng), 0.5, 1.6)
     marks = part[0] + rng.uniform(0, spacing) + np.cumsum(steps) - steps[0]
-    return marks[marks <= part[1] + spacing]
+    return np.asarray(marks[marks <= part[1] + spacing])
 
 
 def _drift(count: int, size: float, rng: np.random.Generator) -> Floats:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqdata.synth.settings import Floats
 from seqdata.synth.visits import Visit
-
-Floats = NDArray[np.floating[Any]]
 
 PPM = 8
 """Texels a metre."""

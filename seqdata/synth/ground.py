@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from seqdata.synth.layout import MARGIN
 from seqdata.synth.scene import Scene
-from seqdata.synth.settings import generator
+from seqdata.synth.settings import Floats, generator
 from seqdata.synth.visits import Visit
-
-Floats = NDArray[np.floating[Any]]
 
 GPM = 5
 """Texels a metre of road."""
@@ -68,7 +63,7 @@ def _weather(strip: Floats, s: Floats, t: Floats, kerb: float, visit: Visit, rng
     light = np.asarray(visit.light, np.float32)
     if visit.night:
         light = light * (0.6 + 0.7 * np.cos(s * 2 * np.pi / 25.0) ** 2)[:, None, None]
-    return np.clip(strip * light, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(strip * light, 0, 1), np.float32)
 
 
 def _blotches(shape: tuple[int, int], rng: np.random.Generator) -> Floats:

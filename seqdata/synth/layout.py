@@ -8,14 +8,10 @@ direction. Headings are degrees clockwise from north.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from seqdata.synth.settings import CityPlan, CitySettings, generator
-
-Floats = NDArray[np.floating[Any]]
+from seqdata.synth.settings import CityPlan, CitySettings, Floats, generator
 
 MARGIN = 45.0
 """Metres of street before and behind the driven part, so that no camera looks out of the world."""
@@ -55,13 +51,13 @@ class Street:
         right = right_normals(self.points)
         before, after = np.vstack([right[:1], right]), np.vstack([right, right[-1:]])
         mitre = (before + after) / (1.0 + (before * after).sum(-1, keepdims=True))
-        return self.points + offset * mitre
+        return np.asarray(self.points + offset * mitre)
 
 
 def right_normals(points: Floats) -> Floats:
     """Unit normals `(P-1, 2)` to the right of each piece of a polyline `(P, 2)`."""
     steps = np.diff(points, axis=0)
-    return np.stack([steps[:, 1], -steps[:, 0]], -1) / np.hypot(*steps.T)[:, None]
+    return np.asarray(np.stack([steps[:, 1], -steps[:, 0]], -1) / np.hypot(*steps.T)[:, None])
 
 
 def city_streets(plan: CityPlan, settings: CitySettings, seed: int) -> list[Street]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from seqdata.synth.settings import Floats
 from seqdata.synth.visits import Visit
-
-Floats = NDArray[np.floating[Any]]
 
 
 def develop(picture: Floats, visit: Visit, exposure: float, rng: np.random.Generator) -> NDArray[np.uint8]:

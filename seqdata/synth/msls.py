@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -9,17 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from seqdata.errors import OutputError
+from seqdata.storage import explain_write_failure
+from seqdata.synth.camera import panorama, pinhole
 from seqdata.synth.drives import Trajectory, city_drives, parked
 from seqdata.synth.layout import city_streets
 from seqdata.synth.lens import develop, encode, shrink
 from seqdata.synth.protocol import protocol_text
-from seqdata.synth.render import Stage, panorama, pinhole, render, set_stage
+from seqdata.synth.render import render
 from seqdata.synth.scene import build_scene
 from seqdata.synth.settings import CityPlan, CitySettings, CitySummary, generator
+from seqdata.synth.stage import Stage, View, set_stage
 from seqdata.synth.tables import city_tables
 from seqdata.synth.visits import VISITS
 
 Progress = Callable[[int, int], None]
+Cities = dict[CityPlan, list[Trajectory]]
+Odd = dict[str, frozenset[str]]
 ROLES = ("database", "query")
 
 
@@ -30,16 +36,32 @@ def write_msls(
 
     `progress(done, total)` is called after every frame. The panorama lies in the first city's database, the cut-off
     JPEG in the first city's query; both have their rows in the CSVs like every other image. The protocol is
-    written last: a dump with it is whole.
+    written last, and all of it beside `out` and renamed at the end.
     Raises: OutputError when `out` exists and is not empty, or cannot be written.
     """
-    settings = settings or CitySettings()
-    out = Path(out)
+    settings, out = settings or CitySettings(), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: not empty; name a new folder for the synthetic city, or remove it")
     cities = {p: city_drives(p, city_streets(p, settings, seed), VISITS, settings, seed) for p in settings.cities}
-    total, done = sum(len(one) for drives in cities.values() for one in drives), 0
     odd = _odd_frames(next(iter(cities.values())), settings)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        _write_cities(partial, cities, odd, settings, seed, progress)
+        (partial / "protocol.toml").write_text(protocol_text(settings), encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        explain_write_failure(out, error)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _summary(out, cities, odd)
+
+
+def _write_cities(
+    out: Path, cities: Cities, odd: Odd, settings: CitySettings, seed: int, progress: Progress | None
+) -> None:
+    """Write every city's CSVs and images."""
+    total, done = sum(len(one) for drives in cities.values() for one in drives), 0
     for plan, drives in cities.items():
         folder = out / "train_val" / plan.name
         _write_tables(folder, plan, drives, odd["panorama"])
@@ -48,9 +70,6 @@ def write_msls(
             done += 1
             if progress:
                 progress(done, total)
-    protocol = out / "protocol.toml"
-    protocol.write_text(protocol_text(settings))
-    return _summary(out, cities, odd, total)
 
 
 def _write_tables(folder: Path, plan: CityPlan, drives: list[Trajectory], panoramas: frozenset[str]) -> None:
@@ -62,7 +81,7 @@ def _write_tables(folder: Path, plan: CityPlan, drives: list[Trajectory], panora
             (folder / role / f"{stem}.csv").write_bytes(data)
 
 
-def _odd_frames(drives: list[Trajectory], settings: CitySettings) -> dict[str, frozenset[str]]:
+def _odd_frames(drives: list[Trajectory], settings: CitySettings) -> Odd:
     """Keys of the panorama (first database drive) and of the corrupt JPEG (first query drive)."""
     keys = {role: next(one.keys for one in drives if one.role == role) for role in ROLES}
     return {
@@ -71,9 +90,7 @@ def _odd_frames(drives: list[Trajectory], settings: CitySettings) -> dict[str, f
     }
 
 
-def _images(
-    drives: list[Trajectory], settings: CitySettings, seed: int, odd: dict[str, frozenset[str]]
-) -> Iterator[tuple[str, str, bytes]]:
+def _images(drives: list[Trajectory], settings: CitySettings, seed: int, odd: Odd) -> Iterator[tuple[str, str, bytes]]:
     """(role, key, JPEG bytes) of every frame of a city; a street is built once and dressed once a visit."""
     for _, of_street in groupby(drives, key=lambda one: one.street.key):
         ones = list(of_street)
@@ -98,14 +115,12 @@ def photograph(stage: Stage, one: Trajectory, i: int, settings: CitySettings, *,
         if wide
         else pinhole(settings.width * size, settings.height * size, field, pitch, above)
     )
-    picture = render(stage, camera, one.position[i], float(one.heading[i]), one.close[i])
+    picture = render(View(stage, camera, one.position[i], float(one.heading[i]), one.close[i]))
     exposure = float(np.exp(rng.normal(0, 0.08)))
     return encode(develop(shrink(picture, size), one.visit, exposure, rng), settings.quality)
 
 
-def _summary(
-    out: Path, cities: dict[CityPlan, list[Trajectory]], odd: dict[str, frozenset[str]], total: int
-) -> CitySummary:
+def _summary(out: Path, cities: Cities, odd: Odd) -> CitySummary:
     """Counts of what was written."""
     images = {
         plan.name: {role: sum(len(one) for one in drives if one.role == role) for role in ROLES}
@@ -117,7 +132,7 @@ def _summary(
     return CitySummary(
         root=out,
         protocol=out / "protocol.toml",
-        frames=total,
+        frames=sum(len(one) for one in every),
         trajectories=len(every),
         metres=metres,
         images=images,

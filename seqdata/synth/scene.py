@@ -6,7 +6,6 @@ Everything here is the place itself and the same for every visit; `facades.dress
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,7 @@ from numpy.typing import NDArray
 from seqdata.synth import facades
 from seqdata.synth.facades import PPM, Sheet
 from seqdata.synth.layout import MARGIN, Street, right_normals
-from seqdata.synth.settings import generator
-
-Floats = NDArray[np.floating[Any]]
+from seqdata.synth.settings import Floats, generator
 
 
 @dataclass(frozen=True)

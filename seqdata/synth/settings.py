@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
+
+from seqdata.synth.visits import VISITS
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,19 @@ class CitySettings:
     occluded: float = 0.15
     corrupt: bool = True
     panorama: bool = True
+
+    def __post_init__(self) -> None:
+        """Reject sizes nothing can be drawn at. Raises: ValueError with the field and its value."""
+        least = {"width": 16, "height": 16, "supersample": 1, "sequences": 1, "street_length": 20.0, "spacing": 0.1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)}; the least is {low}")
+        if not self.cities:
+            raise ValueError("cities is empty; name at least one CityPlan")
+        for plan in self.cities:
+            unknown = sorted({*plan.database, *plan.query} - set(VISITS))
+            if unknown or not plan.database or not plan.query or plan.streets < 1:
+                raise ValueError(f"{plan}: needs a street and known visits of both roles ({', '.join(VISITS)})")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from seqdata.synth.settings import Floats
 from seqdata.synth.visits import Visit
-
-Floats = NDArray[np.floating[Any]]
 
 KINDS = ("tree", "lamp", "box", "car", "truck")
 VARIANTS = 6

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from seqdata.synth.drives import Trajectory
 from seqdata.synth.settings import CityPlan
+from seqdata.synth.visits import VISITS
 
 FALSE_NORTHING = 10_000_000.0
 COLUMNS = {
@@ -91,8 +92,6 @@ def positions(plan: CityPlan, local: NDArray[np.floating[Any]]) -> tuple[Any, An
 
 def subtasks(plan: CityPlan, one: Trajectory) -> dict[str, bool]:
     """Which MSLS subtasks (summer to winter, day to night, old to new, ...: map to query) an image is part of."""
-    from seqdata.synth.visits import VISITS
-
     query = one.role == "query"
     old = VISITS[plan.database[0]].year
     new = one.visit.year > old

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
+from seqdata.synth.settings import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class RipMap:
     def index(self, row: Ints, column: Ints, i: Ints, j: Ints) -> Ints:
         """Flat indices of full-size texels `(row, column)` read at level `(i, j)`; all broadcast together."""
         base = self.offsets[i, j] + (np.clip(column, 0, self.shape[1] - 1) >> j)
-        return base + (np.clip(row, 0, self.shape[0] - 1) >> i) * self.widths[j]
+        return np.asarray(base + (np.clip(row, 0, self.shape[0] - 1) >> i) * self.widths[j])
 
 
 def ripmap(texture: Floats, levels: tuple[int, int]) -> RipMap:
