@@ -60,7 +60,7 @@ def prepare(data: bytes, *, keep_png: bool = False, check: Check = "header") -> 
 def _prepare_jpeg(data: bytes, check: Check) -> StoredImage:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:  # the decoder answers a cut header with either
         raise BadImageError("bad_image", f"not a readable JPEG header ({error})") from error
     complete = _END_MARKER in data[-_TAIL:]
     if check == "decode" or not complete:
@@ -74,7 +74,7 @@ def _decode_strictly(data: bytes) -> None:
     """Decode a JPEG and raise BadImageError at the decoder's first warning (a cut file, damage inside a scan)."""
     try:
         simplejpeg.decode_jpeg(data, strict=True)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         if "colorspace" in str(error).lower():
             _open(data)
             return
@@ -144,6 +144,6 @@ def _decode_rgb(data: bytes) -> Pixels:
         try:
             decoded: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False)
             return decoded
-        except ValueError:
+        except (ValueError, KeyError):
             pass  # CMYK and the like: Pillow knows more kinds
     return to_rgb(_open(data))

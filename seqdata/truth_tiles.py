@@ -112,9 +112,7 @@ class Tiles:
 
 
 def common_stride(windows: WindowSet) -> int:
-    """The commonest step from one window's first frame to the next's, in any order of rows; 1 where there is
-    none.
-    """
+    """The commonest step between the windows' sorted first frames; 1 where there is none."""
     gaps = np.diff(np.sort(windows.first))
     gaps = gaps[(gaps > 0) & (gaps <= LONGEST_STRIDE)]
     return int(np.bincount(gaps).argmax()) if len(gaps) else 1

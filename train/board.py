@@ -17,6 +17,7 @@ def open_board(folder: RunFolder, epoch: int) -> "SummaryWriter":
 
 
 def log_epoch(writer: "SummaryWriter", epoch: int, entry: Mapping[str, Any]) -> None:
+    """Losses by step, learning rate and recalls of one epoch."""
     steps = len(entry["losses"])
     for i, loss in enumerate(entry["losses"]):
         writer.add_scalar("loss", loss, (epoch - 1) * steps + i)

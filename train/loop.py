@@ -117,7 +117,7 @@ def _trainer(
     """Model, data, regime and optimiser of the settings."""
     device = pick_device(settings.device)
     model = models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options).to(device)
-    data = TrainData.of(dataset, protocol, shift=settings.shift_positives)
+    data = TrainData.of(dataset, protocol, _split(protocol, settings), settings.shift_positives)
     radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius)
     rows = np.concatenate([data.frame_rows.ravel(), validator.frame_rows().ravel()])
     source = FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
@@ -126,6 +126,11 @@ def _trainer(
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = kind(wanted or [torch.zeros(1)], lr=settings.lr, weight_decay=settings.weight_decay)
     return Trainer(dataset, data, model, regime, optimizer, settings, source, device, folder, progress)
+
+
+def _split(protocol: Protocol, settings: TrainSettings) -> str:
+    """The split "train"; a model that is not trained may take its VLAD words from whatever split there is."""
+    return "train" if settings.epochs or "train" in protocol.splits else next(iter(protocol.splits))
 
 
 def _record(dataset: "Dataset", protocol: Protocol, settings: TrainSettings, trainer: Trainer) -> dict[str, Any]:

@@ -45,9 +45,14 @@ class Trajectory:
         return len(self.keys)
 
 
+def random_keys(count: int, rng: np.random.Generator) -> list[str]:
+    """Keys as MSLS has them: 22 characters of `[A-Za-z0-9_-]`."""
+    return ["".join(row) for row in ALPHABET[rng.integers(64, size=(count, 22))]]
+
+
 def image_keys(count: int, rng: np.random.Generator) -> list[str]:
-    """Keys as MSLS has them: 22 characters of `[A-Za-z0-9_-]`; the first begins with '-'."""
-    keys = ["".join(row) for row in ALPHABET[rng.integers(64, size=(count, 22))]]
+    """Random keys of which the first begins with '-', so that even the smallest dump holds one."""
+    keys = random_keys(count, rng)
     return ["-" + keys[0][1:], *keys[1:]]
 
 
@@ -85,7 +90,7 @@ def _trajectory(
     lateral = visit.lane + rng.normal(0, settings.lateral_spread) + _drift(len(s), 0.25, rng)
     position, heading = street.pose(s, lateral)
     return Trajectory(
-        image_keys(1, rng)[0],
+        random_keys(1, rng)[0],
         image_keys(len(s), rng),
         street,
         visit,

@@ -34,7 +34,7 @@ class CityPlan:
 
 
 DEMO_CITIES = (
-    CityPlan("northfield", "train", 6, 52.0914, 5.1214, query=("winter", "night", "autumn")),
+    CityPlan("northfield", "train", 6, 52.0914, 5.1214, database=("summer", "autumn")),
     CityPlan("eastbridge", "val", 2, 55.6761, 12.5683),
     CityPlan("southport", "test", 4, -37.8136, 144.9631),
 )

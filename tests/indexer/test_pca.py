@@ -153,3 +153,13 @@ def test_route_by_shape() -> None:
     assert pca.choose_route(8192, 24576, 4096) == "gram"
     assert pca.choose_route(16384, 24576, 4096) == "randomised"
     assert pca.choose_route(16384, 4096, 1024) == "covariance"
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_randomised_variance_within_a_thousandth(power: float) -> None:
+    """Flat and slowly falling spectra are the hard ones for subspace iteration."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((500, 400)) * np.arange(1, 401) ** -power).astype(np.float32)
+    exact, randomised = pca.fit(x, 60), pca.fit(x, 60, route="randomised")
+    assert exact.explained * (1 - 1e-3) <= randomised.explained <= exact.explained * (1 + 1e-9)
+    np.testing.assert_allclose(randomised.matrix @ randomised.matrix.T, np.eye(60), atol=1e-5)
