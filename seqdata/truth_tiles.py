@@ -179,7 +179,7 @@ class Pieces:
 
 
 def box_pieces(tiles: Tiles, cell: float, margin: float) -> Pieces:
-    """Box every tile's frames, one box for each stretch of frames inside one cell of a grid of side `cell`.
+    """Box every tile's frames, one box for those inside each cell of a grid of side `cell`.
 
     The boxes are `margin` wider on every side than their frames.
     """
@@ -187,8 +187,11 @@ def box_pieces(tiles: Tiles, cell: float, margin: float) -> Pieces:
     tile = np.repeat(np.arange(len(sizes)), sizes)
     frame = np.arange(len(tile)) + np.repeat(tiles.start - (np.cumsum(sizes) - sizes), sizes)
     points = tiles.windows.xy[frame]
+    cells = np.floor(points / cell)
+    order = np.lexsort((cells[:, 1], cells[:, 0], tile))
+    tile, points, cells = tile[order], points[order], cells[order]
     new = np.ones(len(tile), bool)
-    new[1:] = (np.diff(np.floor(points / cell), axis=0) != 0).any(axis=1) | (np.diff(tile) != 0)
+    new[1:] = (np.diff(cells, axis=0) != 0).any(axis=1) | (np.diff(tile) != 0)
     heads = np.flatnonzero(new)
     if len(heads) == 0:
         return Pieces(tile, tile, np.empty(0, object))

@@ -53,7 +53,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "seqvlad-r50": {"encoder": "resnet50", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
     "seqvlad-mobilenetv2": {"encoder": "mobilenetv2_100", "cut": "blocks.4", "size": (240, 320)},
     "seqvlad-vit": {"encoder": "vit_base_patch16_224", "trainable": "blocks.8", "size": (224, 224)},
-    "seqvlad-small": {"encoder": "resnet18", "cut": "layer1", "clusters": 16, "patch_normalised": True},
+    "seqvlad-small": {"encoder": "resnet18", "cut": "layer1", "clusters": 32, "patch_normalised": True},
     "gem-cat-r18": {
         "encoder": "resnet18",
         "cut": "layer3",

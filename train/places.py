@@ -47,9 +47,13 @@ class PlaceSampler:
         places: int = 32,
         windows: int = 2,
         run: int = 1,
+        cross: bool = False,
         seed: int = 0,
     ) -> None:
-        """`places` a batch, `windows` a place, `run` places in a row. Raises: ValueError when a number is too small."""
+        """`places` a batch, `windows` a place, `run` places in a row; `cross` pairs queries with database windows only.
+
+        Raises: ValueError when a number is too small.
+        """
         if windows < 2 or run < 1 or places < run:
             raise ValueError(f"need windows >= 2 and places >= run >= 1, got {windows}, {places}, {run}")
         self.dataset = dataset
@@ -59,6 +63,7 @@ class PlaceSampler:
         self.windows = windows
         self.run = run
         self.runs_per_batch = places // run
+        self.cross = cross
         self.seed = seed
 
     def epoch(self, epoch: int, steps: int) -> Iterator[PlaceBatch]:
@@ -70,7 +75,15 @@ class PlaceSampler:
         local = [np.searchsorted(distinct, run) for run in runs]
         for batch in _pack(local, graph.matrix, self.runs_per_batch, steps):
             rows = np.unique(np.concatenate([local[i] for i in batch]))
-            yield PlaceBatch(distinct[rows], *graph.masks(rows))
+            yield self._batch(distinct[rows], *graph.masks(rows))
+
+    def _batch(self, rows: Integers, positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> PlaceBatch:
+        """The windows with their masks, without pairs of one role where only crossing pairs count."""
+        if self.cross:
+            query = rows < len(self.queries)
+            crossing = query[:, None] != query[None, :]
+            positive, negative = positive & crossing, negative & crossing
+        return PlaceBatch(rows, positive, negative)
 
     def _draw(self, rng: np.random.Generator, count: int) -> list[Integers]:
         """Windows of `count` runs (rows of queries + database); every start is used once before any is again."""

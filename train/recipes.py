@@ -13,6 +13,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "places": 96,
         "run": 32,
         "windows": 2,
+        "pairs": "cross",
         "steps": 60,
         "optimizer": "adamw",
         "lr": 1e-3,

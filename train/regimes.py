@@ -108,6 +108,7 @@ class PlaceRegime:
             places=settings.places,
             windows=settings.windows,
             run=settings.run,
+            cross=settings.pairs == "cross",
             seed=settings.seed,
         )
         self._steps = settings.steps or -(-len(data.queries) // settings.places)

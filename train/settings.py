@@ -16,6 +16,7 @@ class TrainSettings(BaseModel):
     protocol's; `shift_positives` moves the database frames by N windows against their positions, a control that must
     not learn. Regime "triplet": `round_queries` queries a round, `rounds` an epoch, `negatives` a query,
     `positives_cap`, `margin`, `batch` triplets a step. Regime "places": `places` × `windows` a batch in runs of `run`,
+    `pairs` "all" or "cross" (query against database only: pairs of one drive teach little),
     `loss` "multi-similarity" or "contrastive" (`temperature`), `steps` an epoch (None: each query once).
     Optimiser: `optimizer`, `lr`, `weight_decay`, `schedule` ("cosine" to zero over all epochs), `warmup` steps.
     Loop: `epochs` (0 = write the untrained model), `patience` epochs without a better val R@5, `seed`, `device`,
@@ -44,6 +45,7 @@ class TrainSettings(BaseModel):
     places: int = Field(default=32, ge=1)
     windows: int = Field(default=2, ge=2)
     run: int = Field(default=1, ge=1)
+    pairs: Literal["all", "cross"] = "all"
     loss: Literal["multi-similarity", "contrastive"] = "multi-similarity"
     temperature: float = Field(default=0.05, gt=0)
     steps: int | None = Field(default=None, ge=1)

@@ -1,9 +1,13 @@
 """Weights of a backbone: seeded random, timm's download, or a file; never silently random."""
 
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import safetensors.torch
 import timm
 import torch
@@ -12,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "state_dict_ema", "model")
 
 
@@ -61,6 +66,7 @@ def _open_residuals(model: nn.Module) -> None:
 def _download(name: str, options: dict[str, Any]) -> nn.Module:
     """The weights that timm downloads, or one clear line."""
     try:
+        _need_hub(name)
         model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # the hub raises a dozen kinds; all mean the same to a user
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -69,6 +75,21 @@ def _download(name: str, options: dict[str, Any]) -> nn.Module:
             "give a file with --weights FILE, or train from scratch with --random-init"
         ) from error
     return model
+
+
+def _need_hub(name: str) -> None:
+    """Give up at once where the hub cannot be reached and holds what is wanted: its own retries take half a minute.
+
+    Raises: OSError when there is neither a connection, nor a proxy, nor a cached file.
+    """
+    known = timm.get_pretrained_cfg(name)
+    home = known.hf_hub_id if known is not None else None
+    if not home or urllib.request.getproxies():
+        return
+    if any(isinstance(huggingface_hub.try_to_load_from_cache(home, file), str) for file in HUB_FILES):
+        return
+    host = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    socket.create_connection((host.hostname, host.port or 443), timeout=5).close()
 
 
 def load_file(model: nn.Module, path: Path) -> None:

@@ -1,0 +1,34 @@
+"""`seqdata --help` against an empty Typer application's, and what the light imports cost: python tests/benchmarks/bench_startup.py."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+EMPTY = "import typer; app = typer.Typer(); app.command()(lambda: None); app(['--help'])"
+OURS = "from cli.main import app; app(['--help'])"
+RUNS = 15
+
+
+def seconds(code: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Alternate the two, so that a drifting machine is fair to both."""
+    sides = {"empty Typer --help": EMPTY, "seqdata --help": OURS}
+    imports = {"import seqdata": "import seqdata", "import indexer": "import indexer", "bare python": "pass"}
+    times: dict[str, list[float]] = {name: [] for name in (*sides, *imports)}
+    for _ in range(RUNS):
+        for name, code in {**sides, **imports}.items():
+            times[name].append(seconds(code))
+    for name, values in times.items():
+        print(f"{name:<24}{1000 * statistics.median(values):8.1f} ms (median of {RUNS})")
+    ratios = [ours / empty for ours, empty in zip(times["seqdata --help"], times["empty Typer --help"], strict=True)]
+    print(f"{'ratio ours / empty':<24}{statistics.median(ratios):8.2f}")
+
+
+if __name__ == "__main__":
+    main()
