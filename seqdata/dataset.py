@@ -170,8 +170,10 @@ class Dataset:
         size: tuple[int, int] | None = None,
         shuffle: bool = True,
     ) -> Stream:
-        """The windows of a table in the order of (seed, epoch), a map-style dataset for any DataLoader: see `Stream`."""
-        return Stream(self, table, seed=seed, epoch=epoch, size=size, shuffle=shuffle)
+        """The windows of a table in the order of (seed, epoch), map-style for any DataLoader; see `Stream`."""
+        frames = self.frame_columns("key", "position", "easting", "northing")
+        rows = self.frame_rows(table)
+        return Stream(table, rows, frames, self.frame_reader(), seed=seed, epoch=epoch, size=size, shuffle=shuffle)
 
     def frame_columns(self, *names: str) -> pl.DataFrame:
         """Columns of the frames table, held in memory from the first use on."""

@@ -7,14 +7,13 @@ made: polars owns threads, which do not survive the fork that makes a loader wor
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-if TYPE_CHECKING:
-    from seqdata.dataset import Dataset
+from seqdata.reading import FrameReader
 
 Sequence = dict[str, Any]
 
@@ -28,6 +27,9 @@ def order(rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 class Stream:
     """Sequences of a window table in the order of (seed, epoch); made by `Dataset.stream`.
 
+    `frame_rows` int64 (n, L) belongs to `table` row for row; `frames` holds key, position, easting and northing of
+    every frame of the dataset, `read` its pixels.
+
     `stream[i]` and iteration give dicts: `frames` uint8 (L, 3, H, W) RGB, `row` (row of the table), `trajectory`,
     `city`, `role` ("" where none), `positions` int32 (L,), `easting` and `northing` float64 (L,) UTM metres, `keys`.
     Use as `torch.utils.data.DataLoader(stream, batch_size=B, num_workers=N)`: the global order is the same for every N.
@@ -35,8 +37,10 @@ class Stream:
 
     def __init__(
         self,
-        dataset: "Dataset",
         table: pl.DataFrame,
+        frame_rows: npt.NDArray[np.int64],
+        frames: pl.DataFrame,
+        read: FrameReader,
         *,
         seed: int = 0,
         epoch: int = 0,
@@ -45,12 +49,11 @@ class Stream:
     ) -> None:
         self._size = size
         self._rows = order(table.height, seed, epoch) if shuffle else np.arange(table.height)
-        self._frame_rows = dataset.frame_rows(table)
+        self._frame_rows = frame_rows
         self._names = {name: _Names.of(table[name]) for name in ("trajectory", "city", "role")}
-        frames = dataset.frame_columns("key", "position", "easting", "northing")
         self._keys = frames["key"].to_numpy().astype(np.bytes_)
         self._numbers = {name: frames[name].to_numpy() for name in ("position", "easting", "northing")}
-        self._read = dataset.frame_reader()
+        self._read = read
 
     def __len__(self) -> int:
         """Number of sequences in an epoch."""
@@ -91,4 +94,4 @@ class _Names:
         return cls(codes.to_numpy(), values.to_list())
 
     def __getitem__(self, row: int) -> str:
-        return self.values[self.codes[row]]
+        return self.values[int(self.codes[row])]

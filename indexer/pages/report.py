@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from indexer.evaluation import Evaluation
 from indexer.pages.curve import Curve, make_curve
 from indexer.pages.maps import make_maps
@@ -13,8 +11,10 @@ from indexer.pages.pictures import strip_uris
 from indexer.pages.scene import Filmstrip, ReportScene, Strip
 from indexer.tables import group_by_protocol
 from seqdata.errors import ContractError
+from seqdata.pages import environment
 from seqdata.storage import write_bytes_atomic
 
+TEMPLATES = Path(__file__).parent / "templates"
 WORDS = {"hit": "hit", "near": "near miss", "miss": "miss", "left-out": "no positive"}
 
 
@@ -54,7 +54,7 @@ def render_report(evaluations: Sequence[Evaluation], scene: ReportScene) -> str:
         raise ContractError("a report needs at least one evaluation: run seqdata eval first")
     cities = {str(city) for city in scene.query_city}
     return (
-        environment()
+        environment(TEMPLATES)
         .get_template("report.html.j2")
         .render(
             scene=scene,
@@ -64,14 +64,6 @@ def render_report(evaluations: Sequence[Evaluation], scene: ReportScene) -> str:
             filmstrips=[_rows(filmstrip) for filmstrip in scene.filmstrips],
             words=WORDS,
         )
-    )
-
-
-def environment() -> jinja2.Environment:
-    """The templates beside this module, every value escaped, an unknown name an error."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 

@@ -58,8 +58,8 @@ def main() -> None:
             ratio = best["windows"] / best["sliding"]
             apart = np.abs(sliding - windows).max() / max(1.0, np.abs(windows).max())
             print(
-                f"{name:<14} window by window {best['windows']:7.1f} s, sliding {best['sliding']:7.1f} s: {ratio:.2f} times "
-                f"({ratio / ideal:.2f} of the ideal), largest difference {apart:.1e}"
+                f"{name:<14} window by window {best['windows']:7.1f} s, sliding {best['sliding']:7.1f} s: "
+                f"{ratio:.2f} times ({ratio / ideal:.2f} of the ideal), largest difference {apart:.1e}"
             )
 
 

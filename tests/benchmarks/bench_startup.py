@@ -1,4 +1,4 @@
-"""`seqdata --help` against an empty Typer application's, and what the light imports cost: python tests/benchmarks/bench_startup.py."""
+"""`seqdata --help` against an empty Typer application's, and what the light imports cost."""
 
 import statistics
 import subprocess

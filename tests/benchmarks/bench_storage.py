@@ -47,12 +47,12 @@ def main() -> None:
             manifest = build(request)
             tables = {name: info.bytes for name, info in manifest.tables.items()}
             derived = sum(size for name, size in tables.items() if name.split("-")[0] != name)
-            beside = sum((Path(folder) / "out" / "shards" / f"{s.name[:-4]}.parquet").stat().st_size for s in manifest.shards)
+            beside = sum(path.stat().st_size for path in (Path(folder) / "out" / "shards").glob("*.parquet"))
             stored = sum(shard.bytes for shard in manifest.shards) + beside + sum(tables.values()) - derived
             extra = (stored - raw) / frames
             print(
-                f"{f'{frames} {width}x{height}':<14}{raw / frames / 1000:>8.1f}kB{raw / 1e6:>10.2f}MB{stored / 1e6:>10.2f}MB"
-                f"{stored / raw:>8.4f}{extra:>10.0f} B{derived / frames:>14.0f} B"
+                f"{f'{frames} {width}x{height}':<14}{raw / frames / 1000:>8.1f}kB{raw / 1e6:>10.2f}MB"
+                f"{stored / 1e6:>10.2f}MB{stored / raw:>8.4f}{extra:>10.0f} B{derived / frames:>14.0f} B"
             )
 
 

@@ -47,6 +47,7 @@ def test_the_wheel_holds_the_packages_and_the_schema_data(wheel: Path) -> None:
     assert "seqdata/_schemas/protocols/msls-seqvlad.toml" in names
     assert "seqdata/_schemas/tables/frames.toml" in names
     assert "indexer/pages/templates/report.html.j2" in names
+    assert "seqdata/pages/templates/base.html.j2" in names
     assert not [name for name in names if name.startswith("seqdata/_schemas") and name.endswith(".py")]
 
 

@@ -73,7 +73,7 @@ def test_msls_positions_of_a_neighbouring_zone_are_projected_into_the_citys(msls
 
 @pytest.mark.parametrize("kind", ["msls", "nordland"])
 def test_the_wrong_dump_is_named(kind: str, drives: Path) -> None:
-    with pytest.raises(InputError, match="not an? (MSLS|Nordland)"):
+    with pytest.raises(InputError, match=r"not an? (MSLS|Nordland)"):
         open_source(kind, drives, {}).listing()
 
 
