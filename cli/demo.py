@@ -14,7 +14,7 @@ from seqdata.storage import write_json_atomic
 
 PCA = "256"
 MODEL = "seqvlad-small"
-RECIPE = "places-scratch"
+RECIPE = "demo-city"
 
 
 def run_demo(out: Path) -> None:

@@ -30,7 +30,7 @@ def train(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model preset (default seqvlad-r18).", show_default=False)] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="p1-triplet, places-finetune or places-scratch.", show_default=False)
+        str | None, typer.Option(help="p1-triplet, places-finetune, places-scratch or demo-city.", show_default=False)
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
@@ -135,7 +135,7 @@ def _fit(dataset: "Dataset", settings: "TrainSettings", folder: Path, *, resume:
 
 def _values(values: Mapping[str, float]) -> str:
     numbers = {name: value for name, value in values.items() if name != "epoch" and isinstance(value, float)}
-    return ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+    return ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()) or "no val split to measure on"
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -145,11 +145,11 @@ def _result(folder: Path) -> dict[str, Any]:
     record = read_json(folder / "run.json")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     epochs = [json.loads(line) for line in lines if line]
-    best: dict[str, Any] = max(epochs, key=lambda row: row.get("r5", -1.0), default={})
+    best: dict[str, Any] = max(epochs, key=lambda row: (row.get("val") or {}).get("r5", -1.0), default={})
     kept = {name: record[name] for name in ("dataset", "protocol", "model", "descriptor_size", "settings")}
     return {"path": str(folder), "epochs": len(epochs) - 1, "best": best, **kept}
 
 
 def _recalls(row: dict[str, Any]) -> str:
-    found = [f"val R@{n} {row[f'r{n}']:.3f}" for n in (1, 5, 10) if f"r{n}" in row]
+    found = [f"val R@{name[1:]} {share:.3f}" for name, share in (row.get("val") or {}).items()]
     return f"epoch {row.get('epoch', 0)}: {', '.join(found) or 'no val split'}"

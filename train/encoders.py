@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -48,6 +49,7 @@ class Encoder(nn.Module):
         self.bn = bn
         self.stage, self.channels = _cut(self.backbone, name, cut)
         _freeze(self.backbone, name, trainable)
+        self.backbone.to(memory_format=torch.channels_last)  # convolutions are a quarter faster on a CPU
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -61,6 +63,7 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(N, 3, H, W)` normalised float32 → tokens `(N, T, C)`."""
+        frames = frames.contiguous(memory_format=torch.channels_last)
         if self.stage is None:
             return self._tokens(_method(self.backbone, "forward_features")(frames))
         maps = _method(self.backbone, "forward_intermediates")(

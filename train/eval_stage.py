@@ -74,8 +74,8 @@ def check_belongs(index: PlaceIndex, run: Path, dataset: Dataset | None = None) 
 
 
 def method_name(index: PlaceIndex, run: Path) -> str:
-    """What a table calls these predictions: model, untrained or not, PCA size."""
-    record = run_record(run)
-    untrained = " (untrained)" if record["settings"]["epochs"] == 0 else ""
+    """What a table calls these predictions: model, whether it was trained here, PCA size."""
+    settings = run_record(run)["settings"]
+    state = "" if settings["epochs"] else " (untrained)" if settings["weights"] == "random" else " (as pretrained)"
     pca = index.manifest.inputs["pca"]
-    return f"{record['settings']['model']}{untrained}" + (f" + PCA {pca['dimensions']}" if pca else "")
+    return f"{settings['model']}{state}" + (f" + PCA {pca['dimensions']}" if pca else "")

@@ -47,6 +47,16 @@ def test_runs_are_neighbours_of_one_drive(data):
         assert made.queries[queries]["trajectory"].n_unique() == 1
 
 
+def test_crossing_pairs_only(data):
+    plain, crossing = (sampler(data, places=8, windows=2, run=4, cross=cross) for cross in (False, True))
+    for one, other in zip(plain.epoch(0, 2), crossing.epoch(0, 2), strict=True):
+        query = one.windows < len(plain.queries)
+        differ = query[:, None] != query[None, :]
+        assert np.array_equal(one.windows, other.windows)
+        assert np.array_equal(other.positive, one.positive & differ) and other.positive.any()
+        assert np.array_equal(other.negative, one.negative & differ) and not other.negative[~differ].any()
+
+
 def test_pure_function_of_seed_and_epoch(data):
     one = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(4, 5)]
     same = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(4, 5)]
