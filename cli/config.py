@@ -1,5 +1,6 @@
 """`seqdata.toml`: where raw data lies and outputs go, and defaults of options. Flags override the file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,11 @@ from seqdata.errors import ContractError, InputError
 
 CONFIG_NAME = "seqdata.toml"
 _TOP = {"raw": str, "out": str, "protocol": str, "build": dict, "train": dict, "index": dict}
+_SECTIONS: dict[str, dict[str, type]] = {
+    "build": {"workers": int, "check": str, "keep_png": bool, "shard_megabytes": int},
+    "train": {"model": str, "recipe": str, "weights": str, "epochs": int, "seed": int, "device": str},
+    "index": {"pca": int},
+}
 Value = TypeVar("Value")
 
 TEMPLATE = """\
@@ -30,6 +36,7 @@ out = "{out}"
 
 [train]
 # model = "seqvlad-r18"  # `seqdata train --help` lists the models
+# recipe = "p1-triplet"  # or places-finetune
 # epochs = 30
 # seed = 0
 
@@ -98,9 +105,16 @@ def load(path: Path | None) -> Config:
     if path is None and not chosen.is_file():
         return Config(Path())
     values = read_toml(chosen)
-    for name, value in values.items():
-        if name not in _TOP:
-            raise ContractError(f"{chosen}: unknown field '{name}'; it takes {', '.join(_TOP)}")
-        if not isinstance(value, _TOP[name]):
-            raise ContractError(f"{chosen}: field '{name}' must be a {_TOP[name].__name__}, it is {value!r}")
+    _check(chosen, values, _TOP, "")
+    for section, fields in _SECTIONS.items():
+        _check(chosen, values.get(section, {}), fields, f"{section}.")
     return Config(chosen.parent, values)
+
+
+def _check(path: Path, values: Mapping[str, Any], fields: Mapping[str, type], prefix: str) -> None:
+    """Raise ContractError for an unknown field or a value of another type."""
+    for name, value in values.items():
+        if name not in fields:
+            raise ContractError(f"{path}: unknown field '{prefix}{name}'; it takes {', '.join(fields)}")
+        if type(value) is not fields[name]:
+            raise ContractError(f"{path}: field '{prefix}{name}' must be a {fields[name].__name__}, it is {value!r}")

@@ -113,6 +113,7 @@ MISTAKES = [
     (["protocols", "x.toml"], 3, "no such file"),
     (["info", "--config", "absent.toml"], 3, "absent.toml"),
     (["info", "--config", "wrong.toml"], 4, "unknown field 'ram'"),
+    (["info", "--config", "typed.toml"], 4, "'build.workers' must be a int, it is 'two'"),
     (["build"], 2, "KIND"),
     (["buidl"], 2, "buidl"),
 ]
@@ -124,6 +125,7 @@ def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, words: str
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "notes.txt").write_text("mine")
     (tmp_path / "wrong.toml").write_text("ram = 'x'\n")
+    (tmp_path / "typed.toml").write_text("[build]\nworkers = 'two'\n")
     ended = run(tmp_path, *arguments)
     assert ended.returncode == code, ended.stderr
     assert words in ended.stderr
