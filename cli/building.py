@@ -109,6 +109,11 @@ def _finish(out: Path, *, as_json: bool) -> None:
 
 def _note_splits(protocol: dict[str, Any]) -> None:
     """Windows of each split, and where they differ from what the protocol's papers counted."""
+    if not any(counts["query"] and counts["database"] for counts in protocol["splits"].values()):
+        note(
+            f"  no split of {protocol['name']} has both database and query windows: give frames a role, or name "
+            "another --protocol"
+        )
     for split, counts in protocol["splits"].items():
         note(
             f"  {protocol['name']}@{protocol['hash']} {split}: {counts['database']} database and {counts['query']} "

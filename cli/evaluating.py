@@ -32,25 +32,25 @@ def evaluate(
 ) -> None:
     """Recall of an index under a protocol; predictions are stored, so another radius or rule needs no new search."""
     from cli.config import load
-    from cli.places import find_dataset, find_run, index_protocol, open_index
+    from cli.places import find_dataset, find_protocol, find_run, open_index
     from indexer import predictions as stored
     from indexer.scoring import record, score
-    from seqdata import protocols
     from seqdata.errors import ContractError
     from train.eval_stage import answer
+    from train.index_stage import run_record
 
     place = load(config)
-    named = place.protocol(protocol)
     if predictions is not None:
-        if named is None:
+        if protocol is None:
             raise ContractError("--predictions needs --protocol: name the rule to score them by")
         table, info = stored.read(predictions)
-        _emit(score(find_dataset(place, dataset, info.dataset), protocols.load(named), table, info), as_json=as_json)
+        source = find_dataset(place, dataset, info.dataset)
+        _emit(score(source, source.load_protocol(protocol), table, info), as_json=as_json)
         return
     opened = open_index(place, index)
-    chosen = index_protocol(place, named, opened)
-    source = find_dataset(place, dataset, opened.manifest.inputs["dataset"])
     folder = find_run(place, run, opened)
+    source = find_dataset(place, dataset, opened.manifest.inputs["dataset"], run_record(folder)["dataset_path"])
+    chosen = find_protocol(protocol, opened, source)
     with progress_bar("window") as bar:
 
         def show(done: int, total: int) -> None:
@@ -86,7 +86,6 @@ def baseline(
     from indexer import predictions as stored
     from indexer.frame_baseline import METHODS, match_frames
     from indexer.scoring import record, score
-    from seqdata import protocols
     from seqdata.errors import ContractError
 
     if method not in METHODS:
@@ -94,7 +93,7 @@ def baseline(
     place = load(config)
     opened = seqdata.open(place.newest("datasets", "manifest.json", dataset, "build"))
     named = place.protocol(protocol)
-    chosen = protocols.load(named) if named is not None else opened.manifest.protocol
+    chosen = opened.load_protocol(named) if named is not None else opened.manifest.protocol
     if chosen is None:
         raise ContractError(f"{opened.path}: built without a protocol; name one with --protocol")
     with progress_bar("frame") as bar:

@@ -32,17 +32,16 @@ def index(
     import indexer
     from cli.config import load
     from cli.places import find_dataset
-    from seqdata import protocols
     from train.index_stage import IndexRequest, build_index, run_protocol, run_record
 
     place = load(config)
     chosen_run = place.newest("runs", "run.json", run, "train")
-    opened = find_dataset(place, dataset, run_record(chosen_run)["dataset"])
-    named = place.protocol(protocol)
+    record = run_record(chosen_run)
+    opened = find_dataset(place, dataset, record["dataset"], record["dataset_path"])
     request = IndexRequest(
         run=chosen_run,
         out=out or place.out / "indexes" / chosen_run.resolve().name,
-        protocol=protocols.load(named) if named is not None else run_protocol(opened, chosen_run),
+        protocol=opened.load_protocol(protocol) if protocol is not None else run_protocol(opened, chosen_run),
         split=split,
         pca=place.pick(pca, "index", "pca", None),
         whiten=whiten,

@@ -1,11 +1,14 @@
 """The program: every verb in one place, and the one handler that turns errors into a line and an exit code."""
 
+import functools
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from cli import building, evaluating, indexing, inspecting, reporting, searching, starting, training
-from seqdata.errors import QuarantineNotice, SeqdataError
+from seqdata.errors import Interrupted, QuarantineNotice, SeqdataError
 
 app = typer.Typer(
     name="seqdata",
@@ -15,33 +18,50 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("init")(starting.init)
-app.command("synth")(starting.synth)
-app.command("demo", hidden=True)(starting.demo)
-app.command("build")(building.build)
-app.command("info")(inspecting.info)
-app.command("verify")(inspecting.verify)
-app.command("quarantine")(inspecting.quarantine)
-app.command("protocols")(inspecting.protocols)
-app.command("train")(training.train)
-app.command("index")(indexing.index)
-app.command("eval")(evaluating.evaluate)
-app.command("baseline")(evaluating.baseline)
-app.command("search")(searching.search)
-app.command("report")(reporting.report)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "init": starting.init,
+    "synth": starting.synth,
+    "build": building.build,
+    "info": inspecting.info,
+    "verify": inspecting.verify,
+    "quarantine": inspecting.quarantine,
+    "protocols": inspecting.protocols,
+    "train": training.train,
+    "index": indexing.index,
+    "eval": evaluating.evaluate,
+    "baseline": evaluating.baseline,
+    "search": searching.search,
+    "report": reporting.report,
+    "demo": starting.demo,
+}
+
+
+def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with Ctrl-C as an error of ours: Typer would end the program without a word."""
+
+    @functools.wraps(command)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt as error:
+            hint = "seqdata train --resume goes on" if name == "train" else "the same command goes on"
+            raise Interrupted(f"interrupted; {hint}") from error
+
+    return guarded
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name, hidden=_name == "demo")(_interruptible(_name, _command))
 
 
 def run() -> None:
-    """Run the program; a known error becomes one line on stderr and its exit code, Ctrl-C becomes 130."""
+    """Run the program; a known error becomes one line on stderr and its exit code."""
     try:
         app()
     except SeqdataError as error:
-        word = "note" if isinstance(error, QuarantineNotice) else "error"
+        word = "note" if isinstance(error, (QuarantineNotice, Interrupted)) else "error"
         typer.echo(f"{word}: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cli.config import Config
 from cli.output import note
-from seqdata.errors import InputError
+from seqdata.errors import ContractError, InputError
 
 if TYPE_CHECKING:
     from indexer.reading import PlaceIndex
@@ -14,20 +14,30 @@ if TYPE_CHECKING:
 
 
 def open_index(config: Config, flag: Path | None) -> "PlaceIndex":
-    """The named index, else the newest below indexes/."""
+    """The named index, else the newest below indexes/. Raises: ContractError when seqdata index did not build it."""
     import indexer
 
-    return indexer.open(config.newest("indexes", "latest", flag, "index"))
+    opened = indexer.open(config.newest("indexes", "latest", flag, "index"))
+    missing = {"dataset", "protocol", "split", "run", "checkpoint", "windows"} - opened.manifest.inputs.keys()
+    if missing:
+        raise ContractError(
+            f"{opened.path}: not built by seqdata index (its inputs lack '{min(missing)}'); use it in Python"
+        )
+    return opened
 
 
-def find_dataset(config: Config, flag: Path | None, wanted: str) -> "Dataset":
-    """The named dataset, else the one below datasets/ whose id is `wanted`. Raises: InputError when there is none."""
+def find_dataset(config: Config, flag: Path | None, wanted: str, hint: str = "") -> "Dataset":
+    """The named dataset, else the one whose id is `wanted`: at the path `hint`, or below datasets/.
+
+    Raises: InputError when there is none.
+    """
     import seqdata
     from seqdata.errors import SeqdataError
 
     if flag is not None:
         return seqdata.open(flag)
-    for path in sorted((config.out / "datasets").glob("*/manifest.json")):
+    remembered = [Path(hint) / "manifest.json"] if hint and (Path(hint) / "manifest.json").is_file() else []
+    for path in [*remembered, *sorted((config.out / "datasets").glob("*/manifest.json"))]:
         try:
             opened = seqdata.open(path.parent)
         except SeqdataError as error:
@@ -35,7 +45,7 @@ def find_dataset(config: Config, flag: Path | None, wanted: str) -> "Dataset":
             continue
         if opened.id == wanted:
             return opened
-    raise InputError(f"no dataset with id {wanted[:12]} in {config.out / 'datasets'}; name it with --dataset")
+    raise InputError(f"no dataset with id {wanted[:12]} in {config.out / 'datasets'}; name its folder")
 
 
 def find_run(config: Config, flag: Path | None, index: "PlaceIndex") -> Path:
@@ -43,17 +53,18 @@ def find_run(config: Config, flag: Path | None, index: "PlaceIndex") -> Path:
     if flag is not None:
         return flag
     named = config.out / "runs" / str(index.manifest.inputs["run"])
-    beside = index.path.parents[3] / "runs" / named.name
-    for folder in (named, beside):
+    above = index.path.resolve().parents
+    beside = [above[3] / "runs" / named.name] if len(above) > 3 else []
+    for folder in (named, *beside):
         if (folder / "run.json").is_file():
             return folder
     raise InputError(f"{named}: the run behind the index {index.id} is not there; name it with --run")
 
 
-def index_protocol(config: Config, flag: str | None, index: "PlaceIndex") -> "Protocol":
+def find_protocol(flag: str | None, index: "PlaceIndex", dataset: "Dataset") -> "Protocol":
     """The protocol that the flag names, else the one that the index was built under."""
     from seqdata import protocols
 
     if flag is None:
         return protocols.parse(index.manifest.inputs["protocol"], index.path / "manifest.json")
-    return protocols.load(flag)
+    return dataset.load_protocol(flag)

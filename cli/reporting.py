@@ -30,12 +30,13 @@ def report(
     from cli.config import load
     from cli.places import find_dataset, find_run, open_index
     from indexer.pages.report import write_report
+    from train.index_stage import run_record
     from train.report_stage import index_scene
 
     place = load(config)
     opened = open_index(place, index)
     folder = find_run(place, run, opened)
-    source = find_dataset(place, dataset, opened.manifest.inputs["dataset"])
+    source = find_dataset(place, dataset, opened.manifest.inputs["dataset"], run_record(folder)["dataset_path"])
     scene, own = index_scene(source, opened, folder)
     path = out or place.out / "reports" / f"{folder.resolve().name}-{opened.id}.html"
     write_report(path, evaluations=[*own, *_compared(compare or [])], scene=scene)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ class PredictionsInfo(Frozen):
 
     `dataset` is the dataset's id, `query_table` and `database_table` name the window tables whose rows are
     meant, `index` is an index version (None for a matcher without one), `method` what a table shows as the
-    row's name.
+    row's name, `pool` whether a query was searched in all cities together or in its own alone.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class PredictionsInfo(Frozen):
     query_table: str
     database_table: str
     method: str
+    pool: Literal["together", "each"] = "together"
     index: str | None = None
     queries: int
     database: int

@@ -42,6 +42,7 @@ def make_info(
         query_table=table_key(queries),
         database_table=table_key(database),
         method=method,
+        pool=protocol.pool,
         index=index,
         queries=queries.height,
         database=database.height,
@@ -55,6 +56,11 @@ def score(dataset: Dataset, protocol: Protocol, predictions: pl.DataFrame, info:
     """
     if info.dataset != dataset.id:
         raise ContractError(f"the predictions are of dataset {info.dataset[:12]}, this one is {dataset.id[:12]}")
+    if info.pool != protocol.pool:
+        raise ContractError(
+            f"protocol {protocol.name} searches cities '{protocol.pool}', these predictions were made by searching "
+            f"'{info.pool}'; run seqdata eval under it"
+        )
     queries = dataset.sequences(protocol, info.split, "query")
     database = dataset.sequences(protocol, info.split, "database")
     if (table_key(queries), table_key(database)) != (info.query_table, info.database_table):

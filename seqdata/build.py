@@ -6,8 +6,10 @@ sealed shards and ends in the same bytes as an unbroken build; a folder that hol
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -20,7 +22,7 @@ from seqdata.errors import InputError, OutputError
 from seqdata.finish import finish
 from seqdata.manifest import MANIFEST_NAME, BuildSettings, DatasetManifest, SourceInfo, read_manifest
 from seqdata.protocols import Protocol
-from seqdata.shards import ShardPlan, plan_shards, read_sealed, write_shard
+from seqdata.shards import ShardPlan, plan_shards, read_seal, read_sealed, write_shard
 from seqdata.sources.base import Listing, Source, open_source
 from seqdata.storage import explain_write_failure, sha256_json, xxh3_hex
 
@@ -28,6 +30,7 @@ Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all) after each shard."""
 
 LOCK_NAME = ".build.lock"
+ROWS_A_HASH = 100_000
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,14 @@ def build(request: BuildRequest, progress: Progress | None = None) -> DatasetMan
     plan_hash = sha256_json(
         {"source": info.model_dump(mode="json"), "settings": request.settings.model_dump(mode="json")}
     )
+    if request.protocol is not None:
+        source.check_protocol(request.protocol)
+    _refuse_strangers(request.out)
     with _claimed(request.out) as out:
         finished = _finished(out, info, request)
         if finished is not None:
             return finished
-        _refuse_strangers(out)
+        _refuse_other_plan(out, plan_hash)
         plans = plan_shards(listing.records, request.settings)
         _write_shards(request, source, listing.records, plans, plan_hash, progress)
         sealed = [read_sealed(out / "shards", plan, plan_hash) for plan in plans]
@@ -71,9 +77,9 @@ def build(request: BuildRequest, progress: Progress | None = None) -> DatasetMan
 
 def _source_info(request: BuildRequest, source: Source, listing: Listing) -> SourceInfo:
     """The dump's identity: a hash over every record and every input left out, independent of where the dump lies."""
-    listed = table_contract("records").conform(listing.records).write_csv().encode()
-    left_out = listing.quarantine.write_csv().encode()
-    fingerprint = sha256_json([xxh3_hex(listed), xxh3_hex(left_out)])
+    records = table_contract("records").conform(listing.records)
+    parts = [*records.iter_slices(ROWS_A_HASH), *listing.quarantine.iter_slices(ROWS_A_HASH)]
+    fingerprint = sha256_json([xxh3_hex(part.write_csv().encode()) for part in parts])
     options = {name: Path(value).name if "/" in value else value for name, value in request.options.items()}
     return SourceInfo(kind=request.kind, options=options, fingerprint=fingerprint, attribution=source.attribution)
 
@@ -90,8 +96,10 @@ def _claimed(out: Path) -> Iterator[Path]:
         explain_write_failure(out, error)
     try:
         _lock(handle, out)
-        yield out
-        (out / LOCK_NAME).unlink(missing_ok=True)
+        try:
+            yield out
+        finally:
+            (out / LOCK_NAME).unlink(missing_ok=True)
     finally:
         os.close(handle)
 
@@ -119,12 +127,27 @@ def _finished(out: Path, info: SourceInfo, request: BuildRequest) -> DatasetMani
 
 def _refuse_strangers(out: Path) -> None:
     """Raise OutputError when the folder holds anything that a build does not write."""
+    if not out.is_dir():
+        return
     ours = ("tracks-", "sequences-", "positives-")
     tables = ("frames.parquet", "trajectories.parquet", "quarantine.parquet")
     for path in sorted(out.iterdir()):
-        known = path.name in ("shards", LOCK_NAME, *tables) or path.name.startswith((*ours, "."))
+        known = path.name in ("shards", LOCK_NAME, MANIFEST_NAME, *tables) or path.name.startswith((*ours, "."))
         if not known:
             raise OutputError(f"{out}: holds something else ({path.name}); choose an empty folder for --out")
+
+
+def _refuse_other_plan(out: Path, plan_hash: str) -> None:
+    """Raise OutputError when shards of another build are sealed here; tars that nothing sealed are cleared away."""
+    for tar in sorted((out / "shards").glob("part-*.tar")):
+        seal = read_seal(tar.with_suffix(".parquet"))
+        if seal is None:
+            tar.unlink()
+        elif seal["plan"] != plan_hash:
+            raise OutputError(
+                f"{out}: holds an unfinished build of another dump or with other settings; remove it, or choose "
+                "another --out"
+            )
 
 
 def _write_shards(
@@ -159,7 +182,8 @@ def _run_tasks(
             write_shard(folder, plan, _rows(records, plan), source, request.settings, plan_hash)
             yield plan
         return
-    with ProcessPoolExecutor(min(request.workers, len(plans)), mp_context=get_context("spawn")) as pool:
+    workers = min(request.workers, len(plans))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts) as pool:
         tasks = {
             pool.submit(_shard_task, request, plan, _rows(records, plan), plan_hash): plan
             for plan in plans
@@ -170,9 +194,16 @@ def _run_tasks(
             for task in as_completed(tasks):
                 task.result()
                 yield tasks[task]
+        except BrokenProcessPool as error:
+            raise OutputError("a worker process was killed (out of memory?); run again with fewer --workers") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's to handle: workers end the shard they write and are not given another."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _rows(records: pl.DataFrame, plan: ShardPlan) -> pl.DataFrame:

@@ -16,9 +16,9 @@ from seqdata.protocol_tables import positives_name, stored_radius
 from seqdata.protocols import Protocol, Rule, Unit
 from seqdata.reading import FramePlaces, FrameReader
 from seqdata.sequences import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
-from seqdata.storage import Reader
+from seqdata.storage import Reader, read_parquet
 from seqdata.stream import Stream
-from seqdata.truth import accept
+from seqdata.truth import accept, accepts
 
 Integers = npt.NDArray[np.int64]
 
@@ -85,12 +85,12 @@ class Dataset:
         return table if role is None else table.filter(pl.col("role") == role)
 
     def load_protocol(self, protocol: str | Path | Protocol) -> Protocol:
-        """A shipped protocol or a file's, or the one that this dataset was built under, by its name.
+        """The protocol that this dataset was built under when it has that name, else a shipped one or a file's.
 
         Raises: as `seqdata.protocols.load`.
         """
         stored = self.manifest.protocol
-        if stored is not None and protocol == stored.name and stored.name not in protocols.names():
+        if stored is not None and protocol == stored.name:
             return stored
         return protocols.load(protocol)
 
@@ -135,11 +135,20 @@ class Dataset:
             heading_max=loaded.heading_max,
         )
 
+    def answerable(self, protocol: Protocol, split: str) -> int:
+        """How many queries of a split have a positive; stored pairs are scanned, never loaded whole."""
+        name = positives_name(protocol, split)
+        if name not in self.manifest.tables:
+            return self.protocol_positives(protocol, split)["query"].n_unique()
+        wanted = accepts(protocol.rule, protocol.radius, protocol.unit, protocol.heading_max)
+        pairs = pl.scan_parquet(self._checked(name)).filter(wanted)
+        return int(pairs.select(pl.col("query").n_unique()).collect(engine="streaming").item())
+
     def protocol_pairs(self, protocol: Protocol, split: str) -> pl.DataFrame:
         """All near pairs of a split by least distance, out to every radius that the protocol names for it."""
         name = positives_name(protocol, split)
         if name in self.manifest.tables:
-            return pl.read_parquet(self._checked(name))
+            return read_parquet(self._checked(name))
         query = self.sequences(protocol, split, "query")
         database = self.sequences(protocol, split, "database")
         return self.positives(query, database, stored_radius(protocol, split), "any", protocol.unit)
@@ -179,7 +188,10 @@ class Dataset:
         """Columns of the frames table, held in memory from the first use on."""
         missing = [name for name in names if name not in self._columns]
         if missing:
-            loaded = self.frames.select(missing).collect()
+            try:
+                loaded = self.frames.select(missing).collect()
+            except pl.exceptions.PolarsError as error:
+                raise ContractError(f"{self.path / 'frames.parquet'}: damaged; run seqdata verify") from error
             self._columns.update({name: loaded[name] for name in missing})
         return pl.DataFrame([self._columns[name] for name in names])
 
@@ -197,7 +209,7 @@ class Dataset:
 
     def _table(self, name: str) -> pl.DataFrame:
         path = self._checked(f"{name}.parquet")
-        table = pl.read_parquet(path)
+        table = read_parquet(path)
         table_contract(name).validate(table, path)
         return table
 

@@ -48,3 +48,9 @@ class NotEnoughDataError(SeqdataError):
     """Too few descriptors, queries or positives for what was asked; the message says what works (exit code 8)."""
 
     exit_code = 8
+
+
+class Interrupted(SeqdataError):  # noqa: N818 - it is news, not a failure
+    """Ctrl-C ended the command; what was sealed stays, and the message says how to go on (exit code 130)."""
+
+    exit_code = 130

@@ -60,7 +60,14 @@ def finish(
         protocol=protocol,
         tools=tool_versions(),
         shards=tuple(
-            ShardInfo(name=plan.name, bytes=shard.bytes, hash=shard.hash, frames=shard.frames.height, halo=plan.halo)
+            ShardInfo(
+                name=plan.name,
+                bytes=shard.bytes,
+                hash=shard.hash,
+                seal=shard.seal,
+                frames=shard.frames.height,
+                halo=plan.halo,
+            )
             for plan, shard in zip(plans, sealed, strict=True)
         ),
         tables=_table_infos(out),

@@ -59,7 +59,7 @@ def protocol_counts(dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
     for name in protocol.splits:
         query = dataset.sequences(protocol, name, "query").height
         database = dataset.sequences(protocol, name, "database").height
-        found = dataset.protocol_positives(protocol, name)["query"].n_unique() if query and database else 0
+        found = dataset.answerable(protocol, name) if query and database else 0
         counts = {"database": database, "query": query, "without_positive": query - found}
         expected = protocol.expected_counts.get(name, {})
         differs = {key: value for key, value in expected.items() if counts.get(key) != value}

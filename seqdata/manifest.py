@@ -40,11 +40,12 @@ class BuildSettings(Frozen):
 
 
 class ShardInfo(Frozen):
-    """One tar shard: name below `shards/`, size in bytes, XXH3-128, frames stored, halo frames repeated first."""
+    """One tar: name below `shards/`, bytes, XXH3-128 of it and of its Parquet, frames, halo frames before them."""
 
     name: str
     bytes: int
     hash: str
+    seal: str
     frames: int
     halo: int
 

@@ -4,13 +4,14 @@ Convention: pixels are RGB, uint8, (H, W, 3) while decoding and (3, H, W) in eve
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
 Check = Literal["header", "decode"]
@@ -20,7 +21,11 @@ _END_MARKER = b"\xff\xd9"
 _TAIL = 1024
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 0x0112
-Image.MAX_IMAGE_PIXELS = 400_000_000
+_GREATEST_JPEG_SIDE = 65_500
+_GREATEST_PIXELS = 400_000_000
+Image.MAX_IMAGE_PIXELS = _GREATEST_PIXELS
+# Pillow warns from the limit on and refuses from twice the limit on; here the limit itself is refused.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadImageError(Exception):
@@ -62,6 +67,7 @@ def _prepare_jpeg(data: bytes, check: Check) -> StoredImage:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError) as error:  # the decoder answers a cut header with either
         raise BadImageError("bad_image", f"not a readable JPEG header ({error})") from error
+    _refuse_bomb(width, height)
     complete = _END_MARKER in data[-_TAIL:]
     if check == "decode" or not complete:
         _decode_strictly(data)
@@ -93,19 +99,36 @@ def _orientation(data: bytes) -> int:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Decode with Pillow. Raises: BadImageError for anything Pillow cannot read."""
+    """Decode with Pillow. Raises: BadImageError for anything Pillow cannot read, and for more pixels than the limit."""
     try:
         image = Image.open(io.BytesIO(data))
+        _refuse_bomb(*image.size)
         image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:  # its readers raise many kinds for damaged bytes, a bomb is one of them
         raise BadImageError("bad_image", f"the image does not decode ({error})") from error
     return image
 
 
+def _refuse_bomb(width: int, height: int) -> None:
+    """Raise BadImageError for a picture whose pixels would fill the memory: few bytes can announce very many."""
+    if width * height > _GREATEST_PIXELS:
+        raise BadImageError("bad_image", f"{width}×{height} pixels are more than {_GREATEST_PIXELS:,}")
+
+
 def _reencode(image: Image.Image) -> StoredImage:
-    """One JPEG of quality 95, upright, three channels."""
-    upright = to_rgb(_upright(image))
-    data = simplejpeg.encode_jpeg(np.ascontiguousarray(upright), quality=REENCODE_QUALITY, colorsubsampling="444")
+    """One JPEG of quality 95, upright, three channels. Raises: BadImageError when it cannot be a JPEG."""
+    if max(image.size) > _GREATEST_JPEG_SIDE:
+        size = "×".join(map(str, image.size))
+        raise BadImageError("bad_image", f"{size} pixels: a side of a JPEG is at most {_GREATEST_JPEG_SIDE:,}")
+    try:
+        upright = to_rgb(_upright(image))
+        data = simplejpeg.encode_jpeg(np.ascontiguousarray(upright), quality=REENCODE_QUALITY, colorsubsampling="444")
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's conversions and the encoder name no closed set of errors
+        raise BadImageError("bad_image", f"the image cannot be written as JPEG ({error})") from error
     return StoredImage(data, "jpg", upright.shape[1], upright.shape[0])
 
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from seqdata.contracts import read_toml, schema_root
 from seqdata.errors import ContractError
@@ -18,6 +18,8 @@ from seqdata.storage import sha256_json
 
 Rule = Literal["any", "centre", "last", "all"]
 Unit = Literal["metres", "frames"]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Names of protocols and splits: they become parts of file names."""
 
 
 class Frozen(BaseModel):
@@ -38,6 +40,13 @@ class Split(Frozen):
     query: tuple[str, ...] | None = None
     positions: tuple[int, int] | None = None
 
+    @field_validator("positions")
+    @classmethod
+    def _rising(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"[start, stop) must rise from 0 or more, it is {list(value)}")
+        return value
+
 
 class TrainRule(Frozen):
     """Radii of training pairs: positives lie within the first, negatives beyond the second (unit of the protocol)."""
@@ -55,7 +64,7 @@ class Protocol(Frozen):
     Source: the project's protocol table; P1 section IV, P2 section IV.
     """
 
-    name: str
+    name: str = Field(pattern=NAME)
     version: int = 1
     title: str = ""
     source: str
@@ -73,7 +82,7 @@ class Protocol(Frozen):
     clean: bool = False
     edges: Literal["drop", "shift"] = "drop"
     no_positive: Literal["leave-out", "miss"] = "leave-out"
-    splits: dict[str, Split]
+    splits: dict[Annotated[str, Field(pattern=NAME)], Split] = Field(min_length=1)
     expected_counts: dict[str, dict[str, int]] = Field(default_factory=dict)
 
     @property

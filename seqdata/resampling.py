@@ -8,15 +8,12 @@ Convention: positions are UTM metres of one zone in float64, rows in driving ord
 row.
 """
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
 from seqdata.errors import ContractError
 from seqdata.geometry import steps, track_metres
 
-SpacingRule = Literal["greedy", "arc"]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 

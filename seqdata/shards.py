@@ -15,11 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import polars as pl
 
-from seqdata.errors import InputError
+from seqdata.errors import ContractError, InputError
 from seqdata.manifest import BuildSettings
 from seqdata.pixels import BadImageError, StoredImage, prepare
 from seqdata.sources.base import Source
-from seqdata.storage import atomic_path, read_metadata, write_parquet_atomic, xxh3_file, xxh3_hex
+from seqdata.storage import atomic_path, read_metadata, read_parquet, write_parquet_atomic, xxh3_file, xxh3_hex
 
 BLOCK = 512
 _SHARD_METADATA = "seqdata.shard"
@@ -47,10 +47,11 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class SealedShard:
-    """What a finished shard says of itself: size and hash of its tar, its frames, and what it left out."""
+    """What a finished shard says: size and hash of its tar, hash of its seal, its frames, what it left out."""
 
     bytes: int
     hash: str
+    seal: str
     frames: pl.DataFrame
     quarantined: list[dict[str, Any]]
 
@@ -60,7 +61,7 @@ def plan_shards(records: pl.DataFrame, settings: BuildSettings) -> list[ShardPla
     plans: list[ShardPlan] = []
     open_start, open_bytes = 0, 0
     for start, stop, cuts, total in _trajectory_cuts(records, settings.shard_bytes):
-        if open_bytes and open_bytes + total > settings.shard_bytes:
+        if open_start < start and open_bytes + total > settings.shard_bytes:
             plans.append(ShardPlan(len(plans), open_start, start, 0))
             open_start, open_bytes = start, 0
         if len(cuts) > 1:
@@ -122,12 +123,25 @@ def write_shard(
 def read_sealed(folder: Path, plan: ShardPlan, plan_hash: str) -> SealedShard | None:
     """The sealed shard of `plan`, or None when it is absent, of another plan, or its tar is not the size it was."""
     table, tar = folder / plan.table, folder / plan.name
-    if not table.is_file() or not tar.is_file():
+    seal = read_seal(table)
+    if seal is None or not tar.is_file() or seal["plan"] != plan_hash or seal["bytes"] != tar.stat().st_size:
         return None
-    seal = json.loads(read_metadata(table)[_SHARD_METADATA])
-    if seal["plan"] != plan_hash or seal["bytes"] != tar.stat().st_size:
+    try:
+        frames = read_parquet(table)
+    except ContractError:  # damaged since: the shard is written again
         return None
-    return SealedShard(seal["bytes"], seal["hash"], pl.read_parquet(table), seal["quarantined"])
+    return SealedShard(seal["bytes"], seal["hash"], xxh3_file(table), frames, seal["quarantined"])
+
+
+def read_seal(table: Path) -> dict[str, Any] | None:
+    """What a shard's Parquet says of its tar (bytes, hash, plan, quarantined); None when absent or damaged."""
+    if not table.is_file():
+        return None
+    try:
+        seal: dict[str, Any] = json.loads(read_metadata(table)[_SHARD_METADATA])
+    except (OSError, ValueError, KeyError):
+        return None
+    return seal
 
 
 def _stored_schema(records: pl.DataFrame) -> dict[str, pl.DataType]:

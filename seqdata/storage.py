@@ -17,8 +17,9 @@ import fsspec
 import polars as pl
 import pyarrow.parquet as pq
 import xxhash
+from fsspec.implementations.local import LocalFileSystem
 
-from seqdata.errors import InputError, OutputError
+from seqdata.errors import ContractError, InputError, OutputError
 
 HASH_BLOCK = 1 << 20
 
@@ -115,6 +116,14 @@ def write_parquet_atomic(table: pl.DataFrame, path: str | Path, metadata: Mappin
         )
 
 
+def read_parquet(path: str | Path) -> pl.DataFrame:
+    """A whole Parquet table. Raises: ContractError when the file is damaged or no Parquet."""
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ContractError(f"{path}: not readable as Parquet; run seqdata verify") from error
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The key-value metadata that `write_parquet_atomic` put into a Parquet file (Arrow's own entry left out)."""
     stored = pq.read_metadata(path).metadata or {}
@@ -159,7 +168,10 @@ class Reader:
 
     def __init__(self, root: str) -> None:
         self.root = str(root)
-        self._filesystem, self._base = fsspec.core.url_to_fs(self.root)
+        if "://" in self.root:
+            self._filesystem, self._base = fsspec.core.url_to_fs(self.root)
+        else:  # a local path may hold what reads as a URL chain
+            self._filesystem, self._base = LocalFileSystem(), str(Path(self.root).absolute())
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Bytes `offset … offset + length` of the file `name`. Raises: InputError when short or absent."""

@@ -127,6 +127,11 @@ def accept(
 
     Raises: ContractError for an unknown rule or unit.
     """
+    return pairs.filter(accepts(rule, radius, unit, heading_max))
+
+
+def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float | None = None) -> pl.Expr:
+    """The condition of `accept` as an expression over a pair table, for lazy scans. Raises: ContractError."""
     _check_limit(radius, unit)
     if rule not in RULE_COLUMNS:
         raise ContractError(f"rule {rule!r}: expected one of {', '.join(RULE_COLUMNS)}")
@@ -134,7 +139,7 @@ def accept(
     wanted = distance <= radius if unit == "frames" else distance < radius
     if heading_max is not None:
         wanted &= (pl.col("heading_difference") <= heading_max).fill_null(False)
-    return pairs.filter(wanted)
+    return wanted
 
 
 def _blocks(

@@ -42,10 +42,22 @@ def verify(folder: str | Path, progress: Callable[[int], None] | None = None) ->
         if progress is not None:
             progress(table.bytes)
     frames = pl.scan_parquet(root / "frames.parquet") if "frames.parquet" in sound else None
+    listed = {name for shard in manifest.shards for name in (shard.name, seal_name(shard))}
+    for path in sorted((root / "shards").iterdir()) if (root / "shards").is_dir() else []:
+        if path.name not in listed:
+            yield Fault(f"shards/{path.name}", "not in the manifest; remove it")
     for shard in manifest.shards:
         yield from _verify_shard(root, shard, frames)
+        seal = root / "shards" / seal_name(shard)
+        if not seal.is_file() or xxh3_file(seal) != shard.seal:
+            yield Fault(f"shards/{seal.name}", "its bytes have changed" if seal.is_file() else "missing")
         if progress is not None:
             progress(shard.bytes)
+
+
+def seal_name(shard: ShardInfo) -> str:
+    """Name of the Parquet that seals a shard."""
+    return shard.name.removesuffix(".tar") + ".parquet"
 
 
 def _check(path: Path, size: int, digest: str) -> str:

@@ -14,10 +14,9 @@ from indexer.scoring import KEEP, make_info, table_key
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.protocols import Protocol
-from seqdata.storage import xxh3_file
-from train.checkpoint import checkpoint_stem, load_model
+from train.checkpoint import load_model
 from train.describing import describe
-from train.index_stage import run_record
+from train.index_stage import checkpoint_hash, run_record
 
 
 def answer(
@@ -63,8 +62,7 @@ def answer(
 
 def check_belongs(index: PlaceIndex, run: Path, dataset: Dataset | None = None) -> None:
     """Raise ContractError when the index was built from another checkpoint or another dataset."""
-    stem = checkpoint_stem(run)
-    if xxh3_file(stem.parent / f"{stem.name}.safetensors") != index.manifest.inputs["checkpoint"]:
+    if checkpoint_hash(run) != index.manifest.inputs["checkpoint"]:
         raise ContractError(f"{run}: the index {index.id} was built from another checkpoint; name its run with --run")
     if dataset is not None and dataset.id != index.manifest.inputs["dataset"]:
         raise ContractError(

@@ -3,6 +3,7 @@
 The chosen split's database is described and projected in one stream; raw vectors are never kept.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from indexer import pca
 from indexer.scoring import table_key
 from indexer.transform import Transform
 from seqdata.dataset import Dataset
-from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.errors import ContractError, InputError, NotEnoughDataError
 from seqdata.protocols import Protocol
 from seqdata.storage import read_json, xxh3_file
 from train.checkpoint import checkpoint_stem, load_model
 from train.describing import describe, describe_blocks
 from train.sequence_model import SequenceModel
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, windows done, windows in all)."""
@@ -74,9 +77,23 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
 
 
 def run_record(run: Path) -> dict[str, Any]:
-    """The run's run.json. Raises: InputError when the folder is no run."""
-    record: dict[str, Any] = read_json(run / "run.json")
-    return record
+    """The run's run.json. Raises: InputError when the folder is no run, ContractError when a field is missing."""
+    record = read_json(run / "run.json")
+    needed = ("dataset", "dataset_path", "protocol", "settings", "model")
+    missing = [name for name in needed if not isinstance(record, dict) or name not in record]
+    if missing:
+        raise ContractError(f"{run / 'run.json'}: field '{missing[0]}' is missing; this is no run of seqdata train")
+    found: dict[str, Any] = record
+    return found
+
+
+def checkpoint_hash(run: Path) -> str:
+    """XXH3-128 of the run's best weights. Raises: InputError when they are gone."""
+    stem = checkpoint_stem(run)
+    path = stem.parent / f"{stem.name}.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the run is incomplete")
+    return xxh3_file(path)
 
 
 def run_protocol(dataset: Dataset, run: Path) -> Protocol:
@@ -99,6 +116,7 @@ def _pca_sample(dataset: Dataset, request: IndexRequest) -> tuple[str, pl.DataFr
     split = "train" if "train" in request.protocol.splits else request.split
     windows = dataset.sequences(request.protocol, split, "database")
     if not windows.height:
+        logger.warning("split %s has no database window here: PCA is fitted on split %s itself", split, request.split)
         split, windows = request.split, dataset.sequences(request.protocol, request.split, "database")
     if request.pca is None or windows.height <= request.sample:
         return split, windows
@@ -136,10 +154,11 @@ def _inputs(
         "protocol_hash": request.protocol.hash,
         "split": request.split,
         "windows": table_key(database),
+        "keep_png": dataset.manifest.settings.keep_png,
         "frame_size": _frame_size(dataset, database),
         "run": request.run.resolve().name,
         "model": read_json(weights.parent / f"{weights.name}.json")["model"],
-        "checkpoint": xxh3_file(weights.parent / f"{weights.name}.safetensors"),
+        "checkpoint": checkpoint_hash(request.run),
         "pca": fitted if request.pca is not None else None,
     }
 

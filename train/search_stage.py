@@ -1,7 +1,9 @@
 """From image files to places: cut them into windows, describe them with the index's own model, search."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from train.checkpoint import load_model
 from train.devices import pick_device
 from train.eval_stage import check_belongs
 from train.sequence_model import SequenceModel
+
+WINDOWS_A_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,15 @@ def search_images(index: PlaceIndex, run: Path, paths: list[Path], *, k: int = 5
     model = load_model(run)
     length = int(index.manifest.inputs["protocol"]["length"])
     size = None if model.size else index.manifest.inputs["frame_size"]
+    read = partial(_read, size=size, keep_png=index.manifest.inputs["keep_png"])
     answers = []
     for files in _sequences(paths, length):
         windows = _windows(len(files), length)
-        vectors = _describe(model, files, windows, size, device)
-        distances, rows = index.search(vectors, k)
-        for window, apart, found in zip(windows, distances, rows, strict=True):
-            answers.append(Answer(tuple(files[i] for i in window), _places(index, apart, found)))
+        for start in range(0, len(windows), WINDOWS_A_BLOCK):
+            block = windows[start : start + WINDOWS_A_BLOCK]
+            distances, rows = index.search(_describe(model, files, block, read, device), k)
+            for window, apart, found in zip(block, distances, rows, strict=True):
+                answers.append(Answer(tuple(files[i] for i in window), _places(index, apart, found)))
     return answers
 
 
@@ -81,23 +87,23 @@ def _describe(
     model: SequenceModel,
     files: list[Path],
     windows: npt.NDArray[np.int64],
-    size: tuple[int, int] | None,
+    read: Callable[[Path], Pixels],
     device: str,
 ) -> npt.NDArray[np.float32]:
-    """Descriptors (n, D) float32, each frame encoded once."""
+    """Descriptors (n, D) float32, each frame read and encoded once."""
     chosen = pick_device(device)
     model = model.to(chosen).eval()
+    frames, rows = np.unique(windows, return_inverse=True)
     with torch.inference_mode():
-        features = torch.cat(
-            [model.encode_frames(torch.from_numpy(_read(path, size)[None]).to(chosen)) for path in files]
-        )
-        vectors = model.fuse_rows(features, torch.from_numpy(windows).to(chosen))
+        features = [model.encode_frames(torch.from_numpy(read(files[i])[None]).to(chosen)) for i in frames]
+        vectors = model.fuse_rows(torch.cat(features), torch.from_numpy(rows.reshape(windows.shape)).to(chosen))
     return vectors.float().cpu().numpy()
 
 
-def _read(path: Path, size: tuple[int, int] | None) -> Pixels:
+def _read(path: Path, *, size: tuple[int, int] | None, keep_png: bool) -> Pixels:
+    """Pixels as a build would have stored them: upright, PNG through the same JPEG unless the dataset kept PNG."""
     try:
-        return decode(prepare(path.read_bytes()).data, None if size is None else (size[0], size[1]))
+        return decode(prepare(path.read_bytes(), keep_png=keep_png).data, None if size is None else (size[0], size[1]))
     except BadImageError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -1,6 +1,13 @@
 """What a source is: a listing of frame records, and a way to read one image's bytes."""
 
-from collections.abc import Mapping
+import errno
+import lzma
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -9,8 +16,10 @@ from typing import Protocol
 
 import polars as pl
 
+import seqdata.protocols
 from seqdata.contracts import table_contract
 from seqdata.errors import ContractError, InputError
+from seqdata.pixels import BadImageError
 
 _MODULES = {
     "folder": "seqdata.sources.folder",
@@ -18,6 +27,14 @@ _MODULES = {
     "nordland": "seqdata.sources.nordland",
 }
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_RESOURCE_FORKS = "__MACOSX"
+_SEPARATORS = (",", ";", "\t")
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OverflowError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What a damaged, encrypted or unknown zip member raises; NotImplementedError is a RuntimeError."""
+_UNREADABLE = {None, errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EBADMSG}
+"""errno of an OSError that is the one file's fault (decoders give none); the others are the machine's."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,15 @@ class Source(Protocol):
         ...
 
     def read(self, source: str) -> bytes:
-        """The bytes of the image that a record's `source` names. Raises: OSError or KeyError when it is gone."""
+        """The bytes of the image that a record's `source` names.
+
+        Raises: FileNotFoundError or KeyError when it is gone, BadImageError (`unreadable_image`) when it is there but
+        cannot be read, OSError for what is no fault of the file.
+        """
+        ...
+
+    def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
+        """Nothing where the dump holds what `protocol` needs. Raises: InputError that names what is missing."""
         ...
 
 
@@ -100,13 +125,42 @@ def read_csv(path: Path, needed: Mapping[str, pl.DataType]) -> pl.DataFrame:
 
     Raises: InputError when the file is missing or not CSV, ContractError naming a missing column.
     """
+    return parse_columns(read_text_csv(path), path, needed)
+
+
+def read_text_csv(path: Path) -> pl.DataFrame:
+    """A CSV as it is written, all text: separated by comma, semicolon or tab, spaces around column names left out.
+
+    Where the semicolon separates, spreadsheets write the decimal comma; it is a point in the result.
+    Raises: InputError when the file is missing or not CSV, ContractError for a column that is there twice.
+    """
     try:
-        table = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy")
+        separator = _separator(path)
+        table = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy", separator=separator)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; the dump is incomplete") from error
     except (pl.exceptions.PolarsError, OSError) as error:
         first_line = str(error).splitlines()[0] if str(error) else "not a table"
         raise InputError(f"{path}: not readable as CSV ({first_line})") from error
+    names = [name.strip() for name in table.columns]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ContractError(f"{path}: column '{repeated[0]}' is there twice")
+    table.columns = names
+    if separator == ";":
+        return table.with_columns(pl.all().str.replace(r"^\s*([+-]?\d+),(\d+)\s*$", "$1.$2"))
+    return table
+
+
+def _separator(path: Path) -> str:
+    """The separator that stands most often in the header line; the comma where none does. Raises: OSError."""
+    with path.open("rb") as file:
+        header = next((line for line in file if line.strip()), b"").decode(errors="replace")
+    return max(_SEPARATORS, key=header.count)
+
+
+def parse_columns(table: pl.DataFrame, path: Path, needed: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """The text table of `path` with the columns `needed` cast. Raises: ContractError naming a missing column."""
     for name in needed:
         if name not in table.columns:
             raise ContractError(f"{path}: column '{name}' is missing; found {', '.join(table.columns) or 'none'}")
@@ -125,17 +179,55 @@ def _parse(name: str, kind: pl.DataType) -> pl.Expr:
     return text
 
 
+def on_globe(latitude: str, longitude: str) -> pl.Expr:
+    """Whether two columns (degrees) are a place that UTM covers, 80° S to 84° N; false where one is empty."""
+    inside_utm = pl.col(latitude).is_between(-80, 84) & pl.col(longitude).is_between(-180, 180)
+    return inside_utm.fill_null(value=False)
+
+
 def list_images(folder: Path) -> pl.DataFrame:
     """Image files directly in `folder`: columns file (name) and bytes, sorted by name."""
-    entries = []
-    if folder.is_dir():
-        entries = [(path.name, path.stat().st_size) for path in folder.iterdir() if is_image(path.name)]
-    return pl.DataFrame(sorted(entries), schema={"file": pl.String, "bytes": pl.Int64}, orient="row")
+    return pl.DataFrame(find_images(folder, "*"), schema={"file": pl.String, "bytes": pl.Int64}, orient="row")
+
+
+def find_images(folder: Path, pattern: str) -> list[tuple[str, int]]:
+    """Image files below `folder` that match the glob `pattern`, sorted: path below `folder` and size in bytes."""
+    if not folder.is_dir():
+        return []
+    names = ((path.relative_to(folder).as_posix(), path) for path in folder.glob(pattern))
+    sizes = ((name, _file_size(path)) for name, path in names if is_image(name))
+    return sorted((name, size) for name, size in sizes if size is not None)
+
+
+def _file_size(path: Path) -> int | None:
+    """Size of a file in bytes, None where there is none: a dangling link, or a folder that is named like an image."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has an image suffix that the build can read."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    """Whether a path (with /) is one of an image that the build can read; hidden files and resource forks are none."""
+    *folders, base = name.split("/")
+    return base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".") and _RESOURCE_FORKS not in folders
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Around the reading of one image: its own damage becomes a BadImageError, what it is not to blame for stays.
+
+    Raises: BadImageError (`unreadable_image`) for a damaged zip member, a bad disk block or a forbidden file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
+        raise BadImageError("unreadable_image", f"the file cannot be read ({error.strerror or error})") from error
+    except _DAMAGED as error:
+        raise BadImageError("unreadable_image", f"the file cannot be read ({error or type(error).__name__})") from error
 
 
 def split_duplicates(records: pl.DataFrame) -> Listing:

@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+import seqdata.protocols
 from seqdata import geometry
 from seqdata.errors import InputError
 from seqdata.sources.base import (
     Listing,
     inside,
     list_images,
+    on_globe,
     quarantine_rows,
     read_csv,
+    reading,
     refuse_unknown,
     split_duplicates,
     take_option,
@@ -68,13 +71,18 @@ class MslsSource:
         """Every frame of the chosen cities. Raises: InputError when this is not an MSLS root or a city is absent."""
         folders = self._city_folders()
         parts = [_list_city(self.raw, folder) for folder in folders]
-        records = pl.concat([part.records for part in parts]).sort("city", "role", "trajectory", "position")
-        kept = split_duplicates(records)
+        records = pl.concat([part.records for part in parts])
+        # With the key the order is total: equal frame numbers do not come out by chance.
+        kept = split_duplicates(records.sort("city", "role", "trajectory", "position", "key", maintain_order=True))
         return Listing(kept.records, pl.concat([part.quarantine for part in parts] + [kept.quarantine]))
 
     def read(self, source: str) -> bytes:
         """The bytes of one image."""
-        return inside(self.raw, source).read_bytes()
+        with reading(source):
+            return inside(self.raw, source).read_bytes()
+
+    def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
+        """Nothing: the dump has no clean list to miss."""
 
     def _city_folders(self) -> list[Path]:
         folders = [
@@ -113,21 +121,29 @@ def _list_role(raw: Path, folder: Path) -> Listing:
     )
     images = list_images(folder / "images").with_columns((pl.lit(f"{prefix}/images/") + pl.col("file")).alias("source"))
     joined = rows.join(images, on="source", how="left", maintain_order="left")
-    placed = pl.all_horizontal(pl.col("easting", "northing", "lat", "lon", "position").is_not_null())
-    missing = joined.filter(pl.col("bytes").is_null())
-    unplaced = joined.filter(pl.col("bytes").is_not_null() & ~placed)
+    named = pl.all_horizontal(pl.col("key", "sequence_key").str.len_bytes() > 0).fill_null(value=False)
+    nameless = joined.filter(~named).with_columns(
+        pl.format("{}/seq_info.csv row {}", pl.lit(prefix), "row").alias("source")
+    )
+    present = named & pl.col("bytes").is_not_null()
+    metres = pl.all_horizontal(pl.col("easting", "northing").is_finite()).fill_null(value=False)
+    placed = on_globe("lat", "lon") & metres & pl.col("position").is_not_null()
+    missing = joined.filter(named & pl.col("bytes").is_null())
+    unplaced = joined.filter(present & ~placed)
     orphans = images.join(rows, on="source", how="anti").sort("source")
     left_out = [
+        quarantine_rows(nameless, "missing_image", "the row's key or sequence_key is empty (row 1 follows the header)"),
         quarantine_rows(missing, "missing_image", "listed in seq_info.csv, but no such image file"),
         quarantine_rows(unplaced, "no_position", "no usable position in postprocessed.csv and raw.csv"),
         quarantine_rows(orphans, "no_row", "an image file without a row in seq_info.csv"),
     ]
-    return Listing(joined.filter(pl.col("bytes").is_not_null() & placed), pl.concat(left_out))
+    return Listing(joined.filter(present & placed), pl.concat(left_out))
 
 
 def _read_tables(folder: Path) -> pl.DataFrame:
-    """The four CSVs of a folder joined by key; positions stay empty where a file is withheld (test cities)."""
+    """The four CSVs of a folder joined by key, with `row` from 1; positions stay empty where withheld (test cities)."""
     rows = read_csv(folder / "seq_info.csv", _CSV_COLUMNS["seq_info.csv"]).rename({"frame_number": "position"})
+    rows = rows.drop("row", strict=False).with_row_index("row", offset=1)
     for name in ("postprocessed.csv", "raw.csv"):
         needed = _CSV_COLUMNS[name]
         if (folder / name).is_file() or folder.parent.parent.name == "train_val":

@@ -2,7 +2,8 @@
 
 Convention: frame N is the same place in every season, so all seasons take their position from the summer log, at second
 N − 163 after its first row (nearest available second). `position` is the rank of N among all numbers that any season
-holds, `clean_position` its rank among those of them that the clean list names: windows cross removed tunnels.
+holds, `clean_position` its rank among those of them that the clean list names: windows cross removed tunnels. Without
+a clean list `clean_position` is empty everywhere.
 Source: the dataset's files and the practice of its published loaders.
 """
 
@@ -15,13 +16,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+import seqdata.protocols
 from seqdata import geometry
 from seqdata.errors import InputError
 from seqdata.sources.base import (
     Listing,
+    find_images,
     inside,
     is_image,
     quarantine_rows,
+    reading,
     refuse_unknown,
     split_duplicates,
     take_option,
@@ -31,11 +35,16 @@ from seqdata.sources.nordland_gps import read_log
 DEFAULT_PROTOCOL = "nordland-sta"
 SEASONS = ("spring", "summer", "fall", "winter")
 FIRST_LOGGED_FRAME = 163
-_NUMBER = re.compile(r"(\d+)\.(?:png|jpg|jpeg)$", re.IGNORECASE)
+CLEAN_LIST = "clean_frames.txt"
+_NUMBER = re.compile(r"(?<!\d)(\d{1,9})\.(?:png|jpg|jpeg)$", re.IGNORECASE)
+_LISTED_NUMBER = re.compile(r"(?:.*[^\d.])?(\d{1,9})(?:\.(?:png|jpg|jpeg))?", re.IGNORECASE)
 
 
 def open(raw: Path, options: dict[str, str]) -> "NordlandSource":
-    """The Nordland dump at `raw`; option `clean_list` names a file of frame names (default clean_frames.txt)."""
+    """The Nordland dump at `raw`; option `clean_list` names a file of frame names (default clean_frames.txt).
+
+    A line of it is a name with or without its ending, or a bare number; `#` starts a comment.
+    """
     clean_list = take_option(options, "clean_list")
     refuse_unknown(options, "nordland", "clean_list")
     return NordlandSource(raw, clean_list)
@@ -50,14 +59,19 @@ class NordlandSource:
     attribution: str = "Nordlandsbanen: minute by minute, NRK (CC BY-NC-SA)"
 
     def listing(self) -> Listing:
-        """Every frame of every season. Raises: InputError when no season or no summer log is there."""
+        """Every frame of every season.
+
+        Raises: InputError when no season or no summer log is there, or the clean list is none of this dump's.
+        """
         files = pl.concat([_season_files(self.raw, season) for season in SEASONS])
         if not files.height:
             raise InputError(
                 f"{self.raw}: no summer.zip, winter/ or other season below it; this is not a Nordland dump"
             )
         numbered = files.filter(pl.col("number").is_not_null())
-        records = _place(self.raw, _rank(numbered, self._clean_numbers()))
+        if not numbered.height:
+            raise InputError(f"{self.raw}: no image name ends in a frame number, as images-00001.png does")
+        records = _place(self.raw, _rank(numbered, self._clean_numbers(numbered)))
         kept = split_duplicates(records.sort("role", "trajectory", "position", maintain_order=True))
         unnumbered = quarantine_rows(
             files.filter(pl.col("number").is_null()), "no_position", "no frame number in the file name"
@@ -66,32 +80,63 @@ class NordlandSource:
 
     def read(self, source: str) -> bytes:
         """The bytes of one image, from its folder or straight from the season's zip (`<season>.zip!<member>`)."""
-        archive, mark, member = source.partition("!")
-        if not mark:
-            return inside(self.raw, source).read_bytes()
-        return _opened_zip(inside(self.raw, archive)).read(member)
+        archive, mark, member = source.partition(".zip!")
+        with reading(source):
+            if not mark:
+                return inside(self.raw, source).read_bytes()
+            return _opened_zip(inside(self.raw, f"{archive}.zip")).read(member)
 
-    def _clean_numbers(self) -> set[int] | None:
-        """Frame numbers of the clean list, None without a list. Raises: InputError when a named list is absent."""
-        path = Path(self.clean_list) if self.clean_list else self.raw / "clean_frames.txt"
-        if not path.is_file():
-            if self.clean_list:
-                raise InputError(f"{path}: no such clean list")
+    def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
+        """Raise InputError when `protocol` takes clean frames only and no clean list is there."""
+        if protocol.clean and self._clean_path() is None:
+            raise InputError(
+                f"{self.raw}: protocol {protocol.name} needs a clean list, and there is no {CLEAN_LIST} in {self.raw}: "
+                "name one with --clean-list FILE"
+            )
+
+    def _clean_path(self) -> Path | None:
+        """The clean list's file, None when there is none. Raises: InputError when a named one is absent."""
+        path = Path(self.clean_list) if self.clean_list else self.raw / CLEAN_LIST
+        if path.is_file():
+            return path
+        if self.clean_list:
+            raise InputError(f"{path}: no such clean list")
+        return None
+
+    def _clean_numbers(self, numbered: pl.DataFrame) -> set[int] | None:
+        """Frame numbers of the clean list, None without a list. Raises: InputError when none of them is in the dump."""
+        path = self._clean_path()
+        if path is None:
             return None
-        matches = (_NUMBER.search(line.strip()) for line in path.read_text(encoding="utf-8").splitlines())
-        return {int(match.group(1)) for match in matches if match}
+        numbers = _read_clean_list(path)
+        if numbers.isdisjoint(numbered["number"].to_list()):
+            raise InputError(f"{path}: names no frame that is in {self.raw}; this clean list is another dump's")
+        return numbers
+
+
+def _read_clean_list(path: Path) -> set[int]:
+    """The frame numbers that a clean list names. Raises: InputError naming a line that holds none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: the clean list cannot be read ({error.strerror})") from error
+    numbers = set()
+    for place, line in enumerate(lines, start=1):
+        name = line.partition("#")[0].strip()
+        match = _LISTED_NUMBER.fullmatch(name)
+        if match:
+            numbers.add(int(match.group(1)))
+        elif name:
+            raise InputError(f"{path}: line {place} ('{name[:60]}') ends in no frame number, as images-00001.png does")
+    return numbers
 
 
 def _season_files(raw: Path, season: str) -> pl.DataFrame:
     """Images of one season: source, number (null when the name has none), bytes, trajectory."""
     archive = raw / f"{season}.zip"
-    if (raw / season).is_dir():
-        folder = (path for path in sorted((raw / season).rglob("*")) if is_image(path.name))
-        found = [(path.relative_to(raw).as_posix(), path.stat().st_size) for path in folder]
-    elif archive.is_file():
+    found = [(f"{season}/{name}", size) for name, size in find_images(raw / season, "**/*")]
+    if not found and archive.is_file():
         found = _zip_members(archive)
-    else:
-        found = []
     numbers = [int(match.group(1)) if (match := _NUMBER.search(name)) else None for name, _ in found]
     rows = {"source": [n for n, _ in found], "bytes": [b for _, b in found], "number": numbers}
     table = pl.DataFrame(rows, schema={"source": pl.String, "bytes": pl.Int64, "number": pl.Int64})
@@ -115,10 +160,10 @@ def _zip_members(archive: Path) -> list[tuple[str, int]]:
 
 
 def _rank(files: pl.DataFrame, clean: set[int] | None) -> pl.DataFrame:
-    """Add position and clean_position: ranks over the numbers that any season holds."""
+    """Add position and clean_position: ranks over the numbers that any season holds (the latter empty without list)."""
     numbers = files.select(pl.col("number").unique().sort())
     ranks = numbers.with_row_index("position").with_columns(pl.col("position").cast(pl.Int32))
-    listed = numbers if clean is None else numbers.filter(pl.col("number").is_in(sorted(clean)))
+    listed = numbers.filter(pl.col("number").is_in(sorted(clean or ())))
     clean_ranks = listed.with_row_index("clean_position").with_columns(pl.col("clean_position").cast(pl.Int32))
     return files.join(ranks, on="number", how="left").join(clean_ranks, on="number", how="left")
 

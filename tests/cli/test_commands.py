@@ -29,6 +29,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(work: Path) -> Path:
+    """The work folder with a run of a small untrained model."""
+    short = ["--model", "seqvlad-small", "--random-init", "--epochs", "0", "--option", "clusters=4"]
+    ended = run(work, "train", *short)
+    assert ended.returncode == 0, ended.stderr
+    assert "using out/datasets/folder" in ended.stderr
+    return work
+
+
 def test_info_verify_quarantine_protocols(work: Path) -> None:
     described = json.loads(run(work, "info", "--json").stdout)
     assert described["protocol"]["splits"]["test"] == {
@@ -45,12 +55,9 @@ def test_info_verify_quarantine_protocols(work: Path) -> None:
     assert "radius = 25.0" in run(work, "protocols", "own").stdout
 
 
-def test_the_road_of_three_commands_as_typed(work: Path) -> None:
-    """init and build are done: train, index, eval, baseline, search, report without naming a folder."""
-    short = ["--model", "seqvlad-small", "--random-init", "--epochs", "0", "--option", "clusters=4"]
-    trained = run(work, "train", *short)
-    assert trained.returncode == 0, trained.stderr
-    assert "using out/datasets/folder" in trained.stderr
+def test_the_road_of_three_commands_as_typed(trained: Path) -> None:
+    """init, build and train are done: index, eval, baseline, search, report without naming a folder."""
+    work = trained
     indexed = run(work, "index", "--pca", "16")
     assert indexed.returncode == 0, indexed.stderr
     assert "using out/runs/seqvlad-small-" in indexed.stderr
@@ -78,8 +85,8 @@ def predictions(work: Path) -> list[str]:
     return [str(path) for path in work.glob("out/runs/*/predictions/*.parquet")][:1]
 
 
-def test_too_few_descriptors_for_pca_is_one_line(work: Path) -> None:
-    ended = run(work, "index", "--pca", "4096")
+def test_too_few_descriptors_for_pca_is_one_line(trained: Path) -> None:
+    ended = run(trained, "index", "--pca", "4096")
     assert ended.returncode == 8
     assert "36 descriptors" in ended.stderr
     assert "--pca 35 would work" in ended.stderr
@@ -133,6 +140,37 @@ def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, words: str
     if code != 2:
         assert ended.stderr.count("\n") == 1
         assert ended.stdout == ""
+
+
+def test_ctrl_c_is_one_line_and_the_build_goes_on(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    write_drives(tmp_path / "raw", {"map": 700, "query": 700})
+    arguments = ["build", "folder", "--raw", "raw", "--out", "out", "--check", "decode", "--shard-megabytes", "1"]
+    process = subprocess.Popen([SEQDATA, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("out/shards/part-*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), said
+    assert "Traceback" not in said
+    assert process.returncode == 0 or "interrupted; the same command goes on" in said
+    assert run(tmp_path, *arguments).returncode == 0
+    assert run(tmp_path, "verify", "out").returncode == 0
+
+
+def test_an_index_may_lie_anywhere(trained: Path) -> None:
+    work = trained
+    assert run(work, "index", "--pca", "8", "--out", "elsewhere").returncode == 0
+    run_folder = next(work.glob("out/runs/*"))
+    moved = work / "x"
+    (work / "elsewhere").rename(moved)
+    assert run(work, "eval", "x", "--json").returncode == 0
+    lost = run(moved, "eval", ".")
+    assert lost.returncode == 3
+    assert "--run" in lost.stderr
+    assert run_folder.name in lost.stderr
 
 
 def test_a_dead_pipe_is_no_traceback(work: Path) -> None:

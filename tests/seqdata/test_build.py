@@ -7,12 +7,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import seqdata
 from seqdata import protocols
 from seqdata.build import BuildRequest, build
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.manifest import BuildSettings
+from seqdata.shards import plan_shards
+from seqdata.verify import verify
 
 Files = Callable[[Path], dict[str, bytes]]
 SMALL = BuildSettings(shard_bytes=1 << 16)
@@ -147,6 +151,78 @@ def test_an_output_folder_with_something_else_is_refused(occupied: str, drives: 
         build(request(drives, out))
     if occupied == "stranger":
         assert (out / "thesis.tex").read_text() == "mine"
+
+
+def test_an_unfinished_build_of_another_dump_is_neither_mixed_nor_lost(drives: Path, tmp_path: Path) -> None:
+    from tests.conftest import write_drives
+
+    out = tmp_path / "out"
+    script = KILLED.format(module="finish", function="write_json_atomic", call=1)
+    subprocess.run([sys.executable, "-c", script, str(drives), str(out)], capture_output=True, check=False)
+    shards = sorted(path.name for path in (out / "shards").iterdir())
+    other = write_drives(tmp_path / "other", {"map": 6})
+    with pytest.raises(OutputError, match="unfinished build of another dump"):
+        build(request(other, out))
+    assert sorted(path.name for path in (out / "shards").iterdir()) == shards
+    (out / "shards" / shards[0]).write_bytes(b"damaged")
+    build(request(drives, out))
+    assert not list(verify(out)), "a damaged seal is written again"
+
+
+def test_frames_of_no_bytes_before_a_long_drive_are_not_lost(tmp_path: Path) -> None:
+    from tests.conftest import write_drives
+
+    raw = write_drives(tmp_path / "raw", {"a-empty": 3, "b-long": 120})
+    for path in raw.glob("a-empty*"):
+        path.write_bytes(b"")
+    manifest = build(request(raw, tmp_path / "out"))
+    assert manifest.counts.frames == 120
+    assert manifest.counts.quarantined == {"empty_image": 3}
+
+
+@given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=30), min_size=1, max_size=6), st.integers(1, 100))
+def test_shards_tile_the_listing(drives_bytes: list[list[int]], limit: int) -> None:
+    rows = [(f"t{number}", size) for number, sizes in enumerate(drives_bytes) for size in sizes]
+    records = pl.DataFrame(rows, schema={"trajectory": pl.String, "bytes": pl.Int64}, orient="row")
+    settings = BuildSettings.model_construct(shard_bytes=limit, halo=3)
+    plans = plan_shards(records, settings)
+    assert [row for plan in plans for row in range(plan.start, plan.stop)] == list(range(records.height))
+    names = records["trajectory"].to_list()
+    for plan in plans:
+        assert len(set(names[plan.start - plan.halo : plan.start + 1])) == 1, "a halo lies in one trajectory"
+        cut = plan.start > 0 and names[plan.start - 1] == names[plan.start]
+        assert bool(plan.halo) == cut
+
+
+def test_a_killed_worker_is_one_clear_error(drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    import seqdata.build as module
+
+    class Broken:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> "Broken":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def shutdown(self, **_: object) -> None: ...
+        def submit(self, *_: object) -> object:
+            from concurrent.futures import Future
+
+            future: Future[None] = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Broken)
+    with pytest.raises(OutputError, match="fewer --workers"):
+        build(request(drives, tmp_path / "out", workers=2))
+
+
+def test_a_refused_build_leaves_no_litter(drives: Path) -> None:
+    before = sorted(path.name for path in drives.iterdir())
+    with pytest.raises(OutputError, match="something else"):
+        build(request(drives, drives))
+    assert sorted(path.name for path in drives.iterdir()) == before
 
 
 def test_two_builds_into_one_folder_at_once(drives: Path, tmp_path: Path) -> None:

@@ -79,6 +79,15 @@ def test_the_papers_splits() -> None:
     assert protocols.load("nordland-tenth").splits["test"].positions == (1900, 2761)
 
 
+def test_a_datasets_own_protocol_wins_over_a_shipped_one_of_its_name(drives: Path, tmp_path: Path) -> None:
+    from seqdata.build import BuildRequest, build
+
+    mine = protocols.load("own").model_copy(update={"radius": 5.0})
+    build(BuildRequest("folder", drives, tmp_path / "out", protocol=mine))
+    assert seqdata.open(tmp_path / "out").load_protocol("own").radius == 5.0
+    assert seqdata.open(tmp_path / "out").load_protocol("msls-sta").radius == 20.0
+
+
 def test_protocols_is_callable_and_a_module() -> None:
     assert seqdata.protocols() == protocols.names()
     assert "msls-seqvlad" in seqdata.protocols()
@@ -91,6 +100,9 @@ def test_protocols_is_callable_and_a_module() -> None:
         ("name = 'x'\nsource = 'own'\nradius = -1\n[splits.test]", ContractError, "field 'radius'"),
         ("name = 'x'\nsource = 'own'\nraduis = 2\n[splits.test]", ContractError, "raduis"),
         ("name = ", InputError, "not readable as TOML"),
+        ("name = 'x'\nsource = 'own'\n[splits]", ContractError, "field 'splits'"),
+        ("name = 'x'\nsource = 'own'\n[splits.'../evil']", ContractError, "splits"),
+        ("name = 'x'\nsource = 'own'\n[splits.test]\npositions = [10, 5]", ContractError, "must rise"),
     ],
 )
 def test_a_wrong_protocol_file_is_one_line(text: str, error: type, words: str, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Pixels: what passes through, what is rewritten, and that no damaged file raises anything but BadImageError."""
 
 import io
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from seqdata import pixels
 from seqdata.pixels import BadImageError, decode, prepare
 from tests.conftest import jpeg
 
@@ -95,3 +99,67 @@ def test_bytes_that_are_no_image_are_bad(data: bytes) -> None:
 
 def test_decoding_agrees_with_simplejpeg() -> None:
     assert (decode(WHOLE) == simplejpeg.decode_jpeg(WHOLE).transpose(2, 0, 1)).all()
+
+
+def announced_png(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header announces width × height grey pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("action", ["ignore", "error"])
+@pytest.mark.parametrize("side", [20_001, 30_000, 65_000])  # over the limit, over twice the limit, over all
+def test_a_picture_of_too_many_pixels_is_bad(side: int, action: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        for keep_png in (False, True):
+            with pytest.raises(BadImageError) as raised:
+                prepare(announced_png(side, side), keep_png=keep_png)
+            assert raised.value.reason == "bad_image"
+    frame = WHOLE.index(b"\xff\xc0")
+    data = WHOLE[: frame + 5] + struct.pack(">HH", side, side) + WHOLE[frame + 9 :]
+    with pytest.raises(BadImageError, match="pixels are more than"):
+        prepare(data)
+
+
+def test_a_side_that_no_jpeg_can_have_is_bad() -> None:
+    data = encoded(Image.new("L", (65_501, 1)), "PNG")
+    with pytest.raises(BadImageError, match="65,500") as raised:
+        prepare(data)
+    assert raised.value.reason == "bad_image"
+    assert prepare(data, keep_png=True).width == 65_501
+    assert prepare(encoded(Image.new("L", (65_500, 1)), "PNG")).width == 65_500
+
+
+def test_what_the_encoder_refuses_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise ValueError("no")
+
+    monkeypatch.setattr(pixels.simplejpeg, "encode_jpeg", refuse)
+    with pytest.raises(BadImageError, match="cannot be written as JPEG"):
+        prepare(encoded(picture(), "PNG"))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "BMP"])
+def test_other_formats_under_a_wrong_name_are_rewritten(kind: str) -> None:
+    assert prepare(encoded(picture(), kind)).suffix == "jpg"
+
+
+@given(
+    st.sampled_from(["PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "TGA"]),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_other_damaged_formats_are_stored_or_bad_and_nothing_else(kind: str, changes: list[tuple[float, int]]) -> None:
+    data = bytearray(encoded(picture(), kind))
+    for place, value in changes:
+        data[int(place * (len(data) - 1))] = value
+    try:
+        assert prepare(bytes(data)).suffix == "jpg"
+    except BadImageError:
+        return

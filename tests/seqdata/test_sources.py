@@ -1,6 +1,9 @@
 """The sources: dumps in their real layouts, the known traps, and the real material."""
 
+import errno
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,10 @@ import seqdata
 from seqdata import geometry, protocols
 from seqdata.build import BuildRequest, build
 from seqdata.errors import ContractError, InputError
-from seqdata.sources import open_source
+from seqdata.pixels import BadImageError
+from seqdata.sources import Listing, open_source
+from seqdata.sources.base import is_image
+from seqdata.sources.folder_csv import read_positions
 from seqdata.sources.nordland_gps import read_log
 
 
@@ -168,6 +174,375 @@ def test_nordland_frames_take_their_places_from_the_clean_list(tmp_path: Path) -
     assert winter["position"].to_list() == [0, 1, 3, 4]
     assert winter["clean_position"].to_list() == [None, 0, None, 2]
     assert summer["latitude"].to_list() == pytest.approx([63.43674 + 20e-5 * s for s in (0, 0, 10, 20, 30)], abs=1e-6)
+
+
+def listed(raw: Path, text: str | bytes, kind: str = "folder") -> Listing:
+    """The listing of `raw` after its positions.csv is written."""
+    (raw / "positions.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return open_source(kind, raw, {}).listing()
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """A folder of six images, 0.jpg … 5.jpg."""
+    from tests.conftest import jpeg
+
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    return tmp_path
+
+
+def test_msls_rows_off_the_globe_or_without_a_name_are_left_out(msls_dump: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(msls_dump, raw)
+    folder = raw / "train_val" / "northfield" / "query"
+    before = open_source("msls", raw, {}).listing()
+    places = pl.read_csv(folder / "raw.csv")
+    number = pl.int_range(pl.len())
+    places.with_columns(
+        pl.when(number == 0).then(91.0).when(number == 1).then(-85.0).otherwise("lat").alias("lat"),
+        pl.when(number == 2).then(999.0).otherwise("lon").alias("lon"),
+    ).write_csv(folder / "raw.csv")
+    info = pl.read_csv(folder / "seq_info.csv")
+    info.with_columns(
+        pl.when(number != 3).then("key").alias("key"), pl.when(number != 5).then("sequence_key").alias("sequence_key")
+    ).write_csv(folder / "seq_info.csv")
+    after = open_source("msls", raw, {}).listing()
+    assert after.records.height == before.records.height - 5
+    assert after.quarantine.filter(reason="no_position")["key"].to_list() == places["key"][:3].to_list()
+    nameless = after.quarantine.filter(reason="missing_image")["source"].to_list()
+    assert nameless == [f"train_val/northfield/query/seq_info.csv row {row}" for row in (4, 6)]
+    assert after.quarantine.filter(reason="no_row")["source"].str.contains(places["key"][3]).to_list() == [True]
+    assert after.records.select(before.records.columns).equals(
+        before.records.filter(pl.col("key").is_in(after.records["key"].implode()))
+    )
+
+
+def test_msls_equal_frame_numbers_come_in_one_order(msls_dump: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(msls_dump, raw)
+    path = raw / "train_val" / "northfield" / "database" / "seq_info.csv"
+    pl.read_csv(path).with_columns(pl.lit(7).alias("frame_number")).write_csv(path)
+    records = open_source("msls", raw, {"cities": "northfield"}).listing().records.filter(role="database")
+    assert records["key"].to_list() == records.sort("trajectory", "key")["key"].to_list()
+
+
+def test_nordland_without_a_clean_list_has_no_clean_positions(tmp_path: Path) -> None:
+    raw = nordland_dump(tmp_path / "raw", [163, 173])
+    source = open_source("nordland", raw, {})
+    assert source.listing().records["clean_position"].null_count() == 4
+    with pytest.raises(InputError, match=r"nordland-tenth needs a clean list.* --clean-list FILE"):
+        source.check_protocol(protocols.load("nordland-tenth"))
+    source.check_protocol(protocols.load("own"))
+    (raw / "clean_frames.txt").write_text("163\n")
+    source.check_protocol(protocols.load("nordland-tenth"))
+
+
+def test_other_sources_fit_every_protocol(msls_dump: Path, drives: Path) -> None:
+    for kind, raw in (("msls", msls_dump), ("folder", drives)):
+        for name in protocols.names():
+            open_source(kind, raw, {}).check_protocol(protocols.load(name))
+
+
+def test_a_clean_list_may_be_written_in_several_ways(tmp_path: Path) -> None:
+    raw = nordland_dump(tmp_path / "raw", [163, 173, 183, 193, 203])
+    listing = tmp_path / "list.txt"
+    listing.write_bytes(
+        b"\xef\xbb\xbf# kept\r\nimages-00163\r\n\r\nsummer/images-00173.PNG # a station\r\n 183 \r\n00193\r\n"
+    )
+    records = open_source("nordland", raw, {"clean_list": str(listing)}).listing().records
+    assert records.filter(trajectory="winter")["clean_position"].to_list() == [0, 1, 2, 3, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("163\ntunnel\n", r"list.txt: line 2 \('tunnel'\)"),
+        ("163\n1.5\n", "line 2"),
+        ("999\n", "names no frame"),
+        ("", "names no frame"),
+        ("\xff", "line 1"),
+    ],
+)
+def test_a_clean_list_that_is_none_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    raw = nordland_dump(tmp_path / "raw", [163, 173])
+    (tmp_path / "list.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message):
+        open_source("nordland", raw, {"clean_list": str(tmp_path / "list.txt")}).listing()
+
+
+def test_nordland_takes_the_zip_beside_an_empty_folder_and_no_resource_forks(tmp_path: Path) -> None:
+    raw = nordland_dump(tmp_path / "raw", [163, 173])
+    with zipfile.ZipFile(raw / "winter.zip", "w") as archive:
+        for path in sorted((raw / "winter").iterdir()):
+            archive.write(path, f"winter/{path.name}")
+            archive.writestr(f"__MACOSX/winter/._{path.name}", b"fork")
+            archive.writestr(f"__MACOSX/winter/{path.name}", b"fork")
+    shutil.rmtree(raw / "winter")
+    (raw / "winter").mkdir()
+    (raw / "winter" / ".DS_Store").write_bytes(b"")
+    (raw / "summer" / "._images-00163.png").write_bytes(b"fork")
+    (raw / "summer" / "images-00999.png").symlink_to("gone")
+    (raw / "summer" / "images-00998.png").mkdir()
+    source = open_source("nordland", raw, {})
+    listing = source.listing()
+    assert listing.quarantine.height == 0
+    assert listing.records["source"].to_list() == [
+        "summer/images-00163.png",
+        "summer/images-00173.png",
+        "winter.zip!winter/images-00163.png",
+        "winter.zip!winter/images-00173.png",
+    ]
+    assert source.read(listing.records["source"][0]) == source.read(listing.records["source"][2])
+
+
+def test_a_dump_without_any_frame_number_is_refused(tmp_path: Path) -> None:
+    raw = nordland_dump(tmp_path / "raw", [])
+    (raw / "summer" / "first.png").write_bytes(b"x")
+    with pytest.raises(InputError, match="frame number"):
+        open_source("nordland", raw, {}).listing()
+
+
+def test_hidden_files_and_resource_forks_are_no_images() -> None:
+    assert is_image("a.b/1.JPG") and is_image("1.jpeg") and is_image(".cache/1.png")
+    assert not any(is_image(name) for name in ("._1.jpg", "a/.1.jpg", "__MACOSX/a/1.jpg", "1.gif", ".jpg"))
+
+
+def test_dangling_links_are_missing_images(shots: Path, msls_dump: Path, tmp_path: Path) -> None:
+    (shots / "0.jpg").unlink()
+    (shots / "0.jpg").symlink_to("gone.jpg")
+    (shots / "6.jpg").symlink_to("6.jpg")
+    (shots / "._1.jpg").write_bytes(b"fork")
+    listing = listed(shots, "image,latitude,longitude\n" + "".join(f"{n}.jpg,50,5\n" for n in range(6)))
+    assert listing.quarantine.select("source", "reason").rows() == [("0.jpg", "missing_image")]
+    raw = tmp_path / "msls"
+    shutil.copytree(msls_dump, raw)
+    image = min((raw / "train_val" / "northfield" / "query" / "images").iterdir())
+    image.unlink()
+    image.symlink_to("gone.jpg")
+    image.with_name("._x.jpg").write_bytes(b"fork")
+    quarantine = open_source("msls", raw, {}).listing().quarantine
+    assert quarantine.select("key", "reason").rows() == [(image.stem, "missing_image")]
+
+
+def test_utm_rows_without_a_place_are_left_out_one_by_one(shots: Path) -> None:
+    listing = listed(
+        shots,
+        "image,easting,northing,zone\n"
+        "0.jpg,500000,5000000, 32n \n1.jpg,500010,5000000,\n2.jpg,50,-5,32N\n3.jpg,1600000,5000000,32N\n"
+        "4.jpg,90000,5000000,32N\n5.jpg,inf,5000000,32N\n",
+    )
+    assert listing.records["source"].to_list() == ["0.jpg", "4.jpg"]
+    assert listing.records["zone"].to_list() == ["32N", "32N"]
+    assert listing.records["easting"].to_list() == [500_000, 90_000], "published metres stay as they are"
+    assert listing.quarantine["reason"].to_list() == ["no_position"] * 4
+    with pytest.raises(ContractError, match=r"positions.csv: column 'zone'.*99X"):
+        listed(shots, "image,easting,northing,zone\n0.jpg,500000,5000000,99X\n")
+    nowhere = listed(shots, "image,easting,northing,zone\n0.jpg,500000,5000000,\n1.jpg,500000,9900000,32N\n")
+    assert nowhere.records.height == 0
+    assert nowhere.quarantine["reason"].to_list() == ["no_position"] * 2 + ["no_row"] * 4
+
+
+def test_rows_of_several_zones_are_brought_into_the_median_positions(shots: Path) -> None:
+    longitudes = [5.9990, 5.9995, 6.0005, 6.0010, 6.0015]
+    rows, wanted = ["image,easting,northing,zone"], []
+    for number, longitude in enumerate(longitudes):
+        zone = geometry.choose_zone([50.0], [longitude])
+        easting, northing = geometry.to_utm([50.0], [longitude], zone)
+        rows.append(f"{number}.jpg,{easting[0]},{northing[0]},{zone}")
+        wanted.append(float(geometry.to_utm([50.0], [longitude], "32N")[0][0]))
+    order = [0, 4, 2, 1, 3]
+    records = listed(shots, "\n".join([rows[0], *(rows[1 + n] for n in order)])).records
+    assert records["source"].to_list() == [f"{n}.jpg" for n in order]
+    assert set(records["zone"]) == {"32N"}
+    assert records["easting"].to_list() == pytest.approx([wanted[n] for n in order], abs=0.01)
+    assert records["longitude"].to_list() == pytest.approx([longitudes[n] for n in order], abs=1e-7)
+
+
+def test_a_positions_file_without_rows_or_names_is_one_clear_error(shots: Path) -> None:
+    for header in (
+        "image,latitude,longitude",
+        "image,easting,northing,zone,time,role,drive",
+        "image,latitude,longitude\n\n",
+    ):
+        with pytest.raises(InputError, match=r"positions.csv: no row below the header"):
+            listed(shots, header + "\n")
+    with pytest.raises(ContractError, match="'image' is there twice"):
+        listed(shots, "image, image ,latitude,longitude\n0.jpg,1.jpg,50,5\n")
+    with pytest.raises(ContractError, match="'easting' is missing"):
+        listed(shots, "image,latitude\n0.jpg,50\n")
+    with pytest.raises(InputError, match="not readable as CSV"):
+        listed(shots, "")
+
+
+def test_a_row_without_an_image_name_is_named_by_its_number(shots: Path) -> None:
+    text = "image,latitude,longitude\n0.jpg,50,5\n,50,5\n1.jpg,50,5\n\n  ,50,5\n2.jpg,50,5\n"
+    listing = listed(shots, text)
+    nameless = listing.quarantine.filter(reason="missing_image")
+    assert nameless["source"].to_list() == ["positions.csv row 2", "positions.csv row 5"]
+    assert listing.records["position"].to_list() == [0, 2, 4], "windows do not cross the nameless frame"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfimage,latitude,longitude\n0.jpg,50.5,5.25\n",
+        b"image;latitude;longitude\r\n0.jpg;50,5;5,25\r\n",
+        b"image\tlatitude\tlongitude\n0.jpg\t50.5\t5.25\n",
+        b" image , latitude,longitude \n 0.jpg , 50.5, 5.25 \n",
+        b"image,latitude,longitude\n./0.jpg,50.5,5.25\n",
+    ],
+)
+def test_csv_files_as_spreadsheets_write_them(text: bytes, shots: Path) -> None:
+    records = listed(shots, text).records
+    assert records.select("source", "latitude", "longitude").rows() == [("0.jpg", 50.5, 5.25)]
+
+
+def test_windows_paths_and_upper_case_endings(shots: Path) -> None:
+    (shots / "Cam" / "a").mkdir(parents=True)
+    (shots / "0.jpg").rename(shots / "Cam" / "a" / "X.JPG")
+    listing = listed(shots, "image,latitude,longitude\nCam\\a\\X.JPG,50,5\n")
+    assert listing.records.select("source", "key").rows() == [("Cam/a/X.JPG", "Cam_a_X")]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2024-01-01T10:00:00Z", 0),
+        ("2024-01-01T12:00:00+02:00", 0),
+        ("2024-01-01 04:30:00.25-0530", 0.25),
+        ("2024-01-01T12:00+02", 0),
+        ("2024-01-01 10:00", 0),
+        ("2024-01-01t10:00:01.123456789z", 1.123456),
+        ("2024-01-01", -36_000),
+        ("1704103200.5", 0.5),
+        ("1.7041032e9", 0),
+    ],
+)
+def test_times_are_read(text: str, seconds: float, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(f"image,latitude,longitude,time\n0.jpg,50,5,{text}\n")
+    assert read_positions(tmp_path / "p.csv")["time"].to_list() == [1_704_103_200_000_000 + round(seconds * 1e6)]
+
+
+@pytest.mark.parametrize(
+    "text", ["noon", "2024-13-01T10:00:00", "2024-01-01T25:00", "nan", "1704103200000", "0000-01-01", "2024-01-01T10"]
+)
+def test_a_time_that_is_none_is_named(text: str, shots: Path) -> None:
+    with pytest.raises(ContractError, match=rf"positions.csv: column 'time' has '{text}'"):
+        listed(shots, f"image,latitude,longitude,time\n0.jpg,50,5,{text}\n")
+
+
+def test_each_drive_decides_for_itself_whether_time_orders_it(shots: Path) -> None:
+    records = listed(
+        shots,
+        "image,latitude,longitude,time,drive\n0.jpg,50,5,30,timed\n1.jpg,50,5,40,partly\n2.jpg,50,5,20,timed\n"
+        "3.jpg,50,5,,partly\n4.jpg,50,5,10,timed\n5.jpg,50,5,10,partly\n",
+    ).records
+    assert records.filter(trajectory="timed")["source"].to_list() == ["4.jpg", "2.jpg", "0.jpg"]
+    assert records.filter(trajectory="partly")["source"].to_list() == ["1.jpg", "3.jpg", "5.jpg"]
+
+
+def test_a_drive_with_both_roles_is_split_and_windows_do_not_cross_the_gap(shots: Path) -> None:
+    head = "image,latitude,longitude,drive,role\n"
+    roles = ["database", "database", "query", "database", "query", "query"]
+    rows = "".join(f"{n}.jpg,50.000{n},5,a,{role}\n" for n, role in enumerate(roles))
+    records = listed(shots, head + rows).records
+    assert records.filter(trajectory="a/database")["position"].to_list() == [0, 1, 3]
+    assert records.filter(trajectory="a/query")["position"].to_list() == [2, 4, 5]
+    whole = listed(shots, head + rows.replace("query", "database")).records
+    assert set(whole["trajectory"]) == {"a"}
+    partly = listed(shots, head + rows.replace("query", "")).records
+    assert set(partly["trajectory"]) == {"a", "a/database"}, "frames without a role are no part of the database's"
+    with pytest.raises(ContractError, match="'a/query'"):
+        listed(shots, head + rows.replace("5.jpg,50.0005,5,a,", "5.jpg,50.0005,5,a/query,"))
+
+
+def zip_with_damage(raw: Path, damage: Callable[[bytearray, int], None], method: int = zipfile.ZIP_STORED) -> str:
+    """A winter.zip in `raw` whose only member is damaged at the offset of its local header; the source's name."""
+    with zipfile.ZipFile(raw / "winter.zip", "w", method) as archive:
+        archive.write(raw / "winter" / "images-00163.png", "images-00163.png")
+    shutil.rmtree(raw / "winter")
+    data = bytearray((raw / "winter.zip").read_bytes())
+    damage(data, data.find(b"PK\x01\x02"))
+    (raw / "winter.zip").write_bytes(data)
+    return "winter.zip!images-00163.png"
+
+
+def _flip(data: bytearray, _: int) -> None:
+    data[100:140] = bytes(255 - byte for byte in data[100:140])
+
+
+def _encrypt(data: bytearray, central: int) -> None:
+    data[6] |= 1
+    data[central + 8] |= 1
+
+
+def _unknown_method(data: bytearray, central: int) -> None:
+    data[8] = data[central + 10] = 77
+
+
+def _no_header(data: bytearray, _: int) -> None:
+    data[:4] = b"XXXX"
+
+
+def _longer(data: bytearray, central: int) -> None:
+    data[central + 20 : central + 24] = (10**6).to_bytes(4, "little")
+    data[central + 24 : central + 28] = (10**6).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("damage", "method"),
+    [
+        *(
+            (_flip, method)
+            for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2)
+        ),
+        *((damage, zipfile.ZIP_STORED) for damage in (_encrypt, _unknown_method, _no_header, _longer)),
+    ],
+)
+def test_a_damaged_zip_member_is_unreadable(
+    damage: Callable[[bytearray, int], None], method: int, tmp_path: Path
+) -> None:
+    raw = nordland_dump(tmp_path / "raw", [163])
+    name = zip_with_damage(raw, damage, method)
+    with pytest.raises(BadImageError) as raised:
+        open_source("nordland", raw, {}).read(name)
+    assert raised.value.reason == "unreadable_image"
+    build(BuildRequest("nordland", raw, tmp_path / "out"))
+    assert seqdata.open(tmp_path / "out").quarantine.select("source", "reason").rows() == [(name, "unreadable_image")]
+
+
+@pytest.mark.parametrize("kind", ["folder", "msls", "nordland"])
+def test_files_that_cannot_be_read_are_unreadable_and_others_gone(
+    kind: str, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(kind, shots, {})
+    with pytest.raises(FileNotFoundError):
+        source.read("gone.jpg")
+    with pytest.raises(KeyError):
+        source.read("../gone.jpg")
+
+    def fail(code: int) -> Callable[[Path], bytes]:
+        def read(_: Path) -> bytes:
+            raise OSError(code, "cannot")
+
+        return read
+
+    for code in (errno.EACCES, errno.EPERM, errno.EIO):
+        monkeypatch.setattr(Path, "read_bytes", fail(code))
+        with pytest.raises(BadImageError) as raised:
+            source.read("0.jpg")
+        assert raised.value.reason == "unreadable_image"
+    monkeypatch.setattr(Path, "read_bytes", fail(errno.EMFILE))
+    with pytest.raises(OSError, match="cannot"):  # the machine's fault: no frame is left out for it
+        source.read("0.jpg")
+
+
+def test_a_member_that_left_its_zip_is_a_key_error(tmp_path: Path) -> None:
+    raw = nordland_dump(tmp_path / "raw", [163])
+    zip_with_damage(raw, lambda *_: None)
+    with pytest.raises(KeyError):
+        open_source("nordland", raw, {}).read("winter.zip!images-00999.png")
 
 
 def test_real_nordland(real: Path, tmp_path: Path) -> None:

@@ -34,9 +34,12 @@ def test_one_flipped_bit_is_found_down_to_the_frame(copy: Path) -> None:
     assert (fault.file, fault.key, fault.source) == (f"shards/{path.name}", frame["key"], frame["source"])
 
 
-@pytest.mark.parametrize("damage", ["header", "cut", "missing", "table"])
+@pytest.mark.parametrize("damage", ["header", "cut", "missing", "table", "seal", "stranger"])
 def test_other_damage_is_found_too(damage: str, copy: Path) -> None:
-    path = copy / ("frames.parquet" if damage == "table" else "shards/part-000000.tar")
+    places = {"table": "frames.parquet", "seal": "shards/part-000001.parquet", "stranger": "shards/part-000099.tar"}
+    path = copy / places.get(damage, "shards/part-000000.tar")
+    if damage == "stranger":
+        path.write_bytes(b"left by somebody")
     data = bytearray(path.read_bytes())
     if damage == "missing":
         path.unlink()
