@@ -183,10 +183,10 @@ def _write_frame(
 def _read(source: Source, name: str) -> bytes:
     try:
         return source.read(name)
-    except (OSError, KeyError) as error:
-        raise InputError(
-            f"{name}: vanished from the dump while it was being built ({error}); start the build again"
-        ) from error
+    except (FileNotFoundError, KeyError) as error:
+        raise InputError(f"{name}: vanished from the dump while it was being built; start the build again") from error
+    except OSError as error:
+        raise InputError(f"{name}: could not be read ({error}); start the build again") from error
 
 
 def _stored_fields(image: StoredImage, offset: int) -> dict[str, Any]:

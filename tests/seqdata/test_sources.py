@@ -545,6 +545,16 @@ def test_a_member_that_left_its_zip_is_a_key_error(tmp_path: Path) -> None:
         open_source("nordland", raw, {}).read("winter.zip!images-00999.png")
 
 
+def test_a_city_that_is_a_link_is_followed(msls_dump: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    (raw / "train_val").mkdir(parents=True)
+    (raw / "train_val" / "southport").symlink_to(msls_dump / "train_val" / "southport", target_is_directory=True)
+    source = open_source("msls", raw, {})
+    records = source.listing().records
+    assert records.height > 0
+    assert len(source.read(records["source"][0])) == records["bytes"][0]
+
+
 def test_real_nordland(real: Path, tmp_path: Path) -> None:
     for season, low, high in (("spring", 720, 730), ("summer", 765, 772), ("fall", 720, 730), ("winter", 720, 730)):
         log = read_log(real / "nordland" / f"{season}.csv")
