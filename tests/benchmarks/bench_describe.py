@@ -32,8 +32,8 @@ def window_by_window(model: torch.nn.Module, dataset: "seqdata.Dataset", table: 
 
 
 def main() -> None:
-    """Both sides on the same tracks, in turn, twice; the better time of each counts."""
-    frames = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+    """Both sides on the same tracks, in turn, twice; the best time of each counts."""
+    frames = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     with tempfile.TemporaryDirectory() as folder:
         raw = write_drives(Path(folder) / "raw", {"map": frames})
         build(BuildRequest("folder", raw, Path(folder) / "out", protocol=protocols.load("own")))
@@ -42,8 +42,8 @@ def main() -> None:
         ideal = LENGTH * (frames - LENGTH + 1) / frames
         print(f"{frames} frames, {len(table)} windows of {LENGTH}: at best {ideal:.2f} times")
         for name, options in (
-            ("seqvlad-r18", {"size": (96, 128)}),
-            ("gem-cat-r18", {"size": (96, 128)}),
+            ("seqvlad-r18", {"size": (240, 320)}),
+            ("gem-cat-r18", {"size": (240, 320)}),
         ):
             model = train.models.create(name, **options)
             model.eval()
