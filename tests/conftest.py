@@ -12,6 +12,7 @@ from seqdata.build import BuildRequest, build
 from seqdata.dataset import Dataset
 from seqdata.dataset import open as open_dataset
 from seqdata.manifest import BuildSettings
+from seqdata.sources import Listing, open_source
 from seqdata.synth import CityPlan, CitySettings, write_msls
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -97,3 +98,17 @@ def files_of() -> Callable[[Path], dict[str, bytes]]:
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
     return read
+
+
+def listed(raw: Path, text: str | bytes, kind: str = "folder") -> Listing:
+    """The listing of `raw` after its positions.csv is written."""
+    (raw / "positions.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return open_source(kind, raw, {}).listing()
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """A folder of six images, 0.jpg … 5.jpg."""
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    return tmp_path
