@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from seqdata.errors import ContractError
 from seqdata.protocols import Protocol, Rule, Unit
+from seqdata.truth import RULE_COLUMNS
 
 if TYPE_CHECKING:
     from seqdata.dataset import Dataset
-
-RULE_COLUMN = {"any": "min_distance", "centre": "centre_distance", "last": "last_distance", "all": "worst_distance"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def near(dataset: "Dataset", query: pl.DataFrame, database: pl.DataFrame, radii:
     Window against window by the training rule: never frame ids against window ids.
     """
     pairs = dataset.positives(query, database, radius=radii.negative, rule=radii.rule, unit=radii.unit)
-    return pairs.select("query", "database", pl.col(RULE_COLUMN[radii.rule]).alias("distance"))
+    return pairs.select("query", "database", pl.col(RULE_COLUMNS[radii.rule]).alias("distance"))
 
 
 @dataclass(frozen=True)

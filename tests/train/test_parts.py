@@ -73,4 +73,4 @@ def test_frame_cache_gives_the_same_frames_within_its_budget(data, budget):
 
 def test_importing_train_is_light():
     code = "import sys, train; assert 'torch' not in sys.modules and 'fit' in dir(train)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
