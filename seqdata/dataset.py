@@ -16,7 +16,7 @@ from seqdata.protocol_tables import positives_name, stored_radius
 from seqdata.protocols import Protocol, Rule, Unit
 from seqdata.reading import FramePlaces, FrameReader
 from seqdata.sequences import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
-from seqdata.storage import Reader, read_parquet
+from seqdata.storage import Store, read_parquet
 from seqdata.stream import Stream
 from seqdata.truth import accept, accepts
 
@@ -40,7 +40,7 @@ class Dataset:
     def __init__(self, path: Path, manifest: DatasetManifest) -> None:
         self.path = path
         self.manifest = manifest
-        self._reader = Reader(str(path))
+        self.store = Store(path)
 
     @property
     def id(self) -> str:
@@ -169,7 +169,7 @@ class Dataset:
 
     def frame_reader(self) -> FrameReader:
         """What reads frames by row, ready to be sent to loader workers: it holds places and no table."""
-        return FrameReader(self._reader, self._places)
+        return FrameReader(self.store, self._places)
 
     def stream(
         self,

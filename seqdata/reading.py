@@ -9,7 +9,7 @@ import polars as pl
 
 from seqdata.errors import ContractError
 from seqdata.pixels import BadImageError, Pixels, decode
-from seqdata.storage import Reader
+from seqdata.storage import Store
 
 Integers = npt.NDArray[np.int64]
 GAP_BYTES = 256 << 10
@@ -30,7 +30,7 @@ class FramePlaces:
         return cls(*(table[name].to_numpy().astype(np.int64) for name in ("shard", "offset", "length")))
 
 
-def read_encoded(reader: Reader, places: FramePlaces, rows: Integers) -> dict[int, bytes]:
+def read_encoded(reader: Store, places: FramePlaces, rows: Integers) -> dict[int, bytes]:
     """The stored bytes of each distinct frame row. Raises: InputError when a shard is absent or short."""
     distinct = np.unique(rows)
     found: dict[int, bytes] = {}
@@ -80,7 +80,7 @@ def decode_frames(encoded: dict[int, bytes], rows: Integers, size: tuple[int, in
 class FrameReader:
     """Frame rows to pixels, from one dataset's shards; picklable, and safe in a forked process."""
 
-    reader: Reader
+    reader: Store
     places: FramePlaces
 
     def __call__(self, rows: Integers, size: tuple[int, int] | None = None) -> Pixels:

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -160,24 +160,55 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
 
 
-class Reader:
-    """Ranged reads below one root, local or any fsspec URL; `read` is one request.
+class Store:
+    """Files below one root, local or any fsspec URL: whole writes, listings, and ranged reads.
 
+    Names are relative to the root, with `/`. A write appears whole under its name or not at all: locally by a rename,
+    on an object store because an upload is one object. Picklable.
     Convention: offsets and lengths are in bytes; the end is `offset + length`, exclusive.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        if "://" in self.root:
-            self._filesystem, self._base = fsspec.core.url_to_fs(self.root)
-        else:  # a local path may hold what reads as a URL chain
+        self.is_local = "://" not in self.root
+        if self.is_local:  # a local path may hold what reads as a URL chain
             self._filesystem, self._base = LocalFileSystem(), str(Path(self.root).absolute())
+        else:
+            self._filesystem, self._base = fsspec.core.url_to_fs(self.root)
+
+    def __str__(self) -> str:
+        """The root as it was given."""
+        return self.root
+
+    def path(self, name: str) -> Path:
+        """The path of a file of a local store. Raises: OutputError where the store is not local."""
+        if not self.is_local:
+            raise OutputError(f"{self.root}: is not a local folder")
+        return Path(self.root) / name
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where there is none. Raises: InputError when the store does not answer."""
+        try:
+            info: dict[str, Any] = self._filesystem.info(self._at(name))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"{self.root}/{name}: cannot be read ({error})") from error
+        return None if info["type"] == "directory" else int(info["size"])
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the files directly in a folder of the store, sorted; none where it is absent."""
+        try:
+            found = self._filesystem.ls(self._at(folder), detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        prefix = f"{folder}/" if folder else ""
+        return sorted(prefix + entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] != "directory")
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes `offset … offset + length` of the file `name`. Raises: InputError when short or absent."""
-        path = f"{self._base}/{name}"
+        """Bytes `offset … offset + length` of a file in one request. Raises: InputError when short or absent."""
         try:
-            data: bytes = self._filesystem.cat_file(path, start=offset, end=offset + length)
+            data: bytes = self._filesystem.cat_file(self._at(name), start=offset, end=offset + length)
         except OSError as error:
             raise InputError(f"{self.root}/{name}: cannot be read ({error})") from error
         if len(data) != length:
@@ -185,3 +216,37 @@ class Reader:
                 f"{self.root}/{name}: {length} bytes wanted at {offset}, {len(data)} there; run seqdata verify"
             )
         return data
+
+    def read_bytes(self, name: str) -> bytes:
+        """A whole file. Raises: InputError when absent."""
+        try:
+            data: bytes = self._filesystem.cat_file(self._at(name))
+        except OSError as error:
+            raise InputError(f"{self.root}/{name}: cannot be read ({error})") from error
+        return data
+
+    def remove(self, name: str) -> None:
+        """Delete a file; nothing where it is absent."""
+        with suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._at(name))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Yield a local temporary path whose file becomes `name` at the end, or vanishes on any error.
+
+        Raises: OutputError where the store refuses (no space, no permission).
+        """
+        if self.is_local:
+            with atomic_path(self.path(name)) as temporary:
+                yield temporary
+            return
+        with tempfile.TemporaryDirectory(prefix="seqdata-") as folder:
+            temporary = Path(folder) / "part"
+            yield temporary
+            try:
+                self._filesystem.put_file(str(temporary), self._at(name))
+            except OSError as error:
+                raise OutputError(f"{self.root}/{name}: cannot be written ({error})") from error
+
+    def _at(self, name: str) -> str:
+        return f"{self._base}/{name}" if name else self._base

@@ -9,7 +9,7 @@ from PIL import Image
 
 import seqdata
 from seqdata.errors import ContractError, InputError
-from seqdata.storage import Reader
+from seqdata.storage import Store
 from seqdata.stream import order
 
 
@@ -39,13 +39,13 @@ def test_one_ranged_read_for_each_shard_a_window_touches(
     shards = cut_dataset.frame_columns("shard")["shard"].to_numpy()[cut_dataset.frame_rows(windows)]
     crossing = int(np.flatnonzero(shards[:, 0] != shards[:, -1])[0])
     reads: list[str] = []
-    whole = Reader.read
+    whole = Store.read
 
-    def counted(self: Reader, name: str, offset: int, length: int) -> bytes:
+    def counted(self: Store, name: str, offset: int, length: int) -> bytes:
         reads.append(name)
         return whole(self, name, offset, length)
 
-    monkeypatch.setattr(Reader, "read", counted)
+    monkeypatch.setattr(Store, "read", counted)
     cut_dataset.read(windows, [0])
     assert len(reads) == 1
     cut_dataset.read(windows, [crossing])
