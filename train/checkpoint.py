@@ -24,14 +24,21 @@ def save_model(stem: Path, model: SequenceModel, details: dict[str, Any]) -> Non
     write_json_atomic(_with(stem, ".json"), {"format": FORMAT, "model": model.config, **details})
 
 
-def load_model(path: str | Path) -> SequenceModel:
+def load_model(path: str | Path, model_from: str | None = None) -> SequenceModel:
     """The model of a run folder (its best checkpoint), a checkpoint's stem, or either of its two files; eval mode, CPU.
 
+    A checkpoint that names a `package.module:factory` is opened only when `model_from` names the same: a file handed
+    over must not choose what code runs.
     Raises: InputError when nothing is there, ContractError when the JSON or the tensors do not fit.
     """
     stem = checkpoint_stem(path)
     details = read_details(stem)
     config = dict(details["model"])
+    if ":" in str(config.get("name")) and config["name"] != model_from:
+        raise ContractError(
+            f"{stem}.json: its model is made by '{config['name']}'; if you trust that code, add --model-from "
+            f"{config['name']}"
+        )
     model = models.create(**{**config, "weights": "random"})
     model.config = config
     fill(model, read_tensors(_with(stem, ".safetensors")), _with(stem, ".safetensors"))

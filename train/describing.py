@@ -51,7 +51,8 @@ def describe_blocks(
         done = 0
         for rows in _blocks(dataset, table, pool):
             features, index = pool.of(rows)
-            yield model.fuse_rows(features, index).float().cpu().numpy()
+            parts = torch.split(index, model.windows_at_once or len(rows))
+            yield torch.cat([model.fuse_rows(features, part).float().cpu() for part in parts]).numpy()
             done += len(rows)
             if progress is not None:
                 progress(done, len(table))

@@ -13,12 +13,14 @@ from seqdata.errors import ContractError
 from train.weights import create_backbone
 
 BatchNormMode = Literal["eval", "train"]
+Part = Literal["grid", "cls"]
 
 
 class Encoder(nn.Module):
     """Local features of frames from a timm backbone: `(N, 3, H, W)` float32 → `(N, T, C)` float32.
 
     Convention: T runs over the feature grid row by row (top left first); prefix tokens (CLS, registers) are dropped.
+    With `part="cls"` there is one token, the CLS.
     Source: methods, "Backbones"; BatchNorm stays in eval mode even in training, so that a descriptor never depends on
     its batch (`bn="train"` opts out).
     """
@@ -32,6 +34,7 @@ class Encoder(nn.Module):
         seed: int = 0,
         bn: BatchNormMode = "eval",
         trainable: str = "all",
+        part: Part = "grid",
         options: dict[str, Any] | None = None,
     ) -> None:
         """Build the backbone `name`, cut after stage `cut` (None = its whole `forward_features`).
@@ -47,7 +50,10 @@ class Encoder(nn.Module):
         self.mean: tuple[float, ...] = tuple(data["mean"])
         self.std: tuple[float, ...] = tuple(data["std"])
         self.bn = bn
+        self.part = part
         self.stage, self.channels = _cut(self.backbone, name, cut)
+        if part == "cls" and not (getattr(self.backbone, "num_prefix_tokens", 0) and cut is None):
+            raise ContractError(f"encoder '{name}' has no CLS token at its end; choose another pooling, or no cut")
         _freeze(self.backbone, name, trainable)
         self.backbone.to(memory_format=torch.channels_last)  # convolutions are a quarter faster on a CPU
         self.train(self.training)
@@ -73,6 +79,8 @@ class Encoder(nn.Module):
 
     def _tokens(self, features: Tensor) -> Tensor:
         """Tokens of a whole backbone's output: `(N, C, H, W)`, `(N, H, W, C)` or `(N, P+T, C)` → `(N, T, C)`."""
+        if self.part == "cls":
+            return features[:, :1]
         if features.dim() == 3:
             return features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
         if features.dim() == 4 and features.shape[1] != self.channels and features.shape[-1] == self.channels:

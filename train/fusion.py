@@ -11,11 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.batching import join
+from train.sequence_model import Distance
 from train.vlad import SeqVLAD
 
 
 class Fusion(nn.Module):
-    """From frame features and window rows to descriptors."""
+    """From frame features and window rows to descriptors; `length` and `distance` as in `SequenceModel`."""
+
+    length: int | None = None
+    distance: Distance = "l2"
+
+    def descriptor_size(self, features: int, length: int) -> int:
+        """D for windows of `length` frames with `features` numbers a frame."""
+        return features
 
     @abstractmethod
     def gather(self, features: Tensor, rows: Tensor) -> Tensor:
@@ -39,6 +47,10 @@ class Concatenate(Fusion):
         super().__init__()
         self.normalize = normalize
 
+    def descriptor_size(self, features: int, length: int) -> int:
+        """L·C."""
+        return features * length
+
     def gather(self, features: Tensor, rows: Tensor) -> Tensor:
         """`(M, C)`, `(B, L)` → `(B, L·C)`."""
         joined = features[rows].flatten(1)
@@ -56,6 +68,33 @@ class Mean(Fusion):
         """`(M, C)`, `(B, L)` → `(B, C)`."""
         mean = _window_sums(features, rows) / rows.shape[1]
         return F.normalize(mean, dim=-1) if self.normalize else mean
+
+
+class SeqGeM(Fusion):
+    """Generalised mean over the frame axis, learnable power: `(M, C)` → `(B, C)`; any L, free of frame order.
+
+    Negative features count as `eps`. Source: methods, "Beyond the papers".
+    """
+
+    def __init__(self, normalize: bool = True, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.p = nn.Parameter(torch.tensor(float(p)))
+        self.eps = eps
+
+    def gather(self, features: Tensor, rows: Tensor) -> Tensor:
+        """`(M, C)`, `(B, L)` → `(B, C)`."""
+        powers = features.clamp(min=self.eps).pow(self.p)
+        pooled = (_window_sums(powers, rows) / rows.shape[1]).pow(1.0 / self.p)
+        return F.normalize(pooled, dim=-1) if self.normalize else pooled
+
+
+class CentreFrame(Fusion):
+    """The centre frame's vector alone, index (L−1)//2: a single-image method on the windows' centres."""
+
+    def gather(self, features: Tensor, rows: Tensor) -> Tensor:
+        """`(M, C)`, `(B, L)` → `(B, C)`."""
+        return features[rows[:, (rows.shape[1] - 1) // 2]]
 
 
 class VLADSum(Fusion):

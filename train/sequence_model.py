@@ -1,31 +1,34 @@
-"""The one shape of every model here: `(B, L, 3, H, W)` → `(B, D)`, through per-frame features."""
+"""The one shape of every model here: `(B, L, 3, H, W)` → `(B, D)`."""
 
-from typing import Any, cast
+from abc import abstractmethod
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from seqdata.errors import ContractError
 from train.batching import join, split
-from train.encoders import Encoder
-from train.fusion import Concatenate, Fusion
 from train.preprocess import Preprocess
-from train.vlad import SeqVLAD
+
+Distance = Literal["l2", "aligned"]
 
 
 class SequenceModel(nn.Module):
-    """Preprocessing, frame encoder, frame pooling and fusion, in this order.
+    """A sequence descriptor: something of each frame (`encode_frames`), then of each window (`fuse_rows`).
 
     Convention: frames are RGB, uint8 or float in 0…255; a window's frames stand in driving order.
-    `config` is JSON-able and recreates the model: `train.models.create(**config)`.
+    `config` is JSON-able and recreates the model: `train.models.create(**config)`. `length`: the only window length it
+    takes, None for any. `windows_at_once`: most windows that are fused in one call when many are described, None for no
+    limit. `distance`: how two descriptors are compared, "l2" or "aligned" (mean of the frames' own distances).
     """
 
-    def __init__(
-        self, preprocess: Preprocess, encoder: Encoder, pooling: nn.Module, fusion: Fusion, config: dict[str, Any]
-    ) -> None:
+    length: int | None = None
+    windows_at_once: int | None = None
+    distance: Distance = "l2"
+
+    def __init__(self, preprocess: Preprocess, config: dict[str, Any]) -> None:
         super().__init__()
         self.preprocess = preprocess
-        self.encoder = encoder
-        self.pooling = pooling
-        self.fusion = fusion
         self.config = config
 
     @property
@@ -33,32 +36,35 @@ class SequenceModel(nn.Module):
         """(height, width) that frames are resized to, or None for their own size."""
         return self.preprocess.size
 
+    @abstractmethod
     def descriptor_size(self, length: int) -> int:
-        """D for windows of `length` frames."""
-        if isinstance(self.pooling, SeqVLAD):
-            return self.pooling.centres.numel()
-        return self.encoder.channels * (length if isinstance(self.fusion, Concatenate) else 1)
+        """D for windows of `length` frames. Raises: ContractError for a length that it cannot take."""
 
-    def tokens(self, frames: Tensor) -> Tensor:
-        """Local features of frames: `(N, 3, H, W)` → `(N, T, C)`."""
-        return cast(Tensor, self.encoder(self.preprocess(frames)))
-
+    @abstractmethod
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """What fusion needs of each frame: `(N, 3, H, W)` → `(N, C)`, or `(N, K, C)` unnormalised sums for SeqVLAD."""
-        tokens = self.tokens(frames)
-        pooled = self.pooling.frame_sums(tokens) if isinstance(self.pooling, SeqVLAD) else self.pooling(tokens)
-        return cast(Tensor, pooled)
+        """All that can be known of each frame alone: `(N, 3, H, W)` → `(N, ...)`."""
+
+    @abstractmethod
+    def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
+        """Features `(M, ...)` of distinct frames and window rows `(B, L)` int64 into them → descriptors `(B, D)`."""
 
     def fuse(self, features: Tensor) -> Tensor:
         """Frame features of whole windows `(B, L, ...)` → descriptors `(B, D)`."""
-        return cast(Tensor, self.fusion(features))
-
-    def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Features `(M, ...)` of distinct frames and window rows `(B, L)` int64 into them → descriptors `(B, D)`."""
-        return self.fusion.gather(features, rows)
+        batch, length = features.shape[:2]
+        flat = join(features)
+        return self.fuse_rows(flat, torch.arange(batch * length, device=flat.device).view(batch, length))
 
     def forward(self, windows: Tensor) -> Tensor:
-        """`(B, L, 3, H, W)` → `(B, D)` float32. Raises: ValueError for another shape."""
+        """`(B, L, 3, H, W)` → `(B, D)` float32. Raises: ValueError for another shape, ContractError for a length."""
         if windows.dim() != 5:
             raise ValueError(f"windows must be (B, L, 3, H, W), got {tuple(windows.shape)}")
+        self.check_length(windows.shape[1])
         return self.fuse(split(self.encode_frames(join(windows)), windows.shape[1]))
+
+    def check_length(self, length: int) -> None:
+        """Raise ContractError for windows of a length that this model cannot take."""
+        if self.length is not None and length != self.length:
+            raise ContractError(
+                f"model {self.config.get('name', '')} takes windows of {self.length} frames only, not {length}; train "
+                f"one with --option length={length}, or use a fusion that takes any length"
+            )

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from train.data import TrainData
+from train.frame_model import FrameModel
 from train.frames import FrameSource
 from train.sequence_model import SequenceModel
 from train.settings import TrainSettings
@@ -15,7 +16,7 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, 
 
     Source: methods, "VLAD initialisation": about 500 frames, 50,000 local features.
     """
-    if not isinstance(model.pooling, SeqVLAD) or settings.kmeans_frames == 0:
+    if settings.kmeans_frames == 0 or not isinstance(model, FrameModel) or not isinstance(model.pooling, SeqVLAD):
         return
     rng = np.random.default_rng(settings.seed)
     frames = np.unique(data.frame_rows)

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from train.pooling import Pooling
+
 RUNNER_UP_SHARE = 0.01
 
 
-class SeqVLAD(nn.Module):
+class SeqVLAD(Pooling):
     """The VLAD layer over tokens of a window; before normalisation it is a plain sum over frames.
 
     `frame_sums`: tokens `(N, T, C)` → residual sums `(N, K, C)` of single frames, not normalised.
@@ -20,7 +22,7 @@ class SeqVLAD(nn.Module):
 
     def __init__(self, clusters: int, channels: int, *, bias: bool = False, seed: int = 0) -> None:
         """Random unit centres (seeded); `initialise` replaces them by k-means. Raises: ValueError below one cluster."""
-        super().__init__()
+        super().__init__(clusters * channels)
         if clusters < 1:
             raise ValueError(f"SeqVLAD needs at least one cluster, got {clusters}")
         self.assignment = nn.Parameter(torch.empty(clusters, channels))
@@ -37,6 +39,10 @@ class SeqVLAD(nn.Module):
         if self.bias is not None:
             self.bias.zero_()
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool a frame's tokens: `frame_sums`, so that windows are sums of their frames."""
+        return self.frame_sums(tokens)
+
     def frame_sums(self, tokens: Tensor) -> Tensor:
         """Residual sums of each frame: `(N, T, C)` → `(N, K, C)`.
 
@@ -52,6 +58,17 @@ class SeqVLAD(nn.Module):
     def finish(sums: Tensor) -> Tensor:
         """Intra-normalise each cluster, flatten, L2: `(B, K, C)` → `(B, K·C)`."""
         return F.normalize(F.normalize(sums, dim=-1).flatten(1), dim=-1)
+
+
+class NetVLAD(SeqVLAD):
+    """SeqVLAD of single frames, each finished on its own: tokens `(N, T, C)` → `(N, K·C)`, unit length.
+
+    Source: P1 Table II, "NetVLAD + CAT"; equal to SeqVLAD at L = 1.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool `(N, T, C)` → `(N, K·C)`."""
+        return self.finish(self.frame_sums(tokens))
 
 
 def kmeans(points: Tensor, clusters: int, *, seed: int = 0, rounds: int = 50, tolerance: float = 1e-5) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, MissingDependencyError
 from train import models
 
 FRAMES = (3, 16, 24)
@@ -103,3 +103,80 @@ def test_another_encoder_forgets_the_presets_stages():
 def test_random_residual_branches_are_open():
     model = models.create("seqvlad-small")
     assert all(bool(m.weight.any()) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+TINY = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24), "clusters": 3}
+NARROW = {"width": 6, "projection": 5}
+
+
+def tiny_options(name):
+    """Options that make any late or intermediate fusion preset run in milliseconds."""
+    preset = models.preset(name)[1]
+    options = {"encoder": "test_vit", "trainable": "all", "size": (160, 160)} if preset["pooling"] == "cls" else TINY
+    return options | {key: value for key, value in NARROW.items() if key == "width" or key in preset}
+
+
+FRAME_PRESETS = sorted(set(models.FAMILIES["frames"].presets) - {"frames"})
+
+
+@pytest.mark.parametrize("name", FRAME_PRESETS)
+def test_every_frame_preset_trains_saves_and_reloads(name, tmp_path):
+    from train import checkpoint
+
+    model = models.create(name, **tiny_options(name))
+    height, width = model.size
+    windows = torch.randint(0, 256, (2, 5, 3, height, width), generator=torch.Generator().manual_seed(1))
+    out = model.train()(windows)
+    assert out.shape == (2, model.descriptor_size(5))
+    out.pow(3).sum().backward()
+    moved = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters() if p.requires_grad]
+    assert any(moved)
+    checkpoint.save_model(tmp_path / "m", model, {})
+    again = checkpoint.load_model(tmp_path / "m")
+    torch.testing.assert_close(again(windows), model.eval()(windows), rtol=0, atol=0)
+
+
+def test_fc_takes_its_own_length_only():
+    model = models.create("netvlad-fc-r18", **TINY, width=6, length=3)
+    assert model(frames(2, 3)).shape == (2, 6)
+    with pytest.raises(ContractError, match="windows of 3 frames only, not 4"):
+        model(frames(2, 4))
+    with pytest.raises(ContractError, match="3 frames only"):
+        model.descriptor_size(4)
+
+
+def test_a_free_choice_of_encoder_pooling_and_fusion():
+    model = models.create("frames", encoder="resnet10t", cut="layer1", pooling="gem", fusion="gem", size=(16, 24))
+    assert model(frames(1, 2)).shape == (1, model.descriptor_size(2))
+    with pytest.raises(ContractError, match="no CLS token"):
+        models.create("frames", encoder="resnet10t", pooling="cls", fusion="cat")
+    with pytest.raises(ContractError, match="leave projection unset"):
+        models.create("seqvlad-small", projection=4)
+
+
+def test_models_of_other_packages(tmp_path, monkeypatch):
+    from train import checkpoint
+
+    (tmp_path / "ourteam.py").write_text(
+        "from train import models\n"
+        "def tiny(weights, seed, clusters=2):\n"
+        "    return models.create('seqvlad-small', weights=weights, seed=seed, encoder='resnet10t', cut='layer1',\n"
+        "                         clusters=clusters, size=(16, 24))\n"
+        "def wrong(weights, seed):\n"
+        "    return 5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = models.create("ourteam:tiny", clusters=3)
+    assert model.config == {"name": "ourteam:tiny", "weights": "random", "seed": 0, "clusters": 3}
+    checkpoint.save_model(tmp_path / "m", model, {})
+    with pytest.raises(ContractError, match="--model-from ourteam:tiny"):
+        checkpoint.load_model(tmp_path / "m")
+    again = checkpoint.load_model(tmp_path / "m", model_from="ourteam:tiny")
+    torch.testing.assert_close(again(frames(1, 2)), model(frames(1, 2)))
+    for name, said in (("ourteam:none", "no function 'none'"), ("ourteam:wrong", "returned int")):
+        with pytest.raises(ContractError, match=said):
+            models.create(name)
+    with pytest.raises(ContractError, match="refuses these options"):
+        models.create("ourteam:tiny", colour=1)
+    with pytest.raises(MissingDependencyError, match="nowhere"):
+        models.create("nowhere:model")

@@ -1,0 +1,137 @@
+"""Options of late and intermediate fusion models, and how a model is put together from them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from seqdata.errors import ContractError
+from train.encoders import Encoder
+from train.frame_model import FrameModel
+from train.fusion import CentreFrame, Concatenate, Fusion, Mean, SeqGeM, VLADSum
+from train.heads import AlignedFrames, Delta, FullyConnected, LastState, SeqNet
+from train.pooling import AveragePool, ClassToken, GeM, Pooling, SeqPool
+from train.preprocess import Preprocess
+from train.salad import Salad
+from train.vlad import NetVLAD, SeqVLAD
+
+OF_THE_ENCODER = ("cut", "trainable", "encoder_options")
+
+
+class FrameOptions(BaseModel):
+    """Everything that decides a late or intermediate fusion model; every field can be overridden in `create`.
+
+    `encoder`: any timm name, or one of ours. `cut`: stage after which it ends (None = all of it). `trainable`: "all",
+    "none" or the first encoder stage to train. `bn`: "eval" or "train". `encoder_options`: keyword arguments for timm.
+    `size`: (height, width) pixels or None. `patch_normalised`, `patch`: grey block-normalised input.
+    `pooling`, `clusters`, `bias`: see `train.pooling`, `train.vlad`, `train.salad`. `projection`: size of a linear map
+    of each frame's vector, such as a fitted PCA; it is not trained. `fusion`: see `train.fusion` and `train.heads`;
+    `width` of FC, SeqNet, LSTM and SeqMatchNet, `kernel` of SeqNet in frames, `length` of FC in frames, `delta` form.
+    `normalize`: final L2 of cat, fc, mean, gem and lstm (None: cat and fc no, the others yes; the rest always).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str = "resnet18"
+    cut: str | None = None
+    trainable: str = "all"
+    bn: Literal["eval", "train"] = "eval"
+    encoder_options: dict[str, Any] = Field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    patch_normalised: bool = False
+    patch: int = Field(default=8, ge=2)
+    pooling: Literal["vlad", "netvlad", "gem", "avg", "cls", "seqpool", "salad"] = "vlad"
+    clusters: int = Field(default=64, ge=1)
+    bias: bool = False
+    projection: int | None = Field(default=None, ge=1)
+    fusion: Literal["sum", "cat", "mean", "gem", "centre", "fc", "seqnet", "lstm", "delta", "aligned"] = "sum"
+    width: int = Field(default=4096, ge=1)
+    kernel: int = Field(default=3, ge=1)
+    length: int = Field(default=5, ge=1)
+    delta: Literal["halves", "seqnet"] = "halves"
+    normalize: bool | None = None
+
+
+def complete(preset: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """`options` over a preset; with another encoder the preset's own stages are forgotten."""
+    if options.get("encoder", preset.get("encoder")) != preset.get("encoder"):
+        preset = {key: value for key, value in preset.items() if key not in OF_THE_ENCODER}
+    return {**preset, **options}
+
+
+def check(name: str, chosen: FrameOptions) -> None:
+    """Refuse combinations that cannot work. Raises: ContractError with the reason."""
+    if (chosen.pooling == "vlad") != (chosen.fusion == "sum"):
+        raise ContractError(
+            f"model {name}: pooling '{chosen.pooling}' and fusion '{chosen.fusion}' do not fit: vlad sums residuals "
+            "over frames (fusion sum); every other pooling gives one vector a frame (fusion cat, mean, gem, …)"
+        )
+    if chosen.pooling == "vlad" and chosen.projection is not None:
+        raise ContractError(f"model {name}: SeqVLAD sums residuals, not vectors; leave projection unset")
+    if chosen.normalize is False and chosen.fusion in ("sum", "seqnet", "delta", "aligned"):
+        raise ContractError(f"model {name}: fusion '{chosen.fusion}' always ends in L2; leave normalize unset")
+    if chosen.bias and chosen.pooling not in ("vlad", "netvlad"):
+        raise ContractError(f"model {name}: bias belongs to VLAD's assignment; pooling is '{chosen.pooling}'")
+
+
+def build(chosen: FrameOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> FrameModel:
+    """The model of checked options. Raises: as `train.models.create`."""
+    encoder = Encoder(
+        chosen.encoder,
+        cut=chosen.cut,
+        weights=weights,
+        seed=seed,
+        bn=chosen.bn,
+        trainable=chosen.trainable,
+        part="cls" if chosen.pooling == "cls" else "grid",
+        options=chosen.encoder_options,
+    )
+    preprocess = Preprocess(
+        encoder.mean, encoder.std, size=chosen.size, patch_normalised=chosen.patch_normalised, patch=chosen.patch
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pooling = _pooling(chosen, encoder.channels, seed)
+        projection = None if chosen.projection is None else _projection(pooling.size, chosen.projection)
+        fusion = _fusion(chosen, chosen.projection or pooling.size)
+    return FrameModel(preprocess, encoder, pooling, projection, fusion, config)
+
+
+def _pooling(chosen: FrameOptions, channels: int, seed: int) -> Pooling:
+    kinds: dict[str, Callable[[], Pooling]] = {
+        "vlad": lambda: SeqVLAD(chosen.clusters, channels, bias=chosen.bias, seed=seed),
+        "netvlad": lambda: NetVLAD(chosen.clusters, channels, bias=chosen.bias, seed=seed),
+        "gem": lambda: GeM(channels),
+        "avg": lambda: AveragePool(channels),
+        "cls": lambda: ClassToken(channels),
+        "seqpool": lambda: SeqPool(channels, seed),
+        "salad": lambda: Salad(channels, chosen.clusters, seed=seed),
+    }
+    return kinds[chosen.pooling]()
+
+
+def _projection(features: int, size: int) -> nn.Linear:
+    """A linear map that no optimiser touches; random until a PCA is put in."""
+    projection = nn.Linear(features, size)
+    for parameter in projection.parameters():
+        parameter.requires_grad_(False)
+    return projection
+
+
+def _fusion(chosen: FrameOptions, features: int) -> Fusion:
+    kinds: dict[str, Callable[[], Fusion]] = {
+        "sum": VLADSum,
+        "cat": lambda: Concatenate(normalize=bool(chosen.normalize)),
+        "mean": lambda: Mean(normalize=chosen.normalize is not False),
+        "gem": lambda: SeqGeM(normalize=chosen.normalize is not False),
+        "centre": CentreFrame,
+        "fc": lambda: FullyConnected(features, chosen.length, chosen.width, normalize=bool(chosen.normalize)),
+        "seqnet": lambda: SeqNet(features, chosen.width, chosen.kernel),
+        "lstm": lambda: LastState(features, chosen.width, normalize=chosen.normalize is not False),
+        "delta": lambda: Delta(chosen.delta),
+        "aligned": lambda: AlignedFrames(features, chosen.width),
+    }
+    return kinds[chosen.fusion]()
