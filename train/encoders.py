@@ -67,6 +67,14 @@ class Encoder(nn.Module):
                     module.eval()
         return self
 
+    def pop_attention_pool(self) -> nn.Linear | None:
+        """Take away the backbone's own attention pooling, `C → 1`, where it has one (CCT)."""
+        pool = getattr(self.backbone, "attention_pool", None)
+        if not isinstance(pool, nn.Linear):
+            return None
+        del self.backbone.attention_pool
+        return pool
+
     def forward(self, frames: Tensor) -> Tensor:
         """`(N, 3, H, W)` normalised float32 → tokens `(N, T, C)`."""
         frames = frames.contiguous(memory_format=torch.channels_last)

@@ -66,7 +66,7 @@ def check_belongs(index: PlaceIndex, run: Path, dataset: Dataset | None = None) 
         raise ContractError(f"{run}: the index {index.id} was built from another checkpoint; name its run with --run")
     if dataset is not None and dataset.id != index.manifest.inputs["dataset"]:
         raise ContractError(
-            f"{dataset.path}: the index {index.id} was built from another dataset "
+            f"{dataset.location}: the index {index.id} was built from another dataset "
             f"({index.manifest.inputs['dataset'][:12]}); name it with --dataset"
         )
 

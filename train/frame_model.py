@@ -9,6 +9,7 @@ from train.fusion import Fusion
 from train.pooling import Pooling
 from train.preprocess import Preprocess
 from train.sequence_model import SequenceModel
+from train.vlad import SeqVLAD
 
 
 class FrameModel(SequenceModel):
@@ -43,6 +44,11 @@ class FrameModel(SequenceModel):
         """D for windows of `length` frames. Raises: ContractError for a length that the fusion cannot take."""
         self.check_length(length)
         return self.fusion.descriptor_size(self.feature_size, length)
+
+    @property
+    def vlad(self) -> SeqVLAD | None:
+        """The VLAD layer, of SeqVLAD or NetVLAD, None for another pooling."""
+        return self.pooling if isinstance(self.pooling, SeqVLAD) else None
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Local features of frames: `(N, 3, H, W)` → `(N, T, C)`."""

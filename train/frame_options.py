@@ -94,20 +94,20 @@ def build(chosen: FrameOptions, weights: str | Path, seed: int, config: dict[str
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pooling = _pooling(chosen, encoder.channels, seed)
+        pooling = _pooling(chosen, encoder.channels, encoder.pop_attention_pool(), seed)
         projection = None if chosen.projection is None else _projection(pooling.size, chosen.projection)
         fusion = _fusion(chosen, chosen.projection or pooling.size)
     return FrameModel(preprocess, encoder, pooling, projection, fusion, config)
 
 
-def _pooling(chosen: FrameOptions, channels: int, seed: int) -> Pooling:
+def _pooling(chosen: FrameOptions, channels: int, attention: nn.Linear | None, seed: int) -> Pooling:
     kinds: dict[str, Callable[[], Pooling]] = {
         "vlad": lambda: SeqVLAD(chosen.clusters, channels, bias=chosen.bias, seed=seed),
         "netvlad": lambda: NetVLAD(chosen.clusters, channels, bias=chosen.bias, seed=seed),
         "gem": lambda: GeM(channels),
         "avg": lambda: AveragePool(channels),
         "cls": lambda: ClassToken(channels),
-        "seqpool": lambda: SeqPool(channels, seed),
+        "seqpool": lambda: SeqPool(channels, attention),
         "salad": lambda: Salad(channels, chosen.clusters, seed=seed),
     }
     return kinds[chosen.pooling]()

@@ -138,7 +138,7 @@ def _record(dataset: "Dataset", protocol: Protocol, settings: TrainSettings, tra
     return {
         "format": checkpoint.FORMAT,
         "dataset": dataset.id,
-        "dataset_path": str(dataset.path),
+        "dataset_path": dataset.location,
         "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
         "settings": settings.model_dump(mode="json"),
         "course": settings.same_course(),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from seqdata.errors import ContractError
 from seqdata.protocols import describe_first
-from train import frame_options
+from train import frame_options, sta
 from train.frame_options import FrameOptions
 from train.plugins import create_plugin, find_factory, plugin_names
 from train.presets import frame_presets
@@ -45,6 +45,7 @@ FAMILIES: dict[str, Family] = {
         frame_options.build,
         {**frame_presets(), "frames": {}},
     ),
+    "sta": Family(sta.StaOptions, sta.complete, sta.check, sta.build, sta.PRESETS),
 }
 """The preset `frames` is an empty one, for encoder, pooling and fusion of one's own choice."""
 

@@ -62,11 +62,10 @@ class SeqPool(Pooling):
     Source: CCT's SeqPool: softmax over tokens of Linear(C → 1), then the weighted sum.
     """
 
-    def __init__(self, channels: int, seed: int = 0) -> None:
+    def __init__(self, channels: int, attention: nn.Linear | None = None) -> None:
+        """`attention`: the linear map of a trained backbone, or None for a fresh one."""
         super().__init__(channels)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.attention = nn.Linear(channels, 1)
+        self.attention = nn.Linear(channels, 1) if attention is None else attention
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool `(N, T, C)` → `(N, C)`."""

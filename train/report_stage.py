@@ -32,7 +32,7 @@ def index_scene(dataset: Dataset, index: PlaceIndex, run: Path) -> tuple[ReportS
     table, info = predictions.read(stored)
     queries = dataset.sequences(protocol, split, "query")
     database = dataset.sequences(protocol, split, "database")
-    near = dataset.positives(queries, database, 2 * protocol.radius, protocol.rule, protocol.unit, protocol.heading_max)
+    near = dataset.protocol_positives(protocol, split, 2 * protocol.radius)
     size = _thumbnail(dataset)
 
     def read(side: Literal["query", "database"], rows: list[int]) -> npt.NDArray[np.uint8]:

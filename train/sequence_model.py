@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seqdata.errors import ContractError
 from train.batching import join, split
 from train.preprocess import Preprocess
+from train.vlad import SeqVLAD
 
 Distance = Literal["l2", "aligned"]
 
@@ -47,6 +48,15 @@ class SequenceModel(nn.Module):
     @abstractmethod
     def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
         """Features `(M, ...)` of distinct frames and window rows `(B, L)` int64 into them → descriptors `(B, D)`."""
+
+    @property
+    def vlad(self) -> SeqVLAD | None:
+        """The VLAD layer whose words `tokens` are made of, None where there is none."""
+        return None
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """What the VLAD layer gets of single frames: `(N, 3, H, W)` → `(N, T, C)`. Raises: where there is none."""
+        raise NotImplementedError(f"{type(self).__name__} has no VLAD layer")
 
     def fuse(self, features: Tensor) -> Tensor:
         """Frame features of whole windows `(B, L, ...)` → descriptors `(B, D)`."""

@@ -4,11 +4,10 @@ import numpy as np
 import torch
 
 from train.data import TrainData
-from train.frame_model import FrameModel
 from train.frames import FrameSource
 from train.sequence_model import SequenceModel
 from train.settings import TrainSettings
-from train.vlad import SeqVLAD, initialise_from_tokens
+from train.vlad import initialise_from_tokens
 
 
 def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, settings: TrainSettings) -> None:
@@ -16,7 +15,7 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, 
 
     Source: methods, "VLAD initialisation": about 500 frames, 50,000 local features.
     """
-    if settings.kmeans_frames == 0 or not isinstance(model, FrameModel) or not isinstance(model.pooling, SeqVLAD):
+    if settings.kmeans_frames == 0 or model.vlad is None:
         return
     rng = np.random.default_rng(settings.seed)
     frames = np.unique(data.frame_rows)
@@ -32,5 +31,5 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, 
             pick = torch.randperm(tokens.shape[1], generator=generator)[:each].to(device)
             sample.append(tokens[:, pick].flatten(0, 1))
     initialise_from_tokens(
-        model.pooling, torch.cat(sample).unsqueeze(0), sample=settings.kmeans_features, seed=settings.seed
+        model.vlad, torch.cat(sample).unsqueeze(0), sample=settings.kmeans_features, seed=settings.seed
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqdata.errors import ContractError, InputError, MissingDependencyError
+from train import cct
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "state_dict_ema", "model")
@@ -98,7 +99,8 @@ def load_file(model: nn.Module, path: Path) -> None:
     Classifier weights in the file are left out; every other key must fit in name and shape.
     Raises: InputError, ContractError naming the missing, unexpected and wrongly shaped keys.
     """
-    state = _without_head(model, read_state(path))
+    read = read_state(path)
+    state = _without_head(model, cct.rename_public(read) if isinstance(model, cct.Cct) else read)
     own = model.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     extra = [key for key in state if key not in own]

@@ -1,0 +1,113 @@
+"""CCT-14/7×2 against a literal version that reads the public checkpoints' names."""
+
+import math
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from seqdata.errors import ContractError
+from train import models
+from train.cct import rename_public
+from train.encoders import Encoder
+from train.weights import load_file
+
+SHAPES = {"tokenizer.conv_layers.0.0.weight": (64, 3, 7, 7), "tokenizer.conv_layers.1.0.weight": (384, 64, 7, 7)}
+OF_A_BLOCK = {
+    "pre_norm.weight": (384,),
+    "pre_norm.bias": (384,),
+    "self_attn.qkv.weight": (1152, 384),
+    "self_attn.proj.weight": (384, 384),
+    "self_attn.proj.bias": (384,),
+    "linear1.weight": (1152, 384),
+    "linear1.bias": (1152,),
+    "norm1.weight": (384,),
+    "norm1.bias": (384,),
+    "linear2.weight": (384, 1152),
+    "linear2.bias": (384,),
+}
+
+
+def public_state(side):
+    """A state dict with the names and shapes of the public ImageNet checkpoints, filled at random."""
+    shapes = SHAPES | {
+        "classifier.positional_emb": (1, (side // 16) ** 2, 384),
+        "classifier.attention_pool.weight": (1, 384),
+        "classifier.attention_pool.bias": (1,),
+        "classifier.norm.weight": (384,),
+        "classifier.norm.bias": (384,),
+        "classifier.fc.weight": (1000, 384),
+        "classifier.fc.bias": (1000,),
+    }
+    shapes |= {f"classifier.blocks.{i}.{key}": shape for i in range(14) for key, shape in OF_A_BLOCK.items()}
+    generator = torch.Generator().manual_seed(0)
+    return {key: 0.05 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+
+def literal(state, frames):
+    """Tokens by the words of the specification, one head at a time, from the public names."""
+    maps = frames
+    for i in (0, 1):
+        maps = F.conv2d(maps, state[f"tokenizer.conv_layers.{i}.0.weight"], stride=2, padding=3).clamp(min=0)
+        maps = F.max_pool2d(maps, 3, 2, 1)
+    x = maps.flatten(2).transpose(1, 2) + state["classifier.positional_emb"]
+    for i in range(14):
+        p = {key: state[f"classifier.blocks.{i}.{key}"] for key in OF_A_BLOCK}
+        q, k, v = (
+            F.layer_norm(x, (384,), p["pre_norm.weight"], p["pre_norm.bias"]) @ p["self_attn.qkv.weight"].T
+        ).chunk(3, -1)
+        heads = []
+        for head in range(6):
+            part = slice(64 * head, 64 * head + 64)
+            share = (q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(64)).softmax(-1)
+            heads.append(share @ v[..., part])
+        x = x + torch.cat(heads, -1) @ p["self_attn.proj.weight"].T + p["self_attn.proj.bias"]
+        x = F.layer_norm(x, (384,), p["norm1.weight"], p["norm1.bias"])
+        inner = F.gelu(x @ p["linear1.weight"].T + p["linear1.bias"])
+        x = x + inner @ p["linear2.weight"].T + p["linear2.bias"]
+    return F.layer_norm(x, (384,), state["classifier.norm.weight"], state["classifier.norm.bias"])
+
+
+@pytest.mark.parametrize("side", [224, 384])
+def test_a_public_checkpoint_gives_the_tokens_of_the_literal_version(side, tmp_path):
+    state = public_state(side)
+    torch.save(state, tmp_path / "cct.pth")
+    encoder = Encoder(f"cct_14_7x2_{side}", weights=tmp_path / "cct.pth")
+    frames = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(frames), literal(state, frames), atol=2e-4, rtol=1e-3)
+    assert encoder.mean == (0.485, 0.456, 0.406)
+
+
+def test_the_cut_keeps_eight_blocks_and_trains_six():
+    encoder = Encoder("cct_14_7x2_384", cut="blocks.7", trainable="blocks.2")
+    trained = {name.split(".")[1] for name, p in encoder.backbone.named_parameters() if p.requires_grad}
+    kept = {name.split(".")[1] for name, _ in encoder.backbone.named_parameters() if name.startswith("blocks.")}
+    assert kept == {str(i) for i in range(8)} and trained - {"weight", "bias"} == {str(i) for i in range(2, 8)}
+    with torch.no_grad():
+        assert encoder(torch.zeros(1, 3, 384, 384)).shape == (1, 576, 384)
+
+
+def test_seqpool_starts_from_the_checkpoint(tmp_path):
+    state = public_state(224)
+    torch.save({"state_dict": state}, tmp_path / "cct.pth")
+    model = models.create("seqpool-cat-cct224", weights=tmp_path / "cct.pth")
+    torch.testing.assert_close(model.pooling.attention.weight, state["classifier.attention_pool.weight"])
+    assert not any("attention_pool" in key for key in model.state_dict())
+
+
+def test_another_image_size_interpolates_positions():
+    encoder = Encoder("cct_14_7x2_224")
+    with torch.no_grad():
+        assert encoder(torch.zeros(2, 3, 64, 96)).shape == (2, 24, 384)
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    state = public_state(224)
+    del state["classifier.blocks.3.norm1.weight"]
+    torch.save(state, tmp_path / "cct.pth")
+    with pytest.raises(ContractError, match=r"1 missing \(blocks.3.norm.weight\)"):
+        load_file(timm.create_model("cct_14_7x2_224"), tmp_path / "cct.pth")
+    ours = timm.create_model("cct_14_7x2_224").state_dict()
+    assert rename_public(ours).keys() == ours.keys()

@@ -1,0 +1,217 @@
+"""CCT-14/7×2, the compact convolutional transformer, registered with timm under `cct_14_7x2_224` and `cct_14_7x2_384`.
+
+timm has no CCT, so this is the one backbone written here; everything that works on a timm model works on it.
+Source: methods, "Backbones" (CCT: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers").
+"""
+
+import re
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers.drop import DropPath
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+CHANNELS, HEADS, BLOCKS, MLP = 384, 6, 14, 1152
+STRIDE = 16
+_PUBLIC = "https://shi-labs.com/projects/cct/checkpoints/pretrained/"
+
+
+class Tokenizer(nn.Sequential):
+    """Two rounds of 7×7 convolution (stride 2, no bias), ReLU, 3×3 max-pool (stride 2): `(N, 3, H, W)` → 1/16 of it.
+
+    Output `(N, 384, ⌈H/16⌉, ⌈W/16⌉)` for sides that 16 divides.
+    """
+
+    def __init__(self) -> None:
+        convolutions = [nn.Conv2d(a, b, 7, stride=2, padding=3, bias=False) for a, b in ((3, 64), (64, CHANNELS))]
+        super().__init__(*(nn.Sequential(layer, nn.ReLU(), nn.MaxPool2d(3, 2, 1)) for layer in convolutions))
+        for layer in convolutions:
+            nn.init.kaiming_normal_(layer.weight)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens `(B, T, C)`; `qkv` has no bias."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.proj = nn.Linear(channels, channels)
+
+    def heads_of(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens `(B, T, C)`: `(B, heads, T, C/heads)` each."""
+        batch, count, channels = tokens.shape
+        q, k, v = self.qkv(tokens).view(batch, count, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def join_heads(self, mixed: Tensor) -> Tensor:
+        """`(B, heads, T, C/heads)` → `(B, T, C)`, mapped."""
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(B, T, C)` → `(B, T, C)`."""
+        return self.join_heads(F.scaled_dot_product_attention(*self.heads_of(tokens)))
+
+
+class Block(nn.Module):
+    """x ← x + attention(LN x); x ← LN x; x ← x + MLP(x): the second residual starts from the normalised value."""
+
+    def __init__(self, channels: int = CHANNELS, heads: int = HEADS, mlp: int = MLP, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.pre_norm = nn.LayerNorm(channels)
+        self.attention = Attention(channels, heads)
+        self.norm = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, mlp), nn.GELU(), nn.Linear(mlp, channels))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(B, T, C)` → `(B, T, C)`."""
+        return self.feed(tokens + self.drop_path(self.attention(self.pre_norm(tokens))))
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """The block's second half: `(…, C)` → `(…, C)`."""
+        tokens = self.norm(tokens)
+        out: Tensor = tokens + self.drop_path(self.mlp(tokens))
+        return out
+
+
+class Cct(nn.Module):
+    """The backbone: frames `(N, 3, H, W)` → tokens `(N, T, 384)`, T over the grid row by row.
+
+    Positions are learnt for `image` pixels a side and interpolated (bicubic) for another grid.
+    `attention_pool` is what SeqPool starts from; it takes no part in `forward_features`.
+    """
+
+    num_prefix_tokens = 0
+    num_features = CHANNELS
+
+    def __init__(self, image: int = 224, drop_path_rate: float = 0.1, num_classes: int = 0, **_: Any) -> None:
+        super().__init__()
+        self.tokenizer = Tokenizer()
+        self.grid = image // STRIDE
+        self.positions = nn.Parameter(torch.empty(1, self.grid**2, CHANNELS))
+        nn.init.trunc_normal_(self.positions, std=0.2)
+        rates = torch.linspace(0, drop_path_rate, BLOCKS).tolist()
+        self.blocks = nn.ModuleList([Block(drop_path=rate) for rate in rates])
+        self.norm: nn.Module = nn.LayerNorm(CHANNELS)
+        self.attention_pool = nn.Linear(CHANNELS, 1)
+        self.feature_info = [{"num_chs": CHANNELS, "reduction": STRIDE, "module": f"blocks.{i}"} for i in range(BLOCKS)]
+
+    def embed(self, frames: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens with positions `(N, T, C)` and the grid (rows, columns)."""
+        maps = self.tokenizer(frames)
+        grid = (maps.shape[-2], maps.shape[-1])
+        return maps.flatten(2).transpose(1, 2) + resize_positions(self.positions, self.grid, grid), grid
+
+    def forward_features(self, frames: Tensor) -> Tensor:
+        """`(N, 3, H, W)` → normalised tokens `(N, T, C)` of the last block."""
+        tokens, _ = self.embed(frames)
+        for block in self.blocks:
+            tokens = block(tokens)
+        out: Tensor = self.norm(tokens)
+        return out
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """`forward_features`."""
+        return self.forward_features(frames)
+
+    def forward_intermediates(
+        self,
+        frames: Tensor,
+        indices: list[int],
+        stop_early: bool = True,
+        intermediates_only: bool = True,
+        output_fmt: Literal["NCHW"] = "NCHW",
+    ) -> list[Tensor]:
+        """Maps `(N, C, rows, columns)` after the blocks `indices`, not normalised (timm's protocol)."""
+        tokens, grid = self.embed(frames)
+        maps = []
+        for index, block in enumerate(self.blocks[: max(indices) + 1]):
+            tokens = block(tokens)
+            if index in indices:
+                maps.append(tokens.transpose(1, 2).reshape(len(tokens), -1, *grid))
+        return maps
+
+    def prune_intermediate_layers(self, indices: list[int], prune_norm: bool = True, prune_head: bool = True) -> None:
+        """Drop the blocks behind the last of `indices` (timm's protocol)."""
+        self.blocks = self.blocks[: max(indices) + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+
+
+def resize_positions(positions: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
+    """Positions `(1, side², C)` for another grid (rows, columns): `(1, rows·columns, C)`, bicubic."""
+    if grid == (side, side):
+        return positions
+    maps = positions.transpose(1, 2).reshape(1, -1, side, side)
+    return F.interpolate(maps, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+
+
+_NAMES = (
+    (r"^tokenizer\.conv_layers\.(\d)\.0\.", r"tokenizer.\1.0."),
+    (r"^classifier\.positional_emb$", "positions"),
+    (r"^classifier\.blocks\.(\d+)\.self_attn\.", r"blocks.\1.attention."),
+    (r"^classifier\.blocks\.(\d+)\.norm1\.", r"blocks.\1.norm."),
+    (r"^classifier\.blocks\.(\d+)\.linear1\.", r"blocks.\1.mlp.0."),
+    (r"^classifier\.blocks\.(\d+)\.linear2\.", r"blocks.\1.mlp.2."),
+    (r"^classifier\.", ""),
+)
+
+
+def rename_public(state: dict[str, Tensor], model: nn.Module | None = None) -> dict[str, Tensor]:
+    """The public checkpoints' names (`classifier.*`, `tokenizer.*`) as ours; the classifier's last layer is left out.
+
+    A state dict with our names comes back as it is. `model` is timm's second argument, not needed.
+    """
+    renamed = {}
+    for key, value in state.items():
+        new = key
+        for pattern, replacement in _NAMES:
+            new, found = re.subn(pattern, replacement, new)
+            if found:
+                break
+        if not new.startswith("fc."):
+            renamed[new] = value
+    return renamed
+
+
+def _config(file: str, side: int) -> dict[str, Any]:
+    return {
+        "url": _PUBLIC + file,
+        "num_classes": 0,
+        "input_size": (3, side, side),
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "interpolation": "bicubic",
+        "first_conv": "tokenizer.0.0",
+        "classifier": "fc",
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "cct_14_7x2_224": _config("cct_14_7x2_224_imagenet.pth", 224),
+        "cct_14_7x2_384": _config("cct_14_7x2_384_imagenet.pth", 384),
+    }
+)
+
+
+def _create(name: str, image: int, pretrained: bool, options: dict[str, Any]) -> Any:
+    return build_model_with_cfg(
+        Cct, name, pretrained, pretrained_filter_fn=rename_public, image=image, feature_cfg={}, **options
+    )
+
+
+@register_model
+def cct_14_7x2_224(pretrained: bool = False, **options: Any) -> Any:
+    """CCT-14/7×2 for 224×224 pixels: 196 tokens of 384 channels."""
+    return _create("cct_14_7x2_224", 224, pretrained, options)
+
+
+@register_model
+def cct_14_7x2_384(pretrained: bool = False, **options: Any) -> Any:
+    """CCT-14/7×2 for 384×384 pixels: 576 tokens of 384 channels."""
+    return _create("cct_14_7x2_384", 384, pretrained, options)
