@@ -173,7 +173,7 @@ class Sta(SequenceModel):
 
     @torch.no_grad()
     def _find_grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of tokens for frames of `size`: their number is found by trying, their shape is the frames'."""
+        """Rows and columns of tokens for frames of `size`: their number by trying, their shape the frames'."""
         count = self._tokenize(torch.zeros(1, 3, *size)).shape[1]
         rows = max(1, round((count * size[0] / size[1]) ** 0.5))
         if count % rows:

@@ -61,6 +61,7 @@ class FakeDataset:
     seed: int = 0
     id: str = "f" * 64
     path: Path = Path("fake")
+    location: str = "fake"
     read_rows: list[int] = field(default_factory=list)
 
     def __post_init__(self):

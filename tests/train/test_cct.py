@@ -54,9 +54,8 @@ def literal(state, frames):
     x = maps.flatten(2).transpose(1, 2) + state["classifier.positional_emb"]
     for i in range(14):
         p = {key: state[f"classifier.blocks.{i}.{key}"] for key in OF_A_BLOCK}
-        q, k, v = (
-            F.layer_norm(x, (384,), p["pre_norm.weight"], p["pre_norm.bias"]) @ p["self_attn.qkv.weight"].T
-        ).chunk(3, -1)
+        normed = F.layer_norm(x, (384,), p["pre_norm.weight"], p["pre_norm.bias"])
+        q, k, v = (normed @ p["self_attn.qkv.weight"].T).chunk(3, -1)
         heads = []
         for head in range(6):
             part = slice(64 * head, 64 * head + 64)
@@ -73,7 +72,7 @@ def literal(state, frames):
 def test_a_public_checkpoint_gives_the_tokens_of_the_literal_version(side, tmp_path):
     state = public_state(side)
     torch.save(state, tmp_path / "cct.pth")
-    encoder = Encoder(f"cct_14_7x2_{side}", weights=tmp_path / "cct.pth")
+    encoder = Encoder(f"cct_14_7x2_{side}", weights=tmp_path / "cct.pth").eval()
     frames = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(encoder(frames), literal(state, frames), atol=2e-4, rtol=1e-3)

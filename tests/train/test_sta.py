@@ -63,9 +63,8 @@ def literal_attention(layer, tokens, shape, scaled=False):
                     for table, a, c in zip(layer.relative.tables, here, there, strict=True):
                         reach = len(table) // 2
                         relative += float(q[b, z, i] @ table[max(-reach, min(reach, a - c)) + reach])
-                    logits.append(
-                        float(q[b, z, i] @ k[b, z, j]) / math.sqrt(d) + relative / (math.sqrt(d) if scaled else 1)
-                    )
+                    content = float(q[b, z, i] @ k[b, z, j]) / math.sqrt(d)
+                    logits.append(content + relative / (math.sqrt(d) if scaled else 1))
                 share = torch.tensor(logits).softmax(0)
                 out[b, z, i] = share @ v[b, z]
     return layer.join_heads(out)
