@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 import torch
 from timm.data.config import resolve_model_data_config
+from timm.models.vgg import VGG
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -110,6 +111,8 @@ def _cut(backbone: nn.Module, name: str, cut: str | None) -> tuple[int | None, i
     """Prune what lies behind the cut; returns the stage's number (None = whole) and its channels."""
     if cut is None:
         return None, int(cast(int, backbone.num_features))
+    if isinstance(backbone, VGG):
+        return None, _cut_vgg(backbone, name, cut)
     names = stages(backbone)
     if cut not in names or not hasattr(backbone, "forward_intermediates"):
         raise ContractError(f"encoder '{name}' has no stage '{cut}'; it can be cut at {', '.join(names) or 'no stage'}")
@@ -117,6 +120,17 @@ def _cut(backbone: nn.Module, name: str, cut: str | None) -> tuple[int | None, i
     channels = int(_feature_info(backbone)[stage]["num_chs"])
     _method(backbone, "prune_intermediate_layers")([stage], prune_norm=True, prune_head=True)
     return stage, channels
+
+
+def _cut_vgg(backbone: VGG, name: str, cut: str) -> int:
+    """Cut a VGG after any of its layers: P1 wants conv5_3 before its ReLU, a place that timm does not list."""
+    layers = [f"features.{i}" for i in range(len(backbone.features))]
+    if cut not in layers:
+        raise ContractError(f"encoder '{name}' has no stage '{cut}'; it can be cut at {layers[0]} … {layers[-1]}")
+    backbone.features = backbone.features[: layers.index(cut) + 1]
+    for unused in ("pre_logits", "head"):
+        setattr(backbone, unused, nn.Identity())
+    return [layer.out_channels for layer in backbone.features if isinstance(layer, nn.Conv2d)][-1]
 
 
 def _freeze(backbone: nn.Module, name: str, trainable: str) -> None:

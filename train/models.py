@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from seqdata.errors import ContractError
 from seqdata.protocols import describe_first
-from train import frame_options, sta
+from train import frame_options, r2plus1d, sta, timesformer
 from train.frame_options import FrameOptions
 from train.plugins import create_plugin, find_factory, plugin_names
 from train.presets import frame_presets
@@ -46,6 +46,10 @@ FAMILIES: dict[str, Family] = {
         {**frame_presets(), "frames": {}},
     ),
     "sta": Family(sta.StaOptions, sta.complete, sta.check, sta.build, sta.PRESETS),
+    "timesformer": Family(
+        timesformer.TimeSformerOptions, timesformer.complete, timesformer.check, timesformer.build, timesformer.PRESETS
+    ),
+    "r2plus1d": Family(r2plus1d.R2Plus1DOptions, r2plus1d.complete, r2plus1d.check, r2plus1d.build, r2plus1d.PRESETS),
 }
 """The preset `frames` is an empty one, for encoder, pooling and fusion of one's own choice."""
 

@@ -10,7 +10,7 @@ Options = dict[str, Any]
 BACKBONES: dict[str, Options] = {
     "r18": {"encoder": "resnet18", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
     "r50": {"encoder": "resnet50", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
-    "vgg16": {"encoder": "vgg16", "cut": "conv5_3", "trainable": "features.24", "size": (480, 640)},
+    "vgg16": {"encoder": "vgg16", "cut": "features.28", "trainable": "features.24", "size": (480, 640)},
     "vit": {"encoder": "vit_base_patch16_224", "trainable": "blocks.8", "size": (224, 224)},
     "cct224": {"encoder": "cct_14_7x2_224", "trainable": "blocks.2", "size": (224, 224)},
     "cct384": {"encoder": "cct_14_7x2_384", "cut": "blocks.7", "trainable": "blocks.2", "size": (384, 384)},

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from indexer import predictions
 from indexer.evaluation import Evaluation
@@ -14,6 +15,9 @@ from indexer.scoring import read_recorded
 from seqdata import protocols
 from seqdata.dataset import Dataset
 from seqdata.errors import InputError
+from seqdata.leakage import leakage
+from seqdata.protocols import Protocol
+from seqdata.sequences import ROLES
 
 THUMBNAIL_WIDTH = 160
 
@@ -55,8 +59,17 @@ def index_scene(dataset: Dataset, index: PlaceIndex, run: Path) -> tuple[ReportS
             "checkpoint": str(index.manifest.inputs["checkpoint"]),
             "libraries": ", ".join(f"{name} {version}" for name, version in index.manifest.libraries.items()),
         },
+        leakage=_leakage(dataset, protocol),
     )
     return scene, evaluations
+
+
+def _leakage(dataset: Dataset, protocol: Protocol) -> pl.DataFrame | None:
+    """How much of the ground was trained on; none where the protocol trains on nothing of this dataset."""
+    if "train" not in protocol.splits:
+        return None
+    sides = [dataset.sequencer.frames_of(protocol, "train", role) for role in ROLES]
+    return leakage(dataset.sequencer, protocol) if any(side.any() for side in sides) else None
 
 
 def _thumbnail(dataset: Dataset) -> tuple[int, int]:
