@@ -140,5 +140,5 @@ class _FeaturePool:
         parts = []
         for start in range(0, len(rows), self.batch_size):
             frames = self.source.read(rows[start : start + self.batch_size])
-            parts.append(self.model.encode_frames(torch.from_numpy(frames).to(self.device)))
+            parts.append(self.source.encode(self.model, torch.from_numpy(frames).to(self.device)))
         return torch.cat(parts)

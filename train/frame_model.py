@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.encoders import Encoder
@@ -9,13 +10,13 @@ from train.fusion import Fusion
 from train.pooling import Pooling
 from train.preprocess import Preprocess
 from train.sequence_model import SequenceModel
-from train.vlad import SeqVLAD
+from train.vlad import NetVLAD, SeqVLAD
 
 
 class FrameModel(SequenceModel):
     """A model that is a function of per-frame features.
 
-    `projection`: a linear map of each frame's vector, such as a fitted PCA, or None.
+    `projection`: a linear map of each frame's vector, such as a fitted PCA, then L2; or None.
     """
 
     def __init__(
@@ -46,6 +47,11 @@ class FrameModel(SequenceModel):
         return self.fusion.descriptor_size(self.feature_size, length)
 
     @property
+    def vlad_sums(self) -> bool:
+        """Whether a frame stands for itself as unnormalised VLAD sums `(K, C)` rather than as a vector."""
+        return isinstance(self.pooling, SeqVLAD) and not isinstance(self.pooling, NetVLAD)
+
+    @property
     def vlad(self) -> SeqVLAD | None:
         """The VLAD layer, of SeqVLAD or NetVLAD, None for another pooling."""
         return self.pooling if isinstance(self.pooling, SeqVLAD) else None
@@ -57,7 +63,7 @@ class FrameModel(SequenceModel):
     def pool(self, tokens: Tensor) -> Tensor:
         """Tokens `(N, T, C)` → frame features `(N, F)`, or `(N, K, C)` unnormalised sums for SeqVLAD."""
         pooled = self.pooling(tokens)
-        return cast(Tensor, pooled if self.projection is None else self.projection(pooled))
+        return cast(Tensor, pooled if self.projection is None else F.normalize(self.projection(pooled), dim=-1))
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """What fusion needs of each frame: `(N, 3, H, W)` → `(N, F)`, or `(N, K, C)` for SeqVLAD."""

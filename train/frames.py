@@ -1,11 +1,13 @@
 """Reading frames for the network, with an optional cache in memory for small datasets."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seqdata.errors import ContractError
+from train.sequence_model import SequenceModel
 
 if TYPE_CHECKING:
     from seqdata.dataset import Dataset
@@ -18,6 +20,8 @@ class FrameSource:
     added: an even share of hits beats replacement when every epoch visits everything.
     """
 
+    pixels = True
+
     def __init__(self, dataset: "Dataset", size: tuple[int, int] | None = None, cache_bytes: int = 0) -> None:
         self.dataset = dataset
         self.size = size
@@ -25,7 +29,7 @@ class FrameSource:
         self._held: dict[int, NDArray[np.uint8]] = {}
         self._bytes = 0
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Frames `rows` `(n,)`, in this order. Raises: InputError when one cannot be read."""
         if self.cache_bytes <= 0:
             return self.dataset.read_frames(rows, size=self.size)
@@ -39,6 +43,14 @@ class FrameSource:
             self._held[row] = frame.copy()
             self._bytes += frame.nbytes
         return frames
+
+    def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
+        """Features of frames that `read` gave, on the model's device."""
+        return model.encode_frames(frames)
+
+    def tokens(self, model: SequenceModel, frames: Tensor) -> Tensor:
+        """What the model's VLAD layer gets of frames that `read` gave: `(N, T, C)`."""
+        return model.tokens(frames)
 
 
 def native_size(dataset: "Dataset", rows: NDArray[np.int64], size: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from train import checkpoint, models, regimes
 from train.board import log_epoch, open_board
 from train.data import TrainData
 from train.devices import pick_device
+from train.feature_source import FeatureSource, create_head, open_features
 from train.frames import FrameSource, native_size
 from train.relations import Radii
 from train.runs import RunFolder, environment
@@ -116,11 +117,16 @@ def _trainer(
 ) -> Trainer:
     """Model, data, regime and optimiser of the settings."""
     device = pick_device(settings.device)
-    model = models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options).to(device)
+    stored = None if settings.features is None else open_features(settings.features, dataset)
+    if stored is None:
+        model = models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options)
+    else:
+        model = create_head(stored, settings.model, settings.seed, settings.options)
+    model = model.to(device)
     data = TrainData.of(dataset, protocol, _split(protocol, settings), settings.shift_positives)
     radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius)
     rows = np.concatenate([data.frame_rows.ravel(), validator.frame_rows().ravel()])
-    source = FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
+    source = stored or FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
     regime = regimes.create(dataset, data, radii, settings)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -142,6 +148,7 @@ def _record(dataset: "Dataset", protocol: Protocol, settings: TrainSettings, tra
         "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
         "settings": settings.model_dump(mode="json"),
         "course": settings.same_course(),
+        "features": trainer.source.files.manifest.id if isinstance(trainer.source, FeatureSource) else None,
         "model": trainer.model.config,
         "descriptor_size": trainer.model.descriptor_size(protocol.length),
         "windows": {"query": len(trainer.data.queries), "database": len(trainer.data.database)},

@@ -52,7 +52,7 @@ class RunFolder:
 
     def _check(self, record: dict[str, Any]) -> None:
         old = read_json(self.path / "run.json")
-        for field in ("dataset", "protocol", "course"):
+        for field in ("dataset", "protocol", "features", "course"):
             if old.get(field) != record[field]:
                 differing = _difference(old.get(field), record[field])
                 raise ContractError(

@@ -12,10 +12,12 @@ from train.recipes import RECIPES
 class TrainSettings(BaseModel):
     """Everything that decides a training run besides the dataset; defaults follow P1's triplet recipe.
 
-    Model: `model`, `weights`, `options` (see `train.models.create`). Data: `protocol` (name or file), radii None = the
-    protocol's; `shift_positives` moves the database frames by N windows against their positions, a control that must
-    not learn. Regime "triplet": `round_queries` queries a round, `rounds` an epoch, `negatives` a query,
-    `positives_cap`, `margin`, `batch` triplets a step. Regime "places": `places` × `windows` a batch in runs of `run`,
+    Model: `model`, `weights`, `options` (see `train.models.create`); `features`: folder of stored features that the
+    model's head is trained on instead of pixels (see `train.feature_source.create_head`). Data: `protocol` (name or
+    file), radii None = the protocol's; `shift_positives` moves the database frames by N windows against their
+    positions, a control that must not learn.
+    Regime "triplet": `round_queries` queries a round, `rounds` an epoch, `negatives` a query, `positives_cap`,
+    `margin`, `batch` triplets a step. Regime "places": `places` × `windows` a batch in runs of `run`,
     `pairs` "all" or "cross" (query against database only: pairs of one drive teach little),
     `loss` "multi-similarity" or "contrastive" (`temperature`), `steps` an epoch (None: each query once).
     Optimiser: `optimizer`, `lr`, `weight_decay`, `schedule` ("cosine" to zero over all epochs), `warmup` steps.
@@ -30,6 +32,7 @@ class TrainSettings(BaseModel):
     model: str = "seqvlad-r18"
     weights: str = "random"
     options: dict[str, Any] = Field(default_factory=dict)
+    features: str | None = None
     protocol: str
     positive_radius: float | None = Field(default=None, ge=0)
     negative_radius: float | None = Field(default=None, ge=0)
@@ -87,5 +90,5 @@ class TrainSettings(BaseModel):
 
     def same_course(self) -> dict[str, Any]:
         """The fields that decide the numbers of a run: two runs with equal ones may continue each other."""
-        free = {"device", "patience", "frame_batch", "cache_bytes"}
+        free = {"features", "device", "patience", "frame_batch", "cache_bytes"}
         return self.model_dump(mode="json", exclude=free)

@@ -15,7 +15,7 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, 
 
     Source: methods, "VLAD initialisation": about 500 frames, 50,000 local features.
     """
-    if settings.kmeans_frames == 0 or model.vlad is None:
+    if settings.kmeans_frames == 0 or model.vlad is None or not model.vlad.centres.requires_grad:
         return
     rng = np.random.default_rng(settings.seed)
     frames = np.unique(data.frame_rows)
@@ -27,7 +27,7 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, 
     with torch.no_grad():
         for start in range(0, len(rows), settings.frame_batch):
             part = torch.from_numpy(source.read(rows[start : start + settings.frame_batch])).to(device)
-            tokens = model.eval().tokens(part)
+            tokens = source.tokens(model.eval(), part)
             pick = torch.randperm(tokens.shape[1], generator=generator)[:each].to(device)
             sample.append(tokens[:, pick].flatten(0, 1))
     initialise_from_tokens(

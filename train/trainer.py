@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,10 +31,13 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A step with its frames: uint8 `(M, 3, H, W)`, rows of each window into them `(B, L)`, drive groups `(M,)`."""
+    """A step with its frames: uint8 `(M, 3, H, W)`, or stored features of each, `(M, ...)`.
+
+    `inverse` `(B, L)`: rows of each window into them; `groups` `(M,)`: drives they belong to.
+    """
 
     step: Step
-    frames: NDArray[np.uint8]
+    frames: NDArray[Any]
     inverse: NDArray[np.int64]
     groups: NDArray[np.int64]
 
@@ -104,9 +107,10 @@ class Trainer:
         augment = Augment(shift=s.shift, light=s.light, mirror=s.mirror, erase=s.erase)
         generator = torch.Generator().manual_seed(_seed(s.seed, epoch, step))
         frames = torch.from_numpy(loaded.frames).to(self.device)
-        frames = augment(frames, torch.from_numpy(loaded.groups), generator)
+        if self.source.pixels:
+            frames = augment(frames, torch.from_numpy(loaded.groups), generator)
         with autocast(self.device, s.amp):
-            features = self.model.encode_frames(frames)
+            features = self.source.encode(self.model, frames)
             return self.model.fuse_rows(features, torch.from_numpy(loaded.inverse).to(self.device)).float()
 
     def _diverged(self, step: Step, epoch: int, number: int, loss: float) -> None:

@@ -82,7 +82,8 @@ class FakeDataset:
     @property
     def frames(self):
         height, width = self.size
-        return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width))
+        key = pl.format("{}-{}", "trajectory", "position")
+        return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width), key=key)
 
     def load_protocol(self, protocol):
         return protocols.load(protocol)

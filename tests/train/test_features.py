@@ -1,0 +1,150 @@
+"""Feature datasets: the same numbers as from pixels, and heads that train on them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError
+from train import models
+from train.describing import describe
+from train.feature_files import FeatureFiles, check_hashes
+from train.feature_source import create_head, open_features
+from train.feature_stage import FeatureRequest, write_features
+from train.settings import TrainSettings
+
+ENCODER = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": None, "clusters": 4}
+FULL = FeatureRequest(dtype="float32", device="cpu", batch_size=16)
+
+
+def encoder(name="netvlad-cat-small"):
+    return models.create(name, **ENCODER)
+
+
+def test_rows_are_what_the_encoder_gives(data, tmp_path):
+    model = encoder()
+    manifest = write_features(model, data, tmp_path / "f", FULL)
+    assert manifest.rows == len(data.pixels) and manifest.shape == (4 * 64,)
+    files = FeatureFiles(tmp_path / "f")
+    rows = np.array([7, 3, 3, 101, 0])
+    with torch.no_grad():
+        wanted = model.encode_frames(torch.from_numpy(data.pixels[rows]))
+    np.testing.assert_allclose(files.read(rows), wanted.numpy(), atol=1e-6)
+    np.testing.assert_array_equal(np.load(tmp_path / "f" / "part-00000.npy")[rows], files.read(rows))
+    check_hashes(tmp_path / "f")
+
+
+def test_parts_are_cut_and_read_across(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.feature_stage.PART_BYTES", 10 * 256 * 2)
+    request = FeatureRequest(device="cpu", batch_size=4)
+    write_features(encoder(), data, tmp_path / "f", request)
+    files = FeatureFiles(tmp_path / "f")
+    assert len(files.manifest.parts) == 11
+    whole = np.concatenate([np.load(tmp_path / "f" / part.name) for part in files.manifest.parts])
+    rows = np.random.default_rng(0).integers(0, len(whole), 300)
+    np.testing.assert_array_equal(files.read(rows), whole[rows])
+    files.close()
+
+
+def test_a_pca_becomes_the_projection(data, tmp_path):
+    request = FeatureRequest(dtype="float32", device="cpu", pca=6)
+    write_features(encoder(), data, tmp_path / "f", request)
+    source = open_features(tmp_path / "f", data)
+    found = source.read(np.arange(20))
+    assert found.shape == (20, 6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    with torch.no_grad():
+        raw = encoder().encode_frames(torch.from_numpy(data.pixels)).double().numpy()
+    centred = raw - raw.mean(0)
+    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    white = centred[:20] @ axes[:6].T / (sizes[:6] / np.sqrt(len(raw) - 1))
+    white /= np.linalg.norm(white, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(found), np.abs(white), atol=2e-3)
+    with pytest.raises(NotEnoughDataError):
+        write_features(encoder(), data, tmp_path / "g", FeatureRequest(device="cpu", pca=200))
+
+
+@pytest.mark.parametrize(
+    "name", ["netvlad-cat-small", "seqnet-small", "seqgem-small", "seqmatchnet-small", "delta-small"]
+)
+def test_descriptors_from_features_are_those_from_pixels(data, tmp_path, name):
+    write_features(encoder(), data, tmp_path / "f", FULL)
+    source = open_features(tmp_path / "f", data)
+    model = create_head(source, name, 0, {"width": 5} if name in ("seqnet-small", "seqmatchnet-small") else {})
+    table = data.sequences(length=3)
+    stored = describe(model, data, table, device="cpu", source=source)
+    data.read_rows.clear()
+    np.testing.assert_allclose(stored, describe(model, data, table, device="cpu"), atol=1e-4)
+    assert data.read_rows  # the second time pixels were read
+
+
+@pytest.mark.parametrize(
+    ("level", "model", "head", "regime"),
+    [
+        ("frame", "netvlad-cat-small", "seqnet-small", "triplet"),
+        ("frame", "netvlad-cat-small", "netvlad-fc-small", "places"),
+        ("frame", "netvlad-cat-small", "seqmatchnet-small", "triplet"),
+        ("token", "seqvlad-small", "seqvlad-small", "triplet"),
+    ],
+)
+def test_a_head_trains_without_pixels_and_loads_as_a_whole_model(
+    data, protocol_file, tmp_path, level, model, head, regime
+):
+    options = {**ENCODER, "clusters": 4}
+    write_features(models.create(model, **options), data, tmp_path / "f", FeatureRequest(level=level, device="cpu"))
+    data.read_rows.clear()
+    wanted = {"clusters": 4} if level == "token" else {"length": 3, "width": 8}
+    chosen = TrainSettings.create(
+        model=head, options=wanted, features=str(tmp_path / "f"), protocol=protocol_file, regime=regime, lr=1e-2,
+        round_queries=8, rounds=1, negatives=2, batch=4, places=4, steps=3, epochs=2, device="cpu", kmeans_frames=20,
+        shift=0.1, light=0.2,
+    )  # fmt: skip
+    run = train.fit(data, chosen, tmp_path / "run")
+    assert data.read_rows == []
+    record = json.loads((run / "run.json").read_text())
+    assert record["features"] == open_features(tmp_path / "f", data).files.manifest.id
+    whole = train.load_model(run)
+    window = torch.from_numpy(data.read(data.sequences(length=3), [0, 5]))
+    assert whole(window).shape == (2, record["descriptor_size"])
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["losses"]
+    assert all(np.isfinite(first))
+
+
+def test_other_datasets_damage_and_wrong_heads_are_named(data, tmp_path):
+    write_features(encoder(), data, tmp_path / "f", FULL)
+    source = open_features(tmp_path / "f", data)
+    with pytest.raises(ContractError, match="belongs to the stored features"):
+        create_head(source, "seqnet-small", 0, {"encoder": "resnet18"})
+    with pytest.raises(ContractError, match="no function of frame features"):
+        create_head(source, "sta-small", 0, {})
+    with pytest.raises(ContractError, match="level token"):
+        source.tokens(create_head(source, "seqgem-small", 0, {}), torch.zeros(1))
+    data.id = "e" * 64
+    with pytest.raises(ContractError, match="not of eeee"):
+        open_features(tmp_path / "f", data)
+    with pytest.raises(OutputError, match="not empty"):
+        write_features(encoder(), data, tmp_path / "f", FULL)
+    with pytest.raises(InputError, match="no feature dataset"):
+        FeatureFiles(tmp_path)
+    part = tmp_path / "f" / "part-00000.npy"
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    with pytest.raises(ContractError, match="not the bytes"):
+        check_hashes(tmp_path / "f")
+    part.write_bytes(part.read_bytes()[:-4])
+    with pytest.raises(ContractError, match="part-00000"):
+        FeatureFiles(tmp_path / "f")
+
+
+def test_only_described_frames_can_be_read_and_models_must_be_framewise(data, tmp_path):
+    write_features(encoder(), data, tmp_path / "f", FULL, frames=np.array([2, 5, 9]))
+    files = FeatureFiles(tmp_path / "f")
+    assert files.read(np.array([9, 2])).shape == (2, 256)
+    for missing in ([3], [100], [0]):
+        with pytest.raises(ContractError, match=f"such as frame {missing[0]}"):
+            files.read(np.array(missing))
+    with pytest.raises(ContractError, match="no function of single frames"):
+        write_features(models.create("r2plus1d-small"), data, tmp_path / "g", FULL)
+    with pytest.raises(ContractError, match="one vector a frame"):
+        write_features(models.create("seqvlad-small", **ENCODER), data, tmp_path / "g", FeatureRequest(pca=3))
