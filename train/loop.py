@@ -14,6 +14,7 @@ from train import checkpoint, models, regimes
 from train.board import log_epoch, open_board
 from train.data import TrainData
 from train.devices import pick_device
+from train.distances import frames_of
 from train.feature_source import FeatureSource, create_head, open_features
 from train.frames import FrameSource, native_size
 from train.relations import Radii
@@ -127,7 +128,7 @@ def _trainer(
     radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius)
     rows = np.concatenate([data.frame_rows.ravel(), validator.frame_rows().ravel()])
     source = stored or FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
-    regime = regimes.create(dataset, data, radii, settings)
+    regime = regimes.create(dataset, data, radii, settings, frames_of(model, protocol.length))
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = kind(wanted or [torch.zeros(1)], lr=settings.lr, weight_decay=settings.weight_decay)

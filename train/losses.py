@@ -8,31 +8,35 @@ from pytorch_metric_learning.losses import MultiSimilarityLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 from torch import Tensor, nn
 
+from train.distances import separation
+
 
 class TripletLoss(nn.Module):
     """Hinge on plain L2 distances, averaged over the negatives and the batch.
 
-    `query` and `positive` `(B, D)`, `negatives` `(B, M, D)` → scalar: mean of max(0, |q−p| − |q−n| + margin).
-    Source: P1 section IV, margin 0.1; P2 eq. (9).
+    `query` and `positive` `(B, D)`, `negatives` `(B, M, D)` → scalar: mean of max(0, |q−p| − |q−n| + margin). `frames`:
+    see `train.distances`. With `skip_easy` queries without a violating negative count for nothing, not for zero.
+    Source: P1 section IV, margin 0.1; P2 eq. (9); `skip_easy` as SeqNet is trained.
     """
 
-    def __init__(self, margin: float = 0.1) -> None:
+    def __init__(self, margin: float = 0.1, *, frames: int | None = None, skip_easy: bool = False) -> None:
         """Raises: ValueError for a negative margin."""
         super().__init__()
         if margin < 0:
             raise ValueError(f"margin must not be negative, got {margin}")
         self.margin = margin
+        self.frames = frames
+        self.skip_easy = skip_easy
 
     def forward(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         """The loss, a scalar."""
-        near = _distance(query, positive).unsqueeze(1)
-        far = _distance(query.unsqueeze(1), negatives)
-        return F.relu(near - far + self.margin).mean()
-
-
-def _distance(left: Tensor, right: Tensor, eps: float = 1e-12) -> Tensor:
-    """Plain L2 over the last axis, with a finite gradient at zero."""
-    return (left - right).square().sum(-1).clamp(min=eps).sqrt()
+        near = separation(query, positive, self.frames).unsqueeze(1)
+        far = separation(query.unsqueeze(1), negatives, self.frames)
+        hinge = F.relu(near - far + self.margin)
+        if not self.skip_easy:
+            return hinge.mean()
+        counted = (hinge > 0).any(1).sum() * hinge.shape[1]
+        return hinge.sum() / counted.clamp(min=1)
 
 
 class BandMiner(MultiSimilarityMiner):  # type: ignore[misc]  # the library is untyped

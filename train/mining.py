@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from seqdata.errors import NotEnoughDataError
+from train.distances import ranking
 from train.relations import Radii, near
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def mine(
     negatives: int = 5,
     cap: int = 10,
     key: tuple[int, ...] = (0,),
+    frames: int | None = None,
 ) -> Triplets:
     """One round of partial mining: draw, describe in eval mode, nearest positive, nearest non-near negatives.
 
@@ -116,7 +119,7 @@ def mine(
     shown = np.unique(np.concatenate([drawn.drawn, *drawn.positives]))
     vectors = describe(np.concatenate([drawn.query, len(queries) + shown]))
     query, reference = vectors[: len(drawn.query)], vectors[len(drawn.query) :]
-    distances = _squared_distances(query, reference)
+    distances = ranking(torch.from_numpy(query), torch.from_numpy(reference), frames).numpy().astype(np.float64)
     positive = np.array(
         [at[distances[i, np.searchsorted(shown, at)].argmin()] for i, at in enumerate(drawn.positives)], np.int64
     )
@@ -130,10 +133,3 @@ def mine(
         )
     hardest = np.argsort(far[usable], axis=1, kind="stable")[:, :negatives]
     return Triplets(drawn.query[usable], positive[usable], drawn.drawn[hardest])
-
-
-def _squared_distances(query: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Squared L2 distances `(n, m)`."""
-    q, r = query.astype(np.float64), reference.astype(np.float64)
-    squared: NDArray[np.float64] = (q**2).sum(1)[:, None] - 2 * q @ r.T + (r**2).sum(1)[None, :]
-    return squared

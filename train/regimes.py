@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqdata.errors import ContractError
 from train.data import TrainData
 from train.losses import ContrastiveLoss, PlaceLoss, TripletLoss
 from train.mining import Triplets, mine
@@ -42,22 +43,32 @@ class Regime(Protocol):
         """The rounds of an epoch; `describe` gives descriptors with the present weights."""
 
 
-def create(dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings) -> Regime:
-    """The regime that the settings name."""
+def create(
+    dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
+) -> Regime:
+    """The regime that the settings name; `frames` says how descriptors are compared (see `train.distances`).
+
+    Raises: ContractError for place batches of descriptors that are compared frame by frame.
+    """
     if settings.regime == "triplet":
-        return TripletRegime(dataset, data, radii, settings)
+        return TripletRegime(dataset, data, radii, settings, frames)
+    if frames is not None:
+        raise ContractError(f"model {settings.model} is compared frame by frame; train it with regime=triplet")
     return PlaceRegime(dataset, data, radii, settings)
 
 
 class TripletRegime:
     """Triplets from P1's partial mining, drawn anew every round. Source: P1 section IV-A."""
 
-    def __init__(self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings) -> None:
+    def __init__(
+        self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
+    ) -> None:
         self.dataset = dataset
         self.data = data
         self.radii = radii
         self.settings = settings
-        self.loss = TripletLoss(settings.margin)
+        self.frames = frames
+        self.loss = TripletLoss(settings.margin, frames=frames, skip_easy=settings.skip_easy)
 
     @property
     def steps(self) -> int:
@@ -78,6 +89,7 @@ class TripletRegime:
                 negatives=self.settings.negatives,
                 cap=self.settings.positives_cap,
                 key=(self.settings.seed, epoch, number),
+                frames=self.frames,
             )
             starts = range(0, len(triplets.query), self.settings.batch)
             yield [self._step(triplets, slice(start, start + self.settings.batch)) for start in starts]

@@ -17,9 +17,10 @@ class TrainSettings(BaseModel):
     file), radii None = the protocol's; `shift_positives` moves the database frames by N windows against their
     positions, a control that must not learn.
     Regime "triplet": `round_queries` queries a round, `rounds` an epoch, `negatives` a query, `positives_cap`,
-    `margin`, `batch` triplets a step. Regime "places": `places` × `windows` a batch in runs of `run`,
-    `pairs` "all" or "cross" (query against database only: pairs of one drive teach little),
-    `loss` "multi-similarity" or "contrastive" (`temperature`), `steps` an epoch (None: each query once).
+    `margin`, `skip_easy` (see `train.losses.TripletLoss`), `batch` triplets a step.
+    Regime "places": `places` × `windows` a batch in runs of `run`, `pairs` "all" or "cross" (query against database
+    only: pairs of one drive teach little), `loss` "multi-similarity" or "contrastive" (`temperature`), `steps` an epoch
+    (None: each query once).
     Optimiser: `optimizer`, `lr`, `weight_decay`, `schedule` ("cosine" to zero over all epochs), `warmup` steps.
     Loop: `epochs` (0 = write the untrained model), `patience` epochs without a better val R@5, `seed`, `device`,
     `frame_batch` frames a pass when describing, `cache_bytes` of decoded frames in memory, `amp` (bf16 on CUDA).
@@ -44,6 +45,7 @@ class TrainSettings(BaseModel):
     negatives: int = Field(default=5, ge=1)
     positives_cap: int = Field(default=10, ge=1)
     margin: float = Field(default=0.1, ge=0)
+    skip_easy: bool = False
     batch: int = Field(default=4, ge=1)
     places: int = Field(default=32, ge=1)
     windows: int = Field(default=2, ge=2)

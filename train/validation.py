@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from seqdata.protocols import Protocol
 from train.describing import describe
+from train.distances import frames_of, ranking
 from train.frames import FrameSource
 from train.sequence_model import SequenceModel
 
@@ -54,7 +55,7 @@ class Validator:
             model, self.dataset, windows, device=device, batch_size=batch_size, source=source, progress=progress
         )
         query, database = vectors[: len(self.queries)], vectors[len(self.queries) :]
-        nearest = search(query, database, max(AT), self._groups())
+        nearest = search(query, database, max(AT), self._groups(), frames_of(model, self.protocol.length))
         missed = self.protocol.no_positive == "miss"
         return recalls(nearest, self.positives, len(self.database), missed)
 
@@ -76,10 +77,12 @@ def search(
     database: NDArray[np.float32],
     k: int,
     groups: tuple[NDArray[np.str_], NDArray[np.str_]] | None = None,
+    frames: int | None = None,
 ) -> NDArray[np.int64]:
-    """Rows of the k nearest database vectors by L2, exact: `(q, D)`, `(n, D)` → int64 `(q, k)`, −1 where fewer exist.
+    """Rows of the k nearest database vectors, exact: `(q, D)`, `(n, D)` → int64 `(q, k)`, −1 where fewer exist.
 
-    With `groups` (labels of queries and database) only vectors of the query's group are searched.
+    By L2, or as `frames` says (see `train.distances`). With `groups` (labels of queries and database) only vectors of
+    the query's group are searched.
     """
     result = np.full((len(query), k), -1, np.int64)
     if groups is None:
@@ -90,11 +93,10 @@ def search(
         if len(rows) == 0:
             continue
         reference = torch.from_numpy(database[rows])
-        squares = reference.square().sum(1)
         wanted = np.flatnonzero(groups[0] == label)
         for start in range(0, len(wanted), CHUNK):
             part = wanted[start : start + CHUNK]
-            scores = squares - 2 * torch.from_numpy(query[part]) @ reference.T
+            scores = ranking(torch.from_numpy(query[part]), reference, frames)
             best = scores.topk(min(k, len(rows)), dim=1, largest=False).indices.numpy()
             result[part, : best.shape[1]] = rows[best]
     return result

@@ -142,7 +142,7 @@ def test_class_token_and_seqpool():
     layer = SeqPool(6)
     literal = []
     for frame in tokens:
-        scores = [math.exp(float(layer.attention.weight[0] @ token + layer.attention.bias)) for token in frame]
+        scores = [math.exp((layer.attention.weight[0] @ token + layer.attention.bias).item()) for token in frame]
         literal.append(sum(score / sum(scores) * token for score, token in zip(scores, frame, strict=True)))
     close(layer(tokens), literal)
 

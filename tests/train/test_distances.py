@@ -1,0 +1,56 @@
+"""Distances of descriptors against literal sums, and a loss that skips easy queries."""
+
+import math
+
+import pytest
+import torch
+
+from train.distances import ranking, separation
+from train.losses import TripletLoss
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def literal(left, right, frames):
+    size = len(left) // (frames or 1)
+    gaps = [
+        math.sqrt(sum((float(left[i]) - float(right[i])) ** 2 for i in range(t * size, t * size + size)))
+        for t in range(frames or 1)
+    ]
+    return sum(gaps) / len(gaps)
+
+
+@pytest.mark.parametrize("frames", [None, 1, 2, 3])
+def test_separation_and_ranking(frames):
+    query, reference = randn(4, 6), randn(5, 6, seed=1)
+    wanted = torch.tensor([[literal(q, r, frames) for r in reference] for q in query])
+    torch.testing.assert_close(separation(query[:, None], reference[None], frames), wanted)
+    scores = ranking(query, reference, frames)
+    if frames is None:
+        scores = (scores + query.square().sum(1, keepdim=True)).sqrt()
+    torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_is_finite_where_descriptors_are_equal():
+    same = randn(2, 6).requires_grad_()
+    separation(same, same.detach().clone(), 3).sum().backward()
+    assert bool(same.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("frames", [None, 2])
+def test_easy_queries_are_skipped(frames):
+    query, positive, negatives = randn(6, 4), randn(6, 4, seed=1), 2 * randn(6, 3, 4, seed=2)
+    rows = []
+    for q, p, n in zip(query, positive, negatives, strict=True):
+        rows.append([max(0.0, literal(q, p, frames) - literal(q, x, frames) + 0.1) for x in n])
+    hard = [row for row in rows if any(row)]
+    assert 0 < len(hard) < 6
+    mean = sum(map(sum, hard)) / (3 * len(hard))
+    got = TripletLoss(0.1, frames=frames, skip_easy=True)(query, positive, negatives)
+    assert float(got) == pytest.approx(mean, rel=1e-5)
+    plain = TripletLoss(0.1, frames=frames)(query, positive, negatives)
+    assert float(plain) == pytest.approx(sum(map(sum, rows)) / 18, rel=1e-5)
+    easy = TripletLoss(0.0, skip_easy=True)(query[:1], query[:1], 100 * negatives[:1])
+    assert float(easy) == 0.0
