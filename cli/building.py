@@ -1,34 +1,81 @@
 """`seqdata build`: a raw dump to a dataset."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from cli.build_flags import (
+    CheckFlag,
+    DropFlag,
+    DryRunFlag,
+    EngineFlag,
+    KeepPngFlag,
+    MaxRadiusFlag,
+    OutFlag,
+    ProtocolFlag,
+    QualityFlag,
+    ResampleFlag,
+    RuleFlag,
+    ShardMegabytesFlag,
+    ShardRangeFlag,
+    ShortSideFlag,
+    WorkersFlag,
+)
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+from cli.source_flags import (
+    BufferFlag,
+    CameraFlag,
+    CitiesFlag,
+    CleanListFlag,
+    CutFlag,
+    KindArgument,
+    LapsFlag,
+    PoseFlag,
+    PositionsFlag,
+    RawArgument,
+    RawFlag,
+    RolesFlag,
+    SourceOptionFlag,
+    find_kind,
+    find_raw,
+    source_options,
+)
 
 if TYPE_CHECKING:
+    from seqdata.build import BuildRequest
     from seqdata.manifest import BuildSettings
     from seqdata.protocols import Protocol
-
-KindArgument = Annotated[str, typer.Argument(help="Kind of raw dump: msls, nordland or folder.", metavar="KIND")]
+    from seqdata.shard_jobs import Engine
 
 
 def build(
     kind: KindArgument,
-    raw: Annotated[Path | None, typer.Option(help="The raw dump's folder.", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(help="Dataset folder to write.", show_default=False)] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="Protocol whose windows and positives are stored; 'none' for no tables.", show_default=False),
-    ] = None,
-    cities: Annotated[str | None, typer.Option(help="msls: exact city names, comma-separated.")] = None,
-    clean_list: Annotated[Path | None, typer.Option(help="nordland: file of clean frame names.")] = None,
-    positions: Annotated[Path | None, typer.Option(help="folder: CSV of positions (default positions.csv).")] = None,
-    keep_png: Annotated[bool | None, typer.Option("--keep-png", help="Store PNG as it is.", show_default=False)] = None,
-    check: Annotated[str | None, typer.Option(help="header (default) or decode: decode every frame.")] = None,
-    shard_megabytes: Annotated[int | None, typer.Option(help="Size of a shard in MB (default 256).", min=1)] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1)] = None,
+    raw: RawArgument = None,
+    raw_flag: RawFlag = None,
+    out: OutFlag = None,
+    protocol: ProtocolFlag = None,
+    cities: CitiesFlag = None,
+    laps: LapsFlag = None,
+    camera: CameraFlag = None,
+    pose: PoseFlag = None,
+    clean_list: CleanListFlag = None,
+    positions: PositionsFlag = None,
+    roles: RolesFlag = None,
+    cut: CutFlag = None,
+    buffer: BufferFlag = None,
+    option: SourceOptionFlag = None,
+    keep_png: KeepPngFlag = None,
+    check: CheckFlag = None,
+    short_side: ShortSideFlag = None,
+    quality: QualityFlag = None,
+    resample: ResampleFlag = None,
+    rule: RuleFlag = None,
+    drop: DropFlag = False,
+    max_radius: MaxRadiusFlag = None,
+    shard_megabytes: ShardMegabytesFlag = None,
+    workers: WorkersFlag = None,
+    engine: EngineFlag = "pool",
+    shard_range: ShardRangeFlag = None,
+    dry_run: DryRunFlag = False,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -40,30 +87,114 @@ def build(
 
     from cli.config import load
     from seqdata.build import BuildRequest
-    from seqdata.build import build as run_build
 
     settings = load(config)
-    options = {"cities": cities, "clean_list": clean_list, "positions": positions}
+    dump = find_raw(settings, raw, raw_flag)
+    kind = find_kind(kind, dump)
+    named = {"cities": cities, "laps": laps, "camera": camera, "pose": pose, "clean_list": clean_list,
+             "positions": positions, "roles": roles, "cut": cut, "buffer": buffer}  # fmt: skip
     request = BuildRequest(
         kind=kind,
-        raw=settings.raw(raw),
+        raw=dump,
         out=out or settings.out / "datasets" / kind,
-        options={name: str(value) for name, value in options.items() if value is not None},
+        options=source_options(named, option),
         settings=_build_settings(
             keep_png=settings.pick(keep_png, "build", "keep_png", False),
             check=settings.pick(check, "build", "check", "header"),
             shard_bytes=settings.pick(shard_megabytes, "build", "shard_megabytes", 256) << 20,
+            short_side=short_side,
+            quality=quality,
+            resample_metres=resample,
+            resample_rule=rule,
+            drop=drop,
+            max_radius=max_radius,
         ),
         protocol=_protocol(settings.protocol(protocol), kind),
         workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
+        engine=_engine(engine),
     )
+    if dry_run:
+        _dry_run(request, as_json=as_json)
+    elif shard_range is not None:
+        _part(request, shard_range, as_json=as_json)
+    else:
+        _whole(request, as_json=as_json)
+
+
+def _whole(request: "BuildRequest", *, as_json: bool) -> None:
+    from seqdata.build import build
+
     with progress_bar("frame") as bar:
-        run_build(request, lambda done, total: bar.to("build", done, total))
-    _finish(request.out, as_json=as_json)
+        build(request, lambda done, total: bar.to("build", done, total))
+    _note_drop(request)
+    finish(request.out, as_json=as_json)
+
+
+def _note_drop(request: "BuildRequest") -> None:
+    """Say that frames left out break windows that are not cut by spacing."""
+    if request.settings.drop and request.protocol is not None and request.protocol.spacing is None:
+        note(
+            f"note: with --drop windows of {request.protocol.name}, which names no spacing, break at every frame that "
+            f"is left out; a protocol with spacing = {request.settings.resample_metres:g} reads those that are kept"
+        )
+
+
+def _part(request: "BuildRequest", shard_range: str, *, as_json: bool) -> None:
+    """One array job."""
+    from seqdata.build import ShardRange, build_range
+
+    share = ShardRange.parse(shard_range)
+    with progress_bar("frame") as bar:
+        shards = build_range(request, share, lambda done, total: bar.to(f"shards {shard_range}", done, total))
+    result = {"path": str(request.out), "shard_range": shard_range, "shards": shards}
+    text = (
+        f"{request.out}: {shards} shards of share {shard_range}; when all shares are done: seqdata merge {request.out}"
+    )
+    emit(result, text, as_json=as_json)
+
+
+def _dry_run(request: "BuildRequest", *, as_json: bool) -> None:
+    """Print the plan."""
+    from seqdata.dry_run import plan_build
+
+    plan = plan_build(request)
+    _note_drop(request)
+    result = {"path": str(request.out), **plan.as_dict()}
+    lines = [
+        f"{request.out}: would hold {plan.frames} frames of {plan.trajectories} trajectories in {plan.shards} shards",
+        f"  images {size(plan.raw_bytes)} raw, about {size(plan.stored_bytes)} in shards and {size(plan.table_bytes)} "
+        f"in tables, about {plan.seconds:.0f} s",
+        f"  resampling flag: {plan.resampled} frames ({plan.resampled / max(plan.frames, 1):.0%})",
+    ]
+    lines += [
+        f"  {group['city']} {group['role'] or '-'}: {group['frames']} frames of {group['trajectories']} trajectories, "
+        f"{size(group['bytes'])}"
+        for group in plan.groups
+    ]
+    lines += [
+        f"  {split}: {counts['database']} database and {counts['query']} query windows"
+        for split, counts in plan.windows.items()
+    ]
+    lines += [f"  left out: {count} {reason}" for reason, count in plan.left_out.items()]
+    lines += (
+        [f"  of {plan.sample} frames read as a sample, {plan.sample_bad} cannot be stored"] if plan.sample_bad else []
+    )
+    emit(result, "\n".join(lines), as_json=as_json)
+
+
+def _engine(name: str) -> "Engine":
+    """The engine of a name. Raises: ContractError for one that there is not."""
+    from seqdata.errors import ContractError
+    from seqdata.shard_jobs import ENGINES
+
+    for engine in ENGINES:
+        if name == engine:
+            return engine
+    raise ContractError(f"engine '{name}': expected {' or '.join(ENGINES)}")
 
 
 def _build_settings(**values: object) -> "BuildSettings":
-    """Checked settings. Raises: ContractError for a value that does not fit."""
+    """Checked settings; None keeps a default. Raises: ContractError for a value that does not fit."""
     from pydantic import ValidationError
 
     from seqdata.errors import ContractError
@@ -71,7 +202,7 @@ def _build_settings(**values: object) -> "BuildSettings":
     from seqdata.protocols import describe_first
 
     try:
-        return BuildSettings.model_validate(values)
+        return BuildSettings.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         raise ContractError(f"build settings: {describe_first(error)}") from error
 
@@ -86,8 +217,8 @@ def _protocol(name: str | None, kind: str) -> "Protocol | None":
     return protocols.load(name or default_protocol(kind))
 
 
-def _finish(out: Path, *, as_json: bool) -> None:
-    """Print what was built; leave with exit code 6 when something is in quarantine."""
+def finish(out: str | Path, *, as_json: bool) -> None:
+    """Print what stands at `out` now; leave with exit code 6 when something is in quarantine."""
     import seqdata
     from seqdata.errors import QuarantineNotice
     from seqdata.info import describe

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.places import ModelFromFlag
 
 if TYPE_CHECKING:
     from indexer.evaluation import Evaluation
@@ -27,6 +28,7 @@ def evaluate(
     dataset: DatasetFlag = None,
     run: RunFlag = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -56,7 +58,7 @@ def evaluate(
         def show(done: int, total: int) -> None:
             bar.to("describe queries", done, total)
 
-        table, info = answer(source, opened, folder, chosen, device=device, progress=show)
+        table, info = answer(source, opened, folder, chosen, device=device, model_from=model_from, progress=show)
     path = folder / "predictions" / f"{chosen.name}-{chosen.hash}-{info.split}-{opened.id}.parquet"
     stored.write(path, table, info)
     evaluation = score(source, chosen, table, info)
@@ -95,7 +97,7 @@ def baseline(
     named = place.protocol(protocol)
     chosen = opened.load_protocol(named) if named is not None else opened.manifest.protocol
     if chosen is None:
-        raise ContractError(f"{opened.path}: built without a protocol; name one with --protocol")
+        raise ContractError(f"{opened.location}: built without a protocol; name one with --protocol")
     with progress_bar("frame") as bar:
 
         def show(done: int, total: int) -> None:

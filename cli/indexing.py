@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
+from cli.places import ModelFromFlag
 
 
 def index(
@@ -25,6 +26,7 @@ def index(
     seed: Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -48,6 +50,7 @@ def index(
         sample=sample,
         seed=seed,
         device=device,
+        model_from=model_from,
     )
     with progress_bar("window") as bar:
         folder = build_index(opened, request, bar.to)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+from cli.pairs import text_pairs
 
 DatasetArgument = Annotated[
     Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
@@ -23,20 +24,18 @@ def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: Con
 
 
 def _info_text(described: dict[str, Any]) -> str:
+    resampling = described["resampling"]
     lines = [
         f"{described['path']}: {described['source']}, id {described['id'][:12]}, schema {described['schema_version']}",
         f"{described['frames']} frames, {described['trajectories']} trajectories, {described['shards']} shards",
         f"images {size(described['image_bytes'])}, shards {size(described['shard_bytes'])}, "
-        f"tables {size(described['table_bytes'])}",
-        f"resampling flag: {described['resampling']}; credit: {described['attribution']}",
+        f"tables {size(described['table_bytes'])}; credit: {described['attribution']}",
+        f"resampling {resampling['rule']} {resampling['metres']:g} m keeps {resampling['kept']} of "
+        f"{resampling['frames']} frames" + (f"; {resampling['note']}" if resampling["note"] else ""),
         "",
-        f"{'city':<16}{'role':<10}{'frames':>9}{'drives':>8}{'km':>10}{'step m':>9}{'kept':>7}{'gaps':>7}{'jumps':>7}",
-    ]
-    lines += [
-        f"{group['city']:<16}{group['role'] or '-':<10}{group['frames']:>9}{group['trajectories']:>8}"
-        f"{group['kilometres']:>10.2f}{group['median_step_m'] or 0:>9.2f}{group['resampled_share']:>7.0%}"
-        f"{group['gaps']:>7}{group['jumps']:>7}"
-        for group in described["groups"]
+        *_group_lines(described["groups"]),
+        "",
+        *(_table_text(table) for table in described["tables"]),
     ]
     protocol = described["protocol"]
     if protocol:
@@ -51,12 +50,60 @@ def _info_text(described: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"in quarantine: {reasons or 'nothing'}"])
 
 
-def verify(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
-    """Check every byte of a dataset against its hashes; exit code 4 when something has changed."""
+def _group_lines(groups: list[dict[str, Any]]) -> list[str]:
+    """Counts of each city and role, then how the camera moved there."""
+    lines = [f"{'city':<16}{'role':<10}{'frames':>9}{'drives':>8}{'km':>10}{'kept':>9}{'gaps':>7}{'jumps':>7}"]
+    lines += [
+        f"{group['city']:<16}{group['role'] or '-':<10}{group['frames']:>9}{group['trajectories']:>8}"
+        f"{group['kilometres']:>10.2f}{group['resampled']:>9}{group['gaps']:>7}{group['jumps']:>7}"
+        for group in groups
+    ]
+    lines += ["", f"{'city':<16}{'role':<10}{'step m (p5 p50 p95 max)':<30}{'speed m/s':<26}standing still"]
+    for group in groups:
+        halts = group["standing"]
+        seconds = "" if halts["seconds"] is None else f", {halts['seconds']:.0f} s"
+        lines.append(
+            f"{group['city']:<16}{group['role'] or '-':<10}{_spread(group['spacing_m']):<30}"
+            f"{_spread(group['speed_m_s']):<26}{halts['frames']} frames ({halts['share'] or 0:.0%}) in "
+            f"{halts['stretches']} stretches{seconds}"
+        )
+    return lines
+
+
+def _spread(quantiles: dict[str, float] | None) -> str:
+    return " ".join(f"{value:.4g}" for value in quantiles.values()) if quantiles else "-"
+
+
+def _table_text(table: dict[str, Any]) -> str:
+    return (
+        f"{table['name']:<44}{table['rows']:>10} rows {size(table['bytes']):>9}  {table['contract']} version "
+        f"{table['contract_version'] or '-'}"
+    )
+
+
+def verify(
+    dataset: DatasetArgument = None,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            help="Make damaged shards and tables again from this raw dump.", metavar="RAW", show_default=False
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE: an option of the source that is a path, for --repair.", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Threads that hash.", min=1)] = 1,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """Check every byte of a dataset against its hashes; exit code 4 when something has changed and was not repaired."""
     from cli.config import load
     from seqdata.errors import ContractError
+    from seqdata.repair import repair as run_repair
     from seqdata.verify import verify as run_verify
 
+    options = text_pairs(option, "--option")
     folder = load(config).newest("datasets", "manifest.json", dataset, "build")
     hashed = 0
     with progress_bar("B") as bar:
@@ -66,18 +113,27 @@ def verify(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: C
             hashed += done
             bar.to("verify", hashed, hashed)
 
-        faults = [fault.as_dict() for fault in run_verify(folder, count)]
-    text = "\n".join(
-        f"{fault['file']}: {fault['fault']}" + (f" ({fault['key']}, from {fault['source']})" if fault["key"] else "")
-        for fault in faults
-    )
-    emit(
-        {"path": str(folder), "bytes": hashed, "faults": faults},
-        text or f"{folder}: {size(hashed)} as they were",
-        as_json=as_json,
-    )
-    if faults:
-        raise ContractError(f"{folder}: {len(faults)} damaged; build the dataset again from the raw dump")
+        faults = list(run_verify(folder, count, workers))
+    for fault in faults if repair is not None else []:
+        note(_fault_text(fault.as_dict()))
+    repaired = run_repair(folder, repair, options, faults) if repair is not None else []
+    left = [fault.as_dict() for fault in faults if fault.file not in repaired]
+    result = {
+        "path": str(folder),
+        "bytes": hashed,
+        "found": [fault.as_dict() for fault in faults],
+        "repaired": repaired,
+        "faults": left,
+    }
+    lines = [f"{name}: repaired" for name in repaired] + [_fault_text(fault) for fault in left]
+    emit(result, "\n".join(lines) or f"{folder}: {size(hashed)} as they were", as_json=as_json)
+    if left:
+        advice = "see above" if repair is not None else "repair it with --repair RAW, the folder of the raw dump"
+        raise ContractError(f"{folder}: {len(left)} damaged; {advice}")
+
+
+def _fault_text(fault: dict[str, Any]) -> str:
+    return f"{fault['file']}: {fault['fault']}" + (f" ({fault['key']}, from {fault['source']})" if fault["key"] else "")
 
 
 def quarantine(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
@@ -88,25 +144,4 @@ def quarantine(dataset: DatasetArgument = None, as_json: JsonFlag = False, confi
     opened = seqdata.open(load(config).newest("datasets", "manifest.json", dataset, "build"))
     rows = opened.quarantine.to_dicts()
     lines = [f"{row['reason']:<16}{row['source']}  {row['message']}" for row in rows]
-    emit({"path": str(opened.path), "rows": rows}, "\n".join(lines) or "nothing was left out", as_json=as_json)
-
-
-def protocols(
-    name: Annotated[str | None, typer.Argument(help="A protocol to show whole.", show_default=False)] = None,
-    as_json: JsonFlag = False,
-    config: ConfigFlag = None,
-) -> None:
-    """List the shipped protocols with their hashes, or show one."""
-    from cli.config import load
-    from seqdata import protocols as registry
-
-    load(config)
-    if name is not None:
-        shown = registry.load(name)
-        fields = {"hash": shown.hash, **shown.model_dump(mode="json", exclude_none=True)}
-        emit(fields, "\n".join(f"{key} = {value}" for key, value in fields.items()), as_json=as_json)
-        return
-    loaded = [registry.load(each) for each in registry.names()]
-    lines = [f"{each.label:<40}{each.title}" for each in loaded]
-    emit({each.name: {"hash": each.hash, "title": each.title} for each in loaded}, "\n".join(lines), as_json=as_json)
-    note("seqdata protocols NAME shows one; a .toml file of your own is named by its path")
+    emit({"path": opened.location, "rows": rows}, "\n".join(lines) or "nothing was left out", as_json=as_json)

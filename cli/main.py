@@ -7,7 +7,22 @@ from typing import Any
 
 import typer
 
-from cli import building, evaluating, indexing, inspecting, reporting, searching, starting, training
+from cli import (
+    building,
+    describing,
+    evaluating,
+    exporting,
+    indexing,
+    inspecting,
+    leakage,
+    reporting,
+    searching,
+    starting,
+    synthesis,
+    tables,
+    training,
+    versions,
+)
 from seqdata.errors import Interrupted, QuarantineNotice, SeqdataError
 
 app = typer.Typer(
@@ -20,12 +35,19 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": starting.init,
-    "synth": starting.synth,
+    "synth": synthesis.synth,
     "build": building.build,
     "info": inspecting.info,
     "verify": inspecting.verify,
     "quarantine": inspecting.quarantine,
-    "protocols": inspecting.protocols,
+    "protocols": tables.protocols,
+    "sequences": tables.sequences,
+    "leakage": leakage.leakage,
+    "export": exporting.export,
+    "merge": versions.merge,
+    "append": versions.append,
+    "withdraw": versions.withdraw,
+    "describe": describing.describe,
     "train": training.train,
     "index": indexing.index,
     "eval": evaluating.evaluate,

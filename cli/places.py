@@ -1,7 +1,9 @@
 """Finding what belongs together: the dataset and the run behind an index, the protocol that a flag names."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from cli.config import Config
 from cli.output import note
@@ -11,6 +13,12 @@ if TYPE_CHECKING:
     from indexer.reading import PlaceIndex
     from seqdata.dataset import Dataset
     from seqdata.protocols import Protocol
+
+
+ModelFromFlag = Annotated[
+    str | None,
+    typer.Option("--model-from", help="package.module:factory behind the run, if you trust it.", show_default=False),
+]
 
 
 def open_index(config: Config, flag: Path | None) -> "PlaceIndex":
@@ -36,10 +44,11 @@ def find_dataset(config: Config, flag: Path | None, wanted: str, hint: str = "")
 
     if flag is not None:
         return seqdata.open(flag)
-    remembered = [Path(hint) / "manifest.json"] if hint and (Path(hint) / "manifest.json").is_file() else []
-    for path in [*remembered, *sorted((config.out / "datasets").glob("*/manifest.json"))]:
+    remembered = [Path(hint)] if "://" in hint or (hint and (Path(hint) / "manifest.json").is_file()) else []
+    found = [path.parent for path in sorted((config.out / "datasets").glob("*/manifest.json"))]
+    for place in [*remembered, *found]:
         try:
-            opened = seqdata.open(path.parent)
+            opened = seqdata.open(place)
         except SeqdataError as error:
             note(f"passing over a broken dataset: {error}")
             continue

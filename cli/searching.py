@@ -7,6 +7,7 @@ import typer
 
 from cli.evaluating import RunFlag
 from cli.output import ConfigFlag, JsonFlag, emit
+from cli.places import ModelFromFlag
 
 
 def search(
@@ -16,6 +17,7 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Places a window.", min=1)] = 5,
     run: RunFlag = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -31,7 +33,7 @@ def search(
     if not images:
         raise InputError(f"{paths[0]}: an index, but no images to search for; name image folders or files after it")
     index = open_index(place, named)
-    answers = search_images(index, find_run(place, run, index), images, k=k, device=device)
+    answers = search_images(index, find_run(place, run, index), images, k=k, device=device, model_from=model_from)
     result = {
         "index": str(index.path),
         "answers": [{"files": [str(f) for f in each.files], "places": each.places} for each in answers],

@@ -1,11 +1,11 @@
-"""`seqdata init`, `synth` and `demo`: begin a work folder, make test material, or see the whole road once."""
+"""`seqdata init` and `demo`: begin a work folder, or see the whole road once."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.output import JsonFlag, emit, note, progress_bar
+from cli.output import note
 
 
 def init(
@@ -23,25 +23,6 @@ def init(
     quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in (("raw", raw), ("out", out))}
     write_bytes_atomic(path, TEMPLATE.format(**quoted).encode())
     note(f"wrote {path}; next: seqdata build msls")
-
-
-def synth(
-    out: Annotated[Path, typer.Argument(help="New folder for the dump.")],
-    seed: Annotated[int, typer.Option(help="Another seed is another city.")] = 0,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write a small synthetic city as a raw MSLS dump, with its protocol in protocol.toml."""
-    from seqdata.synth import write_msls
-
-    with progress_bar("frame") as bar:
-        summary = write_msls(out, seed=seed, progress=lambda done, total: bar.to("render", done, total))
-    result = {
-        "root": str(summary.root),
-        "protocol": str(summary.protocol),
-        "frames": summary.frames,
-        "trajectories": summary.trajectories,
-    }
-    emit(result, f"{summary.root}: {summary.frames} frames, protocol {summary.protocol}", as_json=as_json)
 
 
 def demo(out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo")) -> None:

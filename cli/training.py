@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
+from cli.pairs import json_pairs
 
 if TYPE_CHECKING:
     from cli.config import Config
@@ -40,6 +41,15 @@ def train(
         str | None, typer.Option(help="File of backbone weights; default: timm's pretrained.", show_default=False)
     ] = None,
     random_init: Annotated[bool, typer.Option("--random-init", help="Start from random weights.")] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="Stored features (seqdata describe) to train a head on.", show_default=False)
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Any timm encoder.", show_default=False)] = None,
+    pool: Annotated[str | None, typer.Option(help="Its pooling: vlad, netvlad, gem, …", show_default=False)] = None,
+    fusion: Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)] = None,
+    model_from: Annotated[
+        str | None, typer.Option(help="Your own model: package.module:factory.", show_default=False)
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs; 0 writes the untrained model.", min=0, show_default=False)
     ] = None,
@@ -57,32 +67,20 @@ def train(
 
     place = load(config)
     opened = seqdata.open(place.newest("datasets", "manifest.json", dataset, "build"))
-    flags = {"model": model, "epochs": epochs, "seed": seed, "device": device}
+    parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
+    own = {name: value for name, value in parts.items() if value is not None} | json_pairs(options, "--option")
+    named = model_from or model or ("frames" if encoder is not None else None)
+    flags = {"model": named, "epochs": epochs, "seed": seed, "device": device}
     chosen: dict[str, Any] = {name: place.pick(value, "train", name, None) for name, value in flags.items()}
     chosen["weights"] = "random" if random_init else place.pick(weights, "train", "weights", None)
     chosen["protocol"] = _protocol(place, protocol, opened)
-    chosen["options"] = _pairs(options, "--option") or None
-    resolved = _settings(place.pick(recipe, "train", "recipe", None), {**chosen, **_pairs(settings, "--set")})
+    chosen["options"] = own or None
+    chosen["features"] = None if features is None else str(features)
+    resolved = _settings(place.pick(recipe, "train", "recipe", None), {**chosen, **json_pairs(settings, "--set")})
     folder = _folder(place, out, resolved, resume=resume)
     _fit(opened, resolved, folder, resume=resume)
     result = _result(folder)
     emit(result, f"{folder}: {result['epochs']} epochs, best {_recalls(result['best'])}", as_json=as_json)
-
-
-def _pairs(texts: list[str] | None, flag: str) -> dict[str, Any]:
-    """name=value texts; a value is read as JSON where it is JSON. Raises: ContractError for another form."""
-    from seqdata.errors import ContractError
-
-    values: dict[str, Any] = {}
-    for text in texts or []:
-        name, mark, value = text.partition("=")
-        if not mark:
-            raise ContractError(f"{flag} {text}: write it as name=value")
-        try:
-            values[name] = json.loads(value)
-        except json.JSONDecodeError:
-            values[name] = value
-    return values
 
 
 def _protocol(place: "Config", flag: str | None, dataset: "Dataset") -> str:
@@ -94,7 +92,7 @@ def _protocol(place: "Config", flag: str | None, dataset: "Dataset") -> str:
         return named
     stored = dataset.manifest.protocol
     if stored is None:
-        raise ContractError(f"{dataset.path}: built without a protocol; name one with --protocol")
+        raise ContractError(f"{dataset.location}: built without a protocol; name one with --protocol")
     return stored.name
 
 
@@ -115,7 +113,7 @@ def _folder(place: "Config", out: Path | None, settings: "TrainSettings", *, res
     if resume or out is not None:
         return place.newest("runs", "run.json", out, "train")
     stamp = datetime.now(tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
-    return place.out / "runs" / f"{settings.model}-{stamp}"
+    return place.out / "runs" / f"{settings.model.replace(':', '-')}-{stamp}"
 
 
 def _fit(dataset: "Dataset", settings: "TrainSettings", folder: Path, *, resume: bool) -> None:

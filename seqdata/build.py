@@ -1,217 +1,235 @@
 """Build: raw dump → sealed shards → tables → manifest. Shards are idempotent, so a killed build resumes.
 
-The plan (listing and settings) has a hash; every shard is sealed under it. Starting again in the same folder keeps the
-sealed shards and ends in the same bytes as an unbroken build; a folder that holds anything else is refused.
+The plan (listing and settings) has a hash; every shard is sealed under it. Starting again in the same place keeps the
+sealed shards and ends in the same bytes as an unbroken build; a place that holds anything else is refused. Array jobs
+write a share of the shards each (`build_range`), then `merge` seals; the bytes are again the same.
 """
 
-import fcntl
-import os
-import signal
+import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import polars as pl
 
-from seqdata.contracts import table_contract
-from seqdata.errors import InputError, OutputError
+from seqdata.added import FOLDER as ADDED
+from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.finish import finish
-from seqdata.manifest import MANIFEST_NAME, BuildSettings, DatasetManifest, SourceInfo, read_manifest
+from seqdata.lock import LOCK_NAME, claimed
+from seqdata.manifest import MANIFEST_NAME, VERSIONS, BuildSettings, DatasetManifest, SourceInfo, read_manifest
+from seqdata.plan import Plan, Work, begin, describe_source, end, make_work, read_left_out, read_plan, refuse_empty
 from seqdata.protocols import Protocol
-from seqdata.shards import ShardPlan, plan_shards, read_seal, read_sealed, write_shard
-from seqdata.sources.base import Listing, Source, open_source
-from seqdata.storage import explain_write_failure, sha256_json, xxh3_hex
+from seqdata.shard_jobs import ENGINES, Engine, ShardJob, run_jobs
+from seqdata.shards import FOLDER, ShardPlan, read_seal, write_shard
+from seqdata.sources.base import open_source
+from seqdata.storage import Store
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all) after each shard."""
 
-LOCK_NAME = ".build.lock"
-ROWS_A_HASH = 100_000
-
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: the kind of dump, where it is, its options, where the dataset goes, and the settings."""
+    """What to build: the kind of dump, where it is, its options, where the dataset goes, and the settings.
+
+    `out` is a folder or any fsspec URL. `engine` runs the shards: a pool of `workers` processes, or `ray`.
+    """
 
     kind: str
     raw: Path
-    out: Path
+    out: str | Path
     options: Mapping[str, str] = field(default_factory=dict)
     settings: BuildSettings = field(default_factory=BuildSettings)
     protocol: Protocol | None = None
     workers: int = 1
+    engine: Engine = "pool"
+
+    @property
+    def what(self) -> str:
+        """What is built, as others are told."""
+        return f"{self.kind} from {self.raw}"
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """Job `number` (from 1) of `jobs`: every `jobs`-th shard."""
+
+    number: int
+    jobs: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ShardRange":
+        """The range that `i/N` names. Raises: ContractError."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        number, jobs = (int(part) for part in match.groups()) if match else (0, 0)
+        if not 1 <= number <= jobs:
+            raise ContractError(f"shard range '{text}': expected i/N with i from 1 to N, such as 2/8")
+        return cls(number, jobs)
+
+    def of(self, shards: tuple[ShardPlan, ...]) -> list[ShardPlan]:
+        """The shards of this job."""
+        return list(shards[self.number - 1 :: self.jobs])
 
 
 def build(request: BuildRequest, progress: Progress | None = None) -> DatasetManifest:
     """Build a dataset and return its manifest; a finished equal build is returned as it is.
 
-    Raises: InputError (wrong or missing dump), ContractError (a bad table), OutputError (folder occupied or full).
+    Raises: InputError (wrong or missing dump), ContractError (a bad table), OutputError (place occupied or full).
     """
-    source = open_source(request.kind, request.raw, request.options)
-    listing = source.listing()
-    if not listing.records.height:
-        reasons = ", ".join(listing.quarantine["reason"].unique().sort())
-        raise InputError(f"{request.raw}: no frame can be used ({reasons or 'the dump is empty'})")
-    info = _source_info(request, source, listing)
-    plan_hash = sha256_json(
-        {"source": info.model_dump(mode="json"), "settings": request.settings.model_dump(mode="json")}
-    )
-    if request.protocol is not None:
-        source.check_protocol(request.protocol)
-    _refuse_strangers(request.out)
-    with _claimed(request.out) as out:
-        finished = _finished(out, info, request)
+    work = list_work(request)
+    store = Store(request.out)
+    refuse_strangers(store)
+    with claimed(store, request.what):
+        finished = _finished(store, work.plan.source, request)
         if finished is not None:
             return finished
-        _refuse_other_plan(out, plan_hash)
-        plans = plan_shards(listing.records, request.settings)
-        _write_shards(request, source, listing.records, plans, plan_hash, progress)
-        sealed = [read_sealed(out / "shards", plan, plan_hash) for plan in plans]
-        whole = [shard for shard in sealed if shard is not None]
-        return finish(out, plans, whole, listing.quarantine, info, request.settings, request.protocol)
+        begin(store, work)
+        write_shards(request, store, work, list(work.plan.shards), progress)
+        return seal(store, work.plan, work.left_out)
 
 
-def _source_info(request: BuildRequest, source: Source, listing: Listing) -> SourceInfo:
-    """The dump's identity: a hash over every record and every input left out, independent of where the dump lies."""
-    records = table_contract("records").conform(listing.records)
-    parts = [*records.iter_slices(ROWS_A_HASH), *listing.quarantine.iter_slices(ROWS_A_HASH)]
-    fingerprint = sha256_json([xxh3_hex(part.write_csv().encode()) for part in parts])
-    options = {name: Path(value).name if "/" in value else value for name, value in request.options.items()}
-    return SourceInfo(kind=request.kind, options=options, fingerprint=fingerprint, attribution=source.attribution)
+def build_range(request: BuildRequest, share: ShardRange, progress: Progress | None = None) -> int:
+    """Write one job's share of the shards and seal nothing; returns how many shards it has. `merge` ends the build.
+
+    Raises: as `build`.
+    """
+    work = list_work(request)
+    store = Store(request.out)
+    refuse_strangers(store)
+    with claimed(store, f"part {share.number} of {share.jobs} of {request.what}", f"{share.number}-of-{share.jobs}"):
+        mine = share.of(work.plan.shards)
+        if _finished(store, work.plan.source, request) is None:
+            begin(store, work)
+            write_shards(request, store, work, mine, progress)
+    return len(mine)
 
 
-@contextmanager
-def _claimed(out: Path) -> Iterator[Path]:
-    """Hold the output folder's lock. Raises: OutputError when another build holds it, or it cannot be made."""
-    try:
-        (out / "shards").mkdir(parents=True, exist_ok=True)
-        handle = os.open(out / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"{out}: is a file, not a folder; choose another --out") from error
-    except OSError as error:
-        explain_write_failure(out, error)
-    try:
-        _lock(handle, out)
-        try:
-            yield out
-        finally:
-            (out / LOCK_NAME).unlink(missing_ok=True)
-    finally:
-        os.close(handle)
+def merge(out: str | Path) -> DatasetManifest:
+    """Seal a build whose shards array jobs have written; a sealed dataset is returned as it is.
+
+    Raises: InputError when nothing was begun here or shards are missing (it names them).
+    """
+    store = Store(out)
+    if read_plan(store) is None:
+        return read_manifest(store)
+    with claimed(store, "seqdata merge"):
+        plan = read_plan(store)
+        if plan is None or plan.version > 1:
+            return read_manifest(store)
+        missing = [each.name for each in plan.shards if read_seal(store, each, plan.hash) is None]
+        if missing:
+            shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            raise InputError(
+                f"{store}: {len(missing)} of {len(plan.shards)} shards are missing ({shown}); run their jobs again"
+            )
+        clear_leftovers(store, list(plan.shards))
+        return seal(store, plan, read_left_out(store))
 
 
-def _lock(handle: int, out: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(handle, 64, 0).decode(errors="replace") or "unknown"
-        raise OutputError(f"{out}: process {holder} is building here; wait for it or choose another --out") from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
-
-
-def _finished(out: Path, info: SourceInfo, request: BuildRequest) -> DatasetManifest | None:
-    """The manifest that stands in `out`, when it is of this very build. Raises: OutputError when it is another's."""
-    if not (out / MANIFEST_NAME).is_file():
-        return None
-    manifest = read_manifest(out)
-    same = manifest.source == info and manifest.settings == request.settings and manifest.protocol == request.protocol
-    if not same:
-        raise OutputError(f"{out}: holds another dataset ({manifest.id[:12]}); choose another --out or remove it")
+def seal(store: Store, plan: Plan, left_out: pl.DataFrame) -> DatasetManifest:
+    """`finish`, and the plan is taken away."""
+    manifest = finish(store, plan, left_out)
+    end(store)
     return manifest
 
 
-def _refuse_strangers(out: Path) -> None:
-    """Raise OutputError when the folder holds anything that a build does not write."""
-    if not out.is_dir():
-        return
-    ours = ("tracks-", "sequences-", "positives-")
+def list_work(request: BuildRequest) -> Work:
+    """List the dump and plan its shards; nothing is written.
+
+    Raises: InputError (wrong or missing dump), ContractError (a bad table, an unknown engine).
+    """
+    if request.engine not in ENGINES:
+        raise ContractError(f"engine '{request.engine}': expected {' or '.join(ENGINES)}")
+    source = open_source(request.kind, request.raw, request.options)
+    listing = source.listing()
+    refuse_empty(listing, request.raw)
+    info = describe_source(request.kind, dict(request.options), source, listing)
+    if request.protocol is not None:
+        source.check_protocol(request.protocol)
+        request.protocol.check_rule(request.settings.resample_rule)
+    return make_work(source, listing, info, request.settings, request.protocol)
+
+
+def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetManifest | None:
+    """The manifest that stands there, when it is of this very build. Raises: OutputError when it is another's."""
+    if store.size(MANIFEST_NAME) is None:
+        return None
+    manifest = read_manifest(store)
+    same = manifest.settings == request.settings and manifest.protocol == request.protocol
+    if not (same and manifest.source.same_dump(info)):
+        raise OutputError(f"{store}: holds another dataset ({manifest.id[:12]}); choose another --out or remove it")
+    plan = read_plan(store)
+    if plan is not None and plan.version <= manifest.version:
+        end(store)  # killed after the manifest
+    return manifest
+
+
+def refuse_strangers(store: Store) -> None:
+    """Raise OutputError when the place holds anything that a build does not write."""
+    ours = ("tracks-", "sequences-", "positives-", "nearest-", ".")
+    known = (FOLDER, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
     tables = ("frames.parquet", "trajectories.parquet", "quarantine.parquet")
-    for path in sorted(out.iterdir()):
-        known = path.name in ("shards", LOCK_NAME, MANIFEST_NAME, *tables) or path.name.startswith((*ours, "."))
-        if not known:
-            raise OutputError(f"{out}: holds something else ({path.name}); choose an empty folder for --out")
+    for name in _entries(store):
+        if name not in (*known, *tables) and not name.startswith(ours):
+            raise OutputError(f"{store}: holds something else ({name}); choose an empty folder for --out")
 
 
-def _refuse_other_plan(out: Path, plan_hash: str) -> None:
-    """Raise OutputError when shards of another build are sealed here; tars that nothing sealed are cleared away."""
-    for tar in sorted((out / "shards").glob("part-*.tar")):
-        seal = read_seal(tar.with_suffix(".parquet"))
-        if seal is None:
-            tar.unlink()
-        elif seal["plan"] != plan_hash:
-            raise OutputError(
-                f"{out}: holds an unfinished build of another dump or with other settings; remove it, or choose "
-                "another --out"
-            )
+def _entries(store: Store) -> list[str]:
+    """Names directly in a place; of a URL only its files."""
+    if not store.is_local:
+        return store.names()
+    folder = store.path("")
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def _write_shards(
-    request: BuildRequest,
-    source: Source,
-    records: pl.DataFrame,
-    plans: list[ShardPlan],
-    plan_hash: str,
-    progress: Progress | None,
+def write_shards(
+    request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan], progress: Progress | None
 ) -> None:
-    """Write every shard that is not sealed yet, here or in a pool of processes."""
-    folder = request.out / "shards"
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
-    done = 0
-    for finished in _run_tasks(request, source, records, plans, plan_hash, folder):
+    """Write those of `shards` that are not sealed yet, here or by the request's engine."""
+    clear_leftovers(store, shards)
+    plan_hash = work.plan.hash
+    todo = [each for each in shards if read_seal(store, each, plan_hash) is None]
+    total = sum(each.stop - each.start for each in shards)
+    done = total - sum(each.stop - each.start for each in todo)
+    for finished in _run(request, store, work, todo):
         done += finished.stop - finished.start
         if progress is not None:
-            progress(done, records.height)
+            progress(done, total)
 
 
-def _run_tasks(
-    request: BuildRequest,
-    source: Source,
-    records: pl.DataFrame,
-    plans: list[ShardPlan],
-    plan_hash: str,
-    folder: Path,
-) -> Iterator[ShardPlan]:
-    if request.workers <= 1 or len(plans) == 1:
-        for plan in plans:
-            write_shard(folder, plan, _rows(records, plan), source, request.settings, plan_hash)
-            yield plan
+def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan]) -> Iterator[ShardPlan]:
+    settings, plan_hash = work.plan.settings, work.plan.hash
+    alone = request.engine == "pool" and (request.workers <= 1 or len(shards) <= 1)
+    if alone or store.root.startswith("memory://"):  # a memory file system is one process's own
+        for each in shards:
+            write_shard(store, each, _rows(work.records, each), work.source, settings, plan_hash)
+            yield each
         return
-    workers = min(request.workers, len(plans))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts) as pool:
-        tasks = {
-            pool.submit(_shard_task, request, plan, _rows(records, plan), plan_hash): plan
-            for plan in plans
-            if read_sealed(folder, plan, plan_hash) is None
-        }
-        yield from (plan for plan in plans if plan not in tasks.values())
-        try:
-            for task in as_completed(tasks):
-                task.result()
-                yield tasks[task]
-        except BrokenProcessPool as error:
-            raise OutputError("a worker process was killed (out of memory?); run again with fewer --workers") from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    jobs = (
+        ShardJob(
+            kind=request.kind,
+            raw=request.raw,
+            options=dict(request.options),
+            out=store.root,
+            settings=settings,
+            plan_hash=plan_hash,
+            plan=each,
+            records=_rows(work.records, each),
+        )
+        for each in shards
+    )
+    yield from run_jobs(jobs, request.engine, min(request.workers, len(shards)))
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's to handle: workers end the shard they write and are not given another."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def clear_leftovers(store: Store, shards: list[ShardPlan]) -> None:
+    """Remove what a killed writer of these shards left half-written."""
+    ours = {name for each in shards for name in (each.name, each.table)}
+    for name in store.names(FOLDER):
+        base = name.rsplit("/", 1)[-1]
+        if base.endswith(".tmp") and base.lstrip(".").rsplit(".", 2)[0] in ours:
+            store.remove(name)
 
 
 def _rows(records: pl.DataFrame, plan: ShardPlan) -> pl.DataFrame:
     """The plan's rows of the listing, halo rows first."""
     return records.slice(plan.start - plan.halo, plan.stop - plan.start + plan.halo)
-
-
-def _shard_task(request: BuildRequest, plan: ShardPlan, records: pl.DataFrame, plan_hash: str) -> None:
-    """One shard in a worker process; the source is opened again there."""
-    source = open_source(request.kind, request.raw, request.options)
-    write_shard(request.out / "shards", plan, records, source, request.settings, plan_hash)

@@ -8,27 +8,39 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata import protocols
+from seqdata.added import pairs_path, read_added
 from seqdata.contracts import table_contract
 from seqdata.errors import ContractError, InputError
-from seqdata.manifest import DatasetManifest, read_manifest
+from seqdata.manifest import DatasetManifest, TableInfo, read_manifest
+from seqdata.nearest import nearest
+from seqdata.order import Shuffle
 from seqdata.pixels import Pixels
-from seqdata.protocol_tables import positives_name, stored_radius
+from seqdata.places import LazyPlaces
+from seqdata.protocol_fields import Edges, Panoramas
+from seqdata.protocol_tables import nearest_name, stored_radius
 from seqdata.protocols import Protocol, Rule, Unit
-from seqdata.reading import FramePlaces, FrameReader
+from seqdata.reading import FrameReader, frame_hashes
 from seqdata.sequences import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
 from seqdata.storage import Store, read_parquet
-from seqdata.stream import Stream
-from seqdata.truth import accept, accepts
+from seqdata.stream import CACHE_BYTES, Stream, StreamSettings
+from seqdata.table_cache import local_table
+from seqdata.truth import accepts
 
 Integers = npt.NDArray[np.int64]
 
 
-def open(path: str | Path) -> "Dataset":
-    """The sealed dataset at `path`; nothing but its manifest is read yet.
+def open(path: str | Path | Store, version: int | None = None) -> "Dataset":
+    """The sealed dataset at `path`, a folder or any fsspec URL; nothing but its manifest is read yet.
 
-    Raises: InputError when there is no dataset or the build is unfinished, ContractError when the manifest is broken.
+    `version` opens an older one (see `seqdata.versions`); default is the latest.
+
+    Tables of a remote dataset are copied to the local cache when they are first used (see `seqdata.table_cache`), its
+    shards are read by ranges. A `Store` sets how long a remote store is waited for.
+    Raises: InputError when there is no dataset, the build is unfinished or the store does not answer, ContractError
+    when the manifest is broken, MissingDependencyError when the URL needs a package that is not there.
     """
-    return Dataset(Path(path), read_manifest(path))
+    store = path if isinstance(path, Store) else Store(path)
+    return Dataset(store, read_manifest(store, version))
 
 
 class Dataset:
@@ -37,10 +49,19 @@ class Dataset:
     Convention: a *frame row* is a row number of the frames table; window tables follow the contract `sequences`.
     """
 
-    def __init__(self, path: Path, manifest: DatasetManifest) -> None:
-        self.path = path
+    def __init__(self, store: Store, manifest: DatasetManifest) -> None:
+        self.store = store
         self.manifest = manifest
-        self.store = Store(path)
+
+    @property
+    def location(self) -> str:
+        """Where it lies: the folder or URL as it was given, a password in it left out."""
+        return str(self.store)
+
+    @property
+    def path(self) -> Path:
+        """Folder of a local dataset. Raises: InputError for a remote one, which has a `location` only."""
+        return self.store.path("")
 
     @property
     def id(self) -> str:
@@ -70,33 +91,45 @@ class Dataset:
         length: int = 5,
         stride: int = 1,
         spacing: float | None = None,
+        panoramas: Panoramas = "drop",
+        max_step: float | None = None,
+        edges: Edges = "drop",
     ) -> pl.DataFrame:
         """Windows, one a row (contract `sequences`).
 
         With a `protocol` its length, stride, spacing and policies hold, `split` and `role` choose among its windows.
-        Without one, panoramas are dropped and `length` (frames), `stride` (frames) and `spacing` (metres) hold.
+        Without one, `length` and `stride` (frames), `spacing` and `max_step` (metres), `panoramas` and `edges` hold:
+        any spacing over the same stored frames, by the dataset's rule; at the dataset's own spacing the flag
+        `resampled` is read.
         Raises: ContractError for an unknown protocol, split or role, or a split without a protocol.
         """
         if protocol is not None:
-            return self._sequencer.of_protocol(self.load_protocol(protocol), split, role)
+            return self.sequencer.of_protocol(self.load_protocol(protocol), split, role)
         if split is not None:
             raise ContractError(f"split '{split}' needs a protocol: splits are defined by protocols")
-        table = self._sequencer.windows(TrackPolicy(spacing=spacing), length, stride)
+        policy = TrackPolicy(panoramas, spacing=spacing, max_step=max_step)
+        table = self.sequencer.windows(policy, length, stride, edges)
         return table if role is None else table.filter(pl.col("role") == role)
 
     def load_protocol(self, protocol: str | Path | Protocol) -> Protocol:
-        """The protocol that this dataset was built under when it has that name, else a shipped one or a file's.
+        """The protocol by its name: the dataset's own (or a variant of it), else a shipped one, or a file's.
 
         Raises: as `seqdata.protocols.load`.
         """
-        stored = self.manifest.protocol
-        if stored is not None and protocol == stored.name:
-            return stored
+        if isinstance(protocol, (str, Path)) and Path(protocol).suffix != ".toml":
+            found = self._own_protocol(str(protocol)) or protocols.variant_of(str(protocol), self._own_protocol)
+            if found is not None:
+                return found
         return protocols.load(protocol)
+
+    def _own_protocol(self, name: str) -> Protocol | None:
+        """The protocol it was built under, when it has this name."""
+        stored = self.manifest.protocol
+        return stored if stored is not None and stored.name == name else None
 
     def frame_rows(self, table: pl.DataFrame) -> Integers:
         """Frame row of every frame of every window: int64 (n, L)."""
-        return self._sequencer.frame_rows(table)
+        return self.sequencer.frame_rows(table)
 
     def places(self, table: pl.DataFrame) -> pl.DataFrame:
         """The windows with key, position, coordinates and heading of their centre frames (contract `places`)."""
@@ -119,39 +152,60 @@ class Dataset:
         less than `radius`; with unit frames at most `radius` apart in rank; `heading_max` in degrees.
         Raises: ContractError for an unknown rule or unit.
         """
-        return self._sequencer.positives(query, database, radius, rule, unit, heading_max)
+        return self.sequencer.positives(query, database, radius, rule, unit, heading_max)
 
-    def protocol_positives(self, protocol: str | Path | Protocol, split: str) -> pl.DataFrame:
-        """The positives of a protocol's split by its own rule and radius; rows of its query and database tables.
+    def protocol_positives(
+        self, protocol: str | Path | Protocol, split: str, radius: float | None = None, rule: Rule | None = None
+    ) -> pl.DataFrame:
+        """The positives of a protocol's split; rows of its query and database tables.
 
-        Read from the dataset where the build stored them, computed otherwise: both give the same rows.
+        By the protocol's rule, radius and heading limit, or by another `rule` or `radius` (in its unit). Read from the
+        dataset where stored pairs reach far enough, computed otherwise: both give the same rows.
         """
         loaded = self.load_protocol(protocol)
-        return accept(
-            self.protocol_pairs(loaded, split),
-            rule=loaded.rule,
-            radius=loaded.radius,
-            unit=loaded.unit,
-            heading_max=loaded.heading_max,
-        )
+        wanted = loaded.radius if radius is None else radius
+        kept = accepts(rule or loaded.rule, wanted, loaded.unit, loaded.heading_max)
+        return self._scan_pairs(loaded, split, wanted).filter(kept).collect(engine="streaming")
 
-    def answerable(self, protocol: Protocol, split: str) -> int:
-        """How many queries of a split have a positive; stored pairs are scanned, never loaded whole."""
-        name = positives_name(protocol, split)
-        if name not in self.manifest.tables:
-            return self.protocol_positives(protocol, split)["query"].n_unique()
-        wanted = accepts(protocol.rule, protocol.radius, protocol.unit, protocol.heading_max)
-        pairs = pl.scan_parquet(self._checked(name)).filter(wanted)
+    def answerable(self, protocol: Protocol, split: str, any_heading: bool = False) -> int:
+        """How many queries of a split have a positive, with `any_heading` one that may face any way.
+
+        Stored pairs are scanned, never loaded whole.
+        """
+        limit = None if any_heading else protocol.heading_max
+        wanted = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
+        pairs = self._scan_pairs(protocol, split, protocol.radius).filter(wanted)
         return int(pairs.select(pl.col("query").n_unique()).collect(engine="streaming").item())
 
-    def protocol_pairs(self, protocol: Protocol, split: str) -> pl.DataFrame:
-        """All near pairs of a split by least distance, out to every radius that the protocol names for it."""
-        name = positives_name(protocol, split)
-        if name in self.manifest.tables:
-            return read_parquet(self._checked(name))
+    def protocol_pairs(self, protocol: Protocol, split: str, radius: float | None = None) -> pl.DataFrame:
+        """All pairs of a split nearer than `radius` by least distance; by default every radius that it names for it."""
+        wanted = stored_radius(protocol, split) if radius is None else radius
+        return self._scan_pairs(protocol, split, wanted).filter(accepts("any", wanted, protocol.unit)).collect()
+
+    def nearest(self, protocol: str | Path | Protocol, split: str) -> pl.DataFrame:
+        """How far each query of a split is from the nearest database window, however far (contract `nearest`).
+
+        Convention: metres within one zone, or ranks; null where the query's zone has no database window.
+        """
+        loaded = self.load_protocol(protocol)
+        info = self._stored_tables(loaded).get(nearest_name(loaded, split))
+        if info is not None:
+            return read_parquet(local_table(self.store, info.path, info))
+        sides = (self.sequences(loaded, split, role) for role in ("query", "database"))
+        return nearest(*(self.sequencer.window_set(side, loaded.unit) for side in sides))
+
+    def _scan_pairs(self, protocol: Protocol, split: str, radius: float) -> pl.LazyFrame:
+        """Pairs of a split by least distance, out to `radius` or farther: stored ones, else computed."""
+        path = pairs_path(self.store, self._stored_tables(protocol), protocol, split, radius)
+        if path is not None:
+            return pl.scan_parquet(path)
         query = self.sequences(protocol, split, "query")
         database = self.sequences(protocol, split, "database")
-        return self.positives(query, database, stored_radius(protocol, split), "any", protocol.unit)
+        return self.positives(query, database, radius, "any", protocol.unit).lazy()
+
+    def _stored_tables(self, protocol: Protocol) -> dict[str, TableInfo]:
+        """Tables of the manifest, and those that were added for a protocol."""
+        return {**read_added(self.store, self.id, protocol).tables, **self.manifest.tables}
 
     def read(self, table: pl.DataFrame, rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
         """Pixels of the windows `rows` of a table: uint8 (n, L, 3, H, W) RGB, resized to `size` = (H, W) if given.
@@ -165,11 +219,12 @@ class Dataset:
 
     def read_frames(self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
         """Pixels of frames by row: uint8 (n, 3, H, W) RGB; see `read`."""
-        return self.frame_reader()(np.asarray(frame_rows, dtype=np.int64), size)
+        rows = np.asarray(frame_rows, dtype=np.int64)
+        return FrameReader(self.store, self._places.of(rows))(rows, size)
 
     def frame_reader(self) -> FrameReader:
         """What reads frames by row, ready to be sent to loader workers: it holds places and no table."""
-        return FrameReader(self.store, self._places)
+        return FrameReader(self.store, self._places.all())
 
     def stream(
         self,
@@ -177,12 +232,22 @@ class Dataset:
         seed: int = 0,
         epoch: int = 0,
         size: tuple[int, int] | None = None,
-        shuffle: bool = True,
+        shuffle: Shuffle | bool = "blocks",
+        cache_bytes: int = CACHE_BYTES,
+        device: str = "cpu",
     ) -> Stream:
-        """The windows of a table in the order of (seed, epoch), map-style for any DataLoader; see `Stream`."""
-        frames = self.frame_columns("key", "position", "easting", "northing")
+        """The windows of a table in the order of (seed, epoch), map-style for any DataLoader; see `Stream`.
+
+        `shuffle`: "blocks" keeps windows that share frames near, "global" (or True) does not, "none" (or False) keeps
+        the table's order. `cache_bytes` of decoded frames are held; `device` decodes (cpu or cuda, see `decoding`).
+        Raises: ContractError for another word or device, MissingDependencyError when cuda cannot decode.
+        """
+        word: Shuffle = ("global" if shuffle else "none") if isinstance(shuffle, bool) else shuffle
+        settings = StreamSettings(seed, epoch, word, size, cache_bytes, device)
+        frames = self.frame_columns("key", "trajectory", "position", "easting", "northing")
+        hashes = frame_hashes(self.frames)
         rows = self.frame_rows(table)
-        return Stream(table, rows, frames, self.frame_reader(), seed=seed, epoch=epoch, size=size, shuffle=shuffle)
+        return Stream(table, rows, frames, self.frame_reader(), hashes, dataset=self.id, settings=settings)
 
     def frame_columns(self, *names: str) -> pl.DataFrame:
         """Columns of the frames table, held in memory from the first use on."""
@@ -191,7 +256,7 @@ class Dataset:
             try:
                 loaded = self.frames.select(missing).collect()
             except pl.exceptions.PolarsError as error:
-                raise ContractError(f"{self.path / 'frames.parquet'}: damaged; run seqdata verify") from error
+                raise ContractError(f"{self.location}/frames.parquet: damaged; run seqdata verify") from error
             self._columns.update({name: loaded[name] for name in missing})
         return pl.DataFrame([self._columns[name] for name in names])
 
@@ -200,12 +265,15 @@ class Dataset:
         return {}
 
     @cached_property
-    def _sequencer(self) -> Sequencer:
-        return Sequencer(self.frame_columns(*GEOMETRY_COLUMNS), self.manifest.settings.resample_rule)
+    def sequencer(self) -> Sequencer:
+        """Windows and truth over this dataset's frames."""
+        settings = self.manifest.settings
+        frames = self.frame_columns(*GEOMETRY_COLUMNS)
+        return Sequencer(frames, settings.resample_rule, settings.resample_metres)
 
     @cached_property
-    def _places(self) -> FramePlaces:
-        return FramePlaces.of(self.frames)
+    def _places(self) -> LazyPlaces:
+        return LazyPlaces(self._checked("frames.parquet"))
 
     def _table(self, name: str) -> pl.DataFrame:
         path = self._checked(f"{name}.parquet")
@@ -214,11 +282,8 @@ class Dataset:
         return table
 
     def _checked(self, name: str) -> Path:
-        """Path of a table that the manifest lists. Raises: InputError when it is absent or of another size."""
-        path = self.path / name
+        """Path of a table that the manifest lists, or of its local copy. Raises: as `local_table`."""
         info = self.manifest.tables.get(name)
-        if info is None or not path.is_file():
-            raise InputError(f"{path}: the table is missing; run seqdata verify, or build the dataset again")
-        if path.stat().st_size != info.bytes:
-            raise InputError(f"{path}: {path.stat().st_size} bytes, the manifest says {info.bytes}; run seqdata verify")
-        return path
+        if info is None:
+            raise InputError(f"{self.location}/{name}: no such table in the manifest; build the dataset again")
+        return local_table(self.store, info.path, info)

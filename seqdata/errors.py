@@ -13,6 +13,10 @@ class SeqdataError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        """A message may quote what a file holds: line ends in it become spaces."""
+        super().__init__(" ".join(message.splitlines()))
+
 
 class InputError(SeqdataError):
     """A raw dump or a file the user named is missing, unreadable or of another kind (exit code 3)."""

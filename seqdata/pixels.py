@@ -1,39 +1,44 @@
-"""From a raw image's bytes to the bytes that are stored, and from stored bytes to pixels.
+"""From a raw image to the bytes that are stored, and from stored bytes to pixels.
 
 Convention: pixels are RGB, uint8, (H, W, 3) while decoding and (3, H, W) in every public result.
 """
 
-import io
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
-Pixels = npt.NDArray[np.uint8]
+from seqdata.images import (
+    BadImageError,
+    Pixels,
+    encode,
+    header_orientation,
+    open_image,
+    orientation,
+    read_shrunk,
+    refuse_bomb,
+    rgb_array,
+    shrink,
+    shrunk_size,
+    to_rgb,
+    upright,
+)
+
+__all__ = ["BadImageError", "Check", "Pixels", "StoredImage", "decode", "decode_rows", "prepare", "resize"]
+
 Check = Literal["header", "decode"]
 
 REENCODE_QUALITY = 95
 _END_MARKER = b"\xff\xd9"
 _TAIL = 1024
+_JPEG_MAGIC = b"\xff\xd8"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_ORIENTATION_TAG = 0x0112
-_GREATEST_JPEG_SIDE = 65_500
-_GREATEST_PIXELS = 400_000_000
-Image.MAX_IMAGE_PIXELS = _GREATEST_PIXELS
-# Pillow warns from the limit on and refuses from twice the limit on; here the limit itself is refused.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class BadImageError(Exception):
-    """An image that cannot be stored; `reason` is a quarantine code, the text says what was wrong."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+_EXIF_MAGIC = b"Exif\x00"
+_HEADER = 65_536
 
 
 @dataclass(frozen=True)
@@ -46,34 +51,68 @@ class StoredImage:
     height: int
 
 
-def prepare(data: bytes, *, keep_png: bool = False, check: Check = "header") -> StoredImage:
-    """The stored form of one raw image: an upright JPEG keeps its bytes, everything else becomes a JPEG of quality 95.
+def prepare(
+    data: bytes | Pixels,
+    *,
+    keep_png: bool = False,
+    check: Check = "header",
+    short_side: int | None = None,
+    quality: int = REENCODE_QUALITY,
+) -> StoredImage:
+    """The stored form of one raw image: an upright JPEG keeps its bytes, everything else becomes a JPEG of `quality`.
 
-    `check="header"` reads the header and looks for the end marker; `"decode"` decodes every frame, which also finds
-    damage inside a scan. With `keep_png` a PNG keeps its bytes. Raises: BadImageError.
+    `data` is a file's bytes, or pixels uint8 (H, W, 3) RGB of a source that decodes by itself. A picture whose short
+    side is longer than `short_side` pixels is shrunk to it, antialiased, in one step with the other changes; none is
+    enlarged. `check="header"` reads the header and looks for the end marker; `"decode"` decodes every frame, which also
+    finds damage inside a scan. With `keep_png` a PNG that is not shrunk keeps its bytes. The bytes say what a file is,
+    not its suffix; of moving pictures the first is taken. Raises: BadImageError.
     """
+    if isinstance(data, np.ndarray):
+        return _written(_fitted(rgb_array(data), short_side), 1, quality)
     if not data:
         raise BadImageError("empty_image", "the file has no bytes")
-    if data.startswith(b"\xff\xd8"):
-        return _prepare_jpeg(data, check)
-    if data.startswith(_PNG_MAGIC) and keep_png:
-        image = _open(data)
+    if data.startswith(_JPEG_MAGIC):
+        return _prepare_jpeg(data, check, short_side, quality)
+    image = open_image(data)
+    if data.startswith(_PNG_MAGIC) and keep_png and shrunk_size(*image.size, short_side) is None:
         return StoredImage(data, "png", *image.size)
-    return _reencode(_open(data))
+    with _writing():
+        return _written(_fitted(to_rgb(image), short_side), orientation(image), quality)
 
 
-def _prepare_jpeg(data: bytes, check: Check) -> StoredImage:
+def _prepare_jpeg(data: bytes, check: Check, short_side: int | None, quality: int) -> StoredImage:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError) as error:  # the decoder answers a cut header with either
         raise BadImageError("bad_image", f"not a readable JPEG header ({error})") from error
-    _refuse_bomb(width, height)
+    refuse_bomb(width, height)
     complete = _END_MARKER in data[-_TAIL:]
     if check == "decode" or not complete:
         _decode_strictly(data)
-    if _orientation(data) != 1:
-        return _reencode(_open(data))
-    return StoredImage(data, "jpg", width, height)
+    turn = header_orientation(data) if _has_exif(data) else 1
+    size = shrunk_size(width, height, short_side)
+    if turn == 1 and size is None:
+        return StoredImage(data, "jpg", width, height)
+    with _writing():
+        return _written(to_rgb(open_image(data)) if size is None else read_shrunk(data, size), turn, quality)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a JPEG has an EXIF segment before its scan; where its segments cannot be followed, bytes are searched.
+
+    Searching alone would take longer than all else that is done with a frame that passes through.
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and at < _HEADER:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind == 0xE1 and data.startswith(_EXIF_MAGIC, at + 4):
+            return True
+        if kind == 0xDA:
+            return False
+        if not 0xC0 <= kind <= 0xFE or length < 2:
+            break
+        at += 2 + length
+    return _EXIF_MAGIC in data[:_HEADER]
 
 
 def _decode_strictly(data: bytes) -> None:
@@ -82,72 +121,30 @@ def _decode_strictly(data: bytes) -> None:
         simplejpeg.decode_jpeg(data, strict=True)
     except (ValueError, KeyError) as error:
         if "colorspace" in str(error).lower():
-            _open(data)
+            open_image(data)
             return
         raise BadImageError("bad_image", f"the JPEG does not decode ({error})") from error
 
 
-def _orientation(data: bytes) -> int:
-    """EXIF orientation, 1 (upright) when absent or unreadable: broken EXIF does not make pixels bad."""
-    if b"Exif\x00" not in data[:65_536]:
-        return 1
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # Pillow raises many kinds for broken EXIF; all mean "not known"
-        return 1
+def _fitted(pixels: Pixels, short_side: int | None) -> Pixels:
+    size = shrunk_size(pixels.shape[1], pixels.shape[0], short_side)
+    return pixels if size is None else shrink(pixels, size)
 
 
-def _open(data: bytes) -> Image.Image:
-    """Decode with Pillow. Raises: BadImageError for anything Pillow cannot read, and for more pixels than the limit."""
+def _written(pixels: Pixels, turn: int, quality: int) -> StoredImage:
+    ready = upright(pixels, turn)
+    return StoredImage(encode(ready, quality), "jpg", ready.shape[1], ready.shape[0])
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What conversions and the encoder raise (they name no closed set of errors) becomes a BadImageError."""
     try:
-        image = Image.open(io.BytesIO(data))
-        _refuse_bomb(*image.size)
-        image.load()
+        yield
     except (BadImageError, MemoryError):
         raise
-    except Exception as error:  # its readers raise many kinds for damaged bytes, a bomb is one of them
-        raise BadImageError("bad_image", f"the image does not decode ({error})") from error
-    return image
-
-
-def _refuse_bomb(width: int, height: int) -> None:
-    """Raise BadImageError for a picture whose pixels would fill the memory: few bytes can announce very many."""
-    if width * height > _GREATEST_PIXELS:
-        raise BadImageError("bad_image", f"{width}×{height} pixels are more than {_GREATEST_PIXELS:,}")
-
-
-def _reencode(image: Image.Image) -> StoredImage:
-    """One JPEG of quality 95, upright, three channels. Raises: BadImageError when it cannot be a JPEG."""
-    if max(image.size) > _GREATEST_JPEG_SIDE:
-        size = "×".join(map(str, image.size))
-        raise BadImageError("bad_image", f"{size} pixels: a side of a JPEG is at most {_GREATEST_JPEG_SIDE:,}")
-    try:
-        upright = to_rgb(_upright(image))
-        data = simplejpeg.encode_jpeg(np.ascontiguousarray(upright), quality=REENCODE_QUALITY, colorsubsampling="444")
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's conversions and the encoder name no closed set of errors
+    except Exception as error:
         raise BadImageError("bad_image", f"the image cannot be written as JPEG ({error})") from error
-    return StoredImage(data, "jpg", upright.shape[1], upright.shape[0])
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image) or image
-    except Exception:  # broken EXIF: the pixels stand as they are
-        return image
-
-
-def to_rgb(image: Image.Image) -> Pixels:
-    """RGB pixels uint8 (H, W, 3) of any Pillow image: grey, CMYK, alpha (on black) and 16-bit are converted."""
-    if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image, dtype=np.float64)
-        grey = np.clip(wide / 257.0 if wide.max(initial=0) > 255 else wide, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA"):
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
 
 
 def decode(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
@@ -155,18 +152,26 @@ def decode(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
 
     Raises: BadImageError when the bytes do not decode.
     """
-    pixels = _decode_rgb(data)
-    if size is not None and pixels.shape[:2] != tuple(size):
-        resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.ascontiguousarray(decode_rows(data, size).transpose(2, 0, 1))
+
+
+def decode_rows(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
+    """As `decode`, but (H, W, 3), the order in which decoders write: no copy is made. Raises: BadImageError."""
+    return resize(_decode_rgb(data), size)
+
+
+def resize(pixels: Pixels, size: tuple[int, int] | None) -> Pixels:
+    """Pixels (H, W, 3) at `size` = (H, W) with Pillow's bilinear filter; as they are for None or an equal size."""
+    if size is None or pixels.shape[:2] == tuple(size):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _decode_rgb(data: bytes) -> Pixels:
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(_JPEG_MAGIC):
         try:
             decoded: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False)
             return decoded
         except (ValueError, KeyError):
             pass  # CMYK and the like: Pillow knows more kinds
-    return to_rgb(_open(data))
+    return to_rgb(open_image(data))

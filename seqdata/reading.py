@@ -1,6 +1,6 @@
 """Random access to frames: from frame rows to pixels with one ranged read a shard, gaps under 256 KiB read through."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,11 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata.errors import ContractError
-from seqdata.pixels import BadImageError, Pixels, decode
+from seqdata.pixels import BadImageError, Pixels, decode_rows
 from seqdata.storage import Store
 
 Integers = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 GAP_BYTES = 256 << 10
 
 
@@ -30,18 +31,28 @@ class FramePlaces:
         return cls(*(table[name].to_numpy().astype(np.int64) for name in ("shard", "offset", "length")))
 
 
+def frame_hashes(frames: pl.LazyFrame) -> Hashes:
+    """XXH3-128 of every stored frame in a frames table: uint64 (F, 2), the upper half first."""
+    table = frames.select("hash").collect()["hash"]
+    halves = [table.bin.slice(at, 8).bin.reinterpret(dtype=pl.UInt64, endianness="big") for at in (0, 8)]
+    return np.column_stack([half.to_numpy() for half in halves])
+
+
 def read_encoded(reader: Store, places: FramePlaces, rows: Integers) -> dict[int, bytes]:
     """The stored bytes of each distinct frame row. Raises: InputError when a shard is absent or short."""
-    distinct = np.unique(rows)
-    found: dict[int, bytes] = {}
-    for members in _ranges(places, distinct):
-        shard = int(places.shard[members[0]])
-        start = int(places.offset[members].min())
-        stop = int((places.offset[members] + places.length[members]).max())
-        block = reader.read(f"shards/part-{shard:06d}.tar", start, stop - start)
-        for row in members:
-            at = int(places.offset[row]) - start
-            found[int(row)] = block[at : at + int(places.length[row])]
+    return {row: bytes(view) for row, view in read_views(reader, places, rows).items()}
+
+
+def read_views(reader: Store, places: FramePlaces, rows: Integers) -> dict[int, memoryview]:
+    """As `read_encoded`, each frame a view of what one ranged read gave: a window's frames are not copied apart."""
+    found: dict[int, memoryview] = {}
+    for members in _ranges(places, np.unique(rows)):
+        offset, length = places.offset[members], places.length[members]
+        start, stop = int(offset[0]), int((offset + length).max())
+        block = memoryview(reader.read(f"shards/part-{int(places.shard[members[0]]):06d}.tar", start, stop - start))
+        # Plain numbers: taking them from arrays one by one would cost as much as the read.
+        for row, at, size in zip(members.tolist(), (offset - start).tolist(), length.tolist(), strict=True):
+            found[row] = block[at : at + size]
     return found
 
 
@@ -55,7 +66,7 @@ def _ranges(places: FramePlaces, rows: Integers) -> Iterator[Integers]:
         yield from np.split(order, np.flatnonzero(apart) + 1)
 
 
-def decode_frames(encoded: dict[int, bytes], rows: Integers, size: tuple[int, int] | None) -> Pixels:
+def decode_frames(encoded: Mapping[int, bytes | memoryview], rows: Integers, size: tuple[int, int] | None) -> Pixels:
     """Pixels of `rows` in their order: uint8 (n, 3, H, W), each distinct frame decoded once.
 
     Raises: ContractError when a frame does not decode, or sizes differ and no `size` = (H, W) is given.
@@ -63,7 +74,7 @@ def decode_frames(encoded: dict[int, bytes], rows: Integers, size: tuple[int, in
     decoded: dict[int, Pixels] = {}
     for row, data in encoded.items():
         try:
-            decoded[row] = decode(data, size)
+            decoded[row] = decode_rows(bytes(data), size)
         except BadImageError as error:
             raise ContractError(f"frame {row} does not decode ({error}); run seqdata verify on the dataset") from error
     shapes = {pixels.shape for pixels in decoded.values()}
@@ -73,7 +84,11 @@ def decode_frames(encoded: dict[int, bytes], rows: Integers, size: tuple[int, in
         )
     if not len(rows):
         return np.zeros((0, 3, *(size or (0, 0))), dtype=np.uint8)
-    return np.stack([decoded[int(row)] for row in rows])
+    height, width, _ = shapes.pop()
+    frames = np.empty((len(rows), 3, height, width), dtype=np.uint8)
+    for at, row in enumerate(rows):
+        frames[at] = decoded[int(row)].transpose(2, 0, 1)
+    return frames
 
 
 @dataclass(frozen=True)
@@ -84,5 +99,5 @@ class FrameReader:
     places: FramePlaces
 
     def __call__(self, rows: Integers, size: tuple[int, int] | None = None) -> Pixels:
-        """Pixels of `rows`: uint8 (n, 3, H, W). Raises: as `read_encoded` and `decode_frames`."""
-        return decode_frames(read_encoded(self.reader, self.places, rows), rows, size)
+        """Pixels of `rows`: uint8 (n, 3, H, W). Raises: as `read_views` and `decode_frames`."""
+        return decode_frames(read_views(self.reader, self.places, rows), rows, size)

@@ -4,6 +4,7 @@
 and an opened dataset cut the same windows and find the same positives.
 """
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,45 +13,56 @@ import polars as pl
 
 from seqdata import truth, windows
 from seqdata.contracts import table_contract
+from seqdata.cuts import on_side
 from seqdata.errors import ContractError
-from seqdata.protocols import Protocol, Rule, Split, Unit
+from seqdata.protocols import Protocol, Rule, Unit
 
 GEOMETRY_COLUMNS = (
     "trajectory", "position", "clean_position", "city", "role", "zone", "easting", "northing", "heading", "panorama",
+    "resampled", "subtasks",
 )  # fmt: skip
 ROLES = ("database", "query")
+_KEY = re.compile(r"(?P<panoramas>[a-z]+)(?P<clean>-clean)?(-(?P<spacing>[\d.]+)m)?(-step(?P<step>[\d.]+)m)?")
+_PANORAMAS = {"drop": "nopano", "keep": "all", "centre": "panocentre"}
 
 
 @dataclass(frozen=True)
 class TrackPolicy:
-    """What leaves a track of a trajectory: panoramas, the clean list, spacing and greatest step (metres)."""
+    """What leaves a track of a trajectory: panoramas, the clean list, spacing and greatest step (metres).
+
+    Raises: ContractError for a policy of panoramas that there is not, or metres that are not positive.
+    """
 
     panoramas: str = "drop"
     clean: bool = False
     spacing: float | None = None
     max_step: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.panoramas not in _PANORAMAS:
+            raise ContractError(f"panoramas {self.panoramas!r}: expected {', '.join(_PANORAMAS)}")
+        for name, metres in (("spacing", self.spacing), ("max_step", self.max_step)):
+            if metres is not None and not 0 < metres < float("inf"):
+                raise ContractError(f"{name} {metres}: expected a positive number of metres")
+
     @property
     def key(self) -> str:
         """Name of the track table, such as `nopano`, `all-clean`, `nopano-2m` or `nopano-step100m`."""
-        parts = ["nopano" if self.panoramas == "drop" else "all"]
+        parts = [_PANORAMAS[self.panoramas]]
         parts += ["clean"] if self.clean else []
-        parts += [f"{self.spacing:g}m"] if self.spacing else []
-        parts += [f"step{self.max_step:g}m"] if self.max_step else []
+        parts += [f"{_digits(self.spacing)}m"] if self.spacing else []
+        parts += [f"step{_digits(self.max_step)}m"] if self.max_step else []
         return "-".join(parts)
 
     @classmethod
     def of_key(cls, key: str) -> "TrackPolicy":
         """The policy that a key names. Raises: ContractError for a text that is no key."""
-        policy = cls(panoramas="keep" if key.split("-")[0] == "all" else "drop", clean="clean" in key.split("-")[1:])
-        for part in key.split("-")[1:]:
-            if part.startswith("step"):
-                policy = cls(policy.panoramas, policy.clean, policy.spacing, float(part[4:-1]))
-            elif part != "clean":
-                policy = cls(policy.panoramas, policy.clean, float(part[:-1]), policy.max_step)
-        if policy.key != key:
+        match = _KEY.fullmatch(key)
+        policies = {mark: name for name, mark in _PANORAMAS.items()}
+        if match is None or match["panoramas"] not in policies:
             raise ContractError(f"'{key}' names no track table; keys look like nopano, all-clean or nopano-2m")
-        return policy
+        spacing, step = (float(match[name]) if match[name] else None for name in ("spacing", "step"))
+        return cls(policies[match["panoramas"]], match["clean"] is not None, spacing, step)
 
     @classmethod
     def of_protocol(cls, protocol: Protocol) -> "TrackPolicy":
@@ -63,11 +75,13 @@ class Sequencer:
     """Windows and truth over one frames table.
 
     `frames`: the columns `GEOMETRY_COLUMNS` of every frame, in the dataset's order; `rule` is the dataset's resampling
-    rule, used for every spacing so that database and query never mix rules.
+    rule, used for every spacing so that database and query never mix rules. `flagged` is the spacing (metres) whose
+    frames the column `resampled` marks; none when the flags are not to be used.
     """
 
     frames: pl.DataFrame
     rule: str = "greedy"
+    flagged: float | None = None
     _tracks: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def track(self, key: str) -> pl.DataFrame:
@@ -77,57 +91,77 @@ class Sequencer:
             rows = self.frames.with_row_index("frame")
             self._tracks[key] = windows.track(
                 rows,
-                panoramas=policy.panoramas,
+                panoramas="drop" if policy.panoramas == "drop" else "keep",
                 clean=policy.clean,
                 spacing=policy.spacing,
                 max_step=policy.max_step,
                 rule=self.rule,
+                flagged=policy.spacing is not None and policy.spacing == self.flagged,
             )
         return self._tracks[key]
 
     def windows(self, policy: TrackPolicy, length: int, stride: int = 1, edges: str = "drop") -> pl.DataFrame:
         """Every window of a policy (contract `sequences`), the role as the frames have it, no split.
 
-        Convention: see `seqdata.windows`; stride in frames of the track.
+        Convention: see `seqdata.windows`; stride in frames of the track. With panoramas judged at the centre, windows
+        whose centre frame is one are left out.
         """
         track = self.track(policy.key)
         cut = windows.windows(track, length=length, stride=stride, edges=edges)
         first = cut["first"].to_numpy()
         centre = track["frame"].to_numpy()[first + windows.centre_index(length) * cut["step"].to_numpy()]
-        of_centre = self.frames.select("trajectory", "city", "role")[centre]
+        of_centre = self.frames.select("trajectory", "city", "role", "panorama")[centre]
         table = pl.concat([cut, of_centre], how="horizontal").with_columns(
             pl.lit(policy.key).alias("track"), pl.Series("centre", centre)
         )
+        table = table.filter(~pl.col("panorama")) if policy.panoramas == "centre" else table
         return table_contract("sequences").conform(table)
 
     def of_protocol(self, protocol: Protocol, split: str | None = None, role: str | None = None) -> pl.DataFrame:
         """Windows of a protocol; with `split` only that split's, with `role` only that role's, database first.
 
-        Raises: ContractError for an unknown split or role.
+        Raises: ContractError for an unknown split or role, or a spacing rule that is not this dataset's.
         """
+        protocol.check_rule(self.rule)
         if role not in (None, *ROLES):
             raise ContractError(f"role '{role}': expected database or query")
         table = self.windows(TrackPolicy.of_protocol(protocol), protocol.length, protocol.stride, protocol.edges)
         if split is None:
             return table if role is None else table.filter(pl.col("role") == role)
-        chosen = protocol.split(split)
-        parts = [self._of_split(table, chosen, split, name) for name in ROLES if role in (None, name)]
-        return pl.concat(parts)
+        return pl.concat([self._of_split(table, protocol, split, name) for name in ROLES if role in (None, name)])
 
-    def _of_split(self, table: pl.DataFrame, split: Split, name: str, role: str) -> pl.DataFrame:
-        """Rows of `table` that play `role` in a split: whole windows inside its cities, trajectories and positions."""
-        trajectories = split.database if role == "database" else split.query
+    def _of_split(self, table: pl.DataFrame, protocol: Protocol, split: str, role: str) -> pl.DataFrame:
+        """Rows of `table` that play `role` in a split with every frame of theirs, and with their centre a subtask."""
+        inside = np.concatenate([[0], np.cumsum(self.frames_of(protocol, split, role))])
+        first = table["first"].to_numpy()
+        stop = first + (table["length"].to_numpy().astype(np.int64) - 1) * table["step"].to_numpy() + 1
+        chosen = table.filter(pl.Series(inside[stop] - inside[first] == stop - first, dtype=pl.Boolean))
+        subtask = protocol.split(split).subtask
+        if subtask is not None:
+            listed = self.frames["subtasks"][chosen["centre"].to_numpy()].str.split(" ").list.contains(subtask)
+            chosen = chosen.filter(listed)
+        return chosen.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
+
+    def frames_of(self, protocol: Protocol, split: str, role: str) -> npt.NDArray[np.bool_]:
+        """Which frames of the protocol's track play `role` in a split: bool, one a row of the track.
+
+        Raises: ContractError for an unknown split, or a cut in another zone than the frames'.
+        """
+        chosen = protocol.split(split)
+        track = self.track(TrackPolicy.of_protocol(protocol).key)
+        frames = self.frames.select("trajectory", "city", "role", "zone", "easting", "northing")[track["frame"]]
+        trajectories = chosen.database if role == "database" else chosen.query
         wanted = pl.col("role") == role if trajectories is None else pl.col("trajectory").is_in(trajectories)
-        if split.cities is not None:
-            wanted &= pl.col("city").is_in(split.cities)
-        chosen = table.filter(wanted)
-        if split.positions is not None and chosen.height:
-            rank = self.track(chosen["track"][0])["rank"].to_numpy()
-            first = chosen["first"].to_numpy()
-            last = first + (chosen["length"].to_numpy().astype(np.int64) - 1) * chosen["step"].to_numpy()
-            start, stop = split.positions
-            chosen = chosen.filter(pl.Series((rank[first] >= start) & (rank[last] < stop)))
-        return chosen.with_columns(pl.lit(role).alias("role"), pl.lit(name).alias("split"))
+        if chosen.cities is not None:
+            wanted &= pl.col("city").is_in(chosen.cities)
+        mask: npt.NDArray[np.bool_] = frames.select(wanted.fill_null(False).alias("wanted"))["wanted"].to_numpy()
+        if chosen.positions is not None:
+            rank = track["rank"].to_numpy()
+            mask = mask & (rank >= chosen.positions[0]) & (rank < chosen.positions[1])
+        if chosen.side is not None and protocol.cut is not None:
+            mask = mask.copy()
+            mask[mask] = on_side(frames.filter(pl.Series(mask)), protocol.cut, chosen.side)
+        return mask
 
     def frame_rows(self, table: pl.DataFrame) -> npt.NDArray[np.int64]:
         """Frame row of every frame of every window: int64 (n, L). Raises: ContractError when lengths differ."""
@@ -187,3 +221,8 @@ def _only(table: pl.DataFrame, column: str) -> str:
             f"a window table mixes {column} values ({', '.join(values.sort().head(3))}); use one at a time"
         )
     return str(values[0])
+
+
+def _digits(metres: float) -> str:
+    """The shortest decimal digits that give exactly this number."""
+    return np.format_float_positional(metres, trim="-")

@@ -5,24 +5,35 @@ longer than a shard is cut, and the next shard starts with a halo of repeated fr
 still meets every window of up to halo + 1 frames exactly once.
 """
 
+import io
 import json
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from seqdata.errors import ContractError, InputError
+from seqdata.errors import InputError
 from seqdata.manifest import BuildSettings
-from seqdata.pixels import BadImageError, StoredImage, prepare
+from seqdata.pixels import BadImageError, Pixels, StoredImage, prepare
 from seqdata.sources.base import Source
-from seqdata.storage import atomic_path, read_metadata, read_parquet, write_parquet_atomic, xxh3_file, xxh3_hex
+from seqdata.storage import Store, parquet_writer, xxh3_hex
+from seqdata.ustar import TarWriter
 
-BLOCK = 512
+FOLDER = "shards"
 _SHARD_METADATA = "seqdata.shard"
+_STORED = {
+    "offset": pl.Int64(),
+    "length": pl.Int32(),
+    "width": pl.Int32(),
+    "height": pl.Int32(),
+    "hash": pl.Binary(),
+    "shard": pl.Int32(),
+}
+_SAMPLE_COLUMNS = ("source", "key", "trajectory", "position", "latitude", "longitude", "time", "panorama")
 
 
 @dataclass(frozen=True)
@@ -46,32 +57,43 @@ class ShardPlan:
 
 
 @dataclass(frozen=True)
-class SealedShard:
-    """What a finished shard says: size and hash of its tar, hash of its seal, its frames, what it left out."""
+class Seal:
+    """What a finished shard says of its tar: size, XXH3-128, the plan it belongs to, and what it left out."""
 
     bytes: int
     hash: str
-    seal: str
-    frames: pl.DataFrame
+    plan: str
     quarantined: list[dict[str, Any]]
 
 
-def plan_shards(records: pl.DataFrame, settings: BuildSettings) -> list[ShardPlan]:
-    """Cut the listing into shards of about `settings.shard_bytes` raw bytes, where trajectories end if possible."""
+@dataclass(frozen=True)
+class SealedShard:
+    """A finished shard: its seal, the XXH3-128 of the Parquet that holds it, and the rows of its frames."""
+
+    seal: Seal
+    table_hash: str
+    frames: pl.DataFrame
+
+
+def plan_shards(records: pl.DataFrame, settings: BuildSettings, first: int = 0) -> list[ShardPlan]:
+    """Cut the listing into shards of about `settings.shard_bytes` raw bytes, where trajectories end if possible.
+
+    Numbers count from `first`.
+    """
     plans: list[ShardPlan] = []
     open_start, open_bytes = 0, 0
     for start, stop, cuts, total in _trajectory_cuts(records, settings.shard_bytes):
         if open_start < start and open_bytes + total > settings.shard_bytes:
-            plans.append(ShardPlan(len(plans), open_start, start, 0))
+            plans.append(ShardPlan(first + len(plans), open_start, start, 0))
             open_start, open_bytes = start, 0
         if len(cuts) > 1:
-            for first, last in zip(cuts, [*cuts[1:], stop], strict=True):
-                plans.append(ShardPlan(len(plans), first, last, min(settings.halo, first - start)))
+            for cut, end in zip(cuts, [*cuts[1:], stop], strict=True):
+                plans.append(ShardPlan(first + len(plans), cut, end, min(settings.halo, cut - start)))
             open_start = stop
         else:
             open_bytes += total
     if open_start < records.height:
-        plans.append(ShardPlan(len(plans), open_start, records.height, 0))
+        plans.append(ShardPlan(first + len(plans), open_start, records.height, 0))
     return plans
 
 
@@ -88,115 +110,133 @@ def _trajectory_cuts(records: pl.DataFrame, shard_bytes: int) -> Iterator[tuple[
 
 
 def write_shard(
-    folder: Path,
+    store: Store,
     plan: ShardPlan,
     records: pl.DataFrame,
     source: Source,
     settings: BuildSettings,
     plan_hash: str,
 ) -> None:
-    """Write and seal one shard in `folder`; a shard that is sealed already under the same plan is left as it is.
+    """Write and seal one shard; one that is sealed already under the same plan is left as it is.
 
-    `records` are the plan's rows, halo rows first. The tar is renamed into place before its Parquet, whose presence
+    `records` are the plan's rows, halo rows first. The tar stands under its name before its Parquet, whose presence
     seals the shard. Raises: OutputError; InputError when the dump changed under the build.
     """
-    if read_sealed(folder, plan, plan_hash) is not None:
+    if read_seal(store, plan, plan_hash) is not None:
         return
-    rows: list[dict[str, Any]] = []
-    bad: list[dict[str, Any]] = []
-    with atomic_path(folder / plan.name) as temporary, temporary.open("wb") as tar:
-        for index, record in enumerate(records.iter_rows(named=True)):
-            _write_frame(tar, record, source, settings, halo=index < plan.halo, rows=rows, bad=bad)
-        tar.write(bytes(2 * BLOCK))
-    stored = pl.DataFrame(rows, schema=_stored_schema(records), orient="row").with_columns(
-        pl.lit(plan.number, pl.Int32).alias("shard")
-    )
-    seal = {
-        "bytes": (folder / plan.name).stat().st_size,
-        "hash": xxh3_file(folder / plan.name),
-        "plan": plan_hash,
-        "quarantined": bad,
-    }
-    write_parquet_atomic(stored, folder / plan.table, {_SHARD_METADATA: json.dumps(seal)})
+    written = _Written()
+    with store.writing(f"{FOLDER}/{plan.name}") as temporary, temporary.open("wb") as file:
+        tar = TarWriter(file)
+        for index, record in enumerate(records.select(_SAMPLE_COLUMNS).iter_rows(named=True)):
+            _write_frame(tar, index, record, source, settings, written, halo=index < plan.halo)
+        digest = tar.finish()
+    seal = {"bytes": tar.size, "hash": digest, "plan": plan_hash, "quarantined": written.bad}
+    table, metadata = written.table(records, plan.number), {_SHARD_METADATA: json.dumps(seal)}
+    with store.writing(f"{FOLDER}/{plan.table}") as temporary, parquet_writer(temporary, table.schema, metadata) as put:
+        put(table)
 
 
-def read_sealed(folder: Path, plan: ShardPlan, plan_hash: str) -> SealedShard | None:
-    """The sealed shard of `plan`, or None when it is absent, of another plan, or its tar is not the size it was."""
-    table, tar = folder / plan.table, folder / plan.name
-    seal = read_seal(table)
-    if seal is None or not tar.is_file() or seal["plan"] != plan_hash or seal["bytes"] != tar.stat().st_size:
+def read_seal(store: Store, plan: ShardPlan, plan_hash: str) -> Seal | None:
+    """The seal of a shard, or None as for `read_sealed`."""
+    sealed = read_sealed(store, plan, plan_hash)
+    return None if sealed is None else sealed.seal
+
+
+def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | None:
+    """The sealed shard of `plan` with its frames; None when it is absent or damaged, of another plan, or its tar is
+    not the size it was.
+    """
+    found = _parse_seal(store, f"{FOLDER}/{plan.table}")
+    if found is None:
+        return None
+    data, seal = found
+    if seal.plan != plan_hash or store.size(f"{FOLDER}/{plan.name}") != seal.bytes:
         return None
     try:
-        frames = read_parquet(table)
-    except ContractError:  # damaged since: the shard is written again
+        frames = pl.read_parquet(io.BytesIO(data))
+    except pl.exceptions.PolarsError:  # damaged since: the shard is written again
         return None
-    return SealedShard(seal["bytes"], seal["hash"], xxh3_file(table), frames, seal["quarantined"])
+    return SealedShard(seal, xxh3_hex(data), frames)
 
 
-def read_seal(table: Path) -> dict[str, Any] | None:
-    """What a shard's Parquet says of its tar (bytes, hash, plan, quarantined); None when absent or damaged."""
-    if not table.is_file():
+def sealed_under(store: Store, shard: str) -> str | None:
+    """Hash of the plan that the shard `shard` (such as part-000000.tar) was sealed under; None without a whole seal."""
+    found = _parse_seal(store, f"{FOLDER}/{shard.removesuffix('.tar')}.parquet")
+    return None if found is None else found[1].plan
+
+
+def _parse_seal(store: Store, name: str) -> tuple[bytes, Seal] | None:
+    """A seal and the Parquet's bytes; None when it is absent or damaged."""
+    if store.size(name) is None:
         return None
+    data = store.read_bytes(name)
     try:
-        seal: dict[str, Any] = json.loads(read_metadata(table)[_SHARD_METADATA])
-    except (OSError, ValueError, KeyError):
+        return data, Seal(**json.loads(pq.read_metadata(io.BytesIO(data)).metadata[_SHARD_METADATA.encode()]))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
-    return seal
 
 
-def _stored_schema(records: pl.DataFrame) -> dict[str, pl.DataType]:
-    kept = {name: kind for name, kind in records.schema.items() if name != "bytes"}
-    added = {
-        "offset": pl.Int64(),
-        "length": pl.Int32(),
-        "width": pl.Int32(),
-        "height": pl.Int32(),
-        "hash": pl.Binary(),
-    }
-    return {**kept, **added}
+@dataclass
+class _Written:
+    """What a shard holds so far: row of the listing and place of each stored frame, and what was left out."""
+
+    rows: list[int] = field(default_factory=list)
+    places: list[tuple[int, int, int, int, bytes]] = field(default_factory=list)
+    bad: list[dict[str, Any]] = field(default_factory=list)
+
+    def table(self, records: pl.DataFrame, shard: int) -> pl.DataFrame:
+        """The stored frames' records with their places."""
+        stored = {name: kind for name, kind in _STORED.items() if name != "shard"}
+        places = pl.DataFrame(self.places, schema=stored, orient="row")
+        kept = pl.concat([records.drop("bytes")[self.rows], places], how="horizontal")
+        return kept.with_columns(pl.lit(shard, _STORED["shard"]).alias("shard"))
 
 
 def _write_frame(
-    tar: BinaryIO,
+    tar: TarWriter,
+    index: int,
     record: dict[str, Any],
     source: Source,
     settings: BuildSettings,
+    written: _Written,
     *,
     halo: bool,
-    rows: list[dict[str, Any]],
-    bad: list[dict[str, Any]],
 ) -> None:
-    """Add one frame's two members to the tar and its row to `rows`, or its reason to `bad`; halo frames get no row."""
+    """Add one frame's two members to the tar and note its place, or its reason; halo frames are noted nowhere."""
     try:
-        image = prepare(_read(source, record["source"]), keep_png=settings.keep_png, check=settings.check)
+        image = prepare_frame(read_image(source, record["source"]), settings)
     except BadImageError as error:
         if not halo:
             known = {name: record[name] for name in ("source", "key", "trajectory", "position")}
-            bad.append({**known, "reason": error.reason, "message": str(error)})
+            written.bad.append({**known, "reason": error.reason, "message": str(error)})
         return
-    offset = _add_member(tar, f"{record['key']}.{image.suffix}", image.data)
-    _add_member(tar, f"{record['key']}.json", _sample_json(record, halo=halo))
+    offset = tar.add(f"{record['key']}.{image.suffix}", image.data)
+    tar.add(f"{record['key']}.json", _sample_json(record, halo=halo))
     if not halo:
-        rows.append({**record, **_stored_fields(image, offset)})
+        written.rows.append(index)
+        digest = bytes.fromhex(xxh3_hex(image.data))
+        written.places.append((offset, len(image.data), image.width, image.height, digest))
 
 
-def _read(source: Source, name: str) -> bytes:
+def prepare_frame(image: bytes | Pixels, settings: BuildSettings) -> StoredImage:
+    """The stored form of a frame under the settings. Raises: BadImageError."""
+    return prepare(
+        image,
+        keep_png=settings.keep_png,
+        check=settings.check,
+        short_side=settings.short_side,
+        quality=settings.quality,
+    )
+
+
+def read_image(source: Source, name: str) -> bytes | Pixels:
+    """One frame of the dump. Raises: InputError when it is gone, BadImageError when only this file is damaged."""
     try:
         return source.read(name)
     except (FileNotFoundError, KeyError) as error:
         raise InputError(f"{name}: vanished from the dump while it was being built; start the build again") from error
     except OSError as error:
         raise InputError(f"{name}: could not be read ({error}); start the build again") from error
-
-
-def _stored_fields(image: StoredImage, offset: int) -> dict[str, Any]:
-    return {
-        "offset": offset,
-        "length": len(image.data),
-        "width": image.width,
-        "height": image.height,
-        "hash": bytes.fromhex(xxh3_hex(image.data)),
-    }
 
 
 def _sample_json(record: dict[str, Any], *, halo: bool) -> bytes:
@@ -211,15 +251,6 @@ def _sample_json(record: dict[str, Any], *, halo: bool) -> bytes:
     }
     if halo:
         sample["halo"] = True
+    if record["panorama"]:
+        sample["panorama"] = True
     return json.dumps(sample, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _add_member(tar: BinaryIO, name: str, data: bytes) -> int:
-    """Append one USTAR member (mtime 0, no owner) and return the offset of its data."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = len(data), 0, 0o644
-    tar.write(info.tobuf(format=tarfile.USTAR_FORMAT))
-    offset = tar.tell()
-    tar.write(data)
-    tar.write(bytes(-len(data) % BLOCK))
-    return offset

@@ -7,21 +7,39 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-import fsspec
 import polars as pl
 import pyarrow.parquet as pq
 import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
-from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.errors import ContractError, InputError, OutputError, SeqdataError
+from seqdata.remote import (
+    OBJECT_STORES,
+    READ_ONLY,
+    SLOWEST,
+    Patience,
+    Refusal,
+    ShortReply,
+    call,
+    filesystem,
+    persist,
+    scheme,
+    status_of,
+    without_password,
+)
 
 HASH_BLOCK = 1 << 20
+RANGE_NOT_SATISFIABLE = 416
+_LOCAL = LocalFileSystem()
+
+Result = TypeVar("Result")
 
 
 def explain_write_failure(path: Path, error: OSError) -> NoReturn:
@@ -91,29 +109,30 @@ def write_json_atomic(path: str | Path, value: Any) -> None:
 
 
 def write_parquet_atomic(table: pl.DataFrame, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table as Parquet (zstd; floats byte-split so that slow tracks compress), whole or not at all.
+    """Write a table as Parquet, whole or not at all; see `parquet_writer`. Raises: OutputError."""
+    with atomic_path(path) as temporary, parquet_writer(temporary, table.schema, metadata) as write:
+        write(table)
 
-    `metadata` lands in the file's own key-value metadata. The bytes depend on the table and metadata alone.
-    Raises: OutputError.
+
+@contextmanager
+def parquet_writer(
+    path: str | Path, schema: Mapping[str, pl.DataType], metadata: Mapping[str, str] | None = None
+) -> Iterator[Callable[[pl.DataFrame], None]]:
+    """Yield what appends tables of one schema to a Parquet file (zstd; floats byte-split so that slow tracks compress).
+
+    Each table begins a row group. `metadata` lands in the file's own key-value metadata. The bytes depend on the tables
+    and the metadata alone. Not atomic: give it a path of `atomic_path` or `Store.writing`. Raises: OSError.
     """
-    arrow = table.to_arrow(compat_level=pl.CompatLevel.oldest())
-    arrow = arrow.replace_schema_metadata(dict(metadata or {}))
-    floats = [name for name, kind in table.schema.items() if kind.is_float()]
-    integers = [name for name, kind in table.schema.items() if kind.is_integer()]
-    encodings = {
-        **dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-        **dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
-    }
-    coded = [name for name in table.columns if name not in encodings]
-    with atomic_path(path) as temporary:
-        pq.write_table(
-            arrow,
-            temporary,
-            compression="zstd",
-            compression_level=6,
-            use_dictionary=coded,
-            column_encoding=encodings,
-        )
+    level = pl.CompatLevel.oldest()
+    empty = pl.DataFrame(schema=dict(schema)).to_arrow(compat_level=level)
+    arrow = empty.schema.with_metadata(dict(metadata or {}))
+    encodings = {name: "BYTE_STREAM_SPLIT" for name, kind in schema.items() if kind.is_float()}
+    encodings |= {name: "DELTA_BINARY_PACKED" for name, kind in schema.items() if kind.is_integer()}
+    coded = [name for name in schema if name not in encodings]
+    with pq.ParquetWriter(
+        path, arrow, compression="zstd", compression_level=6, use_dictionary=coded, column_encoding=encodings
+    ) as writer:
+        yield lambda table: writer.write_table(table.to_arrow(compat_level=level).cast(arrow))
 
 
 def read_parquet(path: str | Path) -> pl.DataFrame:
@@ -163,90 +182,215 @@ def read_json(path: str | Path) -> Any:
 class Store:
     """Files below one root, local or any fsspec URL: whole writes, listings, and ranged reads.
 
-    Names are relative to the root, with `/`. A write appears whole under its name or not at all: locally by a rename,
-    on an object store because an upload is one object. Picklable.
+    Names are relative to the root, with `/`. A write appears whole under its name or not at all: by a rename, or on an
+    object store because an upload is one object. Remote faults that may pass are tried again, as `patience` says.
+    Picklable, and safe in a forked process: each process makes its own connections. (What `memory://` holds belongs to
+    one process; a fork copies it.)
     Convention: offsets and lengths are in bytes; the end is `offset + length`, exclusive.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = str(root)
+    def __init__(self, root: str | Path, patience: Patience | None = None) -> None:
+        self.root = _unfolded(root)
         self.is_local = "://" not in self.root
-        if self.is_local:  # a local path may hold what reads as a URL chain
-            self._filesystem, self._base = LocalFileSystem(), str(Path(self.root).absolute())
-        else:
-            self._filesystem, self._base = fsspec.core.url_to_fs(self.root)
+        self.patience = patience or Patience()
 
     def __str__(self) -> str:
-        """The root as it was given."""
-        return self.root
+        """The root as it was given, a password in it left out."""
+        return without_password(self.root)
 
     def path(self, name: str) -> Path:
-        """The path of a file of a local store. Raises: OutputError where the store is not local."""
+        """The path of a file of a local store. Raises: InputError where the store is not local."""
         if not self.is_local:
-            raise OutputError(f"{self.root}: is not a local folder")
+            raise InputError(f"{self}: is not a local folder")
         return Path(self.root) / name
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where there is none. Raises: InputError when the store does not answer."""
         try:
-            info: dict[str, Any] = self._filesystem.info(self._at(name))
+            info: dict[str, Any] = self._persist(lambda: self._call("info", self._at(name)), name, InputError)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise InputError(f"{self.root}/{name}: cannot be read ({error})") from error
         return None if info["type"] == "directory" else int(info["size"])
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of the files directly in a folder of the store, sorted; none where it is absent."""
+        """Names of the files directly in a folder of the store, sorted; none where it is absent.
+
+        Raises: InputError when the store does not answer.
+        """
         try:
-            found = self._filesystem.ls(self._at(folder), detail=True, refresh=True)
+            found = self._persist(lambda: self._call("ls", self._at(folder), detail=True), folder, InputError)
         except FileNotFoundError:
             return []
         prefix = f"{folder}/" if folder else ""
         return sorted(prefix + entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] != "directory")
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes `offset … offset + length` of a file in one request. Raises: InputError when short or absent."""
-        try:
-            data: bytes = self._filesystem.cat_file(self._at(name), start=offset, end=offset + length)
-        except OSError as error:
-            raise InputError(f"{self.root}/{name}: cannot be read ({error})") from error
-        if len(data) != length:
-            raise InputError(
-                f"{self.root}/{name}: {length} bytes wanted at {offset}, {len(data)} there; run seqdata verify"
-            )
-        return data
+        """Bytes `offset … offset + length` of a file, in one request unless the reply is short.
+
+        Raises: InputError when the file is absent, ends before, or cannot be had.
+        """
+        data = b""
+
+        def rest() -> bytes:
+            nonlocal data
+            start, stop = offset + len(data), offset + length
+            data += self._range(name, start, stop)
+            if len(data) < length:
+                self._check_end(name, offset, length)
+                raise ShortReply(f"{length} bytes wanted at {offset}, only {len(data)} came")
+            return data
+
+        return self._reading(name, rest) if length else data
 
     def read_bytes(self, name: str) -> bytes:
-        """A whole file. Raises: InputError when absent."""
+        """A whole file. Raises: InputError when it is absent or cannot be had."""
+        size = self.size(name)
+        if size is None:
+            raise InputError(f"{self}/{name}: no such file; run seqdata verify, or check the name")
+        return self.read(name, 0, size)
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file, parsed. Raises: InputError when absent or not JSON."""
         try:
-            data: bytes = self._filesystem.cat_file(self._at(name))
-        except OSError as error:
-            raise InputError(f"{self.root}/{name}: cannot be read ({error})") from error
-        return data
+            return json.loads(self.read_bytes(name))
+        except ValueError as error:
+            raise InputError(f"{self}/{name}: not readable as JSON ({error})") from error
 
     def remove(self, name: str) -> None:
-        """Delete a file; nothing where it is absent."""
+        """Delete a file; nothing where it is absent. Raises: OutputError when the store refuses."""
         with suppress(FileNotFoundError):
-            self._filesystem.rm_file(self._at(name))
+            self._persist(lambda: self._call("rm_file", self._at(name)), name, OutputError)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file only where none stands, as far as the store can tell; whether it was written.
+
+        Raises: OutputError where the store refuses.
+        """
+        if self.size(name) is not None:
+            return False
+        try:
+            self._call("pipe_file", self._at(name), data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:  # clients name a lost race and a store without exclusive creation in many ways
+            if status_of(error) in (409, 412):
+                return False
+            with self.writing(name) as temporary:
+                temporary.write_bytes(data)
+        return True
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Yield a local temporary path whose file becomes `name` at the end, or vanishes on any error.
 
-        Raises: OutputError where the store refuses (no space, no permission).
+        Raises: OutputError where the store refuses (no space, no permission, read-only) or what it holds afterwards
+        has another size.
         """
         if self.is_local:
             with atomic_path(self.path(name)) as temporary:
                 yield temporary
             return
+        if scheme(self.root) in READ_ONLY:
+            raise OutputError(f"{self}: is read-only; write to a folder or to an object store such as s3:// or gs://")
         with tempfile.TemporaryDirectory(prefix="seqdata-") as folder:
             temporary = Path(folder) / "part"
-            yield temporary
             try:
-                self._filesystem.put_file(str(temporary), self._at(name))
+                yield temporary
             except OSError as error:
-                raise OutputError(f"{self.root}/{name}: cannot be written ({error})") from error
+                explain_write_failure(temporary, error)
+            self._upload(temporary, name)
+
+    def _upload(self, local: Path, name: str) -> None:
+        size = local.stat().st_size
+
+        def put() -> None:
+            self._put(local, name, size)
+            stored = self._call("info", self._at(name))["size"]
+            if stored != size:
+                raise ShortReply(f"{size} bytes were sent, {stored} are stored")
+
+        try:
+            self._persist(put, name, OutputError)
+        except FileNotFoundError as error:
+            raise OutputError(f"{self}/{name}: cannot be written: no such bucket or folder; make it first") from error
+
+    def _put(self, local: Path, name: str, size: int) -> None:
+        """Send a file: as one object, or where a file shows while it grows, under another name first."""
+        target = self._at(name)
+        if scheme(self.root) in OBJECT_STORES:
+            self._call("put_file", str(local), target, size=size)
+            return
+        beside = f"{target}.{os.getpid()}.tmp"
+        self._call("makedirs", target.rpartition("/")[0], exist_ok=True)
+        try:
+            self._call("put_file", str(local), beside, size=size)
+            self._call("mv", beside, target)
+        except BaseException:
+            with suppress(OSError):
+                self._call("rm_file", beside)
+            raise
+
+    def _range(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes that one request brings; none where the file ends before `start`."""
+        try:
+            data: bytes = self._call("cat_file", self._at(name), start=start, end=stop, size=stop - start)
+        except Exception as error:
+            if status_of(error) != RANGE_NOT_SATISFIABLE:
+                raise
+            return b""
+        if len(data) > stop - start:
+            raise Refusal(f"{stop - start} bytes wanted at {start}, {len(data)} came: it ignores byte ranges")
+        return data
+
+    def _check_end(self, name: str, offset: int, length: int) -> None:
+        """Raise InputError when a file ends before what was asked for; asking again would not help."""
+        size = self._call("info", self._at(name))["size"]
+        if size < offset + length:
+            raise InputError(
+                f"{self}/{name}: {length} bytes wanted at {offset}, the file ends at {size}: it is truncated; "
+                "run seqdata verify"
+            )
+
+    def _reading(self, name: str, operation: Callable[[], Result]) -> Result:
+        try:
+            return self._persist(operation, name, InputError)
+        except FileNotFoundError as error:
+            raise InputError(f"{self}/{name}: no such file; run seqdata verify, or check the name") from error
+
+    def _persist(self, operation: Callable[[], Result], name: str, kind: type[SeqdataError]) -> Result:
+        """The result of `operation` on a file, tried again where it is remote. Raises: FileNotFoundError, and `kind`.
+
+        A local disk that fails once will fail again.
+        """
+        where = f"{self}/{name}" if name else str(self)
+        if not self.is_local:
+            return persist(operation, where, self.patience, kind)
+        try:
+            return operation()
+        except NotADirectoryError as error:
+            raise FileNotFoundError(where) from error
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise kind(f"{where}: {error.strerror or error}; check its permissions and the disk") from error
+
+    def _call(self, method: str, *arguments: Any, size: int = 0, **options: Any) -> Any:
+        """One request; `size` is how many bytes it moves."""
+        seconds = self.patience.timeout + size / SLOWEST
+        return call(self._own()[0], method, *arguments, seconds=seconds, **options)
 
     def _at(self, name: str) -> str:
-        return f"{self._base}/{name}" if name else self._base
+        base = self._own()[1]
+        return f"{base}/{name}" if name else base
+
+    def _own(self) -> tuple[Any, str]:
+        """File system and root path of this process."""
+        return (_LOCAL, str(Path(self.root).absolute())) if self.is_local else filesystem(self.root)
+
+
+def _unfolded(root: str | Path) -> str:
+    """A root as text: a URL that `Path` has folded (`s3:/bucket`) gets its slashes back, a file URL is a path."""
+    text = re.sub(r"^file:/+", "/", str(root))
+    if isinstance(root, Path):
+        text = re.sub(r"^([a-z][a-z0-9]+):/(?=[^/])", r"\1://", text)
+    return re.sub(r"(?<=[^/:])/+$", "", text)

@@ -9,6 +9,10 @@ practice). A run is a stretch without a break; runs end at a trajectory's end, w
 exactly 1, and where two neighbouring frames are more than `max_step` metres apart.
 """
 
+import sys
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -37,13 +41,15 @@ def track(
     spacing: float | None = None,
     max_step: float | None = None,
     rule: str = "greedy",
+    flagged: bool = False,
 ) -> pl.DataFrame:
     """The frames that remain of each trajectory, with the runs in which windows may lie.
 
     `frames`: one row a frame, each trajectory's rows together and by rising position; columns frame (row
     number in the dataset), trajectory, position, easting, northing (metres), panorama, and clean_position
     when `clean`. Panoramas are left out first when `panoramas` is "drop", then frames off the clean list when
-    `clean`, then each trajectory is resampled to `spacing` metres by `rule` ("greedy" or "arc").
+    `clean`, then each trajectory is resampled to `spacing` metres by `rule` ("greedy" or "arc"), or, when `flagged`,
+    to the frames that its column `resampled` marks.
 
     Returns one row a remaining frame: trajectory (str), frame (i32), run (i32, counted over the whole table),
     rank (i32: clean_position when `clean`, else position; with `spacing` the index among the trajectory's
@@ -62,7 +68,7 @@ def track(
     _check_sorted(rank, starts)
     east, north = (kept[name].cast(pl.Float64).to_numpy() for name in ("easting", "northing"))
     if spacing is not None:
-        mask = _spaced(east, north, starts, spacing, rule)
+        mask = kept["resampled"].to_numpy() if flagged else _spaced(east, north, starts, spacing, rule)
         kept, east, north = kept.filter(pl.Series(mask)), east[mask], north[mask]
         starts = trajectory_starts(kept["trajectory"])
         rank = np.arange(len(kept)) - np.repeat(starts, np.diff(np.append(starts, len(kept))))
@@ -170,3 +176,16 @@ def _check_sorted(rank: Integers, starts: Integers) -> None:
     rising[starts[1:] - 1] = True
     if not rising.all():
         raise ContractError("frames: positions do not rise within a trajectory; sort by trajectory and position")
+
+
+class _CallableModule(ModuleType):
+    """Lets `seqdata.windows(length)` make a webdataset stage while `seqdata.windows` stays this module."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """The stage; see `seqdata.pipeline.windows`."""
+        from seqdata import pipeline
+
+        return pipeline.windows(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -26,10 +26,12 @@ def answer(
     protocol: Protocol,
     *,
     device: str = "auto",
+    model_from: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[pl.DataFrame, PredictionsInfo]:
     """The nearest database windows of every query of the index's split under a protocol.
 
+    `model_from`: see `train.checkpoint.load_model`.
     Raises: ContractError when index, run and dataset do not belong together or the protocol cuts other windows,
     NotEnoughDataError when the split has no query.
     """
@@ -44,7 +46,7 @@ def answer(
         )
     if not queries.height:
         raise NotEnoughDataError(f"protocol {protocol.name}, split {split}: no query window in this dataset")
-    vectors = describe(load_model(run), dataset, queries, device=device, progress=progress)
+    vectors = describe(load_model(run, model_from), dataset, queries, device=device, progress=progress)
 
     def search(
         query_rows: npt.NDArray[np.int64], database_rows: npt.NDArray[np.int64]

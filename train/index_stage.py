@@ -35,7 +35,7 @@ class IndexRequest:
     """What to index: run folder, split and protocol, PCA (None for none), its sample, where the index goes.
 
     `sample` windows of the training database (16,384 in the papers' practice) are drawn by `seed`, the same share of
-    every trajectory.
+    every trajectory. `model_from`: see `train.checkpoint.load_model`.
     """
 
     run: Path
@@ -47,12 +47,14 @@ class IndexRequest:
     sample: int = 16_384
     seed: int = 0
     device: str = "auto"
+    model_from: str | None = None
 
 
 def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | None = None) -> Path:
     """Build and publish one index version; the same inputs again return the one that is there.
 
-    Raises: NotEnoughDataError when the split has no database, or the sample is too small for the PCA.
+    Raises: NotEnoughDataError when the split has no database, or the sample is too small for the PCA; ContractError for
+    a model whose descriptors are not compared by L2.
     """
     protocol = request.protocol
     database = dataset.sequences(protocol, request.split, "database")
@@ -66,7 +68,9 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
     existing = indexer.find_version(request.out, inputs)
     if existing is not None:
         return existing
-    model = load_model(request.run)
+    model = load_model(request.run, request.model_from)
+    if model.distance != "l2":
+        raise ContractError(f"{request.run}: its descriptors are compared frame by frame, which an index cannot do")
     transform = _fit(model, dataset, request, sample, progress)
     blocks = describe_blocks(
         model, dataset, database, device=request.device, progress=_stage(progress, "describe database")

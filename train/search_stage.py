@@ -31,15 +31,18 @@ class Answer:
     places: list[dict[str, Any]]
 
 
-def search_images(index: PlaceIndex, run: Path, paths: list[Path], *, k: int = 5, device: str = "auto") -> list[Answer]:
+def search_images(
+    index: PlaceIndex, run: Path, paths: list[Path], *, k: int = 5, device: str = "auto", model_from: str | None = None
+) -> list[Answer]:
     """The k nearest places of each window cut from `paths`: image files, or folders of them in natural order.
 
+    `model_from`: see `train.checkpoint.load_model`.
     Windows have the index's length and follow each other without overlap; the last one ends with the last frame.
     Raises: InputError when a path holds no readable image, NotEnoughDataError when there are fewer frames than a
     window needs, ContractError when the run is not the index's.
     """
     check_belongs(index, run)
-    model = load_model(run)
+    model = load_model(run, model_from)
     length = int(index.manifest.inputs["protocol"]["length"])
     size = None if model.size else index.manifest.inputs["frame_size"]
     read = partial(_read, size=size, keep_png=index.manifest.inputs["keep_png"])

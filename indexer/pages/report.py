@@ -12,6 +12,7 @@ from indexer.pages.scene import Filmstrip, ReportScene, Strip
 from indexer.tables import group_by_protocol
 from seqdata.errors import ContractError
 from seqdata.pages import environment
+from seqdata.pages.leakage import leakage_block
 from seqdata.storage import write_bytes_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,6 +64,7 @@ def render_report(evaluations: Sequence[Evaluation], scene: ReportScene) -> str:
             cities=len(cities),
             filmstrips=[_rows(filmstrip) for filmstrip in scene.filmstrips],
             words=WORDS,
+            leakage=None if scene.leakage is None else leakage_block(scene.leakage),
         )
     )
 

@@ -41,7 +41,8 @@ class ReportScene:
 
     `query_xy` (q, 2) and `database_xy` (d, 2) float64 easting and northing in metres, `query_status` (q,) one
     `Status` a query (its nearest database window), `query_city` (q,) and `database_city` (d,) names: every city gets
-    a map of its own. `provenance` is printed as it is, name by value.
+    a map of its own. `provenance` is printed as it is, name by value; `leakage` is the table of the contract of that
+    name, shown with a sentence a split.
     """
 
     title: str
@@ -53,6 +54,7 @@ class ReportScene:
     filmstrips: tuple[Filmstrip, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
     method: str = ""
+    leakage: pl.DataFrame | None = None
 
 
 def make_scene(
@@ -68,6 +70,7 @@ def make_scene(
     count: int = 12,
     seed: int = 0,
     provenance: dict[str, str] | None = None,
+    leakage: pl.DataFrame | None = None,
 ) -> ReportScene:
     """Gather a scene from predictions.
 
@@ -89,6 +92,7 @@ def make_scene(
         filmstrips=strips,
         provenance=provenance or {},
         method=method,
+        leakage=leakage,
     )
 
 

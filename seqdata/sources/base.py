@@ -25,10 +25,12 @@ _MODULES = {
     "folder": "seqdata.sources.folder",
     "msls": "seqdata.sources.msls",
     "nordland": "seqdata.sources.nordland",
+    "robotcar": "seqdata.sources.robotcar",
 }
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _RESOURCE_FORKS = "__MACOSX"
 _SEPARATORS = (",", ";", "\t")
+_HEADER_WITHIN = 1 << 16
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OverflowError, RuntimeError, ValueError,
 )  # fmt: skip
@@ -98,7 +100,8 @@ def open_source(kind: str, raw: str | Path, options: Mapping[str, str]) -> Sourc
     """
     module = _module(kind)
     if not Path(raw).is_dir():
-        raise InputError(f"{raw}: no such folder; name the raw dump with --raw")
+        what = "a file; name the folder that it lies in" if Path(raw).exists() else "no such folder"
+        raise InputError(f"{raw}: {what}, as --raw FOLDER")
     source: Source = module.open(Path(raw), dict(options))
     return source
 
@@ -120,26 +123,38 @@ def quarantine_rows(frames: pl.DataFrame, reason: str, message: str) -> pl.DataF
     return table_contract("quarantine").conform(rows)
 
 
-def read_csv(path: Path, needed: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """A CSV with at least the columns `needed`, cast to those types; text that does not fit becomes null.
-
-    Raises: InputError when the file is missing or not CSV, ContractError naming a missing column.
-    """
-    return parse_columns(read_text_csv(path), path, needed)
+def quarantine_skipped(archive: str, skipped: pl.DataFrame) -> pl.DataFrame:
+    """Quarantine rows for what is never read from `archive` (its name below the dump): columns name and message."""
+    rows = skipped.select(
+        (pl.lit(f"{archive}!") + pl.col("name")).alias("source"),
+        pl.lit("unreadable_image").alias("reason"),
+        (pl.lit("never read from an archive: ") + pl.col("message")).alias("message"),
+    )
+    return table_contract("quarantine").conform(rows)
 
 
 def read_text_csv(path: Path) -> pl.DataFrame:
-    """A CSV as it is written, all text: separated by comma, semicolon or tab, spaces around column names left out.
-
-    Where the semicolon separates, spreadsheets write the decimal comma; it is a point in the result.
-    Raises: InputError when the file is missing or not CSV, ContractError for a column that is there twice.
-    """
+    """The CSV in the file `path`, as `parse_text_csv`. Raises: InputError when it is missing, and as there."""
     try:
-        separator = _separator(path)
-        table = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy", separator=separator)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; the dump is incomplete") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: the table cannot be read ({error.strerror})") from error
+    return parse_text_csv(data, path)
+
+
+def parse_text_csv(data: bytes, path: Path | str) -> pl.DataFrame:
+    """A CSV as it is written, all text: separated by comma, semicolon or tab, spaces around column names left out.
+
+    Where the semicolon separates, spreadsheets write the decimal comma; it is a point in the result. `path` names the
+    table in messages. Raises: InputError when it is no CSV, ContractError for a column that is there twice.
+    """
+    header = next((line for line in data[:_HEADER_WITHIN].splitlines() if line.strip()), b"").decode(errors="replace")
+    separator = max(_SEPARATORS, key=header.count)
+    try:
+        table = pl.read_csv(data, infer_schema=False, encoding="utf8-lossy", separator=separator)
+    except pl.exceptions.PolarsError as error:
         first_line = str(error).splitlines()[0] if str(error) else "not a table"
         raise InputError(f"{path}: not readable as CSV ({first_line})") from error
     names = [name.strip() for name in table.columns]
@@ -152,14 +167,7 @@ def read_text_csv(path: Path) -> pl.DataFrame:
     return table
 
 
-def _separator(path: Path) -> str:
-    """The separator that stands most often in the header line; the comma where none does. Raises: OSError."""
-    with path.open("rb") as file:
-        header = next((line for line in file if line.strip()), b"").decode(errors="replace")
-    return max(_SEPARATORS, key=header.count)
-
-
-def parse_columns(table: pl.DataFrame, path: Path, needed: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def parse_columns(table: pl.DataFrame, path: Path | str, needed: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """The text table of `path` with the columns `needed` cast. Raises: ContractError naming a missing column."""
     for name in needed:
         if name not in table.columns:
@@ -185,11 +193,6 @@ def on_globe(latitude: str, longitude: str) -> pl.Expr:
     return inside_utm.fill_null(value=False)
 
 
-def list_images(folder: Path) -> pl.DataFrame:
-    """Image files directly in `folder`: columns file (name) and bytes, sorted by name."""
-    return pl.DataFrame(find_images(folder, "*"), schema={"file": pl.String, "bytes": pl.Int64}, orient="row")
-
-
 def find_images(folder: Path, pattern: str) -> list[tuple[str, int]]:
     """Image files below `folder` that match the glob `pattern`, sorted: path below `folder` and size in bytes."""
     if not folder.is_dir():
@@ -212,6 +215,13 @@ def is_image(name: str) -> bool:
     """Whether a path (with /) is one of an image that the build can read; hidden files and resource forks are none."""
     *folders, base = name.split("/")
     return base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".") and _RESOURCE_FORKS not in folders
+
+
+def image_names(column: str) -> pl.Expr:
+    """Whether each path of a column is one of an image, as `is_image`."""
+    path = pl.col(column)
+    suffixed = path.str.contains(r"(?i)\.(jpe?g|png)$")
+    return suffixed & ~path.str.contains(r"(^|/)\.[^/]*$") & ~path.str.contains(rf"(^|/){_RESOURCE_FORKS}/")
 
 
 @contextmanager

@@ -1,11 +1,9 @@
-"""The positions file of a team's own drives: one CSV, read into rows with a place, a time and an order.
+"""The positions file of a team's own drives: one CSV, read into rows with a place and a time.
 
 Convention: see `seqdata.sources.folder`. Rows keep their number below the header (`row`, from 1), so that a row without
 an image name can be found again.
 """
 
-import re
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,8 @@ import polars as pl
 from seqdata import geometry
 from seqdata.errors import ContractError, InputError
 from seqdata.sources.base import on_globe, parse_columns, read_text_csv
+from seqdata.sources.folder_drives import NO_CITY, NO_DRIVE
+from seqdata.sources.folder_times import parse_moment
 
 _UTM: dict[str, pl.DataType] = {"easting": pl.Float64(), "northing": pl.Float64(), "zone": pl.String()}
 _NUMBERS = ("latitude", "longitude", "easting", "northing", "heading")
@@ -21,26 +21,18 @@ _PLACE = ("latitude", "longitude", "easting", "northing")
 EASTING_RANGE = (-500_000.0, 1_500_000.0)
 """Metres: wider than a zone, since one zone holds a whole city, but no latitude or local coordinate passes as one."""
 NORTHING_RANGE = (0.0, 10_000_000.0)
-_ISO = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)? ?(Z|[+-][01]\d(?::?[0-5]\d)?)?",
-    re.IGNORECASE,
-)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_GREATEST_SECONDS = 1e11
-"""Beyond the year 5000: such a number counts milli- or microseconds."""
 
 
 def read_positions(path: Path) -> pl.DataFrame:
-    """Rows of the CSV, each drive in driving order.
+    """Rows of the CSV, in its order.
 
-    Returns row (from 1), source (empty when the cell is), trajectory, role, position (in the drive's order), time
-    (microseconds since 1970), zone (one for all), latitude, longitude, easting, northing (all four empty where there is
-    no usable position), heading where the file has it. Raises: InputError when the file cannot be read or has no row,
-    ContractError for a missing column or a role, zone or time that is none.
+    Returns row (from 1), source (empty when the cell is), drive, role, city where the file has it, time (microseconds
+    since 1970), latitude, longitude (empty where there is no usable position), and easting, northing, zone, heading
+    where the file has them. Raises: InputError when the file cannot be read or has no row, ContractError for a missing
+    column or a role, zone or time that is none.
     """
     rows = _read_rows(path)
-    placed = _from_geographic(rows) if "latitude" in rows.columns else _from_utm(rows, path)
-    return _named_trajectories(_in_driving_order(placed), path)
+    return _on_globe_only(rows) if "easting" not in rows.columns else _from_utm(rows, path)
 
 
 def _read_rows(path: Path) -> pl.DataFrame:
@@ -50,6 +42,8 @@ def _read_rows(path: Path) -> pl.DataFrame:
     if not {"latitude", "longitude"} <= set(table.columns):
         parse_columns(table, path, _UTM)
         table = table.drop("latitude", "longitude", strict=False)
+    else:
+        table = table.drop("easting", "northing", "zone", strict=False)
     numbers = {name: pl.Float64() for name in _NUMBERS if name in table.columns}
     rows = parse_columns(table.drop("row", strict=False), path, numbers)
     rows = rows.with_row_index("row", offset=1).filter(~pl.all_horizontal(pl.exclude("row").is_null()))
@@ -58,10 +52,11 @@ def _read_rows(path: Path) -> pl.DataFrame:
     return rows.select(
         "row",
         _text(rows, "image").str.replace_all("\\", "/", literal=True).str.replace(r"^(\./)+", "").alias("source"),
-        _text(rows, "zone").str.to_uppercase().alias("zone"),
-        _text(rows, "drive").replace("", "drive").alias("drive"),
+        _text(rows, "drive").replace("", NO_DRIVE).alias("drive"),
         _role(rows, path),
         _time(rows, path),
+        *([_text(rows, "zone").str.to_uppercase().alias("zone")] if "zone" in rows.columns else []),
+        *([_text(rows, "city").replace("", NO_CITY).alias("city")] if "city" in rows.columns else []),
         *numbers,
     )
 
@@ -85,7 +80,7 @@ def _time(rows: pl.DataFrame, path: Path) -> pl.Series:
     texts = rows.select(_text(rows, "time").alias("time"))["time"] if "time" in rows.columns else [""] * rows.height
     times = []
     for text in texts:
-        time = _microseconds(text) if text else None
+        time = parse_moment(text) if text else None
         if text and time is None:
             raise ContractError(
                 f"{path}: column 'time' has '{text}'; it takes ISO 8601, as in 2024-01-31T10:00:05.5+02:00, or seconds "
@@ -95,39 +90,14 @@ def _time(rows: pl.DataFrame, path: Path) -> pl.Series:
     return pl.Series("time", times, dtype=pl.Int64)
 
 
-def _microseconds(text: str) -> int | None:
-    """Microseconds since 1970 of ISO 8601 text (UTC without an offset) or of seconds; None for anything else."""
-    match = _ISO.fullmatch(text)
-    try:
-        if match is None:
-            seconds = float(text)
-            return round(seconds * 1e6) if abs(seconds) < _GREATEST_SECONDS else None
-        *parts, fraction, offset = match.groups()
-        year, month, day, hour, minute, second = (int(part or 0) for part in parts)
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc) - _offset(offset or "Z")
-    except (ValueError, OverflowError):
-        return None
-    return (moment - _EPOCH) // timedelta(microseconds=1) + int((fraction or "")[:6].ljust(6, "0"))
-
-
-def _offset(text: str) -> timedelta:
-    """The offset from UTC that `Z`, `+02`, `+0200` or `+02:00` says."""
-    if text.upper() == "Z":
-        return timedelta(0)
-    digits = text[1:].replace(":", "").ljust(4, "0")
-    amount = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-    return -amount if text[0] == "-" else amount
-
-
-def _from_geographic(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add zone, easting and northing; rows off the globe lose their position (and go to quarantine)."""
+def _on_globe_only(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows off the globe lose their position (and go to quarantine)."""
     known = on_globe("latitude", "longitude")
-    rows = rows.with_columns(pl.when(known).then(pl.col(name)).alias(name) for name in ("latitude", "longitude"))
-    return _project(rows)
+    return rows.with_columns(pl.when(known).then(pl.col(name)).alias(name) for name in ("latitude", "longitude"))
 
 
 def _from_utm(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Add latitude and longitude, and bring all rows into one zone; rows out of range or without zone lose their place.
+    """Add latitude and longitude; rows out of range or without zone lose their place.
 
     Raises: ContractError for a zone that is none.
     """
@@ -145,9 +115,7 @@ def _from_utm(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
         pl.Series("latitude", latitude).fill_nan(None), pl.Series("longitude", longitude).fill_nan(None)
     )
     known = on_globe("latitude", "longitude")
-    rows = rows.with_columns(pl.when(known).then(pl.col(name)).alias(name) for name in _PLACE)
-    of_placed = rows.filter(pl.col("easting").is_not_null())["zone"]
-    return rows if of_placed.n_unique() == 1 else _project(rows)
+    return rows.with_columns(pl.when(known).then(pl.col(name)).alias(name) for name in _PLACE)
 
 
 def _check_zone(zone: str, path: Path) -> None:
@@ -157,42 +125,3 @@ def _check_zone(zone: str, path: Path) -> None:
             geometry.parse_zone(zone)
     except InputError as error:
         raise ContractError(f"{path}: column 'zone': {error}") from error
-
-
-def _project(rows: pl.DataFrame) -> pl.DataFrame:
-    """Set zone, easting and northing from latitude and longitude, all in the zone of the median position."""
-    latitude, longitude = rows["latitude"].to_numpy(), rows["longitude"].to_numpy()
-    if not np.isfinite(latitude).any():
-        nothing = pl.lit(None, pl.Float64)
-        return rows.with_columns(nothing.alias("easting"), nothing.alias("northing"))
-    zone = geometry.choose_zone(latitude, longitude)
-    easting, northing = geometry.to_utm(latitude, longitude, zone)
-    return rows.with_columns(
-        pl.lit(zone).alias("zone"),
-        pl.Series("easting", easting).fill_nan(None),
-        pl.Series("northing", northing).fill_nan(None),
-    )
-
-
-def _in_driving_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Each drive's rows together, by time where all of that drive's have one, else as in the file, with `position`."""
-    timed = pl.col("time").is_not_null().all().over("drive")
-    ordered = rows.sort("drive", pl.when(timed).then("time"), "row", maintain_order=True)
-    return ordered.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over("drive").alias("position"))
-
-
-def _named_trajectories(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Add `trajectory`: the drive, and of a drive with several roles a part for each.
-
-    Positions are the drive's, so what lies between two frames of a part breaks its windows.
-    Raises: ContractError when a part would have the name of another drive.
-    """
-    mixed = (pl.col("role").fill_null("").n_unique() > 1).over("drive") & pl.col("role").is_not_null()
-    part = pl.concat_str("drive", "role", separator="/", ignore_nulls=True)
-    named = rows.with_columns(pl.when(mixed).then(part).otherwise("drive").alias("trajectory"))
-    shared = named.filter((pl.col("drive").n_unique() > 1).over("trajectory"))
-    if shared.height:
-        raise ContractError(
-            f"{path}: column 'drive' has '{shared['trajectory'][0]}', the name of a part of another drive"
-        )
-    return named

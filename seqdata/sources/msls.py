@@ -1,8 +1,9 @@
-"""MSLS as it unpacks: `train_val|test/<city>/{query,database}/images/<key>.jpg` and four CSVs a folder.
+"""MSLS: `train_val|test/<city>/{query,database}/images/<key>.jpg` and four CSVs a folder, unpacked or in its zips.
 
 Convention: the published eastings and northings are used, but southern northings get the 10,000 km false northing that
 the dump leaves out, and a city has one zone: positions published in a neighbouring zone are projected again from their
-latitude and longitude. `position` is the dump's frame_number, so a removed image breaks windows.
+latitude and longitude, as are those of test cities that come with raw.csv alone. `position` is the dump's frame_number,
+so a removed image breaks windows.
 Source: the dataset's own files and tools (MSLS, CVPR 2020).
 """
 
@@ -14,19 +15,20 @@ import polars as pl
 
 import seqdata.protocols
 from seqdata import geometry
+from seqdata.contracts import table_contract
 from seqdata.errors import InputError
 from seqdata.sources.base import (
     Listing,
-    inside,
-    list_images,
     on_globe,
+    parse_columns,
+    parse_text_csv,
     quarantine_rows,
-    read_csv,
-    reading,
     refuse_unknown,
     split_duplicates,
     take_option,
 )
+from seqdata.sources.msls_files import ROLES, MslsFiles, find_files
+from seqdata.sources.recognise import looks_like_another
 
 DEFAULT_PROTOCOL = "msls-seqvlad"
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
@@ -56,81 +58,77 @@ def open(raw: Path, options: dict[str, str]) -> "MslsSource":
     """The MSLS dump at `raw`; option `cities` is a comma-separated list of exact city names."""
     cities = tuple(name for name in take_option(options, "cities").split(",") if name)
     refuse_unknown(options, "msls", "cities")
-    return MslsSource(raw, cities)
+    return MslsSource(find_files(raw), cities)
 
 
 @dataclass(frozen=True)
 class MslsSource:
-    """An unpacked MSLS root; `cities` empty means all."""
+    """An MSLS root, unpacked or as the downloaded zips in one folder; `cities` empty means all."""
 
-    raw: Path
+    files: MslsFiles
     cities: tuple[str, ...]
     attribution: str = "Mapillary Street-level Sequences (CC BY-NC-SA 4.0), Warburg et al., CVPR 2020"
 
     def listing(self) -> Listing:
         """Every frame of the chosen cities. Raises: InputError when this is not an MSLS root or a city is absent."""
-        folders = self._city_folders()
-        parts = [_list_city(self.raw, folder) for folder in folders]
+        parts = [_list_city(self.files, city) for city in self._chosen()]
         records = pl.concat([part.records for part in parts])
         # With the key the order is total: equal frame numbers do not come out by chance.
         kept = split_duplicates(records.sort("city", "role", "trajectory", "position", "key", maintain_order=True))
-        return Listing(kept.records, pl.concat([part.quarantine for part in parts] + [kept.quarantine]))
+        left_out = [part.quarantine for part in parts] + [kept.quarantine, *self.files.refused()]
+        return Listing(kept.records, pl.concat(left_out))
 
     def read(self, source: str) -> bytes:
-        """The bytes of one image."""
-        with reading(source):
-            return inside(self.raw, source).read_bytes()
+        """The bytes of one image, from its file or straight from its zip (`<zip>!<member>`)."""
+        return self.files.read(source)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
         """Nothing: the dump has no clean list to miss."""
 
-    def _city_folders(self) -> list[Path]:
-        folders = [
-            city
-            for part in ("train_val", "test")
-            for city in sorted((self.raw / part).glob("*"))
-            if any((city / role / "seq_info.csv").is_file() for role in ("database", "query"))
-        ]
-        if not folders:
+    def _chosen(self) -> list[str]:
+        raw, found = self.files.raw, self.files.cities()
+        if not found:
             raise InputError(
-                f"{self.raw}: no train_val/<city>/database/seq_info.csv below it; this is not an MSLS root"
+                f"{raw}: no train_val/<city>/database/seq_info.csv below it or in an msls_metadata.zip; this is not an "
+                f"MSLS root{looks_like_another(raw, 'msls')}"
             )
-        absent = set(self.cities) - {folder.name for folder in folders}
+        names = [city.split("/")[1] for city in found]
+        absent = set(self.cities) - set(names)
         if absent:
-            raise InputError(f"{self.raw}: no city '{min(absent)}'; it has {', '.join(f.name for f in folders)}")
-        return [folder for folder in folders if not self.cities or folder.name in self.cities]
+            raise InputError(f"{raw}: no city '{min(absent)}'; it has {', '.join(names)}")
+        return [city for city, name in zip(found, names, strict=True) if not self.cities or name in self.cities]
 
 
-def _list_city(raw: Path, folder: Path) -> Listing:
-    """Both roles of one city, in one zone."""
-    present = [role for role in ("database", "query") if (folder / role / "seq_info.csv").is_file()]
-    parts = [_list_role(raw, folder / role) for role in present]
+def _list_city(files: MslsFiles, city: str) -> Listing:
+    """Both roles of one city (`train_val/<name>`), in one zone."""
+    tables = {role: files.table(f"{city}/{role}/seq_info.csv") for role in ROLES}
+    parts = [_list_role(files, f"{city}/{role}", data) for role, data in tables.items() if data is not None]
     records = pl.concat([part.records for part in parts], how="diagonal_relaxed")
-    return Listing(_one_zone(records), pl.concat([part.quarantine for part in parts]))
+    placed = table_contract("records").conform(_one_zone(records))  # a city at a time: what is not kept takes memory
+    return Listing(placed, pl.concat([part.quarantine for part in parts]))
 
 
-def _list_role(raw: Path, folder: Path) -> Listing:
-    """Records of one `<city>/<role>` folder before the zone is chosen, and what is left out of it."""
-    city, role = folder.parent.name, folder.name
-    prefix = folder.relative_to(raw).as_posix()
-    rows = _read_tables(folder).with_columns(
-        (pl.lit(f"{prefix}/images/") + pl.col("key") + ".jpg").alias("source"),
+def _list_role(files: MslsFiles, folder: str, sequences: bytes) -> Listing:
+    """Records of one `<part>/<city>/<role>` folder before the zone is chosen, and what is left out of it."""
+    _, city, role = folder.split("/")
+    rows = _read_tables(files, folder, sequences).with_columns(
+        (pl.lit(f"{folder}/images/") + pl.col("key") + ".jpg").alias("name"),
         (pl.lit(f"{city}/{role}/") + pl.col("sequence_key")).alias("trajectory"),
         pl.lit(city).alias("city"),
         pl.lit(role).alias("role"),
     )
-    images = list_images(folder / "images").with_columns((pl.lit(f"{prefix}/images/") + pl.col("file")).alias("source"))
-    joined = rows.join(images, on="source", how="left", maintain_order="left")
+    images = files.images(f"{folder}/images")
+    joined = rows.join(images, on="name", how="left", maintain_order="left")
     named = pl.all_horizontal(pl.col("key", "sequence_key").str.len_bytes() > 0).fill_null(value=False)
     nameless = joined.filter(~named).with_columns(
-        pl.format("{}/seq_info.csv row {}", pl.lit(prefix), "row").alias("source")
+        pl.format("{}/seq_info.csv row {}", pl.lit(folder), "row").alias("source")
     )
     present = named & pl.col("bytes").is_not_null()
     metres = pl.all_horizontal(pl.col("easting", "northing").is_finite()).fill_null(value=False)
-    placed = on_globe("lat", "lon") & metres & pl.col("position").is_not_null()
-    missing = joined.filter(named & pl.col("bytes").is_null())
+    placed = on_globe("lat", "lon") & (metres | pl.col("raw_alone")) & pl.col("position").is_not_null()
+    missing = joined.filter(named & pl.col("bytes").is_null()).with_columns(pl.col("name").alias("source"))
     unplaced = joined.filter(present & ~placed)
-    orphans = images.join(rows, on="source", how="anti").sort("source")
+    orphans = images.join(rows, on="name", how="anti").sort("name")
     left_out = [
         quarantine_rows(nameless, "missing_image", "the row's key or sequence_key is empty (row 1 follows the header)"),
         quarantine_rows(missing, "missing_image", "listed in seq_info.csv, but no such image file"),
@@ -140,31 +138,43 @@ def _list_role(raw: Path, folder: Path) -> Listing:
     return Listing(joined.filter(present & placed), pl.concat(left_out))
 
 
-def _read_tables(folder: Path) -> pl.DataFrame:
+def _read_tables(files: MslsFiles, folder: str, sequences: bytes) -> pl.DataFrame:
     """The four CSVs of a folder joined by key, with `row` from 1; positions stay empty where withheld (test cities)."""
-    rows = read_csv(folder / "seq_info.csv", _CSV_COLUMNS["seq_info.csv"]).rename({"frame_number": "position"})
+    rows = _parse(files, f"{folder}/seq_info.csv", sequences).rename({"frame_number": "position"})
     rows = rows.drop("row", strict=False).with_row_index("row", offset=1)
+    published = []
     for name in ("postprocessed.csv", "raw.csv"):
-        needed = _CSV_COLUMNS[name]
-        if (folder / name).is_file() or folder.parent.parent.name == "train_val":
-            table = read_csv(folder / name, needed).select(*needed).unique("key", keep="first", maintain_order=True)
-        else:
+        needed, data = _CSV_COLUMNS[name], files.table(f"{folder}/{name}")
+        published.append(data is not None)
+        if data is None and folder.startswith("train_val/"):
+            raise InputError(f"{files.raw / folder / name}: no such file; the dump is incomplete")
+        if data is None:
             table = pl.DataFrame(schema=needed)
+        else:
+            table = _parse(files, f"{folder}/{name}", data).unique("key", keep="first", maintain_order=True)
         rows = rows.join(table, on="key", how="left", maintain_order="left")
-    return _add_flags(rows.with_columns(_subtasks(folder, rows)))
+    raw_alone = pl.lit(published == [False, True]).alias("raw_alone")
+    return _add_flags(rows.with_columns(_subtasks(files, folder, rows.height), raw_alone))
 
 
-def _subtasks(folder: Path, rows: pl.DataFrame) -> pl.Series:
+def _parse(files: MslsFiles, name: str, data: bytes) -> pl.DataFrame:
+    """The columns that are needed of one CSV. Raises: InputError, ContractError, naming it."""
+    path, needed = files.raw / name, _CSV_COLUMNS[name.rsplit("/", 1)[1]]
+    return parse_columns(parse_text_csv(data, path), path, needed).select(*needed)
+
+
+def _subtasks(files: MslsFiles, folder: str, rows: int) -> pl.Series:
     """Names of the subtasks of each row; row i of subtask_index.csv is row i of seq_info.csv (it has no key column)."""
-    path = folder / "subtask_index.csv"
-    if not path.is_file():
-        return pl.Series("subtasks", [""] * rows.height, dtype=pl.String)
-    table = read_csv(path, _CSV_COLUMNS["subtask_index.csv"])
-    if table.height != rows.height:
+    name = f"{folder}/subtask_index.csv"
+    data = files.table(name)
+    if data is None:
+        return pl.Series("subtasks", [""] * rows, dtype=pl.String)
+    table = _parse(files, name, data)
+    if table.height != rows:
         raise InputError(
-            f"{path}: {table.height} rows, but seq_info.csv beside it has {rows.height}; download it again"
+            f"{files.raw / name}: {table.height} rows, but seq_info.csv beside it has {rows}; download it again"
         )
-    member = [pl.when(name).then(pl.lit(name)) for name in SUBTASKS]
+    member = [pl.when(subtask).then(pl.lit(subtask)) for subtask in SUBTASKS]
     return table.select(pl.concat_str(member, separator=" ", ignore_nulls=True).alias("subtasks"))["subtasks"]
 
 

@@ -1,16 +1,14 @@
-"""Nordland: season folders or zips of `images-NNNNN.png`, the seasons' GPS logs and the clean list.
+"""Nordland: seasons of `images-NNNNN.png` in folders, zips or sections, their GPS logs and the clean list.
 
 Convention: frame N is the same place in every season, so all seasons take their position from the summer log, at second
 N − 163 after its first row (nearest available second). `position` is the rank of N among all numbers that any season
 holds, `clean_position` its rank among those of them that the clean list names: windows cross removed tunnels. Without
-a clean list `clean_position` is empty everywhere.
+a clean list `clean_position` is empty everywhere. The four videos are not read: cut them into one frame a second first.
 Source: the dataset's files and the practice of its published loaders.
 """
 
 import re
-import zipfile
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +17,23 @@ import polars as pl
 import seqdata.protocols
 from seqdata import geometry
 from seqdata.errors import InputError
+from seqdata.sources.archives import open_archive
 from seqdata.sources.base import (
     Listing,
-    find_images,
     inside,
-    is_image,
     quarantine_rows,
     reading,
     refuse_unknown,
     split_duplicates,
     take_option,
 )
+from seqdata.sources.nordland_files import SEASONS, season_files
 from seqdata.sources.nordland_gps import read_log
+from seqdata.sources.recognise import looks_like_another
 
 DEFAULT_PROTOCOL = "nordland-sta"
-SEASONS = ("spring", "summer", "fall", "winter")
 FIRST_LOGGED_FRAME = 163
 CLEAN_LIST = "clean_frames.txt"
-_NUMBER = re.compile(r"(?<!\d)(\d{1,9})\.(?:png|jpg|jpeg)$", re.IGNORECASE)
 _LISTED_NUMBER = re.compile(r"(?:.*[^\d.])?(\d{1,9})(?:\.(?:png|jpg|jpeg))?", re.IGNORECASE)
 
 
@@ -52,7 +49,7 @@ def open(raw: Path, options: dict[str, str]) -> "NordlandSource":
 
 @dataclass(frozen=True)
 class NordlandSource:
-    """A folder with `<season>.zip` or `<season>/` for at least one season, and `summer.csv`."""
+    """A folder with `<season>/`, `<season>.zip` or sections for at least one season, and `summer.csv`."""
 
     raw: Path
     clean_list: str = ""
@@ -63,10 +60,13 @@ class NordlandSource:
 
         Raises: InputError when no season or no summer log is there, or the clean list is none of this dump's.
         """
-        files = pl.concat([_season_files(self.raw, season) for season in SEASONS])
+        files, refused = (
+            pl.concat(tables) for tables in zip(*(season_files(self.raw, s) for s in SEASONS), strict=True)
+        )
         if not files.height:
             raise InputError(
                 f"{self.raw}: no summer.zip, winter/ or other season below it; this is not a Nordland dump"
+                f"{looks_like_another(self.raw, 'nordland')}"
             )
         numbered = files.filter(pl.col("number").is_not_null())
         if not numbered.height:
@@ -76,15 +76,15 @@ class NordlandSource:
         unnumbered = quarantine_rows(
             files.filter(pl.col("number").is_null()), "no_position", "no frame number in the file name"
         )
-        return Listing(kept.records, pl.concat([kept.quarantine, unnumbered]))
+        return Listing(kept.records, pl.concat([kept.quarantine, unnumbered, refused]))
 
     def read(self, source: str) -> bytes:
         """The bytes of one image, from its folder or straight from the season's zip (`<season>.zip!<member>`)."""
         archive, mark, member = source.partition(".zip!")
-        with reading(source):
-            if not mark:
+        if not mark:
+            with reading(source):
                 return inside(self.raw, source).read_bytes()
-            return _opened_zip(inside(self.raw, f"{archive}.zip")).read(member)
+        return open_archive(inside(self.raw, f"{archive}.zip")).read(member)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
         """Raise InputError when `protocol` takes clean frames only and no clean list is there."""
@@ -129,34 +129,6 @@ def _read_clean_list(path: Path) -> set[int]:
         elif name:
             raise InputError(f"{path}: line {place} ('{name[:60]}') ends in no frame number, as images-00001.png does")
     return numbers
-
-
-def _season_files(raw: Path, season: str) -> pl.DataFrame:
-    """Images of one season: source, number (null when the name has none), bytes, trajectory."""
-    archive = raw / f"{season}.zip"
-    found = [(f"{season}/{name}", size) for name, size in find_images(raw / season, "**/*")]
-    if not found and archive.is_file():
-        found = _zip_members(archive)
-    numbers = [int(match.group(1)) if (match := _NUMBER.search(name)) else None for name, _ in found]
-    rows = {"source": [n for n, _ in found], "bytes": [b for _, b in found], "number": numbers}
-    table = pl.DataFrame(rows, schema={"source": pl.String, "bytes": pl.Int64, "number": pl.Int64})
-    return table.with_columns(pl.lit(season).alias("trajectory")).sort("number", "source")
-
-
-@lru_cache(maxsize=len(SEASONS))
-def _opened_zip(path: Path) -> zipfile.ZipFile:
-    """One open zip a season and process: its directory of thousands of entries is parsed once, not once a frame."""
-    return zipfile.ZipFile(path)
-
-
-def _zip_members(archive: Path) -> list[tuple[str, int]]:
-    """Name (as `archive!member`) and size of each image in a zip."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            infos = [info for info in opened.infolist() if is_image(info.filename) and not info.is_dir()]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{archive}: not a readable zip ({error}); download it again") from error
-    return [(f"{archive.name}!{info.filename}", info.file_size) for info in infos]
 
 
 def _rank(files: pl.DataFrame, clean: set[int] | None) -> pl.DataFrame:

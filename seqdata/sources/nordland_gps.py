@@ -69,7 +69,7 @@ def _parse(path: Path) -> pl.DataFrame:
     lines = text.split("\n")
     if not lines[0].startswith("tid,lat,lon"):
         raise InputError(f"{path}: the first line is not 'tid,lat,lon,speed,course,alt'; this is no Nordland GPS log")
-    rows = pl.DataFrame({"line": lines[1:]}).select(pl.col("line").str.split(","))
+    rows = pl.DataFrame({"line": lines[1:]}, schema={"line": pl.String}).select(pl.col("line").str.split(","))
     rows = rows.filter(pl.col("line").list.len() == 6)
     whole = pl.col("line").list.eval(pl.element().str.contains(r"^-?\d+$")).list.all()
     fields = rows.filter(whole).select(

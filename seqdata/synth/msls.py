@@ -11,9 +11,10 @@ import numpy as np
 
 from seqdata.errors import OutputError
 from seqdata.storage import explain_write_failure
+from seqdata.synth.along import course_of
 from seqdata.synth.camera import panorama, pinhole
 from seqdata.synth.drives import Trajectory, city_drives, parked
-from seqdata.synth.layout import city_streets
+from seqdata.synth.layout import Street, city_streets
 from seqdata.synth.lens import develop, encode, shrink
 from seqdata.synth.protocol import protocol_text
 from seqdata.synth.render import render
@@ -42,7 +43,7 @@ def write_msls(
     settings, out = settings or CitySettings(), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: not empty; name a new folder for the synthetic city, or remove it")
-    cities = {p: city_drives(p, city_streets(p, settings, seed), VISITS, settings, seed) for p in settings.cities}
+    cities = {p: city_drives(p, _streets(p, settings, seed), VISITS, settings, seed) for p in settings.cities}
     odd = _odd_frames(next(iter(cities.values())), settings)
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -55,6 +56,11 @@ def write_msls(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _summary(out, cities, odd)
+
+
+def _streets(plan: CityPlan, settings: CitySettings, seed: int) -> list[Street]:
+    """The streets of a city: along its track where it has one, else made up."""
+    return list(course_of(plan.track, plan.name, seed).streets) if plan.track else city_streets(plan, settings, seed)
 
 
 def _write_cities(

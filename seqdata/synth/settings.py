@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqdata.synth.visits import VISITS
+
+if TYPE_CHECKING:
+    from seqdata.synth.along import Track
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -21,7 +24,8 @@ class CityPlan:
     """One city of the dump: its name, its split, where on Earth it lies and who drove through it when.
 
     `latitude` and `longitude` (degrees) anchor the local metres; a negative latitude makes a southern
-    city, whose northings MSLS writes without the false northing. Visits are names of `visits.VISITS`.
+    city, whose northings MSLS writes without the false northing. Visits are names of `visits.VISITS`. With a `track`
+    the streets follow it (`along.city_along` makes such a plan), and `streets` counts nothing.
     """
 
     name: str
@@ -31,6 +35,7 @@ class CityPlan:
     longitude: float
     database: tuple[str, ...] = ("summer",)
     query: tuple[str, ...] = ("winter", "night")
+    track: Track | None = None
 
 
 DEMO_CITIES = (

@@ -14,6 +14,7 @@ import numpy as np
 import utm
 from numpy.typing import NDArray
 
+from seqdata import geometry
 from seqdata.synth.drives import Trajectory
 from seqdata.synth.settings import CityPlan
 from seqdata.synth.visits import VISITS
@@ -83,10 +84,13 @@ def _rows(plan: CityPlan, one: Trajectory, panoramas: frozenset[str]) -> list[di
 
 def positions(plan: CityPlan, local: NDArray[np.floating[Any]]) -> tuple[Any, Any, Any, Any]:
     """Easting, northing (as MSLS stores it), latitude and longitude of local metres `(n, 2)`, float64 `(n,)` each."""
-    north = plan.latitude >= 0
-    east0, north0, zone, _ = utm.from_latlon(plan.latitude, plan.longitude)
+    if plan.track:
+        (east0, north0), (zone, north) = plan.track.origin, geometry.parse_zone(plan.track.zone)
+    else:
+        north = plan.latitude >= 0
+        east0, north0, zone, _ = utm.from_latlon(plan.latitude, plan.longitude)
     easting, northing = east0 + local[:, 0], north0 + local[:, 1]
-    lat, lon = utm.to_latlon(easting, northing, zone, northern=north)
+    lat, lon = utm.to_latlon(easting, northing, zone, northern=north, strict=plan.track is None)
     return easting, northing - (0.0 if north else FALSE_NORTHING), lat, lon
 
 

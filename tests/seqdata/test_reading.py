@@ -10,7 +10,6 @@ from PIL import Image
 import seqdata
 from seqdata.errors import ContractError, InputError
 from seqdata.storage import Store
-from seqdata.stream import order
 
 
 def test_read_gives_the_pixels_of_the_raw_files(dataset: seqdata.Dataset, drives: Path) -> None:
@@ -76,35 +75,3 @@ def test_frames_of_several_sizes_need_a_size(drives: Path, tmp_path: Path) -> No
     with pytest.raises(ContractError, match="size="):
         mixed.read(mixed.sequences(), [0])
     assert mixed.read(mixed.sequences(), [0], size=(24, 32)).shape == (1, 5, 3, 24, 32)
-
-
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    assert (order(500, 3, 1) == order(500, 3, 1)).all()
-    assert (order(500, 3, 1) != order(500, 3, 2)).any()
-    assert (order(500, 3, 1) != order(500, 4, 1)).any()
-    assert sorted(order(500, 3, 1)) == list(range(500))
-
-
-def test_stream_items_say_what_they_are(dataset: seqdata.Dataset) -> None:
-    windows = dataset.sequences(length=5)
-    item = dataset.stream(windows, seed=1)[3]
-    row = windows.row(item["row"], named=True)
-    assert item["trajectory"] == row["trajectory"]
-    assert (item["frames"] == dataset.read(windows, [item["row"]])[0]).all()
-    assert (np.diff(item["positions"]) == 1).all()
-    assert np.diff(item["easting"]) == pytest.approx([3.0] * 4)
-    assert [item["row"] for item in dataset.stream(windows, shuffle=False)] == list(range(windows.height))
-
-
-def test_the_order_is_the_same_for_any_number_of_workers(dataset: seqdata.Dataset) -> None:
-    from torch.utils.data import DataLoader
-
-    windows = dataset.sequences(length=3)
-    rows, pixels = {}, {}
-    for workers in (0, 1, 3):
-        loader = DataLoader(dataset.stream(windows, seed=5, epoch=2), batch_size=4, num_workers=workers)
-        batches = [(batch["row"].tolist(), int(batch["frames"].sum())) for batch in loader]
-        rows[workers], pixels[workers] = zip(*batches, strict=True)
-    assert rows[0] == rows[1] == rows[3]
-    assert pixels[0] == pixels[1] == pixels[3]
-    assert sorted(row for batch in rows[0] for row in batch) == list(range(windows.height))

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import seqdata
 from seqdata import geometry, protocols
@@ -16,7 +18,7 @@ from seqdata.build import BuildRequest, build
 from seqdata.errors import ContractError, InputError
 from seqdata.pixels import BadImageError
 from seqdata.sources import open_source
-from seqdata.sources.base import is_image
+from seqdata.sources.base import image_names, is_image
 from seqdata.sources.nordland_gps import read_log
 from tests.conftest import listed
 
@@ -251,6 +253,14 @@ def test_a_dump_without_any_frame_number_is_refused(tmp_path: Path) -> None:
 def test_hidden_files_and_resource_forks_are_no_images() -> None:
     assert is_image("a.b/1.JPG") and is_image("1.jpeg") and is_image(".cache/1.png")
     assert not any(is_image(name) for name in ("._1.jpg", "a/.1.jpg", "__MACOSX/a/1.jpg", "1.gif", ".jpg"))
+
+
+@given(
+    st.lists(st.sampled_from(["a", ".", ".b", "__MACOSX", "__MACOSX.jpg", "/", "é", ".jpg", ".JPEG", ".png", "1.gif"]))
+)
+def test_a_column_of_names_is_judged_as_each_name(parts: list[str]) -> None:
+    name = "".join(parts)
+    assert pl.DataFrame({"name": [name]}).select(image_names("name")).item() == is_image(name)
 
 
 def test_dangling_links_are_missing_images(shots: Path, msls_dump: Path, tmp_path: Path) -> None:

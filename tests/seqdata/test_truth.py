@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
 from seqdata import truth, truth_tiles
 from seqdata.errors import ContractError
@@ -243,7 +244,7 @@ def test_bad_rules_units_and_radii_are_refused():
         accept(positives(one, one, radius=1.0), rule="nearest", radius=1.0)
 
 
-def msls_set(name, length, max_step):
+def msls_set(name, length, max_step=None):
     raw = pl.read_csv(REAL / f"{name}.csv").with_row_index("frame")
     frames = raw.with_columns(
         pl.col("sequence_start").cast(pl.String).alias("trajectory"),
@@ -251,8 +252,10 @@ def msls_set(name, length, max_step):
         panorama=pl.lit(False),
     )
     cut = windows(track(frames, max_step=max_step), length=length)
+    drives = raw.partition_by("sequence_start", maintain_order=True)
+    heading = np.concatenate([driving_headings(drive["easting"], drive["northing"]) for drive in drives])
     xy = raw.select("easting", "northing").to_numpy()
-    return WindowSet.of(xy, cut["first"].to_numpy(), length, heading=driving_headings(xy[:, 0], xy[:, 1]))
+    return WindowSet.of(xy, cut["first"].to_numpy(), length, heading=heading)
 
 
 @real
@@ -265,3 +268,33 @@ def test_real_cities_equal_brute_force_on_a_sample(city, length, max_step):
     pairs = positives(query, database, radius=25.0)
     assert pairs.filter(pl.col("query").is_in(sample)).equals(brute(query, database, 25.0, queries=sample))
     assert len(pairs) > 1000
+
+
+@real
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("city", "length", "near", "facing"),
+    [
+        ("amman", 5, (8179, 727), (7540, 725)),
+        ("amman", 10, (9779, 567), (8791, 564)),
+        ("amman", 15, (10501, 470), (9242, 469)),
+        ("austin", 5, (136535, 1623), (95178, 1613)),
+        ("austin", 10, (177706, 1490), (122340, 1486)),
+        ("austin", 15, (205286, 1272), (139732, 1271)),
+    ],
+)
+def test_real_pairs_and_answerable_queries_with_and_without_a_heading_limit(city, length, near, facing):
+    query, database = (msls_set(f"{city}-{role}", length) for role in ("query", "database"))
+    pairs = positives(query, database, radius=25.0)
+    limited = accept(pairs, rule="any", radius=25.0, heading_max=45.0)
+    assert [(len(each), each["query"].n_unique()) for each in (pairs, limited)] == [near, facing]
+    # Frame by frame: the windows that hold a near frame pair, counted from frames alone.
+    tree = cKDTree(database.xy)
+    found = tree.query_ball_point(query.xy, 25.0)
+    holds = np.zeros((len(query), len(database)), dtype=bool)
+    for frame, others in enumerate(found):
+        mine = np.flatnonzero((query.first <= frame) & (frame < query.first + length))
+        theirs = np.unique(np.concatenate([np.arange(other - length + 1, other + 1) for other in others] or [[]]))
+        rows = np.flatnonzero(np.isin(database.first, theirs))
+        holds[np.ix_(mine, rows)] = True
+    assert np.argwhere(holds).tolist() == pairs.select("query", "database").to_numpy().tolist()

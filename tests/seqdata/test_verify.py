@@ -53,6 +53,76 @@ def test_other_damage_is_found_too(damage: str, copy: Path) -> None:
     assert faults[0].file == path.relative_to(copy).as_posix()
 
 
+def test_what_is_named_when_the_seal_or_the_frames_table_is_gone_too(copy: Path) -> None:
+    frame = seqdata.open(copy).frames.collect().row(5, named=True)
+    tar = copy / "shards" / f"part-{frame['shard']:06d}.tar"
+    data = bytearray(tar.read_bytes())
+    data[frame["offset"] + 9] ^= 128
+    tar.write_bytes(bytes(data))
+    tar.with_suffix(".parquet").unlink()
+    assert [(fault.file, fault.key) for fault in verify(copy)] == [
+        (f"shards/{tar.name}", frame["key"]),
+        (f"shards/{tar.stem}.parquet", ""),
+    ]
+    (copy / "frames.parquet").write_bytes(b"")
+    assert {(fault.file, fault.key) for fault in verify(copy)} == {
+        ("frames.parquet", ""),
+        (f"shards/{tar.name}", ""),
+        (f"shards/{tar.stem}.parquet", ""),
+    }
+
+
+def test_frames_that_are_cut_off_are_named(copy: Path) -> None:
+    frames = seqdata.open(copy).frames.filter(pl.col("shard") == 1).collect()
+    tar = copy / "shards" / "part-000001.tar"
+    tar.write_bytes(tar.read_bytes()[: frames["offset"][-2]])
+    faults = list(verify(copy))
+    assert [fault.key for fault in faults] == frames["key"][-2:].to_list()
+    assert {fault.fault for fault in faults} == {"the frame is cut off"}
+
+
+def test_damage_beside_the_images_is_said_to_be_there(copy: Path) -> None:
+    tar = copy / "shards" / "part-000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[0] ^= 1
+    tar.write_bytes(bytes(data))
+    (fault,) = verify(copy)
+    assert (fault.file, fault.key) == ("shards/part-000000.tar", "")
+    assert "outside its frames' images" in fault.fault
+
+
+def test_several_threads_find_the_same_in_the_same_order(copy: Path) -> None:
+    for number in (0, 1, 2):
+        path = copy / "shards" / f"part-{number:06d}.tar"
+        data = bytearray(path.read_bytes())
+        for at in range(3000, len(data), 9000):
+            data[at] ^= 1
+        path.write_bytes(bytes(data))
+    alone, hashed = list(verify(copy)), []
+    assert len(alone) > 6
+    assert list(verify(copy, hashed.append, workers=4)) == alone
+    assert sum(hashed) > 100_000
+
+
+def test_a_remote_dataset_is_verified_by_ranges(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seqdata import verify as module
+    from seqdata.storage import Store
+
+    monkeypatch.setattr(module, "BLOCK", 10_000)
+    store = Store("memory://verified")
+    for path in copy.rglob("*.*"):
+        with store.writing(path.relative_to(copy).as_posix()) as temporary:
+            shutil.copyfile(path, temporary)
+    assert list(verify("memory://verified")) == []
+    frame = seqdata.open(copy).frames.collect().row(120, named=True)
+    name = f"shards/part-{frame['shard']:06d}.tar"
+    data = bytearray((copy / name).read_bytes())
+    data[frame["offset"] + 100] ^= 2
+    with store.writing(name) as temporary:
+        temporary.write_bytes(bytes(data))
+    assert [(fault.file, fault.key) for fault in verify("memory://verified")] == [(name, frame["key"])]
+
+
 def test_an_error_leaves_neither_file_nor_leftover(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.bin"
     with pytest.raises(ValueError, match="half"), atomic_path(path) as temporary:

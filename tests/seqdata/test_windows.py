@@ -152,16 +152,17 @@ def msls(name):
 
 @real
 @pytest.mark.real
+@pytest.mark.parametrize("length", [5, 10, 15])
 @pytest.mark.parametrize("name", ["amman-database", "amman-query", "austin-database", "austin-query"])
-def test_real_msls_windows_with_and_without_jumps(name):
+def test_real_msls_windows_with_and_without_jumps(name, length):
     frames = msls(name)
     whole, cut = track(frames), track(frames, max_step=100.0)
     sizes = frames.group_by("trajectory").len()["len"].to_numpy().astype(int)
-    assert len(windows(whole, length=5)) == np.maximum(sizes - 4, 0).sum()
-    assert windows(whole, length=5)["first"].to_list() == literal_windows(whole, 5, 1, "drop", 1)
-    firsts = windows(cut, length=5)["first"].to_numpy()
+    assert len(windows(whole, length=length)) == np.maximum(sizes - length + 1, 0).sum()
+    assert windows(whole, length=length)["first"].to_list() == literal_windows(whole, length, 1, "drop", 1)
+    firsts = windows(cut, length=length)["first"].to_numpy()
     xy = frames.select("easting", "northing").to_numpy()
-    steps = np.sqrt((np.diff(xy[window_frames(cut, firsts, 5)], axis=1) ** 2).sum(-1))
+    steps = np.sqrt((np.diff(xy[window_frames(cut, firsts, length)], axis=1) ** 2).sum(-1))
     assert steps.max() <= 100.0
     jumps = {"amman-database": 9, "amman-query": 9, "austin-database": 0, "austin-query": 3}
     assert cut["run"].n_unique() - whole["run"].n_unique() == jumps[name]

@@ -1,0 +1,96 @@
+"""The order of an epoch: a pure function of (number of windows, seed, epoch), the same for any ranks and workers.
+
+Convention: a *block* is a stretch of about `BLOCK` neighbouring rows of the window table, so its windows share frames.
+Blocks are shuffled and opened at most `OPEN` at a time; each round takes the next window of every open block, in a
+fresh order. Position p of a full round belongs to *lane* p mod `LANES`, and a block never leaves its lane, so ranks
+that take every R-th position (R divides `LANES`) never decode each other's frames. The constants are part of the
+order: another value is another order.
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seqdata.errors import ContractError
+
+Integers = npt.NDArray[np.int64]
+Shuffle = Literal["blocks", "global", "none"]
+
+BLOCK = 64
+LANES = 8
+OPEN = 64
+
+
+def order(windows: int, seed: int, epoch: int, shuffle: Shuffle = "blocks") -> Integers:
+    """Rows of a table of `windows` windows in the order of (seed, epoch): int64 (windows,), each row once.
+
+    "blocks" keeps neighbours near, so that decoded frames are used again; "global" is a uniform permutation; "none"
+    the table's own order. Raises: ContractError for another word, or a negative seed or epoch.
+    """
+    if min(seed, epoch) < 0:
+        raise ContractError(f"seed {seed}, epoch {epoch}: expected whole numbers from 0 on")
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    if shuffle == "blocks":
+        return _by_blocks(windows, generator)
+    if shuffle == "global":
+        return generator.permutation(windows)
+    if shuffle == "none":
+        return np.arange(windows)
+    raise ContractError(f"shuffle '{shuffle}': expected blocks, global or none")
+
+
+def open_blocks(windows: int) -> int:
+    """Blocks open at once in an epoch of `windows` windows: as many stretches of frames are in use at a time."""
+    return min(OPEN, _blocks(windows))
+
+
+def _blocks(windows: int) -> int:
+    return LANES * max(1, -(-windows // (LANES * BLOCK)))
+
+
+def _by_blocks(windows: int, generator: np.random.Generator) -> Integers:
+    count = _blocks(windows)
+    edges = np.arange(count + 1) * windows // count
+    dealt = generator.permutation(count).reshape(-1, LANES)
+    opened = [blocks.ravel() for blocks in np.array_split(dealt, -(-count // OPEN))]
+    return np.concatenate([_rounds(edges[blocks], np.diff(edges)[blocks], generator) for blocks in opened])
+
+
+def _rounds(start: Integers, size: Integers, generator: np.random.Generator) -> Integers:
+    """Rows of the open blocks, round by round; sizes differ by one at most, and longer blocks stand first.
+
+    Standing first keeps the last, shorter round in the lanes of the full ones.
+    """
+    longer = np.argsort(-size, kind="stable")
+    start, size = start[longer], size[longer]
+    full = int(size.min())
+    walk = start + np.arange(full)[:, None]
+    mixed = generator.permuted(walk.reshape(full, len(start) // LANES, LANES), axis=1)
+    return np.concatenate([mixed.ravel(), start[size > full] + full])
+
+
+def mixing(rows: Integers, span: int) -> float:
+    """How well an order mixes: distinct blocks among `span` windows in a row, against a global shuffle (1 = as well).
+
+    `rows` (n,) is an order; the mean over all whole spans is divided by the expectation for `span` of the n windows
+    drawn without return. Raises: ContractError when the order is shorter than a span.
+    """
+    spans = len(rows) // span
+    if not spans:
+        raise ContractError(f"a span of {span} windows does not fit into {len(rows)}")
+    blocks = np.sort(rows[: spans * span].reshape(spans, span) // BLOCK, axis=1)
+    distinct = 1 + (np.diff(blocks, axis=1) != 0).sum(axis=1)
+    sizes = np.bincount(rows // BLOCK)
+    # A block of s windows is missed by a draw of `span` of n with probability C(n-s, span) / C(n, span).
+    missed = [_missed(len(rows), int(size), span) for size in np.unique(sizes)]
+    expected = sum(
+        (1 - chance) * int((sizes == size).sum()) for size, chance in zip(np.unique(sizes), missed, strict=True)
+    )
+    return float(distinct.mean() / expected)
+
+
+def _missed(windows: int, size: int, span: int) -> float:
+    """Chance that none of `size` given windows is among `span` drawn of `windows` without return."""
+    left = windows - span - np.arange(size)
+    return float(np.prod(np.maximum(left, 0) / (windows - np.arange(size))))

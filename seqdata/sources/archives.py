@@ -1,0 +1,222 @@
+"""Members of zips, tars and folders, read in place: nothing is unpacked to disk.
+
+Convention: a member's name is its path with `/` below the archive or folder, without a leading `./`. Links, devices,
+absolute names and names with `..` are never members of an archive: they stand in `skipped`. Links in a folder are the
+user's own and are followed. All classes are immutable, hence safe under threads, and pickle with their index.
+"""
+
+import os
+import struct
+import zlib
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import polars as pl
+
+from seqdata.errors import InputError
+from seqdata.pixels import BadImageError
+from seqdata.sources.archive_index import DEFLATED, ENCRYPTED, STORED, index_archive, name_fault
+from seqdata.sources.base import inside, reading
+
+GREATEST_MEMBER = 512 << 20
+"""Bytes of one member: no image or table of a dump is larger."""
+GREATEST_RATIO = 200
+"""Of inflated to packed bytes, for members of more than a megabyte."""
+_RATIO_FROM = 1 << 20
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LOCAL_MAGIC = b"PK\x03\x04"
+_MEMBERS = {"name": pl.String, "bytes": pl.Int64}
+_SKIPPED = {"name": pl.String, "message": pl.String}
+
+
+class Store(Protocol):
+    """A place with named files: an archive, a folder, or several of them laid over one another."""
+
+    def members(self, under: str = "") -> pl.DataFrame:
+        """Files below the folder `under` ("" is all): columns name and bytes, sorted by name."""
+        ...
+
+    def skipped(self) -> pl.DataFrame:
+        """What is there but is never read (links, names that lead outside): columns name and message."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one member. Raises: KeyError when there is none, BadImageError when it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """One zip or plain tar: `index` says where each member lies (see archive_index), `left_out` what is no member."""
+
+    path: Path
+    index: pl.DataFrame
+    left_out: pl.DataFrame
+
+    def names(self) -> dict[str, int]:
+        """Size in bytes of every member by name; for hundreds of thousands `members` is the leaner form."""
+        return dict(self.index.select("name", "bytes").iter_rows())
+
+    def members(self, under: str = "") -> pl.DataFrame:
+        """Members below the folder `under`: columns name and bytes, sorted by name."""
+        rows = self.index.select("name", "bytes")
+        return rows.filter(pl.col("name").str.starts_with(f"{under}/")) if under else rows
+
+    def skipped(self) -> pl.DataFrame:
+        """Links, devices and names that lead outside: columns name and message."""
+        return self.left_out
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one member, by one ranged read.
+
+        Raises: KeyError when there is none; BadImageError (`unreadable_image`) when it is damaged, packed in a way that
+        is not read here, or announces more than GREATEST_MEMBER bytes or GREATEST_RATIO times its packed size;
+        FileNotFoundError when the archive itself has gone.
+        """
+        names = self.index["name"]
+        place = bisect_left(names, name)
+        if place == len(names) or names[place] != name:
+            raise KeyError(f"{name} is not in {self.path}")
+        entry = self.index.row(place, named=True)
+        _refuse_bomb(entry)
+        with reading(name), self.path.open("rb") as file:
+            return _exactly(file, entry["offset"], entry["bytes"]) if entry["crc"] is None else _unzip(file, entry)
+
+
+def _refuse_bomb(entry: dict[str, Any]) -> None:
+    """Raise BadImageError for a member that few bytes blow up to very many, or that is packed in an unknown way."""
+    size, packed = entry["bytes"], entry["packed"]
+    if size > GREATEST_MEMBER or packed > GREATEST_MEMBER:
+        raise BadImageError("unreadable_image", f"{max(size, packed):,} bytes are more than {GREATEST_MEMBER:,}")
+    if size > _RATIO_FROM and size > GREATEST_RATIO * packed:
+        raise BadImageError("unreadable_image", f"{packed:,} packed bytes announce {size:,}: a decompression bomb")
+    if entry["method"] == ENCRYPTED:
+        raise BadImageError("unreadable_image", "the zip member is encrypted")
+    if entry["method"] not in (STORED, DEFLATED):
+        raise BadImageError("unreadable_image", f"zip method {entry['method']} is not read in place; unpack the zip")
+
+
+def _exactly(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    data = file.read(length)
+    if len(data) != length:
+        raise EOFError(f"the archive ends after {len(data):,} of {length:,} bytes")
+    return data
+
+
+def _unzip(file: BinaryIO, entry: dict[str, Any]) -> bytes:
+    """Inflate one zip member, never beyond the size it announces, and check its CRC."""
+    header = _exactly(file, entry["offset"], _LOCAL_HEADER.size)
+    magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    if magic != _LOCAL_MAGIC:
+        raise ValueError("no zip member begins where the directory says")
+    data = _exactly(file, entry["offset"] + _LOCAL_HEADER.size + name_length + extra_length, entry["packed"])
+    if entry["method"] == DEFLATED:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry["bytes"] + 1)
+    if len(data) != entry["bytes"] or zlib.crc32(data) != entry["crc"]:
+        raise ValueError("bytes and CRC are not those that the zip announces")
+    return data
+
+
+def open_archive(path: Path) -> Archive:
+    """The zip or tar at `path`; its headers are read once a process, again only when the file changed.
+
+    Raises: InputError naming the archive when it is missing, damaged, cut short, or neither a .zip nor a plain .tar.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: the archive cannot be read ({error.strerror})") from error
+    return _opened(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _opened(path: Path, size: int, changed: int) -> Archive:
+    """`size` and `changed` are part of the key alone."""
+    return Archive(path, *index_archive(path))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An unpacked folder as a store."""
+
+    root: Path
+
+    def members(self, under: str = "") -> pl.DataFrame:
+        """Files below the folder `under` with their sizes, listed afresh; sorted by name.
+
+        A name that is no UTF-8 is passed over. Raises: KeyError outside, InputError for an unreadable folder.
+        """
+        found: list[tuple[str, int]] = []
+        _walk(inside(self.root, under), f"{under}/" if under else "", found, ())
+        return pl.DataFrame(found, schema=_MEMBERS, orient="row").sort("name")
+
+    def skipped(self) -> pl.DataFrame:
+        """Nothing."""
+        return pl.DataFrame(schema=_SKIPPED)
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one file. Raises: KeyError when there is none, BadImageError when it cannot be read."""
+        path = inside(self.root, name)
+        if not path.is_file():
+            raise KeyError(f"{name} is not in {self.root}")
+        with reading(name):
+            return path.read_bytes()
+
+
+def _walk(folder: Path, prefix: str, found: list[tuple[str, int]], above: tuple[tuple[int, int], ...]) -> None:
+    """Collect the files below `folder`; `above` are its ancestors, so that a link to one of them ends there."""
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        entries = list(os.scandir(folder)) if here not in above else []
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from error
+    for entry in entries:
+        if entry.is_dir():
+            _walk(Path(entry.path), f"{prefix}{entry.name}/", found, (*above, here))
+        elif entry.is_file() and not name_fault(entry.name):
+            found.append((prefix + entry.name, entry.stat().st_size))
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Stores laid over one another, as if unpacked in this order into one folder: of equal names the last wins."""
+
+    layers: tuple[Store, ...]
+
+    def members(self, under: str = "") -> pl.DataFrame:
+        """Files of all layers below the folder `under`: columns name and bytes (of the winner), sorted by name."""
+        parts = [pl.DataFrame(schema=_MEMBERS), *(layer.members(under) for layer in self.layers)]
+        return pl.concat(parts).unique("name", keep="last", maintain_order=True).sort("name")
+
+    def skipped(self) -> pl.DataFrame:
+        """What the layers leave out: columns name and message."""
+        return pl.concat([pl.DataFrame(schema=_SKIPPED), *(layer.skipped() for layer in self.layers)])
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one member of the topmost layer that has it; a damaged one is not replaced from below.
+
+        Raises: KeyError when no layer has it, BadImageError when it cannot be read.
+        """
+        for layer in reversed(self.layers):
+            try:
+                return layer.read(name)
+            except KeyError:
+                continue
+        raise KeyError(f"{name} is in none of {len(self.layers)} archives and folders")
+
+
+def read_table(store: Store, name: str, dump: Path) -> bytes:
+    """The bytes of a table that the dump must have. Raises: InputError naming `dump` and the member."""
+    try:
+        return store.read(name)
+    except KeyError as error:
+        raise InputError(f"{dump}: no {name} in it; the dump is incomplete") from error
+    except (BadImageError, OSError) as error:
+        raise InputError(f"{dump}: {name} cannot be read ({error}); download it again") from error
