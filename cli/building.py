@@ -109,7 +109,7 @@ def build(
             drop=drop,
             max_radius=max_radius,
         ),
-        protocol=_protocol(settings.protocol(protocol), kind),
+        protocol=_protocol(settings.protocol(protocol), kind, cut=cut is not None),
         workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
         engine=_engine(engine),
     )
@@ -207,14 +207,14 @@ def _build_settings(**values: object) -> "BuildSettings":
         raise ContractError(f"build settings: {describe_first(error)}") from error
 
 
-def _protocol(name: str | None, kind: str) -> "Protocol | None":
-    """The named protocol, the kind's own when none is named, None for 'none'."""
+def _protocol(name: str | None, kind: str, *, cut: bool) -> "Protocol | None":
+    """The named protocol, the kind's own when none is named (of drives that are cut: `own-cut`), None for 'none'."""
     from seqdata import protocols
     from seqdata.sources.base import default_protocol
 
     if name == "none":
         return None
-    return protocols.load(name or default_protocol(kind))
+    return protocols.load(name or ("own-cut" if cut else default_protocol(kind)))
 
 
 def finish(out: str | Path, *, as_json: bool) -> None:

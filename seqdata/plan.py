@@ -25,6 +25,8 @@ from seqdata.windows import trajectory_starts
 
 LEFT_OUT_NAME = ".plan-quarantine.parquet"
 ROWS_A_HASH = 100_000
+PATH_OPTIONS = ("clean_list", "positions", "undistort")
+"""Source options that are paths: a manifest keeps their names, not where they lay on one machine."""
 
 
 class Plan(Frozen):
@@ -58,7 +60,7 @@ def describe_source(kind: str, options: dict[str, str], source: Source, listing:
     parts = [*records.iter_slices(ROWS_A_HASH), *listing.quarantine.iter_slices(ROWS_A_HASH)]
     return SourceInfo(
         kind=kind,
-        options={name: Path(value).name if "/" in value else value for name, value in options.items()},
+        options={name: Path(value).name if name in PATH_OPTIONS else value for name, value in options.items()},
         fingerprint=sha256_json([xxh3_hex(part.write_csv().encode()) for part in parts]),
         attribution=source.attribution,
         licence=getattr(source, "licence", ""),

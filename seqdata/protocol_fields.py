@@ -50,15 +50,17 @@ class Split(Frozen):
     """What belongs to one split: cities, trajectories by role, and a half-open range of positions.
 
     An absent field admits everything. With `database` and `query` the protocol itself gives the roles (Nordland's
-    seasons, RobotCar's laps); without them the frames' own roles hold. `positions` is [start, stop). `side` is the side
-    of the protocol's cut, `subtask` a name among the centre frame's subtasks (MSLS).
+    seasons, RobotCar's laps); without them the frames' own roles hold. `positions` is [start, stop). `part` is the part
+    of each drive that a cut along the route left, as in `<drive>/train`; `side` is the side of the protocol's cut,
+    `subtask` a name among the centre frame's subtasks (MSLS).
     """
 
-    later = frozenset({"side", "subtask"})
+    later = frozenset({"part", "side", "subtask"})
     cities: tuple[str, ...] | None = None
     database: tuple[str, ...] | None = None
     query: tuple[str, ...] | None = None
     positions: tuple[int, int] | None = None
+    part: str | None = Field(default=None, pattern=NAME)
     side: Literal["inside", "outside"] | None = None
     subtask: str | None = None
 

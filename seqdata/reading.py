@@ -24,12 +24,6 @@ class FramePlaces:
     offset: Integers
     length: Integers
 
-    @classmethod
-    def of(cls, frames: pl.LazyFrame) -> "FramePlaces":
-        """The places in a frames table; only three columns are loaded."""
-        table = frames.select("shard", "offset", "length").collect()
-        return cls(*(table[name].to_numpy().astype(np.int64) for name in ("shard", "offset", "length")))
-
 
 def frame_hashes(frames: pl.LazyFrame) -> Hashes:
     """XXH3-128 of every stored frame in a frames table: uint64 (F, 2), the upper half first."""

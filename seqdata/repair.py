@@ -20,7 +20,7 @@ from seqdata.shards import write_shard
 from seqdata.sources.base import open_source
 from seqdata.storage import Store, explain_write_failure, read_metadata, xxh3_file
 from seqdata.verify import Fault, verify
-from seqdata.versions import _fresh as fresh
+from seqdata.versions import fresh_listing
 
 WORKSHOP = ".repair"
 
@@ -83,7 +83,7 @@ def _work(store: Store, step: Step, raw: Path, given: Mapping[str, str], *, alon
         return None
     work = make_work(
         source,
-        listing if before is None else fresh(store, before, listing, raw),
+        listing if before is None else fresh_listing(store, before, listing, raw),
         stored,
         manifest.settings,
         manifest.protocol,

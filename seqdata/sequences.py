@@ -154,6 +154,8 @@ class Sequencer:
         wanted = pl.col("role") == role if trajectories is None else pl.col("trajectory").is_in(trajectories)
         if chosen.cities is not None:
             wanted &= pl.col("city").is_in(chosen.cities)
+        if chosen.part is not None:
+            wanted &= pl.col("trajectory").str.ends_with(f"/{chosen.part}")
         mask: npt.NDArray[np.bool_] = frames.select(wanted.fill_null(False).alias("wanted"))["wanted"].to_numpy()
         if chosen.positions is not None:
             rank = track["rank"].to_numpy()

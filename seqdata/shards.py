@@ -83,7 +83,7 @@ def plan_shards(records: pl.DataFrame, settings: BuildSettings, first: int = 0) 
     plans: list[ShardPlan] = []
     open_start, open_bytes = 0, 0
     for start, stop, cuts, total in _trajectory_cuts(records, settings.shard_bytes):
-        if open_start < start and open_bytes + total > settings.shard_bytes:
+        if open_start < start and (len(cuts) > 1 or open_bytes + total > settings.shard_bytes):
             plans.append(ShardPlan(first + len(plans), open_start, start, 0))
             open_start, open_bytes = start, 0
         if len(cuts) > 1:

@@ -66,7 +66,7 @@ def append(request: BuildRequest, progress: Progress | None = None) -> Appended:
     refuse_empty(listing, request.raw)
     with claimed(store, f"append {request.what}"):
         before = read_manifest(store)
-        fresh = _fresh(store, before, listing, request.raw)
+        fresh = fresh_listing(store, before, listing, request.raw)
         skipped = listing.records.height - fresh.records.height
         if not fresh.records.height:
             _discard_unfinished(store, before, None)
@@ -160,7 +160,7 @@ def _discard_unfinished(store: Store, before: DatasetManifest, work: Work | None
     end(store)
 
 
-def _fresh(store: Store, before: DatasetManifest, listing: Listing, raw: Path) -> Listing:
+def fresh_listing(store: Store, before: DatasetManifest, listing: Listing, raw: Path) -> Listing:
     """The part of a listing that the dataset does not hold yet. Raises: ContractError, see `append`."""
     records = listing.records
     old_quarantine = stored_table(store, before, "quarantine")

@@ -18,6 +18,12 @@ from seqdata.synth import CityPlan, CitySettings, write_msls
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of remote datasets are kept in a folder of the test run, not in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def real() -> Path:
     """The real frames and logs beside the checkout, where they are."""

@@ -34,6 +34,7 @@ from seqdata.sources.base import (
 from seqdata.sources.folder_csv import read_positions
 from seqdata.sources.folder_drives import in_driving_order, with_parts, with_places, with_roles, with_trajectories
 from seqdata.sources.folder_photos import photo_rows, track_rows
+from seqdata.sources.recognise import looks_like_another
 from seqdata.sources.roles import DEFAULT_BUFFER, Cut, parse_roles
 from seqdata.storage import xxh3_hex
 
@@ -123,7 +124,7 @@ class FolderSource:
             find_images(self.raw, "**/*"), schema={"source": pl.String, "bytes": pl.Int64}, orient="row"
         )
         if not images.height:
-            raise InputError(f"{self.raw}: no .jpg or .png image below it")
+            raise InputError(f"{self.raw}: no .jpg or .png image below it{looks_like_another(self.raw, 'folder')}")
         where = self.where()
         rows = in_driving_order(with_places(with_roles(self._rows(where, images), parse_roles(self.roles))))
         joined = rows.join(images, on="source", how="left", maintain_order="left")
@@ -142,9 +143,10 @@ class FolderSource:
             return read_positions(where)
         rows = photo_rows(self.raw, images)
         if not self.positions and rows["latitude"].null_count() == rows.height:
+            other = looks_like_another(self.raw, "folder")
             raise InputError(
                 f"{self.raw}: has no positions.csv and no .gpx, and none of its {rows.height:,} images has a GPS "
-                "position in its EXIF; name a CSV or GPX track with the option positions"
+                f"position in its EXIF; name a CSV or GPX track with --positions{other}"
             )
         return rows
 

@@ -100,7 +100,7 @@ def read_track(path: Path) -> Track:
         with path.open("rb") as file:
             parser.ParseFile(file)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; name the GPX track with the option positions") from error
+        raise InputError(f"{path}: no such file; name a GPX track") from error
     except (OSError, expat.ExpatError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not readable as GPX ({error})") from error
     if not found.rows:

@@ -1,22 +1,20 @@
 """Fixes out of a GPX or a CSV, as the four fields of a Track.
 
-Convention: as in along.py. A GPX is read by gpxpy, all of its tracks and segments one after the other; a file with
-routes or waypoints only gives those.
+Convention: as in along.py; all segments of a GPX follow each other.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from seqdata import geometry
-from seqdata.errors import InputError, MissingDependencyError, NotEnoughDataError
+from seqdata.errors import InputError, NotEnoughDataError
 from seqdata.sources.base import on_globe, read_text_csv
+from seqdata.sources.gpx import read_track
 
 Floats = npt.NDArray[np.float64]
 Fixes = tuple[Floats, Floats, Floats, str]
@@ -34,38 +32,12 @@ _NAMES = {
 
 
 def read_gpx_fixes(path: Path) -> Fixes:
-    """Time, easting, northing and zone of a GPX. Raises: InputError, NotEnoughDataError, MissingDependencyError."""
-    try:
-        import gpxpy
-    except ImportError as error:
-        raise MissingDependencyError(f"{path}: a GPX needs the package gpxpy: pip install gpxpy") from error
-    try:
-        gpx = gpxpy.parse(path.read_text(encoding="utf-8-sig", errors="replace"))
-    except OSError as error:
-        raise InputError(f"{path}: the track cannot be read ({error.strerror})") from error
-    except Exception as error:  # gpxpy and the XML parsers under it name no closed set of errors
-        raise InputError(
-            f"{path}: not readable as GPX ({str(error).splitlines()[0] if str(error) else error})"
-        ) from error
-    tracked = (point for track in gpx.tracks for segment in track.segments for point in segment.points)
-    routed = (point for route in gpx.routes for point in route.points)
-    points: list[Any] = [*tracked] or [*routed] or [*gpx.waypoints]
+    """Time, easting, northing and zone of the tracks of a GPX. Raises: InputError, NotEnoughDataError."""
+    track = read_track(path)
     table = pl.DataFrame(
-        {
-            "latitude": [point.latitude for point in points],
-            "longitude": [point.longitude for point in points],
-            "time": [_seconds(point.time) for point in points],
-        },
-        schema={"latitude": pl.Float64, "longitude": pl.Float64, "time": pl.Float64},
+        {"latitude": track.latitude, "longitude": track.longitude, "time": track.time.astype(np.float64) / 1e6}
     )
     return _finish(_projected(table))
-
-
-def _seconds(time: datetime | None) -> float | None:
-    """Seconds since 1970; a time without an offset is UTC."""
-    if time is None:
-        return None
-    return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def read_csv_fixes(path: Path, zone: str | None) -> Fixes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import seqdata
@@ -185,6 +185,7 @@ def test_frames_of_no_bytes_before_a_long_drive_are_not_lost(tmp_path: Path) -> 
     assert manifest.counts.quarantined == {"empty_image": 3}
 
 
+@example([[0], [1, 0]], 1)
 @given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=30), min_size=1, max_size=6), st.integers(1, 100))
 def test_shards_tile_the_listing(drives_bytes: list[list[int]], limit: int) -> None:
     rows = [(f"t{number}", size) for number, sizes in enumerate(drives_bytes) for size in sizes]

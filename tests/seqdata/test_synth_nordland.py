@@ -189,14 +189,14 @@ def test_a_track_is_read_from_every_format(kind: str, tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("t.gpx", "<gpx", "not readable as GPX"),
-        ("t.gpx", GPX.format(points=""), "no usable fix"),
+        ("t.gpx", GPX.format(points=""), "no track point"),
         ("t.csv", "a,b\n1,2\n", "needs columns latitude and longitude"),
         ("t.csv", "easting,northing\n1,2\n3,4\n", "need one UTM zone"),
         ("t.csv", "latitude,longitude\n1,2\n", "1 usable fixes"),
         ("t.csv", "latitude,longitude\n91,2\nx,3\n", "no usable fix"),
         ("t.csv", "easting,northing,zone\n1,2,99X\n3,4,99X\n", "UTM zone"),
         ("gone.csv", None, "no such file"),
-        ("gone.gpx", None, "cannot be read"),
+        ("gone.gpx", None, "no such file"),
     ],
 )
 def test_a_track_that_is_none_is_one_clear_line(name: str, text: str | None, message: str, tmp_path: Path) -> None:
