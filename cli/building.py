@@ -111,7 +111,7 @@ def build(
         ),
         protocol=_protocol(settings.protocol(protocol), kind, cut=cut is not None),
         workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
-        engine=_engine(engine),
+        engine=find_engine(engine),
     )
     if dry_run:
         _dry_run(request, as_json=as_json)
@@ -182,7 +182,7 @@ def _dry_run(request: "BuildRequest", *, as_json: bool) -> None:
     emit(result, "\n".join(lines), as_json=as_json)
 
 
-def _engine(name: str) -> "Engine":
+def find_engine(name: str) -> "Engine":
     """The engine of a name. Raises: ContractError for one that there is not."""
     from seqdata.errors import ContractError
     from seqdata.shard_jobs import ENGINES

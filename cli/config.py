@@ -12,7 +12,15 @@ CONFIG_NAME = "seqdata.toml"
 _TOP = {"raw": str, "out": str, "protocol": str, "build": dict, "train": dict, "index": dict}
 _SECTIONS: dict[str, dict[str, type]] = {
     "build": {"workers": int, "check": str, "keep_png": bool, "shard_megabytes": int},
-    "train": {"model": str, "recipe": str, "weights": str, "epochs": int, "seed": int, "device": str},
+    "train": {
+        "model": str,
+        "recipe": str,
+        "weights": str,
+        "epochs": int,
+        "seed": int,
+        "device": str,
+        "accumulate": int,
+    },
     "index": {"pca": int},
 }
 Value = TypeVar("Value")

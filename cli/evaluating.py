@@ -6,25 +6,59 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.eval_flags import (
+    AgainstFlag,
+    ByFlag,
+    CompareFlag,
+    CsvFlag,
+    DatabaseFlag,
+    DatabaseIdsFlag,
+    DatasetFlag,
+    DescriptorsFlag,
+    FeaturesFlag,
+    FrameMetricFlag,
+    FullFlag,
+    IndexArgument,
+    MetricFlag,
+    NameFlag,
+    OutFlag,
+    PredictionsFlag,
+    ProtocolsFlag,
+    QueryIdsFlag,
+    RadiusFlag,
+    RerankFlag,
+    RunFlag,
+    SplitFlag,
+)
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from cli.places import ModelFromFlag
 
 if TYPE_CHECKING:
     from indexer.evaluation import Evaluation
-
-IndexArgument = Annotated[Path | None, typer.Argument(help="Index folder; default: the newest.", show_default=False)]
-DatasetFlag = Annotated[Path | None, typer.Option(help="Dataset; default: the index's own.", show_default=False)]
-RunFlag = Annotated[Path | None, typer.Option(help="Run folder; default: the index's own.", show_default=False)]
+    from indexer.paired import Comparison
 
 
 def evaluate(
     index: IndexArgument = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol name or .toml; default: the index's.", show_default=False)
-    ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="Score stored predictions instead of searching.", show_default=False)
-    ] = None,
+    protocol: ProtocolsFlag = None,
+    predictions: PredictionsFlag = None,
+    descriptors: DescriptorsFlag = None,
+    database: DatabaseFlag = None,
+    query_ids: QueryIdsFlag = None,
+    database_ids: DatabaseIdsFlag = None,
+    metric: MetricFlag = "l2",
+    name: NameFlag = None,
+    split: SplitFlag = "test",
+    rerank: RerankFlag = None,
+    features: FeaturesFlag = None,
+    rerank_metric: FrameMetricFlag = None,
+    compare: CompareFlag = None,
+    full: FullFlag = False,
+    by: ByFlag = None,
+    radius: RadiusFlag = None,
+    against: AgainstFlag = None,
+    csv: CsvFlag = None,
+    out: OutFlag = None,
     dataset: DatasetFlag = None,
     run: RunFlag = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -32,39 +66,31 @@ def evaluate(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Recall of an index under a protocol; predictions are stored, so another radius or rule needs no new search."""
+    """Recall of an index, or of any model's predictions or descriptors, under one protocol or several.
+
+    Predictions are stored, so another radius or rule needs no new search.
+    """
+    from cli import judging
     from cli.config import load
-    from cli.places import find_dataset, find_protocol, find_run, open_index
-    from indexer import predictions as stored
-    from indexer.scoring import record, score
     from seqdata.errors import ContractError
-    from train.eval_stage import answer
-    from train.index_stage import run_record
 
-    place = load(config)
-    if predictions is not None:
-        if protocol is None:
-            raise ContractError("--predictions needs --protocol: name the rule to score them by")
-        table, info = stored.read(predictions)
-        source = find_dataset(place, dataset, info.dataset)
-        _emit(score(source, source.load_protocol(protocol), table, info), as_json=as_json)
-        return
-    opened = open_index(place, index)
-    folder = find_run(place, run, opened)
-    source = find_dataset(place, dataset, opened.manifest.inputs["dataset"], run_record(folder)["dataset_path"])
-    chosen = find_protocol(protocol, opened, source)
-    with progress_bar("window") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.to("describe queries", done, total)
-
-        table, info = answer(source, opened, folder, chosen, device=device, model_from=model_from, progress=show)
-    path = folder / "predictions" / f"{chosen.name}-{chosen.hash}-{info.split}-{opened.id}.parquet"
-    stored.write(path, table, info)
-    evaluation = score(source, chosen, table, info)
-    record(opened.path, evaluation)
-    note(f"predictions: {path}")
-    _emit(evaluation, as_json=as_json)
+    asked = judging.Asked(load(config), judging.listed(protocol), dataset, split, name, out)
+    if (descriptors is None) != (database is None):
+        raise ContractError("--descriptors and --database: name the queries' file and the database's")
+    if sum(each is not None for each in (index, predictions or None, descriptors)) > 1:
+        raise ContractError("an index, --predictions or --descriptors: name one of them")
+    if predictions:
+        found = judging.of_files(asked, predictions)
+    elif descriptors is not None and database is not None:
+        found = judging.of_descriptors(asked, descriptors, database, query_ids, database_ids, metric)
+    else:
+        found = judging.of_index(asked, index, run, device, model_from)
+    if rerank is not None:
+        found = [judging.reranked(each, rerank, features, rerank_metric, device, model_from) for each in found]
+    results = [judging.judge(each, full, judging.listed(by)) for each in found]
+    series = [judging.at_radius(each, other) for each in found for other in judging.numbers("--radius", radius)]
+    pairs = [judging.compared(asked, each, compare) for each in found if compare is not None]
+    _emit(results, series, pairs, against or ("radius" if series else None), csv, as_json=as_json)
 
 
 def baseline(
@@ -75,44 +101,94 @@ def baseline(
         str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
     ] = None,
     method: Annotated[
-        str, typer.Option(help="frame: centre frames only; aligned: all frames of the window.")
+        str,
+        typer.Option(
+            help="frame: centre frames only; aligned: all frames of the window; seqslam: the best line after contrast "
+            "enhancement; delta: later half minus earlier half."
+        ),
     ] = "frame",
+    features: FeaturesFlag = None,
+    metric: FrameMetricFlag = None,
+    softening: Annotated[
+        float | None,
+        typer.Option(help="Grey levels added to a patch's deviation; default 5, seqslam 0.", min=0, show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to answer.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for predictions and recall.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Recall of plain frame matching (64×32 grey, patch-normalised, sum of absolute differences): no model at all."""
+    """Recall of frame matching: 64×32 grey thumbnails without any model, or the frame descriptors of --features."""
     import seqdata
+    from cli import judging
     from cli.config import load
     from indexer import predictions as stored
     from indexer.frame_baseline import METHODS, match_frames
     from indexer.scoring import record, score
     from seqdata.errors import ContractError
 
-    if method not in METHODS:
-        raise ContractError(f"--method {method}: expected {' or '.join(METHODS)}")
+    chosen_method = next((known for known in METHODS if known == method), None)
+    if chosen_method is None:
+        raise ContractError(f"--method {method}: expected {', '.join(METHODS)}")
     place = load(config)
     opened = seqdata.open(place.newest("datasets", "manifest.json", dataset, "build"))
     named = place.protocol(protocol)
     chosen = opened.load_protocol(named) if named is not None else opened.manifest.protocol
     if chosen is None:
         raise ContractError(f"{opened.location}: built without a protocol; name one with --protocol")
+    vectors = judging.frame_vectors(opened, features, device, model_from)
     with progress_bar("frame") as bar:
 
         def show(done: int, total: int) -> None:
             bar.to("read frames", done, total)
 
-        table, info = match_frames(opened, chosen, split, "frame" if method == "frame" else "aligned", show)
-    folder = out or place.out / "baselines" / f"{method}-{chosen.name}-{opened.id[:12]}"
+        table, info = match_frames(
+            opened, chosen, split, chosen_method, show, vectors=vectors,
+            metric=judging.a_metric("--metric", metric), softening=softening,
+        )  # fmt: skip
+    label = "-".join(part for part in (method, vectors.name if vectors else "", metric or "") if part)
+    folder = out or place.out / "baselines" / f"{label}-{chosen.name}-{opened.id[:12]}"
     stored.write(folder / f"{chosen.hash}-{split}.parquet", table, info)
     evaluation = score(opened, chosen, table, info)
     record(folder, evaluation)
     note(f"predictions: {folder / f'{chosen.hash}-{split}.parquet'}")
-    _emit(evaluation, as_json=as_json)
+    _emit([evaluation], [], [], None, None, as_json=as_json)
 
 
-def _emit(evaluation: "Evaluation", *, as_json: bool) -> None:
-    from indexer.tables import format_table
+def _emit(
+    results: "list[Evaluation]",
+    series: "list[Evaluation]",
+    comparisons: "list[Comparison]",
+    against: str | None,
+    csv: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print evaluations, what stands against an axis, comparisons; in JSON an evaluation alone is the whole result."""
+    from indexer.tables import format_against, format_comparison, format_table
+    from seqdata.errors import ContractError
 
-    emit(json.loads(evaluation.model_dump_json()), format_table([evaluation]), as_json=as_json)
+    axis = next((known for known in ("radius", "length", "size") if known == against), None)
+    if against is not None and axis is None:
+        raise ContractError(f"--against {against}: expected radius, length or size")
+    everything = [*results, *series]
+    parts = [format_table(results), *([format_against(everything, axis)] if axis else [])]
+    parts += [format_comparison(each) for each in comparisons]
+    if csv is not None:
+        _write_csv(csv, everything)
+    listed = [json.loads(each.model_dump_json()) for each in everything]
+    pairs = [json.loads(each.model_dump_json()) for each in comparisons]
+    whole = listed[0] if len(listed) == 1 and not pairs else {"evaluations": listed, "comparisons": pairs}
+    emit(whole, "\n\n".join(parts), as_json=as_json)
+
+
+def _write_csv(path: Path, results: "list[Evaluation]") -> None:
+    import polars as pl
+
+    from indexer.tables import flat_rows
+    from seqdata.storage import write_bytes_atomic
+
+    write_bytes_atomic(path, pl.DataFrame(flat_rows(results), infer_schema_length=None).write_csv().encode())
+    note(f"figures: {path}")

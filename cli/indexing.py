@@ -1,12 +1,18 @@
 """`seqdata index`: a run and a dataset to a versioned place index."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.building import find_engine
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
 from cli.places import ModelFromFlag
+
+if TYPE_CHECKING:
+    from seqdata.dataset import Dataset
+    from train.index_stage import IndexRequest
 
 
 def index(
@@ -27,13 +33,36 @@ def index(
     out: Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     model_from: ModelFromFlag = None,
+    kind: Annotated[
+        str, typer.Option(help="flat, fp16, ivf, hnsw, pq, imi, or auto: the fastest that reaches the recall target.")
+    ] = "flat",
+    factory: Annotated[
+        str | None, typer.Option(help="A FAISS factory string instead of a kind.", show_default=False)
+    ] = None,
+    recall_target: Annotated[
+        float, typer.Option(help="Share of the exact 10 nearest to find.", min=0.0, max=1.0)
+    ] = 0.99,
+    memory: Annotated[
+        str | None, typer.Option(help="What an auto index may take, such as 8GB.", show_default=False)
+    ] = None,
+    shard_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="i/N", help="Describe share i of N only; seqdata index merge joins them.", show_default=False
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What runs several --workers: pool or ray.")] = "pool",
+    workers: Annotated[int, typer.Option(help="Shares that are described at once.", min=1)] = 1,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Describe a split's database with a run's model and build a PCA + exact FAISS index version."""
+    """Describe a split's database with a run's model and build a version of its index: PCA, then exact or faster."""
     import indexer
     from cli.config import load
     from cli.places import find_dataset
+    from indexer.kinds import KindSpec
+    from indexer.manifest import read_measured
+    from train.index_shares import build_in_shares
     from train.index_stage import IndexRequest, build_index, run_protocol, run_record
 
     place = load(config)
@@ -51,17 +80,54 @@ def index(
         seed=seed,
         device=device,
         model_from=model_from,
+        kind=KindSpec(kind, factory, recall_target, parse_bytes(memory) if memory is not None else None, seed),
     )
+    if shard_range is not None:
+        _share(opened, request, shard_range, as_json=as_json)
+        return
+    chosen_engine = find_engine(engine)
     with progress_bar("window") as bar:
-        folder = build_index(opened, request, bar.to)
+        if workers > 1 or chosen_engine == "ray":
+            folder = build_in_shares(opened, request, chosen_engine, workers, bar.to)
+        else:
+            folder = build_index(opened, request, bar.to)
     built = indexer.open(folder)
     facts = built.manifest
     result = {"path": str(folder), "index": str(request.out), "id": built.id, "rows": facts.rows, "size": facts.size}
+    measured = read_measured(folder)
+    recall = dict(measured.recall or {})
+    result |= {"storage": facts.storage, "factory": facts.factory, "search": facts.search, "recall": recall}
     kept = f", PCA keeps {facts.transform.explained:.1%} of the variance" if facts.transform else ""
     text = (
         f"{folder}: {facts.rows} windows of {request.protocol.label} {split}, {facts.input_size} to {facts.size} "
-        f"dimensions{kept}, {size(sum(each.bytes for each in facts.files.values()))}"
+        f"dimensions{kept}, {facts.storage}, {size(sum(each.bytes for each in facts.files.values()))}"
     )
+    text += "".join(f", recall@{k} {share:.4f} of exact" for k, share in recall.items())
     if facts.transform is not None:
         result["explained"] = facts.transform.explained
     emit(result, text, as_json=as_json)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size as people write it: 8GB, 500 MB, 2.5e9 (powers of 1000). Raises: ContractError."""
+    from seqdata.errors import ContractError
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d{1,2})?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise ContractError(f"--memory {text}: expected a size such as 8GB or 500MB")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _share(opened: "Dataset", request: "IndexRequest", text: str, *, as_json: bool) -> None:
+    """Describe one share and tell what to do next."""
+    from seqdata.build import ShardRange
+    from train.index_shares import write_share
+
+    share = ShardRange.parse(text)
+    with progress_bar("window") as bar:
+        windows = write_share(opened, request, share.number, share.jobs, bar.to)
+    emit(
+        {"index": str(request.out), "shard_range": text, "rows": windows},
+        f"{request.out}: {windows} windows of share {text}; at the end: seqdata index merge --index {request.out}",
+        as_json=as_json,
+    )

@@ -11,10 +11,14 @@ from cli import (
     building,
     describing,
     evaluating,
+    experiments,
     exporting,
-    indexing,
+    index_group,
     inspecting,
     leakage,
+    models,
+    packing,
+    profiling,
     reporting,
     searching,
     starting,
@@ -47,13 +51,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "merge": versions.merge,
     "append": versions.append,
     "withdraw": versions.withdraw,
+    "models": models.models,
     "describe": describing.describe,
     "train": training.train,
-    "index": indexing.index,
     "eval": evaluating.evaluate,
     "baseline": evaluating.baseline,
     "search": searching.search,
+    "pack": packing.pack,
     "report": reporting.report,
+    "experiment": experiments.experiment,
+    "profile": profiling.profile,
     "demo": starting.demo,
 }
 
@@ -74,6 +81,7 @@ def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., Non
 
 for _name, _command in COMMANDS.items():
     app.command(_name, hidden=_name == "demo")(_interruptible(_name, _command))
+index_group.add_to(app, _interruptible)
 
 
 def run() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.evaluating import DatasetFlag, IndexArgument, RunFlag
+from cli.eval_flags import DatasetFlag, IndexArgument, RunFlag
 from cli.output import ConfigFlag, JsonFlag, emit
 
 if TYPE_CHECKING:

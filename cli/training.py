@@ -1,6 +1,7 @@
 """`seqdata train`: a dataset to a run."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +32,7 @@ def train(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model preset (default seqvlad-r18).", show_default=False)] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="p1-triplet, places-finetune, places-scratch or demo-city.", show_default=False)
+        str | None, typer.Option(help="p1-triplet, p2-sta, seqnet, places-finetune, …", show_default=False)
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
@@ -55,13 +56,19 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).", min=0)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default=False)] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Steps an update of the weights.", min=1, show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     settings: SetFlag = None,
     options: OptionFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Train a sequence-descriptor model on a dataset; --resume goes on to the same losses as an unbroken run."""
+    """Train a sequence-descriptor model on a dataset; --resume goes on to the same losses as an unbroken run.
+
+    Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
+    """
     import seqdata
     from cli.config import load
 
@@ -70,7 +77,7 @@ def train(
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
     own = {name: value for name, value in parts.items() if value is not None} | json_pairs(options, "--option")
     named = model_from or model or ("frames" if encoder is not None else None)
-    flags = {"model": named, "epochs": epochs, "seed": seed, "device": device}
+    flags = {"model": named, "epochs": epochs, "seed": seed, "device": device, "accumulate": accumulate}
     chosen: dict[str, Any] = {name: place.pick(value, "train", name, None) for name, value in flags.items()}
     chosen["weights"] = "random" if random_init else place.pick(weights, "train", "weights", None)
     chosen["protocol"] = _protocol(place, protocol, opened)
@@ -79,8 +86,15 @@ def train(
     resolved = _settings(place.pick(recipe, "train", "recipe", None), {**chosen, **json_pairs(settings, "--set")})
     folder = _folder(place, out, resolved, resume=resume)
     _fit(opened, resolved, folder, resume=resume)
+    if not _leads():
+        return
     result = _result(folder)
     emit(result, f"{folder}: {result['epochs']} epochs, best {_recalls(result['best'])}", as_json=as_json)
+
+
+def _leads() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started: the one that prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _protocol(place: "Config", flag: str | None, dataset: "Dataset") -> str:
@@ -110,6 +124,10 @@ def _folder(place: "Config", out: Path | None, settings: "TrainSettings", *, res
     """The named run folder, the newest one when resuming, else a new one below runs/ that carries the date."""
     from datetime import datetime, timezone
 
+    from seqdata.errors import ContractError
+
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ContractError("several processes train one run: name its folder with --out")
     if resume or out is not None:
         return place.newest("runs", "run.json", out, "train")
     stamp = datetime.now(tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
@@ -123,6 +141,8 @@ def _fit(dataset: "Dataset", settings: "TrainSettings", folder: Path, *, resume:
     with progress_bar("step") as bar:
 
         def show(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
+            if not _leads():
+                return
             if phase == "epoch":
                 bar.note(f"epoch {int(values.get('epoch', done))}: {_values(values)}")
             else:

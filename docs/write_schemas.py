@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import indexer.manifest
+import indexer.pack
 import seqdata.manifest
 from seqdata.storage import write_json_atomic
 
@@ -10,8 +11,9 @@ from seqdata.storage import write_json_atomic
 def main() -> None:
     """Write every schema into schemas/manifests."""
     folder = Path(__file__).resolve().parent.parent / "schemas" / "manifests"
-    for name, schema in {**seqdata.manifest.json_schemas(), **indexer.manifest.json_schemas()}.items():
-        write_json_atomic(folder / f"{name}.schema.json", schema)
+    for module in (seqdata.manifest, indexer.manifest, indexer.pack):
+        for name, schema in module.json_schemas().items():
+            write_json_atomic(folder / f"{name}.schema.json", schema)
 
 
 if __name__ == "__main__":

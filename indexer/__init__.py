@@ -13,14 +13,19 @@ Example::
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from indexer.adding import append
     from indexer.bundle import build, find_version, version_id
+    from indexer.localizer import Localizer, Place
     from indexer.reading import PlaceIndex
     from indexer.reading import open_index as open
 
-__all__ = ["PlaceIndex", "build", "find_version", "open", "version_id"]
+__all__ = ["Localizer", "Place", "PlaceIndex", "append", "build", "find_version", "open", "version_id"]
 
 _HOMES = {
+    "Localizer": ("indexer.localizer", "Localizer"),
+    "Place": ("indexer.localizer", "Place"),
     "PlaceIndex": ("indexer.reading", "PlaceIndex"),
+    "append": ("indexer.adding", "append"),
     "build": ("indexer.bundle", "build"),
     "find_version": ("indexer.bundle", "find_version"),
     "open": ("indexer.reading", "open_index"),

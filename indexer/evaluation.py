@@ -1,13 +1,17 @@
 """Recall@N with its interval under one protocol, from stored predictions and a table of positives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from pydantic import Field
 
+from indexer.breakdowns import GroupRecall, Groups, by_groups
 from indexer.intervals import recall_intervals, resampling_units
+from indexer.metrics import Metrics, answers, measure
+from indexer.sharing import without_pairs
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.protocols import Frozen, Rule, Unit
 
@@ -27,7 +31,9 @@ class Evaluation(Frozen):
 
     `recall` and `interval` by N; `curve` and `curve_interval` for every N from 1 to the largest. `queries`
     were counted, `left_out` had no positive and were not (0 when `no_positive` is `miss`). `units` were
-    resampled.
+    resampled. `length` is a window's frames, `size` a descriptor's numbers (None for a matcher). `shared` pairs of a
+    query and a database window hold the same frame of the dataset: they are neither predictions nor positives.
+    `metrics` are there when asked for, `by` holds recalls of groups of queries (see `indexer.breakdowns`).
     Convention: `positive_rule` within `radius` `unit` as in the protocol; shares are from 0 to 1.
     """
 
@@ -53,6 +59,11 @@ class Evaluation(Frozen):
     cities: dict[str, CityRecall]
     dataset: str = ""
     index: str | None = None
+    length: int | None = None
+    size: int | None = None
+    shared: int = 0
+    metrics: Metrics | None = None
+    by: dict[str, dict[str, GroupRecall]] = Field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -92,6 +103,11 @@ def evaluate(
     seed: int = 0,
     dataset: str = "",
     index: str | None = None,
+    length: int | None = None,
+    size: int | None = None,
+    shared: pl.DataFrame | None = None,
+    full: bool = False,
+    groups: Mapping[str, Groups] | None = None,
 ) -> Evaluation:
     """Recall@N: the share of counted queries with a positive among their N nearest.
 
@@ -99,7 +115,8 @@ def evaluate(
     same tables, already filtered by rule and radius), `queries` the query windows in full (table contract
     `places`). With `pool="each"` the predictions and positives of a query must already lie in its own city
     (`predictions.by_city`); the recall is then the average over all queries, and `cities` holds each city's
-    own.
+    own. `shared` pairs (see `indexer.sharing`) are left out of predictions and positives. `full` adds
+    `metrics`, `groups` recalls by name of the breakdown.
 
     Raises: NotEnoughDataError when no query has a positive, ContractError when the predictions hold fewer
     ranks than the largest N or rows outside the tables.
@@ -107,14 +124,15 @@ def evaluate(
     """
     top = max(at)
     _check(predictions, positives, len(queries), database_size, top if pool == "together" else 1)
-    has_positive = np.zeros(len(queries), np.bool_)
-    has_positive[positives["query"].to_numpy()] = True
-    counted = has_positive if no_positive == "leave-out" else np.ones(len(queries), np.bool_)
-    if not has_positive.any():
+    if shared is not None:
+        predictions, positives = without_pairs(predictions, shared), without_pairs(positives, shared)
+    answerable = has_positive(positives, len(queries))
+    if not answerable.any():
         raise NotEnoughDataError(
             f"protocol {protocol_name}, split {split}: none of {len(queries)} queries has a positive among "
             f"{database_size} database windows; check the split, the radius and the positions"
         )
+    counted = answerable if no_positive == "leave-out" else np.ones_like(answerable)
     ranks = first_hit_ranks(predictions, positives, len(queries))
     hits = ranks[:, None] <= np.arange(1, top + 1)
     curve = hits[counted].mean(axis=0)
@@ -143,7 +161,19 @@ def evaluate(
         cities=_by_city(queries["city"], hits, counted, at),
         dataset=dataset,
         index=index,
+        length=length,
+        size=size,
+        shared=0 if shared is None else shared.height,
+        metrics=measure(answers(predictions, positives, counted), units, counted, seed) if full else None,
+        by={name: by_groups(g, hits, counted, answerable, units, at, seed) for name, g in (groups or {}).items()},
     )
+
+
+def has_positive(positives: pl.DataFrame, queries: int) -> npt.NDArray[np.bool_]:
+    """Which of `queries` queries have a positive: (n,) bool."""
+    found = np.zeros(queries, np.bool_)
+    found[positives["query"].to_numpy()] = True
+    return found
 
 
 def first_hit_ranks(predictions: pl.DataFrame, positives: pl.DataFrame, queries: int) -> npt.NDArray[np.int32]:

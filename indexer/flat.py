@@ -1,44 +1,55 @@
-"""The exact FAISS index: filling, writing, memory-mapped reading, nearest rows by plain L2 distance."""
+"""Exact index files: descriptors as the index stores them, written in one stream and mapped without FAISS.
 
-from collections.abc import Iterable
+Such a file is what `faiss.write_index` writes for `Flat` or `SQfp16` behind the transform, so that plain FAISS turns
+raw descriptors into neighbours. It is written block by block: the vectors are never all in memory.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.transform import Floats, Transform
 from seqdata.errors import ContractError, OutputError
+from seqdata.storage import explain_write_failure
 
 if TYPE_CHECKING:
     import faiss
 
 Rows = npt.NDArray[np.int64]
+Stored = npt.NDArray[Any]
+"""Stored vectors (n, k), float32 or float16, often a memory map."""
+Exact = Literal["flat", "fp16"]
 
-REFINE_VALUES = 1 << 24  # float32 values gathered at once while distances are recomputed: 64 MiB
+FACTORY: dict[str, str] = {"flat": "Flat", "fp16": "SQfp16"}
+TYPES: dict[str, Any] = {"flat": np.float32, "fp16": np.float16}
+# FAISS's file format, little-endian: code, d, ntotal, two unused, is_trained, metric (1 is L2).
+INDEX_HEADER = struct.Struct("<4siqqq?i")
+# SQfp16 goes on with its type (4 is fp16), range statistic and its argument, d, bytes a vector, trained values.
+QUANTISER = struct.Struct("<iifQQQ")
+COUNT = struct.Struct("<Q")
+ALIGNMENT = 4
 
 
-def fill(blocks: Iterable[Floats], rows: int, transform: Transform | None, normalise: bool) -> "faiss.Index":
-    """An exact index over the blocks (m, d), projected and, when asked, L2-normalised, in one stream.
+def projected(blocks: Iterable[Floats], rows: int, transform: Transform | None, normalise: bool) -> Iterator[Floats]:
+    """The blocks (m, d) as the index stores them: checked, projected and, when asked, L2-normalised.
 
-    The vectors' memory is taken once, `rows` × k float32, and filled in place. With a transform the result
-    is a `faiss.IndexPreTransform`, so that the file alone turns raw descriptors into neighbours.
     Raises: ContractError when the blocks do not hold `rows` finite descriptors of one size.
     """
-    flat, done, size = None, 0, None
+    done, size = 0, None
     for block in blocks:
         descriptors = check_descriptors(block, size)
         size = descriptors.shape[1]
-        vectors = project(descriptors, transform, normalise)
-        if flat is None:
-            flat = _empty(rows, vectors.shape[1])
-        if done + len(vectors) > rows:
+        done += len(descriptors)
+        if done > rows:
             raise ContractError(f"more than {rows} descriptors came for {rows} places")
-        _view(flat)[done : done + len(vectors)] = vectors
-        done += len(vectors)
-    if flat is None or done != rows:
+        yield project(descriptors, transform, normalise)
+    if done != rows:
         raise ContractError(f"{done} descriptors came for {rows} places: one is needed for each")
-    return _with_transform(flat, transform, normalise, int(size or 0))
 
 
 def project(descriptors: Floats, transform: Transform | None, normalise: bool) -> Floats:
@@ -64,41 +75,24 @@ def check_descriptors(descriptors: npt.ArrayLike, size: int | None) -> Floats:
     return array
 
 
-def _empty(rows: int, size: int) -> "faiss.IndexFlatL2":
-    """A flat index whose storage is already `rows` long; `add` would grow it by doubling, twice the peak."""
-    import faiss
-
-    flat = faiss.IndexFlatL2(size)
-    flat.codes.resize(rows * flat.code_size)
-    flat.ntotal = rows
-    return flat
-
-
-def _view(flat: "faiss.IndexFlatL2") -> Floats:
-    """The stored vectors (n, k) of a flat index, without a copy; read-only when memory-mapped."""
-    import faiss
-
-    vectors: Floats = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
-    return vectors
-
-
-def _with_transform(
-    flat: "faiss.IndexFlatL2", transform: Transform | None, normalise: bool, size: int
-) -> "faiss.Index":
+def wrap(inner: "faiss.Index", transform: Transform | None, normalise: bool) -> "faiss.Index":
+    """The index behind its transform, so that the file alone turns raw descriptors into neighbours."""
     import faiss
 
     if transform is None and not normalise:
-        return flat
-    index = faiss.IndexPreTransform(flat)
+        return inner
+    index = faiss.IndexPreTransform(inner)
     if normalise:
-        index.prepend_transform(faiss.NormalizationTransform(flat.d, 2.0))
+        index.prepend_transform(faiss.NormalizationTransform(inner.d, 2.0))
     if transform is not None:
-        linear = faiss.LinearTransform(size, flat.d, True)
-        offset = -(transform.matrix.astype(np.float64) @ transform.mean.astype(np.float64))
+        linear = faiss.LinearTransform(transform.input_size, inner.d, True)
+        mean = transform.mean.astype(np.float64)
+        offset = np.array([-(row.astype(np.float64) @ mean) for row in transform.matrix])
         faiss.copy_array_to_vector(transform.matrix.ravel(), linear.A)
         faiss.copy_array_to_vector(offset.astype(np.float32), linear.b)
         linear.is_trained = True
         index.prepend_transform(linear)
+    index.ntotal = inner.ntotal
     return index
 
 
@@ -109,73 +103,103 @@ def write(index: "faiss.Index", path: Path) -> None:
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise OutputError(f"{path}: cannot be written, most likely no space is left ({reason})") from error
+        raise OutputError(f"{path}: cannot be written, most likely no space is left ({faiss_reason(error)})") from error
 
 
-class FlatVectors:
-    """The stored vectors (n, k) of an index file, memory-mapped, with exact nearest rows.
+def faiss_reason(error: BaseException) -> str:
+    """The last line of a FAISS error: what was wrong, without the place in its source."""
+    return str(error).strip().splitlines()[-1].rpartition("failed: ")[2]
 
-    The file must have been checked against its hash first: FAISS does not survive every damaged file.
+
+def write_exact(
+    path: Path, vectors: Iterable[Floats], rows: int, kind: Exact, transform: Transform | None, normalise: bool
+) -> None:
+    """Write `rows` projected vectors, blocks (m, k) float32, to an exact index file in one stream.
+
+    Raises: OutputError when the file system refuses, ContractError when a value does not fit into float16.
     """
-
-    def __init__(self, path: Path) -> None:
-        """Map the file. Raises: ContractError when FAISS refuses it or it holds another kind of index."""
-        import faiss
-
-        try:
-            self._index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ContractError(f"{path}: not a readable FAISS index ({reason})") from error
-        inner = self._index
-        if isinstance(inner, faiss.IndexPreTransform):
-            inner = faiss.downcast_index(inner.index)
-        if not isinstance(inner, faiss.IndexFlatL2):
-            raise ContractError(f"{path}: holds a {type(inner).__name__}, an exact L2 index is needed")
-        self._vectors = _view(inner)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, k): stored vectors and their size."""
-        return int(self._vectors.shape[0]), int(self._vectors.shape[1])
-
-    @property
-    def input_size(self) -> int:
-        """d, the size of a descriptor before the transform."""
-        return int(self._index.d)
-
-    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
-        """Plain L2 distances (q, k) float32 and rows (q, k) int64 of the vectors nearest to queries.
-
-        Queries are projected already. With `rows`, among those only. k is cut to what there is. FAISS finds
-        the candidates; their distances are then recomputed from differences, because its product form loses
-        digits near zero and depends on the batch. Ties are ordered by row.
-        """
-        import faiss
-
-        pool = self._vectors if rows is None else self._pool(rows)
-        k = min(k, len(pool))
-        if k == 0 or len(queries) == 0:
-            return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        _, found = faiss.knn(queries, pool, k)
-        distances, found = _refine(queries, pool, found)
-        return distances, found if rows is None else rows[found]
-
-    def _pool(self, rows: Rows) -> Floats:
-        """The vectors of `rows`: a slice without a copy when they follow each other, else a gathered copy."""
-        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and bool((np.diff(rows) == 1).all()):
-            return self._vectors[rows[0] : rows[-1] + 1]
-        return self._vectors[rows]
+    blocks = iter(vectors)
+    first = next(blocks)
+    _write_head(path, kind, rows, first.shape[1], transform, normalise)
+    try:
+        with path.open("ab") as file:
+            for block in chain([first], blocks):
+                file.write(_narrow(block, kind).data)
+    except OSError as error:
+        explain_write_failure(path, error)
 
 
-def _refine(queries: Floats, pool: Floats, found: Rows) -> tuple[Floats, Rows]:
-    distances = np.empty(found.shape, np.float32)
-    step = max(1, REFINE_VALUES // (found.shape[1] * pool.shape[1]))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        difference = pool[found[part]] - queries[part, None, :]
-        squares = np.einsum("qkd,qkd->qk", difference, difference, dtype=np.float64)
-        distances[part] = np.sqrt(squares)
-    order = np.lexsort((found, distances), axis=1)
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(found, order, 1)
+def _narrow(block: Floats, kind: Exact) -> Stored:
+    if kind == "flat":
+        return np.ascontiguousarray(block)
+    with np.errstate(over="ignore"):
+        half = block.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ContractError("a descriptor value is beyond 65,504, the greatest that fp16 holds; use --kind flat")
+    return half
+
+
+def _write_head(path: Path, kind: Exact, rows: int, size: int, transform: Transform | None, normalise: bool) -> None:
+    """All bytes of the file before the vectors, as FAISS writes them, with the number of rows put in."""
+    import faiss
+
+    inner = faiss.index_factory(size, FACTORY[kind], faiss.METRIC_L2)
+    inner.is_trained = True
+    index = wrap(inner, transform, normalise)
+    write(index, path)
+    length = path.stat().st_size
+    starts = {0, length - faiss.serialize_index(inner).size}
+    # NumPy copies what is not aligned before every product: wrappers without transforms, of 41 bytes, move the rest.
+    padding = -length % ALIGNMENT
+    if padding:
+        outer = [index]
+        for _ in range(padding):
+            outer.append(faiss.IndexPreTransform(outer[-1]))
+        write(outer[-1], path)
+        wrapper = (path.stat().st_size - length) // padding
+        starts = {wrapper * depth for depth in range(padding)} | {start + wrapper * padding for start in starts}
+    try:
+        with path.open("r+b") as file:
+            for start in starts:
+                file.seek(start + 8)
+                file.write(struct.pack("<q", rows))
+            file.seek(-COUNT.size, 2)
+            file.write(COUNT.pack(rows * size * (1 if kind == "flat" else 2)))
+    except OSError as error:
+        explain_write_failure(path, error)
+
+
+def map_exact(path: Path, rows: int, size: int, input_size: int, kind: Exact) -> Stored:
+    """Map the vectors (rows, size) of an exact index file, float32 or float16, without reading them.
+
+    Raises: ContractError when it is not such a file, or holds another number or size of vectors.
+    """
+    length = path.stat().st_size
+    start = length - rows * size * np.dtype(TYPES[kind]).itemsize
+    tail = INDEX_HEADER.size + (QUANTISER.size if kind == "fp16" else 0) + COUNT.size
+    if start < tail:
+        raise ContractError(f"{path}: too short for {rows} vectors of {size} values; build the index again")
+    with path.open("rb") as file:
+        outer = INDEX_HEADER.unpack(file.read(INDEX_HEADER.size))
+        file.seek(start - tail)
+        inner = file.read(tail)
+    if not _fits(inner, rows, size, kind) or outer[1:3] != (input_size, rows):
+        raise ContractError(f"{path}: holds no exact L2 index of {rows} vectors of {size} values ({FACTORY[kind]})")
+    vectors: Stored = np.memmap(path, dtype=TYPES[kind], mode="r", offset=start, shape=(rows, size))
+    return vectors
+
+
+def _fits(tail: bytes, rows: int, size: int, kind: Exact) -> bool:
+    code, d, count, _, _, trained, metric = INDEX_HEADER.unpack_from(tail)
+    (stored,) = COUNT.unpack_from(tail, len(tail) - COUNT.size)
+    good = (d, count, bool(trained), metric) == (size, rows, True, 1)
+    if kind == "flat":
+        return good and code == b"IxF2" and stored == rows * size
+    quantiser = QUANTISER.unpack_from(tail, INDEX_HEADER.size)
+    return (
+        good
+        and code == b"IxSQ"
+        and stored == rows * size * 2
+        and quantiser[0] == 4
+        and quantiser[3:5] == (size, size * 2)
+    )

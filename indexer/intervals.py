@@ -82,12 +82,17 @@ def bootstrap(hits: Counts, totals: Counts, seed: int) -> npt.NDArray[np.float64
     `hits` (u, c) and `totals` (u,) are each unit's counts; 2,000 draws from
     `numpy.random.default_rng(seed)`, the same draws for every column.
     """
-    units = len(totals)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(units, np.full(units, 1.0 / units), size=DRAWS)
+    weights = draw_weights(len(totals), seed)
     recalls = (weights @ hits) / (weights @ totals)[:, None]
     bounds: npt.NDArray[np.float64] = np.percentile(recalls, [2.5, 97.5], axis=0).T
     return bounds
+
+
+def draw_weights(units: int, seed: int) -> Counts:
+    """How often each unit is drawn (2,000, units) when as many are drawn with replacement: the draws of `bootstrap`."""
+    rng = np.random.default_rng(seed)
+    weights: Counts = rng.multinomial(units, np.full(units, 1.0 / units), size=DRAWS)
+    return weights
 
 
 def wilson(recall: float, units: int) -> tuple[float, float]:

@@ -1,10 +1,12 @@
-"""Frame-level baselines: sequences matched frame by frame, by the sum of absolute differences of frame descriptors.
+"""Sequences matched frame by frame: the mean distance of frame descriptors along the aligned diagonal.
 
-Source: SeqSLAM's difference matrix without contrast enhancement or search over velocities; the aligned
-diagonal is the form in which P1 and P2 run sequence matching.
+Source: SeqSLAM's difference matrix without contrast enhancement or search over velocities (`indexer.seqslam` has
+both); the aligned diagonal is the form in which P1 and P2 run sequence matching. With metric l2 over a trained
+projection's frame vectors it is SeqMatchNet's distance.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,12 @@ from indexer.transform import Floats
 from seqdata.errors import ContractError
 
 Rows = npt.NDArray[np.int64]
+Metric = Literal["l1", "l2", "cosine"]
+"""Distance of two frame descriptors: mean absolute difference a value, plain L2, or 1 minus the cosine."""
+METRICS: tuple[Metric, ...] = ("l1", "l2", "cosine")
+
+FrameReader = Callable[[Rows], npt.NDArray[np.floating]]
+"""Frame descriptors (n, p) of frame rows (n,), in this order."""
 
 BLOCK_VALUES = 1 << 25  # float32 values of one block of the distance matrix: 128 MiB
 
@@ -24,6 +32,7 @@ def match_single(
     database_windows: Rows,
     k: int,
     *,
+    metric: Metric = "l1",
     block: int = BLOCK_VALUES,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Floats, Rows]:
@@ -32,7 +41,9 @@ def match_single(
     Convention: the centre of L frames is index (L - 1) // 2.
     """
     queries, database = _centre(query_windows), _centre(database_windows)
-    return match_aligned(query_frames, queries, database_frames, database, k, block=block, progress=progress)
+    return match_aligned(
+        query_frames, queries, database_frames, database, k, metric=metric, block=block, progress=progress
+    )
 
 
 def match_aligned(
@@ -42,6 +53,7 @@ def match_aligned(
     database_windows: Rows,
     k: int,
     *,
+    metric: Metric = "l1",
     block: int = BLOCK_VALUES,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Floats, Rows]:
@@ -49,23 +61,23 @@ def match_aligned(
 
     `query_frames` (fq, p) and `database_frames` (fd, p) float32 hold each distinct frame once;
     `query_windows` (nq, L) and `database_windows` (nd, L) int64 are rows of them. Returns distances (nq, k)
-    float32 (mean absolute difference a value), nearest first with ties by row, and rows (nq, k) int64 of the
+    float32 (mean over the pairs, by `metric`), nearest first with ties by row, and rows (nq, k) int64 of the
     database windows; k is cut to nd. Frame and window distances are held for a block of queries at a time,
     about `block` float32 values each, never the whole matrix. `progress` is called with the number of
     queries done.
 
     Raises: ContractError on shapes that do not fit, or k < 1.
     """
-    _check(query_frames, query_windows, database_frames, database_windows, k)
+    check_windows(query_frames, query_windows, database_frames, database_windows, k)
     k = min(k, len(database_windows))
     distances = np.empty((len(query_windows), k), np.float32)
     rows = np.empty((len(query_windows), k), np.int64)
     used, columns = np.unique(database_windows, return_inverse=True)
     columns = columns.reshape(database_windows.shape)
-    database = np.ascontiguousarray(database_frames[used], dtype=np.float32)
-    for part in _blocks(query_windows, max(len(used), len(database_windows)), block):
+    database = database_frames[used]
+    for part in window_blocks(query_windows, max(len(used), len(database_windows)), block):
         frames, lines = np.unique(query_windows[part], return_inverse=True)
-        apart = frame_distances(query_frames[frames], database)
+        apart = frame_distances(query_frames[frames], database, metric)
         means = _diagonals(apart, lines.reshape(query_windows[part].shape), columns)
         distances[part], rows[part] = smallest(means, k)
         if progress is not None:
@@ -73,15 +85,31 @@ def match_aligned(
     return distances, rows
 
 
-def frame_distances(query_frames: Floats, database_frames: Floats) -> Floats:
-    """Mean absolute difference a value (q, d) float32 of frame descriptors (q, p) and (d, p)."""
+def frame_distances(query_frames: Floats, database_frames: Floats, metric: Metric = "l1") -> Floats:
+    """Distances (q, d) float32 of frame descriptors (q, p) and (d, p), every frame to every frame.
+
+    Convention: see `Metric`. l2 and cosine are matrix products in float32, which lose digits near zero. A descriptor of
+    zeros has cosine 0 to everything.
+    """
     import faiss
 
     queries = np.ascontiguousarray(query_frames, dtype=np.float32)
     database = np.ascontiguousarray(database_frames, dtype=np.float32)
-    sums: Floats = faiss.pairwise_distances(queries, database, metric=faiss.METRIC_L1)
-    sums /= queries.shape[1]
-    return sums
+    if metric == "cosine":
+        return np.asarray(1 - unit(queries) @ unit(database).T, np.float32)
+    kind = faiss.METRIC_L1 if metric == "l1" else faiss.METRIC_L2
+    apart: Floats = faiss.pairwise_distances(queries, database, metric=kind)
+    if metric == "l1":
+        apart /= queries.shape[1]
+        return apart
+    root: Floats = np.sqrt(np.maximum(apart, 0, out=apart), out=apart)
+    return root
+
+
+def unit(vectors: Floats) -> Floats:
+    """Vectors (n, p) of length one; those of zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def smallest(values: Floats, k: int) -> tuple[Floats, Rows]:
@@ -112,7 +140,7 @@ def _diagonals(apart: Floats, lines: Rows, columns: Rows) -> Floats:
     return total
 
 
-def _blocks(windows: Rows, width: int, block: int) -> Iterator[slice]:
+def window_blocks(windows: Rows, width: int, block: int) -> Iterator[slice]:
     """Runs of query windows whose distinct frames, times `width`, stay near `block` values (one window at least)."""
     step = max(1, block // max(width, 1) - windows.shape[1] + 1)
     for start in range(0, len(windows), step):
@@ -123,7 +151,10 @@ def _centre(windows: Rows) -> Rows:
     return windows[:, [(windows.shape[1] - 1) // 2]]
 
 
-def _check(query_frames: Floats, query_windows: Rows, database_frames: Floats, database_windows: Rows, k: int) -> None:
+def check_windows(
+    query_frames: Floats, query_windows: Rows, database_frames: Floats, database_windows: Rows, k: int
+) -> None:
+    """Raise ContractError for frames and windows that cannot be matched; parameters as `match_aligned`."""
     if query_frames.ndim != 2 or database_frames.ndim != 2 or query_frames.shape[1] != database_frames.shape[1]:
         raise ContractError(f"frames of shape {query_frames.shape} and {database_frames.shape} cannot be matched")
     if query_windows.shape[1:] != database_windows.shape[1:] or query_windows.ndim != 2:

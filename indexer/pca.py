@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from indexer.eigen import exact_top, randomised_top
 from indexer.scatter import Sample, Scatter, gather
-from indexer.transform import Doubles, Transform
+from indexer.transform import Doubles, Floats, Transform
 from seqdata.errors import ContractError, NotEnoughDataError
 
 if TYPE_CHECKING:
-    pass
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,13 @@ def fit(
     chosen = choose_route(data.count, data.size, k) if route == "auto" else route
     values, vectors, total = _solve(data, k, chosen, seed)
     _check_floor(values, k)
-    matrix = _fix_signs(vectors)
+    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    _fix_signs(matrix)
     if whiten:
-        matrix = matrix / np.sqrt(values)[:, None]
+        matrix /= np.sqrt(values).astype(np.float32)[:, None]
     return Transform(
         mean=data.mean.astype(np.float32),
-        matrix=np.ascontiguousarray(matrix, dtype=np.float32),
+        matrix=matrix,
         eigenvalues=values,
         explained=float(values.sum() / total),
         route=chosen,
@@ -77,26 +78,34 @@ def choose_route(count: int, size: int, k: int) -> Literal["gram", "covariance",
     return "gram" if count < size else "covariance"
 
 
-def _solve(data: Sample | Scatter, k: int, route: str, seed: int) -> tuple[Doubles, Doubles, float]:
-    """Variances (k,), directions (k, d) and the whole variance, float64."""
+def _solve(data: Sample | Scatter, k: int, route: str, seed: int) -> tuple[Doubles, Doubles | Floats, float]:
+    """Variances (k,), directions (k, d) and the whole variance.
+
+    With fewer descriptors than dimensions the eigenproblem is that of the Gram matrix, on the randomised route too:
+    forming it costs less than one pass with directions of d values, and no more than k directions of d are ever held.
+    """
     import torch
 
     count = data.count - 1
-    if route == "randomised":
-        values, vectors = randomised_top(data.multiply, data.size, k, seed)
-        return (values / count).numpy(), vectors.T.numpy(), data.total() / count
-    if route == "gram":
+    if route == "gram" or (route == "randomised" and isinstance(data, Sample) and data.count < data.size):
         if isinstance(data, Scatter):
             raise ContractError("PCA route 'gram' needs fewer streamed descriptors than dimensions; use 'covariance'")
         gram = data.gram()
         total = float(gram.trace())
-        values, vectors = exact_top(gram, k)
+        values, vectors = exact_top(gram, k) if route == "gram" else _randomised_gram(gram, k, seed)
         directions = data.project(vectors, torch.sqrt(values.clamp_min(1e-300)))
-        return (values / count).numpy(), directions.numpy(), total / count
+        return (values / count).numpy(), directions, total / count
+    if route == "randomised":
+        values, vectors = randomised_top(data.multiply, data.size, k, seed)
+        return (values / count).numpy(), vectors.T.numpy(), data.total() / count
     covariance = data.covariance()
     total = float(covariance.trace())
     values, vectors = exact_top(covariance, k)
     return (values / count).numpy(), vectors.T.numpy(), total / count
+
+
+def _randomised_gram(gram: "torch.Tensor", k: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    return randomised_top(lambda directions, precise: gram @ directions, len(gram), k, seed)
 
 
 def _check_size(data: Sample | Scatter, k: int) -> None:
@@ -134,9 +143,8 @@ def _check_floor(values: Doubles, k: int) -> None:
     )
 
 
-def _fix_signs(directions: Doubles) -> Doubles:
-    """Turn each row so that its component of largest magnitude is positive."""
-    peaks = np.abs(directions).argmax(axis=1)
-    signs = np.where(directions[np.arange(len(directions)), peaks] < 0, -1.0, 1.0)
-    turned: Doubles = directions * signs[:, None]
-    return turned
+def _fix_signs(directions: Floats) -> None:
+    """Turn each row, in place, so that its component of largest magnitude is positive."""
+    for row in directions:
+        if row[np.abs(row).argmax()] < 0:
+            np.negative(row, out=row)

@@ -24,7 +24,8 @@ class PredictionsInfo(Frozen):
 
     `dataset` is the dataset's id, `query_table` and `database_table` name the window tables whose rows are
     meant, `index` is an index version (None for a matcher without one), `method` what a table shows as the
-    row's name, `pool` whether a query was searched in all cities together or in its own alone.
+    row's name, `pool` whether a query was searched in all cities together or in its own alone, `size` how many numbers
+    a descriptor held (None for a matcher without one).
     """
 
     dataset: str
@@ -38,6 +39,7 @@ class PredictionsInfo(Frozen):
     index: str | None = None
     queries: int
     database: int
+    size: int | None = None
 
 
 def table(distances: npt.ArrayLike, rows: npt.ArrayLike, query_rows: npt.ArrayLike | None = None) -> pl.DataFrame:

@@ -2,19 +2,24 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from indexer import transform as transforms
-from indexer.flat import FlatVectors, Rows, check_descriptors, project
+from indexer.approximate import FaissVectors, open_faiss
+from indexer.checking import check_file
+from indexer.engines import EngineName
+from indexer.exact import ExactVectors
+from indexer.flat import FACTORY, Exact, Rows, check_descriptors, map_exact, project
+from indexer.leases import hold
 from indexer.manifest import PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
 from indexer.transform import Floats
 from indexer.versions import resolve
 from seqdata.contracts import table_contract
 from seqdata.errors import ContractError
-from seqdata.storage import xxh3_file
 
 
 class PlaceIndex:
@@ -23,15 +28,17 @@ class PlaceIndex:
     The vectors are memory-mapped; publishing or rolling back other versions does not disturb it.
     """
 
-    def __init__(self, folder: Path, check: bool = True) -> None:
+    def __init__(self, folder: Path, check: bool = True, engine: EngineName = "auto") -> None:
         self.path = folder
+        self._lease = hold(folder)
         self.manifest: IndexManifest = read_manifest(folder)
-        for name in self.manifest.files:
-            check_file(folder, self.manifest, name, hashed=check and name != PLACES)
         has_transform = self.manifest.transform is not None
+        needed = [PLACES, VECTORS, *([TRANSFORM] if has_transform else [])]
+        for name in dict.fromkeys([*needed, *self.manifest.files]):
+            check_file(folder, self.manifest, name, hashed=check and name != PLACES)
         self.transform = transforms.load(folder / TRANSFORM) if has_transform else None
-        self._vectors = FlatVectors(folder / VECTORS)
         self._check_sizes()
+        self._vectors = self._open_vectors(engine)
 
     @property
     def id(self) -> str:
@@ -86,10 +93,14 @@ class PlaceIndex:
             raise ContractError(f"rows to search must be a list of numbers from 0 to {len(self) - 1}")
         return among
 
+    def _open_vectors(self, engine: EngineName) -> ExactVectors | FaissVectors:
+        facts, path = self.manifest, self.path / VECTORS
+        if facts.storage in FACTORY:
+            vectors = map_exact(path, facts.rows, facts.size, facts.input_size, cast("Exact", facts.storage))
+            return ExactVectors(vectors, engine)
+        return open_faiss(path, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
+
     def _check_sizes(self) -> None:
-        stated = (self.manifest.rows, self.manifest.size)
-        if self._vectors.shape != stated or self._vectors.input_size != self.manifest.input_size:
-            raise ContractError(f"{self.path / VECTORS}: holds {self._vectors.shape}, the manifest says {stated}")
         sizes = None if self.transform is None else (self.transform.input_size, self.transform.output_size)
         if sizes is not None and sizes != (self.manifest.input_size, self.manifest.size):
             raise ContractError(f"{self.path / TRANSFORM}: a transform of {sizes} does not fit the manifest")
@@ -102,29 +113,22 @@ class PlaceIndex:
             raise ContractError(f"{path}: holds {rows} places, the manifest says {self.manifest.rows}")
 
 
-def open_index(path: str | Path, version: str = "latest", check: bool = True) -> PlaceIndex:
+def open_index(
+    path: str | Path, version: str = "latest", check: bool = True, engine: EngineName = "auto"
+) -> PlaceIndex:
     """Open an index for search (public name: `indexer.open`).
 
     `path` is INDEX/<name>, INDEX when it holds one name, or a version folder; `version` is `latest`, an
     identifier or the beginning of one. `check=False` skips hashing the vectors (0.2 s a GB), which guards
-    FAISS against damaged files.
+    FAISS against damaged files. `engine` searches the exact kinds: see `indexer.engines.choose_engine`.
 
-    Raises: InputError when no index is there, ContractError that names a damaged or foreign file.
+    Raises: InputError when no index is there, ContractError that names a damaged or foreign file,
+    MissingDependencyError where the engine's device is not there.
     """
-    return PlaceIndex(resolve(Path(path), version), check)
-
-
-def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -> None:
-    """Compare a file's size, and its hash when asked, with the manifest.
-
-    Raises: ContractError that names the file.
-    """
-    path = folder / name
-    record = manifest.files.get(name)
-    if record is None or not path.is_file():
-        raise ContractError(f"{path}: missing; build the index again")
-    size = path.stat().st_size
-    if size != record.bytes:
-        raise ContractError(f"{path}: {size} bytes, its manifest says {record.bytes}; build the index again")
-    if hashed and xxh3_file(path) != record.xxh3:
-        raise ContractError(f"{path}: damaged (its hash differs from the manifest's); build the index again")
+    while True:
+        folder = resolve(Path(path), version)
+        try:
+            return PlaceIndex(folder, check, engine)
+        except ContractError:
+            if folder.is_dir():
+                raise  # else gc took the version away after its name was read: it is read again

@@ -69,14 +69,12 @@ class Sample:
             scatter.addmm_(block.T, block)
         return scatter
 
-    def project(self, vectors: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
-        """Directions (k, d) from Gram eigenvectors (n, k) and their singular values (k,)."""
-        import torch
-
-        directions = torch.empty(vectors.shape[1], self.size, dtype=torch.float64)
+    def project(self, vectors: "torch.Tensor", scale: "torch.Tensor") -> Floats:
+        """Directions (k, d) float32 from Gram eigenvectors (n, k) and their singular values (k,)."""
+        directions = np.empty((vectors.shape[1], self.size), np.float32)
         weights = (vectors / scale).T
         for part, block in self._by_columns():
-            directions[:, part] = weights @ block
+            directions[:, part] = (weights @ block).numpy()
         return directions
 
     def multiply(self, directions: "torch.Tensor", precise: bool = True) -> "torch.Tensor":

@@ -1,12 +1,16 @@
 """From predictions to a number: fetch a protocol's truth from the dataset, check that rows mean the same, evaluate."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from indexer.breakdowns import group_queries
 from indexer.evaluation import AT, Evaluation, evaluate
 from indexer.predictions import PredictionsInfo
+from indexer.sharing import shared_pairs, without_pairs
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 from seqdata.protocols import Protocol
@@ -32,6 +36,7 @@ def make_info(
     *,
     method: str,
     index: str | None = None,
+    size: int | None = None,
 ) -> PredictionsInfo:
     """What a predictions table answers, for its file."""
     return PredictionsInfo(
@@ -46,14 +51,91 @@ def make_info(
         index=index,
         queries=queries.height,
         database=database.height,
+        size=size,
     )
 
 
-def score(dataset: Dataset, protocol: Protocol, predictions: pl.DataFrame, info: PredictionsInfo) -> Evaluation:
-    """Recall of stored predictions under a protocol, which may have another radius or rule than they were made under.
+@dataclass(frozen=True)
+class Truth:
+    """What stored predictions are judged by: the protocol, its query windows (contract `places`) and their positives.
+
+    `database` windows are there; `shared` pairs of windows hold a frame in common (see `indexer.sharing`).
+    """
+
+    protocol: Protocol
+    queries: pl.DataFrame
+    database: int
+    positives: pl.DataFrame
+    shared: pl.DataFrame
+
+
+def truth(dataset: Dataset, protocol: Protocol, info: PredictionsInfo, radius: float | None = None) -> Truth:
+    """The truth of predictions under a protocol, or under it at another `radius`, which is then another protocol.
 
     Raises: ContractError when the predictions are of another dataset, or the protocol cuts other windows.
     """
+    queries, database = windows_of(dataset, protocol, info)
+    positives = dataset.protocol_positives(protocol, info.split, radius)
+    shared = shared_pairs(dataset.frame_rows(queries), dataset.frame_rows(database))
+    judging = protocol if radius in (None, protocol.radius) else with_radius(protocol, float(radius or 0))
+    return Truth(judging, dataset.places(queries), database.height, positives, shared)
+
+
+def with_radius(protocol: Protocol, radius: float) -> Protocol:
+    """The protocol at another radius, under a name that says so and a hash of its own. Raises: ContractError."""
+    if not 0 < radius < float("inf"):
+        raise ContractError(f"radius {radius:g}: expected a positive number of {protocol.unit}")
+    return protocol.model_copy(update={"radius": float(radius), "name": f"{protocol.name}-r{radius:g}"})
+
+
+def score(
+    dataset: Dataset,
+    protocol: Protocol,
+    predictions: pl.DataFrame,
+    info: PredictionsInfo,
+    *,
+    radius: float | None = None,
+    full: bool = False,
+    by: Sequence[str] = (),
+) -> Evaluation:
+    """Recall of stored predictions under a protocol, which may have another radius or rule than they were made under.
+
+    `radius` judges at another one than the protocol's, `full` adds precision-recall and rank figures, `by` breakdowns
+    (see `indexer.breakdowns`). A query window and a database window that share a frame never match. R@N is told as far
+    as the predictions are deep.
+    Raises: ContractError when the predictions are of another dataset, or the protocol cuts other windows.
+    """
+    found = truth(dataset, protocol, info, radius)
+    judging = found.protocol
+    deepest = int(predictions["rank"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+    return evaluate(
+        predictions,
+        found.positives,
+        found.queries,
+        database_size=found.database,
+        method=info.method,
+        protocol_name=judging.name,
+        protocol_hash=judging.hash,
+        split=info.split,
+        rule=judging.rule,
+        radius=judging.radius,
+        unit=judging.unit,
+        heading_max=judging.heading_max,
+        pool=judging.pool,
+        no_positive=judging.no_positive,
+        at=tuple(n for n in AT if n <= min(found.database, deepest)) or (1,),
+        dataset=dataset.id,
+        index=info.index,
+        length=judging.length,
+        size=info.size,
+        shared=found.shared,
+        full=full,
+        groups=group_queries(dataset, found.queries, without_pairs(found.positives, found.shared), by),
+    )
+
+
+def windows_of(dataset: Dataset, protocol: Protocol, info: PredictionsInfo) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The query and the database windows that the predictions answer. Raises: ContractError when they are others."""
     if info.dataset != dataset.id:
         raise ContractError(f"the predictions are of dataset {info.dataset[:12]}, this one is {dataset.id[:12]}")
     if info.pool != protocol.pool:
@@ -68,25 +150,15 @@ def score(dataset: Dataset, protocol: Protocol, predictions: pl.DataFrame, info:
             f"protocol {protocol.name} cuts other windows than {info.protocol}, which these predictions answer; "
             "index under it first"
         )
-    return evaluate(
-        predictions,
-        dataset.protocol_positives(protocol, info.split),
-        dataset.places(queries),
-        database_size=database.height,
-        method=info.method,
-        protocol_name=protocol.name,
-        protocol_hash=protocol.hash,
-        split=info.split,
-        rule=protocol.rule,
-        radius=protocol.radius,
-        unit=protocol.unit,
-        heading_max=protocol.heading_max,
-        pool=protocol.pool,
-        no_positive=protocol.no_positive,
-        at=tuple(n for n in AT if n <= database.height) or (1,),
-        dataset=dataset.id,
-        index=info.index,
-    )
+    return queries, database
+
+
+def fits(dataset: Dataset, protocol: Protocol, info: PredictionsInfo) -> bool:
+    """Whether stored predictions answer the windows of a protocol, so that it can judge them without a new search."""
+    if info.dataset != dataset.id or info.pool != protocol.pool or info.split not in protocol.splits:
+        return False
+    sides = [table_key(dataset.sequences(protocol, info.split, role)) for role in ("query", "database")]
+    return sides == [info.query_table, info.database_table]
 
 
 def record(folder: Path, evaluation: Evaluation) -> Path:

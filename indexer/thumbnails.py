@@ -4,8 +4,6 @@ Source: Milford & Wyeth 2012 (SeqSLAM), section III-A: 64×32 grey, 8×8 patches
 deviation.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -44,17 +42,6 @@ def thumbnails(
         raise ContractError(f"a thumbnail of {height}x{width} cannot be cut into patches of {patch}")
     small = np.stack([_shrink(frame, size) for frame in frames]) if len(frames) else np.empty((0, *size), np.float32)
     return _normalise(small, patch, softening)
-
-
-def thumbnails_of(
-    blocks: Iterable[npt.NDArray[np.uint8]],
-    size: tuple[int, int] = SIZE,
-    patch: int = PATCH,
-    softening: float = SOFTENING,
-) -> Floats:
-    """`thumbnails` of frames that come in blocks (m, 3, H, W): only the thumbnails are kept."""
-    parts = [thumbnails(block, size, patch, softening) for block in blocks]
-    return np.concatenate(parts) if parts else np.empty((0, size[0] * size[1]), np.float32)
 
 
 def _shrink(frame: npt.NDArray[np.uint8], size: tuple[int, int]) -> Floats:

@@ -14,7 +14,7 @@ from seqdata.storage import write_bytes_atomic
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-APPLY_ROWS = 4096
+APPLY_VALUES = 1 << 26  # float32 values centred at once: 256 MiB
 ARRAYS = ("mean", "matrix", "eigenvalues")
 HEADER = "transform"  # one metadata key only: safetensors writes several in random order
 
@@ -51,7 +51,7 @@ class Transform:
         return int(self.matrix.shape[0])
 
     def apply(self, descriptors: npt.ArrayLike) -> Floats:
-        """Project (n, d) descriptors to (n, k) float32, 4,096 rows at a time.
+        """Project (n, d) descriptors to (n, k) float32, a block of rows at a time.
 
         Raises: ContractError when the descriptors are not (n, d).
         """
@@ -59,8 +59,9 @@ class Transform:
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ContractError(f"descriptors of shape {x.shape}: this transform takes (n, {self.input_size})")
         y = np.empty((len(x), self.output_size), np.float32)
-        for start in range(0, len(x), APPLY_ROWS):
-            part = slice(start, start + APPLY_ROWS)
+        step = max(1, APPLY_VALUES // self.input_size)
+        for start in range(0, len(x), step):
+            part = slice(start, start + step)
             y[part] = (x[part] - self.mean) @ self.matrix.T
         return y
 

@@ -1,25 +1,32 @@
-"""Folders of an index: `INDEX/<name>/versions/<id>/` and the `latest` pointer, and how a path is resolved.
+"""Folders of an index: `INDEX/<name>/versions/<id>/`, the `latest` pointer and tags, and how a path is resolved.
 
-A version appears under its name by one rename of a finished folder; `latest` is a small file replaced by
-rename, so a reader sees the old version or the new one, never a mixture, and one that has a version open is
-not disturbed.
+A version appears under its name by one rename of a finished folder; `latest` and `tags/<tag>` are small files replaced
+by rename, so a reader sees the old version or the new one, never a mixture, and one that has a version open is not
+disturbed.
 """
 
+import logging
 import os
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from indexer.checking import check_version
+from indexer.leases import changing
 from indexer.manifest import MANIFEST
 from seqdata.errors import ContractError, InputError
 from seqdata.storage import explain_write_failure, write_bytes_atomic
 
 VERSIONS = "versions"
 LATEST = "latest"
+TAGS = "tags"
 BUILDING = ".building"
+REMOVED = ".removed"
+
+logger = logging.getLogger(__name__)
 
 
 def version_folder(index: Path, identifier: str) -> Path:
@@ -39,6 +46,13 @@ def point_latest(index: Path, identifier: str) -> None:
     """Move the `latest` pointer by one rename; nothing is written when it already names that version."""
     if read_latest(index) != identifier:
         write_bytes_atomic(index / LATEST, f"{identifier}\n".encode())
+
+
+def read_tags(index: Path) -> dict[str, str]:
+    """The version that each tag of an index names, by tag, sorted."""
+    folder = index / TAGS
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".") if folder.is_dir() else []
+    return {name: (folder / name).read_text(encoding="utf-8", errors="replace").strip() for name in names}
 
 
 def list_versions(index: Path) -> list[str]:
@@ -68,18 +82,69 @@ def building(index: Path, identifier: str) -> Iterator[Path]:
 
 
 def publish(folder: Path, index: Path, identifier: str) -> Path:
-    """Rename a finished folder to its version; when another builder was first, theirs is returned."""
+    """Rename a finished folder to its version and point `latest` there; another builder's, if first, is kept.
+
+    Raises: OutputError where the file system refuses.
+    """
     target = version_folder(index, identifier)
     try:
-        folder.rename(target)
+        for file in folder.iterdir():
+            _flush(file)
+        with changing(index / VERSIONS):
+            if find_whole(index, identifier) is None:
+                discard(target)
+                folder.rename(target)
+            point_latest(index, identifier)
     except OSError as error:
-        if not (target / MANIFEST).is_file():
-            explain_write_failure(target, error)
+        explain_write_failure(target, error)
     return target
 
 
+def find_whole(index: Path, identifier: str) -> Path | None:
+    """The folder of a version whose files are all there and undamaged; None otherwise, with a warning for damage."""
+    folder = version_folder(index, identifier)
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        check_version(folder)
+    except ContractError as error:
+        logger.warning("%s", error)
+        return None
+    return folder
+
+
+def discard(folder: Path) -> None:
+    """Take a version away whole, by one rename, then delete it; nothing where it is absent. Raises: OSError."""
+    away = folder.parent / f"{REMOVED}-{folder.name}-{uuid.uuid4().hex[:8]}"
+    with suppress(FileNotFoundError):
+        folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+
+
+def adopt(index: Path, identifier: str) -> bool:
+    """Point `latest` to a version that is there already; False when it is not (any more). Raises: OutputError."""
+    if not (version_folder(index, identifier) / MANIFEST).is_file():
+        return False
+    with changing(index / VERSIONS):
+        if not (version_folder(index, identifier) / MANIFEST).is_file():
+            return False
+        point_latest(index, identifier)
+    return True
+
+
+def _flush(path: Path) -> None:
+    """Force a file to disk: FAISS, which writes some of them, does not."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sweep(index: Path) -> None:
-    """Remove the private folders of killed builders of this machine; those of living ones stay."""
+    """Remove what was half deleted, and private folders of this machine's killed builders; living ones' stay."""
+    for folder in (index / VERSIONS).glob(f"{REMOVED}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in (index / VERSIONS).glob(f"{BUILDING}-*@{socket.gethostname()}"):
         process = folder.name.partition("@")[0].rsplit("-", 1)[-1]
         if process.isdigit() and not _alive(int(process)):
@@ -99,12 +164,12 @@ def _alive(process: int) -> bool:
 def resolve(path: Path, version: str = "latest") -> Path:
     """The version folder meant by `path`: a version, a named index, or a folder with one named index in it.
 
-    `version` is `latest`, an identifier, or an unambiguous beginning of one.
+    `version` is `latest`, a tag, an identifier, or an unambiguous beginning of one.
     Raises: InputError when there is nothing, or more than one; ContractError when `latest` points nowhere.
     """
     if (path / MANIFEST).is_file():
         return path
-    index = _named_index(path)
+    index = named_index(path)
     if version == "latest":
         identifier = read_latest(index)
         if identifier is None:
@@ -112,8 +177,9 @@ def resolve(path: Path, version: str = "latest") -> Path:
         if identifier not in list_versions(index):
             raise ContractError(f"{index / LATEST}: points to '{identifier}', which is not there; {_known(index)}")
         return version_folder(index, identifier)
-    matches = [known for known in list_versions(index) if known.startswith(version)]
-    if len(matches) != 1:
+    tagged = read_tags(index).get(version, version)
+    matches = [known for known in list_versions(index) if known.startswith(tagged)]
+    if len(matches) != 1 or not version:
         fault = "no version" if not matches else "more than one version"
         raise InputError(f"{index}: {fault} '{version}'; {_known(index)}")
     return version_folder(index, matches[0])
@@ -123,7 +189,8 @@ def _known(index: Path) -> str:
     return f"it holds {', '.join(list_versions(index)) or 'none'}"
 
 
-def _named_index(path: Path) -> Path:
+def named_index(path: Path) -> Path:
+    """The named index meant by `path`: it, or the only one in that folder. Raises: InputError otherwise."""
     if (path / VERSIONS).is_dir():
         return path
     if not path.is_dir():

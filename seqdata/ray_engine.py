@@ -1,4 +1,4 @@
-"""Shards on Ray core: one remote task a shard, on the cluster at RAY_ADDRESS or on this machine.
+"""Jobs on Ray core: one remote task a shard or share, on the cluster at RAY_ADDRESS or on this machine.
 
 Every node must see the raw dump and the output place under the same names (a shared disk, or a URL for the output).
 """
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 from seqdata.errors import MissingDependencyError, OutputError, SeqdataError
 
 if TYPE_CHECKING:
-    from seqdata.shard_jobs import ShardJob
-    from seqdata.shards import ShardPlan
+    from seqdata.shard_jobs import Job, Result
 
 
-def run_on_ray(jobs: "Iterable[ShardJob]", workers: int) -> "Iterator[ShardPlan]":
-    """Run jobs on Ray and yield the shards as they are done, at most two a CPU in flight.
+def run_on_ray(jobs: "Iterable[Job[Result]]", workers: int) -> "Iterator[Result]":
+    """Run jobs on Ray and yield what they give as they are done, at most two a CPU in flight.
 
     A cluster that is connected already is used and left as it is; else RAY_ADDRESS is, else one is started here with
     `workers` CPUs and ended at the end.
-    Raises: as `write_shard`; MissingDependencyError without Ray; OutputError when the cluster cannot be used.
+    Raises: as the jobs; MissingDependencyError without Ray; OutputError when the cluster cannot be used.
     """
     ray = _ray()
     ours = not ray.is_initialized()
@@ -50,8 +49,8 @@ def _connect(ray: Any, workers: int) -> None:
         raise OutputError(f"Ray cannot be used ({first}); check RAY_ADDRESS, or use --engine pool") from error
 
 
-def _run(ray: Any, jobs: "Iterator[ShardJob]") -> "Iterator[ShardPlan]":
-    task = ray.remote(max_retries=2)(_shard_task)
+def _run(ray: Any, jobs: "Iterator[Job[Result]]") -> "Iterator[Result]":
+    task = ray.remote(max_retries=2)(_task)
     most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     flying: list[Any] = []
     try:
@@ -69,11 +68,11 @@ def _run(ray: Any, jobs: "Iterator[ShardJob]") -> "Iterator[ShardPlan]":
         raise
 
 
-def _shard_task(job: "ShardJob") -> "ShardPlan":
+def _task(job: "Job[Result]") -> "Result":
     return job.run()
 
 
-def _results(ray: Any, done: list[Any]) -> "Iterator[ShardPlan]":
+def _results(ray: Any, done: list[Any]) -> Iterator[Any]:
     """What tasks gave. Raises: the error of the task itself, not Ray's wrapper around it."""
     for reference in done:
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import polars as pl
 
@@ -25,6 +25,15 @@ from seqdata.storage import Store
 
 Engine = Literal["pool", "ray"]
 ENGINES: tuple[Engine, ...] = ("pool", "ray")
+Result = TypeVar("Result", covariant=True)
+
+
+class Job(Protocol[Result]):
+    """Work that can be sent to another process, done any number of times with the same outcome."""
+
+    def run(self) -> Result:
+        """Do it, in whatever process this is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,8 @@ class ShardJob:
         return self.plan
 
 
-def run_jobs(jobs: Iterable[ShardJob], engine: Engine, workers: int) -> Iterator[ShardPlan]:
-    """Run every job and yield the shards as they are done. Raises: as `write_shard`, OutputError for a dead worker."""
+def run_jobs(jobs: Iterable[Job[Result]], engine: Engine, workers: int) -> Iterator[Result]:
+    """Run every job and yield what they give as they are done. Raises: as the jobs, OutputError for a dead worker."""
     if engine == "ray":
         from seqdata.ray_engine import run_on_ray
 
@@ -56,11 +65,11 @@ def run_jobs(jobs: Iterable[ShardJob], engine: Engine, workers: int) -> Iterator
     return run_in_pool(jobs, workers)
 
 
-def run_in_pool(jobs: Iterable[ShardJob], workers: int) -> Iterator[ShardPlan]:
+def run_in_pool(jobs: Iterable[Job[Result]], workers: int) -> Iterator[Result]:
     """Run jobs in `workers` processes; a dead one is one clear error, and an error here ends them all."""
     waiting = iter(jobs)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
-        flying: set[Future[ShardPlan]] = set()
+        flying: set[Future[Result]] = set()
         try:
             while flying := flying | {pool.submit(job.run) for job in islice(waiting, 2 * workers - len(flying))}:
                 done, flying = wait(flying, return_when=FIRST_COMPLETED)

@@ -8,6 +8,22 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What is drawn for a batch: `groups` `(G, 4)` in −1…1, whether it is mirrored, `blocks` `(M, 6)` in 0…1 by frame.
+
+    No rows in `blocks` when nothing is erased.
+    """
+
+    groups: Tensor
+    mirrored: bool
+    blocks: Tensor
+
+    def of(self, frames: Tensor) -> "Changes":
+        """The changes of some frames `(m,)` int64 of the batch."""
+        return Changes(self.groups, self.mirrored, self.blocks[frames] if len(self.blocks) else self.blocks)
+
+
+@dataclass(frozen=True)
 class Augment:
     """How far training frames are changed; all zero changes nothing.
 
@@ -22,22 +38,33 @@ class Augment:
     mirror: bool = False
     erase: float = 0.0
 
-    def __call__(self, frames: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
-        """Frames `(N, 3, H, W)` in 0…255 and their group `(N,)` int64 → float32 of the same shape.
+    def draw(self, groups: Tensor, generator: torch.Generator) -> Changes:
+        """Draw the changes of a batch whose frames belong to `groups` `(M,)` int64."""
+        count = int(groups.max()) + 1 if len(groups) else 0
+        drawn = torch.rand(count, 4, generator=generator).mul_(2).sub_(1)
+        mirrored = self.mirror and float(torch.rand(1, generator=generator)) < 0.5
+        blocks = torch.rand(len(groups) if self.erase > 0 else 0, 6, generator=generator)
+        return Changes(drawn, mirrored, blocks)
+
+    def apply(self, frames: Tensor, groups: Tensor, changes: Changes) -> Tensor:
+        """Frames `(N, 3, H, W)` in 0…255 and their groups `(N,)` → float32 of the same shape.
 
         Frames of one group (one stretch of one drive) get one shift and one light.
         """
         frames = frames.float()
-        count = int(groups.max()) + 1 if len(groups) else 0
-        draws = torch.rand(count, 4, generator=generator).mul_(2).sub_(1).to(frames.device)
+        draws = changes.groups.to(frames.device)
         if self.shift > 0:
             frames = self._shift(frames, groups, draws[:, :2])
         if self.light > 0:
             gain = (1 + self.light * draws[:, 2])[groups].view(-1, 1, 1, 1)
             frames = frames * gain + (self.light * 64 * draws[:, 3])[groups].view(-1, 1, 1, 1)
-        if self.mirror and float(torch.rand(1, generator=generator)) < 0.5:
+        if changes.mirrored:
             frames = frames.flip(-1)
-        return self._erase(frames, generator) if self.erase > 0 else frames
+        return self._erase(frames, changes.blocks) if self.erase > 0 else frames
+
+    def __call__(self, frames: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw and apply."""
+        return self.apply(frames, groups, self.draw(groups, generator))
 
     def _shift(self, frames: Tensor, groups: Tensor, draws: Tensor) -> Tensor:
         """Move each group by whole pixels, repeating the edge."""
@@ -51,13 +78,12 @@ class Augment:
             moved[members] = padded[members, :, dy : dy + height, dx : dx + width]
         return moved
 
-    def _erase(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+    def _erase(self, frames: Tensor, blocks: Tensor) -> Tensor:
         """Paint one block of up to half the height and width of some frames in one grey."""
         height, width = frames.shape[-2:]
-        draws = torch.rand(len(frames), 6, generator=generator)
         frames = frames.clone()
-        for i in (draws[:, 0] < self.erase).nonzero().flatten().tolist():
-            top, left = int(draws[i, 1] * height * 0.75), int(draws[i, 2] * width * 0.75)
-            tall, wide = 1 + int(draws[i, 3] * height / 2), 1 + int(draws[i, 4] * width / 2)
-            frames[i, :, top : top + tall, left : left + wide] = float(draws[i, 5] * 255)
+        for i in (blocks[:, 0] < self.erase).nonzero().flatten().tolist():
+            top, left = int(blocks[i, 1] * height * 0.75), int(blocks[i, 2] * width * 0.75)
+            tall, wide = 1 + int(blocks[i, 3] * height / 2), 1 + int(blocks[i, 4] * width / 2)
+            frames[i, :, top : top + tall, left : left + wide] = float(blocks[i, 5] * 255)
         return frames

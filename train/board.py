@@ -9,18 +9,21 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-def open_board(folder: RunFolder, epoch: int) -> "SummaryWriter":
-    """TensorBoard events; those of an epoch that is trained again are purged."""
+def open_board(folder: RunFolder) -> "SummaryWriter":
+    """TensorBoard events; only whole epochs are written, so none is ever purged."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=epoch + 1)
+    return SummaryWriter(str(folder.path / "tensorboard"))
 
 
 def log_epoch(writer: "SummaryWriter", epoch: int, entry: Mapping[str, Any]) -> None:
-    """Losses by step, learning rate and recalls of one epoch."""
+    """One epoch: losses by step; by epoch learning rates of all groups, active share, hardness, wait and recalls."""
     steps = len(entry["losses"])
     for i, loss in enumerate(entry["losses"]):
         writer.add_scalar("loss", loss, (epoch - 1) * steps + i)
-    writer.add_scalar("learning_rate", entry["lr"], epoch)
+    for name, value in entry["rates"].items():
+        writer.add_scalar(f"learning_rate/{name}", value, epoch)
+    for name in ("active", "hardness", "wait", "mined_frames"):
+        writer.add_scalar(name, entry[name], epoch)
     for name, value in (entry["val"] or {}).items():
         writer.add_scalar(f"val/{name}", value, epoch)

@@ -5,6 +5,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+import xxhash
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -92,10 +93,16 @@ def save_optimizer(stem: Path, optimizer: torch.optim.Optimizer, details: dict[s
     )
 
 
-def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore what `save_optimizer` wrote; returns its JSON. Raises: InputError, ContractError when groups differ."""
+def read_optimizer(stem: Path) -> dict[str, Any]:
+    """The JSON that `save_optimizer` wrote. Raises: InputError."""
+    details: dict[str, Any] = read_json(_with(_with(stem, OPTIMIZER), ".json"))
+    return details
+
+
+def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Restore what `save_optimizer` wrote. Raises: InputError, ContractError when groups differ."""
     path = _with(stem, OPTIMIZER)
-    details: dict[str, Any] = read_json(_with(path, ".json"))
+    details = read_optimizer(stem)
     entries: dict[int, dict[str, Any]] = {}
     for name, value in [*read_tensors(_with(path, ".safetensors")).items(), *details["numbers"].items()]:
         index, key = name.split(".", 1)
@@ -104,7 +111,15 @@ def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> dict[str, An
         optimizer.load_state_dict({"state": entries, "param_groups": details["groups"]})
     except (ValueError, KeyError) as error:
         raise ContractError(f"{path}.json: the optimiser's state does not fit this model ({error})") from error
-    return details
+
+
+def weights_hash(model: nn.Module) -> str:
+    """XXH3 (128 bit, hex) over names and bytes of a model's tensors."""
+    digest = xxhash.xxh3_128()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 FEATURE_BYTES = 256 << 20
+FUSED_BYTES = 64 << 20
 LONGEST_BLOCK = 4096
 
 
@@ -38,7 +39,8 @@ def describe_blocks(
     `batch_size` is frames a backbone pass. Features of the frames that a block shares with the next are kept, so with
     windows in track order every frame is encoded once. `progress(done, total)` counts windows. `source` reads frames
     (default: the dataset's own reader, without a cache).
-    Memory: about 256 MiB of frame features and one batch of frames, whatever the table's length.
+    Memory: about 256 MiB of frame features and descriptors, 64 MiB of what fusion gathers from them, and one batch of
+    frames, whatever the table's length.
     Source: design, idea 4; direct sums, since float32 prefix sums drift.
     Raises: ContractError when windows differ in length, or frames in size while the model keeps their size.
     """
@@ -50,9 +52,7 @@ def describe_blocks(
     try:
         done = 0
         for rows in _blocks(dataset, table, pool):
-            features, index = pool.of(rows)
-            parts = torch.split(index, model.windows_at_once or len(rows))
-            yield torch.cat([model.fuse_rows(features, part).float().cpu() for part in parts]).numpy()
+            yield _fuse(model, *pool.of(rows), pool)
             done += len(rows)
             if progress is not None:
                 progress(done, len(table))
@@ -90,6 +90,20 @@ def describe(
     return result
 
 
+def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_FeaturePool") -> NDArray[np.float32]:
+    """Descriptors `(m, D)` of the windows `index` `(m, L)`, so many at once that what they gather stays small."""
+    gathered = index.shape[1] * features[0].numel() * features.element_size()
+    at_once = max(1, min(model.windows_at_once or len(index), FUSED_BYTES // gathered))
+    found: NDArray[np.float32] | None = None
+    for start in range(0, len(index), at_once):
+        part = model.fuse_rows(features, index[start : start + at_once]).float().cpu().numpy()
+        found = np.empty((len(index), part.shape[1]), np.float32) if found is None else found
+        found[start : start + len(part)] = part
+    assert found is not None  # noqa: S101  (a block has windows)
+    pool.bytes_per_window += found[0].nbytes
+    return found
+
+
 def _blocks(dataset: "Dataset", table: pl.DataFrame, pool: "_FeaturePool") -> Iterator[NDArray[np.int64]]:
     """Frame rows `(m, L)` of successive blocks; the first block is short, to learn how large features are."""
     if table["length"].n_unique() > 1:
@@ -119,26 +133,26 @@ class _FeaturePool:
         """Features `(M, ...)` of the distinct frames of `windows` `(m, L)`, and each window's rows into them."""
         distinct, inverse = np.unique(windows, return_inverse=True)
         known = np.isin(distinct, self.rows)
-        fresh = self._encode(distinct[~known])
-        if self.features is None:
-            features = fresh
-        else:
-            features = fresh.new_empty((len(distinct), *fresh.shape[1:]))
-            features[torch.from_numpy(~known).to(self.device)] = fresh
-            old = torch.from_numpy(np.searchsorted(self.rows, distinct[known])).to(self.device)
-            features[torch.from_numpy(known).to(self.device)] = self.features[old]
+        kept = None if self.features is None else self.features[self._at(np.searchsorted(self.rows, distinct[known]))]
+        self.features = None  # the last block's features go before this block's come
+        features = self._encode(distinct, np.flatnonzero(~known), kept)
+        if kept is not None:
+            features[self._at(np.flatnonzero(known))] = kept
         self.rows, self.features = distinct, features
         per_frame = features[0].numel() * features.element_size()
         self.bytes_per_window = -(-len(distinct) * per_frame // len(windows)) + per_frame
-        return features, torch.from_numpy(inverse.reshape(windows.shape)).to(self.device)
+        return features, self._at(inverse.reshape(windows.shape))
 
-    def _encode(self, rows: NDArray[np.int64]) -> Tensor:
-        """Encode frames batch by batch → `(n, ...)`; none gives an empty tensor of the right shape."""
-        if len(rows) == 0:
-            assert self.features is not None  # noqa: S101  (a first block always has new frames)
-            return self.features[:0]
-        parts = []
-        for start in range(0, len(rows), self.batch_size):
-            frames = self.source.read(rows[start : start + self.batch_size])
-            parts.append(self.source.encode(self.model, torch.from_numpy(frames).to(self.device)))
-        return torch.cat(parts)
+    def _encode(self, rows: NDArray[np.int64], fresh: NDArray[np.int64], like: Tensor | None) -> Tensor:
+        """Features of `rows`, of which those at `fresh` are encoded, batch by batch; `like` gives the others' shape."""
+        features = None if like is None else like.new_empty((len(rows), *like.shape[1:]))
+        for start in range(0, len(fresh), self.batch_size):
+            at = fresh[start : start + self.batch_size]
+            found = self.source.encode(self.model, torch.from_numpy(self.source.read(rows[at])).to(self.device))
+            features = found.new_empty((len(rows), *found.shape[1:])) if features is None else features
+            features[self._at(at)] = found
+        assert features is not None  # noqa: S101  (a first block always has new frames)
+        return features
+
+    def _at(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(rows).to(self.device)

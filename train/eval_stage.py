@@ -58,7 +58,16 @@ def answer(
         table = predictions.by_city(queries["city"].to_list(), database["city"].to_list(), search)
     else:
         table = predictions.table(*search(np.arange(queries.height), np.arange(database.height)))
-    info = make_info(dataset, protocol, split, queries, database, method=method_name(index, run), index=index.id)
+    info = make_info(
+        dataset,
+        protocol,
+        split,
+        queries,
+        database,
+        method=method_name(index, run),
+        index=index.id,
+        size=index.manifest.size,
+    )
     return table, info
 
 

@@ -124,8 +124,11 @@ class FeatureFiles:
         info = self.manifest.parts[part]
         offset = info.start + (first - int(self._ends[part]) + info.rows) * self._row_bytes
         view = memoryview(into.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
-        if os.preadv(self._handles[part], [view], offset) != len(view):
-            raise InputError(f"{self.folder / info.name}: ends too early; write the features again")
+        while len(view):  # one call reads two gigabytes at most, and may read less
+            count = os.preadv(self._handles[part], [view], offset)
+            if count == 0:
+                raise InputError(f"{self.folder / info.name}: ends too early; write the features again")
+            view, offset = view[count:], offset + count
 
 
 def check_hashes(folder: str | Path) -> None:

@@ -89,6 +89,7 @@ def build(chosen: FrameOptions, weights: str | Path, seed: int, config: dict[str
         part="cls" if chosen.pooling == "cls" else "grid",
         options=chosen.encoder_options,
     )
+    _check_size(encoder, chosen)
     preprocess = Preprocess(
         encoder.mean, encoder.std, size=chosen.size, patch_normalised=chosen.patch_normalised, patch=chosen.patch
     )
@@ -98,6 +99,23 @@ def build(chosen: FrameOptions, weights: str | Path, seed: int, config: dict[str
         projection = None if chosen.projection is None else _projection(pooling.size, chosen.projection)
         fusion = _fusion(chosen, chosen.projection or pooling.size)
     return FrameModel(preprocess, encoder, pooling, projection, fusion, config)
+
+
+def _check_size(encoder: Encoder, chosen: FrameOptions) -> None:
+    """Refuse frames that a ViT's patches or positions do not fit, before the first one is read."""
+    embed = getattr(encoder.backbone, "patch_embed", None)
+    patch, fixed = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
+    if chosen.size is None or patch is None:
+        return
+    if any(side % each for side, each in zip(chosen.size, patch, strict=True)):
+        raise ContractError(
+            f"encoder '{chosen.encoder}': patches of {patch[0]} pixels do not divide size {chosen.size}"
+        )
+    if fixed is not None and getattr(embed, "strict_img_size", False) and tuple(fixed) != chosen.size:
+        raise ContractError(
+            f"encoder '{chosen.encoder}' takes frames of {fixed[0]}×{fixed[1]}, not {chosen.size[0]}×{chosen.size[1]}; "
+            f'change size, or set encoder_options to {{"img_size": [{chosen.size[0]}, {chosen.size[1]}]}}'
+        )
 
 
 def _pooling(chosen: FrameOptions, channels: int, attention: nn.Linear | None, seed: int) -> Pooling:

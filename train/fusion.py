@@ -66,7 +66,7 @@ class Mean(Fusion):
 
     def gather(self, features: Tensor, rows: Tensor) -> Tensor:
         """`(M, C)`, `(B, L)` → `(B, C)`."""
-        mean = _window_sums(features, rows) / rows.shape[1]
+        mean = window_sums(features, rows) / rows.shape[1]
         return F.normalize(mean, dim=-1) if self.normalize else mean
 
 
@@ -85,7 +85,7 @@ class SeqGeM(Fusion):
     def gather(self, features: Tensor, rows: Tensor) -> Tensor:
         """`(M, C)`, `(B, L)` → `(B, C)`."""
         powers = features.clamp(min=self.eps).pow(self.p)
-        pooled = (_window_sums(powers, rows) / rows.shape[1]).pow(1.0 / self.p)
+        pooled = (window_sums(powers, rows) / rows.shape[1]).pow(1.0 / self.p)
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
 
@@ -105,12 +105,10 @@ class VLADSum(Fusion):
 
     def gather(self, features: Tensor, rows: Tensor) -> Tensor:
         """`(M, K, C)`, `(B, L)` → `(B, K·C)`."""
-        return SeqVLAD.finish(_window_sums(features, rows))
+        return SeqVLAD.finish(window_sums(features, rows))
 
 
-def _window_sums(features: Tensor, rows: Tensor) -> Tensor:
-    """Sum over each window's frames, one frame position at a time: L adds of `(B, ...)`, never `(B, L, ...)`."""
-    total = features[rows[:, 0]]
-    for column in range(1, rows.shape[1]):
-        total = total + features[rows[:, column]]
-    return total
+def window_sums(features: Tensor, rows: Tensor) -> Tensor:
+    """Sum over each window's frames, `(M, ...)`, `(B, L)` → `(B, ...)`, added in frame order, without temporaries."""
+    sums = F.embedding_bag(rows, features.flatten(1), mode="sum")
+    return sums.view(len(rows), *features.shape[1:])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqdata.errors import ContractError
-from train.fusion import Fusion
+from train.fusion import Fusion, window_sums
 from train.sequence_model import Distance
 
 DeltaForm = Literal["halves", "seqnet"]
@@ -38,7 +38,8 @@ class FullyConnected(Fusion):
 class SeqNet(Fusion):
     """A temporal convolution over frame vectors, mean over time, L2: `(M, C)` → `(B, width)`.
 
-    No padding: a window of L frames gives L − w + 1 positions; L below the kernel's w is refused.
+    No padding: a window of L frames gives L − w + 1 positions; L below the kernel's w is refused. Convolution and mean
+    are both linear, so each tap is applied once, to the mean of the frames that it sees, not at every position.
     Source: SeqNet as P1 ran it: Conv1d 4096 → 4096, w = 3 at L = 5 (5 when trained at L = 10, 1 for S1).
     """
 
@@ -57,8 +58,10 @@ class SeqNet(Fusion):
             raise ContractError(
                 f"SeqNet with a kernel of {kernel} frames cannot take windows of {rows.shape[1]}; use --option kernel=1"
             )
-        positions = self.conv(features[rows].transpose(1, 2))
-        return F.normalize(positions.mean(2), dim=-1)
+        count = rows.shape[1] - kernel + 1
+        seen = [window_sums(features, rows[:, k : k + count]) for k in range(kernel)]
+        means = torch.stack(seen, dim=2).flatten(1) / count
+        return F.normalize(F.linear(means, self.conv.weight.flatten(1), self.conv.bias), dim=-1)
 
 
 class LastState(Fusion):

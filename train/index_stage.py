@@ -5,7 +5,7 @@ The chosen split's database is described and projected in one stream; raw vector
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import polars as pl
 
 import indexer
 from indexer import pca
+from indexer.kinds import KindSpec
 from indexer.scoring import table_key
 from indexer.transform import Transform
+from indexer.versions import adopt
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError
 from seqdata.protocols import Protocol
@@ -35,7 +37,8 @@ class IndexRequest:
     """What to index: run folder, split and protocol, PCA (None for none), its sample, where the index goes.
 
     `sample` windows of the training database (16,384 in the papers' practice) are drawn by `seed`, the same share of
-    every trajectory. `model_from`: see `train.checkpoint.load_model`.
+    every trajectory. `model_from`: see `train.checkpoint.load_model`. `kind`: how vectors are
+    stored and searched.
     """
 
     run: Path
@@ -48,6 +51,16 @@ class IndexRequest:
     seed: int = 0
     device: str = "auto"
     model_from: str | None = None
+    kind: KindSpec = field(default_factory=KindSpec)
+
+
+@dataclass(frozen=True)
+class IndexWork:
+    """What a request comes to: the windows to index, those that PCA is fitted on, and the version's inputs."""
+
+    database: pl.DataFrame
+    sample: pl.DataFrame
+    inputs: dict[str, Any]
 
 
 def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | None = None) -> Path:
@@ -55,6 +68,30 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
 
     Raises: NotEnoughDataError when the split has no database, or the sample is too small for the PCA; ContractError for
     a model whose descriptors are not compared by L2.
+    """
+    work = index_work(dataset, request)
+    existing = indexer.find_version(request.out, work.inputs, kind=request.kind)
+    if existing is not None and adopt(request.out, existing.name):
+        return existing
+    model = index_model(request.run, request.model_from)
+    transform = fit_transform(model, dataset, request, work.sample, progress)
+    blocks = describe_blocks(
+        model, dataset, work.database, device=request.device, progress=stage(progress, "describe database")
+    )
+    return indexer.build(
+        request.out,
+        blocks=blocks,
+        places=dataset.places(work.database),
+        transform=transform,
+        inputs=work.inputs,
+        kind=request.kind,
+    )
+
+
+def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
+    """The windows of a request and everything that their vectors depend on.
+
+    Raises: NotEnoughDataError when the split has no database.
     """
     protocol = request.protocol
     database = dataset.sequences(protocol, request.split, "database")
@@ -64,20 +101,15 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
             f"its splits are {', '.join(protocol.splits)}"
         )
     sampled_split, sample = _pca_sample(dataset, request)
-    inputs = _inputs(dataset, request, database, sampled_split, sample)
-    existing = indexer.find_version(request.out, inputs)
-    if existing is not None:
-        return existing
-    model = load_model(request.run, request.model_from)
+    return IndexWork(database, sample, _inputs(dataset, request, database, sampled_split, sample))
+
+
+def index_model(run: Path, model_from: str | None) -> SequenceModel:
+    """The run's model. Raises: ContractError when its descriptors are not compared by L2."""
+    model = load_model(run, model_from)
     if model.distance != "l2":
-        raise ContractError(f"{request.run}: its descriptors are compared frame by frame, which an index cannot do")
-    transform = _fit(model, dataset, request, sample, progress)
-    blocks = describe_blocks(
-        model, dataset, database, device=request.device, progress=_stage(progress, "describe database")
-    )
-    return indexer.build(
-        request.out, blocks=blocks, places=dataset.places(database), transform=transform, inputs=inputs
-    )
+        raise ContractError(f"{run}: its descriptors are compared frame by frame, which an index cannot do")
+    return model
 
 
 def run_record(run: Path) -> dict[str, Any]:
@@ -159,7 +191,7 @@ def _inputs(
         "split": request.split,
         "windows": table_key(database),
         "keep_png": dataset.manifest.settings.keep_png,
-        "frame_size": _frame_size(dataset, database),
+        "frame_size": frame_size(dataset, database),
         "run": request.run.resolve().name,
         "model": read_json(weights.parent / f"{weights.name}.json")["model"],
         "checkpoint": checkpoint_hash(request.run),
@@ -167,15 +199,16 @@ def _inputs(
     }
 
 
-def _frame_size(dataset: Dataset, database: pl.DataFrame) -> list[int] | None:
+def frame_size(dataset: Dataset, database: pl.DataFrame) -> list[int] | None:
     """[H, W] of the database's frames, None when they differ: images to search for are brought to it."""
     sizes = dataset.frame_columns("height", "width")[np.unique(dataset.frame_rows(database))].unique()
     return [int(side) for side in sizes.row(0)] if sizes.height == 1 else None
 
 
-def _fit(
+def fit_transform(
     model: SequenceModel, dataset: Dataset, request: IndexRequest, sample: pl.DataFrame, progress: Progress | None
 ) -> Transform | None:
+    """The PCA of the sampled windows, None where none is asked for. Raises: NotEnoughDataError."""
     if request.pca is None:
         return None
     size = model.descriptor_size(request.protocol.length)
@@ -185,11 +218,12 @@ def _fit(
             f"--pca {request.pca}: {sample.height} descriptors of {size} dimensions to fit on, more than {request.pca} "
             f"descriptors and as many dimensions are needed; --pca {usable} would work"
         )
-    vectors = describe(model, dataset, sample, device=request.device, progress=_stage(progress, "describe PCA sample"))
+    vectors = describe(model, dataset, sample, device=request.device, progress=stage(progress, "describe PCA sample"))
     return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)
 
 
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    """A progress call of one stage."""
     if progress is None:
         return None
     return lambda done, total: progress(name, done, total)

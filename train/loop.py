@@ -1,26 +1,29 @@
-"""The training loop: one thin loop over epochs, on one machine, resumable after every epoch."""
+"""The training loop: one thin loop over epochs, on one process or many, resumable between any two updates."""
 
 import logging
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from seqdata.errors import Interrupted
 from seqdata.protocols import Protocol
-from train import checkpoint, models, regimes
+from train import checkpoint, course, optimisers
+from train.assembly import assemble, describe_run
 from train.board import log_epoch, open_board
-from train.data import TrainData
+from train.course import Course, Position, State
 from train.devices import pick_device
 from train.distances import frames_of
-from train.feature_source import FeatureSource, create_head, open_features
-from train.frames import FrameSource, native_size
-from train.relations import Radii
-from train.runs import RunFolder, environment
+from train.errors import DivergedError
+from train.ranks import Ranks, joined, local_device
+from train.runs import RunFolder
 from train.settings import TrainSettings
 from train.starting import initialise_vlad
+from train.stopping import Stop, Stopped
 from train.trainer import Progress, Trainer
 from train.validation import Validator
 
@@ -30,34 +33,11 @@ if TYPE_CHECKING:
     from seqdata.dataset import Dataset
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Course:
-    """How far a run has come: epochs done, the best epoch with its recalls, epochs since."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best: dict[str, float] | None = None
-    since_best: int = 0
-
-    def note(self, epoch: int, recalls: dict[str, float] | None) -> bool:
-        """Enter an epoch's recalls; whether it is the best so far (by R@5, then R@1; without validation, the last)."""
-        self.epoch = epoch
-        better = recalls is None or self.best is None or _merit(recalls) > _merit(self.best)
-        if better:
-            self.best_epoch, self.best, self.since_best = epoch, recalls, 0
-        else:
-            self.since_best += 1
-        return better
-
-
-def _merit(recalls: Mapping[str, float]) -> tuple[float, float]:
-    return recalls["r5"], recalls["r1"]
+SHOWN = ("loss", "active", "hardness", "wait")
 
 
 def _silent(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
-    """The progress callback of those who give none."""
+    """The progress callback of those who give none, and of every rank but the first."""
 
 
 def fit(
@@ -71,133 +51,176 @@ def fit(
     """Train a model and write the run folder `out`; returns its path.
 
     `progress(phase, done, total, values)` is called with phase "train", "mine", "validate" or "epoch"; values hold
-    epoch, loss and recalls. With `resume` an interrupted run goes on after its last finished epoch, to the same losses
-    as an unbroken one. With 0 epochs the untrained model is written as a run.
+    epoch, epochs, loss and recalls. With `resume` an interrupted run goes on where it was last saved, to the same
+    numbers as an unbroken one. With 0 epochs the untrained model is written as a run. Ctrl-C and SIGTERM save, then
+    stop. Under `torchrun` the processes share each batch; all need to see `out`, only the first one writes there.
     Raises: OutputError when `out` holds something else, ContractError for settings that do not fit (or differ on
-    resume), NotEnoughDataError without positives, DivergedError on a loss that is not finite, and what weights raise.
+    resume), NotEnoughDataError without positives, DivergedError on a loss that is not finite, Interrupted when asked to
+    stop, and what weights raise.
     """
     protocol = dataset.load_protocol(settings.protocol)
-    devices = [torch.device(settings.device)] if settings.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices if torch.cuda.is_available() else []):
+    device = local_device(pick_device(settings.device))
+    with joined(device) as ranks, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        what = f"{out} {settings.model_dump_json()} {dataset.id} {resume}"
+        ranks.agree(zlib.crc32(what.encode()), "settings, dataset or --out")
         torch.manual_seed(settings.seed)
-        return _fit(dataset, protocol, settings, RunFolder(Path(out)), progress or _silent, resume)
+        try:
+            with Stop() as stop:
+                run = _Run(dataset, protocol, settings, RunFolder(Path(out)), progress, ranks, device, stop)
+                return run.go(resume)
+        except (Interrupted, DivergedError) as error:
+            if ranks.first:
+                raise
+            raise SystemExit(error.exit_code) from error
 
 
-def _fit(
-    dataset: "Dataset", protocol: Protocol, settings: TrainSettings, folder: RunFolder, progress: Progress, resume: bool
-) -> Path:
-    validator = Validator(dataset, protocol)
-    trainer = _trainer(dataset, protocol, settings, folder, progress, validator)
-    record = _record(dataset, protocol, settings, trainer)
-    resume = resume and (folder.path / "run.json").is_file()
-    folder.open(record, resume)
-    course = Course()
-    if resume and folder.started:
-        course = _restore(trainer)
-    else:
-        initialise_vlad(trainer.model, trainer.data, trainer.source, settings)
-        _finish_epoch(trainer, validator, course, 0, [], None)
-    writer = open_board(folder, course.epoch)
-    try:
-        while course.epoch < settings.epochs and course.since_best < settings.patience:
-            losses = trainer.epoch(course.epoch + 1)
-            _finish_epoch(trainer, validator, course, course.epoch + 1, losses, writer)
-    finally:
-        writer.close()
-    folder.write({**record, "finished": True, "course_done": asdict(course)})
-    return folder.path
+class _Run:
+    """One run: what it is made of, its state, and the order in which things are kept."""
 
-
-def _trainer(
-    dataset: "Dataset",
-    protocol: Protocol,
-    settings: TrainSettings,
-    folder: RunFolder,
-    progress: Progress,
-    validator: Validator,
-) -> Trainer:
-    """Model, data, regime and optimiser of the settings."""
-    device = pick_device(settings.device)
-    stored = None if settings.features is None else open_features(settings.features, dataset)
-    if stored is None:
-        model = models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options)
-    else:
-        model = create_head(stored, settings.model, settings.seed, settings.options)
-    model = model.to(device)
-    data = TrainData.of(dataset, protocol, _split(protocol, settings), settings.shift_positives)
-    radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius)
-    rows = np.concatenate([data.frame_rows.ravel(), validator.frame_rows().ravel()])
-    source = stored or FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
-    regime = regimes.create(dataset, data, radii, settings, frames_of(model, protocol.length))
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = kind(wanted or [torch.zeros(1)], lr=settings.lr, weight_decay=settings.weight_decay)
-    return Trainer(dataset, data, model, regime, optimizer, settings, source, device, folder, progress)
-
-
-def _split(protocol: Protocol, settings: TrainSettings) -> str:
-    """The split "train"; a model that is not trained may take its VLAD words from whatever split there is."""
-    return "train" if settings.epochs or "train" in protocol.splits else next(iter(protocol.splits))
-
-
-def _record(dataset: "Dataset", protocol: Protocol, settings: TrainSettings, trainer: Trainer) -> dict[str, Any]:
-    """run.json: what was asked for, resolved, and what it ran on."""
-    return {
-        "format": checkpoint.FORMAT,
-        "dataset": dataset.id,
-        "dataset_path": dataset.location,
-        "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
-        "settings": settings.model_dump(mode="json"),
-        "course": settings.same_course(),
-        "features": trainer.source.files.manifest.id if isinstance(trainer.source, FeatureSource) else None,
-        "model": trainer.model.config,
-        "descriptor_size": trainer.model.descriptor_size(protocol.length),
-        "windows": {"query": len(trainer.data.queries), "database": len(trainer.data.database)},
-        "environment": environment(),
-        "finished": False,
-    }
-
-
-def _finish_epoch(
-    trainer: Trainer,
-    validator: Validator,
-    course: Course,
-    epoch: int,
-    losses: list[float],
-    writer: "SummaryWriter | None",
-) -> None:
-    """Validate, note, save: best when it is, then last, whose optimiser JSON marks the epoch as done."""
-    recalls = None
-    if validator.usable:
-        recalls = validator(
-            trainer.model,
-            device=str(trainer.device),
-            batch_size=trainer.settings.frame_batch,
-            source=trainer.source,
-            progress=lambda done, total: trainer.progress("validate", done, total, {"epoch": epoch}),
+    def __init__(
+        self,
+        dataset: "Dataset",
+        protocol: Protocol,
+        settings: TrainSettings,
+        folder: RunFolder,
+        progress: Progress | None,
+        ranks: Ranks,
+        device: torch.device,
+        stop: Stop,
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.ranks = ranks
+        self.progress = progress if progress is not None and ranks.first else _silent
+        self.validator = Validator(dataset, protocol)
+        self.trainer = assemble(
+            dataset, protocol, settings, folder, self.progress, ranks, device, stop, self.validator.frame_rows()
         )
-    better = course.note(epoch, recalls)
-    entry: dict[str, Any] = {"epoch": epoch, "steps": len(losses), "val": recalls}
-    if losses:
-        entry |= {"loss": float(np.mean(losses)), "losses": losses, "lr": trainer.optimizer.param_groups[0]["lr"]}
-    trainer.folder.add_metrics(entry)
-    details = {"epoch": epoch, "val": recalls, "dataset": trainer.dataset.id}
-    if better:
-        checkpoint.save_model(trainer.folder.best, trainer.model, details)
-    checkpoint.save_model(trainer.folder.last, trainer.model, details)
-    checkpoint.save_optimizer(trainer.folder.last, trainer.optimizer, {"course": asdict(course)})
-    values = {"epoch": float(epoch), **({"loss": entry["loss"]} if losses else {}), **(recalls or {})}
-    if writer is not None:
-        log_epoch(writer, epoch, entry)
-    trainer.progress("epoch", epoch, trainer.settings.epochs, values)
-    log.info("epoch %d: %s", epoch, values)
+        self.record = describe_run(protocol, self.trainer)
+        self.frames = frames_of(self.trainer.model, protocol.length)
+        self.state = State(Course(), Position())
+        self.saved = 0
+
+    def go(self, resume: bool) -> Path:
+        """Start or take up, train, and end with a record that says so."""
+        resume = resume and (self.folder.path / "run.json").is_file()
+        self.ranks.lead(lambda: self.folder.open(self.record, resume))
+        try:
+            self._begin(resume)
+            writer = open_board(self.folder) if self.ranks.first else None
+            try:
+                self._epochs(writer)
+            finally:
+                if writer is not None:
+                    writer.close()
+        except Stopped as stopped:
+            raise Interrupted(self._leave()) from stopped
+        ended = {**self.record, "finished": True, "course_done": asdict(self.state.course)}
+        self.ranks.lead(lambda: self.folder.write(ended))
+        return self.folder.path
+
+    def _begin(self, resume: bool) -> None:
+        """The saved state, or that of an untrained model, which is epoch 0."""
+        trainer = self.trainer
+        found = course.restore(self.folder.checkpoints, trainer.model, trainer.optimizer) if resume else None
+        if found is None:
+            initialise_vlad(trainer.model, trainer.data, trainer.source, self.settings)
+            self.ranks.same_weights(trainer.model)
+            self._finish_epoch(0, None)
+            return
+        self.state = found
+        self.saved = len(found.position.losses)
+        self.folder.take_up(found.course.epoch - (found.entry is not None))
+        self._export()
+
+    def _epochs(self, writer: "SummaryWriter | None") -> None:
+        state = self.state
+        while state.course.epoch < self.settings.epochs and state.course.since_best < self.settings.patience:
+            self.trainer.epoch(state.position, self._rest)
+            self._finish_epoch(state.position.epoch, writer)
+
+    def _rest(self) -> None:
+        """Between two updates: stop where that is asked for, save where it is time."""
+        if self.ranks.any(self.trainer.stop.asked):
+            raise Stopped
+        every, done = self.settings.save_every, len(self.state.position.losses)
+        if every and done - self.saved >= every:
+            self._save()
+            self.saved = done
+
+    def _save(self) -> None:
+        trainer = self.trainer
+        self.ranks.lead(lambda: course.save(self.folder.checkpoints, self.state, trainer.model, trainer.optimizer))
+
+    def _leave(self) -> str:
+        """Save a run that was asked to stop; returns what to tell."""
+        if not self.folder.started:
+            return f"{self.folder.path}: interrupted before the first epoch; run the same command with --resume"
+        self._save()
+        at = self.state.position
+        done = f"{len(at.losses)} of {self.trainer.regime.steps} steps"
+        return (
+            f"{self.folder.path}: interrupted in epoch {at.epoch} after {done}; the same command with --resume goes on"
+        )
+
+    def _finish_epoch(self, epoch: int, writer: "SummaryWriter | None") -> None:
+        """Validate, note, keep the state as one whole, then write the files that others read."""
+        state, trainer = self.state, self.trainer
+        recalls = self._recalls()
+        state.course.note(epoch, recalls)
+        state.entry = entry = _entry(epoch, recalls, state.position, trainer)
+        state.position, self.saved = Position(epoch=epoch + 1), 0
+        self._save()
+        self._export()
+        if writer is not None:
+            log_epoch(writer, epoch, entry)
+        shown: dict[str, float] = {name: entry[name] for name in SHOWN if name in entry}
+        values = {"epoch": float(epoch), **shown, **(recalls or {})}
+        self.progress("epoch", epoch, self.settings.epochs, values)
+        log.info("epoch %d: %s", epoch, values)
+
+    def _recalls(self) -> dict[str, float] | None:
+        """Validation recalls; the first rank's count, so that all ranks stop at the same epoch."""
+        if not self.validator.usable:
+            return None
+        found = self.validator(lambda table: self.trainer.described(table, "validate"), self.frames)
+        values: list[float] = self.ranks.from_first(np.array(list(found.values()))).tolist()
+        return dict(zip(found, values, strict=True))
+
+    def _export(self) -> None:
+        """Write the files of an epoch that was finished but is not among them yet."""
+        entry, self.state.entry = self.state.entry, None
+        if entry is not None:
+            self.ranks.lead(lambda: self._write(entry))
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        """Metrics, best where it is the best, then last, whose optimiser JSON marks the epoch as done."""
+        state, trainer, folder = self.state, self.trainer, self.folder
+        folder.add_metrics(entry)
+        details = {"epoch": state.course.epoch, "val": entry["val"], "dataset": trainer.dataset.id}
+        if state.course.best_epoch == state.course.epoch:
+            checkpoint.save_model(folder.best, trainer.model, details)
+        checkpoint.save_model(folder.last, trainer.model, details)
+        checkpoint.save_optimizer(folder.last, trainer.optimizer, {"course": asdict(state.course)})
+        course.clear(folder.checkpoints)
 
 
-def _restore(trainer: Trainer) -> Course:
-    """Weights, optimiser and course of the last finished epoch."""
-    stem = trainer.folder.last
-    tensors = stem.parent / "last.safetensors"
-    checkpoint.fill(trainer.model, checkpoint.read_tensors(tensors), tensors)
-    course = Course(**checkpoint.load_optimizer(stem, trainer.optimizer)["course"])
-    trainer.folder.take_up(course.epoch)
-    return course
+def _entry(epoch: int, recalls: dict[str, float] | None, at: Position, trainer: Trainer) -> dict[str, Any]:
+    """A line of metrics.jsonl; `wait` is the share of training time spent waiting for data."""
+    entry: dict[str, Any] = {"epoch": epoch, "steps": len(at.losses), "val": recalls}
+    if not at.losses:
+        return entry
+    rates = optimisers.rates(trainer.optimizer, trainer.settings)
+    means = {name: float(np.mean(getattr(at, name))) for name in ("active", "hardness")}
+    wait = at.waited / max(at.waited + at.trained, 1e-9)
+    return {
+        **entry,
+        **means,
+        "loss": float(np.mean(at.losses)),
+        "losses": at.losses,
+        "lr": rates[optimisers.BASE],
+        "rates": rates,
+        "mined_frames": at.mined_frames,
+        "wait": wait,
+        "seconds": at.waited + at.trained,
+    }

@@ -38,6 +38,30 @@ class TripletLoss(nn.Module):
         counted = (hinge > 0).any(1).sum() * hinge.shape[1]
         return hinge.sum() / counted.clamp(min=1)
 
+    @torch.no_grad()
+    def notes(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+        """`(2,)`: the share of triplets with a loss, and the mean of min|q−n| − |q−p| over the queries."""
+        near = separation(query, positive, self.frames).unsqueeze(1)
+        far = separation(query.unsqueeze(1), negatives, self.frames)
+        active = (near - far + self.margin > 0).float().mean()
+        return torch.stack([active, (far.amin(1, keepdim=True) - near).mean()])
+
+
+@torch.no_grad()
+def pair_notes(descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """`TripletLoss.notes` of a place batch at margin 0: each positive pair against the anchor's nearest negative.
+
+    Descriptors `(B, D)` (compared by angle, as the losses do: L2 of unit vectors), masks bool `(B, B)` → `(2,)`;
+    zeros without such a pair.
+    """
+    unit = F.normalize(descriptors, dim=-1)
+    gap = torch.cdist(unit, unit)
+    nearest = gap.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
+    beyond = (nearest - gap)[positive & nearest.isfinite()]
+    if len(beyond) == 0:
+        return descriptors.new_zeros(2)
+    return torch.stack([(beyond < 0).float().mean(), beyond.mean()])
+
 
 class BandMiner(MultiSimilarityMiner):  # type: ignore[misc]  # the library is untyped
     """MultiSimilarityMiner over given pair masks instead of labels, so that a pair can be neither.

@@ -1,7 +1,7 @@
 """Partial mining: hard triplets from a random share of the database, one round at a time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from seqdata.dataset import Dataset
 
 Integers = NDArray[np.int64]
+CHUNK = 1024
 Describe = Callable[[Integers], NDArray[np.float32]]
 
 
@@ -30,7 +31,7 @@ class Triplets:
 
 
 @dataclass(frozen=True)
-class Round:
+class Drawn:
     """What one round draws: query rows, database rows `drawn`, and the capped positives of each query.
 
     `positives` is a list of database rows a query; `query` and `drawn` are distinct rows.
@@ -50,7 +51,7 @@ def draw(
     size: int = 1000,
     cap: int = 10,
     key: tuple[int, ...] = (0,),
-) -> Round:
+) -> Drawn:
     """Draw `size` queries that have a positive and `size` database windows; a pure function of `key`.
 
     At most `cap` positives a query are kept, at random, so that a stop at a light does not fill the round.
@@ -75,13 +76,13 @@ def draw(
             "raise the protocol's positive radius or add data"
         )
     drawn = np.sort(rng.choice(len(database), min(size, len(database)), replace=False)).astype(np.int64)
-    return Round(np.array(chosen, np.int64), drawn, positives)
+    return Drawn(np.array(chosen, np.int64), drawn, positives)
 
 
 def _positives(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> list[Integers]:
     """Database rows of the positives of each query."""
-    tight = Radii(radii.positive, radii.positive, radii.rule, radii.unit)
-    pairs = near(dataset, queries, database, tight).sort("query", "database")
+    tight = replace(radii, negative=radii.positive)
+    pairs = radii.positives(near(dataset, queries, database, tight)).sort("query", "database")
     query = pairs["query"].to_numpy()
     bounds = np.searchsorted(query, np.arange(1, len(queries)))
     return np.split(pairs["database"].to_numpy().astype(np.int64), bounds)
@@ -119,11 +120,7 @@ def mine(
     shown = np.unique(np.concatenate([drawn.drawn, *drawn.positives]))
     vectors = describe(np.concatenate([drawn.query, len(queries) + shown]))
     query, reference = vectors[: len(drawn.query)], vectors[len(drawn.query) :]
-    distances = ranking(torch.from_numpy(query), torch.from_numpy(reference), frames).numpy().astype(np.float64)
-    positive = np.array(
-        [at[distances[i, np.searchsorted(shown, at)].argmin()] for i, at in enumerate(drawn.positives)], np.int64
-    )
-    far = distances[:, np.searchsorted(shown, drawn.drawn)]
+    positive, far = _compared(drawn, shown, query, reference, frames)
     far[near_mask(dataset, queries[drawn.query], database[drawn.drawn], radii)] = np.inf
     usable = np.isfinite(far).sum(1) >= negatives
     if not usable.any():
@@ -133,3 +130,24 @@ def mine(
         )
     hardest = np.argsort(far[usable], axis=1, kind="stable")[:, :negatives]
     return Triplets(drawn.query[usable], positive[usable], drawn.drawn[hardest])
+
+
+def _compared(
+    drawn: Drawn, shown: Integers, query: NDArray[np.float32], reference: NDArray[np.float32], frames: int | None
+) -> tuple[Integers, NDArray[np.float32]]:
+    """The nearest positive `(n,)` of each query and what ranks the drawn windows `(n, m)`, some queries at a time.
+
+    `reference` holds the descriptors of the database windows `shown`.
+    """
+    among = np.searchsorted(shown, drawn.drawn)
+    positive, far = np.empty(len(query), np.int64), np.empty((len(query), len(among)), np.float32)
+    for start in range(0, len(query), CHUNK):
+        part = slice(start, start + CHUNK)
+        distances = ranking(torch.from_numpy(query[part]), torch.from_numpy(reference), frames).numpy()
+        far[part] = distances[:, among]
+        nearest = (
+            at[row[np.searchsorted(shown, at)].argmin()]
+            for row, at in zip(distances, drawn.positives[part], strict=True)
+        )
+        positive[part] = np.fromiter(nearest, np.int64)
+    return positive, far

@@ -11,12 +11,22 @@ BACKBONES: dict[str, Options] = {
     "r18": {"encoder": "resnet18", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
     "r50": {"encoder": "resnet50", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
     "vgg16": {"encoder": "vgg16", "cut": "features.28", "trainable": "features.24", "size": (480, 640)},
-    "vit": {"encoder": "vit_base_patch16_224", "trainable": "blocks.8", "size": (224, 224)},
+    "vit": {
+        "encoder": "vit_base_patch16_224",
+        "trainable": "blocks.8",
+        "size": (224, 224),
+        "encoder_options": {"dynamic_img_size": True},
+    },
     "cct224": {"encoder": "cct_14_7x2_224", "trainable": "blocks.2", "size": (224, 224)},
     "cct384": {"encoder": "cct_14_7x2_384", "cut": "blocks.7", "trainable": "blocks.2", "size": (384, 384)},
     "mobilenetv2": {"encoder": "mobilenetv2_100", "trainable": "none", "size": (224, 224)},
     "efficientnet": {"encoder": "tf_efficientnet_lite0", "trainable": "none", "size": (224, 224)},
-    "dinov2": {"encoder": "vit_base_patch14_dinov2", "trainable": "blocks.8", "size": (224, 224)},
+    "dinov2": {
+        "encoder": "vit_base_patch14_dinov2",
+        "trainable": "blocks.8",
+        "size": (224, 224),
+        "encoder_options": {"dynamic_img_size": True},
+    },
     "small": {"encoder": "resnet18", "cut": "layer2", "patch_normalised": True},
 }
 """Source: methods, "Backbones": cut, first trained stage and image size of each."""

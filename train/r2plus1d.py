@@ -55,7 +55,8 @@ class TimeConvolution(nn.Module):
         self.length = 1
         self.convolution = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
         nn.init.dirac_(self.convolution.weight)
-        self.norm = nn.BatchNorm3d(channels, eps=0.0)
+        self.norm = nn.BatchNorm3d(channels)
+        nn.init.constant_(self.norm.weight, (1.0 + self.norm.eps) ** 0.5)  # undoes eps at a variance of one
 
     def forward(self, maps: Tensor) -> Tensor:
         """`(B·L, C, h, w)` → the same shape."""

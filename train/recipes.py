@@ -2,9 +2,43 @@
 
 from typing import Any
 
+# What SeqNet and SeqMatchNet share: plain L2, margin √0.1, 10 negatives, queries without a violating one skipped.
+_SEQNET: dict[str, Any] = {
+    "regime": "triplet",
+    "batch": 16,
+    "negatives": 10,
+    "margin": 0.1**0.5,
+    "skip_easy": True,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 1e-3,
+    "schedule": "halve",
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     # P1 section IV-A: the papers' recipe, for pretrained backbones.
     "p1-triplet": {"regime": "triplet"},
+    # P2 section IV-A: two learning rates; the cache lasts 1,000 steps of 4 triplets, which are an epoch here. P2 does
+    # not say how long an epoch is.
+    "p2-sta": {
+        "model": "sta",
+        "regime": "triplet",
+        "lr": 1e-4,
+        "lr_groups": {"temporal": 1e-3},
+        "rounds": 1,
+        "round_queries": 4000,
+    },
+    # SeqNet on stored frame features, in P1's rounds of 1,000 queries against 1,000 windows, to the last epoch.
+    "seqnet": {"model": "seqnet-vgg16", **_SEQNET, "lr": 1e-4, "halve_every": 50, "epochs": 200, "patience": 200},
+    # SeqMatchNet the same way, with its own rate and pace.
+    "seqmatchnet": {
+        "model": "seqmatchnet-vgg16",
+        **_SEQNET,
+        "lr": 1e-3,
+        "halve_every": 5,
+        "epochs": 50,
+        "patience": 50,
+    },
     # Nordland's recipe: from random weights, on small frames, on a CPU; places are runs of neighbours of a long drive.
     "places-scratch": {
         "model": "seqvlad-small",

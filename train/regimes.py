@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqdata.errors import ContractError
 from train.data import TrainData
-from train.losses import ContrastiveLoss, PlaceLoss, TripletLoss
+from train.losses import ContrastiveLoss, PlaceLoss, TripletLoss, pair_notes
 from train.mining import Triplets, mine
 from train.places import PlaceBatch, PlaceSampler
 from train.relations import Radii
@@ -26,21 +26,41 @@ DescribeRows = Callable[[Integers], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Step:
-    """Windows of one optimiser step, rows `(B,)` of the training data, and the loss of their descriptors `(B, D)`."""
+    """Windows of one step, rows `(B,)` of the training data, the loss of their descriptors `(B, D)`, and its notes.
+
+    `notes` gives `(2,)`: the share of active triplets, and hardness, the mean distance by which the nearest negative
+    lies farther than the positive.
+    """
 
     windows: Integers
     loss: Callable[[Tensor], Tensor]
+    notes: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Round:
+    """`count` steps in order; they do not depend on the weights, and taking one reads no frames."""
+
+    count: int
+    steps: Iterable[Step]
 
 
 class Regime(Protocol):
-    """A regime gives an epoch as rounds of steps; within a round the steps do not depend on the weights."""
+    """An epoch is `rounds` rounds of steps; each round has an address and can be taken up anywhere."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of an epoch."""
 
     @property
     def steps(self) -> int:
         """Steps of an epoch (the most there can be)."""
 
-    def rounds(self, epoch: int, describe: DescribeRows) -> Iterator[Iterable[Step]]:
-        """The rounds of an epoch; `describe` gives descriptors with the present weights."""
+    def mine(self, epoch: int, number: int, describe: DescribeRows) -> Triplets | None:
+        """What a round needs the present weights for; `describe` gives descriptors with them. None: nothing."""
+
+    def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
+        """Round `number` (from 0) of epoch `epoch` (from 1): a pure function of these and the settings."""
 
 
 def create(
@@ -68,6 +88,7 @@ class TripletRegime:
         self.radii = radii
         self.settings = settings
         self.frames = frames
+        self.rounds = settings.rounds
         self.loss = TripletLoss(settings.margin, frames=frames, skip_easy=settings.skip_easy)
 
     @property
@@ -76,23 +97,27 @@ class TripletRegime:
         a_round = min(self.settings.round_queries, len(self.data.queries))
         return self.settings.rounds * -(-a_round // self.settings.batch)
 
-    def rounds(self, epoch: int, describe: DescribeRows) -> Iterator[list[Step]]:
-        """Mine and yield each round's steps."""
-        for number in range(self.settings.rounds):
-            triplets = mine(
-                self.dataset,
-                self.data.queries,
-                self.data.database,
-                self.radii,
-                describe,
-                size=self.settings.round_queries,
-                negatives=self.settings.negatives,
-                cap=self.settings.positives_cap,
-                key=(self.settings.seed, epoch, number),
-                frames=self.frames,
-            )
-            starts = range(0, len(triplets.query), self.settings.batch)
-            yield [self._step(triplets, slice(start, start + self.settings.batch)) for start in starts]
+    def mine(self, epoch: int, number: int, describe: DescribeRows) -> Triplets:
+        """The round's triplets with the present weights."""
+        return mine(
+            self.dataset,
+            self.data.queries,
+            self.data.database,
+            self.radii,
+            describe,
+            size=self.settings.round_queries,
+            negatives=self.settings.negatives,
+            cap=self.settings.positives_cap,
+            key=(self.settings.seed, epoch, number),
+            frames=self.frames,
+        )
+
+    def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
+        """The mined triplets, `batch` a step."""
+        assert mined is not None  # noqa: S101  (`mine` never gives None here)
+        starts = range(0, len(mined.query), self.settings.batch)
+        steps = (self._step(mined, slice(start, start + self.settings.batch)) for start in starts)
+        return Round(len(starts), steps)
 
     def _step(self, triplets: Triplets, part: slice) -> Step:
         """Windows in the order queries, positives, negatives."""
@@ -100,16 +125,24 @@ class TripletRegime:
         count, each = negatives.shape
         offset = len(self.data.queries)
 
-        def loss(descriptors: Tensor) -> Tensor:
+        def parts(descriptors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             near, far = descriptors[: 2 * count], descriptors[2 * count :]
-            result: Tensor = self.loss(near[:count], near[count:], far.view(count, each, -1))
+            return near[:count], near[count:], far.view(count, each, -1)
+
+        def loss(descriptors: Tensor) -> Tensor:
+            result: Tensor = self.loss(*parts(descriptors))
             return result
 
-        return Step(np.concatenate([query, offset + positive, offset + negatives.ravel()]), loss)
+        def notes(descriptors: Tensor) -> Tensor:
+            return self.loss.notes(*parts(descriptors))
+
+        return Step(np.concatenate([query, offset + positive, offset + negatives.ravel()]), loss, notes)
 
 
 class PlaceRegime:
-    """Place batches with geometric pair masks. Source: methods, "place-batch training"."""
+    """Place batches with geometric pair masks; one round, an epoch long. Source: methods, "place-batch training"."""
+
+    rounds = 1
 
     def __init__(self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings) -> None:
         self.sampler = PlaceSampler(
@@ -123,25 +156,30 @@ class PlaceRegime:
             cross=settings.pairs == "cross",
             seed=settings.seed,
         )
-        self._steps = settings.steps or -(-len(data.queries) // settings.places)
+        self.steps = settings.steps or -(-len(data.queries) // settings.places)
         contrastive = settings.loss == "contrastive"
         self.loss = ContrastiveLoss(settings.temperature) if contrastive else PlaceLoss()
 
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch."""
-        return self._steps
+    def mine(self, epoch: int, number: int, describe: DescribeRows) -> None:
+        """Place batches follow from geometry alone."""
 
-    def rounds(self, epoch: int, describe: DescribeRows) -> Iterator[Iterator[Step]]:
-        """One round, an epoch long."""
-        yield map(self._step, self.sampler.epoch(epoch, self._steps))
+    def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
+        """All batches of the epoch."""
+        return Round(self.steps, self._steps(epoch))
+
+    def _steps(self, epoch: int) -> Iterator[Step]:
+        return map(self._step, self.sampler.epoch(epoch, self.steps))
 
     def _step(self, batch: PlaceBatch) -> Step:
+        def masks(descriptors: Tensor) -> tuple[Tensor, Tensor]:
+            positive, negative = (torch.from_numpy(mask) for mask in (batch.positive, batch.negative))
+            return positive.to(descriptors.device), negative.to(descriptors.device)
+
         def loss(descriptors: Tensor) -> Tensor:
-            positive, negative = (
-                torch.from_numpy(mask).to(descriptors.device) for mask in (batch.positive, batch.negative)
-            )
-            result: Tensor = self.loss(descriptors, positive, negative)
+            result: Tensor = self.loss(descriptors, *masks(descriptors))
             return result
 
-        return Step(batch.windows, loss)
+        def notes(descriptors: Tensor) -> Tensor:
+            return pair_notes(descriptors, *masks(descriptors))
+
+        return Step(batch.windows, loss, notes)

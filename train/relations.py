@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Radii:
     """Training radii: positives within the first, negatives beyond the second, pairs between them are ignored.
 
+    With `heading_max` a positive also faces the same way within so many degrees, by the windows' centre frames; an
+    unknown heading makes no positive. Near windows that face another way are ignored, never negatives.
+
     Convention: in metres a pair is within a radius when strictly nearer; in frames when at most that many ranks apart.
     Source: P1's practice, 10 m and 25 m, any frame to any frame; the protocol's `[train]` table.
     """
@@ -28,6 +31,7 @@ class Radii:
     negative: float
     rule: Rule = "any"
     unit: Unit = "metres"
+    heading_max: float | None = None
 
     def __post_init__(self) -> None:
         """Raises: ContractError when the positive radius exceeds the negative one."""
@@ -38,29 +42,43 @@ class Radii:
             )
 
     @classmethod
-    def of(cls, protocol: Protocol, positive: float | None = None, negative: float | None = None) -> "Radii":
-        """The protocol's training radii, with either replaced where given."""
+    def of(
+        cls,
+        protocol: Protocol,
+        positive: float | None = None,
+        negative: float | None = None,
+        heading_max: float | None = None,
+    ) -> "Radii":
+        """The protocol's training radii and heading limit, each replaced where given."""
         rule = protocol.train
         return cls(
             rule.positive_radius if positive is None else positive,
             rule.negative_radius if negative is None else negative,
             rule.rule,
             protocol.unit,
+            protocol.heading_max if heading_max is None else heading_max,
         )
 
     def positives(self, near_pairs: pl.DataFrame) -> pl.DataFrame:
-        """The rows of `near` that lie within the positive radius."""
+        """The rows of `near` that lie within the positive radius and face the same way where that is asked for."""
         distance = pl.col("distance")
-        return near_pairs.filter(distance < self.positive if self.unit == "metres" else distance <= self.positive)
+        wanted = distance < self.positive if self.unit == "metres" else distance <= self.positive
+        if self.heading_max is not None:
+            wanted &= (pl.col("heading_difference") <= self.heading_max).fill_null(False)
+        return near_pairs.filter(wanted)
 
 
 def near(dataset: "Dataset", query: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> pl.DataFrame:
-    """Pairs within the negative radius: columns query, database (i32 rows of the given tables), distance (f64).
+    """Pairs within the negative radius, whichever way they face.
+
+    Columns query, database (i32 rows of the given tables), distance (f64), heading_difference (f32 degrees, or null).
 
     Window against window by the training rule: never frame ids against window ids.
     """
     pairs = dataset.positives(query, database, radius=radii.negative, rule=radii.rule, unit=radii.unit)
-    return pairs.select("query", "database", pl.col(RULE_COLUMNS[radii.rule]).alias("distance"))
+    return pairs.select(
+        "query", "database", pl.col(RULE_COLUMNS[radii.rule]).alias("distance"), pl.col("heading_difference")
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from indexer.evaluation import Evaluation
 from indexer.pages.scene import ReportScene, make_scene
 from indexer.reading import PlaceIndex
 from indexer.scoring import read_recorded
+from indexer.sharing import shared_pairs, without_pairs
 from seqdata import protocols
 from seqdata.dataset import Dataset
 from seqdata.errors import InputError
@@ -36,6 +37,7 @@ def index_scene(dataset: Dataset, index: PlaceIndex, run: Path) -> tuple[ReportS
     table, info = predictions.read(stored)
     queries = dataset.sequences(protocol, split, "query")
     database = dataset.sequences(protocol, split, "database")
+    shared = shared_pairs(dataset.frame_rows(queries), dataset.frame_rows(database))
     near = dataset.protocol_positives(protocol, split, 2 * protocol.radius)
     size = _thumbnail(dataset)
 
@@ -44,9 +46,9 @@ def index_scene(dataset: Dataset, index: PlaceIndex, run: Path) -> tuple[ReportS
 
     scene = make_scene(
         title=f"{info.method} on {protocol.name}",
-        predictions=table,
-        positives=dataset.protocol_positives(protocol, split),
-        near=near,
+        predictions=without_pairs(table, shared),
+        positives=without_pairs(dataset.protocol_positives(protocol, split), shared),
+        near=without_pairs(near, shared),
         queries=dataset.places(queries),
         database=dataset.places(database),
         read=read,

@@ -6,14 +6,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from seqdata.errors import ContractError, OutputError
 from seqdata.storage import read_json, write_bytes_atomic, write_json_atomic
+from train.settings import TrainSettings
 
 PACKAGES = ("seqdata", "torch", "timm", "pytorch-metric-learning", "numpy", "polars")
 
 
 class RunFolder:
-    """RUN/: run.json, metrics.jsonl, checkpoints/{best,last}, tensorboard/.
+    """RUN/: run.json, metrics.jsonl, checkpoints/{best,last}, mined/, tensorboard/.
 
     `open` starts a new folder or takes up an old one; every file is written whole or not at all.
     """
@@ -23,14 +26,24 @@ class RunFolder:
         self.metrics: list[dict[str, Any]] = []
 
     @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def mined(self) -> Path:
+        """Where mined tuples are, a file a round."""
+        return self.path / "mined"
+
+    @property
     def best(self) -> Path:
         """Stem of the best checkpoint."""
-        return self.path / "checkpoints" / "best"
+        return self.checkpoints / "best"
 
     @property
     def last(self) -> Path:
         """Stem of the last checkpoint."""
-        return self.path / "checkpoints" / "last"
+        return self.checkpoints / "last"
 
     @property
     def started(self) -> bool:
@@ -51,14 +64,26 @@ class RunFolder:
         self.write(record)
 
     def _check(self, record: dict[str, Any]) -> None:
-        old = read_json(self.path / "run.json")
+        old = self._old()
         for field in ("dataset", "protocol", "features", "course"):
             if old.get(field) != record[field]:
                 differing = _difference(old.get(field), record[field])
+                why = ": its cosine schedule ends with the last epoch" if differing.startswith("epochs:") else ""
                 raise ContractError(
-                    f"{self.path / 'run.json'}: cannot resume, {field} differs ({differing}); "
+                    f"{self.path / 'run.json'}: cannot resume, {field} differs ({differing}{why}); "
                     "start a new run with --out"
                 )
+
+    def _old(self) -> dict[str, Any]:
+        """run.json as it is, its course by today's fields. Raises: ContractError when it is of another program."""
+        path = self.path / "run.json"
+        old: dict[str, Any] = read_json(path)
+        try:
+            return {**old, "course": TrainSettings.model_validate(old["settings"]).same_course()}
+        except (KeyError, ValidationError) as error:
+            raise ContractError(
+                f"{path}: not the record of a run that can go on; start a new one with --out"
+            ) from error
 
     def write(self, record: dict[str, Any]) -> None:
         """Replace run.json. Raises: OutputError."""
@@ -91,7 +116,8 @@ def environment() -> dict[str, str]:
 def _difference(old: Any, new: Any) -> str:
     """The first field that differs between two records."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
+        both = old.keys() & new.keys()
+        for key in (*sorted(both), *sorted((old.keys() | new.keys()) - both)):
             if old.get(key) != new.get(key):
                 return f"{key}: {old.get(key)!r} then, {new.get(key)!r} now"
     return f"{old!r} then, {new!r} now"

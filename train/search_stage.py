@@ -1,120 +1,161 @@
-"""From image files to places: cut them into windows, describe them with the index's own model, search."""
+"""From frames, a dataset's queries or stored descriptors to places, through the index's own model."""
 
-import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from indexer.answers import nearest_places
+from indexer.pages.pictures import strip_uris
 from indexer.reading import PlaceIndex
-from seqdata.errors import InputError, NotEnoughDataError
-from seqdata.pixels import BadImageError, Pixels, decode, prepare
-from seqdata.sources.base import is_image
+from seqdata.dataset import Dataset
+from seqdata.errors import ContractError, InputError, NotEnoughDataError
+from seqdata.pixels import Pixels
 from train.checkpoint import load_model
+from train.describing import describe
 from train.devices import pick_device
 from train.eval_stage import check_belongs
+from train.frames import FrameSource
+from train.query_frames import FrameSequence, VideoRate, frame_form, index_protocol, sequences_of
 from train.sequence_model import SequenceModel
 
-WINDOWS_A_BLOCK = 32
+QUERIES_A_BLOCK = 1024
+PICTURED = 60
+"""Answers that carry pictures of their query frames, for the page of a search."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One query window's nearest places: the files it was cut from, and rows of `.sequences` with their distances."""
+    """One query's nearest places (see `indexer.answers.nearest_places`): its name, the names of its frames, pictures.
 
-    files: tuple[Path, ...]
+    `pictures` are its frames as small JPEG data URIs, where they were asked for and the answer is among the first 60.
+    """
+
+    query: str
+    frames: tuple[str, ...]
     places: list[dict[str, Any]]
+    pictures: tuple[str, ...] = ()
 
 
-def search_images(
-    index: PlaceIndex, run: Path, paths: list[Path], *, k: int = 5, device: str = "auto", model_from: str | None = None
-) -> list[Answer]:
-    """The k nearest places of each window cut from `paths`: image files, or folders of them in natural order.
+@dataclass(frozen=True)
+class SearchRequest:
+    """How to search: `k` places a window, the run behind the index, whether answers carry pictures.
 
     `model_from`: see `train.checkpoint.load_model`.
+    """
+
+    run: Path
+    k: int = 5
+    device: str = "auto"
+    model_from: str | None = None
+    pictures: bool = False
+
+
+def search_frames(
+    index: PlaceIndex, paths: list[Path], request: SearchRequest, rate: VideoRate | None = None
+) -> Iterator[Answer]:
+    """The k nearest places of each window cut from image files, folders of them, and videos (see `sequences_of`).
+
     Windows have the index's length and follow each other without overlap; the last one ends with the last frame.
-    Raises: InputError when a path holds no readable image, NotEnoughDataError when there are fewer frames than a
+    Memory: the features of one window, whatever the length of a video.
+    Raises: InputError when a path holds no readable picture, NotEnoughDataError when there are fewer frames than a
     window needs, ContractError when the run is not the index's.
     """
-    check_belongs(index, run)
-    model = load_model(run, model_from)
-    length = int(index.manifest.inputs["protocol"]["length"])
-    size = None if model.size else index.manifest.inputs["frame_size"]
-    read = partial(_read, size=size, keep_png=index.manifest.inputs["keep_png"])
-    answers = []
-    for files in _sequences(paths, length):
-        windows = _windows(len(files), length)
-        for start in range(0, len(windows), WINDOWS_A_BLOCK):
-            block = windows[start : start + WINDOWS_A_BLOCK]
-            distances, rows = index.search(_describe(model, files, block, read, device), k)
-            for window, apart, found in zip(block, distances, rows, strict=True):
-                answers.append(Answer(tuple(files[i] for i in window), _places(index, apart, found)))
-    return answers
+    check_belongs(index, request.run)
+    model = load_model(request.run, request.model_from)
+    sequences = sequences_of(paths, frame_form(index, model), rate or VideoRate())
+    windows = _Windows(model, index_protocol(index).length, request)
+    given = 0
+    for sequence in sequences:
+        for names, descriptor, frames in windows.of(sequence):
+            shown = strip_uris(np.stack(frames)) if request.pictures and given < PICTURED else []
+            given += 1
+            yield Answer(sequence.name, names, nearest_places(index, descriptor, request.k)[0], tuple(shown))
 
 
-def _sequences(paths: list[Path], length: int) -> list[list[Path]]:
-    """Each folder is a sequence of its own; single files make one together."""
-    single = [path for path in paths if not path.is_dir()]
-    for path in single:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file or folder")
-    folders = [sorted((f for f in path.iterdir() if is_image(f.name)), key=_natural) for path in paths if path.is_dir()]
-    sequences = ([single] if single else []) + folders
-    for files, name in zip(
-        sequences, [*(["the files"] if single else []), *(p for p in paths if p.is_dir())], strict=True
-    ):
-        if len(files) < length:
-            raise NotEnoughDataError(f"{name}: {len(files)} images, a window of this index needs {length}")
-    return sequences
+class _Windows:
+    """Windows of a sequence as it is read, each frame encoded once."""
+
+    def __init__(self, model: SequenceModel, length: int, request: SearchRequest) -> None:
+        self.device = pick_device(request.device)
+        self.model = model.to(self.device).eval()
+        self.length = length
+        self.pictures = request.pictures
+
+    def of(self, sequence: FrameSequence) -> Iterator[tuple[tuple[str, ...], npt.NDArray[np.float32], list[Pixels]]]:
+        """Names, descriptor (D,) and, where pictures are wanted, frames of each window. Raises: NotEnoughDataError."""
+        ring: deque[tuple[str, Tensor, Pixels]] = deque(maxlen=self.length)
+        count = 0
+        for count, (name, pixels) in enumerate(sequence.read(), start=1):
+            ring.append((name, self._encode(pixels), pixels))
+            if count % self.length == 0:
+                yield self._window(ring)
+        if count < self.length:
+            raise NotEnoughDataError(f"{sequence.name}: {count} frames, a window of this index needs {self.length}")
+        if count % self.length:
+            yield self._window(ring)
+
+    @torch.inference_mode()
+    def _encode(self, pixels: Pixels) -> Tensor:
+        return self.model.encode_frames(torch.from_numpy(pixels)[None].to(self.device))
+
+    @torch.inference_mode()
+    def _window(
+        self, ring: deque[tuple[str, Tensor, Pixels]]
+    ) -> tuple[tuple[str, ...], npt.NDArray[np.float32], list[Pixels]]:
+        names, features, frames = zip(*ring, strict=True)
+        descriptor = self.model.fuse(torch.cat(features).unsqueeze(0))[0].float().cpu().numpy()
+        return names, descriptor, list(frames)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key that puts 2.jpg before 10.jpg."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+def search_dataset(index: PlaceIndex, dataset: Dataset, split: str, request: SearchRequest) -> Iterator[Answer]:
+    """The k nearest places of every query window of a dataset's split, cut under the index's protocol.
+
+    Raises: NotEnoughDataError when the split has no query, ContractError when the run is not the index's or the
+    protocol has no such split.
+    """
+    check_belongs(index, request.run)
+    model = load_model(request.run, request.model_from)
+    protocol = index_protocol(index)
+    queries = dataset.sequences(protocol, split, "query")
+    if not queries.height:
+        raise NotEnoughDataError(f"protocol {protocol.name}, split {split}: no query window in {dataset.location}")
+    size = frame_form(index, model).size
+    source = None if size is None else FrameSource(dataset, size)
+    vectors = describe(model, dataset, queries, device=request.device, source=source)
+    rows, keys = dataset.frame_rows(queries), dataset.frame_columns("key")["key"]
+    trajectories = queries["trajectory"].to_list()
+    for number, places in enumerate(_in_blocks(index, vectors, request.k)):
+        shown = strip_uris(dataset.read(queries, [number])[0]) if request.pictures and number < PICTURED else []
+        yield Answer(trajectories[number], tuple(keys[rows[number]].to_list()), places, tuple(shown))
 
 
-def _windows(frames: int, length: int) -> npt.NDArray[np.int64]:
-    """Frame numbers (n, L) of successive windows; the last is moved back to end with the last frame."""
-    starts = list(range(0, frames - length + 1, length))
-    if starts[-1] + length < frames:
-        starts.append(frames - length)
-    return np.asarray(starts)[:, None] + np.arange(length)
+def search_descriptors(index: PlaceIndex, path: Path, k: int) -> Iterator[Answer]:
+    """The k nearest places of each descriptor of a `.npy` file: (n, d) or (d,) of any float type, before PCA.
 
-
-def _describe(
-    model: SequenceModel,
-    files: list[Path],
-    windows: npt.NDArray[np.int64],
-    read: Callable[[Path], Pixels],
-    device: str,
-) -> npt.NDArray[np.float32]:
-    """Descriptors (n, D) float32, each frame read and encoded once."""
-    chosen = pick_device(device)
-    model = model.to(chosen).eval()
-    frames, rows = np.unique(windows, return_inverse=True)
-    with torch.inference_mode():
-        features = [model.encode_frames(torch.from_numpy(read(files[i])[None]).to(chosen)) for i in frames]
-        vectors = model.fuse_rows(torch.cat(features), torch.from_numpy(rows.reshape(windows.shape)).to(chosen))
-    return vectors.float().cpu().numpy()
-
-
-def _read(path: Path, *, size: tuple[int, int] | None, keep_png: bool) -> Pixels:
-    """Pixels as a build would have stored them: upright, PNG through the same JPEG unless the dataset kept PNG."""
+    Raises: InputError when it cannot be read, ContractError when it holds something else (pickles are not opened).
+    """
     try:
-        return decode(prepare(path.read_bytes(), keep_png=keep_png).data, None if size is None else (size[0], size[1]))
-    except BadImageError as error:
-        raise InputError(f"{path}: {error}") from error
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    except (ValueError, EOFError) as error:
+        raise ContractError(f"{path}: not a .npy file of numbers, or damaged ({error})") from error
+    if not isinstance(stored, np.ndarray) or stored.ndim not in (1, 2) or stored.dtype.kind != "f":
+        raise ContractError(f"{path}: floats of shape (n, {index.size}) are needed")
+    vectors = np.atleast_2d(stored)
+    if vectors.shape[1] != index.size:
+        raise ContractError(f"{path}: descriptors of {vectors.shape[1]} numbers, this index takes {index.size}")
+    for number, places in enumerate(_in_blocks(index, vectors, k)):
+        yield Answer(f"{path}[{number}]", (), places)
 
 
-def _places(index: PlaceIndex, distances: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    columns = ("key", "city", "trajectory", "position", "latitude", "longitude", "zone", "easting", "northing")
-    found = index.sequences.select(columns)[rows].to_dicts()
-    return [
-        {"rank": rank, "distance": float(apart), **place}
-        for rank, (apart, place) in enumerate(zip(distances, found, strict=True), start=1)
-    ]
+def _in_blocks(index: PlaceIndex, vectors: npt.NDArray[Any], k: int) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(vectors), QUERIES_A_BLOCK):
+        yield from nearest_places(index, np.asarray(vectors[start : start + QUERIES_A_BLOCK], np.float32), k)

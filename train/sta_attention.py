@@ -111,7 +111,7 @@ class STABlock(Block):
         windows = windows_of(grid, self.side, self.stride)
         cut = windows.cut(tokens)
         inside = None
-        if not bool(windows.inside.all()):
+        if windows.held is not None:
             inside = windows.inside.to(tokens.device).repeat(batch, length)
         mixed = self.attention.over(cut.flatten(0, 1), (length, self.side, self.side), inside)
         return windows.merge(mixed.view_as(cut), length, self.mean)

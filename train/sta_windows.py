@@ -16,11 +16,13 @@ class Windows:
     """Where the windows of a grid lie.
 
     `tokens` int64 `(W, m²)`: the token in each place of each window; places outside the grid hold 0 and are False in
-    `inside`, bool `(W, m²)`. `cover` float32 `(T,)`: how many windows hold each token, at least one.
+    `inside`, bool `(W, m²)`; `held` int64 `(n,)` numbers the others through all windows, None where that is all.
+    `cover` float32 `(T,)`: how many windows hold each token, at least one.
     """
 
     tokens: Tensor
     inside: Tensor
+    held: Tensor | None
     cover: Tensor
 
     def cut(self, maps: Tensor) -> Tensor:
@@ -33,11 +35,12 @@ class Windows:
     def merge(self, cut: Tensor, length: int, mean: bool) -> Tensor:
         """Undo `cut`: windows `(B, W, L·m², C)` → `(B, L, T, C)`, overlaps summed, or averaged with `mean`."""
         batch, windows, _, channels = cut.shape
-        places = self.tokens.shape[1]
-        inside = self.inside.to(cut.device)
-        flat = cut.view(batch, windows, length, places, channels).permute(0, 2, 1, 3, 4)[:, :, inside]
+        flat = cut.view(batch, windows, length, -1, channels).transpose(1, 2).flatten(2, 3)
+        tokens = self.tokens.flatten()
+        if self.held is not None:
+            flat, tokens = flat[:, :, self.held.to(cut.device)], tokens[self.held]
         merged = cut.new_zeros(batch, length, len(self.cover), channels)
-        merged = merged.index_add(2, self.tokens.to(cut.device)[inside], flat)
+        merged = merged.index_add(2, tokens.to(cut.device), flat)
         return merged / self.cover.to(cut)[:, None] if mean else merged
 
 
@@ -56,7 +59,8 @@ def windows_of(grid: tuple[int, int], side: int, stride: int) -> Windows:
     inside = ((rows < grid[0]) & (columns < grid[1])).flatten(0, 1).flatten(1)
     tokens = torch.where(inside, (rows * grid[1] + columns).flatten(0, 1).flatten(1), 0)
     cover = torch.bincount(tokens[inside], minlength=grid[0] * grid[1]).float()
-    return Windows(tokens, inside, cover)
+    held = None if bool(inside.all()) else inside.flatten().nonzero().flatten()
+    return Windows(tokens, inside, held, cover)
 
 
 def _starts(extent: int, side: int, stride: int) -> Tensor:

@@ -42,7 +42,8 @@ class DividedBlock(nn.Module):
     """A ViT block with attention over time before it.
 
     Time: each place of the grid attends over the L frames; its output map starts at zero, so at first the block does
-    what the ViT's does. Space: each frame attends with the prefix tokens, whose results are averaged over the frames.
+    what the ViT's does, and in a frozen block it stays so. Space: each frame attends with the prefix tokens, whose
+    results are averaged over the frames.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -54,6 +55,7 @@ class DividedBlock(nn.Module):
         self.time_map = nn.Linear(channels, channels)
         nn.init.zeros_(self.time_map.weight)
         nn.init.zeros_(self.time_map.bias)
+        self.time_map.requires_grad_(next(block.parameters()).requires_grad)
 
     def forward(self, prefix: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix tokens `(B, P, C)` and places `(B, L, T, C)` → the same shapes."""

@@ -1,27 +1,35 @@
-"""One epoch of optimisation: frames of a step once each, descriptors, loss, update."""
+"""Epochs of optimisation: mine, read, describe, loss, update; between two updates a run can be left and taken up."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from seqdata.storage import write_json_atomic
+from train import optimisers, tuples
 from train.augment import Augment
+from train.checkpoint import weights_hash
+from train.course import Position
 from train.data import TrainData, drive_groups
 from train.describing import describe
 from train.devices import autocast
 from train.errors import DivergedError
 from train.frames import FrameSource
+from train.mining import Triplets
 from train.prefetch import prefetch
-from train.regimes import Regime, Step
+from train.ranks import Ranks
+from train.regimes import Regime, Round, Step
 from train.runs import RunFolder
-from train.schedule import rate
 from train.sequence_model import SequenceModel
 from train.settings import TrainSettings
+from train.stopping import Stop, Stopped
 
 if TYPE_CHECKING:
     from seqdata.dataset import Dataset
@@ -31,24 +39,31 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A step with its frames: uint8 `(M, 3, H, W)`, or stored features of each, `(M, ...)`.
+    """A rank's share of a step with its frames: uint8 `(M, 3, H, W)`, or stored features of each, `(M, ...)`.
 
-    `inverse` `(B, L)`: rows of each window into them; `groups` `(M,)`: drives they belong to.
+    `inverse` `(B, L)`: rows of each window of the share into them. `groups` `(N,)`: drives that the distinct frames of
+    the whole step belong to; `places` `(M,)`: where the share's frames stand among those.
     """
 
     step: Step
     frames: NDArray[Any]
     inverse: NDArray[np.int64]
     groups: NDArray[np.int64]
+    places: NDArray[np.int64]
 
 
 @dataclass
 class Trainer:
-    """What an epoch needs, held together; `epoch` runs one and returns its mean loss."""
+    """What an epoch needs, held together; `describe_step` is the model's `StepModel`, compiled or not.
+
+    `resting` is called after every update that is not an epoch's last: a place to save, or to stop by `Stopped`.
+    """
 
     dataset: "Dataset"
+    protocol_hash: str
     data: TrainData
     model: SequenceModel
+    describe_step: Callable[[Tensor, Tensor], Tensor]
     regime: Regime
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
@@ -56,67 +71,149 @@ class Trainer:
     device: torch.device
     folder: RunFolder
     progress: Progress
+    ranks: Ranks
+    stop: Stop
 
-    def epoch(self, epoch: int) -> list[float]:
-        """Train epoch `epoch` (counted from 1); returns the loss of every step. Raises: DivergedError."""
-        torch.manual_seed(_seed(self.settings.seed, epoch))
-        losses: list[float] = []
-        for steps in self.regime.rounds(epoch, self._describe):
+    def epoch(self, at: Position, resting: Callable[[], None]) -> None:
+        """Train the rest of an epoch from `at`, which moves along. Raises: DivergedError, Stopped."""
+        self.optimizer.zero_grad(set_to_none=True)
+        while at.round < self.regime.rounds:
+            a_round = self.regime.round(at.epoch, at.round, self._mined(at))
             self.model.train()
-            for loaded in prefetch(steps, self._load):
-                losses.append(self._update(loaded, epoch, len(losses)))
-                self.progress("train", len(losses), self.regime.steps, {"epoch": epoch, "loss": losses[-1]})
-        return losses
+            self._train(a_round, at, resting)
+            at.next_round()
 
-    def _describe(self, windows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Descriptors of training windows in eval mode, for mining."""
-        table = self.data.shown[windows]
-        return describe(
-            self.model,
-            self.dataset,
-            table,
-            device=str(self.device),
-            batch_size=self.settings.frame_batch,
-            source=self.source,
-            progress=lambda done, total: self.progress("mine", done, total, {}),
-        )
+    def _mined(self, at: Position) -> Triplets | None:
+        """The round's tuples: mined with the present weights, or those on disk when the round has begun."""
+        if at.step:
+            return None if at.weights is None else tuples.load(self.folder.mined, self._origin(at, at.weights))
+        described = 0
+
+        def rows(windows: NDArray[np.int64]) -> NDArray[np.float32]:
+            nonlocal described
+            described = len(np.unique(self.data.frame_rows[windows]))
+            return self.described(self.data.shown[windows], "mine")
+
+        mined = self.regime.mine(at.epoch, at.round, rows)
+        if mined is None:
+            return None
+        found = np.column_stack([mined.query, mined.positive, mined.negatives]).astype(np.float64)
+        table = self.ranks.from_first(found).astype(np.int64)
+        mined = Triplets(table[:, 0], table[:, 1], table[:, 2:])
+        weights = weights_hash(self.model)
+        self.ranks.lead(lambda: tuples.save(self.folder.mined, mined, self._origin(at, weights)))
+        at.weights, at.mined_frames = weights, at.mined_frames + described
+        return mined
+
+    def _origin(self, at: Position, weights: str) -> tuples.Origin:
+        return tuples.Origin(self.dataset.id, self.protocol_hash, weights, at.epoch, at.round)
+
+    def described(self, table: pl.DataFrame, phase: str) -> NDArray[np.float32]:
+        """Descriptors `(n, D)` of windows in eval mode, in table order; each rank does a stretch of every track.
+
+        Raises: Stopped when the run is asked to stop meanwhile.
+        """
+        order = table.with_row_index("_row").sort("track", "first")["_row"].to_numpy()
+        mine = order[self.ranks.share(len(order))]
+        try:
+            share = describe(
+                self.model,
+                self.dataset,
+                table[mine],
+                device=str(self.device),
+                batch_size=self.settings.frame_batch,
+                source=self.source,
+                progress=lambda done, total: self._described_some(phase, done, total),
+            )
+            stopped = False
+        except Stopped:
+            share, stopped = np.zeros((0, 0), np.float32), True
+        if self.ranks.any(stopped):
+            raise Stopped
+        gathered = self.ranks.gather_rows(share, len(order))
+        vectors = np.empty_like(gathered)
+        vectors[order] = gathered
+        return vectors
+
+    def _described_some(self, phase: str, done: int, total: int) -> None:
+        self.progress(phase, done, total, {})
+        self.stop.check()
+
+    def _train(self, a_round: Round, at: Position, resting: Callable[[], None]) -> None:
+        """The steps of a round that are left, `accumulate` an update."""
+        each, last = self.settings.accumulate, self.regime.rounds - 1
+        left = prefetch(islice(a_round.steps, at.step, None), self._load)
+        for loaded in self._waiting(left, at):
+            together = min(each, a_round.count - at.step // each * each)
+            self._backward(loaded, at, together)
+            at.step += 1
+            if at.step % each and at.step < a_round.count:
+                continue
+            self._update(at)
+            if at.step < a_round.count or at.round < last:
+                resting()
+
+    def _waiting(self, items: Iterator[Loaded], at: Position) -> Iterator[Loaded]:
+        """The items, while the time spent waiting for them and the time between are noted."""
+        began = time.perf_counter()
+        for loaded in items:
+            at.waited += time.perf_counter() - began
+            began = time.perf_counter()
+            yield loaded
+            at.trained += time.perf_counter() - began
+            began = time.perf_counter()
 
     def _load(self, step: Step) -> Loaded:
-        distinct, inverse = np.unique(self.data.frame_rows[step.windows], return_inverse=True)
-        inverse = inverse.reshape(len(step.windows), -1)
-        return Loaded(step, self.source.read(distinct), inverse, drive_groups(inverse, len(distinct)))
+        rows, share = self.data.frame_rows[step.windows], self.ranks.share(len(step.windows))
+        distinct, whole = np.unique(rows, return_inverse=True)
+        groups = drive_groups(whole.reshape(rows.shape), len(distinct))
+        own, inverse = np.unique(rows[share], return_inverse=True)
+        frames = self.source.read(own) if len(own) else np.zeros(0)
+        return Loaded(step, frames, inverse.reshape(rows[share].shape), groups, np.searchsorted(distinct, own))
 
-    def _update(self, loaded: Loaded, epoch: int, step: int) -> float:
-        """One optimiser step; returns its loss."""
-        s = self.settings
-        done = (epoch - 1 + step / max(1, self.regime.steps)) / s.epochs
-        total = (epoch - 1) * self.regime.steps + step
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate(s.lr, s.schedule, done, total, s.warmup)
-        loss = loaded.step.loss(self._describe_batch(loaded, epoch, step))
+    def _backward(self, loaded: Loaded, at: Position, together: int) -> None:
+        """Add the gradient of one step, one of `together` that make an update."""
+        number = len(at.losses)
+        torch.manual_seed(_seed(self.settings.seed, at.epoch, number, self.ranks.rank))
+        share = self._describe_batch(loaded, at.epoch, number)
+        descriptors = self.ranks.gather(share, len(loaded.step.windows))
+        loss = loaded.step.loss(descriptors)
         if not bool(loss.isfinite()):
-            self._diverged(loaded.step, epoch, step, float(loss.detach()))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            self._diverged(loaded.step, at.epoch, number, float(loss.detach()))
+        if loss.requires_grad:
+            (loss / together).backward()  # type: ignore[no-untyped-call]
+        values = torch.cat([loss.detach().view(1), loaded.step.notes(descriptors.detach())]).tolist()
+        for kept, value in zip((at.losses, at.active, at.hardness), values, strict=True):
+            kept.append(value)
+        shown = {"epoch": at.epoch, "epochs": self.settings.epochs, "loss": values[0]}
+        self.progress("train", len(at.losses), self.regime.steps, shown)
+
+    def _update(self, at: Position) -> None:
+        """One optimiser step at the rates of its last step of training."""
+        self.ranks.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
+        optimisers.set_rates(self.optimizer, self.settings, at.epoch, len(at.losses) - 1, self.regime.steps)
         self.optimizer.step()
-        return float(loss.detach())
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _describe_batch(self, loaded: Loaded, epoch: int, step: int) -> Tensor:
-        """Descriptors `(B, D)` with gradients; each distinct frame is encoded once."""
+        """Descriptors of the share `(b, D)` with gradients; each distinct frame is encoded once."""
         s = self.settings
-        augment = Augment(shift=s.shift, light=s.light, mirror=s.mirror, erase=s.erase)
-        generator = torch.Generator().manual_seed(_seed(s.seed, epoch, step))
+        if len(loaded.inverse) == 0:
+            return torch.zeros(0, self.model.descriptor_size(self.data.frame_rows.shape[1]), device=self.device)
         frames = torch.from_numpy(loaded.frames).to(self.device)
         if self.source.pixels:
-            frames = augment(frames, torch.from_numpy(loaded.groups), generator)
+            augment = Augment(shift=s.shift, light=s.light, mirror=s.mirror, erase=s.erase)
+            groups, places = torch.from_numpy(loaded.groups), torch.from_numpy(loaded.places)
+            changes = augment.draw(groups, torch.Generator().manual_seed(_seed(s.seed, epoch, step)))
+            frames = augment.apply(frames, groups[places], changes.of(places))
         with autocast(self.device, s.amp):
-            features = self.source.encode(self.model, frames)
-            return self.model.fuse_rows(features, torch.from_numpy(loaded.inverse).to(self.device)).float()
+            return self.describe_step(frames, torch.from_numpy(loaded.inverse).to(self.device))
 
     def _diverged(self, step: Step, epoch: int, number: int, loss: float) -> None:
         ids = self.data.sequence_ids(step.windows)
         path = self.folder.path / "diverged.json"
-        write_json_atomic(path, {"epoch": epoch, "step": number, "loss": str(loss), "sequences": ids})
+        record = {"epoch": epoch, "step": number, "loss": str(loss), "sequences": ids}
+        self.ranks.lead(lambda: write_json_atomic(path, record))
         raise DivergedError(
             f"loss is {loss} at epoch {epoch}, step {number}, on sequences {', '.join(ids[:6])}"
             f"{' …' if len(ids) > 6 else ''} (all in {path}); lower the learning rate, or look at these frames"

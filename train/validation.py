@@ -9,10 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from seqdata.protocols import Protocol
-from train.describing import describe
-from train.distances import frames_of, ranking
-from train.frames import FrameSource
-from train.sequence_model import SequenceModel
+from train.distances import ranking
 
 if TYPE_CHECKING:
     from seqdata.dataset import Dataset
@@ -22,7 +19,7 @@ CHUNK = 1024
 
 
 class Validator:
-    """Recall of a model on one split: its tables and positives are found once, its windows described at each call.
+    """Recall on one split: its tables and positives are found once, its windows described at each call.
 
     The split is absent (`.usable` False) when the protocol has none of that name, or no query with a positive.
     """
@@ -41,21 +38,16 @@ class Validator:
             self.usable = len(self.positives) > 0
 
     def __call__(
-        self,
-        model: SequenceModel,
-        *,
-        device: str = "auto",
-        batch_size: int = 64,
-        source: FrameSource | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, describe: Callable[[pl.DataFrame], NDArray[np.float32]], frames: int | None = None
     ) -> dict[str, float]:
-        """R@1, R@5 and R@10 as {"r1": …} in 0…1, under the protocol's rule, pooling and no-positive policy."""
-        windows = pl.concat([self.queries, self.database])
-        vectors = describe(
-            model, self.dataset, windows, device=device, batch_size=batch_size, source=source, progress=progress
-        )
+        """R@1, R@5 and R@10 as {"r1": …} in 0…1, under the protocol's rule, pooling and no-positive policy.
+
+        `describe` gives descriptors `(n, D)` of a window table; `frames` says how they are compared (see
+        `train.distances`).
+        """
+        vectors = describe(pl.concat([self.queries, self.database]))
         query, database = vectors[: len(self.queries)], vectors[len(self.queries) :]
-        nearest = search(query, database, max(AT), self._groups(), frames_of(model, self.protocol.length))
+        nearest = search(query, database, max(AT), self._groups(), frames)
         missed = self.protocol.no_positive == "miss"
         return recalls(nearest, self.positives, len(self.database), missed)
 

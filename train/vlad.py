@@ -1,6 +1,7 @@
 """SeqVLAD: soft-assigned residuals of the tokens of all frames of a window, pooled as one set."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class SeqVLAD(Pooling):
         Computed as A·X − diag(ΣA)·C, so the N×K×C×T residuals never exist; in float32 under autocast too, because
         a window adds many of them.
         """
-        with torch.autocast(tokens.device.type, enabled=False):
+        with nullcontext() if tokens.is_meta else torch.autocast(tokens.device.type, enabled=False):
             unit = F.normalize(tokens.to(self.centres.dtype), dim=-1)
             share = F.linear(unit, self.assignment, self.bias).softmax(-1).transpose(1, 2)
             return share @ unit - share.sum(-1, keepdim=True) * self.centres

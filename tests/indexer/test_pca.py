@@ -1,9 +1,14 @@
 """PCA against numpy's SVD, in every route, and what it refuses."""
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 
 from indexer import pca
+from indexer.scatter import BLOCK_VALUES
 from seqdata.errors import ContractError, NotEnoughDataError
 
 
@@ -72,6 +77,48 @@ def test_whitening_gives_unit_variance() -> None:
     x = sample(400, 50)
     y = pca.fit(x, 10, whiten=True).apply(x)
     np.testing.assert_allclose(np.cov(y.T), np.eye(10), atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "size"), [(40, 150), (200, 60)])
+@pytest.mark.parametrize("route", ["auto", "randomised"])
+def test_whitening_equals_numpy_svd(count: int, size: int, route: pca.Route) -> None:
+    x = sample(count, size)
+    directions, values, _ = svd(x, 9)
+    transform = pca.fit(x, 9, whiten=True, route=route)
+    signs = np.sign((transform.matrix * directions).sum(1))
+    np.testing.assert_allclose(transform.matrix, directions * (signs / np.sqrt(values))[:, None], rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(np.cov(transform.apply(x).T), np.eye(9), atol=1e-3)
+
+
+def test_apply_in_small_blocks(monkeypatch) -> None:
+    x = sample(60, 30)
+    transform = pca.fit(x, 5)
+    expected = transform.apply(x)
+    monkeypatch.setattr("indexer.transform.APPLY_VALUES", 100)
+    np.testing.assert_allclose(transform.apply(x), expected, atol=1e-5)
+
+
+def test_wide_descriptors_in_bounded_memory(tmp_path) -> None:
+    """d = 60,000 (157 MB of samples in a file): beyond the k directions kept, memory does not grow with d."""
+    code = """
+        import resource, sys
+        import numpy as np, torch
+        from indexer import pca
+        torch.set_num_threads(1)
+        pca.fit(np.random.default_rng(0).normal(size=(80, 90)).astype(np.float32), 8)
+        x = np.load(sys.argv[1], mmap_mode="r")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        transform = pca.fit(x, 64, route=sys.argv[2])
+        assert transform.matrix.shape == (64, 60_000)
+        assert np.abs(transform.matrix @ transform.matrix.T - np.eye(64)).max() < 1e-5
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    """
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((656, 60_000), dtype=np.float32))
+    for route in ("gram", "randomised"):
+        command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "x.npy"), route]
+        grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        mapped, block = 656 * 60_000 * 4, 8 * BLOCK_VALUES
+        assert grown < mapped + 3 * block + 2 * 64 * 60_000 * 4 + (64 << 20)
 
 
 def test_apply_is_projection() -> None:
@@ -144,7 +191,9 @@ def test_refusals() -> None:
 
 
 def test_warns_below_twice_k(caplog) -> None:
-    pca.fit(sample(30, 64), 20)
+    pca.fit(sample(40, 64), 20)
+    assert caplog.text == ""
+    pca.fit(sample(39, 64), 20)
     assert "twice as many" in caplog.text
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import indexer.manifest
+import indexer.pack
 import seqdata
 import seqdata.manifest
 from seqdata import protocols
@@ -49,7 +50,11 @@ def test_the_datasets_tables_keep_their_contracts(dataset: seqdata.Dataset) -> N
 
 
 def test_manifest_schemas_equal_the_models() -> None:
-    schemas = {**seqdata.manifest.json_schemas(), **indexer.manifest.json_schemas()}
+    schemas = {
+        **seqdata.manifest.json_schemas(),
+        **indexer.manifest.json_schemas(),
+        **indexer.pack.json_schemas(),
+    }
     folder = schema_root() / "manifests"
     stored = {path.name.removesuffix(".schema.json"): json.loads(path.read_text()) for path in folder.glob("*.json")}
     assert stored == schemas, "write them again: python docs/write_schemas.py"

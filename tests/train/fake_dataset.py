@@ -42,6 +42,7 @@ class Drive:
     split: str = "train"
     city: str = "here"
     step: float = 2.0
+    heading: float | None = 90.0
 
 
 DRIVES = (
@@ -71,12 +72,12 @@ class FakeDataset:
         for drive in self.drives:
             for position in range(drive.count):
                 x = drive.start + drive.step * position
-                rows.append((drive.name, position, drive.role, drive.city, drive.split, x))
+                rows.append((drive.name, position, drive.role, drive.city, drive.split, x, drive.heading))
                 at = round(3 * x) % 3900
                 noise = rng.integers(0, 40, (3, *self.size))
                 pixels.append(np.clip(scene[:, :, at : at + self.size[1]] + noise, 0, 255))
-        names = ["trajectory", "position", "role", "city", "split", "easting"]
-        self.table = pl.DataFrame(rows, schema=names, orient="row")
+        names = ["trajectory", "position", "role", "city", "split", "easting", "heading"]
+        self.table = pl.DataFrame(rows, schema=names, orient="row", schema_overrides={"heading": pl.Float64})
         self.pixels = np.stack(pixels).astype(np.uint8)
 
     @property
@@ -115,8 +116,12 @@ class FakeDataset:
         least = self.distances(query, database).min((2, 3))
         near = least < radius if unit == "metres" else least <= radius
         q, d = np.nonzero(near)
-        schema = {"query": pl.Int32, "database": pl.Int32, "min_distance": pl.Float64}
-        return pl.DataFrame({"query": q, "database": d, "min_distance": least[q, d]}, schema_overrides=schema)
+        heading = self.table["heading"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        ways = heading[query["centre"].to_numpy()][q] - heading[database["centre"].to_numpy()][d]
+        turn = np.abs((ways + 180) % 360 - 180)
+        schema = {"query": pl.Int32, "database": pl.Int32, "min_distance": pl.Float64, "heading_difference": pl.Float32}
+        columns = {"query": q, "database": d, "min_distance": least[q, d], "heading_difference": turn}
+        return pl.DataFrame(columns, schema_overrides=schema).with_columns(pl.col("heading_difference").fill_nan(None))
 
     def protocol_positives(self, protocol, split):
         query = self.sequences(protocol, split, "query")

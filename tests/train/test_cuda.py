@@ -1,5 +1,7 @@
 """The CUDA paths, where there is a device: descriptors agree with the CPU's, and a run trains and loads."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -25,3 +27,16 @@ def test_a_run_trained_on_cuda_loads_on_the_cpu(dataset, tmp_path):
     chosen = TrainSettings.create("places-scratch", **fields, places=2, run=2, steps=2, kmeans_frames=8)
     model = train.load_model(train.fit(dataset, chosen, tmp_path / "run"))
     assert np.isfinite(train.describe(model, dataset, dataset.sequences(length=5), device="cpu")).all()
+
+
+@pytest.mark.parametrize("fields", [{"amp": True}, {"compile": True}, {"checkpointing": 8}])
+def test_savings_of_time_and_memory_train_to_finite_losses(dataset, tmp_path, fields):
+    protocol = tmp_path / "street.toml"
+    protocol.write_text(PROTOCOL)
+    base = {"model": "seqvlad-small", "options": TINY, "protocol": str(protocol), "epochs": 1, "device": "cuda"}
+    losses = {}
+    for name, more in {"plain": {"amp": False}, "saving": fields}.items():
+        chosen = TrainSettings.create("places-scratch", **base, places=2, run=2, steps=3, kmeans_frames=8, **more)
+        run = train.fit(dataset, chosen, tmp_path / name)
+        losses[name] = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["losses"]
+    np.testing.assert_allclose(losses["saving"], losses["plain"], rtol=0.1)

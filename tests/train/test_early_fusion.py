@@ -125,3 +125,18 @@ def test_vgg_is_cut_before_its_last_relu():
     assert trained == {f"features.{i}.{kind}" for i in (24, 26, 28) for kind in ("weight", "bias")}
     with pytest.raises(ContractError, match=r"no stage 'features.99'"):
         models.create("seqvlad-vgg16", cut="features.99")
+
+
+def test_time_layers_of_frozen_blocks_are_frozen_too():
+    model = models.create("timesformer", **VIT, trainable="blocks.4")
+    for number, block in enumerate(model.blocks):
+        assert {p.requires_grad for p in block.parameters()} == {number >= 4}
+
+
+def test_2plus1d_survives_dead_channels_in_training_mode():
+    """A channel without variance has no deviation to divide by."""
+    layer = TimeConvolution(2).train()
+    maps = torch.zeros(4, 2, 2, 2, requires_grad=True)
+    layer.length = 2
+    layer(maps).sum().backward()
+    assert bool(maps.grad.isfinite().all())

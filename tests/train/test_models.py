@@ -80,6 +80,8 @@ def test_seeds_differ_and_repeat():
         ("seqvlad-r18", {"normalize": False}, "always ends in L2"),
         ("seqvlad-r18", {"clusters": 0}, "clusters"),
         ("seqvlad-r18", {"trainable": "layer4"}, "nothing named 'layer4'"),
+        ("cls-cat-vit", {"encoder": "test_vit", "size": (100, 160)}, "patches of 16 pixels do not divide"),
+        ("cls-cat-vit", {"encoder": "vit_tiny_patch16_224", "size": (32, 48)}, "takes frames of 224×224, not 32×48"),
     ],
 )
 def test_wrong_combinations_are_refused(name, options, said):

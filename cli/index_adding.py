@@ -1,0 +1,78 @@
+"""`seqdata index append` and `merge`: new windows into an index, and the shares of array jobs into one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.index_versions import IndexFlag
+from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.places import ModelFromFlag
+
+DatasetFlag = Annotated[
+    Path | None,
+    typer.Argument(help="Dataset folder; default: found by its id.", metavar="[DATASET]", show_default=False),
+]
+
+
+def append(
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Dataset folder; default: the run's.", metavar="[DATASET]", show_default=False)
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder; default: the index's.", show_default=False)] = None,
+    index: IndexFlag = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    model_from: ModelFromFlag = None,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """Add the windows that a dataset has gained (seqdata append) to its index as a new version; nothing is refitted."""
+    import seqdata
+    from cli.config import load
+    from cli.places import find_run, open_index
+    from indexer.manifest import read_manifest
+    from train.index_append import append_index
+    from train.index_stage import run_record
+
+    place = load(config)
+    before = open_index(place, index)
+    chosen_run = find_run(place, run, before)
+    opened = seqdata.open(dataset or run_record(chosen_run)["dataset_path"])
+    with progress_bar("window") as bar:
+        folder = append_index(opened, before, chosen_run, device=device, model_from=model_from, progress=bar.to)
+    after = read_manifest(folder)
+    result = {"path": str(folder), "id": after.id, "parent": before.id, "rows": after.rows}
+    added = after.rows - len(before)
+    text = f"{folder}: {after.rows} windows, {added} of them new" if added else f"{folder}: nothing is new"
+    emit({**result, "added": added}, text, as_json=as_json)
+
+
+def merge(
+    dataset: DatasetFlag = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
+) -> None:
+    """Join the shares that seqdata index --shard-range i/N wrote into a version; missing shares are named."""
+    from cli.config import load
+    from cli.places import find_dataset
+    from indexer.manifest import read_manifest
+    from indexer.plans import PARTS, parts_folder, read_plan
+    from indexer.sharded import unfinished
+    from seqdata.errors import InputError
+    from train.index_shares import merge_shares
+
+    place = load(config)
+    folder = place.newest("indexes", PARTS, index, "index --shard-range 1/N")
+    waiting = unfinished(folder)
+    if not waiting:
+        raise InputError(f"{folder}: no shares lie here; run seqdata index --shard-range i/N")
+    for identifier in waiting:
+        plan = read_plan(parts_folder(folder, identifier))
+        opened = find_dataset(place, dataset, str(plan.inputs["dataset"]))
+        published = merge_shares(opened, folder, identifier)
+        facts = read_manifest(published)
+        emit(
+            {"path": str(published), "id": facts.id, "rows": facts.rows, "size": facts.size},
+            f"{published}: {facts.rows} windows of {facts.size} dimensions",
+            as_json=as_json,
+        )
+    if len(waiting) > 1:
+        note(f"{len(waiting)} versions were merged; latest is the last of them")

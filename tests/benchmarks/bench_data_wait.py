@@ -1,0 +1,102 @@
+"""The share of training time that is spent waiting for data, on a CPU, with real frames read from a built dataset.
+
+python tests/benchmarks/bench_data_wait.py [steps]
+
+Two runs: Nordland's own recipe on its 64×32 frames, and P1's triplets on 640×480 JPEG photographs with no frame kept in
+memory, so that every step decodes all of its frames. The figure is the run's own (`wait` in metrics.jsonl).
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import seqdata
+from seqdata import protocols
+from seqdata.build import BuildRequest, build
+from seqdata.manifest import BuildSettings
+from tests.benchmarks.street import write_street
+from train.loop import fit
+from train.settings import TrainSettings
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+LIMIT = 0.05
+PROTOCOL = """
+name = "street"
+source = "folder"
+length = 5
+unit = "metres"
+rule = "any"
+radius = 25.0
+[train]
+positive_radius = 10.0
+negative_radius = 25.0
+rule = "any"
+[splits.train]
+"""
+
+
+def nordland(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
+    """Nordland's sample from its zips, and its recipe."""
+    build(
+        BuildRequest(
+            "nordland",
+            DATA / "nordland",
+            folder / "nordland",
+            settings=BuildSettings(keep_png=True),
+            protocol=protocols.load("nordland-tenth"),
+        )
+    )
+    settings = TrainSettings.create("nordland-scratch", protocol="nordland-tenth", epochs=1, steps=steps, device="cpu")
+    return seqdata.open(folder / "nordland"), settings
+
+
+def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
+    """Two drives of one street in real photographs, and P1's triplets on a small backbone."""
+    raw = write_street(folder / "raw", 400, drives=2)
+    table = raw / "positions.csv"
+    table.write_text(table.read_text().replace("5000500,32N,drive1,database", "5000001,32N,drive1,query"))
+    (folder / "street.toml").write_text(PROTOCOL)
+    protocol = protocols.load(str(folder / "street.toml"))
+    build(BuildRequest("folder", raw, folder / "street", protocol=protocol))
+    settings = TrainSettings.create(
+        "p1-triplet",
+        protocol=str(folder / "street.toml"),
+        model="seqvlad-r18",
+        options={"size": (120, 160)},
+        epochs=1,
+        rounds=1,
+        round_queries=4 * steps,
+        positives_cap=1,
+        kmeans_frames=20,
+        cache_bytes=0,
+        device="cpu",
+    )
+    return seqdata.open(folder / "street"), settings
+
+
+def main() -> None:
+    """Train both for one epoch and print their share."""
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        for make in (nordland, street):
+            if make is nordland and not (DATA / "nordland").is_dir():
+                print("nordland: not at ../shared/data, left out")
+                continue
+            dataset, settings = make(Path(name), steps)
+            run = fit(dataset, settings, Path(name) / f"run-{make.__name__}")
+            last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+            each = last["seconds"] / last["steps"]
+            print(
+                f"{make.__name__:<9} {settings.model}, {last['steps']} steps of {each:.2f} s: waiting for data "
+                f"{100 * last['wait']:.2f} % of the time (wanted below {100 * LIMIT:.0f} %)",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Sequences appended to an index: equal to a full build with the same transform and quantiser, the parent untouched."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import indexer
+from indexer import adding, pca, splicing
+from indexer.checking import check_version
+from indexer.flat import project, wrap, write
+from indexer.kinds import KindSpec
+from indexer.manifest import read_manifest
+from indexer.pointers import collect, rollback
+from indexer.transform import Floats
+from indexer.versions import list_versions
+from seqdata.errors import ContractError, InputError
+from tests.indexer.helpers import make_places
+
+ROOT = Path(__file__).parents[2]
+ROWS, NEW, SIZE = 700, 90, 16
+KINDS = ("flat", "fp16", "ivf", "imi", "PQ2x4", "hnsw", "IVF4,PQ2x4,Refine(SQfp16)")
+
+
+def descriptors(rows: int = ROWS + NEW) -> Floats:
+    x: Floats = np.random.default_rng(3).normal(size=(rows, SIZE)).astype(np.float32)
+    return x
+
+
+def first(out: Path, kind: str, with_pca: bool = True, normalise: bool = True) -> Path:
+    x = descriptors()[:ROWS]
+    return indexer.build(
+        out,
+        blocks=iter([x[:300], x[300:]]),
+        places=make_places(ROWS),
+        transform=pca.fit(x, 8) if with_pca else None,
+        inputs={"dataset": "one"},
+        normalise=normalise,
+        kind=KindSpec(kind, recall_target=0.5) if "x" not in kind else KindSpec(factory=kind, recall_target=0.5),
+    )
+
+
+def append(out: Path, blocks: Iterator[Floats] | None = None) -> Path:
+    x = descriptors()[ROWS:]
+    new = make_places(ROWS + NEW)[ROWS:]
+    return adding.append(out, iter([x[:7], x[7:]]) if blocks is None else blocks, new, {"dataset": "two"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("with_pca", [True, False])
+def test_equal_to_a_full_build(tmp_path: Path, kind: str, with_pca: bool) -> None:
+    """The literal other way: all projected by the parent's transform and added to its trained quantiser at once."""
+    parent = first(tmp_path / "town", kind, with_pca, normalise=with_pca)
+    before = {path.name: path.read_bytes() for path in parent.iterdir()}
+    folder = append(tmp_path / "town")
+    manifest = read_manifest(folder)
+    assert (manifest.parent, manifest.rows, manifest.storage) == (
+        parent.name,
+        ROWS + NEW,
+        "factory" if "x" in kind else kind,
+    )
+    assert manifest.inputs == {"dataset": "two", "parent": parent.name}
+    assert before == {path.name: path.read_bytes() for path in parent.iterdir()}
+    index = indexer.open(tmp_path / "town")
+    assert index.id == folder.name
+    assert index.sequences.equals(make_places(ROWS + NEW))
+    if kind in ("flat", "fp16"):
+        whole = indexer.build(
+            tmp_path / "whole", blocks=iter([descriptors()]), places=make_places(ROWS + NEW), transform=index.transform,
+            inputs={"all": 1}, normalise=with_pca, kind=kind,
+        )  # fmt: skip
+        assert (whole / "index.faiss").read_bytes() == (folder / "index.faiss").read_bytes()
+    elif kind in ("ivf", "imi"):
+        trained = splicing.trained(parent / "index.faiss")
+        splicing.add_projected(trained, project(descriptors(), index.transform, with_pca))
+        write(trained, tmp_path / "expected")
+        assert (tmp_path / "expected").read_bytes() == (folder / "index.faiss").read_bytes()
+    found = index.search(descriptors()[ROWS + 3], 5)[1]
+    assert kind == "PQ2x4" or found[0, 0] == ROWS + 3
+    check_version(folder)
+
+
+def test_the_same_again_is_a_no_op_and_nothing_new_is_the_parent(tmp_path: Path) -> None:
+    out = tmp_path / "town"
+    parent = first(out, "ivf")
+    assert adding.append(out, iter([]), make_places(4)[:0], {"dataset": "two"}) == parent
+    child = append(out)
+    assert rollback(out)[1] == parent.name
+
+    def untouched() -> Iterator[Floats]:
+        raise AssertionError("blocks were read")
+        yield
+
+    assert append(out, untouched()) == child
+    assert indexer.open(out).id == child.name
+    grand = append(out)
+    assert read_manifest(grand).parent == child.name, "appended to the latest"
+    assert len(indexer.open(out)) == ROWS + 2 * NEW
+    assert set(list_versions(out)) == {parent.name, child.name, grand.name}
+    assert set(collect(out).removed) == {parent.name, child.name}
+    assert append_rows(out) == list(range(ROWS + 2 * NEW)), "a version needs nothing of its parents"
+
+
+def append_rows(out: Path) -> list[int]:
+    index = indexer.open(out)
+    return sorted(index.search(descriptors()[0], len(index))[1][0].tolist())
+
+
+def test_a_chain_from_schema_version_1(tmp_path: Path) -> None:
+    import shutil
+
+    fixture = ROOT / "tests" / "fixtures" / "index-v1" / "town"
+    shutil.copytree(fixture, tmp_path / "town")
+    x = np.random.default_rng(1).normal(size=(3, 24)).astype(np.float32)
+    folder = adding.append(tmp_path / "town", iter([x]), make_places(3), {"dataset": "more"})
+    index = indexer.open(tmp_path / "town")
+    assert (index.manifest.schema_version, index.manifest.parent, len(index)) == (2, "421c4319df99e547", 43)
+    assert index.search(x, 1)[1][:, 0].tolist() == [40, 41, 42]
+    before = indexer.open(fixture)
+    queries = np.load(fixture.parent / "queries.npy")
+    np.testing.assert_array_equal(before.search(queries, 1)[1], index.search(queries, 1)[1])
+    assert folder.name == index.id
+
+
+def test_refusals(tmp_path: Path) -> None:
+    out = tmp_path / "town"
+    with pytest.raises(InputError, match="no such index"):
+        append(out)
+    parent = first(out, "ivf")
+    x = descriptors()[ROWS:]
+    for blocks in ([x[:5]], [x, x], [x[:, :3]], [np.full_like(x, np.nan)]):
+        with pytest.raises(ContractError):
+            append(out, iter(blocks))
+    (parent / "index.faiss").write_bytes(b"x" * (parent / "index.faiss").stat().st_size)
+    with pytest.raises(ContractError, match=r"index\.faiss"):
+        append(out)
+    assert list_versions(out) == [parent.name]
+    assert [path.name for path in (out / "versions").iterdir()] == [parent.name]
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from indexer import growing, sealing, splicing, versions
+    from tests.indexer.test_append import append
+    points = {"join": (splicing, "join"), "seal": (sealing, "publish"), "latest": (versions, "point_latest")}
+    setattr(*points[sys.argv[2]], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    append(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("point", ["join", "seal", "latest"])
+def test_killed_and_run_again(tmp_path: Path, point: str) -> None:
+    """Killed before the lists are joined, before the rename, and between the rename and `latest`."""
+    out = tmp_path / "town"
+    parent = first(out, "ivf")
+    expected = append(first(tmp_path / "other" / "town", "ivf").parents[1])
+    code = textwrap.dedent(KILLED)
+    ended = subprocess.run([sys.executable, "-c", code, str(out), point], cwd=ROOT, check=False, env=os.environ)
+    assert ended.returncode == -signal.SIGKILL
+    assert indexer.open(out).id == parent.name
+    folder = append(out)
+    assert indexer.open(out).id == folder.name == expected.name
+    for name in ("index.faiss", "manifest.json", "ids.parquet", "transform.safetensors"):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+    collect(out)
+    assert [path.name for path in (out / "versions").iterdir()] == [folder.name]
+
+
+def test_wrap_keeps_the_lists(tmp_path: Path) -> None:
+    """`has_lists` is about the part behind the transform."""
+    import faiss
+
+    lists = faiss.index_factory(8, "IVF4,Flat")
+    assert splicing.has_lists(wrap(lists, None, True))
+    assert not splicing.has_lists(faiss.index_factory(8, "IVF4,Flat,RFlat"))
+    (tmp_path / "no").write_bytes(b"no index")
+    with pytest.raises(ContractError, match="not a readable FAISS index"):
+        splicing.open_index(tmp_path / "no")

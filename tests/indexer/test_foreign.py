@@ -1,0 +1,272 @@
+"""What other models bring: descriptors and predictions, judged under a protocol; wrong files are one clear line."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from indexer import foreign, foreign_files, predictions
+from indexer.compare import compare
+from indexer.frame_baseline import match_frames
+from indexer.frame_vectors import FrameVectors
+from indexer.scoring import fits, score, with_radius
+from indexer.shortlist import rerank_frames
+from seqdata import protocols
+from seqdata.dataset import Dataset
+from seqdata.errors import ContractError, InputError
+
+OWN = protocols.load("own")
+SELF = OWN.model_copy(
+    update={"name": "self", "splits": {"test": protocols.Split(database=("map",), query=("map",))}, "radius": 4.0}
+)
+
+
+def sides(dataset: Dataset) -> list[pl.DataFrame]:
+    return [dataset.places(dataset.sequences(OWN, "test", role)) for role in ("query", "database")]
+
+
+def saved(path: Path, array: object) -> Path:
+    np.save(path, array, allow_pickle=True)
+    return path
+
+
+def described(dataset: Dataset, folder: Path, dtype: str = "float32") -> tuple[Path, Path]:
+    """Descriptors that are positions along the street: the right window is the nearest."""
+    files = []
+    for name, places in zip(("q", "d"), sides(dataset), strict=True):
+        east = places["easting"].to_numpy()
+        files.append(saved(folder / f"{name}.npy", np.stack([east - 500_000, np.ones(len(east))], 1).astype(dtype)))
+    return files[0], files[1]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_descriptors_in_the_tables_order(dataset: Dataset, tmp_path: Path, dtype: str) -> None:
+    query, database = described(dataset, tmp_path, dtype)
+    table, info = foreign.search_descriptors(dataset, OWN, "test", query, database)
+    found = score(dataset, OWN, table, info)
+    assert (found.recall[1], found.size, found.length, found.method) == (1.0, 2, OWN.length, "q, L2")
+    assert info.protocol_hash == OWN.hash
+
+
+def test_ids_put_rows_in_place(dataset: Dataset, tmp_path: Path) -> None:
+    """Rows in any order, with rows of other windows among them, in each kind of file."""
+    query, database = described(dataset, tmp_path)
+    plain = foreign.search_descriptors(dataset, OWN, "test", query, database)[0]
+    rng = np.random.default_rng(0)
+    files = []
+    for path, places, kind in zip((query, database), sides(dataset), ("txt", "csv"), strict=True):
+        order = rng.permutation(places.height)
+        keys = [*places["key"][order].to_list(), "a-stranger"]
+        saved(path, np.vstack([np.load(path)[order], [[1e6, 0]]]).astype("f4"))
+        files.append(tmp_path / f"{path.stem}.{kind}")
+        files[-1].write_text("\n".join((["key"] if kind == "csv" else []) + keys) + "\n")
+    table, _ = foreign.search_descriptors(
+        dataset, OWN, "test", query, database, query_ids=files[0], database_ids=files[1]
+    )
+    assert table.equals(plain)
+    keys = foreign_files.read_ids(files[1])
+    keys.to_frame().write_parquet(tmp_path / "d.parquet")
+    assert foreign_files.read_ids(tmp_path / "d.parquet").equals(keys)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("block", [1, 50, 1 << 25])
+def test_search_equals_direct_loop(monkeypatch: pytest.MonkeyPatch, cosine: bool, block: int) -> None:
+    monkeypatch.setattr(foreign, "BLOCK_VALUES", block)
+    monkeypatch.setattr(foreign, "QUERIES_A_BLOCK", 7)
+    rng = np.random.default_rng(0)
+    query, database = rng.normal(size=(20, 5)).astype("f4"), rng.normal(size=(40, 5)).astype("f4")
+    asked, stored = np.arange(3, 20), rng.permutation(40)[:30]
+    distances, rows = foreign.nearest(query, asked, database, stored, 6, cosine=cosine)
+    for line, one in enumerate(asked):
+        a, b = query[one].astype("f8"), database[stored].astype("f8")
+        cosines = b @ a / np.linalg.norm(b, axis=1) / np.linalg.norm(a)
+        apart = 1 - cosines if cosine else np.linalg.norm(b - a, axis=1)
+        assert rows[line].tolist() == np.argsort(apart)[:6].tolist()
+        np.testing.assert_allclose(distances[line], np.sort(apart)[:6], rtol=1e-4)
+    assert foreign.nearest(query, asked, database, stored[:2], 6)[1].shape == (17, 2)
+
+
+def test_wrong_descriptors_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    query, database = described(dataset, tmp_path)
+    good = np.load(query)
+
+    def refused(words: str, error: type[Exception] = ContractError, **ids: Path) -> None:
+        with pytest.raises(error, match=words) as caught:
+            foreign.search_descriptors(dataset, OWN, "test", query, database, **ids)
+        assert "\n" not in str(caught.value)
+
+    for wrong, words in (
+        (good[:-1], r"q\.npy: 25 descriptors, the protocol has 26 query windows"),
+        (good[:, :1], "descriptors of 1 numbers, those of .* have 2"),
+        (good[0], r"q\.npy: shape \(2,\)"),
+        (good.astype(int), r"q\.npy: shape .*int64"),
+        (np.array([{"a": 1}], object), r"q\.npy: not a NumPy"),
+        (np.where(good == good[3], np.nan, good), "NaN"),
+    ):
+        saved(query, wrong)
+        refused(words)
+    query.write_bytes(pickle.dumps({"evil": 1}))
+    refused(r"q\.npy: not a NumPy")
+    query.write_bytes(b"")
+    refused(r"q\.npy: not a NumPy")
+    with query.open("wb") as file:
+        np.savez(file, a=good)
+    refused("npz archive")
+    query.unlink()
+    refused("no such file", InputError)
+    saved(query, good)
+    keys = sides(dataset)[0]["key"].to_list()
+    ids = tmp_path / "ids.txt"
+    for listed, words in (
+        (keys[:-1], "25 ids for the 26 descriptors"),
+        ([*keys[:-1], keys[0]], "stands there twice"),
+        ([*keys[:-1], "other"], "lacks 1 of 26 query windows"),
+    ):
+        ids.write_text("\n".join(listed))
+        refused(words, query_ids=ids)
+    ids.with_suffix(".csv").write_text("name,note\na,b\n")
+    refused("no column 'key'", query_ids=ids.with_suffix(".csv"))
+
+
+def ranked(dataset: Dataset) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Pairs by key: the three nearest database windows of each query but the first, with rank and distance."""
+    query, database = sides(dataset)
+    apart = np.abs(query["easting"].to_numpy()[:, None] - database["easting"].to_numpy())
+    near = np.argsort(apart, axis=1, kind="stable")[:, :3]
+    rows = np.arange(1, query.height)
+    table = {
+        "query": np.repeat(query["key"].to_numpy()[rows], 3),
+        "database": database["key"].to_numpy()[near[rows].ravel()],
+        "rank": np.tile([1, 2, 3], len(rows)),
+        "distance": np.take_along_axis(apart, near, 1)[rows].ravel(),
+    }
+    return pl.DataFrame(table), [query, database]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json", "object.json", "rows.parquet", "rows.csv", "distance.csv"])
+def test_predictions_of_another_model(dataset: Dataset, tmp_path: Path, kind: str) -> None:
+    table, (query, database) = ranked(dataset)
+    path = tmp_path / f"theirs.{kind}"
+    shuffled = table.sample(fraction=1, shuffle=True, seed=0)
+    if kind.startswith("rows"):
+        at = [{key: row for row, key in enumerate(side["key"].to_list())} for side in (query, database)]
+        shuffled = shuffled.with_columns(
+            pl.col("query").replace_strict(at[0]), pl.col("database").replace_strict(at[1])
+        )
+    if kind == "object.json":
+        lists = table.group_by("query", maintain_order=True).agg("database")
+        path.write_text(json.dumps(dict(lists.rows())))
+    elif kind == "json":
+        path.write_text(json.dumps(shuffled.to_dicts()))
+    elif kind == "distance.csv":
+        shuffled.drop("rank").write_csv(path)
+    else:
+        shuffled.write_parquet(path) if kind.endswith("parquet") else shuffled.write_csv(path)
+    assert not foreign_files.is_own(path)
+    read, info = foreign_files.read_predictions(dataset, OWN, "test", path)
+    found = score(dataset, OWN, read, info, full=True)
+    answered = dataset.protocol_positives(OWN, "test")["query"].n_unique()
+    assert found.recall == {1: pytest.approx((answered - 1) / answered)}  # the first query has no predictions
+    assert (found.metrics.auc is None) == (kind == "object.json")
+    assert found.metrics.depth == 3
+    predictions.write(tmp_path / "kept.parquet", read, info)
+    assert foreign_files.is_own(tmp_path / "kept.parquet")
+
+
+def test_wrong_predictions_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    table, _ = ranked(dataset)
+    path = tmp_path / "theirs.csv"
+    unknown = table.with_columns(
+        pl.when(pl.col("rank") == 2).then(pl.lit("x9")).otherwise("database").alias("database")
+    )
+    for wrong, words in (
+        (table.drop("database"), "no column 'database'"),
+        (table.head(0), "no predictions in it"),
+        (unknown, r"theirs\.csv: column 'database' names 'x9', which is no database window"),
+        (table.with_columns(pl.lit(1).alias("rank")), "a rank twice"),
+        (pl.concat([table, table]), "same database window twice"),
+        (table.with_columns(pl.lit("near").alias("distance")), "must hold numbers"),
+        (table.with_columns(pl.lit(999).alias("query")), "column 'query' names '999'"),
+        (table.with_columns(pl.lit(None).alias("rank")), "empty cells"),
+    ):
+        wrong.write_csv(path)
+        with pytest.raises(ContractError, match=words) as caught:
+            foreign_files.read_predictions(dataset, OWN, "test", path)
+        assert "\n" not in str(caught.value)
+    for name, data in (("a.json", b"[1, 2"), ("b.json", b"7"), ("c.json", b"[" * 90_000), ("d.parquet", b"PAR1x")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ContractError, match=name):
+            foreign_files.read_predictions(dataset, OWN, "test", tmp_path / name)
+    with pytest.raises(InputError, match="no such file"):
+        foreign_files.read_predictions(dataset, OWN, "test", tmp_path / "absent.csv")
+
+
+def test_one_drive_in_both_roles_never_finds_itself(dataset: Dataset) -> None:
+    """Frame by frame the nearest window is the query itself; the score must come from the others."""
+    table, info = match_frames(dataset, SELF, "test", "aligned")
+    nearest = table.filter(pl.col("rank") == 1)
+    assert (nearest["query"] == nearest["database"]).all()
+    found = score(dataset, SELF, table, info)
+    length = SELF.length
+    assert found.shared == 36 + 2 * sum(36 - gap for gap in range(1, length))
+    assert found.recall[1] < 1.0
+    again, said = rerank_frames(dataset, SELF, table, info, 20)
+    rows = dataset.frame_rows(dataset.sequences(SELF, "test", "query"))
+    for query, row in again.select("query", "database").rows():
+        assert not set(rows[query]) & set(rows[row])
+    assert "first 20 re-ranked (thumbnails, SAD)" in said.method
+
+
+def test_rerank_with_frame_vectors_repairs_a_shuffled_list(dataset: Dataset) -> None:
+    table, info = match_frames(dataset, OWN, "test", "frame")
+    rng = np.random.default_rng(0)
+    shuffled = table.with_columns(pl.Series("noise", rng.random(table.height))).sort("query", "noise").drop("noise")
+    shuffled = shuffled.with_columns(pl.int_range(1, pl.len() + 1).over("query").cast(pl.Int16).alias("rank"))
+    east = dataset.frame_columns("easting")["easting"].to_numpy()
+    vectors = FrameVectors(lambda rows: np.stack([east[rows] - 500_000, np.ones(len(rows))], 1), "positions")
+    repaired, said = rerank_frames(dataset, OWN, shuffled, info, 36, vectors=vectors, metric="l2")
+    assert score(dataset, OWN, repaired, said).recall[1] == 1.0
+    matched, named = match_frames(dataset, OWN, "test", "aligned", vectors=vectors, metric="l2")
+    assert score(dataset, OWN, matched, named).recall[1] == 1.0
+    assert named.method == "aligned frame matching (positions, L2, mean over the window)"
+
+
+def test_methods_by_name(dataset: Dataset) -> None:
+    names = {method: match_frames(dataset, OWN, "test", method)[1].method for method in ("seqslam", "delta")}
+    assert names == {"seqslam": "SeqSLAM (SAD)", "delta": "Delta descriptors (thumbnails, cosine)"}
+
+
+def test_comparison_and_radius(dataset: Dataset) -> None:
+    first = match_frames(dataset, OWN, "test", "aligned")
+    second = match_frames(dataset, OWN, "test", "frame")
+    told = compare(dataset, OWN, first, second)
+    assert told.gaps[1].first == score(dataset, OWN, *first).recall[1]
+    assert told.gaps[1].second == score(dataset, OWN, *second).recall[1]
+    assert (told.label, told.queries) == (OWN.label, 26)
+    other = second[1].model_copy(update={"split": "val"})
+    with pytest.raises(ContractError, match="different questions"):
+        compare(dataset, OWN, first, (second[0], other))
+    longer = OWN.variant(length=3)
+    assert not fits(dataset, longer, first[1])
+    assert fits(dataset, with_radius(OWN, 9), first[1])
+    with pytest.raises(ContractError, match="cuts other windows"):
+        compare(dataset, longer, first, second)
+    near = score(dataset, OWN, *first, radius=3.0)
+    assert near.protocol_hash == with_radius(OWN, 3.0).hash != OWN.hash
+    assert near.recall[1] <= score(dataset, OWN, *first).recall[1]
+    with pytest.raises(ContractError, match="radius -1"):
+        with_radius(OWN, -1)
+
+
+def test_breakdowns_of_a_dataset(dataset: Dataset) -> None:
+    answered = match_frames(dataset, OWN, "test", "aligned")
+    found = score(dataset, OWN, *answered, by=("subtask", "city", "night", "heading"))
+    assert found.by["city"][dataset.trajectories["city"][0]].queries == found.queries
+    assert set(found.by["night"]) == {"day"}
+    assert set(found.by["heading"]) == {"same way, up to 45 deg"}
+    with pytest.raises(ContractError, match="weather"):
+        score(dataset, OWN, *answered, by=("weather",))

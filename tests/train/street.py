@@ -1,0 +1,78 @@
+"""A street driven twice, and an index of it by an untrained model: what search and pack are tested on."""
+
+from pathlib import Path
+
+import indexer
+from seqdata import protocols
+from seqdata.build import BuildRequest, build
+from seqdata.dataset import Dataset
+from seqdata.dataset import open as open_dataset
+from seqdata.storage import write_json_atomic
+from tests.conftest import jpeg
+from train import models
+from train.checkpoint import save_model
+from train.index_stage import IndexRequest, build_index
+
+LENGTH = 3
+PROTOCOL = f"""
+name = "halves"
+source = "made for this test"
+length = {LENGTH}
+radius = 7.0
+rule = "centre"
+[splits.val]
+positions = [0, 20]
+[splits.test]
+positions = [20, 44]
+[splits.empty]
+positions = [90, 99]
+"""
+TINY = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all"}
+MODELS = {
+    "sum": ("seqvlad-small", {**TINY, "clusters": 4}),
+    "cat": ("gem-cat-small", {**TINY, "size": (40, 48)}),
+    "lstm": ("lstm-small", {**TINY, "width": 8}),
+    "sta": ("sta-small", {"clusters": 4, "window": 3, "blocks": 1}),
+    "timesformer": (
+        "timesformer",
+        {"encoder": "vit_tiny_patch16_224", "size": (32, 48), "encoder_options": {"depth": 2}},
+    ),
+    "r2plus1d": ("r2plus1d-small", {"encoder": "resnet10t", "cut": "layer1"}),
+}  # fmt: skip
+
+
+def write_street(raw: Path) -> Path:
+    """44 frames 3 m apart, twice; the second time every seventh frame shows something else."""
+    raw.mkdir(parents=True)
+    rows = ["image,easting,northing,zone,drive,role"]
+    for drive, role in (("map", "database"), ("query", "query")):
+        for place in range(44):
+            seed = 500 + place if drive == "query" and place % 7 == 3 else place
+            (raw / f"{drive}-{place:03d}.jpg").write_bytes(jpeg(seed))
+            rows.append(f"{drive}-{place:03d}.jpg,{500_000 + 3 * place},{5_000_000},32N,{drive},{role}")
+    (raw / "positions.csv").write_text("\n".join(rows) + "\n")
+    return raw
+
+
+def build_street(raw: Path, out: Path) -> Dataset:
+    """The dataset of a street, under the protocol `halves`."""
+    (raw.parent / "halves.toml").write_text(PROTOCOL)
+    build(BuildRequest("folder", raw, out, protocol=protocols.load(str(raw.parent / "halves.toml"))))
+    return open_dataset(out)
+
+
+def make_run(street: Dataset, folder: Path, kind: str) -> Path:
+    """A run folder of an untrained model, as far as search and pack read it."""
+    name, options = MODELS[kind]
+    model = models.create(name, **options)
+    save_model(folder / "checkpoints" / "best", model, {})
+    fields = {"dataset": street.id, "dataset_path": str(street.path), "protocol": {}, "model": model.config}
+    write_json_atomic(folder / "run.json", {**fields, "settings": {"model": name, "weights": "random", "epochs": 0}})
+    return folder
+
+
+def make_index(street: Dataset, folder: Path, kind: str, pca: int | None = None) -> tuple[indexer.PlaceIndex, Path]:
+    run = make_run(street, folder / "run", kind)
+    protocol = street.load_protocol("halves")
+    request = IndexRequest(run=run, out=folder / "index", protocol=protocol, split="test", pca=pca, device="cpu")
+    return indexer.open(build_index(street, request)), run

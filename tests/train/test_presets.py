@@ -1,0 +1,149 @@
+"""Every preset of every family, at a tiny size: it trains, saves, reloads, and sees only its own window."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from seqdata.errors import ContractError
+from train import checkpoint, models
+from train.data import TrainData
+from train.frames import FrameSource
+from train.model_card import outline
+from train.settings import TrainSettings
+from train.starting import initialise_vlad
+
+CNN = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24)}
+VIT = {"encoder": "test_vit", "trainable": "all", "size": (32, 48), "encoder_options": {"dynamic_img_size": True}}
+NARROW = {"clusters": 3, "width": 6, "projection": 5}
+TINY = {
+    "sta": {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24), "blocks": 2, "heads": 4}
+    | {"window": 2, "stride": 1, "clusters": 3},
+    "timesformer": {"encoder": "test_vit", "size": (32, 48)},
+    "r2plus1d": {"encoder": "resnet10t", "cut": "layer1", "size": (16, 24)},
+}
+PRESETS = [(family, name) for family, entry in models.FAMILIES.items() for name in entry.presets]
+REAL = (
+    *(f"seqvlad-{backbone}" for backbone in ("r50", "vgg16", "cct384", "efficientnet")),
+    *("cls-fc-vit", "mean-dinov2", "seqpool-cat-cct224", "sta", "timesformer", "r2plus1d-r50"),
+)
+
+
+def tiny(family, name, **more):
+    """The preset with a backbone of milliseconds; all that makes it the preset it is stays."""
+    if family == "frames":
+        own = models.FAMILIES[family].presets[name]
+        narrow = {key: value for key, value in NARROW.items() if key != "projection" or key in own}
+        options = {**(VIT if own.get("pooling") == "cls" else CNN), **narrow}
+    else:
+        options = TINY[family]
+    return models.create(name, **{**options, **more})
+
+
+def windows(model, batch, length, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (batch, length, 3, *model.size), generator=generator, dtype=torch.uint8)
+
+
+def lengths(model):
+    """Those of 1, 2 and 5 that the model takes, by its own word."""
+    taken = []
+    for length in (1, 2, 5):
+        try:
+            model(windows(model, 1, length))
+        except ContractError:
+            continue
+        taken.append(length)
+    return taken
+
+
+EXPECTED = {"fc": [5], "seqnet": [5], "delta": [2, 5]}
+
+
+@pytest.mark.parametrize(("family", "name"), PRESETS, ids=[name for _, name in PRESETS])
+def test_preset(family, name, tmp_path):
+    model = tiny(family, name)
+    given = windows(model, 2, 5)
+    out = model.train()(given)
+    assert out.shape == (2, model.descriptor_size(5)) and out.dtype == torch.float32
+    out.pow(3).sum().backward()  # the sum of squares of a unit vector has no gradient
+    trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    assert trained and [key for key, p in trained.items() if p.grad is None] == []
+    assert all(bool(p.grad.isfinite().all()) for p in trained.values())
+    checkpoint.save_model(tmp_path / "m", model, {})
+    again = checkpoint.load_model(tmp_path / "m")
+    with torch.no_grad():
+        want = model.eval()(given)
+        torch.testing.assert_close(again(given), want, rtol=0, atol=0)
+        alone = torch.cat([again(window.unsqueeze(0)) for window in given])
+        torch.testing.assert_close(alone, want, atol=1e-5 * float(want.abs().max()), rtol=1e-4)
+        assert lengths(again) == EXPECTED.get(model.config.get("fusion"), [1, 2, 5])
+        for length in lengths(again):
+            assert again(windows(model, 1, length)).shape == (1, model.descriptor_size(length))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_at_its_real_size_no_parameter_is_dead(name):
+    """Shapes only, on the meta device: a parameter without a gradient stops several machines that train together."""
+    model = outline(name).train()
+    model(torch.zeros(1, 5, 3, *model.size, dtype=torch.uint8, device="meta")).sum().backward()
+    assert [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+class Planted(nn.Module):
+    """A backbone whose every token is one of some directions, in the forms that backbones give their features in."""
+
+    def __init__(self, directions, prefix, grid):
+        super().__init__()
+        self.directions, self.num_prefix_tokens, self.grid = directions, prefix, grid
+
+    def forward_features(self, frames):
+        generator = torch.Generator().manual_seed(0)
+        count = self.grid[0] * self.grid[1]
+        pick = torch.randint(0, len(self.directions), (len(frames), count), generator=generator)
+        tokens = self.directions[pick] + 0.02 * torch.randn(*pick.shape, self.directions.shape[1], generator=generator)
+        return torch.cat([torch.full((len(frames), self.num_prefix_tokens, tokens.shape[2]), 9.0), tokens], 1)
+
+    def forward_intermediates(self, frames, **_):
+        tokens = self.forward_features(frames)[:, self.num_prefix_tokens :]
+        return [tokens.transpose(1, 2).unflatten(2, self.grid)]
+
+    def forward(self, frames):
+        return self.forward_intermediates(frames)[0]
+
+
+class Same(nn.Module):
+    """A stack that leaves tokens as they are."""
+
+    def forward(self, tokens, grid):
+        return tokens
+
+
+def cut_vit(directions):
+    model = tiny("frames", "seqvlad-vit", **VIT, cut=None, clusters=4)
+    model.encoder.backbone, model.encoder.stage = Planted(directions, 1, (2, 3)), 0
+    return model
+
+
+def whole_vit(directions):
+    model = tiny("frames", "seqvlad-vit", **VIT, cut=None, clusters=4)
+    model.encoder.backbone = Planted(directions, 1, (2, 3))
+    return model
+
+
+def sta(directions):
+    model = tiny("sta", "sta-small", clusters=4)
+    model.encoder, model.spatial, model.temporal = Planted(directions, 0, model.grid), Same(), Same()
+    return model
+
+
+@pytest.mark.parametrize("make", [cut_vit, whole_vit, sta])
+def test_kmeans_keeps_token_and_channel_axes(make, data, protocol_file):
+    """The centres that training starts from are the planted directions; scrambled axes would find none of them."""
+    directions = F.normalize(torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    model = make(directions)
+    chosen = TrainSettings.create(protocol=protocol_file, kmeans_frames=40, kmeans_features=500, frame_batch=16)
+    train_data = TrainData.of(data, data.load_protocol(protocol_file))
+    initialise_vlad(model, train_data, FrameSource(data), chosen)
+    cosines = F.normalize(model.vlad.centres, dim=-1) @ directions.T
+    assert cosines.max(0).values.min() > 0.99 and cosines.max(1).values.min() > 0.99

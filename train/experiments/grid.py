@@ -1,0 +1,129 @@
+"""What an experiment is: rows, groups of columns and values, read from the TOML files beside this module."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from seqdata.contracts import read_toml
+from seqdata.errors import ContractError
+from seqdata.protocols import Frozen, describe_first
+
+HERE = Path(__file__).parent
+Kind = Literal["recall", "extraction", "matching"]
+Match = Literal["index", "seqslam", "aligned", "hvpr"]
+Fact = Literal["dimension", "memory"]
+Value = Literal["r1", "r5", "r10", "p50", "p95", "fusion", "ms", "megabytes", "agreement"]
+
+
+class Backbone(Frozen):
+    """A backbone's name in tables, and the encoder options that stand for it on small data."""
+
+    label: str
+    small: dict[str, Any]
+
+
+class Method(Frozen):
+    """One way to a descriptor, or to a match, that can stand in a row.
+
+    `model`, `options`, `recipe`: see `train.settings.TrainSettings`; `epochs` 0 = untrained, None = the recipe's. `pca`
+    dimensions. `features`: works on stored frame vectors instead of pixels. `match`: how windows are compared.
+    `small`: options over all others on small data.
+    """
+
+    category: str
+    method: str
+    backbone: str | None = None
+    model: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    recipe: str = "p1-triplet"
+    epochs: int | None = None
+    pca: int | None = None
+    features: bool = False
+    match: Match = "index"
+    small: dict[str, Any] = Field(default_factory=dict)
+
+
+class Group(Frozen):
+    """Columns that one measurement fills.
+
+    `protocol`: a paper's, None = that of the dataset. `city`: one test city alone, "each" = a group for each.
+    `train_city`: "largest" = only the training city with most database windows. `length` of the tested windows;
+    `centres`: only windows whose centre frame has a window of that many frames too, judged at the centre. `backward`:
+    database windows are read last frame first. `database`: vectors in a matching study, `small` on small data.
+    """
+
+    label: str
+    protocol: str | None = None
+    city: str | None = None
+    train_city: Literal["largest"] | None = None
+    length: int | None = Field(default=None, ge=1)
+    centres: int | None = Field(default=None, ge=1)
+    backward: bool = False
+    database: int | None = Field(default=None, ge=1)
+    small: int | None = Field(default=None, ge=1)
+
+
+class Grid(Frozen):
+    """A paper's table or figure: `rows` by name, `groups` of columns, `values` of each group.
+
+    `facts` of a row stand once, before the groups. `own`: the groups where the dataset is none of the paper's (empty:
+    one group). `difference`: a last column, second group against the first. `chart`: the figure that the page draws.
+    """
+
+    title: str
+    paper: str
+    kind: Kind = "recall"
+    rows: tuple[str, ...] = Field(min_length=1)
+    groups: tuple[Group, ...] = Field(min_length=1)
+    own: tuple[Group, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    values: tuple[Value, ...] = Field(min_length=1)
+    difference: bool = False
+    chart: Literal["memory", "bars"] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The paper's protocols that columns are bound to, each once."""
+        return tuple(dict.fromkeys(group.protocol for group in self.groups if group.protocol is not None))
+
+
+def names() -> list[str]:
+    """Names of the declared experiments, sorted."""
+    return sorted(path.stem for path in (HERE / "grids").glob("*.toml"))
+
+
+def load(name: str) -> Grid:
+    """The experiment `name`. Raises: ContractError for an unknown name, with those there are."""
+    if name not in names():
+        raise ContractError(f"no experiment '{name}'; there are {', '.join(names())}")
+    path = HERE / "grids" / f"{name}.toml"
+    try:
+        return Grid.model_validate(read_toml(path))
+    except ValidationError as error:
+        raise ContractError(f"{path}: {describe_first(error)}") from error
+
+
+@cache
+def backbones() -> dict[str, Backbone]:
+    """The declared backbones by name."""
+    return {name: Backbone.model_validate(fields) for name, fields in _declared()["backbones"].items()}
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """The declared methods by name."""
+    return {name: Method.model_validate(fields) for name, fields in _declared()["methods"].items()}
+
+
+def method(name: str) -> Method:
+    """The method `name`. Raises: ContractError for an unknown one."""
+    if name not in methods():
+        raise ContractError(f"no method '{name}'; there are {', '.join(methods())}")
+    return methods()[name]
+
+
+def _declared() -> dict[str, Any]:
+    return read_toml(HERE / "methods.toml")

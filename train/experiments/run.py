@@ -1,0 +1,176 @@
+"""Running an experiment: cell by cell, each kept when done, each failure kept with its reason."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqdata.dataset import Dataset
+from seqdata.errors import ContractError, Interrupted, OutputError, SeqdataError
+from train import profiling
+from train.devices import pick_device
+from train.experiments import grid as grids
+from train.experiments import measures
+from train.experiments.cells import Cell, Store, key_of
+from train.experiments.grid import Grid, Group
+from train.experiments.scale import Scale, resolve
+from train.experiments.targets import Missing, Target, bind
+from train.experiments.workshop import Workshop
+from train.runs import environment
+
+DIMENSIONS: dict[Scale, int] = {"full": 4096, "smoke": 64}
+Note = Callable[[str], None]
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run: `only` some rows, at a `scale`, below the folder `out`; `protocol` in place of the datasets' own.
+
+    `weights`: see `train.experiments.scale.resolve`.
+    """
+
+    name: str
+    out: Path
+    datasets: Sequence[Dataset] = ()
+    scale: Scale = "full"
+    only: tuple[str, ...] = ()
+    protocol: str | None = None
+    weights: str = "default"
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A grid with its cells: `cells[row][number of the group]`, `labels` of the groups, cells `computed` just now."""
+
+    request: Request
+    grid: Grid
+    labels: tuple[str, ...]
+    cells: dict[str, tuple[Cell, ...]]
+    computed: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A cell to be: what decides it and how it is measured, or the `reason` why it cannot be."""
+
+    row: str
+    inputs: dict[str, Any] = field(default_factory=dict)
+    measure: Callable[[], Mapping[str, Any]] | None = None
+    reason: str | None = None
+
+
+def run(request: Request, note: Note | None = None, step: Step | None = None) -> Result:
+    """Run an experiment below `request.out`, taking up what is there; a cell that fails keeps its reason.
+
+    `note(line)` is told of every cell that is finished, `step(stage, done, total)` of what goes on within one.
+    Raises: ContractError for an unknown experiment or row, or datasets that do not go together; OutputError where the
+    folder cannot be written.
+    """
+    grid = grids.load(request.name)
+    rows = _rows(grid, request.only)
+    places = _places(grid, request)
+    shop = Workshop(request.out, step or (lambda stage, done, total: None))
+    store = Store(request.out / "cells")
+    cells: dict[str, tuple[Cell, ...]] = {}
+    computed = 0
+    for row in rows:
+        of_row = []
+        for place in places:
+            cell, fresh = _cell(store, _job(request, grid, shop, row, place))
+            computed += fresh
+            of_row.append(cell)
+            if note is not None and fresh:
+                note(f"{row}, {place.label or 'test split'}: {cell.reason or f'{cell.seconds:.1f} s'}")
+        cells[row] = tuple(of_row)
+    return Result(request, grid, tuple(place.label for place in places), cells, computed)
+
+
+def _rows(grid: Grid, only: tuple[str, ...]) -> tuple[str, ...]:
+    """The rows asked for, in the grid's order. Raises: ContractError for one that it does not have."""
+    unknown = [row for row in only if row not in grid.rows]
+    if unknown:
+        raise ContractError(f"{grid.paper}: no row '{unknown[0]}'; there are {', '.join(grid.rows)}")
+    return tuple(row for row in grid.rows if not only or row in only)
+
+
+@dataclass(frozen=True)
+class _NoDataset:
+    """A group that needs no dataset."""
+
+    label: str
+    group: Group
+
+
+def _places(grid: Grid, request: Request) -> Sequence[Target | Missing | _NoDataset]:
+    """Where each group is measured. Raises: ContractError where recalls are wanted of no dataset."""
+    if grid.kind != "recall":
+        return [_NoDataset(_label(group, request.scale), group) for group in grid.groups]
+    if not request.datasets:
+        raise ContractError(f"experiment {request.name} needs a dataset: seqdata experiment {request.name} DATASET")
+    return bind(grid, request.datasets, request.protocol)
+
+
+def _label(group: Group, scale: Scale) -> str:
+    return f"{group.small:,}" if scale == "smoke" and group.small is not None else group.label
+
+
+def _job(request: Request, grid: Grid, shop: Workshop, row: str, place: Target | Missing | _NoDataset) -> _Job:
+    """One cell to be; what cannot be resolved becomes its reason."""
+    if isinstance(place, Missing):
+        return _Job(row, {"row": row, "label": place.label}, reason=place.reason)
+    try:
+        return _planned(request, grid, shop, row, place)
+    except SeqdataError as error:
+        return _Job(row, {"row": row, "label": place.label}, reason=f"{type(error).__name__}: {error}")
+
+
+def _planned(request: Request, grid: Grid, shop: Workshop, row: str, place: Target | _NoDataset) -> _Job:
+    if grid.kind == "matching":
+        size = place.group.small if request.scale == "smoke" else place.group.database
+        sizes = (row, size or 0, DIMENSIONS[request.scale], request.seed)
+        return _Job(row, {"matching": list(sizes), **_machine("cpu")}, partial(measures.matching, *sizes))
+    method = resolve(grids.method(row), request.scale, request.weights, request.seed, request.device)
+    inputs = {"kind": grid.kind, "method": method.inputs()}
+    if isinstance(place, Target):
+        return _Job(row, {**inputs, **place.inputs()}, partial(measures.recalls, shop, method, place))
+    timed = {**inputs, "length": place.group.length, **_machine(request.device)}
+    return _Job(row, timed, partial(measures.extraction, method, place.group))
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """What times depend on."""
+    return {"device": profiling.device_name(pick_device(device)), "threads": torch.get_num_threads()}
+
+
+def _cell(store: Store, job: _Job) -> tuple[Cell, bool]:
+    """The finished cell of a job, or one measured now and kept; and whether it is new.
+
+    Raises: OutputError and Interrupted, which end the grid; every other failure becomes the cell's reason.
+    """
+    key = key_of(job.inputs)
+    found = store.read(key)
+    if found is not None:
+        return found.model_copy(update={"row": job.row}), False
+    start = time.perf_counter()
+    fields: Mapping[str, Any] = {}
+    reason = job.reason
+    if job.measure is not None:
+        try:
+            fields = job.measure()
+        except (OutputError, Interrupted):
+            raise
+        except (SeqdataError, RuntimeError, MemoryError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    seconds = time.perf_counter() - start
+    cell = Cell(
+        row=job.row, key=key, inputs=job.inputs, reason=reason, seconds=seconds, environment=environment(), **fields
+    )
+    store.write(cell)
+    return cell, True

@@ -1,0 +1,162 @@
+"""An index described in shares (array jobs, a pool of processes, Ray), merged into the version of a plain build."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import indexer
+import seqdata
+from indexer import kinds, plans, sharded
+from indexer.engines import threads
+from indexer.flat import project
+from indexer.plans import Trained
+from indexer.scoring import table_key
+from indexer.versions import adopt
+from seqdata import protocols
+from seqdata.dataset import Dataset
+from seqdata.errors import ContractError
+from seqdata.shard_jobs import Engine, run_jobs
+from train.describing import describe, describe_blocks
+from train.index_stage import (
+    IndexRequest,
+    IndexWork,
+    Progress,
+    fit_transform,
+    index_model,
+    index_work,
+    stage,
+)
+from train.sequence_model import SequenceModel
+
+HELD_OUT = 500
+NOT_MERGED = ("hnsw", "pq", "auto")
+
+
+@dataclass(frozen=True)
+class ShareJob:
+    """Share `number` (from 1) of `of` of one request over version `version` of the dataset at `dataset`."""
+
+    dataset: str
+    version: int
+    request: IndexRequest
+    number: int
+    of: int
+    threads: int
+
+    def run(self) -> int:
+        """Describe and encode the share, in whatever process this is; its windows. Raises: as `write_share`."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        return write_share(seqdata.open(self.dataset, version=self.version), self.request, self.number, self.of)
+
+
+def write_share(dataset: Dataset, request: IndexRequest, number: int, of: int, progress: Progress | None = None) -> int:
+    """Describe and encode one share of the database; how many windows it has. A share that is there already is kept.
+
+    PCA is fitted by whichever share comes first, while the others wait.
+    Raises: as `train.index_stage.build_index`.
+    """
+    _check_kind(request)
+    work = index_work(dataset, request)
+    rows = sharded.share(work.database.height, number, of)
+    if indexer.find_version(request.out, work.inputs, kind=request.kind) is not None:
+        return len(rows)
+    model = index_model(request.run, request.model_from)
+
+    plan = plans.prepare(
+        request.out,
+        work.database.height,
+        work.inputs,
+        lambda: _train(model, dataset, request, work, progress),
+        settings=request.kind.settings(),
+    )
+    blocks = describe_blocks(
+        model,
+        dataset,
+        work.database[rows.start : rows.stop],
+        device=request.device,
+        progress=stage(progress, f"describe share {number}/{of}"),
+    )
+    sharded.write_part(request.out, plan, number, of, blocks)
+    return len(rows)
+
+
+def _check_kind(request: IndexRequest) -> None:
+    """Refuse what shares cannot give before anything is described. Raises: ContractError."""
+    if request.kind.name in NOT_MERGED:
+        raise ContractError(
+            f"--kind {request.kind.name} needs the whole database at once: use flat, fp16, ivf or imi, or build it "
+            "without shares"
+        )
+
+
+def _train(
+    model: SequenceModel, dataset: Dataset, request: IndexRequest, work: IndexWork, progress: Progress | None
+) -> Trained:
+    """PCA, and for kinds with a quantiser that too, on the windows of the database that a plain build trains it on."""
+    spec, size = request.kind, model.descriptor_size(request.protocol.length)
+    transform = fit_transform(model, dataset, request, work.sample, progress)
+    stored = size if transform is None else transform.output_size
+    factory = spec.factory or kinds.factory_string(spec.kind, work.database.height, stored)
+    if spec.name in kinds.EXACT:
+        return Trained(transform, size, storage=spec.name, factory=factory)
+    index = kinds.create(factory, stored, check=spec.factory is not None)
+    rows = kinds.training_rows(index, work.database.height, spec.seed)
+    described = describe(
+        model, dataset, work.database[rows], device=request.device, progress=stage(progress, "describe training sample")
+    )
+    vectors = project(described, transform, False)
+    kinds.train(index, vectors, spec.seed, factory)
+    held = kinds.spread_rows(len(rows), HELD_OUT, spec.seed + 1)
+    return Trained(
+        transform,
+        size,
+        index=index,
+        held=(rows[held], vectors[held]),
+        storage=spec.name,
+        factory=factory,
+        seed=spec.seed,
+        threads=threads(),
+    )
+
+
+def merge_shares(dataset: Dataset, index: Path, identifier: str) -> Path:
+    """Merge the shares of a version into it; its folder.
+
+    Raises: ContractError when the dataset cuts other windows now; as `indexer.sharded.merge`.
+    """
+    plan = plans.read_plan(plans.parts_folder(index, identifier))
+    protocol = protocols.parse(plan.inputs["protocol"], plans.parts_folder(index, identifier) / plans.PLAN)
+    database = dataset.sequences(protocol, plan.inputs["split"], "database")
+    if table_key(database) != plan.inputs["windows"]:
+        raise ContractError(f"{dataset.location}: cuts other windows than the shares of {identifier} hold")
+    return sharded.merge(index, identifier, dataset.places(database))
+
+
+def build_in_shares(
+    dataset: Dataset, request: IndexRequest, engine: Engine, workers: int, progress: Progress | None = None
+) -> Path:
+    """Describe `workers` shares at once by an engine, then merge them; the folder of the version.
+
+    Raises: as `train.index_stage.build_index`; OutputError when a worker dies.
+    """
+    import os
+
+    _check_kind(request)
+    work = index_work(dataset, request)
+    existing = indexer.find_version(request.out, work.inputs, kind=request.kind)
+    if existing is not None and adopt(request.out, existing.name):
+        return existing
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    here = replace(request, run=request.run.resolve(), out=request.out.resolve())
+    place = dataset.location if "://" in dataset.location else str(Path(dataset.location).resolve())
+    jobs = [
+        ShareJob(place, dataset.manifest.version, here, number, workers, threads) for number in range(1, workers + 1)
+    ]
+    done = 0
+    for windows in run_jobs(jobs, engine, workers):
+        done += windows
+        if progress is not None:
+            progress("describe in shares", done, work.database.height)
+    identifier = indexer.version_id(work.inputs, settings=request.kind.settings())
+    return sharded.merge(request.out, identifier, dataset.places(work.database))

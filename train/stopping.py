@@ -1,0 +1,44 @@
+"""Ending a run on Ctrl-C or SIGTERM without losing what it has done."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: it carries the wish to stop up to the loop
+    """Someone asked the run to stop and it is at a place where it can."""
+
+
+class Stop:
+    """A context in which the first Ctrl-C or SIGTERM only raises a flag; the second one ends at once.
+
+    Off the main thread, where Python has no signal handlers, the flag stays down.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        """Take over the signals."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {name: signal.signal(name, self._ask) for name in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back."""
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def check(self) -> None:
+        """Raise `Stopped` when the flag is up."""
+        if self.asked:
+            raise Stopped
