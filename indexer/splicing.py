@@ -119,7 +119,7 @@ def _head(empty: "faiss.Index", sizes: npt.NDArray[np.int64]) -> bytes:
 
     inner = core(empty)
     _set_total(empty, int(sizes.sum()))
-    head = faiss.serialize_index(empty).tobytes()
+    head: bytes = faiss.serialize_index(empty).tobytes()
     block = HEADER.pack(b"ilar", inner.nlist, inner.code_size, SPARSE, 0)
     if not head.endswith(block):
         raise ContractError(f"FAISS {faiss.__version__} writes inverted lists in another form: merge with version 1.15")
