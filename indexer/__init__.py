@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from indexer.adding import append
     from indexer.bundle import build, find_version, version_id
+    from indexer.kinds import KindSpec
     from indexer.localizer import Localizer, Place
     from indexer.reading import PlaceIndex
     from indexer.reading import open_index as open
 
-__all__ = ["Localizer", "Place", "PlaceIndex", "append", "build", "find_version", "open", "version_id"]
+__all__ = ["KindSpec", "Localizer", "Place", "PlaceIndex", "append", "build", "find_version", "open", "version_id"]
 
 _HOMES = {
+    "KindSpec": ("indexer.kinds", "KindSpec"),
     "Localizer": ("indexer.localizer", "Localizer"),
     "Place": ("indexer.localizer", "Place"),
     "PlaceIndex": ("indexer.reading", "PlaceIndex"),

@@ -7,7 +7,7 @@ from indexer.flat import Rows, Stored
 from indexer.transform import Floats
 
 SLACK = 8  # candidates beyond k: most queries are then settled without a second look
-REFINE_VALUES = 1 << 22  # float32 values gathered at once while distances are recomputed: 16 MiB
+REFINE_VALUES = 1 << 17  # float32 values gathered at once while distances are recomputed: they stay in the cache
 UNIT = float(np.finfo(np.float32).eps) / 2
 
 

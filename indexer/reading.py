@@ -15,7 +15,7 @@ from indexer.engines import EngineName
 from indexer.exact import ExactVectors
 from indexer.flat import FACTORY, Exact, Rows, check_descriptors, map_exact, project
 from indexer.leases import hold
-from indexer.manifest import PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
+from indexer.manifest import MANIFEST, PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
 from indexer.transform import Floats
 from indexer.versions import resolve
 from seqdata.contracts import table_contract
@@ -91,7 +91,7 @@ class PlaceIndex:
         among = np.asarray(rows, dtype=np.int64)
         if among.ndim != 1 or (len(among) and (among.min() < 0 or among.max() >= len(self))):
             raise ContractError(f"rows to search must be a list of numbers from 0 to {len(self) - 1}")
-        return among
+        return np.unique(among)
 
     def _open_vectors(self, engine: EngineName) -> ExactVectors | FaissVectors:
         facts, path = self.manifest, self.path / VECTORS
@@ -101,6 +101,9 @@ class PlaceIndex:
         return open_faiss(path, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
 
     def _check_sizes(self) -> None:
+        facts = self.manifest
+        if self.transform is None and (facts.input_size != facts.size or TRANSFORM in facts.files):
+            raise ContractError(f"{self.path / MANIFEST}: its transform is missing; build the index again")
         sizes = None if self.transform is None else (self.transform.input_size, self.transform.output_size)
         if sizes is not None and sizes != (self.manifest.input_size, self.manifest.size):
             raise ContractError(f"{self.path / TRANSFORM}: a transform of {sizes} does not fit the manifest")

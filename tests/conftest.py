@@ -1,7 +1,10 @@
 """Fixtures shared by all floors: tiny drives with real JPEGs, a tiny synthetic MSLS dump, and the real material."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores; what they start inherits it
 
 import numpy as np
 import pytest

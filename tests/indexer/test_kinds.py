@@ -83,6 +83,7 @@ def test_search_among_rows(tmp_path, vectors, name: str) -> None:
         if name in ("flat", "ivf", "hnsw", "imi") or "RFlat" in name:
             np.testing.assert_array_equal(rows, exact.search(queries, 5, rows=among)[1])
         assert index.search(queries, 50, rows=among)[1].shape == (60, len(among))
+        np.testing.assert_array_equal(index.search(queries, 5, rows=np.tile(among, 2))[1], rows)
     assert index.search(queries, 5, rows=[])[0].shape == (60, 0)
 
 

@@ -13,6 +13,7 @@ import indexer
 from indexer import engines, flat, gpu_engines, pca
 from indexer.engines import NumpyEngine, choose_engine, widen
 from indexer.exact import ExactVectors
+from indexer.kinds import KindSpec
 from seqdata.errors import ContractError, MissingDependencyError
 from tests.indexer.helpers import make_places
 
@@ -199,10 +200,11 @@ def test_values_beyond_fp16_are_refused(tmp_path) -> None:
 @pytest.mark.parametrize("kind", ["flat", "fp16", "ivf"])
 def test_opening_does_not_read_the_vectors(tmp_path, kind: str) -> None:
     """The memory of a process that has opened an index of 40 MB grows by a fraction of it."""
+    spec = KindSpec(kind, recall_target=0.01)
     x = np.random.default_rng(6).standard_normal((20_000, 512)).astype(np.float32)
     blocks = (x[start : start + 4096] for start in range(0, len(x), 4096))
     folder = indexer.build(
-        tmp_path / "a", blocks=blocks, places=make_places(len(x)), transform=None, inputs={}, kind=kind
+        tmp_path / "a", blocks=blocks, places=make_places(len(x)), transform=None, inputs={}, kind=spec
     )
     code = """
         import sys, indexer, faiss
@@ -214,7 +216,7 @@ def test_opening_does_not_read_the_vectors(tmp_path, kind: str) -> None:
         print(resident() - before)
     """
     tiny = indexer.build(
-        tmp_path / "b", blocks=iter([x[:200]]), places=make_places(200), transform=None, inputs={}, kind=kind
+        tmp_path / "b", blocks=iter([x[:200]]), places=make_places(200), transform=None, inputs={}, kind=spec
     )
     command = [sys.executable, "-c", textwrap.dedent(code), str(folder), str(tiny)]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

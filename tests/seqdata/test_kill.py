@@ -55,13 +55,15 @@ def test_twenty_kills_each_resumed_to_the_same_bytes(tmp_path: Path, files_of: F
     chance = random.Random(20)
     outs = [tmp_path / f"killed-{point}" for point in range(POINTS)]
 
-    def kill(out: Path, delay: float) -> int:
-        _kill_in_mid_build([sys.executable, str(script), str(raw), str(out)], out, delay, out in outs[::2])
+    def kill(out: Path, sealed: int, delay: float) -> int:
+        command = [sys.executable, str(script), str(raw), str(out)]
+        _kill_in_mid_build(command, out, sealed, delay, out in outs[::2])
         assert not (out / "manifest.json").exists(), "the kill came too late to prove anything"
         return len(list((out / "shards").glob("part-*.parquet")))
 
     with ThreadPoolExecutor(2) as pool:  # imports are most of a build this small
-        met = list(pool.map(kill, outs, [chance.uniform(0.0, 0.4) for _ in outs]))
+        after = [chance.randrange(shards - 2) for _ in outs]
+        met = list(pool.map(kill, outs, after, [chance.uniform(0.0, 0.05) for _ in outs]))
     for out in outs:
         build(request(raw, out))
         assert files_of(out) == unbroken
@@ -73,12 +75,15 @@ def request(raw: Path, out: Path) -> BuildRequest:
     return BuildRequest("folder", raw, out, settings=SMALL, protocol=protocols.load("own"))
 
 
-def _kill_in_mid_build(command: list[str], out: Path, delay: float, whole_group: bool) -> None:
-    """Kill the build `delay` seconds after it began its first shard: the whole group, or the parent alone."""
+def _kill_in_mid_build(command: list[str], out: Path, sealed: int, delay: float, whole_group: bool) -> None:
+    """Kill the build `delay` seconds after it began a shard and sealed `sealed`: the whole group, or the parent alone.
+
+    Points are told by what is sealed, not by the clock, so that they differ on a busy machine too.
+    """
     root = str(Path(__file__).resolve().parents[2])
     process = subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONPATH": root})
     shards = out / "shards"
-    while not (shards.is_dir() and any(shards.iterdir())):
+    while not (shards.is_dir() and any(shards.iterdir()) and len(list(shards.glob("part-*.parquet"))) >= sealed):
         assert process.poll() is None, "the build ended before it began"
         time.sleep(0.002)
     time.sleep(delay)
