@@ -8,7 +8,7 @@ import typer
 from cli.inspecting import DatasetArgument
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
 from cli.pairs import json_pairs
-from cli.places import ModelFromFlag
+from cli.places import DeviceFlag, ModelFromFlag
 
 if TYPE_CHECKING:
     from cli.config import Config
@@ -38,7 +38,7 @@ def describe(
     ] = None,
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     seed: Annotated[int, typer.Option(help="Seed of the PCA's sample.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     out: Annotated[Path | None, typer.Option(help="New folder for the features.", show_default=False)] = None,
     model_from: ModelFromFlag = None,
     options: OptionFlag = None,

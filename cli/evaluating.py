@@ -31,7 +31,7 @@ from cli.eval_flags import (
     SplitFlag,
 )
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
-from cli.places import ModelFromFlag
+from cli.places import DeviceFlag, ModelFromFlag
 
 if TYPE_CHECKING:
     from indexer.evaluation import Evaluation
@@ -61,7 +61,7 @@ def evaluate(
     out: OutFlag = None,
     dataset: DatasetFlag = None,
     run: RunFlag = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
@@ -115,7 +115,7 @@ def baseline(
     ] = None,
     split: Annotated[str, typer.Option(help="Split to answer.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for predictions and recall.", show_default=False)] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,

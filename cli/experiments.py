@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.places import DeviceFlag
 
 if TYPE_CHECKING:
     from cli.config import Config
@@ -33,7 +34,7 @@ def experiment(
         str,
         typer.Option(help="default, pretrained, random, or a folder with a file for each encoder (resnet18.pth, …)."),
     ] = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,

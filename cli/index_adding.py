@@ -7,21 +7,19 @@ import typer
 
 from cli.index_versions import IndexFlag
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
-from cli.places import ModelFromFlag
+from cli.places import DeviceFlag, ModelFromFlag
 
-DatasetFlag = Annotated[
+DatasetArgument = Annotated[
     Path | None,
-    typer.Argument(help="Dataset folder; default: found by its id.", metavar="[DATASET]", show_default=False),
+    typer.Argument(help="Dataset folder; default: the index's own.", metavar="[DATASET]", show_default=False),
 ]
 
 
 def append(
-    dataset: Annotated[
-        Path | None, typer.Argument(help="Dataset folder; default: the run's.", metavar="[DATASET]", show_default=False)
-    ] = None,
+    dataset: DatasetArgument = None,
     run: Annotated[Path | None, typer.Option(help="Run folder; default: the index's.", show_default=False)] = None,
     index: IndexFlag = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
@@ -48,7 +46,7 @@ def append(
 
 
 def merge(
-    dataset: DatasetFlag = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
+    dataset: DatasetArgument = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
 ) -> None:
     """Join the shares that seqdata index --shard-range i/N wrote into a version; missing shares are named."""
     from cli.config import load

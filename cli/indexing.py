@@ -8,7 +8,7 @@ import typer
 
 from cli.building import find_engine
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
-from cli.places import ModelFromFlag
+from cli.places import DeviceFlag, ModelFromFlag
 
 if TYPE_CHECKING:
     from seqdata.dataset import Dataset
@@ -31,7 +31,7 @@ def index(
     sample: Annotated[int, typer.Option(help="Training windows that PCA is fitted on.", min=2)] = 16_384,
     seed: Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
     kind: Annotated[
         str, typer.Option(help="flat, fp16, ivf, hnsw, pq, imi, or auto: the fastest that reaches the recall target.")
@@ -57,11 +57,9 @@ def index(
     config: ConfigFlag = None,
 ) -> None:
     """Describe a split's database with a run's model and build a version of its index: PCA, then exact or faster."""
-    import indexer
     from cli.config import load
     from cli.places import find_dataset
     from indexer.kinds import KindSpec
-    from indexer.manifest import read_measured
     from train.index_shares import build_in_shares
     from train.index_stage import IndexRequest, build_index, run_protocol, run_record
 
@@ -91,16 +89,23 @@ def index(
             folder = build_in_shares(opened, request, chosen_engine, workers, bar.to)
         else:
             folder = build_index(opened, request, bar.to)
+    _tell(folder, request, as_json=as_json)
+
+
+def _tell(folder: Path, request: "IndexRequest", *, as_json: bool) -> None:
+    """Print the version that was published."""
+    import indexer
+    from indexer.manifest import read_measured
+
     built = indexer.open(folder)
     facts = built.manifest
     result = {"path": str(folder), "index": str(request.out), "id": built.id, "rows": facts.rows, "size": facts.size}
-    measured = read_measured(folder)
-    recall = dict(measured.recall or {})
+    recall = dict(read_measured(folder).recall or {})
     result |= {"storage": facts.storage, "factory": facts.factory, "search": facts.search, "recall": recall}
     kept = f", PCA keeps {facts.transform.explained:.1%} of the variance" if facts.transform else ""
     text = (
-        f"{folder}: {facts.rows} windows of {request.protocol.label} {split}, {facts.input_size} to {facts.size} "
-        f"dimensions{kept}, {facts.storage}, {size(sum(each.bytes for each in facts.files.values()))}"
+        f"{folder}: {facts.rows} windows of {request.protocol.label} {request.split}, {facts.input_size} to "
+        f"{facts.size} dimensions{kept}, {facts.storage}, {size(sum(each.bytes for each in facts.files.values()))}"
     )
     text += "".join(f", recall@{k} {share:.4f} of exact" for k, share in recall.items())
     if facts.transform is not None:

@@ -143,5 +143,5 @@ def quarantine(dataset: DatasetArgument = None, as_json: JsonFlag = False, confi
 
     opened = seqdata.open(load(config).newest("datasets", "manifest.json", dataset, "build"))
     rows = opened.quarantine.to_dicts()
-    lines = [f"{row['reason']:<16}{row['source']}  {row['message']}" for row in rows]
+    lines = [f"{row['reason']:<18}{row['source']}  {row['message']}" for row in rows]
     emit({"path": opened.location, "rows": rows}, "\n".join(lines) or "nothing was left out", as_json=as_json)

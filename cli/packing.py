@@ -7,7 +7,7 @@ import typer
 
 from cli.eval_flags import RunFlag
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
-from cli.places import ModelFromFlag
+from cli.places import DeviceFlag, ModelFromFlag
 
 if TYPE_CHECKING:
     from cli.config import Config
@@ -30,7 +30,7 @@ def pack(
     precision: Annotated[
         float, typer.Option(help="Share of accepted queries that must be right.", min=0.01, max=1)
     ] = 0.99,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seqdata.protocols import Protocol
 
 
+DeviceFlag = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 ModelFromFlag = Annotated[
     str | None,
     typer.Option("--model-from", help="package.module:factory behind the run, if you trust it.", show_default=False),

@@ -9,7 +9,7 @@ import typer
 
 from cli.eval_flags import RunFlag
 from cli.output import ConfigFlag, JsonFlag, emit
-from cli.places import ModelFromFlag
+from cli.places import DeviceFlag, ModelFromFlag
 
 if TYPE_CHECKING:
     from cli.config import Config
@@ -40,7 +40,7 @@ def search(
         Path | None, typer.Option(help="Folder for a page with query and found frames.", show_default=False)
     ] = None,
     run: RunFlag = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,

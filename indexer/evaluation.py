@@ -127,11 +127,7 @@ def evaluate(
     if shared is not None:
         predictions, positives = without_pairs(predictions, shared), without_pairs(positives, shared)
     answerable = has_positive(positives, len(queries))
-    if not answerable.any():
-        raise NotEnoughDataError(
-            f"protocol {protocol_name}, split {split}: none of {len(queries)} queries has a positive among "
-            f"{database_size} database windows; check the split, the radius and the positions"
-        )
+    _refuse_unanswerable(answerable, protocol_name, split, database_size)
     counted = answerable if no_positive == "leave-out" else np.ones_like(answerable)
     ranks = first_hit_ranks(predictions, positives, len(queries))
     hits = ranks[:, None] <= np.arange(1, top + 1)
@@ -167,6 +163,15 @@ def evaluate(
         metrics=measure(answers(predictions, positives, counted), units, counted, seed) if full else None,
         by={name: by_groups(g, hits, counted, answerable, units, at, seed) for name, g in (groups or {}).items()},
     )
+
+
+def _refuse_unanswerable(answerable: npt.NDArray[np.bool_], protocol: str, split: str, database: int) -> None:
+    """Raise NotEnoughDataError when no query has a positive."""
+    if not answerable.any():
+        raise NotEnoughDataError(
+            f"protocol {protocol}, split {split}: none of {len(answerable)} queries has a positive among "
+            f"{database} database windows; check the split, the radius and the positions"
+        )
 
 
 def has_positive(positives: pl.DataFrame, queries: int) -> npt.NDArray[np.bool_]:

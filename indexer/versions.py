@@ -18,7 +18,7 @@ from indexer.checking import check_version
 from indexer.leases import changing
 from indexer.manifest import MANIFEST
 from seqdata.errors import ContractError, InputError
-from seqdata.storage import explain_write_failure, write_bytes_atomic
+from seqdata.storage import explain_write_failure, flush, write_bytes_atomic
 
 VERSIONS = "versions"
 LATEST = "latest"
@@ -89,7 +89,7 @@ def publish(folder: Path, index: Path, identifier: str) -> Path:
     target = version_folder(index, identifier)
     try:
         for file in folder.iterdir():
-            _flush(file)
+            flush(file)
         with changing(index / VERSIONS):
             if find_whole(index, identifier) is None:
                 discard(target)
@@ -130,15 +130,6 @@ def adopt(index: Path, identifier: str) -> bool:
             return False
         point_latest(index, identifier)
     return True
-
-
-def _flush(path: Path) -> None:
-    """Force a file to disk: FAISS, which writes some of them, does not."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sweep(index: Path) -> None:

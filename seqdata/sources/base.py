@@ -211,6 +211,15 @@ def _file_size(path: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
+def is_text(name: str) -> bool:
+    """Whether a path of the file system is UTF-8, so that a table can hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_image(name: str) -> bool:
     """Whether a path (with /) is one of an image that the build can read; hidden files and resource forks are none."""
     *folders, base = name.split("/")

@@ -13,6 +13,7 @@ the trajectories `<drive>/database` and `<drive>/query`, and one that `cut` divi
 """
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from seqdata.sources.base import (
     Listing,
     find_images,
     inside,
+    is_text,
     quarantine_rows,
     reading,
     refuse_unknown,
@@ -120,8 +122,12 @@ class FolderSource:
         Raises: InputError without images or a usable CSV or track, ContractError for a missing column, a value that is
         none, a role for a drive that is not there, or a cut that leaves one side empty.
         """
+        found = find_images(self.raw, "**/*")
+        nameless = [name for name, _ in found if not is_text(name)]
         images = pl.DataFrame(
-            find_images(self.raw, "**/*"), schema={"source": pl.String, "bytes": pl.Int64}, orient="row"
+            [image for image in found if is_text(image[0])],
+            schema={"source": pl.String, "bytes": pl.Int64},
+            orient="row",
         )
         if not images.height:
             raise InputError(f"{self.raw}: no .jpg or .png image below it{looks_like_another(self.raw, 'folder')}")
@@ -132,7 +138,7 @@ class FolderSource:
         cut = Cut.parse(self.cut) if self.cut else None
         named = with_trajectories(with_parts(joined, usable, cut, self.buffer))
         kept = split_duplicates(_finish(named.filter(usable)))
-        left_out = [*_left_out(named, where.name), _unlisted(images, rows, where.name)]
+        left_out = [*_left_out(named, where.name), _unlisted(images, rows, where.name), _unnamed(nameless)]
         return Listing(kept.records, pl.concat([*left_out, kept.quarantine]))
 
     def _rows(self, where: Path, images: pl.DataFrame) -> pl.DataFrame:
@@ -176,6 +182,13 @@ def _left_out(rows: pl.DataFrame, where: str) -> list[pl.DataFrame]:
 
 def _unlisted(images: pl.DataFrame, rows: pl.DataFrame, where: str) -> pl.DataFrame:
     return quarantine_rows(images.join(rows, on="source", how="anti"), "no_row", f"an image without a row in {where}")
+
+
+def _unnamed(names: list[str]) -> pl.DataFrame:
+    """Quarantine rows for files whose names no table can hold: bytes that are no UTF-8 are shown in hexadecimal."""
+    shown = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
+    rows = pl.DataFrame({"source": pl.Series(shown, dtype=pl.String)})
+    return quarantine_rows(rows, "unreadable_image", "the file's name is not UTF-8; rename the file")
 
 
 def _finish(rows: pl.DataFrame) -> pl.DataFrame:

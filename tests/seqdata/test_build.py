@@ -17,6 +17,7 @@ from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.manifest import BuildSettings
 from seqdata.shards import plan_shards
 from seqdata.verify import verify
+from tests.killing import killed_at
 
 Files = Callable[[Path], dict[str, bytes]]
 SMALL = BuildSettings(shard_bytes=1 << 16)
@@ -36,25 +37,11 @@ def test_two_builds_give_the_same_bytes(drives: Path, tmp_path: Path, files_of: 
     assert not [name for name in one if name.startswith(".") or name.endswith(".tmp")]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import seqdata.{module} as module
+PROGRAM = """
 from seqdata import protocols
 from seqdata.build import BuildRequest, build
 from seqdata.manifest import BuildSettings
 
-whole = module.{function}
-calls = 0
-
-def killed(*arguments, **named):
-    global calls
-    calls += 1
-    if calls == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments, **named)
-
-module.{function} = killed
 settings = BuildSettings(shard_bytes=1 << 16)
 build(BuildRequest("folder", Path(sys.argv[1]), Path(sys.argv[2]), settings=settings, protocol=protocols.load("own")))
 """
@@ -75,7 +62,7 @@ def test_a_killed_build_resumes_to_the_same_bytes(
     module: str, function: str, call: int, drives: Path, tmp_path: Path, files_of: Files
 ) -> None:
     out = tmp_path / "killed"
-    script = KILLED.format(module=module, function=function, call=call)
+    script = killed_at(module, function, call, PROGRAM)
     ended = subprocess.run([sys.executable, "-c", script, str(drives), str(out)], capture_output=True, check=False)
     assert ended.returncode == -9, ended.stderr.decode()
     assert not (out / "manifest.json").exists()
@@ -158,7 +145,7 @@ def test_an_unfinished_build_of_another_dump_is_neither_mixed_nor_lost(drives: P
     from tests.conftest import write_drives
 
     out = tmp_path / "out"
-    script = KILLED.format(module="finish", function="json_bytes", call=1)
+    script = killed_at("finish", "json_bytes", 1, PROGRAM)
     subprocess.run([sys.executable, "-c", script, str(drives), str(out)], capture_output=True, check=False)
     shards = sorted(path.name for path in (out / "shards").iterdir())
     other = write_drives(tmp_path / "other", {"map": 6})

@@ -1,5 +1,7 @@
 """The folder source: own drives with a CSV of positions, as people and spreadsheets write them."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,17 @@ from seqdata.build import BuildRequest, build
 from seqdata.errors import ContractError, InputError
 from seqdata.sources import open_source
 from seqdata.sources.folder_csv import read_positions
-from tests.conftest import listed
+from tests.conftest import listed, write_drives
+
+
+def test_a_file_name_that_is_no_text_is_in_quarantine(tmp_path: Path) -> None:
+    raw = write_drives(tmp_path / "raw", {"map": 3})
+    shutil.copy(raw / "map-000.jpg", os.fsencode(raw) + b"/\xff\xfe.jpg")
+    shutil.copy(raw / "map-000.jpg", raw / "x:y.jpg")
+    listing = open_source("folder", raw, {}).listing()
+    assert listing.records.height == 3
+    left_out = dict(listing.quarantine.select("source", "reason").iter_rows())
+    assert left_out == {"\\xff\\xfe.jpg": "unreadable_image", "x:y.jpg": "no_row"}
 
 
 def test_folder_takes_latitude_and_longitude_times_and_subfolders(tmp_path: Path) -> None:

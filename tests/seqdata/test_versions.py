@@ -18,6 +18,7 @@ from seqdata.manifest import BuildSettings, read_manifest
 from seqdata.verify import verify
 from seqdata.versions import append, withdraw, withdrawn
 from tests.conftest import jpeg, write_drives
+from tests.killing import killed_at
 
 Files = Callable[[Path], dict[str, bytes]]
 SMALL = BuildSettings(shard_bytes=1 << 16)
@@ -230,24 +231,10 @@ def test_versions_on_an_object_store(raw: Path, out: Path, files_of: Files, monk
     assert windows(seqdata.open(url)) == windows(seqdata.open(out))
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import seqdata.{module} as module
+PROGRAM = """
 from seqdata.build import BuildRequest
 from seqdata.versions import append, withdraw
 
-whole = module.{function}
-calls = 0
-
-def killed(*arguments, **named):
-    global calls
-    calls += 1
-    if calls == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments, **named)
-
-module.{function} = killed
 if sys.argv[1] == "append":
     append(BuildRequest("folder", Path(sys.argv[2]), sys.argv[3]))
 else:
@@ -269,7 +256,7 @@ def test_a_killed_change_goes_on_to_the_same_bytes(
     verb: str, module: str, function: str, call: int, raw: Path, out: Path, tmp_path: Path, files_of: Files
 ) -> None:
     shutil.copytree(out, tmp_path / "killed")
-    script = KILLED.format(module=module, function=function, call=call)
+    script = killed_at(module, function, call, PROGRAM)
     command = [sys.executable, "-c", script, verb, str(raw), str(tmp_path / "killed")]
     ended = subprocess.run(command, capture_output=True, check=False)
     assert ended.returncode == -9, ended.stderr.decode()
@@ -286,7 +273,7 @@ def test_a_killed_change_goes_on_to_the_same_bytes(
 
 def test_another_append_takes_the_place_of_a_killed_one(raw: Path, out: Path, tmp_path: Path, files_of: Files) -> None:
     shutil.copytree(out, tmp_path / "killed")
-    script = KILLED.format(module="finish", function="planned_tables", call=1)
+    script = killed_at("finish", "planned_tables", 1, PROGRAM)
     command = [sys.executable, "-c", script, "append", str(raw), str(tmp_path / "killed")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -9
     other = write_drives(tmp_path / "other", {"side": 12})
