@@ -58,7 +58,8 @@ class DecodeCache:
             self._give_up([row for row in mine if row not in found], error)
             raise
         for row, future in awaited.items():
-            found[row] = future.result()
+            # A thread that failed may have failed at another frame of the same read: this row is then asked for here.
+            found[row] = future.result() if future.exception() is None else self.frames([row])[row]
         return found
 
     def _claim(
@@ -107,7 +108,7 @@ class DecodeCache:
             self._pending.pop(row).set_result(pixels)
 
     def _give_up(self, rows: list[int], error: BaseException) -> None:
-        """Let those who wait for rows that were claimed and not decoded meet the same error."""
+        """Let those who wait for rows that were claimed and not decoded go on and ask for them themselves."""
         with self._lock:
             for row in rows:
                 self._pending.pop(row).set_exception(error)
