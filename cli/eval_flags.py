@@ -45,6 +45,10 @@ CompareFlag = Annotated[
 FullFlag = Annotated[bool, typer.Option("--full", help="Mean rank, mAP and precision-recall too.")]
 ByFlag = Annotated[str | None, typer.Option(help="Recall of groups: subtask,city,night,heading.", show_default=False)]
 RadiusFlag = Annotated[str | None, typer.Option(help="Recall at other radii too, by commas.", show_default=False)]
+SizeFlag = Annotated[
+    str | None,
+    typer.Option(help="Recall by the first so many components of the index's PCA too, by commas.", show_default=False),
+]
 AgainstFlag = Annotated[
     str | None, typer.Option(help="Set results side by side: radius, length or size.", show_default=False)
 ]

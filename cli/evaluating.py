@@ -28,6 +28,7 @@ from cli.eval_flags import (
     RadiusFlag,
     RerankFlag,
     RunFlag,
+    SizeFlag,
     SplitFlag,
 )
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
@@ -56,6 +57,7 @@ def evaluate(
     full: FullFlag = False,
     by: ByFlag = None,
     radius: RadiusFlag = None,
+    size: SizeFlag = None,
     against: AgainstFlag = None,
     csv: CsvFlag = None,
     out: OutFlag = None,
@@ -79,18 +81,22 @@ def evaluate(
         raise ContractError("--descriptors and --database: name the queries' file and the database's")
     if sum(each is not None for each in (index, predictions or None, descriptors)) > 1:
         raise ContractError("an index, --predictions or --descriptors: name one of them")
+    sizes = judging.counts("--size", size)
+    if sizes and (radius or rerank or predictions or descriptors):
+        raise ContractError("--size: of an index, and not together with --radius or --rerank")
     if predictions:
         found = judging.of_files(asked, predictions)
     elif descriptors is not None and database is not None:
         found = judging.of_descriptors(asked, descriptors, database, query_ids, database_ids, metric)
     else:
-        found = judging.of_index(asked, index, run, device, model_from)
+        found = judging.of_index(asked, index, run, sizes, device, model_from)
     if rerank is not None:
         found = [judging.reranked(each, rerank, features, rerank_metric, device, model_from) for each in found]
     results = [judging.judge(each, full, judging.listed(by)) for each in found]
     series = [judging.at_radius(each, other) for each in found for other in judging.numbers("--radius", radius)]
+    series += [result for each in found for result in judging.at_sizes(each)]
     pairs = [judging.compared(asked, each, compare) for each in found if compare is not None]
-    _emit(results, series, pairs, against or ("radius" if series else None), csv, as_json=as_json)
+    _emit(results, series, pairs, against or ("size" if sizes else "radius" if series else None), csv, as_json=as_json)
 
 
 def baseline(

@@ -45,6 +45,9 @@ def index(
     memory: Annotated[
         str | None, typer.Option(help="What an auto index may take, such as 8GB.", show_default=False)
     ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="Describe database windows last frame first, as if driven backward.")
+    ] = False,
     shard_range: Annotated[
         str | None,
         typer.Option(
@@ -79,6 +82,7 @@ def index(
         device=device,
         model_from=model_from,
         kind=KindSpec(kind, factory, recall_target, parse_bytes(memory) if memory is not None else None, seed),
+        reverse=reverse,
     )
     if shard_range is not None:
         _share(opened, request, shard_range, as_json=as_json)

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from indexer.reading import PlaceIndex
     from seqdata.dataset import Dataset
     from seqdata.protocols import Protocol
+    from train.eval_stage import Answer
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Predictions with the dataset and the protocol that judges them; `folder` keeps the recall, where one does."""
+    """Predictions with the dataset and the protocol that judges them; `folder` keeps the recall, where one does.
+
+    `shorter` are those of the same index by fewer dimensions.
+    """
 
     dataset: "Dataset"
     protocol: "Protocol"
@@ -30,6 +34,7 @@ class Answered:
     info: "PredictionsInfo"
     folder: Path | None = None
     path: Path | None = None
+    shorter: "tuple[Answer, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Asked:
     out: Path | None
 
 
-def of_index(asked: Asked, index: Path | None, run: Path | None, device: str, model_from: str | None) -> list[Answered]:
+def of_index(
+    asked: Asked, index: Path | None, run: Path | None, sizes: tuple[int, ...], device: str, model_from: str | None
+) -> list[Answered]:
     """An index answers each protocol; where two cut the same windows, it searches once. Raises: as `answer`."""
     from cli.places import find_dataset, find_protocol, find_run, open_index
     from indexer.scoring import fits
@@ -60,12 +67,15 @@ def of_index(asked: Asked, index: Path | None, run: Path | None, device: str, mo
         for named in asked.protocols or (None,):
             chosen = find_protocol(named, opened, source)
             known = next((each for each in done if fits(source, chosen, each.info)), None)
-            table, info = (known.table, known.info) if known else answer(
-                source, opened, folder, chosen, device=device, model_from=model_from,
+            if known is not None:
+                done.append(replace(known, protocol=chosen))
+                continue
+            (table, info), *shorter = answer(
+                source, opened, folder, chosen, sizes=sizes, device=device, model_from=model_from,
                 progress=lambda at, total: bar.to("describe queries", at, total),
             )  # fmt: skip
-            path = known.path if known else folder / "predictions" / _index_name(opened, chosen, info)
-            done.append(Answered(source, chosen, table, info, opened.path, path))
+            path = folder / "predictions" / _index_name(opened, chosen, info)
+            done.append(Answered(source, chosen, table, info, opened.path, path, tuple(shorter)))
     return done
 
 
@@ -156,6 +166,13 @@ def at_radius(answered: Answered, radius: float) -> "Evaluation":
     return score(answered.dataset, answered.protocol, answered.table, answered.info, radius=radius)
 
 
+def at_sizes(answered: Answered) -> "list[Evaluation]":
+    """What the same index finds by fewer dimensions, judged."""
+    from indexer.scoring import score
+
+    return [score(answered.dataset, answered.protocol, table, info) for table, info in answered.shorter]
+
+
 def compared(asked: Asked, first: Answered, other: Path) -> "Comparison":
     """The paired comparison with what --compare names. Raises: as `other_of` and `indexer.compare.compare`."""
     from indexer.compare import compare
@@ -224,6 +241,15 @@ def numbers(flag: str, text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in listed(text))
     except ValueError as error:
         raise ContractError(f"{flag} {text}: numbers separated by commas are needed") from error
+
+
+def counts(flag: str, text: str | None) -> tuple[int, ...]:
+    """The whole numbers of a flag's comma-separated value. Raises: ContractError when one is none."""
+    from seqdata.errors import ContractError
+
+    if not all(part.isdecimal() for part in listed(text)):
+        raise ContractError(f"{flag} {text}: whole numbers separated by commas are needed")
+    return tuple(int(part) for part in listed(text))
 
 
 def _index_name(index: "PlaceIndex", protocol: "Protocol", info: "PredictionsInfo") -> str:

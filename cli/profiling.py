@@ -76,10 +76,10 @@ def _text(found: "dict[str, Extraction]", searched: "list[Matching]") -> str:
         *_columns([head, *map(_model, found.items())]),
     ]
     if searched:
-        wide = ["engine", "factory", "database", "dimensions", "ms a query", "memory", "agreement"]
+        wide = ["engine", "factory", "search", "database", "dimensions", "ms a query", "threads", "memory", "agreement"]
         lines += [
             "",
-            "one query, one thread; agreement: share of the 10 exact neighbours found (aligned, hvpr: of the first)",
+            "one query at a time; agreement: share of the 10 exact neighbours found (aligned, hvpr: of the first)",
         ]
         lines += _columns([wide, *map(_search, searched)])
     return "\n".join(lines)
@@ -93,8 +93,9 @@ def _model(item: "tuple[str, Extraction]") -> list[str]:
 
 
 def _search(each: "Matching") -> list[str]:
-    numbers = [str(each.database), str(each.dimensions), f"{each.ms:.3f}", size(1e6 * each.megabytes)]
-    return [each.engine, each.factory, *numbers, f"{each.agreement:.3f}"]
+    sizes = [str(each.database), str(each.dimensions)]
+    cost = [f"{each.ms:.3f}", str(each.threads), size(1e6 * each.megabytes), f"{each.agreement:.3f}"]
+    return [each.engine, each.factory, each.search or "-", *sizes, *cost]
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

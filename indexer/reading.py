@@ -13,7 +13,7 @@ from indexer.approximate import FaissVectors, open_faiss
 from indexer.checking import check_file
 from indexer.engines import EngineName
 from indexer.exact import ExactVectors
-from indexer.flat import FACTORY, Exact, Rows, check_descriptors, map_exact, project
+from indexer.flat import FACTORY, Exact, Rows, Stored, check_descriptors, map_exact, project
 from indexer.leases import hold
 from indexer.manifest import MANIFEST, PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
 from indexer.transform import Floats
@@ -38,7 +38,8 @@ class PlaceIndex:
             check_file(folder, self.manifest, name, hashed=check and name != PLACES)
         self.transform = transforms.load(folder / TRANSFORM) if has_transform else None
         self._check_sizes()
-        self._vectors = self._open_vectors(engine)
+        self._engine: EngineName = engine
+        self._vectors = self._open_vectors()
 
     @property
     def id(self) -> str:
@@ -65,22 +66,33 @@ class PlaceIndex:
     def __len__(self) -> int:
         return self.manifest.rows
 
-    def search(self, descriptors: npt.ArrayLike, k: int, rows: npt.ArrayLike | None = None) -> tuple[Floats, Rows]:
+    def search(
+        self,
+        descriptors: npt.ArrayLike,
+        k: int,
+        rows: npt.ArrayLike | None = None,
+        components: int | None = None,
+    ) -> tuple[Floats, Rows]:
         """The k nearest database windows of each descriptor.
 
         `descriptors` (q, d) float32 *before* PCA, or one (d,). `rows` limits the search to those rows of
         `.sequences` (a city, say). Returns plain (not squared) L2 distances (q, k) float32, nearest first,
         and rows of `.sequences` (q, k) int64; with fewer than k windows, as many columns as there are
-        windows.
+        windows. `components` compares the first so many principal components only, which is what an index of a
+        smaller PCA of the same sample would do.
 
-        Raises: ContractError when the descriptors have another size or are not finite, or k < 1.
+        Raises: ContractError when the descriptors have another size or are not finite, k < 1, or the index cannot be
+        searched by fewer components.
         """
         if k < 1:
             raise ContractError(f"k = {k}: at least one neighbour must be asked for")
         queries = check_descriptors(descriptors, self.size)
         among = None if rows is None else self._check_rows(rows)
         projected = project(queries, self.transform, self.manifest.normalised)
-        return self._vectors.nearest(projected, k, among)
+        if components is None:
+            return self._vectors.nearest(projected, k, among)
+        shorter = self._first_components(components)
+        return shorter.nearest(np.ascontiguousarray(projected[:, :components]), k, among)
 
     def verify(self) -> None:
         """Hash every file of the version. Raises: ContractError that names the first damaged file."""
@@ -93,12 +105,27 @@ class PlaceIndex:
             raise ContractError(f"rows to search must be a list of numbers from 0 to {len(self) - 1}")
         return np.unique(among)
 
-    def _open_vectors(self, engine: EngineName) -> ExactVectors | FaissVectors:
-        facts, path = self.manifest, self.path / VECTORS
+    def _open_vectors(self) -> ExactVectors | FaissVectors:
+        facts = self.manifest
         if facts.storage in FACTORY:
-            vectors = map_exact(path, facts.rows, facts.size, facts.input_size, cast("Exact", facts.storage))
-            return ExactVectors(vectors, engine)
-        return open_faiss(path, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
+            return ExactVectors(self._stored(), self._engine)
+        return open_faiss(self.path / VECTORS, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
+
+    def _stored(self) -> Stored:
+        facts = self.manifest
+        return map_exact(self.path / VECTORS, facts.rows, facts.size, facts.input_size, cast("Exact", facts.storage))
+
+    def _first_components(self, count: int) -> ExactVectors:
+        """The first `count` components of all vectors. Raises: ContractError where that means nothing."""
+        facts = self.manifest
+        if self.transform is None or facts.normalised or facts.storage not in FACTORY:
+            raise ContractError(
+                f"{self.path}: only a flat or fp16 index with a PCA and without normalisation can be searched by its "
+                "first components"
+            )
+        if not 1 <= count <= facts.size:
+            raise ContractError(f"{count} components: the index {self.id} has {facts.size}")
+        return ExactVectors(self._stored()[:, :count], self._engine)
 
     def _check_sizes(self) -> None:
         facts = self.manifest

@@ -28,6 +28,16 @@ TRACK_SCHEMA = {"trajectory": pl.String, "frame": pl.Int32, "run": pl.Int32, "ra
 WINDOW_SCHEMA = {"first": pl.Int32, "length": pl.Int16, "step": pl.Int16}
 
 
+def reversed_windows(windows: pl.DataFrame) -> pl.DataFrame:
+    """The same windows, last frame first: rows stay as they are, `first` is the last frame's and `step` negative.
+
+    Convention: a window keeps its centre frame, so truth and places are those of the forward windows.
+    Source: P1 Table III, which turns the database round.
+    """
+    last = (pl.col("length").cast(pl.Int32) - 1) * pl.col("step")
+    return windows.with_columns(first=pl.col("first") + last, step=-pl.col("step"))
+
+
 def centre_index(length: int) -> int:
     """Index of the centre frame inside a window of `length` frames: (length − 1)//2."""
     return (length - 1) // 2

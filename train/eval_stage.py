@@ -1,6 +1,6 @@
 """From an index and its run to predictions: describe the protocol's queries and search them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ from train.checkpoint import load_model
 from train.describing import describe
 from train.index_stage import checkpoint_hash, run_record
 
+Answer = tuple[pl.DataFrame, PredictionsInfo]
+"""Predictions (table contract `predictions`) and what they answer."""
+
 
 def answer(
     dataset: Dataset,
@@ -25,12 +28,14 @@ def answer(
     run: Path,
     protocol: Protocol,
     *,
+    sizes: Sequence[int] = (),
     device: str = "auto",
     model_from: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[pl.DataFrame, PredictionsInfo]:
-    """The nearest database windows of every query of the index's split under a protocol.
+) -> list[Answer]:
+    """The nearest database windows of every query of the index's split under a protocol, then by fewer dimensions.
 
+    The first answer is by the whole index; for each of `sizes` follows one by that many first components of its PCA.
     `model_from`: see `train.checkpoint.load_model`.
     Raises: ContractError when index, run and dataset do not belong together or the protocol cuts other windows,
     NotEnoughDataError when the split has no query.
@@ -47,28 +52,33 @@ def answer(
     if not queries.height:
         raise NotEnoughDataError(f"protocol {protocol.name}, split {split}: no query window in this dataset")
     vectors = describe(load_model(run, model_from), dataset, queries, device=device, progress=progress)
+    name = method_name(index, run)
+    info = make_info(dataset, protocol, split, queries, database, method=name, index=index.id, size=index.manifest.size)
+    cities = (queries["city"].to_list(), database["city"].to_list()) if protocol.pool == "each" else None
+    found = [(_nearest(index, vectors, cities, None), info)]
+    for size in sizes:
+        shorter = info.model_copy(update={"size": size, "method": f"{name}, first components"})
+        found.append((_nearest(index, vectors, cities, size), shorter))
+    return found
+
+
+def _nearest(
+    index: PlaceIndex,
+    vectors: npt.NDArray[np.float32],
+    cities: tuple[list[str], list[str]] | None,
+    components: int | None,
+) -> pl.DataFrame:
+    """Predictions of query descriptors (q, d); with `cities` of queries and database each city is searched alone."""
 
     def search(
         query_rows: npt.NDArray[np.int64], database_rows: npt.NDArray[np.int64]
     ) -> tuple[npt.ArrayLike, npt.ArrayLike]:
         among = None if len(database_rows) == len(index) else database_rows
-        return index.search(vectors[query_rows], min(KEEP, len(database_rows)), among)
+        return index.search(vectors[query_rows], min(KEEP, len(database_rows)), among, components)
 
-    if protocol.pool == "each":
-        table = predictions.by_city(queries["city"].to_list(), database["city"].to_list(), search)
-    else:
-        table = predictions.table(*search(np.arange(queries.height), np.arange(database.height)))
-    info = make_info(
-        dataset,
-        protocol,
-        split,
-        queries,
-        database,
-        method=method_name(index, run),
-        index=index.id,
-        size=index.manifest.size,
-    )
-    return table, info
+    if cities is not None:
+        return predictions.by_city(*cities, search)
+    return predictions.table(*search(np.arange(len(vectors)), np.arange(len(index))))
 
 
 def check_belongs(index: PlaceIndex, run: Path, dataset: Dataset | None = None) -> None:
@@ -87,4 +97,5 @@ def method_name(index: PlaceIndex, run: Path) -> str:
     settings = run_record(run)["settings"]
     state = "" if settings["epochs"] else " (untrained)" if settings["weights"] == "random" else " (as pretrained)"
     pca = index.manifest.inputs["pca"]
-    return f"{settings['model']}{state}" + (f" + PCA {pca['dimensions']}" if pca else "")
+    turned = ", database reversed" if index.manifest.inputs.get("reversed") else ""
+    return f"{settings['model']}{state}" + (f" + PCA {pca['dimensions']}" if pca else "") + turned

@@ -12,7 +12,7 @@ from seqdata import protocols
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError
 from train.describing import describe_blocks
-from train.index_stage import Progress, checkpoint_hash, frame_size, index_model, stage
+from train.index_stage import Progress, as_described, checkpoint_hash, frame_size, index_model, stage
 
 
 def append_index(
@@ -47,7 +47,7 @@ def append_index(
     blocks = describe_blocks(
         index_model(run, model_from),
         dataset,
-        database[len(index) :],
+        as_described(database, before)[len(index) :],
         device=device,
         progress=stage(progress, "describe new windows"),
     )

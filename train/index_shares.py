@@ -73,7 +73,7 @@ def write_share(dataset: Dataset, request: IndexRequest, number: int, of: int, p
     blocks = describe_blocks(
         model,
         dataset,
-        work.database[rows.start : rows.stop],
+        work.described[rows.start : rows.stop],
         device=request.device,
         progress=stage(progress, f"describe share {number}/{of}"),
     )
@@ -103,7 +103,11 @@ def _train(
     index = kinds.create(factory, stored, check=spec.factory is not None)
     rows = kinds.training_rows(index, work.database.height, spec.seed)
     described = describe(
-        model, dataset, work.database[rows], device=request.device, progress=stage(progress, "describe training sample")
+        model,
+        dataset,
+        work.described[rows],
+        device=request.device,
+        progress=stage(progress, "describe training sample"),
     )
     vectors = project(described, transform, False)
     kinds.train(index, vectors, spec.seed, factory)

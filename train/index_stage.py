@@ -4,7 +4,7 @@ The chosen split's database is described and projected in one stream; raw vector
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError
 from seqdata.protocols import Protocol
 from seqdata.storage import read_json, xxh3_file
+from seqdata.windows import reversed_windows
 from train.checkpoint import checkpoint_stem, load_model
 from train.describing import describe, describe_blocks
 from train.sequence_model import SequenceModel
@@ -38,7 +39,7 @@ class IndexRequest:
 
     `sample` windows of the training database (16,384 in the papers' practice) are drawn by `seed`, the same share of
     every trajectory. `model_from`: see `train.checkpoint.load_model`. `kind`: how vectors are
-    stored and searched.
+    stored and searched. `reverse`: database windows are described last frame first, places and truth stay.
     """
 
     run: Path
@@ -52,13 +53,18 @@ class IndexRequest:
     device: str = "auto"
     model_from: str | None = None
     kind: KindSpec = field(default_factory=KindSpec)
+    reverse: bool = False
 
 
 @dataclass(frozen=True)
 class IndexWork:
-    """What a request comes to: the windows to index, those that PCA is fitted on, and the version's inputs."""
+    """What a request comes to: the windows to index, those that PCA is fitted on, and the version's inputs.
+
+    `described` are the database windows as the model reads them, in the same rows.
+    """
 
     database: pl.DataFrame
+    described: pl.DataFrame
     sample: pl.DataFrame
     inputs: dict[str, Any]
 
@@ -76,7 +82,7 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
     model = index_model(request.run, request.model_from)
     transform = fit_transform(model, dataset, request, work.sample, progress)
     blocks = describe_blocks(
-        model, dataset, work.database, device=request.device, progress=stage(progress, "describe database")
+        model, dataset, work.described, device=request.device, progress=stage(progress, "describe database")
     )
     return indexer.build(
         request.out,
@@ -101,7 +107,13 @@ def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
             f"its splits are {', '.join(protocol.splits)}"
         )
     sampled_split, sample = _pca_sample(dataset, request)
-    return IndexWork(database, sample, _inputs(dataset, request, database, sampled_split, sample))
+    inputs = _inputs(dataset, request, database, sampled_split, sample)
+    return IndexWork(database, as_described(database, inputs), sample, inputs)
+
+
+def as_described(database: pl.DataFrame, inputs: Mapping[str, Any]) -> pl.DataFrame:
+    """Database windows as an index with these inputs describes them: last frame first where it is reversed."""
+    return reversed_windows(database) if inputs.get("reversed") else database
 
 
 def index_model(run: Path, model_from: str | None) -> SequenceModel:
@@ -184,7 +196,11 @@ def _inputs(
         "windows": table_key(sample),
         "seed": request.seed,
     }
+    # What is at its default stays out, so that older versions keep their names.
+    pixels = dataset.manifest.settings.model_dump(include={"short_side", "quality"}, exclude_defaults=True)
     return {
+        **pixels,
+        **({"reversed": True} if request.reverse else {}),
         "dataset": dataset.id,
         "protocol": request.protocol.model_dump(mode="json"),
         "protocol_hash": request.protocol.hash,

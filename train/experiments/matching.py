@@ -60,7 +60,7 @@ def predict(shop: Workshop, method: Resolved, target: Target) -> Predicted:
 def _by_index(shop: Workshop, method: Resolved, target: Target, run: Path) -> Predicted:
     device = str(method.settings["device"])
     index = shop.index(target.dataset, target.tested, run, method.pca, method.sample, device)
-    table, info = answer(target.dataset, index, run, target.tested, device=device)
+    ((table, info),) = answer(target.dataset, index, run, target.tested, device=device)
     return Predicted(table, info, target.dataset, checkpoint.load_model(run), index.manifest.size)
 
 

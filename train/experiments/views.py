@@ -7,14 +7,11 @@ import polars as pl
 
 from seqdata.dataset import Dataset
 from seqdata.protocols import Protocol, Rule
+from seqdata.windows import reversed_windows
 
 
 class Backward(Dataset):
-    """Windows of one role of one split hold their frames last first; truth stays that of the forward windows.
-
-    Convention: a backward window starts at its last frame and has a negative step; its centre frame stays the same.
-    Source: P1 Table III, which turns the database round.
-    """
+    """Windows of one role of one split hold their frames last first (see `seqdata.windows.reversed_windows`)."""
 
     def __init__(self, forward: Dataset, split: str, role: str = "database") -> None:
         super().__init__(forward.store, forward.manifest)
@@ -31,10 +28,7 @@ class Backward(Dataset):
     ) -> pl.DataFrame:
         """As of the dataset, with the split's windows of the role turned round."""
         table = self.forward.sequences(protocol, split, role, *arguments, **options)
-        if (split, role) != self.turned:
-            return table
-        last = (pl.col("length").cast(pl.Int32) - 1) * pl.col("step")
-        return table.with_columns(first=pl.col("first") + last, step=-pl.col("step"))
+        return reversed_windows(table) if (split, role) == self.turned else table
 
     def protocol_positives(
         self, protocol: str | Path | Protocol, split: str, radius: float | None = None, rule: Rule | None = None
