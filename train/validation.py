@@ -8,6 +8,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from indexer.sharing import shared_pairs, without_pairs
 from seqdata.protocols import Protocol
 from train.distances import ranking
 
@@ -34,7 +35,9 @@ class Validator:
         self.database = dataset.sequences(protocol=protocol, split=split, role="database")
         self.usable = len(self.queries) > 0 and len(self.database) > 0
         if self.usable:
-            self.positives = dataset.protocol_positives(protocol, split)
+            rows = (dataset.frame_rows(table) for table in (self.queries, self.database))
+            self.shared = shared_pairs(*rows)
+            self.positives = without_pairs(dataset.protocol_positives(protocol, split), self.shared)
             self.usable = len(self.positives) > 0
 
     def __call__(
@@ -43,11 +46,13 @@ class Validator:
         """R@1, R@5 and R@10 as {"r1": …} in 0…1, under the protocol's rule, pooling and no-positive policy.
 
         `describe` gives descriptors `(n, D)` of a window table; `frames` says how they are compared (see
-        `train.distances`).
+        `train.distances`). A query and a database window that share a frame never match.
         """
         vectors = describe(pl.concat([self.queries, self.database]))
         query, database = vectors[: len(self.queries)], vectors[len(self.queries) :]
-        nearest = search(query, database, max(AT), self._groups(), frames)
+        most_shared = int(self.shared.group_by("query").len()["len"].max() or 0)  # type: ignore[arg-type]
+        nearest = search(query, database, max(AT) + most_shared, self._groups(), frames)
+        nearest = without(nearest, self.shared, len(self.database))[:, : max(AT)]
         missed = self.protocol.no_positive == "miss"
         return recalls(nearest, self.positives, len(self.database), missed)
 
@@ -92,6 +97,16 @@ def search(
             best = scores.topk(min(k, len(rows)), dim=1, largest=False).indices.numpy()
             result[part, : best.shape[1]] = rows[best]
     return result
+
+
+def without(nearest: NDArray[np.int64], pairs: pl.DataFrame, database_size: int) -> NDArray[np.int64]:
+    """Nearest rows `(q, k)` less the given pairs (columns query, database): the others move up, −1 fills the end."""
+    if not pairs.height:
+        return nearest
+    taken = pairs["query"].to_numpy().astype(np.int64) * database_size + pairs["database"].to_numpy()
+    left_out = np.isin(np.arange(len(nearest))[:, None] * database_size + nearest, taken) & (nearest >= 0)
+    order = np.argsort(left_out, axis=1, kind="stable")
+    return np.take_along_axis(np.where(left_out, -1, nearest), order, axis=1)
 
 
 def recalls(

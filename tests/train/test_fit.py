@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import train
+from seqdata import protocols
 from seqdata.errors import ContractError, InputError, OutputError
+from tests.train.fake_dataset import FakeDataset
 from train import checkpoint
 from train.data import TrainData, drive_groups, shifted
 from train.errors import DivergedError
@@ -126,8 +128,6 @@ def test_a_loss_that_is_not_finite_names_its_sequences(data, protocol_file, tmp_
 
 
 def test_shifted_control_shows_other_frames(data, protocol_file):
-    from seqdata import protocols
-
     protocol = protocols.load(protocol_file)
     plain, moved = TrainData.of(data, protocol), TrainData.of(data, protocol, shift=4)
     offset = len(moved.queries)
@@ -146,8 +146,6 @@ def test_drive_groups_follow_windows():
 
 
 def test_recalls_and_search_equal_loops(data, protocol_file):
-    from seqdata import protocols
-
     generator = np.random.default_rng(0)
     query, database = (generator.normal(size=(n, 3)).astype(np.float32) for n in (11, 17))
     labels = generator.integers(0, 2, 11).astype(str), generator.integers(0, 2, 17).astype(str)
@@ -162,6 +160,31 @@ def test_recalls_and_search_equal_loops(data, protocol_file):
     for n in (1, 5, 10):
         hits = sum(any((q, int(d)) in pairs for d in nearest[q, :n]) for q in counted)
         assert recalls(nearest, validator.positives, len(validator.database))[f"r{n}"] == hits / len(counted)
+
+
+class OneDrive(FakeDataset):
+    """Its queries are the database windows themselves."""
+
+    def sequences(self, protocol=None, split=None, role=None, **options):
+        return super().sequences(protocol, split, "database", **options)
+
+
+def test_validation_never_matches_windows_that_share_a_frame(protocol_file):
+    """Against a literal loop; each query's own window would be its nearest, and its neighbours its positives."""
+    protocol = protocols.load(protocol_file)
+    validator = Validator(OneDrive(), protocol)
+    count, length = len(validator.database), protocol.length
+    vectors = np.random.default_rng(1).normal(size=(2 * count, 3)).astype(np.float32)
+    vectors[count:] = vectors[:count]
+    found = validator(lambda table: vectors)
+    first = validator.database["first"].to_numpy()
+    pairs = set(OneDrive().protocol_positives(protocol, "val").select("query", "database").iter_rows())
+    apart = [[d for d in range(count) if abs(first[q] - first[d]) >= length] for q in range(count)]
+    asked = [q for q in range(count) if any((q, d) in pairs for d in apart[q])]
+    for n in (1, 5, 10):
+        gaps = {q: sorted(apart[q], key=lambda d, q=q: np.linalg.norm(vectors[q] - vectors[d]))[:n] for q in asked}
+        assert found[f"r{n}"] == sum(any((q, d) in pairs for d in gaps[q]) for q in asked) / len(asked)
+    assert 0 < found["r1"] < 1
 
 
 def test_damaged_checkpoints_are_named(data, protocol_file, tmp_path):
