@@ -142,8 +142,20 @@ def test_kmeans_keeps_token_and_channel_axes(make, data, protocol_file):
     """The centres that training starts from are the planted directions; scrambled axes would find none of them."""
     directions = F.normalize(torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
     model = make(directions)
-    chosen = TrainSettings.create(protocol=protocol_file, kmeans_frames=40, kmeans_features=500, frame_batch=16)
+    fields = {"kmeans_frames": 40, "kmeans_features": 500, "frame_batch": 16, "seed": 1}
+    chosen = TrainSettings.create(protocol=protocol_file, **fields)
     train_data = TrainData.of(data, data.load_protocol(protocol_file))
     initialise_vlad(model, train_data, FrameSource(data), chosen)
     cosines = F.normalize(model.vlad.centres, dim=-1) @ directions.T
     assert cosines.max(0).values.min() > 0.99 and cosines.max(1).values.min() > 0.99
+
+
+def test_kmeans_start_does_not_depend_on_how_many_frames_are_encoded_at_once(data, protocol_file):
+    train_data = TrainData.of(data, data.load_protocol(protocol_file))
+    centres = []
+    for frame_batch in (7, 40):
+        model = tiny("frames", "seqvlad-small", clusters=4)
+        fields = {"kmeans_frames": 40, "kmeans_features": 200, "frame_batch": frame_batch}
+        initialise_vlad(model, train_data, FrameSource(data), TrainSettings.create(protocol=protocol_file, **fields))
+        centres.append(model.vlad.centres.detach().clone())
+    torch.testing.assert_close(centres[0], centres[1], rtol=1e-4, atol=1e-5)
