@@ -28,7 +28,7 @@ def append(
     import seqdata
     from cli.config import load
     from cli.places import find_run, open_index
-    from indexer.manifest import read_manifest
+    from indexer.manifest import read_manifest, read_measured
     from train.index_append import append_index
     from train.index_stage import run_record
 
@@ -39,9 +39,11 @@ def append(
     with progress_bar("window") as bar:
         folder = append_index(opened, before, chosen_run, device=device, model_from=model_from, progress=bar.to)
     after = read_manifest(folder)
-    result = {"path": str(folder), "id": after.id, "parent": before.id, "rows": after.rows}
+    recall = dict(read_measured(folder).recall or {})
+    result = {"path": str(folder), "id": after.id, "parent": before.id, "rows": after.rows, "recall": recall}
     added = after.rows - len(before)
     text = f"{folder}: {after.rows} windows, {added} of them new" if added else f"{folder}: nothing is new"
+    text += "".join(f", recall@{k} {share:.4f} of exact" for k, share in recall.items())
     emit({**result, "added": added}, text, as_json=as_json)
 
 

@@ -48,6 +48,12 @@ def index(
     reverse: Annotated[
         bool, typer.Option("--reverse", help="Describe database windows last frame first, as if driven backward.")
     ] = False,
+    normalise: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalise/--raw", help="L2 after PCA, or not; default: not for the papers' models.", show_default=False
+        ),
+    ] = None,
     shard_range: Annotated[
         str | None,
         typer.Option(
@@ -83,6 +89,7 @@ def index(
         model_from=model_from,
         kind=KindSpec(kind, factory, recall_target, parse_bytes(memory) if memory is not None else None, seed),
         reverse=reverse,
+        normalise=normalise,
     )
     if shard_range is not None:
         _share(opened, request, shard_range, as_json=as_json)

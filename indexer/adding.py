@@ -13,6 +13,7 @@ from indexer.flat import projected
 from indexer.growing import Shape, grow
 from indexer.manifest import VECTORS, version_id
 from indexer.reading import PlaceIndex
+from indexer.recalibration import recalibrate
 from indexer.sealing import seal
 from indexer.versions import adopt, building, find_whole, resolve, sweep
 from seqdata.contracts import table_contract
@@ -31,7 +32,8 @@ def append(
     `blocks` yields the new descriptors (m, d) float32 before the transform, in the order of `places`; rows go on where
     the old ones end. `inputs` names everything that the version is then built from; the parent's id is added to it.
     Equal to a full build with the parent's transform and quantiser. The parent stays as it is; the same again is a
-    no-op, and where nothing is new the parent itself is returned.
+    no-op, and where nothing is new the parent itself is returned. Search parameters are chosen again, and recall is
+    measured, as in a plain build (see `indexer.recalibration`).
     Convention: exact kinds and those with inverted lists come out in the very bytes of a full build; a graph (HNSW)
     depends on the order of insertion across threads.
     Raises: InputError when there is no such version, ContractError when blocks, places or the parent do not fit,
@@ -75,6 +77,10 @@ def _write(
         sweep(index)
         vectors = projected(blocks, len(table), parent.transform, facts.normalised)
         grow(parent.path / VECTORS, facts.rows, vectors, len(table), shape, folder / VECTORS)
+        search: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        if shape.exact is None:
+            search, found = recalibrate(folder / VECTORS, facts, facts.rows + len(table))
         return seal(
             folder,
             index,
@@ -86,7 +92,8 @@ def _write(
             seconds={"append": time.monotonic() - started},
             storage=facts.storage,
             factory=facts.factory,
-            search=facts.search,
+            found=found,
+            search=search,
             normalised=facts.normalised,
             inputs=_with_parent(parent, inputs),
             settings=facts.settings,

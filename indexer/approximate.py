@@ -25,7 +25,7 @@ class FaissVectors:
 
     def __init__(self, index: "faiss.Index", where: str = "index") -> None:
         """Search `index`, which takes projected queries; `where` begins error messages."""
-        self._index, self._where = index, where
+        self.index, self._where = index, where
         self._exact: ExactVectors | None = None
 
     def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
@@ -37,7 +37,7 @@ class FaissVectors:
 
         Distances are those of the codes where a kind keeps only codes (PQ without refinement).
         """
-        k = min(k, self._index.ntotal if rows is None else len(rows))
+        k = min(k, self.index.ntotal if rows is None else len(rows))
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         if rows is not None:
@@ -45,30 +45,34 @@ class FaissVectors:
         squared, found = self._run(queries, k, None)
         lost = np.flatnonzero((found < 0).any(axis=1))
         if len(lost):
-            squared[lost], found[lost] = self._run(queries[lost], k, everything(self._index, None))
-            _fill(squared, found, np.arange(self._index.ntotal))
+            squared[lost], found[lost] = self._run(queries[lost], k, everything(self.index, None))
+            _fill(squared, found, np.arange(self.index.ntotal))
         return self._ordered(squared, found)
+
+    def nearest_of_all(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+        """As `nearest`, through all lists or links: exact where lists hold whole vectors."""
+        return self._ordered(*self._run(queries, min(k, self.index.ntotal), everything(self.index, None)))
 
     def _among(self, queries: Floats, k: int, rows: Rows) -> tuple[Floats, Rows]:
         import faiss
 
-        if self._exact is None and (kept := kept_vectors(self._index)) is not None:
+        if self._exact is None and (kept := kept_vectors(self.index)) is not None:
             self._exact = ExactVectors(kept, "cpu")
         if self._exact is not None:
             return self._exact.nearest(queries, k, rows)
-        if not any(isinstance(layer, faiss.IndexIVF) for layer in layers(self._index)):
+        if not any(isinstance(layer, faiss.IndexIVF) for layer in layers(self.index)):
             return self._decoded(queries, k, rows)
-        squared, found = self._run(queries, k, everything(self._index, faiss.IDSelectorBatch(rows)))
+        squared, found = self._run(queries, k, everything(self.index, faiss.IDSelectorBatch(rows)))
         _fill(squared, found, rows)
         return self._ordered(squared, found)
 
     def _decoded(self, queries: Floats, k: int, rows: Rows) -> tuple[Floats, Rows]:
         """The nearest of the decoded vectors of `rows`, a block at a time."""
         squared, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        step = max(1, ADD_VALUES // self._index.d)
+        step = max(1, ADD_VALUES // self.index.d)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            apart, nearest = ExactVectors(self._index.reconstruct_batch(part), "cpu").nearest(queries, k)
+            apart, nearest = ExactVectors(self.index.reconstruct_batch(part), "cpu").nearest(queries, k)
             squared, found = np.hstack([squared, apart**2]), np.hstack([found, part[nearest]])
         distances, found = self._ordered(squared, found)
         return distances[:, :k], found[:, :k]
@@ -76,11 +80,11 @@ class FaissVectors:
     def _run(self, queries: Floats, k: int, parameters: Any) -> tuple[Floats, Rows]:
         try:
             with faiss_threads(1 if len(queries) < FEW else threads()):
-                squared, found = self._index.search(np.ascontiguousarray(queries), k, params=parameters)
+                squared, found = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
         except RuntimeError as error:
             raise ContractError(f"{self._where}: FAISS cannot search so ({faiss_reason(error)})") from error
-        if found.max() >= self._index.ntotal:
-            raise ContractError(f"{self._where}: damaged, it holds rows beyond its {self._index.ntotal}")
+        if found.max() >= self.index.ntotal:
+            raise ContractError(f"{self._where}: damaged, it holds rows beyond its {self.index.ntotal}")
         return squared, found
 
     def _ordered(self, squared: Floats, found: Rows) -> tuple[Floats, Rows]:

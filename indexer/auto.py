@@ -11,7 +11,7 @@ import numpy as np
 
 from indexer.approximate import FaissVectors, add
 from indexer.engines import threads
-from indexer.exact import ExactVectors, distances_between
+from indexer.exact import ExactVectors, Readable, distances_between
 from indexer.flat import Rows, Stored, faiss_reason
 from indexer.kinds import (
     EXACT,
@@ -96,7 +96,7 @@ class Chosen:
         return {"queries": self.queries, "recall": recall, "curve": [asdict(point) for point in self.curve]}
 
 
-def hold_out(vectors: Stored, exact: ExactVectors, seed: int) -> Held:
+def hold_out(vectors: Readable, exact: Searcher, seed: int) -> Held:
     """Up to 500 queries spread over the database; a query never matches itself."""
     rows = spread_rows(len(vectors), min(QUERIES, len(vectors)), seed + 1)
     queries = np.ascontiguousarray(vectors[rows], dtype=np.float32)
@@ -112,12 +112,12 @@ def _without(found: Rows, rows: Rows) -> Rows:
     return np.take_along_axis(found, kept, 1)
 
 
-def _distances(queries: Floats, vectors: Stored, rows: Rows) -> Floats:
+def _distances(queries: Floats, vectors: Readable, rows: Rows) -> Floats:
     lines = np.repeat(np.arange(len(rows)), rows.shape[1])
     return distances_between(queries, lines, vectors, rows.ravel()).reshape(rows.shape)
 
 
-def measure(searcher: Searcher, held: Held, vectors: Stored, point: Point) -> Point:
+def measure(searcher: Searcher, held: Held, vectors: Readable, point: Point) -> Point:
     """The point with recall and times: of the rows found, those no further than the exact tenth count."""
     started = time.perf_counter()
     found = searcher.nearest(held.queries, held.found)[1]
@@ -146,16 +146,26 @@ def choose(spec: KindSpec, vectors: Stored) -> Chosen:
 
 def _named(spec: KindSpec, vectors: Stored) -> Chosen:
     factory = spec.factory or factory_string(spec.kind, *vectors.shape)
+    index = _build(factory, vectors, spec)
+    return settle(FaissVectors(index), vectors, ExactVectors(vectors, "cpu"), spec.name, factory, spec)
+
+
+def settle(
+    searcher: FaissVectors, vectors: Readable, exact: Searcher, kind: str, factory: str, spec: KindSpec
+) -> Chosen:
+    """The cheapest search parameters of a filled index that reach the target of `spec`, else the best, and a warning.
+
+    They are set in the index. `vectors` (n, k) are those that it was given, `exact` finds their nearest; with ten or
+    fewer nothing is measured, and all is searched.
+    """
+    index = searcher.index
     if len(vectors) <= K:
-        index = _build(factory, vectors, spec)
         steps = ladder(index)[-1]
         set_search(index, steps)
-        point = Point(
-            spec.name, factory, steps, estimate(index, len(vectors)), note=f"not measured: {K} vectors or fewer"
-        )
+        point = Point(kind, factory, steps, estimate(index, len(vectors)), note=f"not measured: {K} vectors or fewer")
         return Chosen(point, [point], 0, index)
-    held = hold_out(vectors, ExactVectors(vectors, "cpu"), spec.seed)
-    index, points = _try(spec, spec.name, factory, held, vectors)
+    held = hold_out(vectors, exact, spec.seed)
+    points = _climb(searcher, kind, factory, held, vectors, spec)
     point = _cheapest(points, spec) or max(points, key=lambda point: point.recall or 0.0)
     if (point.recall or 0.0) < spec.recall_target:
         log.warning(
@@ -209,7 +219,8 @@ def _compare(
             replace(candidate, note=f"not tried: a graph of more than {GRAPH_ROWS} vectors takes long to build")
         )
         return best
-    index, points = _try(spec, candidate.kind, candidate.factory, held, vectors)
+    index = _build(candidate.factory, vectors, spec)
+    points = _climb(FaissVectors(index), candidate.kind, candidate.factory, held, vectors, spec)
     curve += points
     point = _cheapest(points, spec)
     if point is None or point.one is None:
@@ -221,17 +232,18 @@ def _compare(
     return Chosen(point, curve, len(held.queries), index)
 
 
-def _try(spec: KindSpec, kind: str, factory: str, held: Held, vectors: Stored) -> "tuple[faiss.Index, list[Point]]":
-    """Build an index and measure its parameters, from the cheapest to the first that reaches the target."""
-    index = _build(factory, vectors, spec)
-    searcher, points = FaissVectors(index), []
-    for search in ladder(index):
-        set_search(index, search)
-        point = Point(kind, factory, search, estimate(index, len(vectors)))
+def _climb(
+    searcher: FaissVectors, kind: str, factory: str, held: Held, vectors: Readable, spec: KindSpec
+) -> list[Point]:
+    """Measure search parameters of an index, from the cheapest to the first that reaches the target."""
+    points: list[Point] = []
+    for search in ladder(searcher.index):
+        set_search(searcher.index, search)
+        point = Point(kind, factory, search, estimate(searcher.index, len(vectors)))
         points.append(measure(searcher, held, vectors, point))
         if (points[-1].recall or 0.0) >= spec.recall_target:
             break
-    return index, points
+    return points
 
 
 def _build(factory: str, vectors: Stored, spec: KindSpec) -> "faiss.Index":

@@ -119,11 +119,11 @@ class NumpyEngine:
         """Yield (first query, scores (q', b), row numbers (b,)): each block is read once for all queries.
 
         float32 vectors are multiplied where they lie, in as few products as the scores' memory allows: two threads
-        meet at the end of each.
+        meet at the end of each. Others, and those that a file holds at an odd place, are copied block by block.
         """
         run = min(len(queries), QUERIES)
         step = SCORE_VALUES // run
-        if self._vectors.dtype != np.float32:
+        if self._vectors.dtype != np.float32 or not self._vectors.flags.aligned:
             step = min(step, WIDE_VALUES // self._vectors.shape[1])
         step = min(max(step, 1), pool_size(pool))
         buffer = np.empty(run * step, np.float32)

@@ -1,6 +1,9 @@
 """Exact nearest rows: an engine proposes by matrix product, distances are recomputed, near ties are settled."""
 
+from typing import Any, Protocol
+
 import numpy as np
+import numpy.typing as npt
 
 from indexer.engines import Engine, EngineName, Pool, choose_engine, pool_size
 from indexer.flat import Rows, Stored
@@ -9,6 +12,23 @@ from indexer.transform import Floats
 SLACK = 8  # candidates beyond k: most queries are then settled without a second look
 REFINE_VALUES = 1 << 17  # float32 values gathered at once while distances are recomputed: they stay in the cache
 UNIT = float(np.finfo(np.float32).eps) / 2
+
+
+class Readable(Protocol):
+    """Vectors (n, k) that can be read by row: an array, mapped or not, or those that an index file keeps."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, k)."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def __getitem__(self, rows: Rows, /) -> npt.NDArray[Any]:
+        """The vectors of rows (m,): (m, k), float32 or float16."""
+        ...
 
 
 class ExactVectors:
@@ -73,7 +93,7 @@ def as_pool(rows: Rows | None, count: int) -> Pool:
     return rows
 
 
-def distances_between(queries: Floats, lines: Rows, vectors: Stored, rows: Rows) -> Floats:
+def distances_between(queries: Floats, lines: Rows, vectors: Readable, rows: Rows) -> Floats:
     """Plain L2 distances (h,) float32 of the pairs queries[lines], vectors[rows], from their differences."""
     squares = np.empty(len(rows), np.float32)
     step = max(1, REFINE_VALUES // vectors.shape[1])

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 import indexer
 import seqdata
 from indexer import kinds, plans, sharded
@@ -15,7 +17,7 @@ from seqdata import protocols
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError
 from seqdata.shard_jobs import Engine, run_jobs
-from train.describing import describe, describe_blocks
+from train.describing import describe_blocks
 from train.index_stage import (
     IndexRequest,
     IndexWork,
@@ -59,7 +61,7 @@ def write_share(dataset: Dataset, request: IndexRequest, number: int, of: int, p
     _check_kind(request)
     work = index_work(dataset, request)
     rows = sharded.share(work.database.height, number, of)
-    if indexer.find_version(request.out, work.inputs, kind=request.kind) is not None:
+    if indexer.find_version(request.out, work.inputs, normalise=work.normalise, kind=request.kind) is not None:
         return len(rows)
     model = index_model(request.run, request.model_from)
 
@@ -68,6 +70,7 @@ def write_share(dataset: Dataset, request: IndexRequest, number: int, of: int, p
         work.database.height,
         work.inputs,
         lambda: _train(model, dataset, request, work, progress),
+        normalise=work.normalise,
         settings=request.kind.settings(),
     )
     blocks = describe_blocks(
@@ -102,14 +105,10 @@ def _train(
         return Trained(transform, size, storage=spec.name, factory=factory)
     index = kinds.create(factory, stored, check=spec.factory is not None)
     rows = kinds.training_rows(index, work.database.height, spec.seed)
-    described = describe(
-        model,
-        dataset,
-        work.described[rows],
-        device=request.device,
-        progress=stage(progress, "describe training sample"),
-    )
-    vectors = project(described, transform, False)
+    told = stage(progress, "describe training sample")
+    blocks = describe_blocks(model, dataset, work.described[rows], device=request.device, progress=told)
+    # Projected block by block: before PCA the sample of a large index would not fit into memory.
+    vectors = np.concatenate([project(block, transform, work.normalise) for block in blocks])
     kinds.train(index, vectors, spec.seed, factory)
     held = kinds.spread_rows(len(rows), HELD_OUT, spec.seed + 1)
     return Trained(
@@ -148,7 +147,7 @@ def build_in_shares(
 
     _check_kind(request)
     work = index_work(dataset, request)
-    existing = indexer.find_version(request.out, work.inputs, kind=request.kind)
+    existing = indexer.find_version(request.out, work.inputs, normalise=work.normalise, kind=request.kind)
     if existing is not None and adopt(request.out, existing.name):
         return existing
     threads = max(1, (os.cpu_count() or 1) // workers)
@@ -162,5 +161,5 @@ def build_in_shares(
         done += windows
         if progress is not None:
             progress("describe in shares", done, work.database.height)
-    identifier = indexer.version_id(work.inputs, settings=request.kind.settings())
+    identifier = indexer.version_id(work.inputs, normalise=work.normalise, settings=request.kind.settings())
     return sharded.merge(request.out, identifier, dataset.places(work.database))

@@ -24,11 +24,15 @@ from seqdata.protocols import Protocol
 from seqdata.storage import read_json, xxh3_file
 from seqdata.windows import reversed_windows
 from train.checkpoint import checkpoint_stem, load_model
-from train.describing import describe, describe_blocks
+from train.describing import describe_blocks
+from train.sample_store import described
 from train.sequence_model import SequenceModel
 
 logger = logging.getLogger(__name__)
 
+PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-", "seqpool", "seqnet", "seqmatchnet", "delta", "lstm", "sta",
+          "timesformer", "r2plus1d")  # fmt: skip
+"""What names of the papers' presets begin with: their vectors are not normalised again after PCA."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, windows done, windows in all)."""
 
@@ -40,6 +44,7 @@ class IndexRequest:
     `sample` windows of the training database (16,384 in the papers' practice) are drawn by `seed`, the same share of
     every trajectory. `model_from`: see `train.checkpoint.load_model`. `kind`: how vectors are
     stored and searched. `reverse`: database windows are described last frame first, places and truth stay.
+    `normalise`: L2-normalise after PCA; None does so for every model but the papers' presets.
     """
 
     run: Path
@@ -54,19 +59,21 @@ class IndexRequest:
     model_from: str | None = None
     kind: KindSpec = field(default_factory=KindSpec)
     reverse: bool = False
+    normalise: bool | None = None
 
 
 @dataclass(frozen=True)
 class IndexWork:
     """What a request comes to: the windows to index, those that PCA is fitted on, and the version's inputs.
 
-    `described` are the database windows as the model reads them, in the same rows.
+    `described` are the database windows as the model reads them, in the same rows; `normalise` is as resolved.
     """
 
     database: pl.DataFrame
     described: pl.DataFrame
     sample: pl.DataFrame
     inputs: dict[str, Any]
+    normalise: bool
 
 
 def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | None = None) -> Path:
@@ -76,7 +83,7 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
     a model whose descriptors are not compared by L2.
     """
     work = index_work(dataset, request)
-    existing = indexer.find_version(request.out, work.inputs, kind=request.kind)
+    existing = indexer.find_version(request.out, work.inputs, normalise=work.normalise, kind=request.kind)
     if existing is not None and adopt(request.out, existing.name):
         return existing
     model = index_model(request.run, request.model_from)
@@ -90,6 +97,7 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
         places=dataset.places(work.database),
         transform=transform,
         inputs=work.inputs,
+        normalise=work.normalise,
         kind=request.kind,
     )
 
@@ -108,7 +116,10 @@ def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
         )
     sampled_split, sample = _pca_sample(dataset, request)
     inputs = _inputs(dataset, request, database, sampled_split, sample)
-    return IndexWork(database, as_described(database, inputs), sample, inputs)
+    wanted = request.normalise
+    if wanted is None:
+        wanted = request.pca is not None and not inputs["model"]["name"].startswith(PAPERS)
+    return IndexWork(database, as_described(database, inputs), sample, inputs, wanted)
 
 
 def as_described(database: pl.DataFrame, inputs: Mapping[str, Any]) -> pl.DataFrame:
@@ -234,8 +245,9 @@ def fit_transform(
             f"--pca {request.pca}: {sample.height} descriptors of {size} dimensions to fit on, more than {request.pca} "
             f"descriptors and as many dimensions are needed; --pca {usable} would work"
         )
-    vectors = describe(model, dataset, sample, device=request.device, progress=stage(progress, "describe PCA sample"))
-    return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)
+    told = stage(progress, "describe PCA sample")
+    with described(model, dataset, sample, request.out, device=request.device, progress=told) as vectors:
+        return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)
 
 
 def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

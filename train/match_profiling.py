@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer import auto
+from indexer.approximate import FaissVectors
+from indexer.auto import Searcher
+from indexer.engines import threads
+from indexer.exact import ExactVectors
+from indexer.flat import TYPES
+from indexer.kinds import EXACT, KindSpec, factory_string
 from seqdata.errors import ContractError
 
 Floats = NDArray[np.float32]
@@ -19,28 +26,20 @@ MOVED = 0.5
 K = 10
 SHORTLIST = 20
 BLOCK = 65_536
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A way to search: its words, its FAISS factory by database size and dimensions, cells or nodes looked at."""
-
-    label: str
-    factory: Callable[[int, int], str] | None
-    search: dict[str, int]
-
-
-ENGINES: dict[str, Engine] = {
-    "flat": Engine("Exact (Flat)", lambda n, d: "Flat", {}),
-    "fp16": Engine("Exact on half precision (SQfp16)", lambda n, d: "SQfp16", {}),
-    "ivf": Engine("Inverted file (IVF, Flat)", lambda n, d: f"IVF{_cells(n)},Flat", {"nprobe": 16}),
-    "imi": Engine("Inverted multi-index (IMI, Flat)", lambda n, d: f"IMI2x{_bits(n)},Flat", {"nprobe": 256}),
-    "hnsw": Engine("Small-world graph (HNSW32, Flat)", lambda n, d: "HNSW32,Flat", {"efSearch": 64}),
-    "pq": Engine("Product quantiser (PQ)", lambda n, d: f"PQ{max(1, d // 8)}x{min(8, _bits(n))}np", {}),
-    "aligned": Engine("Sequence matching (aligned, L = 5)", None, {}),
-    "hvpr": Engine(f"HVPR: exact shortlist of {SHORTLIST}, aligned re-rank", lambda n, d: "Flat", {}),
-}
 LENGTH = 5
+RECALL_TARGET = KindSpec().recall_target
+
+ENGINES: dict[str, str] = {
+    "flat": "Exact (flat)",
+    "fp16": "Exact on half precision (fp16)",
+    "ivf": "Inverted file (IVF)",
+    "imi": "Inverted multi-index (IMI)",
+    "hnsw": "Small-world graph (HNSW)",
+    "pq": "Product quantiser (PQ)",
+    "aligned": f"Sequence matching (aligned, L = {LENGTH})",
+    "hvpr": f"HVPR: exact shortlist of {SHORTLIST}, aligned re-rank",
+}
+"""Ways to search, with their words: kinds of `seqdata index --kind`, and two ways to match frames."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,9 @@ class Matching:
     """Cost of one engine at one size: `ms` a query (median), `megabytes` held, `agreement` with exact search.
 
     Agreement is the share of the 10 exact neighbours that are found; where frames are matched, the share of queries
-    whose first window is that of matching every window.
+    whose first window is that of matching every window. `factory` and `search` are those of the index that
+    `seqdata index --kind` builds; `build_seconds` hold the choice of `search` on held-out vectors. `threads` of a query
+    searched alone: one in FAISS, OMP_NUM_THREADS (without: the cores) in exact search and where frames are matched.
     """
 
     engine: str
@@ -60,31 +61,36 @@ class Matching:
     agreement: float
     build_seconds: float
     threads: int
+    search: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return dict(self.__dict__)
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A searcher over single vectors, and what it took."""
+
+    searcher: Searcher
+    factory: str
+    bytes: int
+    threads: int
+    search: str = ""
+
+
 def matching(engine: str, database: int, dimensions: int, queries: int = 50, seed: int = 0) -> Matching:
-    """Build and search one engine over generated vectors, one query at a time on one thread.
+    """Build and search one engine over generated vectors, one query at a time.
 
     Source: P1 section IV-B, "Inference time", with the engines that it names but did not try.
-    Raises: ContractError for an unknown engine, or a database that does not fit into memory.
+    Raises: ContractError for an unknown engine, or a database that does not fit into memory; NotEnoughDataError for one
+    that is too small for its kind.
     """
-    import faiss
-
     if engine not in ENGINES:
         raise ContractError(f"no engine '{engine}'; there are {', '.join(ENGINES)}")
     _check_memory(database, dimensions)
     vectors, asked = generate(database + LENGTH - 1, queries, dimensions, seed)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        frames = engine in ("aligned", "hvpr")
-        return (_frames if frames else _vectors)(engine, vectors[: database + LENGTH - 1], asked, database)
-    finally:
-        faiss.omp_set_num_threads(threads)
+    return (_frames if engine in ("aligned", "hvpr") else _vectors)(engine, vectors, asked, database)
 
 
 def generate(rows: int, queries: int, dimensions: int, seed: int) -> tuple[Floats, Floats]:
@@ -104,48 +110,57 @@ def generate(rows: int, queries: int, dimensions: int, seed: int) -> tuple[Float
 
 
 def _vectors(engine: str, vectors: Floats, asked: Floats, database: int) -> Matching:
-    """A FAISS engine over single vectors: the first frame of each query is its descriptor."""
+    """A kind of index over single vectors: the first frame of each query is its descriptor."""
+    stored, wanted = vectors[:database], np.ascontiguousarray(asked[:, 0])
+    start = time.perf_counter()
+    built = _build(engine, stored)
+    seconds = time.perf_counter() - start
+    ms, found = _time(lambda query: built.searcher.nearest(query[None], K)[1][0], wanted)
+    agreement = _agreement(found, ExactVectors(stored, "cpu").nearest(wanted, K)[1])
+    return Matching(
+        engine=engine,
+        factory=built.factory,
+        database=database,
+        dimensions=stored.shape[1],
+        ms=ms,
+        megabytes=built.bytes / 1e6,
+        agreement=agreement,
+        build_seconds=seconds,
+        threads=built.threads,
+        search=built.search,
+    )
+
+
+def _build(kind: str, stored: Floats) -> _Built:
+    """The index that `seqdata index --kind` makes of these vectors, in memory."""
+    if kind in EXACT:
+        kept = stored.astype(TYPES[kind])
+        return _Built(ExactVectors(kept, "cpu"), factory_string(kind, *stored.shape), kept.nbytes, threads())
     import faiss
 
-    chosen, stored, wanted = ENGINES[engine], vectors[:database], np.ascontiguousarray(asked[:, 0])
-    assert chosen.factory is not None  # noqa: S101  (sequence matching goes another way)
-    factory = chosen.factory(database, vectors.shape[1])
-    start = time.perf_counter()
-    index = faiss.index_factory(vectors.shape[1], factory)
-    index.train(stored)
-    index.add(stored)
-    built = time.perf_counter() - start
-    for name, value in chosen.search.items():
-        faiss.ParameterSpace().set_index_parameter(index, name, value)
-    ms, found = _time(lambda query: index.search(query[None], K)[1][0], wanted)
-    exact = faiss.IndexFlatL2(vectors.shape[1])
-    exact.add(stored)
-    size = faiss.serialize_index(index).nbytes
-    return _result(engine, factory, vectors, database, ms, size, _agreement(found, exact.search(wanted, K)[1]), built)
+    chosen = auto.choose(KindSpec(kind, recall_target=RECALL_TARGET), stored)
+    assert chosen.index is not None  # noqa: S101  (only exact kinds have none)
+    search = ", ".join(f"{name} {value}" for name, value in chosen.point.search.items())
+    size = int(faiss.serialize_index(chosen.index).nbytes)
+    return _Built(FaissVectors(chosen.index), chosen.point.factory, size, 1, search)
 
 
 def _frames(engine: str, vectors: Floats, asked: Floats, database: int) -> Matching:
     """Sequence matching over frame vectors: every window, or the shortlist of the nearest first frames."""
-    import faiss
-
     norms = np.square(vectors).sum(1)
     everywhere = np.arange(database)
     ms, full = _time(lambda query: _aligned(vectors, norms, query, everywhere), asked)
-    found, factory, built = full, "aligned", 0.0
+    found, factory, size = full, "aligned", vectors.nbytes
     if engine == "hvpr":
-        start = time.perf_counter()
-        index = faiss.IndexFlatL2(vectors.shape[1])
-        index.add(vectors[:database])
-        built, factory = time.perf_counter() - start, "Flat + aligned"
+        index = _build("flat", vectors[:database])
+        factory, size = f"{index.factory} + aligned", size + index.bytes
 
         def rerank(query: Floats) -> Rows:
-            near = index.search(query[:1], min(SHORTLIST, database))[1][0]
-            return _aligned(vectors, norms, query, near)
+            return _aligned(vectors, norms, query, index.searcher.nearest(query[:1], SHORTLIST)[1][0])
 
         ms, found = _time(rerank, asked)
-    size = vectors.nbytes * (2 if engine == "hvpr" else 1)
-    firsts = [rows[:1] for rows in found], [rows[:1] for rows in full]
-    return _result(engine, factory, vectors, database, ms, size, _agreement(*firsts), built)
+    agreement = _agreement([rows[:1] for rows in found], [rows[:1] for rows in full])
+    return Matching(engine, factory, database, vectors.shape[1], ms, size / 1e6, agreement, 0.0, threads())
 
 
 def _aligned(vectors: Floats, norms: Floats, query: Floats, windows: Rows) -> Rows:
@@ -176,12 +191,6 @@ def _agreement(found: "list[Rows]", exact: "list[Rows] | Rows") -> float:
     return float(np.mean(shares))
 
 
-def _result(
-    engine: str, factory: str, vectors: Floats, database: int, ms: float, size: int, agreement: float, built: float
-) -> Matching:
-    return Matching(engine, factory, database, vectors.shape[1], ms, size / 1e6, agreement, built, threads=1)
-
-
 def _check_memory(database: int, dimensions: int) -> None:
     """Raise ContractError when vectors, the index and the exact one beside it do not fit into free memory."""
     needed = 4 * 3 * database * dimensions
@@ -191,16 +200,6 @@ def _check_memory(database: int, dimensions: int) -> None:
             f"{database} vectors of {dimensions} dimensions need {needed / 1e9:.1f} GB to be compared with exact "
             f"search, {free / 1e9:.1f} GB are free"
         )
-
-
-def _cells(database: int) -> int:
-    """Inverted lists: about 4·√n, and 39 vectors at least to train each."""
-    return int(max(1, min(4 * database**0.5, database // 39)))
-
-
-def _bits(database: int) -> int:
-    """Bits of each half of the multi-index; 39 vectors at least to train each of 2^bits centres."""
-    return int(max(2, min(10, np.log2(max(database / 39, 4)))))
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -2,9 +2,9 @@
 
 Run `python tests/benchmarks/bench_auto.py [--rows N] [--data ../shared/data]`. Generated: 1,000 centres of unit norm in
 256 dimensions, noise of norm 1, float32, in a file (1 GB). Goal: the chosen index at least 10 times faster than exact
-search, one query at a time, at recall >= .99. Real: thumbnails (2,048 values) and frozen MobileNetV2 descriptors (1,280
-values) of the summer frames of Nordland; so small a set ends at exact, and the curves of the other kinds are shown beside
-it. Prints every point that was measured.
+search, one query at a time, at recall >= .99. Real: thumbnails (2,048 values) and frozen MobileNetV2 descriptors
+(1,280 values) of the summer frames of Nordland; so small a set ends at exact, and the curves of the other kinds stand
+beside it. Prints every point that was measured.
 """
 
 import argparse

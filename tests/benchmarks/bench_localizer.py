@@ -1,12 +1,11 @@
 """Latency of a frame on a robot: a pack of MobileNetV2 with SeqVLAD over the corridor's first lap, its second pushed.
 
-python tests/benchmarks/bench_localizer.py WEIGHTS CORRIDOR [rounds]
+python tests/benchmarks/bench_localizer.py [--data ../shared/data] [--rounds 200]
 
-WEIGHTS: mobilenetv2_100_timm_features.pth; CORRIDOR: folder with 1.jpg … and positions.csv. One torch thread, JPEG
-bytes in, place out; each part is timed on its own afterwards.
+One torch thread, JPEG bytes in, place out; each part is timed on its own afterwards.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -58,8 +57,15 @@ def measure(call: Callable[[], object], rounds: int) -> str:
 def main() -> None:
     """Build the pack, push the second lap, time the whole and its parts."""
     torch.set_num_threads(1)
-    weights, corridor = Path(sys.argv[1]), Path(sys.argv[2])
-    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 200
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
+    parser.add_argument("--rounds", type=int, default=200)
+    arguments = parser.parse_args()
+    if not arguments.data.is_dir():
+        print(f"skipped: no real frames at {arguments.data}")
+        return
+    weights = arguments.data / "weights" / "mobilenetv2_100_timm_features.pth"
+    corridor, rounds = arguments.data / "corridor", arguments.rounds
     with tempfile.TemporaryDirectory() as made:
         pack = make_pack(weights, corridor, Path(made))
         started = time.perf_counter()

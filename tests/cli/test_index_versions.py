@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 
 from cli.indexing import parse_bytes
 from cli.main import app
+from indexer.manifest import read_measured
 from seqdata.errors import ContractError, InputError, SeqdataError
 from tests.conftest import write_drives
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "index-v1"
+FILES = ("index.faiss", "ids.parquet", "transform.safetensors", "manifest.json")
 PCA, PLAIN = "421c4319df99e547", "a77ac70792b1da11"
 
 
@@ -80,13 +82,41 @@ def test_memory_refused(text: str) -> None:
         parse_bytes(text)
 
 
-def test_shares_and_new_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two shares give the version of a plain build; the windows of an appended drive come after it."""
+@pytest.fixture
+def street(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place with a dataset of 36 database windows, and a run that was not trained."""
     monkeypatch.chdir(tmp_path)
     write_drives(tmp_path / "raw", {"map": 40, "query": 20})
-    write_drives(tmp_path / "more", {"map2": 12})
     run("build", "folder", "--raw", "raw")
     run("train", "--model", "seqvlad-small", "--random-init", "--epochs", "0", "--option", "clusters=4")
+    return tmp_path
+
+
+@pytest.mark.parametrize("engine", ["pool", "ray"])
+def test_workers_give_the_version_of_a_plain_build(street: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a local cluster of two CPUs too, which is started for the shares and ended with them."""
+    if engine == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    plain = Path(found("index", "--pca", "8", "--out", "plain/town")["path"])
+    merged = Path(found("index", "--pca", "8", "--out", "shares/town", "--engine", engine, "--workers", "2")["path"])
+    assert merged.name == plain.name
+    names = {path.name for path in plain.iterdir()}
+    assert names == {path.name for path in merged.iterdir()} == {*FILES, "measured.json"}
+    for name in FILES:
+        assert (merged / name).read_bytes() == (plain / name).read_bytes(), name
+    assert "merge" in read_measured(merged).seconds
+    assert not list(Path("shares/town").glob(".parts/*")), "the shares are gone"
+    if engine == "ray":
+        import ray
+
+        assert not ray.is_initialized()
+
+
+def test_shares_and_new_windows(street: Path) -> None:
+    """Two shares give the version of a plain build; the windows of an appended drive come after it."""
+    write_drives(street / "more", {"map2": 12})
     kind = ["--pca", "8", "--kind", "ivf", "--recall-target", "0.9"]
     plain = found("index", *kind, "--out", "indexes/plain")
     for share in ("2/2", "1/2"):
@@ -103,6 +133,7 @@ def test_shares_and_new_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run("append", "datasets/folder", "folder", "--raw", "more")
     child = found("index", "append", "datasets/folder", "--index", "indexes/plain")
     assert (child["parent"], child["rows"], child["added"]) == (plain["id"], 44, 8)
+    assert child["recall"]["10"] >= 0.9
     assert found("index", "append", "datasets/folder", "--index", "indexes/plain")["id"] == child["id"]
     assert found("eval", "indexes/plain")
     assert [each["parent"] for each in found("index", "list", "--index", "indexes/plain")["versions"]] == [

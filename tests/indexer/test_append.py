@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import indexer
-from indexer import adding, pca, splicing
+from indexer import adding, auto, kinds, pca, splicing
 from indexer.checking import check_version
 from indexer.flat import project, wrap, write
 from indexer.kinds import KindSpec
-from indexer.manifest import read_manifest
+from indexer.manifest import read_manifest, read_measured
 from indexer.pointers import collect, rollback
 from indexer.transform import Floats
 from indexer.versions import list_versions
@@ -42,7 +42,7 @@ def first(out: Path, kind: str, with_pca: bool = True, normalise: bool = True) -
         transform=pca.fit(x, 8) if with_pca else None,
         inputs={"dataset": "one"},
         normalise=normalise,
-        kind=KindSpec(kind, recall_target=0.5) if "x" not in kind else KindSpec(factory=kind, recall_target=0.5),
+        kind=KindSpec(kind, recall_target=0.5) if kind in kinds.KINDS else KindSpec(factory=kind, recall_target=0.5),
     )
 
 
@@ -84,6 +84,109 @@ def test_equal_to_a_full_build(tmp_path: Path, kind: str, with_pca: bool) -> Non
     found = index.search(descriptors()[ROWS + 3], 5)[1]
     assert kind == "PQ2x4" or found[0, 0] == ROWS + 3
     check_version(folder)
+
+
+LISTS_AND_GRAPHS = ("ivf", "imi", "hnsw", "IVF4,SQfp16", "IVF4,PQ2x4,Refine(Flat)", "IVF4,PQ2x4,Refine(SQfp16)")
+
+
+@pytest.mark.parametrize("kind", LISTS_AND_GRAPHS)
+def test_recall_is_measured_on_all_vectors(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a literal count: distances of held-out rows to all others, as the searched index gives them."""
+    monkeypatch.setattr(auto, "QUERIES", 100)
+    first(tmp_path / "town", kind)
+    folder = append(tmp_path / "town")
+    manifest, measured = read_manifest(folder), read_measured(folder)
+    assert measured.recall is not None and measured.curve is not None
+    assert measured.queries == 100
+    assert measured.curve[-1]["search"] == manifest.search
+    assert measured.curve[-1]["recall"] == measured.recall[10] >= 0.5
+    assert all(point["recall"] < 0.5 for point in measured.curve[:-1]), "the cheapest that reaches the target"
+    index = indexer.open(folder)
+    stored = project(descriptors(), index.transform, True)
+    rows = kinds.spread_rows(ROWS + NEW, 100, 1)
+    assert rows.max() >= ROWS, "new rows are asked for too"
+    apart = np.linalg.norm(stored[rows, None].astype(np.float64) - stored[None], axis=2)
+    apart[np.arange(100), rows] = np.inf
+    exact = np.argsort(apart, axis=1)[:, :10]
+    answers = index.search(descriptors()[rows], 11)[1]
+    found = [[row for row in line if row != query][:10] for line, query in zip(answers, rows, strict=True)]
+    share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)])
+    assert measured.recall[10] == pytest.approx(share, abs=0.02 if "fp16" in kind else 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_search_parameters_rise_with_what_is_added(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters that were enough for the parent are not kept where they miss the target now."""
+    parent = first(tmp_path / "town", kind)
+    before, place = read_manifest(parent), parent / "manifest.json"
+    asked = {**before.settings, "recall_target": 1.0}
+    before.model_copy(update={"settings": asked, "search": {next(iter(before.search)): 1}}).write(parent)
+    assert place.is_file()
+    folder = append(tmp_path / "town")
+    recall = read_measured(folder).recall
+    assert recall is not None and recall[10] == 1.0
+    assert next(iter(read_manifest(folder).search.values())) > 1
+
+
+@pytest.mark.parametrize("kind", ["flat", "fp16"])
+def test_exact_kinds_find_all_by_construction(tmp_path: Path, kind: str) -> None:
+    parent = first(tmp_path / "town", kind)
+    ours, theirs = read_measured(append(tmp_path / "town")), read_measured(parent)
+    assert (ours.recall, ours.curve, ours.queries) == (theirs.recall, theirs.curve, theirs.queries) == (None, None, 0)
+
+
+@pytest.mark.parametrize("kind", ["PQ2x4", "IVF4,PQ2x4", "IVF4,SQ8"])
+def test_codes_alone_are_not_compared_with_themselves(tmp_path: Path, kind: str) -> None:
+    parent = first(tmp_path / "town", kind)
+    folder = append(tmp_path / "town")
+    measured = read_measured(folder)
+    assert measured.recall is None and measured.curve is not None
+    assert [(point["recall"], "keeps codes" in point["note"]) for point in measured.curve] == [(None, True)]
+    assert read_manifest(folder).search == read_manifest(parent).search
+
+
+def test_too_few_to_measure(tmp_path: Path) -> None:
+    x = descriptors()
+    indexer.build(
+        tmp_path / "town", blocks=iter([x[:4]]), places=make_places(4), transform=None, inputs={}, kind="hnsw"
+    )
+    folder = adding.append(tmp_path / "town", iter([x[4:6]]), make_places(6)[4:], {"dataset": "two"})
+    measured = read_measured(folder)
+    assert measured.recall is None and measured.curve is not None
+    assert "10 vectors or fewer" in measured.curve[0]["note"]
+    assert indexer.open(folder).search(x[5], 6)[1][0, 0] == 5
+
+
+GROWN = """
+    import resource, sys
+    from pathlib import Path
+    import faiss
+    import numpy as np
+    from indexer import auto, engines
+    from indexer.manifest import read_manifest
+    from indexer.recalibration import recalibrate
+    auto.QUERIES, engines.WIDE_VALUES = 20, 1 << 20
+    np.ones((300, 300), np.float32) @ np.ones((300, 300), np.float32)  # the product takes its own memory once
+    parent = read_manifest(Path(sys.argv[1]))
+    held = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
+    limit = int(held.split()[1]) * 1024 + int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    assert recalibrate(Path(sys.argv[1]) / "index.faiss", parent, parent.rows)[1]["recall"][10] > 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on data, which maps are no part of, is Linux's")
+@pytest.mark.parametrize("kind", ["IVF4,Flat", "Flat,Refine(Flat)", "Flat,Refine(SQfp16)"])
+def test_measuring_maps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Vectors of 51 MB, or twice that, are measured with 24 MB beside the map."""
+    monkeypatch.setattr(auto, "QUERIES", 20)
+    x = np.random.default_rng(0).standard_normal((50_000, 256), dtype=np.float32)
+    parent = indexer.build(
+        tmp_path / "town", blocks=iter([x]), places=make_places(len(x)), transform=None, inputs={},
+        kind=KindSpec(factory=kind, recall_target=0.01),
+    )  # fmt: skip
+    command = [sys.executable, "-c", textwrap.dedent(GROWN), str(parent), str(24 << 20)]
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
 def test_the_same_again_is_a_no_op_and_nothing_new_is_the_parent(tmp_path: Path) -> None:

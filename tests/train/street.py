@@ -31,6 +31,7 @@ TINY = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all"}
 MODELS = {
     "sum": ("seqvlad-small", {**TINY, "clusters": 4}),
     "cat": ("gem-cat-small", {**TINY, "size": (40, 48)}),
+    "mean": ("mean-small", TINY),
     "lstm": ("lstm-small", {**TINY, "width": 8}),
     "sta": ("sta-small", {"clusters": 4, "window": 3, "blocks": 1}),
     "timesformer": (

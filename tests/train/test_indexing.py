@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 import indexer
@@ -18,7 +19,7 @@ from tests.train.street import LENGTH, build_street, make_index, make_run, write
 from train.eval_stage import answer
 from train.index_append import append_index
 from train.index_shares import merge_shares, write_share
-from train.index_stage import IndexRequest, build_index
+from train.index_stage import IndexRequest, build_index, stratified_rows
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,30 @@ def test_how_frames_were_shrunk_stands_in_the_version(street: Dataset, tmp_path:
     plain, _ = make_index(street, tmp_path / "b", "sum")
     assert (shrunk.manifest.inputs["short_side"], shrunk.manifest.inputs["quality"]) == (18, 70)
     assert not {"short_side", "quality", "reversed"} & plain.manifest.inputs.keys()
+
+
+def test_vectors_after_pca_are_normalised_for_models_that_are_not_the_papers(street: Dataset, tmp_path: Path) -> None:
+    papers = replace(request(street, tmp_path / "papers", "cat"), pca=5)
+    ours = replace(request(street, tmp_path / "ours", "mean"), pca=5)
+    cases = [(papers, None, False), (papers, True, True), (ours, None, True), (ours, False, False)]
+    for asked, wanted, normalised in cases:
+        index = indexer.open(build_index(street, replace(asked, normalise=wanted)))
+        assert index.manifest.normalised is normalised
+        lengths = np.linalg.norm(stored(index), axis=1)
+        assert np.allclose(lengths, 1, atol=1e-5) is normalised
+        parts = replace(asked, normalise=wanted, out=asked.out.parent / f"shares-{normalised}")
+        write_share(street, parts, 1, 1)
+        assert merge_shares(street, parts.out, index.id).name == index.id
+    assert not indexer.open(build_index(street, replace(ours, pca=None))).manifest.normalised
+
+
+def test_a_sample_is_the_same_share_of_every_trajectory() -> None:
+    trajectory = pl.Series(["a"] * 1000 + ["b"] * 300 + ["c"] * 50)
+    rows = stratified_rows(trajectory, 270, seed=1)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    counts = trajectory[rows].value_counts()
+    assert all(abs(count - {"a": 200, "b": 60, "c": 10}[name]) <= 1 for name, count in counts.iter_rows())
+    assert rows.tolist() == stratified_rows(trajectory, 270, seed=1).tolist()
+    assert rows.tolist() != stratified_rows(trajectory, 270, seed=2).tolist()
+    assert np.abs(np.diff(rows)).max() < 40
+    assert len(set(range(200)) & set(rows.tolist())) < 80

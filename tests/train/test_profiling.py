@@ -8,8 +8,12 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+import indexer
 from cli.profiling import profile
+from indexer.kinds import KINDS
+from indexer.manifest import read_manifest
 from seqdata.errors import ContractError
+from tests.indexer.helpers import make_places
 from train import match_profiling, models, profiling
 from train.match_profiling import ENGINES, generate, matching
 from train.preprocess import Preprocess
@@ -74,8 +78,22 @@ def test_every_engine_is_built_searched_and_compared(engine):
     assert found.ms > 0 and found.megabytes > 0 and 0 <= found.agreement <= 1 and found.database == 600
     if engine in ("flat", "aligned"):
         assert found.agreement == 1.0
-    if engine in ("fp16", "hnsw", "ivf"):
+    if engine in ("fp16", "hnsw", "ivf", "imi"):
         assert found.agreement > 0.9
+
+
+@pytest.mark.parametrize("kind", [each for each in ENGINES if each in KINDS])
+def test_kinds_are_those_that_an_index_of_the_same_vectors_has(kind, tmp_path):
+    found = matching(kind, 600, 16, queries=2, seed=7)
+    stored = generate(604, 2, 16, 7)[0][:600]
+    built = indexer.build(
+        tmp_path / "town", blocks=iter([stored]), places=make_places(600), transform=None, inputs={}, kind=kind
+    )
+    facts = read_manifest(built)
+    assert found.factory == facts.factory
+    assert found.search == ", ".join(f"{name} {value}" for name, value in facts.search.items())
+    file = (built / "index.faiss").stat().st_size
+    assert file - 2000 < 1e6 * found.megabytes <= file
 
 
 def test_generated_vectors_are_unit_seeded_and_queries_lie_near_their_own_row():

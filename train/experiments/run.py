@@ -11,7 +11,7 @@ import torch
 
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, Interrupted, OutputError, SeqdataError
-from train import profiling
+from train import match_profiling, profiling
 from train.devices import pick_device
 from train.experiments import grid as grids
 from train.experiments import measures
@@ -135,7 +135,8 @@ def _planned(request: Request, grid: Grid, shop: Workshop, row: str, place: Targ
     if grid.kind == "matching":
         size = place.group.small if request.scale == "smoke" else place.group.database
         sizes = (row, size or 0, DIMENSIONS[request.scale], request.seed)
-        return _Job(row, {"matching": list(sizes), **_machine("cpu")}, partial(measures.matching, *sizes))
+        inputs = {"matching": list(sizes), "recall_target": match_profiling.RECALL_TARGET, **_machine("cpu")}
+        return _Job(row, inputs, partial(measures.matching, *sizes))
     method = resolve(grids.method(row), request.scale, request.weights, request.seed, request.device)
     inputs = {"kind": grid.kind, "method": method.inputs()}
     if isinstance(place, Target):

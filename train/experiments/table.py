@@ -146,7 +146,7 @@ def _counts(cell: Cell) -> tuple[str, ...]:
 
 def _names(row: str, result: Result) -> tuple[str, ...]:
     if result.grid.kind == "matching":
-        return (ENGINES[row].label,)
+        return (ENGINES[row],)
     method = grids.method(row)
     names = (method.category, method.method)
     if len(_words(result)) == 2:
