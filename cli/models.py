@@ -15,27 +15,36 @@ OptionFlag = Annotated[
 
 def models(
     what: Annotated[str | None, typer.Argument(help="show, or a model's name.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Argument(help="The model to show.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The model to show: a name, or package.module:factory.", show_default=False)
+    ] = None,
     length: Annotated[
         int | None, typer.Option(help="Frames of the window to count for (default 5).", min=1, show_default=False)
     ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Any timm encoder; without a name, a model of its own.", show_default=False)
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Its pooling: vlad, netvlad, gem, …", show_default=False)] = None,
+    fusion: Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)] = None,
     options: OptionFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the models; `show NAME` prints stages, shapes, parameters, FLOPs of a sequence and descriptor size."""
     from seqdata.errors import ContractError
 
-    wanted = name if what == "show" else what
+    parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
+    chosen = {part: value for part, value in parts.items() if value is not None} | json_pairs(options, "--option")
+    wanted = (name if what == "show" else what) or ("frames" if encoder is not None else None)
     if what not in (None, "show") and name is not None:
         raise ContractError(f"models {what} {name}: expected seqdata models show NAME")
-    if what == "show" and name is None:
+    if wanted is None and (what == "show" or chosen):
         raise ContractError("models show: name a model; seqdata models lists them")
     if wanted is None:
         _list(as_json=as_json)
         return
     from train.model_card import card
 
-    shown = card(wanted, length, **json_pairs(options, "--option"))
+    shown = card(wanted, length, **chosen)
     emit(shown, "\n".join(_lines(shown)), as_json=as_json)
 
 

@@ -1,6 +1,6 @@
 """Frame encoders: any timm backbone, cut at a named stage, giving local features (tokens) of each frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,7 +23,8 @@ class Encoder(nn.Module):
     Convention: T runs over the feature grid row by row (top left first); prefix tokens (CLS, registers) are dropped.
     With `part="cls"` there is one token, the CLS.
     Source: methods, "Backbones"; BatchNorm stays in eval mode even in training, so that a descriptor never depends on
-    its batch (`bn="train"` opts out).
+    its batch (`bn="train"` opts out). `made_for`: (height, width) in pixels that a backbone of fixed size is built for,
+    None for others.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Encoder(nn.Module):
         data = cast(dict[str, Any], resolve_model_data_config(self.backbone))  # type: ignore[no-untyped-call]
         self.mean: tuple[float, ...] = tuple(data["mean"])
         self.std: tuple[float, ...] = tuple(data["std"])
+        self.name = name
+        self.made_for = _made_for(data["input_size"], self.backbone, options or {})
         self.bn = bn
         self.part = part
         self.stage, self.channels = _cut(self.backbone, name, cut)
@@ -88,6 +91,8 @@ class Encoder(nn.Module):
 
     def _tokens(self, features: Tensor) -> Tensor:
         """Tokens of a whole backbone's output: `(N, C, H, W)`, `(N, H, W, C)` or `(N, P+T, C)` → `(N, T, C)`."""
+        if not isinstance(features, Tensor):
+            raise ContractError(f"encoder '{self.name}' ends in several feature maps; choose another, or a cut")
         if self.part == "cls":
             return features[:, :1]
         if features.dim() == 3:
@@ -95,6 +100,13 @@ class Encoder(nn.Module):
         if features.dim() == 4 and features.shape[1] != self.channels and features.shape[-1] == self.channels:
             return features.flatten(1, 2)
         return features.flatten(2).transpose(1, 2)
+
+
+def _made_for(usual: Sequence[int], backbone: nn.Module, options: dict[str, Any]) -> tuple[int, int] | None:
+    if not getattr(backbone, "pretrained_cfg", {}).get("fixed_input_size"):
+        return None
+    sides = options.get("img_size", tuple(usual)[1:])
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
 
 
 def stages(backbone: nn.Module) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from train.encoder_sizes import encode
 from train.encoders import Encoder
 from train.fusion import Fusion
 from train.pooling import Pooling
@@ -58,7 +59,7 @@ class FrameModel(SequenceModel):
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Local features of frames: `(N, 3, H, W)` → `(N, T, C)`."""
-        return cast(Tensor, self.encoder(self.preprocess(frames)))
+        return encode(self.encoder, self.preprocess(frames))
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Tokens `(N, T, C)` → frame features `(N, F)`, or `(N, K, C)` unnormalised sums for SeqVLAD."""

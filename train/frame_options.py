@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from seqdata.errors import ContractError
+from train.encoder_sizes import Size, bound_size, check_frames
 from train.encoders import Encoder
 from train.frame_model import FrameModel
 from train.fusion import CentreFrame, Concatenate, Fusion, Mean, SeqGeM, VLADSum
@@ -26,7 +27,8 @@ class FrameOptions(BaseModel):
 
     `encoder`: any timm name, or one of ours. `cut`: stage after which it ends (None = all of it). `trainable`: "all",
     "none" or the first encoder stage to train. `bn`: "eval" or "train". `encoder_options`: keyword arguments for timm.
-    `size`: (height, width) pixels or None. `patch_normalised`, `patch`: grey block-normalised input.
+    `size`: (height, width) pixels; None is the encoder's where it is bound to one, else the frames' own.
+    `patch_normalised`, `patch`: grey block-normalised input.
     `pooling`, `clusters`, `bias`: see `train.pooling`, `train.vlad`, `train.salad`. `projection`: size of a linear map
     of each frame's vector, such as a fitted PCA; it is not trained. `fusion`: see `train.fusion` and `train.heads`;
     `width` of FC, SeqNet, LSTM and SeqMatchNet, `kernel` of SeqNet in frames, `length` of FC in frames, `delta` form.
@@ -40,7 +42,7 @@ class FrameOptions(BaseModel):
     trainable: str = "all"
     bn: Literal["eval", "train"] = "eval"
     encoder_options: dict[str, Any] = Field(default_factory=dict)
-    size: tuple[int, int] | None = None
+    size: Size | None = None
     patch_normalised: bool = False
     patch: int = Field(default=8, ge=2)
     pooling: Literal["vlad", "netvlad", "gem", "avg", "cls", "seqpool", "salad"] = "vlad"
@@ -89,33 +91,19 @@ def build(chosen: FrameOptions, weights: str | Path, seed: int, config: dict[str
         part="cls" if chosen.pooling == "cls" else "grid",
         options=chosen.encoder_options,
     )
-    _check_size(encoder, chosen)
+    size = bound_size(encoder) if chosen.size is None else chosen.size
+    if size is not None:
+        check_frames(encoder, size)
     preprocess = Preprocess(
-        encoder.mean, encoder.std, size=chosen.size, patch_normalised=chosen.patch_normalised, patch=chosen.patch
+        encoder.mean, encoder.std, size=size, patch_normalised=chosen.patch_normalised, patch=chosen.patch
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pooling = _pooling(chosen, encoder.channels, encoder.pop_attention_pool(), seed)
         projection = None if chosen.projection is None else _projection(pooling.size, chosen.projection)
         fusion = _fusion(chosen, chosen.projection or pooling.size)
-    return FrameModel(preprocess, encoder, pooling, projection, fusion, config)
-
-
-def _check_size(encoder: Encoder, chosen: FrameOptions) -> None:
-    """Refuse frames that a ViT's patches or positions do not fit, before the first one is read."""
-    embed = getattr(encoder.backbone, "patch_embed", None)
-    patch, fixed = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
-    if chosen.size is None or patch is None:
-        return
-    if any(side % each for side, each in zip(chosen.size, patch, strict=True)):
-        raise ContractError(
-            f"encoder '{chosen.encoder}': patches of {patch[0]} pixels do not divide size {chosen.size}"
-        )
-    if fixed is not None and getattr(embed, "strict_img_size", False) and tuple(fixed) != chosen.size:
-        raise ContractError(
-            f"encoder '{chosen.encoder}' takes frames of {fixed[0]}×{fixed[1]}, not {chosen.size[0]}×{chosen.size[1]}; "
-            f'change size, or set encoder_options to {{"img_size": [{chosen.size[0]}, {chosen.size[1]}]}}'
-        )
+    settled = {**config, "size": None if size is None else list(size)}
+    return FrameModel(preprocess, encoder, pooling, projection, fusion, settled)
 
 
 def _pooling(chosen: FrameOptions, channels: int, attention: nn.Linear | None, seed: int) -> Pooling:

@@ -35,6 +35,17 @@ class FullyConnected(Fusion):
         return F.normalize(mapped, dim=-1) if self.normalize else mapped
 
 
+class MeanConvolution(nn.Conv1d):
+    """A convolution over time and the mean over its positions, as one linear map: `(B, C·w)` → `(B, width)`.
+
+    It is given what each tap sees in the mean; both steps are linear, so their order does not matter.
+    """
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Means of each tap `(B, C·w)`, channel by channel → `(B, width)`."""
+        return F.linear(means, self.weight.flatten(1), self.bias)
+
+
 class SeqNet(Fusion):
     """A temporal convolution over frame vectors, mean over time, L2: `(M, C)` → `(B, width)`.
 
@@ -45,7 +56,7 @@ class SeqNet(Fusion):
 
     def __init__(self, features: int, width: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(features, width, kernel)
+        self.conv = MeanConvolution(features, width, kernel)
 
     def descriptor_size(self, features: int, length: int) -> int:
         """The convolution's width."""
@@ -61,7 +72,7 @@ class SeqNet(Fusion):
         count = rows.shape[1] - kernel + 1
         seen = [window_sums(features, rows[:, k : k + count]) for k in range(kernel)]
         means = torch.stack(seen, dim=2).flatten(1) / count
-        return F.normalize(F.linear(means, self.conv.weight.flatten(1), self.conv.bias), dim=-1)
+        return F.normalize(self.conv(means), dim=-1)
 
 
 class LastState(Fusion):

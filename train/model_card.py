@@ -85,7 +85,7 @@ def _run(model: SequenceModel, windows: Tensor) -> tuple[dict[str, list[int]], d
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, given: Any, out: Any) -> None:
-            if isinstance(out, (tuple, list)):
+            while isinstance(out, (tuple, list)):
                 out = out[-1]
             if isinstance(out, Tensor):
                 shapes[name] = list(out.shape)

@@ -6,6 +6,7 @@ family of its own, one entry in `FAMILIES`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def preset(name: str) -> tuple[Family, dict[str, Any]]:
     for family in FAMILIES.values():
         if name in family.presets:
             return family, family.presets[name]
-    raise ContractError(f"no model '{name}'; choose one of {', '.join(names())}")
+    near = [known for known in names() if name and name in known] or get_close_matches(name, names(), n=8, cutoff=0.5)
+    hint = f"near it: {', '.join(near[:8])}; " if near else ""
+    raise ContractError(f"no model '{name}'; {hint}seqdata models lists all")
 
 
 def create(name: str, *, weights: str | Path = "random", seed: int = 0, **options: Any) -> SequenceModel:

@@ -3,7 +3,10 @@
 A factory is called as `factory(weights=..., seed=..., **options)` and returns a `SequenceModel`. See docs/models.md.
 """
 
-from collections.abc import Callable
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,14 +27,30 @@ def plugin_names() -> list[str]:
 def find_factory(name: str) -> Factory | None:
     """The factory that `name` stands for; None where it is the name of no plug-in and of no `package.module:factory`.
 
+    A `package.module` may also lie in the working directory; what is installed goes before it.
     Raises: MissingDependencyError when its module cannot be imported, ContractError when it holds no such factory.
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
-        return _imported(name, module, attribute)
+        with _working_directory_importable():
+            return _imported(name, module, attribute)
     for point in entry_points(group=GROUP, name=name):
         return _imported(name, point.module, point.attr)
     return None
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """The working directory as the last place to import from: a console script does not look there."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
 
 
 def _imported(name: str, module: str, attribute: str) -> Factory:
@@ -51,12 +70,13 @@ def create_plugin(
 ) -> SequenceModel:
     """The plug-in's model, with a `config` that recreates it.
 
-    Raises: ContractError when the factory refuses an option or returns something else.
+    Raises: ContractError when the factory takes no such option or returns something else.
     """
     try:
-        model = factory(weights=weights, seed=seed, **options)
+        inspect.signature(factory).bind(weights=weights, seed=seed, **options)
     except TypeError as error:
         raise ContractError(f"model '{name}': its factory refuses these options ({error})") from error
+    model = factory(weights=weights, seed=seed, **options)
     if not isinstance(model, SequenceModel):
         raise ContractError(f"model '{name}': its factory returned {type(model).__name__}, not a SequenceModel")
     model.config = {"name": name, "weights": str(weights), "seed": seed, **options}

@@ -42,7 +42,7 @@ METHODS: dict[str, Options] = {
     "seqpool-cat": {"pooling": "seqpool", "fusion": "cat"},
     "seqnet": {"pooling": "netvlad", "projection": 4096, "fusion": "seqnet"},
     "seqmatchnet": {"pooling": "netvlad", "projection": 4096, "fusion": "aligned"},
-    "delta": {"pooling": "netvlad", "projection": 4096, "fusion": "delta"},
+    "delta": {"pooling": "netvlad", "projection": 4096, "fusion": "delta", "trainable": "none"},
     "lstm": {"pooling": "gem", "fusion": "lstm", "width": 512},
     "mean": {"pooling": "avg", "fusion": "mean"},
     "avg-mean": {"pooling": "avg", "fusion": "mean"},
@@ -73,6 +73,9 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 """Backbones that a method is offered with by name; any other combination that fits is named with --option."""
 
+ALIASES = {"delta": "delta-vgg16", "netvlad": "netvlad-vgg16", "seqmatchnet": "seqmatchnet-vgg16"}
+"""Methods by their bare name, with the backbone of their papers."""
+
 EXCEPTIONS: dict[str, Options] = {
     "seqvlad-mobilenetv2": {"cut": "blocks.4", "trainable": "all", "size": (240, 320)},
     "seqvlad-small": {"cut": "layer1", "clusters": 32},
@@ -90,9 +93,10 @@ EXCEPTIONS: dict[str, Options] = {
 
 def frame_presets() -> dict[str, Options]:
     """Options of every late and intermediate fusion preset by name."""
-    return {
+    named = {
         name: {**BACKBONES[backbone], **METHODS[method], **EXCEPTIONS.get(name, {})}
         for method, backbones in ROWS.items()
         for backbone in backbones
         for name in (f"{method}-{backbone}",)
     }
+    return {**named, **{name: named[meant] for name, meant in ALIASES.items()}}

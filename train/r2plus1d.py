@@ -10,12 +10,13 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from seqdata.errors import ContractError
 from train.batching import join, split
+from train.encoder_sizes import Size, check_frames, encode
 from train.encoders import Encoder
 from train.preprocess import Preprocess
 from train.sequence_model import SequenceModel
@@ -37,9 +38,9 @@ class R2Plus1DOptions(BaseModel):
     cut: str | None = None
     trainable: str = "all"
     bn: Literal["eval", "train"] = "eval"
-    size: tuple[int, int] | None = None
+    size: Size | None = None
     patch_normalised: bool = False
-    patch: int = 8
+    patch: int = Field(default=8, ge=2)
     normalize: bool = False
 
 
@@ -82,6 +83,8 @@ class R2Plus1D(SequenceModel):
         if not self.time:
             raise ContractError(f"encoder '{chosen.encoder}' has no residual blocks; (2+1)D needs a ResNet of timm")
         self.encoder = encoder.train(encoder.training)
+        if chosen.size is not None:
+            check_frames(encoder, chosen.size)
         self.normalize = chosen.normalize
 
     def descriptor_size(self, length: int) -> int:
@@ -97,7 +100,7 @@ class R2Plus1D(SequenceModel):
         length = rows.shape[1]
         for layer in self.time:
             layer.length = length
-        tokens: Tensor = self.encoder(join(features[rows]))
+        tokens = encode(self.encoder, join(features[rows]))
         pooled = split(tokens, length).mean((1, 2))
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 

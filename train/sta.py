@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seqdata.errors import ContractError
 from train.batching import join
 from train.cct import HEADS, Cct, resize_positions
+from train.encoder_sizes import Size, check_frames
 from train.encoders import Encoder
 from train.fusion import VLADSum
 from train.preprocess import Preprocess
@@ -40,7 +41,7 @@ class StaOptions(BaseModel):
     trainable: str = "none"
     patch_normalised: bool = False
     patch: int = Field(default=8, ge=2)
-    size: tuple[int, int] = (384, 384)
+    size: Size = (384, 384)
     branches: Branches = "both"
     blocks: int = Field(default=4, ge=1)
     heads: int = Field(default=HEADS, ge=1)
@@ -105,6 +106,7 @@ class Sta(SequenceModel):
 
     `encode_frames` gives `(N, 2, T, C)` (tokens, spatial output), `(N, T, C)` without the spatial branch, and
     SeqVLAD's sums `(N, K, C)` without the temporal one, which is then additive over frames.
+    The stacks have no stochastic depth, though the CCT whose weights they start from was trained with it.
     """
 
     windows_at_once = 4
@@ -143,14 +145,14 @@ class Sta(SequenceModel):
             return tokens
         spatial = self.spatial(tokens.unsqueeze(1), self.grid).squeeze(1)
         if self.temporal is None:
-            return self.pooling.frame_sums(spatial)
+            return cast(Tensor, self.pooling(spatial))
         return torch.stack([tokens, spatial], dim=1)
 
     def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
         """Features `(M, ...)` of distinct frames and window rows `(B, L)` int64 into them → `(B, K·C)`."""
         if self.temporal is None:
             return VLADSum().gather(features, rows)
-        return SeqVLAD.finish(self.pooling.frame_sums(self._fused(features, rows).flatten(1, 2)))
+        return SeqVLAD.finish(self.pooling(self._fused(features, rows).flatten(1, 2)))
 
     def tokens(self, frames: Tensor) -> Tensor:
         """What SeqVLAD gets of single frames, as windows of one: `(N, 3, H, W)` → `(N, T, C)`."""
@@ -201,6 +203,7 @@ def _tokenizer(chosen: StaOptions, weights: str | Path, seed: int) -> Encoder:
     encoder = Encoder(chosen.encoder, cut=chosen.cut, weights=weights, seed=seed, trainable=chosen.trainable)
     if encoder.channels % chosen.heads:
         raise ContractError(f"{encoder.channels} channels do not divide into {chosen.heads} heads; change heads")
+    check_frames(encoder, chosen.size)
     encoder.pop_attention_pool()
     return encoder
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seqdata.errors import ContractError
 from train.batching import join, split
+from train.encoder_sizes import Size, check_frames
 from train.encoders import Encoder
 from train.preprocess import Preprocess
 from train.sequence_model import SequenceModel
@@ -32,7 +33,7 @@ class TimeSformerOptions(BaseModel):
 
     encoder: str = "vit_base_patch16_224"
     trainable: str = "all"
-    size: tuple[int, int] = (224, 224)
+    size: Size = (224, 224)
     length: int = Field(default=5, ge=1)
     normalize: bool = False
     encoder_options: dict[str, Any] = Field(default_factory=dict)
@@ -91,6 +92,7 @@ class TimeSformer(SequenceModel):
         encoder = Encoder(
             chosen.encoder, weights=weights, seed=seed, trainable=chosen.trainable, part="cls", options=options
         )
+        check_frames(encoder, chosen.size)
         super().__init__(Preprocess(encoder.mean, encoder.std, size=chosen.size), config)
         self.vit = encoder.backbone
         blocks = list(cast(nn.Sequential, getattr(self.vit, "blocks", nn.Sequential())))

@@ -18,6 +18,7 @@ from seqdata.errors import ContractError, InputError, MissingDependencyError
 from train import cct
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+NOT_OPTIONS = ("cache_dir", "checkpoint_path", "features_only", "num_classes")
 WRAPPERS = ("state_dict", "state_dict_ema", "model")
 
 
@@ -25,12 +26,16 @@ def create_backbone(name: str, weights: str | Path, seed: int, **options: Any) -
     """A timm model without classifier, with `weights` = "random" (seeded), "pretrained" or a file.
 
     Source: timm names and weights; `.pth` files are read without pickle's code (`weights_only=True`).
-    Raises: ContractError for an unknown name or keys that do not fit, InputError for an unreadable file,
+    Raises: ContractError for an unknown name, an option that is not the architecture's (a file from somebody else must
+    not choose what is read), or keys that do not fit, InputError for an unreadable file,
     MissingDependencyError when a download is impossible.
     """
     if not timm.is_model(name.split(".")[0]):
         close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
         raise ContractError(f"encoder '{name}': no such timm model; near it: {close}")
+    refused = sorted(key for key in options if key in NOT_OPTIONS or key.startswith("pretrained"))
+    if refused:
+        raise ContractError(f"encoder '{name}': encoder_options may not set '{refused[0]}'; weights come by --weights")
     if str(weights) == "pretrained":
         return _download(name, options)
     with torch.random.fork_rng(devices=[]):
@@ -44,11 +49,12 @@ def create_backbone(name: str, weights: str | Path, seed: int, **options: Any) -
 
 
 def _create(name: str, options: dict[str, Any]) -> nn.Module:
-    """An untrained timm model. Raises: ContractError when it does not know an option."""
+    """An untrained timm model. Raises: ContractError when it does not know an option, or cannot be made with it."""
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    except TypeError as error:
-        raise ContractError(f"encoder '{name}': {error}") from error
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ContractError(f"encoder '{name}': {reason[0]}") from error
     return model
 
 
@@ -79,18 +85,25 @@ def _download(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _need_hub(name: str) -> None:
-    """Give up at once where the hub cannot be reached and holds what is wanted: its own retries take half a minute.
+    """Give up at once where what is wanted lies on a server that cannot be reached.
 
+    The hub's own retries take half a minute, and the download from a URL prints a line before it fails.
     Raises: OSError when there is neither a connection, nor a proxy, nor a cached file.
     """
     known = timm.get_pretrained_cfg(name)
-    home = known.hf_hub_id if known is not None else None
-    if not home or urllib.request.getproxies():
+    if known is None or urllib.request.getproxies():
         return
-    if any(isinstance(huggingface_hub.try_to_load_from_cache(home, file), str) for file in HUB_FILES):
-        return
-    host = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    socket.create_connection((host.hostname, host.port or 443), timeout=5).close()
+    if known.hf_hub_id:
+        home = known.hf_hub_id
+        address = huggingface_hub.constants.ENDPOINT
+        cached = any(isinstance(huggingface_hub.try_to_load_from_cache(home, file), str) for file in HUB_FILES)
+    else:
+        address = str(known.url or "")
+        cached = Path(torch.hub.get_dir(), "checkpoints", Path(urllib.parse.urlsplit(address).path).name).is_file()
+    host = urllib.parse.urlsplit(address)
+    if host.hostname and not cached:
+        usual = 80 if host.scheme == "http" else 443
+        socket.create_connection((host.hostname, host.port or usual), timeout=5).close()
 
 
 def load_file(model: nn.Module, path: Path) -> None:

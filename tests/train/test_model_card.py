@@ -60,6 +60,24 @@ def test_what_is_asked_wrongly_is_said():
         card("netvlad-fc-small", 3)
 
 
+@pytest.mark.parametrize("branches", ["both", "spatial", "temporal"])
+def test_the_vlad_layer_of_sta_is_counted(branches):
+    found = card("sta-small", 3, branches=branches)
+    of, tokens = stages(found)["pooling"], 8 * 16
+    assert of["shape"] == ([3, 32, 64] if branches == "spatial" else [1, 32, 64])  # sums of frames, or of the window
+    assert of["flops"] == 2 * 2 * 3 * tokens * 64 * 32  # assignment, weighted sums
+    assert "rest" not in stages(found)
+
+
+def test_the_convolution_of_seqnet_is_counted():
+    of = stages(card("seqnet-small", 4, kernel=2, width=9))["fusion.conv"]
+    assert of["shape"] == [1, 9] and of["flops"] == 2 * 2 * 256 * 9 and of["parameters"] == 2 * 256 * 9 + 9
+
+
+def test_the_lstm_has_a_shape():
+    assert stages(card("lstm-small", 4, width=9))["fusion.lstm"]["shape"] == [1, 1, 9]
+
+
 def test_an_outline_has_no_values():
     model = outline("seqvlad-small")
     assert {p.device.type for p in model.parameters()} == {"meta"}

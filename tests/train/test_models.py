@@ -1,10 +1,12 @@
 """The models' one shape, their names, and what they depend on."""
 
+import sys
+
 import pytest
 import torch
 
 from seqdata.errors import ContractError, MissingDependencyError
-from train import models
+from train import checkpoint, models
 
 FRAMES = (3, 16, 24)
 SMALL = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24)}
@@ -70,7 +72,9 @@ def test_seeds_differ_and_repeat():
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("no-such", {}, "seqvlad-r18"),
+        ("seqvald-r18", {}, "no model 'seqvald-r18'; near it: .*seqvlad-r18.*; seqdata models lists all"),
+        ("cct384", {}, "near it: seqnet-cct384, seqpool-cat-cct384, seqvlad-cct384; "),
+        ("zzz", {}, "no model 'zzz'; seqdata models lists all"),
         ("seqvlad-r18", {"colour": 1}, "no option 'colour'"),
         ("seqvlad-r18", {"cut": "layer9"}, "layer3"),
         ("seqvlad-r18", {"encoder": "resnet_nought"}, "no such timm model"),
@@ -81,12 +85,37 @@ def test_seeds_differ_and_repeat():
         ("seqvlad-r18", {"clusters": 0}, "clusters"),
         ("seqvlad-r18", {"trainable": "layer4"}, "nothing named 'layer4'"),
         ("cls-cat-vit", {"encoder": "test_vit", "size": (100, 160)}, "patches of 16 pixels do not divide"),
-        ("cls-cat-vit", {"encoder": "vit_tiny_patch16_224", "size": (32, 48)}, "takes frames of 224×224, not 32×48"),
+        (
+            "cls-cat-vit",
+            {"encoder": "vit_tiny_patch16_224", "size": (32, 48)},
+            "of 32×48: Input height.*224×224",
+        ),
+        (
+            "gem-cat-r18",
+            {"encoder": "levit_128s", "size": (64, 96)},
+            "cannot take frames of 64×96: .*224×224",
+        ),
+        ("gem-cat-r18", {"encoder": "inception_v3", "size": (64, 96)}, "'inception_v3' cannot take frames of 64×96"),
+        ("gem-cat-r18", {"encoder": "crossvit_tiny_240"}, "ends in several feature maps"),
+        ("gem-cat-r18", {"size": (-8, 8)}, "'size.0': Input should be greater than 0"),
+        ("sta", {"size": (0, 8)}, "'size.0': Input should be greater than 0"),
+        ("sta", {"encoder": "vit_tiny_patch16_224"}, "cannot take frames of 384×384: .*224×224"),
+        (
+            "timesformer",
+            {"encoder": "vit_tiny_patch16_224", "size": (50, 60)},
+            "50×60: patches of 16 pixels",
+        ),
+        ("timesformer", {"encoder": "test_vit", "size": (48, -16)}, "'size.1': Input should be greater than 0"),
+        ("r2plus1d-r18", {"size": (8, 0)}, "'size.1': Input should be greater than 0"),
+        ("gem-cat-r18", {"encoder_options": {"checkpoint_path": "x.pth"}}, "may not set 'checkpoint_path'"),
+        ("gem-cat-r18", {"encoder_options": {"pretrained_cfg_overlay": {"file": "x"}}}, "'pretrained_cfg_overlay'"),
+        ("timesformer", {"encoder_options": {"cache_dir": "x"}}, "may not set 'cache_dir'"),
     ],
 )
 def test_wrong_combinations_are_refused(name, options, said):
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(ContractError, match=said) as caught:
         models.create(name, **options)
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
 
 
 def test_other_shapes_are_refused(tiny):
@@ -108,34 +137,6 @@ def test_random_residual_branches_are_open():
 
 
 TINY = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24), "clusters": 3}
-NARROW = {"width": 6, "projection": 5}
-
-
-def tiny_options(name):
-    """Options that make any late or intermediate fusion preset run in milliseconds."""
-    preset = models.preset(name)[1]
-    options = {"encoder": "test_vit", "trainable": "all", "size": (160, 160)} if preset["pooling"] == "cls" else TINY
-    return options | {key: value for key, value in NARROW.items() if key == "width" or key in preset}
-
-
-FRAME_PRESETS = sorted(set(models.FAMILIES["frames"].presets) - {"frames"})
-
-
-@pytest.mark.parametrize("name", FRAME_PRESETS)
-def test_every_frame_preset_trains_saves_and_reloads(name, tmp_path):
-    from train import checkpoint
-
-    model = models.create(name, **tiny_options(name))
-    height, width = model.size
-    windows = torch.randint(0, 256, (2, 5, 3, height, width), generator=torch.Generator().manual_seed(1))
-    out = model.train()(windows)
-    assert out.shape == (2, model.descriptor_size(5))
-    out.pow(3).sum().backward()
-    moved = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters() if p.requires_grad]
-    assert any(moved)
-    checkpoint.save_model(tmp_path / "m", model, {})
-    again = checkpoint.load_model(tmp_path / "m")
-    torch.testing.assert_close(again(windows), model.eval()(windows), rtol=0, atol=0)
 
 
 def test_fc_takes_its_own_length_only():
@@ -157,8 +158,6 @@ def test_a_free_choice_of_encoder_pooling_and_fusion():
 
 
 def test_models_of_other_packages(tmp_path, monkeypatch):
-    from train import checkpoint
-
     (tmp_path / "ourteam.py").write_text(
         "from train import models\n"
         "def tiny(weights, seed, clusters=2):\n"
@@ -166,6 +165,8 @@ def test_models_of_other_packages(tmp_path, monkeypatch):
         "                         clusters=clusters, size=(16, 24))\n"
         "def wrong(weights, seed):\n"
         "    return 5\n"
+        "def broken(weights, seed):\n"
+        "    raise TypeError('must be str')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     model = models.create("ourteam:tiny", clusters=3)
@@ -178,7 +179,60 @@ def test_models_of_other_packages(tmp_path, monkeypatch):
     for name, said in (("ourteam:none", "no function 'none'"), ("ourteam:wrong", "returned int")):
         with pytest.raises(ContractError, match=said):
             models.create(name)
-    with pytest.raises(ContractError, match="refuses these options"):
+    with pytest.raises(ContractError, match=r"refuses these options.*colour"):
         models.create("ourteam:tiny", colour=1)
+    with pytest.raises(TypeError, match="must be str"):
+        models.create("ourteam:broken")  # a fault of theirs is not said to be the options'
     with pytest.raises(MissingDependencyError, match="nowhere"):
         models.create("nowhere:model")
+
+
+def test_a_module_of_the_working_directory_is_found_and_shadows_nothing(tmp_path, monkeypatch):
+    (tmp_path / "besides.py").write_text(
+        "import colorsys\nfrom train import models\n"
+        "def tiny(weights, seed):\n    return models.create('gem-cat-small', encoder='resnet10t', cut='layer1')\n"
+    )
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('the wrong colorsys')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    before = [*sys.path]
+    assert models.create("besides:tiny").config["name"] == "besides:tiny"
+    assert sys.path == before
+    monkeypatch.delitem(sys.modules, "besides")
+
+
+def test_a_model_that_an_installed_package_offers_by_name(tmp_path, monkeypatch):
+    (tmp_path / "offered.py").write_text(
+        "from train import models\n"
+        "def tiny(weights, seed, clusters=2):\n"
+        "    return models.create('seqvlad-small', weights=weights, seed=seed, encoder='resnet10t', cut='layer1',\n"
+        "                         clusters=clusters, size=(16, 24))\n"
+    )
+    info = tmp_path / "offered-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: offered\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[seqdata.models]\nofferedvlad = offered:tiny\n")
+    assert "offeredvlad" not in models.names()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "offeredvlad" in models.names()
+    model = models.create("offeredvlad", clusters=3, seed=4)
+    assert model.config == {"name": "offeredvlad", "weights": "random", "seed": 4, "clusters": 3}
+    checkpoint.save_model(tmp_path / "m", model, {})
+    again = checkpoint.load_model(tmp_path / "m")
+    torch.testing.assert_close(again(frames(1, 2)), model(frames(1, 2)), rtol=0, atol=0)
+    with pytest.raises(ContractError, match="no model 'offeredvlat'; near it: offeredvlad"):
+        models.create("offeredvlat")
+
+
+def test_the_methods_of_the_papers_have_their_backbone_without_its_name():
+    for method in ("delta", "netvlad", "seqmatchnet"):
+        assert models.preset(method) == models.preset(f"{method}-vgg16")
+    assert models.resolve("delta", {}).encoder == "vgg16"
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if name.startswith("delta")])
+def test_delta_trains_no_encoder(name):
+    model = models.create(name, clusters=2, projection=4, size=(32, 32))
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+    assert model.vlad.centres.requires_grad  # its words still come from k-means

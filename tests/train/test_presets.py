@@ -23,10 +23,18 @@ TINY = {
     "r2plus1d": {"encoder": "resnet10t", "cut": "layer1", "size": (16, 24)},
 }
 PRESETS = [(family, name) for family, entry in models.FAMILIES.items() for name in entry.presets]
-REAL = (
-    *(f"seqvlad-{backbone}" for backbone in ("r50", "vgg16", "cct384", "efficientnet")),
-    *("cls-fc-vit", "mean-dinov2", "seqpool-cat-cct224", "sta", "timesformer", "r2plus1d-r50"),
-)
+
+
+def backbone_of(family, name):
+    """What of a preset decides which backbone it has, cut where, for which frames."""
+    chosen = models.resolve(name, {})
+    return family, *(getattr(chosen, key, None) for key in ("encoder", "cut", "size", "branches"))
+
+
+REAL = [
+    *{backbone_of(*preset): preset[1] for preset in reversed(PRESETS) if preset[1] != "frames"}.values(),
+    *("cls-fc-vit", "cls-cat-dinov2", "seqpool-cat-cct224", "seqpool-cat-cct384", "salad-mean-dinov2"),
+]
 
 
 def tiny(family, name, **more):
@@ -84,9 +92,15 @@ def test_preset(family, name, tmp_path):
 
 @pytest.mark.parametrize("name", REAL)
 def test_at_its_real_size_no_parameter_is_dead(name):
-    """Shapes only, on the meta device: a parameter without a gradient stops several machines that train together."""
+    """Each backbone and cut that a preset has, in shapes only, on the meta device.
+
+    A parameter without a gradient stops several machines that train together.
+    """
     model = outline(name).train()
-    model(torch.zeros(1, 5, 3, *model.size, dtype=torch.uint8, device="meta")).sum().backward()
+    size = model.size or (240, 320)
+    out = model(torch.zeros(1, 5, 3, *size, dtype=torch.uint8, device="meta"))
+    assert out.shape == (1, model.descriptor_size(5))
+    out.sum().backward()
     assert [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 

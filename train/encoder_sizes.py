@@ -1,0 +1,81 @@
+"""Which frames an encoder can take, found by trying it once on a frame of zeros."""
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from seqdata.errors import ContractError
+
+Size = tuple[PositiveInt, PositiveInt]
+_FAULTS = (AssertionError, RuntimeError, ValueError)
+
+
+def bound_size(encoder: nn.Module) -> tuple[int, int] | None:
+    """The (height, width) in pixels that an encoder is bound to, None where it takes frames of another size too."""
+    made_for = _made_for(encoder)
+    if made_for is None or _refusal(encoder, (2 * made_for[0], 2 * made_for[1])) is None:
+        return None
+    return made_for
+
+
+def check_frames(encoder: nn.Module, size: tuple[int, int]) -> None:
+    """Raise ContractError, with the encoder's own reason, where it cannot take frames of `size` (height, width)."""
+    reason = _cut_patches(encoder, size) or _refusal(encoder, size)
+    if reason is None:
+        return
+    made_for = _made_for(encoder)
+    if made_for not in (None, size):
+        reason += f"; it is made for {_said(made_for)}, and for another size by encoder_options img_size"
+    name = getattr(encoder, "name", type(encoder).__name__)
+    raise ContractError(f"encoder '{name}' cannot take frames of {_said(size)}: {reason}")
+
+
+def encode(encoder: nn.Module, frames: Tensor) -> Tensor:
+    """The encoder's tokens of frames `(N, 3, H, W)`. Raises: ContractError for frames of a size that it cannot take."""
+    try:
+        tokens: Tensor = encoder(frames)
+    except _FAULTS:
+        check_frames(encoder, (frames.shape[-2], frames.shape[-1]))
+        raise
+    return tokens
+
+
+def _cut_patches(encoder: nn.Module, size: tuple[int, int]) -> str | None:
+    """A ViT leaves out the pixels beyond its last whole patch without a word."""
+    patch = getattr(getattr(getattr(encoder, "backbone", None), "patch_embed", None), "patch_size", None)
+    if isinstance(patch, tuple) and any(side % each for side, each in zip(size, patch, strict=True)):
+        return f"patches of {patch[0]} pixels do not divide it"
+    return None
+
+
+def _refusal(encoder: nn.Module, size: tuple[int, int]) -> str | None:
+    """Why an encoder cannot take frames of `size`, in a line, or None.
+
+    Tried in eval mode on the meta device, where nothing is computed; what fails there is tried on real zeros, because
+    some models cannot run without values.
+    """
+    training, device = encoder.training, next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    state = {name: value.to("meta") for name, value in [*encoder.named_parameters(), *encoder.named_buffers()]}
+    frame = torch.zeros(1, 3, *size)
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            try:
+                functional_call(encoder, state, (frame.to("meta"),))
+            except Exception:  # whatever it is, the real frame decides
+                encoder(frame.to(device))
+    except _FAULTS as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    finally:
+        encoder.train(training)
+    return None
+
+
+def _made_for(encoder: nn.Module) -> tuple[int, int] | None:
+    found: tuple[int, int] | None = getattr(encoder, "made_for", None)
+    return found
+
+
+def _said(size: tuple[int, int] | None) -> str:
+    return "×".join(map(str, size or ()))
