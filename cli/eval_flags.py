@@ -32,9 +32,19 @@ QueryIdsFlag = Annotated[
     Path | None, typer.Option(help="Keys of the queries' rows; default: the table's order.", show_default=False)
 ]
 DatabaseIdsFlag = Annotated[Path | None, typer.Option(help="Keys of the database's rows.", show_default=False)]
-MetricFlag = Annotated[str, typer.Option(help="How --descriptors are compared: l2 or cosine.")]
+MetricFlag = Annotated[
+    str | None, typer.Option(help="How --descriptors are compared: l2 or cosine; default: l2.", show_default=False)
+]
 NameFlag = Annotated[str | None, typer.Option(help="What to call another model.", show_default=False)]
-SplitFlag = Annotated[str, typer.Option(help="Split that another model answers.")]
+SplitFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="Split; default: the index's or the predictions' own, test for another model.", show_default=False
+    ),
+]
+AgainFlag = Annotated[
+    bool, typer.Option("--again", help="Search the index anew, even where it answered the same windows before.")
+]
 RerankFlag = Annotated[int | None, typer.Option(help="Re-rank the first K frame by frame.", min=1, show_default=False)]
 FrameMetricFlag = Annotated[
     str | None, typer.Option(help="l1, l2 or cosine; default: l1 of thumbnails, else cosine.", show_default=False)

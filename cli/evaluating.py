@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.eval_flags import (
+    AgainFlag,
     AgainstFlag,
     ByFlag,
     CompareFlag,
@@ -32,7 +33,7 @@ from cli.eval_flags import (
     SplitFlag,
 )
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
-from cli.places import DeviceFlag, ModelFromFlag
+from cli.places import DeviceFlag, EngineFlag, ModelFromFlag
 
 if TYPE_CHECKING:
     from indexer.evaluation import Evaluation
@@ -47,9 +48,9 @@ def evaluate(
     database: DatabaseFlag = None,
     query_ids: QueryIdsFlag = None,
     database_ids: DatabaseIdsFlag = None,
-    metric: MetricFlag = "l2",
+    metric: MetricFlag = None,
     name: NameFlag = None,
-    split: SplitFlag = "test",
+    split: SplitFlag = None,
     rerank: RerankFlag = None,
     features: FeaturesFlag = None,
     rerank_metric: FrameMetricFlag = None,
@@ -63,20 +64,24 @@ def evaluate(
     out: OutFlag = None,
     dataset: DatasetFlag = None,
     run: RunFlag = None,
+    again: AgainFlag = False,
     device: DeviceFlag = "auto",
+    engine: EngineFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
     """Recall of an index, or of any model's predictions or descriptors, under one protocol or several.
 
-    Predictions are stored, so another radius or rule needs no new search.
+    Predictions are stored, so another radius or rule needs no new search, nor does the same question asked again.
     """
     from cli import judging
+    from cli.answered import Asked, Searched
+    from cli.comparing import compared
     from cli.config import load
     from seqdata.errors import ContractError
 
-    asked = judging.Asked(load(config), judging.listed(protocol), dataset, split, name, out)
+    asked = Asked(load(config), judging.listed(protocol), dataset, split, name, out)
     if (descriptors is None) != (database is None):
         raise ContractError("--descriptors and --database: name the queries' file and the database's")
     if sum(each is not None for each in (index, predictions or None, descriptors)) > 1:
@@ -84,19 +89,35 @@ def evaluate(
     sizes = judging.counts("--size", size)
     if sizes and (radius or rerank or predictions or descriptors):
         raise ContractError("--size: of an index, and not together with --radius or --rerank")
+    _refuse_idle("--rerank", rerank is not None, features=features, rerank_metric=rerank_metric)
+    given = {"metric": metric, "query_ids": query_ids, "database_ids": database_ids}
+    _refuse_idle("--descriptors", descriptors is not None, **given)
+    foreign = descriptors is not None or bool(predictions)
+    _refuse_idle("--descriptors or another model's --predictions", foreign, name=name, out=out)
+    _refuse_idle("an index", not foreign, run=run, again=again or None, engine=engine if engine != "auto" else None)
     if predictions:
         found = judging.of_files(asked, predictions)
     elif descriptors is not None and database is not None:
         found = judging.of_descriptors(asked, descriptors, database, query_ids, database_ids, metric)
     else:
-        found = judging.of_index(asked, index, run, sizes, device, model_from)
+        found = judging.of_index(asked, index, Searched(run, sizes, again, device, engine, model_from))
     if rerank is not None:
         found = [judging.reranked(each, rerank, features, rerank_metric, device, model_from) for each in found]
     results = [judging.judge(each, full, judging.listed(by)) for each in found]
-    series = [judging.at_radius(each, other) for each in found for other in judging.numbers("--radius", radius)]
+    radii = judging.numbers("--radius", radius)
+    series = [judging.at_radius(each, other) for each in found for other in radii if other != each.protocol.radius]
     series += [result for each in found for result in judging.at_sizes(each)]
-    pairs = [judging.compared(asked, each, compare) for each in found if compare is not None]
-    _emit(results, series, pairs, against or ("size" if sizes else "radius" if series else None), csv, as_json=as_json)
+    pairs = [compared(asked, each, compare) for each in found if compare is not None]
+    _emit(results, series, pairs, against or ("size" if sizes else "radius" if radii else None), csv, as_json=as_json)
+
+
+def _refuse_idle(partner: str, there: bool, **flags: object) -> None:
+    """Raise ContractError for the first flag that is given but does nothing without its `partner`."""
+    from seqdata.errors import ContractError
+
+    idle = next((name for name, value in flags.items() if value is not None), None)
+    if idle is not None and not there:
+        raise ContractError(f"--{idle.replace('_', '-')}: only together with {partner}")
 
 
 def baseline(

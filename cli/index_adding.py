@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.index_versions import IndexFlag
+from cli.index_versions import IndexFlag, recall_text
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from cli.places import DeviceFlag, ModelFromFlag
 
@@ -39,11 +39,12 @@ def append(
     with progress_bar("window") as bar:
         folder = append_index(opened, before, chosen_run, device=device, model_from=model_from, progress=bar.to)
     after = read_manifest(folder)
-    recall = dict(read_measured(folder).recall or {})
+    measured = read_measured(folder)
+    recall = dict(measured.recall or {})
     result = {"path": str(folder), "id": after.id, "parent": before.id, "rows": after.rows, "recall": recall}
     added = after.rows - len(before)
     text = f"{folder}: {after.rows} windows, {added} of them new" if added else f"{folder}: nothing is new"
-    text += "".join(f", recall@{k} {share:.4f} of exact" for k, share in recall.items())
+    text += recall_text(measured)
     emit({**result, "added": added}, text, as_json=as_json)
 
 
@@ -53,7 +54,7 @@ def merge(
     """Join the shares that seqdata index --shard-range i/N wrote into a version; missing shares are named."""
     from cli.config import load
     from cli.places import find_dataset
-    from indexer.manifest import read_manifest
+    from indexer.manifest import read_manifest, read_measured
     from indexer.plans import PARTS, parts_folder, read_plan
     from indexer.sharded import unfinished
     from seqdata.errors import InputError
@@ -66,12 +67,13 @@ def merge(
         raise InputError(f"{folder}: no shares lie here; run seqdata index --shard-range i/N")
     for identifier in waiting:
         plan = read_plan(parts_folder(folder, identifier))
-        opened = find_dataset(place, dataset, str(plan.inputs["dataset"]))
+        opened = find_dataset(place, dataset, str(plan.inputs["dataset"]), remedy="name its folder")
         published = merge_shares(opened, folder, identifier)
-        facts = read_manifest(published)
+        facts, measured = read_manifest(published), read_measured(published)
+        recall = dict(measured.recall or {})
         emit(
-            {"path": str(published), "id": facts.id, "rows": facts.rows, "size": facts.size},
-            f"{published}: {facts.rows} windows of {facts.size} dimensions",
+            {"path": str(published), "id": facts.id, "rows": facts.rows, "size": facts.size, "recall": recall},
+            f"{published}: {facts.rows} windows of {facts.size} dimensions{recall_text(measured)}",
             as_json=as_json,
         )
     if len(waiting) > 1:

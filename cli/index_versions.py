@@ -9,6 +9,7 @@ from cli.output import ConfigFlag, JsonFlag, emit, size
 
 if TYPE_CHECKING:
     from indexer.listing import VersionEntry
+    from indexer.manifest import Measured
 
 IndexFlag = Annotated[
     Path | None, typer.Option("--index", help="Index folder; default: the newest.", show_default=False)
@@ -21,6 +22,15 @@ VersionArgument = Annotated[
         show_default=False,
     ),
 ]
+
+
+def recall_text(measured: "Measured") -> str:
+    """What a build's one line tells of its measured recall; nothing where there was nothing to measure."""
+    told = [
+        f"recall@{k} {share:.4f} of exact ({measured.queries} {measured.queries_of or 'database rows'})"
+        for k, share in (measured.recall or {}).items()
+    ]
+    return "".join(f", {each}" for each in told)
 
 
 def find_index(config: Path | None, flag: Path | None) -> Path:

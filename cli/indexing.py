@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.building import find_engine
+from cli.index_versions import recall_text
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
 from cli.places import DeviceFlag, ModelFromFlag
 
@@ -75,7 +76,7 @@ def index(
     place = load(config)
     chosen_run = place.newest("runs", "run.json", run, "train")
     record = run_record(chosen_run)
-    opened = find_dataset(place, dataset, record["dataset"], record["dataset_path"])
+    opened = find_dataset(place, dataset, record["dataset"], record["dataset_path"], "name its folder")
     request = IndexRequest(
         run=chosen_run,
         out=out or place.out / "indexes" / chosen_run.resolve().name,
@@ -111,14 +112,16 @@ def _tell(folder: Path, request: "IndexRequest", *, as_json: bool) -> None:
     built = indexer.open(folder)
     facts = built.manifest
     result = {"path": str(folder), "index": str(request.out), "id": built.id, "rows": facts.rows, "size": facts.size}
-    recall = dict(read_measured(folder).recall or {})
+    measured = read_measured(folder)
+    recall = dict(measured.recall or {})
     result |= {"storage": facts.storage, "factory": facts.factory, "search": facts.search, "recall": recall}
+    result |= {"queries": measured.queries, "queries_of": measured.queries_of}
     kept = f", PCA keeps {facts.transform.explained:.1%} of the variance" if facts.transform else ""
     text = (
         f"{folder}: {facts.rows} windows of {request.protocol.label} {request.split}, {facts.input_size} to "
         f"{facts.size} dimensions{kept}, {facts.storage}, {size(sum(each.bytes for each in facts.files.values()))}"
     )
-    text += "".join(f", recall@{k} {share:.4f} of exact" for k, share in recall.items())
+    text += recall_text(measured)
     if facts.transform is not None:
         result["explained"] = facts.transform.explained
     emit(result, text, as_json=as_json)

@@ -1,10 +1,12 @@
 """Where the predictions that `seqdata eval` judges come from: an index, files, or another model's descriptors."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.config import Config
+from cli.answered import Answered, Asked, Searched, told_apart
 from cli.output import note, progress_bar
 
 if TYPE_CHECKING:
@@ -13,117 +15,141 @@ if TYPE_CHECKING:
     from indexer.evaluation import Evaluation
     from indexer.frame_vectors import FrameVectors
     from indexer.matching import Metric
-    from indexer.paired import Comparison
     from indexer.predictions import PredictionsInfo
     from indexer.reading import PlaceIndex
     from seqdata.dataset import Dataset
     from seqdata.protocols import Protocol
-    from train.eval_stage import Answer
 
 
-@dataclass(frozen=True)
-class Answered:
-    """Predictions with the dataset and the protocol that judges them; `folder` keeps the recall, where one does.
+FOREIGN_SPLIT = "test"
 
-    `shorter` are those of the same index by fewer dimensions.
+
+def of_index(asked: Asked, index: Path | None, how: Searched) -> list[Answered]:
+    """An index answers each protocol; where it did before, or two cut the same windows, stored predictions do.
+
+    Raises: ContractError for another split than the index's, else as `answer`.
     """
-
-    dataset: "Dataset"
-    protocol: "Protocol"
-    table: "pl.DataFrame"
-    info: "PredictionsInfo"
-    folder: Path | None = None
-    path: Path | None = None
-    shorter: "tuple[Answer, ...]" = ()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The flags that more than one source of predictions needs."""
-
-    place: Config
-    protocols: tuple[str, ...]
-    dataset: Path | None
-    split: str
-    name: str | None
-    out: Path | None
-
-
-def of_index(
-    asked: Asked, index: Path | None, run: Path | None, sizes: tuple[int, ...], device: str, model_from: str | None
-) -> list[Answered]:
-    """An index answers each protocol; where two cut the same windows, it searches once. Raises: as `answer`."""
-    from cli.places import find_dataset, find_protocol, find_run, open_index
+    from cli.places import find_dataset, find_protocol, find_run
     from indexer.scoring import fits
-    from train.eval_stage import answer
+    from indexer.versions import evaluations_folder
+    from train.eval_stage import answer, predictions_path, stored_answer
     from train.index_stage import run_record
 
-    opened = open_index(asked.place, index)
-    folder = find_run(asked.place, run, opened)
+    opened = _open_index(asked, index, how.engine)
+    folder = find_run(asked.place, how.run, opened)
     hint = run_record(folder)["dataset_path"]
     source = find_dataset(asked.place, asked.dataset, opened.manifest.inputs["dataset"], hint)
+    kept = evaluations_folder(opened.path)
     done: list[Answered] = []
     with progress_bar("window") as bar:
         for named in asked.protocols or (None,):
             chosen = find_protocol(named, opened, source)
+            path = predictions_path(folder, opened, chosen)
             known = next((each for each in done if fits(source, chosen, each.info)), None)
             if known is not None:
-                done.append(replace(known, protocol=chosen))
+                done.append(replace(known, protocol=chosen, info=known.info.under(chosen), path=path, stored=False))
+                continue
+            before = None if how.again or how.sizes else stored_answer(source, opened, folder, chosen, note)
+            if before is not None:
+                (table, info), origin = before
+                note(f"re-scored stored predictions: {origin} (--again searches anew)")
+                done.append(Answered(source, chosen, table, info, kept, path, stored=origin == path))
                 continue
             (table, info), *shorter = answer(
-                source, opened, folder, chosen, sizes=sizes, device=device, model_from=model_from,
+                source, opened, folder, chosen, sizes=how.sizes, device=how.device, model_from=how.model_from,
                 progress=lambda at, total: bar.to("describe queries", at, total),
             )  # fmt: skip
-            path = folder / "predictions" / _index_name(opened, chosen, info)
-            done.append(Answered(source, chosen, table, info, opened.path, path, tuple(shorter)))
+            done.append(Answered(source, chosen, table, info, kept, path, shorter=tuple(shorter)))
     return done
+
+
+def _open_index(asked: Asked, index: Path | None, engine: str) -> "PlaceIndex":
+    """The index. Raises: ContractError when it holds another split than the asked one."""
+    from cli.places import open_index
+    from seqdata.errors import ContractError
+
+    opened = open_index(asked.place, index, engine)
+    split = opened.manifest.inputs["split"]
+    if asked.split not in (None, split):
+        raise ContractError(
+            f"--split {asked.split}: the index {opened.id} holds split {split}; build one of the other with "
+            f"seqdata index --split {asked.split}"
+        )
+    return opened
 
 
 def of_files(asked: Asked, paths: list[Path]) -> list[Answered]:
     """Stored predictions, the product's own or another model's, under each protocol (own ones: default their own).
 
-    Raises: ContractError where a file of another model comes without a protocol.
+    Raises: ContractError where a file of another model comes without a protocol, two of them have one name, or
+    predictions are of another split than the asked one.
     """
+    from indexer.foreign_files import is_own
+
+    own = {path: is_own(path) for path in paths}
+    _check_names(asked, [path for path in paths if not own[path]])
+    return told_apart([each for path in paths for each in (_own if own[path] else _theirs)(asked, path)])
+
+
+def _own(asked: Asked, path: Path) -> list[Answered]:
+    """Predictions that the product stored, under each protocol."""
     from cli.places import find_dataset
     from indexer import predictions
-    from indexer.foreign_files import is_own, read_predictions
     from seqdata.errors import ContractError
 
-    done = []
-    for path in paths:
-        if is_own(path):
-            table, info = predictions.read(path)
-            source = find_dataset(asked.place, asked.dataset, info.dataset)
-            chosen = [source.load_protocol(name) for name in asked.protocols] or [_made_under(source, info, path)]
-            done += [Answered(source, protocol, table, info) for protocol in chosen]
-            continue
-        if not asked.protocols:
-            raise ContractError(f"{path}: of another model; name what judges it with --protocol")
-        source = _dataset(asked)
-        for name in asked.protocols:
-            protocol = source.load_protocol(name)
-            table, info = read_predictions(source, protocol, asked.split, path, asked.name)
-            done.append(_kept(asked, source, protocol, table, info, path.stem))
+    table, info = predictions.read(path)
+    if asked.split not in (None, info.split):
+        raise ContractError(f"--split {asked.split}: {path} answers split {info.split}")
+    source = find_dataset(asked.place, asked.dataset, info.dataset)
+    chosen = [source.load_protocol(name) for name in asked.protocols] or [_made_under(source, info, path)]
+    return [Answered(source, protocol, table, info, origin=path) for protocol in chosen]
+
+
+def _theirs(asked: Asked, path: Path) -> list[Answered]:
+    """Predictions of another model under each protocol."""
+    from indexer.foreign_files import read_predictions
+    from seqdata.errors import ContractError
+
+    if not asked.protocols:
+        raise ContractError(f"{path}: of another model; name what judges it with --protocol")
+    source, done = _dataset(asked), []
+    for name in asked.protocols:
+        protocol = source.load_protocol(name)
+        table, info = read_predictions(source, protocol, asked.split or FOREIGN_SPLIT, path, asked.name)
+        done.append(_kept(asked, source, protocol, table, info, path))
     return done
 
 
+def _check_names(asked: Asked, foreign: list[Path]) -> None:
+    """Raise ContractError where a name or folder is not for one file of another model, or two would be kept as one."""
+    from seqdata.errors import ContractError
+
+    if (asked.name or asked.out) and len(foreign) != 1:
+        flag = "--name" if asked.name else "--out"
+        raise ContractError(f"{flag}: for one predictions file of another model, {len(foreign)} are named")
+    stems = [path.stem for path in foreign]
+    twin = next((path for path in foreign if stems.count(path.stem) > 1), None)
+    if twin is not None:
+        raise ContractError(f"{twin}: several files are called {twin.stem}; judge them one at a time with --name")
+
+
 def of_descriptors(
-    asked: Asked, query: Path, database: Path, query_ids: Path | None, database_ids: Path | None, metric: str
+    asked: Asked, query: Path, database: Path, query_ids: Path | None, database_ids: Path | None, metric: str | None
 ) -> list[Answered]:
     """Descriptors of another model, searched exactly under each protocol. Raises: as `search_descriptors`."""
     from indexer.foreign import search_descriptors
     from seqdata.errors import ContractError
 
-    if metric not in ("l2", "cosine"):
+    if metric not in (None, "l2", "cosine"):
         raise ContractError(f"--metric {metric}: descriptors are compared by l2 or cosine")
     source = _dataset(asked)
     done = []
     for protocol in _protocols(asked, source):
         table, info = search_descriptors(
-            source, protocol, asked.split, query, database, query_ids=query_ids, database_ids=database_ids,
-            cosine=metric == "cosine", name=asked.name,
+            source, protocol, asked.split or FOREIGN_SPLIT, query, database, query_ids=query_ids,
+            database_ids=database_ids, cosine=metric == "cosine", name=asked.name,
         )  # fmt: skip
-        done.append(_kept(asked, source, protocol, table, info, query.stem))
+        done.append(_kept(asked, source, protocol, table, info, query))
     return done
 
 
@@ -142,7 +168,7 @@ def reranked(
     plain = answered.path
     tail = f"rerank{k}" + (f"-{features.resolve().name}" if features else "") + (f"-{metric}" if metric else "")
     path = None if plain is None else plain.with_name(f"{plain.stem}-{tail}.parquet")
-    return replace(answered, table=table, info=info, path=path)
+    return replace(answered, table=table, info=info, path=path, stored=False)
 
 
 def judge(answered: Answered, full: bool, by: tuple[str, ...]) -> "Evaluation":
@@ -150,13 +176,28 @@ def judge(answered: Answered, full: bool, by: tuple[str, ...]) -> "Evaluation":
     from indexer import predictions
     from indexer.scoring import record, score
 
-    if answered.path is not None:
-        predictions.write(answered.path, answered.table, answered.info)
-        note(f"predictions: {answered.path}")
+    if answered.path is not None and not answered.stored:
+        with _keeping(answered):
+            predictions.write(answered.path, answered.table, answered.info)
+            note(f"predictions: {answered.path}")
     found = score(answered.dataset, answered.protocol, answered.table, answered.info, full=full, by=by)
     if answered.folder is not None:
-        record(answered.folder, found)
+        with _keeping(answered):
+            record(answered.folder, found)
     return found
+
+
+@contextmanager
+def _keeping(answered: Answered) -> Iterator[None]:
+    """What an index answered is worth telling where it cannot be kept: a note, no failure."""
+    from seqdata.errors import OutputError
+
+    try:
+        yield
+    except OutputError as error:
+        if answered.info.index is None:
+            raise
+        note(f"not kept: {error}")
 
 
 def at_radius(answered: Answered, radius: float) -> "Evaluation":
@@ -171,39 +212,6 @@ def at_sizes(answered: Answered) -> "list[Evaluation]":
     from indexer.scoring import score
 
     return [score(answered.dataset, answered.protocol, table, info) for table, info in answered.shorter]
-
-
-def compared(asked: Asked, first: Answered, other: Path) -> "Comparison":
-    """The paired comparison with what --compare names. Raises: as `other_of` and `indexer.compare.compare`."""
-    from indexer.compare import compare
-
-    second = other_of(asked, other, first)
-    return compare(first.dataset, first.protocol, (first.table, first.info), (second.table, second.info))
-
-
-def other_of(asked: Asked, path: Path, first: Answered) -> Answered:
-    """What --compare names: a predictions file, or the folder of a baseline, run or index with one that fits.
-
-    Raises: InputError when there is none or more than one, ContractError when it answers under another protocol.
-    """
-    from indexer import predictions
-    from indexer.foreign_files import is_own, read_predictions
-    from seqdata.errors import ContractError, InputError
-
-    if path.is_file() and not is_own(path):
-        table, info = read_predictions(first.dataset, first.protocol, first.info.split, path)
-        return Answered(first.dataset, first.protocol, table, info)
-    found = [path] if path.is_file() else [each for each in _stored_below(path) if _same_question(each, first)]
-    if len(found) != 1:
-        known = ", ".join(str(each) for each in found) or "none there"
-        raise InputError(f"{path}: one predictions file of {first.protocol.label} is needed ({known}); name the file")
-    table, info = predictions.read(found[0])
-    if not asked.protocols and info.protocol_hash != first.info.protocol_hash:
-        raise ContractError(
-            f"{found[0]}: made under {info.protocol}@{info.protocol_hash}, the other under {first.info.protocol}@"
-            f"{first.info.protocol_hash}; name what judges both with --protocol"
-        )
-    return Answered(first.dataset, first.protocol, table, info)
 
 
 def frame_vectors(
@@ -229,8 +237,8 @@ def a_metric(flag: str, value: str | None) -> "Metric | None":
 
 
 def listed(text: str | None) -> tuple[str, ...]:
-    """The parts of a flag's comma-separated value."""
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    """The parts of a flag's comma-separated value, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def numbers(flag: str, text: str | None) -> tuple[float, ...]:
@@ -250,10 +258,6 @@ def counts(flag: str, text: str | None) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in listed(text)):
         raise ContractError(f"{flag} {text}: whole numbers separated by commas are needed")
     return tuple(int(part) for part in listed(text))
-
-
-def _index_name(index: "PlaceIndex", protocol: "Protocol", info: "PredictionsInfo") -> str:
-    return f"{protocol.name}-{protocol.hash}-{info.split}-{index.id}.parquet"
 
 
 def _dataset(asked: Asked) -> "Dataset":
@@ -289,30 +293,9 @@ def _made_under(dataset: "Dataset", info: "PredictionsInfo", path: Path) -> "Pro
 
 
 def _kept(
-    asked: Asked, dataset: "Dataset", protocol: "Protocol", table: "pl.DataFrame", info: "PredictionsInfo", stem: str
+    asked: Asked, dataset: "Dataset", protocol: "Protocol", table: "pl.DataFrame", info: "PredictionsInfo", origin: Path
 ) -> Answered:
     """Another model's predictions, with the folder that keeps them as the product's own."""
-    folder = asked.out or asked.place.out / "judged" / f"{asked.name or stem}-{protocol.name}-{dataset.id[:12]}"
-    return Answered(dataset, protocol, table, info, folder, folder / f"{protocol.hash}-{info.split}.parquet")
-
-
-def _stored_below(folder: Path) -> list[Path]:
-    """Predictions files in a folder, in its predictions/, and, for an index, in those of the run beside it."""
-    found = sorted([*folder.glob("*.parquet"), *folder.glob("predictions/*.parquet")])
-    if not found and ((folder / "latest").is_file() or (folder / "manifest.json").is_file()):
-        import indexer
-
-        opened = indexer.open(folder)
-        runs = opened.path.resolve().parents[3] / "runs"
-        found = sorted(runs.glob(f"*/predictions/*-{opened.id}.parquet"))
-    return found
-
-
-def _same_question(path: Path, first: Answered) -> bool:
-    from indexer import predictions
-    from indexer.foreign_files import is_own
-
-    if not is_own(path):
-        return False
-    info = predictions.read(path)[1]
-    return (info.protocol_hash, info.split) == (first.info.protocol_hash, first.info.split)
+    folder = asked.out or asked.place.out / "judged" / f"{asked.name or origin.stem}-{protocol.name}-{dataset.id[:12]}"
+    path = folder / f"{protocol.hash}-{info.split}.parquet"
+    return Answered(dataset, protocol, table, info, folder, path, origin=origin)

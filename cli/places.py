@@ -1,7 +1,7 @@
 """Finding what belongs together: the dataset and the run behind an index, the protocol that a flag names."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -10,6 +10,7 @@ from cli.output import note
 from seqdata.errors import ContractError, InputError
 
 if TYPE_CHECKING:
+    from indexer.engines import EngineName
     from indexer.reading import PlaceIndex
     from seqdata.dataset import Dataset
     from seqdata.protocols import Protocol
@@ -22,12 +23,43 @@ ModelFromFlag = Annotated[
 ]
 
 
-def open_index(config: Config, flag: Path | None) -> "PlaceIndex":
-    """The named index, else the newest below indexes/. Raises: ContractError when seqdata index did not build it."""
-    import indexer
+EngineFlag = Annotated[
+    str, typer.Option(help="What searches a flat or fp16 index: auto, cpu, cuda or faiss-gpu (auto: a GPU if there).")
+]
 
-    opened = indexer.open(config.newest("indexes", "latest", flag, "index"))
-    missing = {"dataset", "protocol", "split", "run", "checkpoint", "windows"} - opened.manifest.inputs.keys()
+
+def open_any_index(config: Config, flag: Path | None, engine: str = "auto") -> "PlaceIndex":
+    """The named index, else the newest below indexes/, whoever built it, to be searched by an engine.
+
+    Raises: ContractError for an unknown engine, or a GPU and an index that has no such choice;
+    MissingDependencyError where the engine's device is not there.
+    """
+    import indexer
+    from indexer.flat import FACTORY
+
+    chosen = _engine(engine)
+    opened = indexer.open(config.newest("indexes", "latest", flag, "index"), engine=chosen)
+    if chosen in ("cuda", "faiss-gpu") and opened.manifest.storage not in FACTORY:
+        raise ContractError(
+            f"--engine {chosen}: of flat and fp16 indexes only; {opened.path} is {opened.manifest.storage}, searched "
+            "on the CPU"
+        )
+    return opened
+
+
+def _engine(name: str) -> "EngineName":
+    from indexer.engines import EngineName
+
+    found: EngineName | None = next((known for known in get_args(EngineName) if known == name), None)
+    if found is None:
+        raise ContractError(f"--engine {name}: expected {', '.join(get_args(EngineName))}")
+    return found
+
+
+def open_index(config: Config, flag: Path | None, engine: str = "auto") -> "PlaceIndex":
+    """As `open_any_index`. Raises: ContractError also when seqdata index did not build it."""
+    opened = open_any_index(config, flag, engine)
+    missing = {"dataset", "protocol", "split", "checkpoint", "windows"} - opened.manifest.inputs.keys()
     if missing:
         raise ContractError(
             f"{opened.path}: not built by seqdata index (its inputs lack '{min(missing)}'); use it in Python"
@@ -35,10 +67,12 @@ def open_index(config: Config, flag: Path | None) -> "PlaceIndex":
     return opened
 
 
-def find_dataset(config: Config, flag: Path | None, wanted: str, hint: str = "") -> "Dataset":
+def find_dataset(
+    config: Config, flag: Path | None, wanted: str, hint: str = "", remedy: str = "name its folder with --dataset"
+) -> "Dataset":
     """The named dataset, else the one whose id is `wanted`: at the path `hint`, or below datasets/.
 
-    Raises: InputError when there is none.
+    Raises: InputError with a `remedy` when there is none.
     """
     import seqdata
     from seqdata.errors import SeqdataError
@@ -55,14 +89,15 @@ def find_dataset(config: Config, flag: Path | None, wanted: str, hint: str = "")
             continue
         if opened.id == wanted:
             return opened
-    raise InputError(f"no dataset with id {wanted[:12]} in {config.out / 'datasets'}; name its folder")
+    raise InputError(f"no dataset with id {wanted[:12]} in {config.out / 'datasets'}; {remedy}")
 
 
 def find_run(config: Config, flag: Path | None, index: "PlaceIndex") -> Path:
     """The named run, else the one below runs/ that the index was built from. Raises: InputError when it is gone."""
     if flag is not None:
         return flag
-    named = config.out / "runs" / str(index.manifest.inputs["run"])
+    facts = index.manifest
+    named = config.out / "runs" / str({**facts.inputs, **facts.origin}["run"])
     above = index.path.resolve().parents
     beside = [above[3] / "runs" / named.name] if len(above) > 3 else []
     for folder in (named, *beside):

@@ -23,12 +23,13 @@ def profile(
     option: Annotated[
         list[str] | None, typer.Option(help="Option of these models, as name=value; may repeat.", show_default=False)
     ] = None,
-    length: Annotated[int, typer.Option(help="Frames of a sequence.", min=1)] = 5,
+    length: Annotated[int, typer.Option(help="Frames of a sequence, also where frames are matched.", min=1)] = 5,
     repeats: Annotated[int, typer.Option(help="Timed passes.", min=1)] = 10,
     database: Annotated[
         list[int] | None,
         typer.Option(
-            help="Database size for matching; may repeat. 0: none. Default: 10000, 50000.", show_default=False
+            help="Database size for matching, in a temporary file; may repeat. 0: none. Default: 10000, 50000.",
+            show_default=False,
         ),
     ] = None,
     dimensions: Annotated[int, typer.Option(help="Numbers of a stored descriptor.", min=8)] = 4096,
@@ -59,7 +60,7 @@ def profile(
             found[name] = profiling.extraction(made, length, device=device, repeats=repeats)
         for number, count in enumerate(sizes):
             bar.to(f"{count} vectors", number, len(sizes))
-            searched += [match_profiling.matching(each, count, dimensions) for each in engines]
+            searched += [match_profiling.matching(each, count, dimensions, length=length) for each in engines]
     result = {
         "extraction": {name: each.to_json() for name, each in found.items()},
         "matching": [each.to_json() for each in searched],
@@ -76,7 +77,8 @@ def _text(found: "dict[str, Extraction]", searched: "list[Matching]") -> str:
         *_columns([head, *map(_model, found.items())]),
     ]
     if searched:
-        wide = ["engine", "factory", "search", "database", "dimensions", "ms a query", "threads", "memory", "agreement"]
+        sizes = ["database", "dimensions", "frames"]
+        wide = ["engine", "factory", "search", *sizes, "ms a query", "threads", "memory", "agreement"]
         lines += [
             "",
             "one query at a time; agreement: share of the 10 exact neighbours found (aligned, hvpr: of the first)",
@@ -93,7 +95,7 @@ def _model(item: "tuple[str, Extraction]") -> list[str]:
 
 
 def _search(each: "Matching") -> list[str]:
-    sizes = [str(each.database), str(each.dimensions)]
+    sizes = [str(each.database), str(each.dimensions), str(each.length)]
     cost = [f"{each.ms:.3f}", str(each.threads), size(1e6 * each.megabytes), f"{each.agreement:.3f}"]
     return [each.engine, each.factory, each.search or "-", *sizes, *cost]
 

@@ -46,16 +46,13 @@ def report(
 def _compared(folders: list[Path]) -> "list[Evaluation]":
     """Evaluations of other indexes and baselines. Raises: InputError when a folder holds none."""
     import indexer
-    from indexer.scoring import RECALL_NAME, read_recorded
+    from indexer.scoring import read_recorded
     from seqdata.errors import InputError
 
     found = []
     for folder in folders:
-        place = folder if (folder / RECALL_NAME).is_file() else None
-        if place is None and (folder / "latest").is_file():
-            place = indexer.open(folder).path
-        recorded = read_recorded(place) if place is not None else []
+        recorded = read_recorded(indexer.open(folder).path if (folder / "latest").is_file() else folder)
         if not recorded:
-            raise InputError(f"{folder}: no {RECALL_NAME} there; run seqdata eval or seqdata baseline first")
+            raise InputError(f"{folder}: no evaluations there; run seqdata eval or seqdata baseline first")
         found += recorded
     return found

@@ -9,11 +9,12 @@ import typer
 
 from cli.eval_flags import RunFlag
 from cli.output import ConfigFlag, JsonFlag, emit
-from cli.places import DeviceFlag, ModelFromFlag
+from cli.places import DeviceFlag, EngineFlag, ModelFromFlag
 
 if TYPE_CHECKING:
     from cli.config import Config
     from indexer.reading import PlaceIndex
+    from seqdata.dataset import Dataset
     from train.query_frames import VideoRate
     from train.search_stage import Answer, SearchRequest
 
@@ -39,15 +40,24 @@ def search(
     thumbnails: Annotated[
         Path | None, typer.Option(help="Folder for a page with query and found frames.", show_default=False)
     ] = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(
+            help="Dataset that holds the index's frames, for --thumbnails; default: found by its id.",
+            show_default=False,
+        ),
+    ] = None,
     run: RunFlag = None,
     device: DeviceFlag = "auto",
+    engine: EngineFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
     """The k nearest places of images, videos or queries; a first PATH that is an index is searched, else the newest."""
     from cli.config import load
-    from seqdata.errors import InputError
+    from cli.places import open_any_index, open_index
+    from seqdata.errors import ContractError, InputError
     from train.query_frames import VideoRate
 
     place = load(config)
@@ -56,33 +66,37 @@ def search(
     wanted = given[1:] if named is not None else given
     if bool(wanted) == (dataset is not None):
         raise InputError("name images, videos or descriptors to search for, or a dataset with --dataset: one of them")
+    if frames is not None and thumbnails is None:
+        raise ContractError("--frames: only together with --thumbnails")
     vectors = [path for path in wanted if path.suffix == ".npy"]
-    frames = [path for path in wanted if path.suffix != ".npy"]
-    index = _open(place, named, described=not frames and dataset is None)
+    pictures = [path for path in wanted if path.suffix != ".npy"]
+    open_one = open_index if pictures or dataset is not None or thumbnails is not None else open_any_index
+    index = open_one(place, named, engine)
+    shown = None if thumbnails is None else _frames_of(place, index, frames, dataset, run)
     answers = [each for path in vectors for each in _of_vectors(index, path, k)]
-    if frames or dataset is not None:
+    if pictures or dataset is not None:
         request = _request(place, run, index, k, device, model_from, thumbnails is not None)
-        answers += _of_frames(index, frames, dataset, split, request, VideoRate(every, fps))
+        answers += _of_frames(index, pictures, dataset, split, request, VideoRate(every, fps))
     result: dict[str, Any] = {"index": str(index.path), "answers": [asdict(each) for each in answers]}
     for each in result["answers"]:
         del each["pictures"]
     lines = [line for each in answers for line in _lines(each)]
-    if thumbnails is not None:
-        result["page"] = str(_page(place, thumbnails, index, run, answers))
+    if thumbnails is not None and shown is not None:
+        from train.search_page import write_search_page
+
+        result["page"] = str(write_search_page(thumbnails, index, shown, answers))
         lines.append(result["page"])
     emit(result, "\n".join(lines), as_json=as_json)
 
 
 def _is_index(path: Path) -> bool:
-    return (path / "latest").is_file() or (path / "ids.parquet").is_file()
-
-
-def _open(place: "Config", named: Path | None, *, described: bool) -> "PlaceIndex":
-    """The index; descriptors are searched in any, whoever built it."""
-    import indexer
-    from cli.places import open_index
-
-    return indexer.open(place.newest("indexes", "latest", named, "index")) if described else open_index(place, named)
+    """Whether a path is an index, one of its versions, or the folder that indexes lie in."""
+    inside = path.glob("*/latest") if path.is_dir() else iter(())
+    return (
+        (path / "latest").is_file()
+        or (path / "ids.parquet").is_file()
+        or any((each.parent / "versions").is_dir() for each in inside)
+    )
 
 
 def _request(
@@ -122,15 +136,29 @@ def _of_frames(
     return search_frames(index, paths, request, rate)
 
 
-def _page(place: "Config", folder: Path, index: "PlaceIndex", run: Path | None, answers: "list[Answer]") -> Path:
-    """The page of the answers; found frames are read from the index's dataset."""
-    from cli.places import find_dataset, find_run
-    from train.index_stage import run_record
-    from train.search_page import write_search_page
+def _frames_of(
+    place: "Config", index: "PlaceIndex", frames: Path | None, asked: Path | None, run: Path | None
+) -> "Dataset":
+    """The dataset that the index's frames lie in: the one named, that of the queries where it is the same, else found.
 
-    record = run_record(find_run(place, run, index))
-    dataset = find_dataset(place, None, index.manifest.inputs["dataset"], record["dataset_path"])
-    return write_search_page(folder, index, dataset, answers)
+    Raises: ContractError when the named one is another, InputError when there is none.
+    """
+    import seqdata
+    from cli.places import find_dataset, find_run
+    from seqdata.errors import ContractError
+    from train.index_stage import run_record
+
+    wanted = str(index.manifest.inputs["dataset"])
+    for named in (frames, asked):
+        opened = seqdata.open(named) if named is not None else None
+        if opened is not None and opened.id == wanted:
+            return opened
+        if opened is not None and named is frames:
+            raise ContractError(
+                f"--frames {frames}: not the dataset {wanted[:12]} that the index {index.id} was built from"
+            )
+    hint = run_record(find_run(place, run, index))["dataset_path"]
+    return find_dataset(place, None, wanted, hint, "name its folder with --frames")
 
 
 def _lines(answer: "Answer") -> list[str]:

@@ -12,6 +12,7 @@ import polars as pl
 from indexer.flat import projected
 from indexer.growing import Shape, grow
 from indexer.manifest import VECTORS, version_id
+from indexer.phases import Phases
 from indexer.reading import PlaceIndex
 from indexer.recalibration import recalibrate
 from indexer.sealing import seal
@@ -70,17 +71,20 @@ def _write(
     table: pl.DataFrame,
     inputs: dict[str, Any],
 ) -> Path:
-    started = time.monotonic()
+    started, phases = time.monotonic(), Phases()
     facts = parent.manifest
     shape = Shape(facts.storage, parent.transform, facts.normalised, facts.input_size, facts.size)
     with building(index, identifier) as folder:
         sweep(index)
-        vectors = projected(blocks, len(table), parent.transform, facts.normalised)
-        grow(parent.path / VECTORS, facts.rows, vectors, len(table), shape, folder / VECTORS)
+        told = phases.waiting("describe", blocks)
+        vectors = projected(told, len(table), parent.transform, facts.normalised)
+        with phases.timed("write"):
+            grow(parent.path / VECTORS, facts.rows, vectors, len(table), shape, folder / VECTORS)
         search: dict[str, Any] = {}
         found: dict[str, Any] = {}
-        if shape.exact is None:
-            search, found = recalibrate(folder / VECTORS, facts, facts.rows + len(table))
+        if shape.exact != "flat":
+            with phases.timed("measure"):
+                search, found = recalibrate(folder / VECTORS, facts, facts.rows + len(table))
         return seal(
             folder,
             index,
@@ -89,13 +93,14 @@ def _write(
             transform=parent.transform,
             input_size=facts.input_size,
             size=facts.size,
-            seconds={"append": time.monotonic() - started},
+            seconds={**phases, "append": time.monotonic() - started},
             storage=facts.storage,
             factory=facts.factory,
             found=found,
             search=search,
             normalised=facts.normalised,
             inputs=_with_parent(parent, inputs),
+            origin=facts.origin,
             settings=facts.settings,
             threads=facts.threads,
             seed=facts.seed,

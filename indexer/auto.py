@@ -4,26 +4,27 @@ import logging
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.approximate import FaissVectors, add
 from indexer.engines import threads
-from indexer.exact import ExactVectors, Readable, distances_between
-from indexer.flat import Rows, Stored, faiss_reason
+from indexer.exact import ExactVectors
+from indexer.flat import Stored, faiss_reason
+from indexer.held import DATABASE_ROWS, Held, K, Searcher, hold_out
 from indexer.kinds import (
     EXACT,
     KindSpec,
     cells,
     create,
     factory_string,
-    spread_rows,
     subspaces,
     train,
 )
 from indexer.layers import estimate, ladder, set_search
+from indexer.phases import Phases
 from indexer.transform import Floats
 from seqdata.errors import ContractError, NotEnoughDataError
 
@@ -32,20 +33,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-K = 10
-QUERIES = 500
 TIMED = 50
 EXACT_ROWS = 10_000  # below this an exact search takes about a millisecond: nothing to gain
 GAIN = 2.0  # an approximate index must be so much faster than the exact one to be worth its misses
 GRAPH_ROWS = 200_000  # building an HNSW graph of more takes many minutes on two cores: `auto` leaves it out
-
-
-class Searcher(Protocol):
-    """Anything that finds near rows."""
-
-    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
-        """Distances (q, k) and rows (q, k)."""
-        ...
+UNMEASURED = f"not measured: {K} vectors or fewer, or more alike than can be told apart"
 
 
 @dataclass(frozen=True)
@@ -67,127 +59,167 @@ class Point:
     note: str | None = None
 
 
-@dataclass(frozen=True)
-class Held:
-    """Held-out queries: database vectors (q, k), each searched without itself, and the exact distances of the 10th."""
-
-    queries: Floats
-    rows: Rows
-    limit: Floats
-
-    @property
-    def found(self) -> int:
-        """How many neighbours are asked for: one more, as a query may find itself."""
-        return K + 1
-
-
 @dataclass
 class Chosen:
-    """The measured curve and the point chosen; `index` is its FAISS index, None for the exact kinds."""
+    """The measured curve and the point chosen, with the queries that were `held` out, None where nothing was asked.
+
+    `index` is the point's FAISS index, None for the exact kinds.
+    """
 
     point: Point
     curve: list[Point]
-    queries: int
+    held: Held | None = None
     index: "faiss.Index | None" = None
 
     def facts(self) -> dict[str, Any]:
         """What `indexer.manifest.Measured` records."""
-        recall = None if self.point.recall is None else {K: self.point.recall}
-        return {"queries": self.queries, "recall": recall, "curve": [asdict(point) for point in self.curve]}
+        curve = [asdict(point) for point in self.curve]
+        if self.held is None or self.point.recall is None:
+            return {"curve": curve}
+        return {
+            "queries": len(self.held.queries),
+            "queries_of": self.held.queries_of,
+            "truth": self.held.truth,
+            "recall": {K: self.point.recall},
+            "curve": curve,
+        }
 
 
-def hold_out(vectors: Readable, exact: Searcher, seed: int) -> Held:
-    """Up to 500 queries spread over the database; a query never matches itself."""
-    rows = spread_rows(len(vectors), min(QUERIES, len(vectors)), seed + 1)
-    queries = np.ascontiguousarray(vectors[rows], dtype=np.float32)
-    found = exact.nearest(queries, K + 1)[1]
-    others = _without(found, rows)
-    apart = _distances(queries, vectors, others)
-    return Held(queries, rows, apart[:, -1:])
+@dataclass
+class _Trial:
+    """What kinds of index are built of and measured by: vectors (n, k), queries, and how long each step took."""
+
+    spec: KindSpec
+    vectors: Stored
+    held: Held
+    phases: Phases = field(default_factory=Phases)
+
+    def build(self, factory: str) -> "faiss.Index":
+        """A filled index of a factory string. Raises: ContractError, NotEnoughDataError."""
+        index = create(factory, self.vectors.shape[1], check=factory == self.spec.factory)
+        with self.phases.timed("train"):
+            train(index, self.vectors, self.spec.seed, factory)
+        try:
+            with self.phases.timed("add"):
+                add(index, self.vectors)
+        except RuntimeError as error:
+            raise ContractError(f"{factory}: FAISS cannot add vectors to it ({faiss_reason(error)})") from error
+        return index
+
+    def exact(self, point: Point) -> Point:
+        """An exact kind's point, measured."""
+        stored = self.vectors if point.kind == "flat" else np.asarray(self.vectors, np.float16)
+        with self.phases.timed("measure"):
+            return measure(ExactVectors(stored, "cpu"), self.held, point)
+
+    def climb(self, index: "faiss.Index", point: Point) -> list[Point]:
+        """A filled index with search parameters from the cheapest to the first that reaches the target."""
+        with self.phases.timed("measure"):
+            return _climb(FaissVectors(index), point.kind, point.factory, self.held, self.spec)
 
 
-def _without(found: Rows, rows: Rows) -> Rows:
-    """Neighbours (q, k) of (q, k + 1) without the query itself, or without the last where it was not found."""
-    kept = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, : found.shape[1] - 1]
-    return np.take_along_axis(found, kept, 1)
-
-
-def _distances(queries: Floats, vectors: Readable, rows: Rows) -> Floats:
-    lines = np.repeat(np.arange(len(rows)), rows.shape[1])
-    return distances_between(queries, lines, vectors, rows.ravel()).reshape(rows.shape)
-
-
-def measure(searcher: Searcher, held: Held, vectors: Readable, point: Point) -> Point:
-    """The point with recall and times: of the rows found, those no further than the exact tenth count."""
+def measure(searcher: Searcher, held: Held, point: Point) -> Point:
+    """The point with its recall, and times on so many threads."""
     started = time.perf_counter()
-    found = searcher.nearest(held.queries, held.found)[1]
+    found = searcher.nearest(held.queries, held.k)[1]
     batch = (time.perf_counter() - started) / len(held.queries)
-    apart = _distances(held.queries, vectors, _without(found, held.rows))
-    share = float((apart <= held.limit).mean())
     taken = []
     for query in held.queries[:TIMED]:
         started = time.perf_counter()
-        searcher.nearest(query[None], held.found)
+        searcher.nearest(query[None], held.k)
         taken.append(time.perf_counter() - started)
     one = statistics.median(taken)
-    return replace(point, recall=share, one=round(one, 7), batch=round(batch, 7), threads=threads())
+    return replace(point, recall=held.recall(found), one=round(one, 7), batch=round(batch, 7), threads=threads())
 
 
-def choose(spec: KindSpec, vectors: Stored) -> Chosen:
+def measures(spec: KindSpec, rows: int) -> bool:
+    """Whether `choose` searches for parameters of a kind over so many vectors, and so has a use for queries."""
+    if spec.name == "auto":
+        return rows >= EXACT_ROWS or spec.memory is not None
+    return spec.name not in EXACT
+
+
+def choose(
+    spec: KindSpec,
+    vectors: Stored,
+    queries: Floats | None = None,
+    queries_of: str = DATABASE_ROWS,
+    phases: Phases | None = None,
+) -> Chosen:
     """Build and measure what a spec asks for over the projected `vectors` (n, k) float32; pick what to keep.
 
     A named kind gets the cheapest search parameters that reach the target (the best measured, with a warning, where
     none does). `auto` takes the fastest single query of all kinds that reach the target within the memory; the exact
-    kinds where an approximate one is not twice as fast, or the database has fewer than 10,000 vectors.
+    kinds where an approximate one is not twice as fast, or the database has fewer than 10,000 vectors. `queries`
+    (q, k), projected, are what is asked; without them, rows of the database itself (see `indexer.held.hold_out`). Of
+    the exact kinds alone nothing is measured here: `check_exact` does so, of what was written.
     Raises: NotEnoughDataError when nothing reaches the target within the memory.
     """
-    return _auto(spec, vectors) if spec.name == "auto" else _named(spec, vectors)
-
-
-def _named(spec: KindSpec, vectors: Stored) -> Chosen:
+    exact = [point for point in _exact_points(vectors) if spec.memory is None or point.bytes <= spec.memory]
+    named = [point for point in exact if point.kind == spec.name]
+    if named:
+        return Chosen(named[0], named)
+    if spec.name == "auto" and len(vectors) < EXACT_ROWS and exact:
+        return Chosen(exact[0], exact)
+    phases = Phases() if phases is None else phases
+    with phases.timed("measure"):
+        held = hold_out(vectors, ExactVectors(vectors, "cpu"), spec.seed, queries, queries_of)
+    trial = _Trial(spec, vectors, held, phases)
+    if spec.name == "auto":
+        return _auto(trial, exact)
     factory = spec.factory or factory_string(spec.kind, *vectors.shape)
-    index = _build(factory, vectors, spec)
-    return settle(FaissVectors(index), vectors, ExactVectors(vectors, "cpu"), spec.name, factory, spec)
+    searcher = FaissVectors(trial.build(factory))
+    with phases.timed("measure"):
+        return settle(searcher, held, spec.name, factory, spec)
 
 
-def settle(
-    searcher: FaissVectors, vectors: Readable, exact: Searcher, kind: str, factory: str, spec: KindSpec
-) -> Chosen:
+def settle(searcher: FaissVectors, held: Held, kind: str, factory: str, spec: KindSpec) -> Chosen:
     """The cheapest search parameters of a filled index that reach the target of `spec`, else the best, and a warning.
 
-    They are set in the index. `vectors` (n, k) are those that it was given, `exact` finds their nearest; with ten or
-    fewer nothing is measured, and all is searched.
+    They are set in the index. Where there are no queries nothing is measured, and all is searched.
     """
     index = searcher.index
-    if len(vectors) <= K:
+    if not len(held.queries):
         steps = ladder(index)[-1]
         set_search(index, steps)
-        point = Point(kind, factory, steps, estimate(index, len(vectors)), note=f"not measured: {K} vectors or fewer")
-        return Chosen(point, [point], 0, index)
-    held = hold_out(vectors, exact, spec.seed)
-    points = _climb(searcher, kind, factory, held, vectors, spec)
+        point = Point(kind, factory, steps, estimate(index, index.ntotal), note=UNMEASURED)
+        return Chosen(point, [point], held, index)
+    points = _climb(searcher, kind, factory, held, spec)
     point = _cheapest(points, spec) or max(points, key=lambda point: point.recall or 0.0)
     if (point.recall or 0.0) < spec.recall_target:
         log.warning(
             "%s: recall@10 of exact is %.3f at best, below the target %.3f", factory, point.recall, spec.recall_target
         )
     set_search(index, point.search)
-    return Chosen(point, points, len(held.queries), index)
+    return Chosen(point, points, held, index)
 
 
-def _auto(spec: KindSpec, vectors: Stored) -> Chosen:
-    exact = [point for point in _exact_points(vectors) if spec.memory is None or point.bytes <= spec.memory]
-    if len(vectors) < EXACT_ROWS and exact:
-        return Chosen(exact[0], exact, 0)
-    searcher = ExactVectors(vectors, "cpu")
-    held = hold_out(vectors, searcher, spec.seed)
-    curve = [_measure_exact(point, held, vectors, searcher) for point in exact[:1]]
+def check_exact(chosen: Chosen, stored: Stored, held: Held) -> Chosen:
+    """The choice of an exact kind with its recall: `stored` (n, k), as written, against the truth of `held`.
+
+    float32 finds all by construction; float16 has lost some digits.
+    """
+    if len(held.queries):
+        point = measure(ExactVectors(stored, "cpu"), held, chosen.point)
+    else:
+        point = replace(chosen.point, note=UNMEASURED)
+    curve = [point if each == chosen.point else each for each in chosen.curve]
+    return replace(chosen, point=point, curve=curve, held=held)
+
+
+def _auto(trial: _Trial, exact: list[Point]) -> Chosen:
+    spec = trial.spec
+    if not len(trial.held.queries):
+        if exact:
+            return Chosen(exact[0], exact)
+        raise NotEnoughDataError("--kind auto: too few different vectors to measure; name another --kind")
+    curve = [trial.exact(point) for point in exact[:1]]
     curve += [replace(point, note="not tried: whole float32 vectors fit and are faster") for point in exact[1:]]
     point = _cheapest(curve, spec)
-    best = None if point is None else Chosen(point, curve, len(held.queries))
-    for tier in _tiers(*vectors.shape):
+    best = None if point is None else Chosen(point, curve, trial.held)
+    for tier in _tiers(*trial.vectors.shape):
         for candidate in tier:
-            best = _compare(best, candidate, spec, held, vectors, curve)
+            best = _compare(best, candidate, trial, curve)
         if best is not None:
             break
     if best is None:
@@ -207,20 +239,19 @@ def _out_of_reach(spec: KindSpec, curve: list[Point]) -> NotEnoughDataError:
     )
 
 
-def _compare(
-    best: Chosen | None, candidate: Point, spec: KindSpec, held: Held, vectors: Stored, curve: list[Point]
-) -> Chosen | None:
+def _compare(best: Chosen | None, candidate: Point, trial: _Trial, curve: list[Point]) -> Chosen | None:
     """The better of what was chosen so far and a candidate, which is built and measured where it fits."""
+    spec = trial.spec
     if spec.memory is not None and candidate.bytes > spec.memory:
         curve.append(replace(candidate, note="beyond the memory limit"))
         return best
-    if candidate.kind == "hnsw" and len(vectors) > GRAPH_ROWS:
+    if candidate.kind == "hnsw" and len(trial.vectors) > GRAPH_ROWS:
         curve.append(
             replace(candidate, note=f"not tried: a graph of more than {GRAPH_ROWS} vectors takes long to build")
         )
         return best
-    index = _build(candidate.factory, vectors, spec)
-    points = _climb(FaissVectors(index), candidate.kind, candidate.factory, held, vectors, spec)
+    index = trial.build(candidate.factory)
+    points = trial.climb(index, candidate)
     curve += points
     point = _cheapest(points, spec)
     if point is None or point.one is None:
@@ -229,31 +260,19 @@ def _compare(
         needed = GAIN if best.point.kind in EXACT else 1.0
         if point.one * needed > best.point.one:
             return best
-    return Chosen(point, curve, len(held.queries), index)
+    return Chosen(point, curve, trial.held, index)
 
 
-def _climb(
-    searcher: FaissVectors, kind: str, factory: str, held: Held, vectors: Readable, spec: KindSpec
-) -> list[Point]:
-    """Measure search parameters of an index, from the cheapest to the first that reaches the target."""
+def _climb(searcher: FaissVectors, kind: str, factory: str, held: Held, spec: KindSpec) -> list[Point]:
     points: list[Point] = []
     for search in ladder(searcher.index):
         set_search(searcher.index, search)
-        point = Point(kind, factory, search, estimate(searcher.index, len(vectors)))
-        points.append(measure(searcher, held, vectors, point))
+        points.append(
+            measure(searcher, held, Point(kind, factory, search, estimate(searcher.index, searcher.index.ntotal)))
+        )
         if (points[-1].recall or 0.0) >= spec.recall_target:
             break
     return points
-
-
-def _build(factory: str, vectors: Stored, spec: KindSpec) -> "faiss.Index":
-    index = create(factory, vectors.shape[1], check=factory == spec.factory)
-    train(index, vectors, spec.seed, factory)
-    try:
-        add(index, vectors)
-    except RuntimeError as error:
-        raise ContractError(f"{factory}: FAISS cannot add vectors to it ({faiss_reason(error)})") from error
-    return index
 
 
 def _cheapest(points: list[Point], spec: KindSpec) -> Point | None:
@@ -264,11 +283,6 @@ def _cheapest(points: list[Point], spec: KindSpec) -> Point | None:
 def _exact_points(vectors: Stored) -> list[Point]:
     rows, size = vectors.shape
     return [Point("flat", "Flat", {}, rows * size * 4), Point("fp16", "SQfp16", {}, rows * size * 2)]
-
-
-def _measure_exact(point: Point, held: Held, vectors: Stored, exact: ExactVectors) -> Point:
-    searcher = exact if point.kind == "flat" else ExactVectors(np.asarray(vectors, np.float16), "cpu")
-    return measure(searcher, held, vectors, point)
 
 
 def _tiers(rows: int, size: int) -> Iterator[list[Point]]:

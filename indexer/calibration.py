@@ -1,17 +1,23 @@
-"""Search parameters of a merged index: recall of the exact ten nearest, measured where no machine holds all vectors.
+"""Recall of a merged index: the exact nearest of held-out queries, gathered while the vectors pass by in their shares.
 
-Exact means through all inverted lists of the index itself, which for lists of whole vectors (IVF…,Flat) is exact
-search, and for lists of codes is the best that the codes can do.
+No machine holds all vectors of such a build, and the codes that it keeps cannot judge themselves: so each share writes
+the nearest of its own float32 vectors, and the nearest of all are the least over the shares.
 """
 
-import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer import splicing
-from indexer.layers import ladder, set_search
+from indexer.approximate import FaissVectors
+from indexer.auto import Chosen, Point, check_exact, settle
+from indexer.exact import ExactVectors
+from indexer.flat import FACTORY, Exact, map_exact
+from indexer.held import KEPT, NOT_A_ROW, Held, judge
+from indexer.kinds import KindSpec
 from indexer.transform import Floats
 from seqdata.errors import ContractError
 from seqdata.storage import write_bytes_atomic
@@ -20,62 +26,71 @@ if TYPE_CHECKING:
     from indexer.flat import Rows
     from indexer.plans import BuildPlan
 
-K = 10
-LOOSE = 1 + 1e-6
+
+class Nearest:
+    """The nearest rows of queries (q, k), and a few more than are asked for, among vectors that come in blocks."""
+
+    def __init__(self, queries: Floats) -> None:
+        self._queries = queries
+        self.apart: Floats = np.full((len(queries), KEPT + 1), np.inf, np.float32)
+        self.rows: Rows = np.full((len(queries), KEPT + 1), NOT_A_ROW)
+
+    def watch(self, blocks: Iterable[Floats], first: int) -> Iterator[Floats]:
+        """The blocks (m, k) float32, unchanged, which are the rows from `first` on."""
+        for block in blocks:
+            apart, found = ExactVectors(block, "cpu").nearest(self._queries, KEPT + 1)
+            self.offer(apart, found + first)
+            first += len(block)
+            yield block
+
+    def offer(self, apart: Floats, rows: "Rows") -> None:
+        """Take in distances and rows (q, m) of other vectors."""
+        apart, rows = np.hstack([self.apart, apart]), np.hstack([self.rows, rows])
+        order = np.lexsort((rows, apart), axis=1)[:, : KEPT + 1]
+        self.apart, self.rows = np.take_along_axis(apart, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def write_held(path: Path, rows: "Rows", vectors: Floats) -> None:
-    """Store held-out queries: rows (q,) and projected vectors (q, k). Raises: OutputError."""
+def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Store arrays by name. Raises: OutputError."""
     from safetensors.numpy import save
 
-    write_bytes_atomic(path, save({"rows": np.asarray(rows, np.int64), "vectors": np.ascontiguousarray(vectors)}))
+    write_bytes_atomic(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def read_held(path: Path) -> "tuple[Rows, Floats]":
-    """Held-out queries that `write_held` stored. Raises: ContractError when the file is absent or damaged."""
+def read_arrays(path: Path, *names: str) -> list[Any]:
+    """Arrays that `write_arrays` stored. Raises: ContractError when the file is absent or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return file.get_tensor("rows"), file.get_tensor("vectors")
+            return [file.get_tensor(name) for name in names]
     except (SafetensorError, OSError) as error:
         raise ContractError(f"{path}: not readable as held-out queries ({error}); make the shares again") from error
 
 
-def calibrate(path: Path, held: "tuple[Rows, Floats]", plan: "BuildPlan") -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cheapest search parameters that reach the recall target, and the facts `Measured` records.
+def held_of_shares(held: Path, found: Iterable[Path], plan: "BuildPlan") -> Held:
+    """The queries of a plan, with the nearest of the vectors of all shares. Raises: ContractError."""
+    rows, queries = read_arrays(held, "rows", "vectors")
+    nearest = Nearest(queries)
+    for path in found:
+        nearest.offer(*read_arrays(path, "apart", "rows"))
+    known = min(plan.rows, KEPT + 1)
+    return judge(queries, rows, nearest.apart[:, :known], nearest.rows[:, :known], plan.rows, plan.queries_of)
 
-    The index file is mapped; its lists are read once for the exact distances and once a setting.
+
+def calibrate(path: Path, held: Held, plan: "BuildPlan") -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cheapest search parameters of a merged file that reach the recall target, and what `Measured` records.
+
+    The file is mapped; its lists are read once a setting.
     """
     import faiss
 
-    outer = splicing.open_index(path, faiss.IO_FLAG_MMAP)  # owns `inner`
-    inner = splicing.core(outer)
-    rows, queries = held
-    k = min(K, plan.rows - 1)
-    if k < 1:
-        return {}, {}
-    set_search(inner, {"nprobe": inner.nlist})
-    limit = _others(inner.search(queries, k + 1), rows)[:, -1:] * LOOSE
-    curve: list[dict[str, Any]] = []
-    for step in ladder(inner):
-        set_search(inner, step)
-        started = time.perf_counter()
-        found = _others(inner.search(queries, k + 1), rows)
-        recall = float((found <= limit).mean())
-        seconds = round((time.perf_counter() - started) / len(queries), 7)
-        curve.append(
-            {"kind": plan.storage, "factory": plan.factory, "search": step, "recall": recall, "batch": seconds}
-        )
-        if recall >= float(plan.settings.get("recall_target", 1.0)):
-            break
-    last = curve[-1]
-    return last["search"], {"queries": len(queries), "recall": {k: last["recall"]}, "curve": curve}
-
-
-def _others(answer: "tuple[Floats, Rows]", rows: "Rows") -> Floats:
-    """Squared distances (q, k) of the neighbours (q, k + 1) that are not the query itself; infinite where none was."""
-    squared, found = answer
-    apart = np.where(found < 0, np.inf, squared)
-    kept = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, : found.shape[1] - 1]
-    return np.take_along_axis(apart, kept, 1)
+    if plan.storage in FACTORY:
+        kind = cast("Exact", plan.storage)
+        point = Point(plan.storage, plan.factory, {}, plan.rows * plan.size * 2)
+        stored = map_exact(path, plan.rows, plan.size, plan.input_size, kind)
+        return {}, check_exact(Chosen(point, [point]), stored, held).facts()
+    outer = splicing.open_index(path, faiss.IO_FLAG_MMAP)  # owns what is searched
+    spec = KindSpec(recall_target=float(plan.settings.get("recall_target", 1.0)), seed=plan.seed)
+    chosen = settle(FaissVectors(splicing.core(outer), str(path)), held, plan.storage, plan.factory, spec)
+    return chosen.point.search, chosen.facts()

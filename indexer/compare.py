@@ -8,7 +8,7 @@ from indexer.evaluation import AT, first_hit_ranks, has_positive
 from indexer.intervals import resampling_units
 from indexer.paired import Comparison, gap, say_units
 from indexer.predictions import PredictionsInfo
-from indexer.scoring import Truth, truth
+from indexer.scoring import Truth, common_depth, truth
 from indexer.sharing import without_pairs
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError
@@ -34,8 +34,8 @@ def compare(dataset: Dataset, protocol: Protocol, first: Predicted, second: Pred
     units = resampling_units(judged.queries, counted)
     ranks = [_ranks(judged, table)[counted] for table, _ in (first, second)]
     labels = units.labels[counted]
-    deepest = min(int(table["rank"].cast(pl.Int64).max() or 0) for table, _ in (first, second))  # type: ignore[arg-type]
-    at = [n for n in AT if n <= min(judged.database, deepest)] or [1]
+    depth = min(common_depth(table, judged.shared, judged.pools) for table, _ in (first, second))
+    at = [n for n in AT if n <= min(judged.database, depth)] or [1]
     number = len(np.unique(labels))
     return Comparison(
         protocol=protocol.name,

@@ -124,12 +124,13 @@ def write_exact(
     try:
         with path.open("ab") as file:
             for block in chain([first], blocks):
-                file.write(_narrow(block, kind).data)
+                file.write(narrow(block, kind).data)
     except OSError as error:
         explain_write_failure(path, error)
 
 
-def _narrow(block: Floats, kind: Exact) -> Stored:
+def narrow(block: Floats, kind: Exact) -> Stored:
+    """A block (m, k) as the file stores it. Raises: ContractError when a value does not fit into float16."""
     if kind == "flat":
         return np.ascontiguousarray(block)
     with np.errstate(over="ignore"):

@@ -53,13 +53,15 @@ class KindSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises: ContractError on an unknown kind or a target that is no share."""
+        """Raises: ContractError on an unknown kind, a target that is no share, or a memory without `auto`."""
         if self.kind not in KINDS:
             raise ContractError(f"--kind {self.kind}: unknown; use one of {', '.join(KINDS)}, or --factory")
         if not 0 < self.recall_target <= 1:
             raise ContractError(f"--recall-target {self.recall_target}: a share above 0 and up to 1 is needed")
         if self.memory is not None and self.memory < 1:
             raise ContractError(f"--memory {self.memory}: a number of bytes above 0 is needed")
+        if self.memory is not None and self.name != "auto":
+            raise ContractError(f"--memory limits what --kind auto may choose: leave it out with {self.name}")
         if self.factory is not None and not self.factory.strip():
             raise ContractError("--factory: a FAISS factory string is needed, such as IVF1024,Flat")
         if self.factory is not None and "PCA" in self.factory:
@@ -77,7 +79,7 @@ class KindSpec:
         chosen = {"kind": self.name, "recall_target": self.recall_target, "seed": self.seed}
         if self.factory is not None:
             chosen["factory"] = self.factory
-        if self.kind == "auto" and self.memory is not None:
+        if self.memory is not None:
             chosen["memory"] = self.memory
         return chosen
 

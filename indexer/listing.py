@@ -10,7 +10,19 @@ from indexer.versions import list_versions, read_latest, read_tags, version_fold
 from seqdata.errors import ContractError
 
 HASHED = ("inputs", "settings", "normalised", "parent")
-RECORDED = ("storage", "factory", "search", "rows", "input_size", "size", "transform", "threads", "seed", "libraries")
+RECORDED = (
+    "origin",
+    "storage",
+    "factory",
+    "search",
+    "rows",
+    "input_size",
+    "size",
+    "transform",
+    "threads",
+    "seed",
+    "libraries",
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,7 @@ class VersionEntry:
     """One line of an index's list: `fault` says what is damaged, all else is then unknown.
 
     `created` is UTC (ISO 8601), `bytes` of its files, `recall` recall@10 against exact search (None where it was not
-    measured: 1 by construction for an exact index), `in_use` whether a reader has it open now.
+    measured: 1 by construction for float32 vectors), `in_use` whether a reader has it open now.
     """
 
     id: str

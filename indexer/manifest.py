@@ -54,7 +54,8 @@ class IndexManifest(Frozen):
     string) tell how vectors are kept, `search` the default search parameters (nprobe, say). `rows` vectors of `size`
     values, `input_size` before the transform; `normalised` tells whether vectors were L2-normalised after it.
     `threads` and `seed` belong to the training of a quantiser or graph. `parent` is the version that this one was
-    appended to, whose transform and quantiser it keeps. `created` and `seconds` stand here in schema version 1 only.
+    appended to, whose transform and quantiser it keeps. `origin` tells where it came from (the run's name, say) and is
+    no part of its identity. `created` and `seconds` stand here in schema version 1 only.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -71,6 +72,7 @@ class IndexManifest(Frozen):
     normalised: bool
     transform: TransformRecord | None
     inputs: dict[str, Any]
+    origin: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     threads: int | None = None
     seed: int = 0
@@ -89,16 +91,20 @@ class IndexManifest(Frozen):
 class Measured(Frozen):
     """What was measured when a version was built; no part of its identity.
 
-    `created` is UTC (ISO 8601), `seconds` by phase (describe, train, add, write, ...), `peak_memory` the resident set
-    of the building process at its highest, in bytes. `recall` is recall@k against exact search of the same vectors, by
-    k, over `queries` held-out ones; `curve` holds a point for every setting tried (None where nothing was measured: an
-    exact index finds all by construction).
+    `created` is UTC (ISO 8601), `seconds` by phase (describe, train, add, measure, write, ...; `build` is all of them),
+    `peak_memory` the resident set, in bytes, of the building process or of one that it started, whichever was higher.
+    `recall` is recall@k against exact search of the same vectors, by k, over `queries` held-out ones: `queries_of` says
+    whose they are (windows of another split, or rows of the database, each searched without itself), `truth` what the
+    exact search compared. `curve` holds a point for every setting tried; a point's note says why it was not measured.
+    None where there was nothing to measure: a float32 index finds all by construction.
     """
 
     created: str
     seconds: dict[str, float] = Field(default_factory=dict)
     peak_memory: int | None = None
     queries: int = 0
+    queries_of: str | None = None
+    truth: str | None = None
     recall: dict[int, float] | None = None
     curve: list[dict[str, Any]] | None = None
 
@@ -108,11 +114,14 @@ class Measured(Frozen):
 
 
 def measure(seconds: dict[str, float], **found: Any) -> Measured:
-    """The measured facts of a build that ends now in this process: its date, times, memory, and what was `found`."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    """The measured facts of a build that ends now in this process: its date, times, memory, and what was `found`.
+
+    Memory is also that of its worker processes, each on its own, which have ended by now.
+    """
+    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     rounded = {phase: round(taken, 3) for phase, taken in seconds.items()}
-    return Measured(created=created, seconds=rounded, peak_memory=peak, **found)
+    return Measured(created=created, seconds=rounded, peak_memory=max(used) * RSS_UNIT, **found)
 
 
 def version_id(inputs: dict[str, Any], *, normalise: bool = False, settings: dict[str, Any] | None = None) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError
 
 from indexer import splicing
-from indexer.calibration import write_held
+from indexer.calibration import write_arrays
 from indexer.flat import FACTORY, Rows, wrap
+from indexer.held import DATABASE_ROWS
 from indexer.leases import changing
 from indexer.manifest import TRANSFORM, version_id
 from indexer.transform import Floats, Transform
@@ -36,7 +37,8 @@ class BuildPlan(Frozen):
     """What all shares of one build have in common.
 
     `rows` in all, `storage` and `factory` of the index, `settings` and `inputs` behind its `id`, `seed` and `threads`
-    of the quantiser's training, `seconds` that the transform and the training took.
+    of the quantiser's training, `seconds` that the transform and the training took, `queries_of` whose the held-out
+    queries are, `origin` as in the manifest.
     """
 
     schema_version: Literal[1] = 1
@@ -52,6 +54,8 @@ class BuildPlan(Frozen):
     seed: int = 0
     threads: int | None = None
     seconds: float = 0.0
+    queries_of: str = DATABASE_ROWS
+    origin: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Trained:
     """What is fitted once for all shares: a transform, and for kinds with a quantiser the empty, trained FAISS index.
 
     `index` takes projected vectors; `input_size` is that of a descriptor. `held` are held-out queries for measuring
-    the merged index: their rows (q,) and projected vectors (q, k).
+    the merged index, which all kinds but flat need: the database rows (q,) that they are, or -1 where they are none,
+    and their projected vectors (q, k); `queries_of` says whose they are.
     """
 
     transform: Transform | None
@@ -70,6 +75,7 @@ class Trained:
     factory: str = "Flat"
     seed: int = 0
     threads: int | None = None
+    queries_of: str = DATABASE_ROWS
 
 
 def parts_folder(index: Path, identifier: str) -> Path:
@@ -85,6 +91,7 @@ def prepare(
     *,
     normalise: bool = False,
     settings: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> BuildPlan:
     """Step 0 of every share: the plan of the build, trained by whoever comes first while the others wait.
 
@@ -101,7 +108,7 @@ def prepare(
         explain_write_failure(index, error)
     with changing(index / PARTS):
         if not (folder / PLAN).is_file():
-            _publish_plan(folder, identifier, rows, inputs, train, normalise, settings or {})
+            _publish_plan(folder, identifier, rows, inputs, train, normalise, settings or {}, origin or {})
     plan = read_plan(folder)
     if plan.rows != rows:
         raise ContractError(f"{folder}: planned for {plan.rows} windows, there are {rows}: name all that it depends on")
@@ -116,6 +123,7 @@ def _publish_plan(
     train: Callable[[], Trained],
     normalise: bool,
     settings: dict[str, Any],
+    origin: dict[str, Any],
 ) -> None:
     """Fit, and write the plan last."""
     started = time.monotonic()
@@ -125,13 +133,15 @@ def _publish_plan(
             f"kind {found.storage} ({found.factory}) cannot be merged from shares; use flat, fp16, ivf or imi, or "
             "build it without shares"
         )
+    if found.held is None and found.storage != "flat":
+        raise ContractError(f"kind {found.storage}: held-out queries are needed, for nothing else tells its recall")
     folder.mkdir(exist_ok=True)
     if found.transform is not None:
         found.transform.save(folder / TRANSFORM)
     if found.index is not None and found.storage not in FACTORY:
         _write_trained(wrap(found.index, found.transform, normalise), folder / TRAINED)
     if found.held is not None:
-        write_held(folder / HELD, *found.held)
+        write_arrays(folder / HELD, rows=found.held[0], vectors=found.held[1])
     size = found.input_size if found.transform is None else found.transform.output_size
     plan = BuildPlan(
         id=identifier,
@@ -146,6 +156,8 @@ def _publish_plan(
         factory=found.factory,
         seed=found.seed,
         threads=found.threads,
+        queries_of=found.queries_of,
+        origin=origin,
     )
     write_bytes_atomic(folder / PLAN, json_bytes(plan.model_dump(mode="json")))
 

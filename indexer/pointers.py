@@ -1,12 +1,14 @@
 """Moving what names a version: tags, `latest` back to an older version; and deleting what nothing names."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.leases import alone, changing
 from indexer.listing import entries
 from indexer.versions import (
+    EVALUATIONS,
     LATEST,
     TAGS,
     VERSIONS,
@@ -87,7 +89,7 @@ def collect(index: Path, *, dry_run: bool = False) -> Collected:
     """Delete the versions that neither `latest` nor a tag names and no reader has open; with `dry_run` only tell.
 
     A version vanishes whole, by a rename, and a reader that opened it in the same moment either has it or resolves its
-    name again. Leftovers of killed builders go too.
+    name again. Leftovers of killed builders go too, and the evaluations of versions that are gone.
     Raises: InputError when the index has no `latest`, so that everything would go; OutputError.
     """
     if read_latest(index) not in list_versions(index):
@@ -107,9 +109,18 @@ def collect(index: Path, *, dry_run: bool = False) -> Collected:
                         discard(folder)
             if not dry_run:
                 sweep(index)
+                _forget(index)
     except OSError as error:
         explain_write_failure(index, error)
     return Collected(tuple(removed), size, tuple(in_use))
+
+
+def _forget(index: Path) -> None:
+    """Remove the evaluations of versions that are not there any more."""
+    known = list_versions(index)
+    for folder in (index / EVALUATIONS).glob("*"):
+        if folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unnamed(index: Path) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from seqdata.contracts import table_contract
 from seqdata.errors import ContractError, InputError
-from seqdata.protocols import Frozen, describe_first
+from seqdata.protocols import Frozen, Protocol, describe_first
 from seqdata.storage import read_metadata, write_parquet_atomic
 
 HEADER = "seqdata.predictions"
@@ -40,6 +40,10 @@ class PredictionsInfo(Frozen):
     queries: int
     database: int
     size: int | None = None
+
+    def under(self, protocol: Protocol) -> "PredictionsInfo":
+        """The same as an answer under another protocol, which cuts the same windows (see `indexer.scoring.fits`)."""
+        return self.model_copy(update={"protocol": protocol.name, "protocol_hash": protocol.hash})
 
 
 def table(distances: npt.ArrayLike, rows: npt.ArrayLike, query_rows: npt.ArrayLike | None = None) -> pl.DataFrame:
@@ -91,18 +95,26 @@ def read(path: str | Path) -> tuple[pl.DataFrame, PredictionsInfo]:
 
     Raises: InputError when there is no such file, ContractError when it is damaged or something else.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; run seqdata eval to write predictions")
+    info = read_info(path)
     try:
-        info = PredictionsInfo.model_validate_json(read_metadata(path).get(HEADER, ""))
         predictions = pl.read_parquet(path)
-    except ValidationError as error:
-        raise ContractError(f"{path}: not a predictions file: {describe_first(error)}") from error
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise ContractError(f"{path}: not readable as a predictions file ({error})") from error
     table_contract("predictions").validate(predictions, file=path)
     _check_rows(predictions, info, path)
     return predictions, info
+
+
+def read_info(path: str | Path) -> PredictionsInfo:
+    """What a predictions file answers, without its rows. Raises: as `read`."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; run seqdata eval to write predictions")
+    try:
+        return PredictionsInfo.model_validate_json(read_metadata(path).get(HEADER, ""))
+    except ValidationError as error:
+        raise ContractError(f"{path}: not a predictions file: {describe_first(error)}") from error
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: not readable as a predictions file ({error})") from error
 
 
 def _check_rows(predictions: pl.DataFrame, info: PredictionsInfo, path: str | Path) -> None:

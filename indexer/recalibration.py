@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from indexer.approximate import FaissVectors, kept_vectors, open_faiss
-from indexer.auto import Point, Searcher, settle
+from indexer.auto import Point, settle
 from indexer.exact import ExactVectors, Readable
 from indexer.flat import Rows
+from indexer.held import FLOAT16, FLOAT32, Searcher, hold_out
 from indexer.kinds import KindSpec
 from indexer.layers import estimate
 from indexer.manifest import IndexManifest
 from indexer.transform import Floats
 
 CODES = "not measured: the index keeps codes, not the vectors to compare with"
+HALVES = "not measured: the older vectors are kept as float16 alone, with nothing to compare them with"
 
 
 class ListVectors:
@@ -40,37 +42,44 @@ class ListVectors:
         return found
 
     def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
-        """The nearest of all vectors, through all lists; see `indexer.auto.Searcher`."""
+        """The nearest of all vectors, through all lists; see `indexer.held.Searcher`."""
         return self._searcher.nearest_of_all(queries, k)
 
 
 def recalibrate(path: Path, parent: IndexManifest, rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Search parameters for the file `path` of `rows` vectors, of the kind of `parent`, and what `Measured` records.
 
-    Held-out queries, target and choice are those of a plain build; the file is mapped. Where an index keeps codes alone
-    (PQ, SQ8, ...) nothing can be compared: the parameters of `parent` stay, and the curve says so.
+    Held-out queries are rows of the database, target and choice those of a plain build; the file is mapped. Where an
+    index keeps codes alone (PQ, SQ8, ...) nothing can be compared: the parameters of `parent` stay, and the curve says
+    so. An index that keeps float16 vectors beside its lists or codes is compared with an exact search of those, which
+    `truth` then says; one that is float16 alone (fp16) would be compared with itself, so nothing is measured.
     Raises: ContractError when the file is damaged.
     """
+    if parent.storage == "fp16":
+        point = Point(parent.storage, parent.factory, {}, rows * parent.size * 2, note=HALVES)
+        return {}, {"curve": [asdict(point)]}
     searcher = open_faiss(path, rows, parent.size, parent.input_size, parent.factory, parent.search)
     whole = _whole(searcher)
     if whole is None:
         point = Point(parent.storage, parent.factory, parent.search, estimate(searcher.index, rows), note=CODES)
         return parent.search, {"curve": [asdict(point)]}
+    vectors, exact, truth = whole
     spec = KindSpec(recall_target=parent.settings["recall_target"], seed=parent.seed)
-    chosen = settle(searcher, *whole, parent.storage, parent.factory, spec)
+    held = hold_out(vectors, exact, spec.seed, truth=truth)
+    chosen = settle(searcher, held, parent.storage, parent.factory, spec)
     return chosen.point.search, chosen.facts()
 
 
-def _whole(searcher: FaissVectors) -> tuple[Readable, Searcher] | None:
-    """The vectors that an index keeps, and their exact search; None where it keeps codes alone."""
+def _whole(searcher: FaissVectors) -> tuple[Readable, Searcher, str] | None:
+    """The vectors that an index keeps, their exact search, and what they are; None where it keeps codes alone."""
     import faiss
 
     kept = kept_vectors(searcher.index)
     if kept is not None:
-        return kept, ExactVectors(kept, "cpu")
+        return kept, ExactVectors(kept, "cpu"), FLOAT32 if kept.dtype == "float32" else FLOAT16
     index = faiss.downcast_index(searcher.index)
     halves = isinstance(index, faiss.IndexIVFScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
     if not halves and not isinstance(index, faiss.IndexIVFFlat):
         return None
     lists = ListVectors(searcher)
-    return lists, lists
+    return lists, lists, FLOAT16 if halves else FLOAT32

@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from indexer.breakdowns import group_queries
 from indexer.evaluation import AT, Evaluation, evaluate
+from indexer.leases import changing
 from indexer.predictions import PredictionsInfo
 from indexer.sharing import shared_pairs, without_pairs
+from indexer.versions import evaluations_folder
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 from seqdata.protocols import Protocol
-from seqdata.storage import read_json, write_json_atomic, xxh3_hex
+from seqdata.storage import explain_write_failure, read_json, write_json_atomic, xxh3_hex
 
 RECALL_NAME = "recall.json"
 KEEP = 100
@@ -59,12 +63,14 @@ def make_info(
 class Truth:
     """What stored predictions are judged by: the protocol, its query windows (contract `places`) and their positives.
 
-    `database` windows are there; `shared` pairs of windows hold a frame in common (see `indexer.sharing`).
+    `database` windows are there, `pools` (q,) of them for each query; `shared` pairs of windows hold a frame in common
+    (see `indexer.sharing`).
     """
 
     protocol: Protocol
     queries: pl.DataFrame
     database: int
+    pools: npt.NDArray[np.int64]
     positives: pl.DataFrame
     shared: pl.DataFrame
 
@@ -78,7 +84,35 @@ def truth(dataset: Dataset, protocol: Protocol, info: PredictionsInfo, radius: f
     positives = dataset.protocol_positives(protocol, info.split, radius)
     shared = shared_pairs(dataset.frame_rows(queries), dataset.frame_rows(database))
     judging = protocol if radius in (None, protocol.radius) else with_radius(protocol, float(radius or 0))
-    return Truth(judging, dataset.places(queries), database.height, positives, shared)
+    pools = pools_of(protocol, queries, database)
+    return Truth(judging, dataset.places(queries), database.height, pools, positives, shared)
+
+
+def pools_of(protocol: Protocol, queries: pl.DataFrame, database: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """Among how many database windows each query (q,) is searched: all, or those of its city."""
+    if protocol.pool == "together":
+        return np.full(queries.height, database.height, np.int64)
+    found = queries.select("city").join(database.group_by("city").len(), on="city", how="left", maintain_order="left")
+    return found["len"].fill_null(0).cast(pl.Int64).to_numpy()
+
+
+def common_depth(predictions: pl.DataFrame, shared: pl.DataFrame, pools: npt.NDArray[np.int64]) -> int:
+    """How deep recall can be told: the deepest rank, or the least that shared pairs leave to a query they are taken of.
+
+    A query whose whole pool is ranked (`pools`, see `pools_of`) lacks nothing.
+    Raises: ContractError when a query has none left.
+    """
+    deepest = int(predictions["rank"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+    taken = predictions.join(shared, on=["query", "database"], how="semi").group_by("query").agg(taken=pl.len())
+    told = taken.join(predictions.group_by("query").agg(told=pl.len()), on="query")
+    short = told.with_columns(pool=pl.Series(pools[told["query"].to_numpy()])).filter(pl.col("told") < pl.col("pool"))
+    depth: int = min([deepest, *(short["told"] - short["taken"]).to_list()])
+    if depth < min(deepest, 1):
+        raise ContractError(
+            f"predictions of {deepest} ranks: all of some query's share a frame with it and never match; "
+            "more ranks are needed"
+        )
+    return depth
 
 
 def with_radius(protocol: Protocol, radius: float) -> Protocol:
@@ -102,12 +136,12 @@ def score(
 
     `radius` judges at another one than the protocol's, `full` adds precision-recall and rank figures, `by` breakdowns
     (see `indexer.breakdowns`). A query window and a database window that share a frame never match. R@N is told as far
-    as the predictions are deep.
+    as the predictions of all queries are deep without such pairs (see `common_depth`).
     Raises: ContractError when the predictions are of another dataset, or the protocol cuts other windows.
     """
     found = truth(dataset, protocol, info, radius)
     judging = found.protocol
-    deepest = int(predictions["rank"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+    depth = common_depth(predictions, found.shared, found.pools)
     return evaluate(
         predictions,
         found.positives,
@@ -123,7 +157,7 @@ def score(
         heading_max=judging.heading_max,
         pool=judging.pool,
         no_positive=judging.no_positive,
-        at=tuple(n for n in AT if n <= min(found.database, deepest)) or (1,),
+        at=tuple(n for n in AT if n <= min(found.database, depth)) or (1,),
         dataset=dataset.id,
         index=info.index,
         length=judging.length,
@@ -162,17 +196,34 @@ def fits(dataset: Dataset, protocol: Protocol, info: PredictionsInfo) -> bool:
 
 
 def record(folder: Path, evaluation: Evaluation) -> Path:
-    """Add an evaluation to `folder/recall.json`, in place of an older one of the same protocol, split and method."""
+    """Add an evaluation to `folder/recall.json`, in place of an older one of the same protocol, split and method.
+
+    Those who record at once wait for each other. Raises: ContractError when the file is broken, OutputError.
+    """
     path = folder / RECALL_NAME
-    kept = [each for each in read_recorded(folder) if _identity(each) != _identity(evaluation)]
-    rows = [json.loads(each.model_dump_json()) for each in [*kept, evaluation]]
-    write_json_atomic(path, {"schema_version": 1, "evaluations": rows})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with changing(folder):
+            kept = [each for each in _read(path) if _identity(each) != _identity(evaluation)]
+            rows = [json.loads(each.model_dump_json()) for each in [*kept, evaluation]]
+            write_json_atomic(path, {"schema_version": 1, "evaluations": rows})
+    except OSError as error:
+        explain_write_failure(path, error)
     return path
 
 
 def read_recorded(folder: Path) -> list[Evaluation]:
-    """The evaluations in `folder/recall.json`, none when there is no such file. Raises: ContractError when broken."""
-    path = folder / RECALL_NAME
+    """The evaluations recorded in a folder, and, of an index version, beside its index; none where there are none.
+
+    Older programs wrote those of a version into it; they count where no newer one is of the same identity.
+    Raises: ContractError when a file is broken.
+    """
+    newer = _read(evaluations_folder(folder) / RECALL_NAME)
+    known = {_identity(each) for each in newer}
+    return [*(each for each in _read(folder / RECALL_NAME) if _identity(each) not in known), *newer]
+
+
+def _read(path: Path) -> list[Evaluation]:
     try:
         rows = read_json(path)["evaluations"] if path.is_file() else []
         return [Evaluation.model_validate(row) for row in rows]

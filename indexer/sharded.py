@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from indexer import splicing
 from indexer import transform as transforms
-from indexer.calibration import calibrate, read_held
+from indexer.calibration import Nearest, calibrate, held_of_shares, read_arrays, write_arrays
 from indexer.flat import projected, write_exact
 from indexer.growing import Shape, encode, join_exact
 from indexer.manifest import TRANSFORM, VECTORS, FileRecord
+from indexer.phases import Phases
 from indexer.plans import HELD, PARTS, PLAN, TRAINED, BuildPlan, parts_folder, read_plan
 from indexer.sealing import file_record, seal
 from indexer.versions import adopt, building, find_whole, sweep, version_folder
@@ -27,6 +28,8 @@ from seqdata.errors import ContractError, InputError
 from seqdata.storage import atomic_path, write_bytes_atomic
 
 SEAL = ".json"
+NEAREST = ".nearest"
+KEPT_FIELDS = {"storage", "factory", "normalised", "inputs", "origin", "settings", "seed", "threads"}
 
 
 def share(rows: int, number: int, of: int) -> range:
@@ -44,6 +47,7 @@ def part_file(index: Path, identifier: str, number: int, of: int) -> Path:
 def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: Iterable[npt.NDArray[Any]]) -> Path:
     """Encode share `number` of `of` from its descriptors (m, d) before the transform; nothing when it is there already.
 
+    Beside it stand the plan's held-out queries' nearest among the share's vectors, while these are float32 still.
     Raises: ContractError when the blocks do not fit the share, OutputError.
     """
     index = Path(out)
@@ -54,11 +58,17 @@ def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: I
     rows = share(plan.rows, number, of)
     shape = _shape(path.parent, plan)
     vectors = projected(iter(blocks), len(rows), shape.transform, plan.normalised)
+    nearest = None
+    if (path.parent / HELD).is_file():
+        nearest = Nearest(read_arrays(path.parent / HELD, "vectors")[0])
+        vectors = nearest.watch(vectors, rows.start)
     with atomic_path(path) as temporary:
         if shape.exact is not None:
             write_exact(temporary, vectors, len(rows), shape.exact, None, False)
         else:
             encode(path.parent / TRAINED, vectors, rows.start, temporary)
+    if nearest is not None:
+        write_arrays(path.with_suffix(NEAREST), apart=nearest.apart, rows=nearest.rows)
     write_bytes_atomic(seal_path, file_record(path).model_dump_json().encode())
     return path
 
@@ -86,7 +96,7 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
         raise ContractError(f"{folder}: {len(places)} places for {plan.rows} windows")
     parts = _complete(folder)
     shape = _shape(folder, plan)
-    started = time.monotonic()
+    started, phases = time.monotonic(), Phases({"train": plan.seconds})
     search: dict[str, Any] = {}
     found: dict[str, Any] = {}
     with building(index, identifier) as private:
@@ -97,7 +107,10 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
             join_exact(filled, shape, private / VECTORS)
         else:
             splicing.join(parts, private / VECTORS)
-            search, found = calibrate(private / VECTORS, read_held(folder / HELD), plan)
+        if shape.exact != "flat":
+            held = held_of_shares(folder / HELD, [part.with_suffix(NEAREST) for part in parts], plan)
+            with phases.timed("measure"):
+                search, found = calibrate(private / VECTORS, held, plan)
         published = seal(
             private,
             index,
@@ -108,8 +121,8 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
             size=plan.size,
             found=found,
             search=search,
-            seconds={"train": plan.seconds, "merge": time.monotonic() - started},
-            **plan.model_dump(include={"storage", "factory", "normalised", "inputs", "settings", "seed", "threads"}),
+            seconds={**phases, "merge": time.monotonic() - started},
+            **plan.model_dump(include=KEPT_FIELDS),
         )
     shutil.rmtree(folder, ignore_errors=True)
     return published

@@ -39,6 +39,11 @@ def without_pairs(predictions: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFram
     return kept.with_columns(pl.col("rank").rank("ordinal").over("query").cast(kept.schema["rank"]))
 
 
+def most_shared(pairs: pl.DataFrame) -> int:
+    """How many of a query's pairs are shared, for the query with most: search so much deeper and none lacks ranks."""
+    return int(pairs.group_by("query").len()["len"].max() or 0)  # type: ignore[arg-type]
+
+
 def _frames(windows: Rows, name: str, wanted: npt.NDArray[np.bool_]) -> pl.DataFrame:
     """One row a window and frame, for the wanted frames."""
     window, place = np.nonzero(wanted[windows])

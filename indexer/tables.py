@@ -1,6 +1,7 @@
 """Plain-text recall tables, one group a protocol: two protocols never share a column."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from indexer.evaluation import Evaluation
@@ -35,24 +36,45 @@ def format_table(evaluations: Sequence[Evaluation]) -> str:
 
 
 def format_against(evaluations: Sequence[Evaluation], axis: Axis) -> str:
-    """Recall against radius, length or descriptor size: a column each, headed by its protocol, a row a method and N.
+    """Recall against radius, length or descriptor size: a column each, headed by protocol and split; rows: method, N.
 
-    Values rise from left to right. Two protocols stand side by side, never in one column.
+    Values rise from left to right. Two protocols or splits stand side by side, never in one column; methods of one name
+    have a row each (see `told_apart`).
     Raises: ContractError for an evaluation that does not know its place on the axis.
     """
-    columns: dict[tuple[float, str], dict[str, Evaluation]] = {}
-    for each in sorted(evaluations, key=lambda one: (_place(one, axis), one.label)):
-        columns.setdefault((_place(each, axis), each.label), {})[each.method] = each
-    methods = list(dict.fromkeys(each.method for each in evaluations))
+    places = [(_place(each, axis), each.label, each.split) for each in evaluations]
+    named = told_apart(evaluations, places)
+    columns: dict[tuple[float, str, str], dict[str, Evaluation]] = {place: {} for place in sorted(places)}
+    for place, each in zip(places, named, strict=True):
+        columns[place][each.method] = each
+    methods = list(dict.fromkeys(each.method for each in named))
     shown = sorted({n for each in evaluations for n in each.recall})
     rows = [
-        [axis, "", *(f"{value:g}" for value, _ in columns)],
-        ["protocol", "", *(label for _, label in columns)],
+        [axis, "", *(f"{value:g}" for value, _, _ in columns)],
+        ["protocol", "", *(label for _, label, _ in columns)],
+        ["split", "", *(split for _, _, split in columns)],
         ["queries", "", *("/".join(dict.fromkeys(str(e.queries) for e in c.values())) for c in columns.values())],
     ]
     for method in methods:
         rows += [[method, f"R@{n}", *(_cell(column.get(method), n) for column in columns.values())] for n in shown]
     return "\n".join(_lines(rows))
+
+
+def told_apart(evaluations: Sequence[Evaluation], columns: Sequence[Hashable]) -> list[Evaluation]:
+    """The evaluations, those of a method that has several in one of `columns` (one an evaluation) under other names.
+
+    Such a name ends with the beginning of the index's id; what is still the same, with a number.
+    """
+    times = Counter((column, each.method) for column, each in zip(columns, evaluations, strict=True))
+    repeated = {method for (_, method), count in times.items() if count > 1}
+    seen: Counter[tuple[Hashable, str]] = Counter()
+    named = []
+    for column, each in zip(columns, evaluations, strict=True):
+        name = f"{each.method} [{each.index[:8]}]" if each.index and each.method in repeated else each.method
+        seen[column, name] += 1
+        number = seen[column, name]
+        named.append(each.model_copy(update={"method": name if number == 1 else f"{name} #{number}"}))
+    return named
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -66,15 +88,25 @@ def format_comparison(comparison: Comparison) -> str:
 
 
 def flat_rows(evaluations: Sequence[Evaluation]) -> list[dict[str, object]]:
-    """A row an evaluation and group of queries, for CSV: what the number means first, then the number."""
-    rows = []
+    """A row an evaluation and group of queries, for CSV: what the number means first, then the number.
+
+    Where there are several protocols or splits, each has columns of its own for numbers, `name@hash r1` and so on.
+    """
+    splits = {each.split for each in evaluations}
+    several = len({(each.label, each.split) for each in evaluations}) > 1
+    rows: list[dict[str, object]] = []
     for each in evaluations:
-        rows.append({**_meaning(each, "", ""), **_counts(each.queries, each.left_out), **_numbers(each)})
+        head = "" if not several else f"{each.label} " if len(splits) == 1 else f"{each.label} {each.split} "
+        rows.append({**_meaning(each, "", ""), **_counts(each.queries, each.left_out), **_headed(head, _numbers(each))})
         for breakdown, groups in each.by.items():
             for name, group in groups.items():
-                numbers = _shares(group.recall, group.interval)
+                numbers = _headed(head, _shares(group.recall, group.interval))
                 rows.append({**_meaning(each, breakdown, name), **_counts(group.queries, group.left_out), **numbers})
     return rows
+
+
+def _headed(head: str, numbers: dict[str, object]) -> dict[str, object]:
+    return {head + name: number for name, number in numbers.items()}
 
 
 def _place(evaluation: Evaluation, axis: Axis) -> float:
@@ -100,7 +132,8 @@ def _say_gap(gap: Gap) -> str:
     )
 
 
-def _format_group(group: Sequence[Evaluation]) -> str:
+def _format_group(evaluations: Sequence[Evaluation]) -> str:
+    group = told_apart(evaluations, [0] * len(evaluations))
     columns = sorted({n for evaluation in group for n in evaluation.recall})
     header = ["method", "queries", "left out", "database", *(f"R@{n}" for n in columns)]
     rows = [header]

@@ -23,6 +23,7 @@ from seqdata.storage import explain_write_failure, flush, write_bytes_atomic
 VERSIONS = "versions"
 LATEST = "latest"
 TAGS = "tags"
+EVALUATIONS = "evaluations"
 BUILDING = ".building"
 REMOVED = ".removed"
 
@@ -32,6 +33,13 @@ logger = logging.getLogger(__name__)
 def version_folder(index: Path, identifier: str) -> Path:
     """Where the version `identifier` of the named index lies."""
     return index / VERSIONS / identifier
+
+
+def evaluations_folder(version: Path) -> Path:
+    """Where evaluations of a version folder are kept: beside `versions/`, for a published version never changes."""
+    folder = version.resolve()
+    above = folder.parent
+    return (above.parent if above.name == VERSIONS else above) / EVALUATIONS / folder.name
 
 
 def read_latest(index: Path) -> str | None:

@@ -13,6 +13,7 @@ from indexer import predictions
 from indexer.reading import PlaceIndex
 from indexer.reject import Calibration, calibrate
 from indexer.scoring import table_key
+from indexer.sharing import most_shared, shared_pairs, without_pairs
 from indexer.transform import Floats
 from seqdata.dataset import Dataset
 from seqdata.protocols import Protocol
@@ -27,10 +28,12 @@ Progress = Callable[[str, int, int], None]
 
 def lacks(dataset: Dataset, protocol: Protocol, split: str) -> str | None:
     """What a split of this dataset lacks for a calibration, None for nothing."""
-    for role in ("query", "database"):
-        if not dataset.sequences(protocol, split, role).height:
+    query, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
+    for role, table in (("query", query), ("database", database)):
+        if not table.height:
             return role
-    return None if dataset.answerable(protocol, split) else "query with a positive"
+    found = _positives(dataset, protocol, split, _shared(dataset, query, database))
+    return None if found.height else "query with a positive"
 
 
 def calibrate_index(
@@ -48,7 +51,8 @@ def calibrate_index(
 
     Queries are searched among the split's own database windows, transformed as the index does, exactly; where these are
     the index's own windows, in the index itself. So a kind that keeps only codes has distances unlike these.
-    A query without a positive is wrong whenever it is accepted.
+    A query without a positive is wrong whenever it is accepted. Windows that share a frame with the query are neither
+    found nor positives.
     Raises: NotEnoughDataError when no threshold is precise enough.
     """
     protocol = index_protocol(index)
@@ -61,13 +65,14 @@ def calibrate_index(
             stage = _stage(progress, "describe database")
             blocks = describe_blocks(model, dataset, database, progress=stage, **options)  # type: ignore[arg-type]
             searched = _exact_index(Path(made) / "calibration", index, blocks, dataset.places(database))
-        nearest = _nearest(searched, vectors, protocol, query, database)
-    positives = dataset.protocol_positives(protocol, split).select("query", "database")
+        shared = _shared(dataset, query, database)
+        nearest = _nearest(searched, vectors, protocol, query, database, shared)
+    positives = _positives(dataset, protocol, split, shared)
     right = nearest.join(positives, on=["query", "database"], how="semi")["query"]
     return calibrate(
         nearest["distance"].to_numpy(),
         np.isin(nearest["query"].to_numpy(), right.to_numpy()),
-        dataset.answerable(protocol, split),
+        positives["query"].n_unique(),
         wanted=precision,
         protocol=protocol.label,
         split=split,
@@ -83,19 +88,36 @@ def _exact_index(out: Path, index: PlaceIndex, blocks: Iterator[Floats], places:
     return indexer.open(out)
 
 
+def _shared(dataset: Dataset, query: pl.DataFrame, database: pl.DataFrame) -> pl.DataFrame:
+    return shared_pairs(dataset.frame_rows(query), dataset.frame_rows(database))
+
+
+def _positives(dataset: Dataset, protocol: Protocol, split: str, shared: pl.DataFrame) -> pl.DataFrame:
+    """Pairs (columns query, database) of a query and a positive that shares no frame with it."""
+    return without_pairs(dataset.protocol_positives(protocol, split).select("query", "database"), shared)
+
+
 def _nearest(
-    index: PlaceIndex, vectors: Floats, protocol: Protocol, query: pl.DataFrame, database: pl.DataFrame
+    index: PlaceIndex,
+    vectors: Floats,
+    protocol: Protocol,
+    query: pl.DataFrame,
+    database: pl.DataFrame,
+    shared: pl.DataFrame,
 ) -> pl.DataFrame:
     """The nearest database window of every query, under the protocol's pool rule (contract `predictions`)."""
+    k = 1 + most_shared(shared)
 
     def search(
         query_rows: npt.NDArray[np.int64], database_rows: npt.NDArray[np.int64]
     ) -> tuple[npt.ArrayLike, npt.ArrayLike]:
-        return index.search(vectors[query_rows], 1, database_rows)
+        return index.search(vectors[query_rows], k, database_rows)
 
     if protocol.pool == "each":
-        return predictions.by_city(query["city"].to_list(), database["city"].to_list(), search)
-    return predictions.table(*index.search(vectors, 1))
+        found = predictions.by_city(query["city"].to_list(), database["city"].to_list(), search)
+    else:
+        found = predictions.table(*index.search(vectors, k))
+    return without_pairs(found, shared).filter(pl.col("rank") == 1)
 
 
 def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:

@@ -10,7 +10,7 @@ import polars as pl
 from indexer import predictions
 from indexer.predictions import PredictionsInfo
 from indexer.reading import PlaceIndex
-from indexer.scoring import KEEP, make_info, table_key
+from indexer.scoring import KEEP, fits, make_info, table_key
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.protocols import Protocol
@@ -60,6 +60,36 @@ def answer(
         shorter = info.model_copy(update={"size": size, "method": f"{name}, first components"})
         found.append((_nearest(index, vectors, cities, size), shorter))
     return found
+
+
+def predictions_path(run: Path, index: PlaceIndex, protocol: Protocol) -> Path:
+    """Where a run keeps what an index answers under a protocol."""
+    return run / "predictions" / f"{protocol.name}-{protocol.hash}{_tail(index)}"
+
+
+def stored_answer(
+    dataset: Dataset, index: PlaceIndex, run: Path, protocol: Protocol, warn: Callable[[str], None]
+) -> tuple[Answer, Path] | None:
+    """What the index answered before, as an answer under `protocol`, and the file it is read from; None for nothing.
+
+    Predictions made under another protocol do where that one cuts the same windows; re-ranked ones never do. `warn` is
+    told of a damaged file. Raises: ContractError when index, run and dataset do not belong together.
+    """
+    check_belongs(index, run, dataset)
+    own = predictions_path(run, index, protocol)
+    others = sorted(path for path in own.parent.glob("*.parquet") if path.name.endswith(_tail(index)) and path != own)
+    for path in [own, *others]:
+        try:
+            info = predictions.read_info(path) if path.is_file() else None
+            if info is not None and info.index == index.id and fits(dataset, protocol, info):
+                return (predictions.read(path)[0], info.under(protocol)), path
+        except ContractError as error:
+            warn(f"passing over damaged predictions: {error}")
+    return None
+
+
+def _tail(index: PlaceIndex) -> str:
+    return f"-{index.manifest.inputs['split']}-{index.id}.parquet"
 
 
 def _nearest(

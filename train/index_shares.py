@@ -4,14 +4,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 import indexer
 import seqdata
 from indexer import kinds, plans, sharded
 from indexer.engines import threads
 from indexer.flat import project
+from indexer.held import NOT_A_ROW
+from indexer.phases import Phases
 from indexer.plans import Trained
 from indexer.scoring import table_key
+from indexer.transform import Floats
 from indexer.versions import adopt
 from seqdata import protocols
 from seqdata.dataset import Dataset
@@ -19,17 +23,19 @@ from seqdata.errors import ContractError
 from seqdata.shard_jobs import Engine, run_jobs
 from train.describing import describe_blocks
 from train.index_stage import (
+    HELD_OUT,
     IndexRequest,
     IndexWork,
     Progress,
+    existing_version,
     fit_transform,
+    held_out,
     index_model,
     index_work,
     stage,
 )
 from train.sequence_model import SequenceModel
 
-HELD_OUT = 500
 NOT_MERGED = ("hnsw", "pq", "auto")
 
 
@@ -61,7 +67,7 @@ def write_share(dataset: Dataset, request: IndexRequest, number: int, of: int, p
     _check_kind(request)
     work = index_work(dataset, request)
     rows = sharded.share(work.database.height, number, of)
-    if indexer.find_version(request.out, work.inputs, normalise=work.normalise, kind=request.kind) is not None:
+    if existing_version(request, work) is not None:
         return len(rows)
     model = index_model(request.run, request.model_from)
 
@@ -72,6 +78,7 @@ def write_share(dataset: Dataset, request: IndexRequest, number: int, of: int, p
         lambda: _train(model, dataset, request, work, progress),
         normalise=work.normalise,
         settings=request.kind.settings(),
+        origin=work.origin,
     )
     blocks = describe_blocks(
         model,
@@ -98,29 +105,34 @@ def _train(
 ) -> Trained:
     """PCA, and for kinds with a quantiser that too, on the windows of the database that a plain build trains it on."""
     spec, size = request.kind, model.descriptor_size(request.protocol.length)
-    transform = fit_transform(model, dataset, request, work.sample, progress)
+    total = work.database.height
+    transform = fit_transform(model, dataset, request, work.sample, progress, Phases())
     stored = size if transform is None else transform.output_size
-    factory = spec.factory or kinds.factory_string(spec.kind, work.database.height, stored)
-    if spec.name in kinds.EXACT:
-        return Trained(transform, size, storage=spec.name, factory=factory)
+    factory = spec.factory or kinds.factory_string(spec.kind, total, stored)
+    trained = Trained(transform, size, storage=spec.name, factory=factory)
+
+    def vectors_of(windows: pl.DataFrame, what: str) -> Floats:
+        """Projected block by block: before PCA the sample of a large index would not fit into memory."""
+        told = stage(progress, f"describe {what}")
+        blocks = describe_blocks(model, dataset, windows, device=request.device, progress=told)
+        return np.concatenate([project(block, transform, work.normalise) for block in blocks])
+
+    if spec.name == "flat":
+        return trained
+    if spec.name == "fp16":
+        rows = kinds.spread_rows(total, HELD_OUT, spec.seed + 1)
+        return replace(trained, held=(rows, vectors_of(work.described[rows], "held-out queries")))
     index = kinds.create(factory, stored, check=spec.factory is not None)
-    rows = kinds.training_rows(index, work.database.height, spec.seed)
-    told = stage(progress, "describe training sample")
-    blocks = describe_blocks(model, dataset, work.described[rows], device=request.device, progress=told)
-    # Projected block by block: before PCA the sample of a large index would not fit into memory.
-    vectors = np.concatenate([project(block, transform, work.normalise) for block in blocks])
-    kinds.train(index, vectors, spec.seed, factory)
-    held = kinds.spread_rows(len(rows), HELD_OUT, spec.seed + 1)
-    return Trained(
-        transform,
-        size,
-        index=index,
-        held=(rows[held], vectors[held]),
-        storage=spec.name,
-        factory=factory,
-        seed=spec.seed,
-        threads=threads(),
-    )
+    rows = kinds.training_rows(index, total, spec.seed)
+    sample = vectors_of(work.described[rows], "training sample")
+    kinds.train(index, sample, spec.seed, factory)
+    trained = replace(trained, index=index, seed=spec.seed, threads=threads())
+    queries = held_out(dataset, request, work.database)
+    if queries is None:
+        spread = kinds.spread_rows(len(rows), HELD_OUT, spec.seed + 1)
+        return replace(trained, held=(rows[spread], sample[spread]))
+    asked = vectors_of(queries.windows, "held-out queries")
+    return replace(trained, held=(np.full(len(asked), NOT_A_ROW), asked), queries_of=queries.queries_of)
 
 
 def merge_shares(dataset: Dataset, index: Path, identifier: str) -> Path:
@@ -147,7 +159,7 @@ def build_in_shares(
 
     _check_kind(request)
     work = index_work(dataset, request)
-    existing = indexer.find_version(request.out, work.inputs, normalise=work.normalise, kind=request.kind)
+    existing = existing_version(request, work)
     if existing is not None and adopt(request.out, existing.name):
         return existing
     threads = max(1, (os.cpu_count() or 1) // workers)

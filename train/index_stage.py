@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 import indexer
-from indexer import pca
+from indexer import auto, pca
 from indexer.kinds import KindSpec
+from indexer.phases import Phases
 from indexer.scoring import table_key
 from indexer.transform import Transform
 from indexer.versions import adopt
@@ -24,11 +25,13 @@ from seqdata.protocols import Protocol
 from seqdata.storage import read_json, xxh3_file
 from seqdata.windows import reversed_windows
 from train.checkpoint import checkpoint_stem, load_model
-from train.describing import describe_blocks
+from train.describing import describe, describe_blocks
 from train.sample_store import described
 from train.sequence_model import SequenceModel
 
 logger = logging.getLogger(__name__)
+
+HELD_OUT = 500
 
 PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-", "seqpool", "seqnet", "seqmatchnet", "delta", "lstm", "sta",
           "timesformer", "r2plus1d")  # fmt: skip
@@ -67,6 +70,7 @@ class IndexWork:
     """What a request comes to: the windows to index, those that PCA is fitted on, and the version's inputs.
 
     `described` are the database windows as the model reads them, in the same rows; `normalise` is as resolved.
+    `origin` is recorded beside the inputs, and no part of the version's identity: a run may be renamed.
     """
 
     database: pl.DataFrame
@@ -74,6 +78,15 @@ class IndexWork:
     sample: pl.DataFrame
     inputs: dict[str, Any]
     normalise: bool
+    origin: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Query windows that an index is measured by, and whose they are ("val queries")."""
+
+    windows: pl.DataFrame
+    queries_of: str
 
 
 def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | None = None) -> Path:
@@ -83,11 +96,18 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
     a model whose descriptors are not compared by L2.
     """
     work = index_work(dataset, request)
-    existing = indexer.find_version(request.out, work.inputs, normalise=work.normalise, kind=request.kind)
+    existing = existing_version(request, work)
     if existing is not None and adopt(request.out, existing.name):
         return existing
+    phases = Phases()
     model = index_model(request.run, request.model_from)
-    transform = fit_transform(model, dataset, request, work.sample, progress)
+    transform = fit_transform(model, dataset, request, work.sample, progress, phases)
+    held = held_out(dataset, request, work.database) if auto.measures(request.kind, work.database.height) else None
+    queries = None
+    if held is not None:
+        told = stage(progress, "describe held-out queries")
+        with phases.timed("describe queries"):
+            queries = describe(model, dataset, held.windows, device=request.device, progress=told)
     blocks = describe_blocks(
         model, dataset, work.described, device=request.device, progress=stage(progress, "describe database")
     )
@@ -99,7 +119,40 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
         inputs=work.inputs,
         normalise=work.normalise,
         kind=request.kind,
+        queries=queries,
+        queries_of="" if held is None else held.queries_of,
+        origin=work.origin,
+        seconds=phases,
     )
+
+
+def existing_version(request: IndexRequest, work: IndexWork) -> Path | None:
+    """The finished version of a request, also under the id that it had when the run's name was part of it, or None."""
+    for inputs in (work.inputs, {**work.inputs, **work.origin}):
+        found = indexer.find_version(request.out, inputs, normalise=work.normalise, kind=request.kind)
+        if found is not None:
+            return found
+    return None
+
+
+def held_out(dataset: Dataset, request: IndexRequest, database: pl.DataFrame) -> HeldOut | None:
+    """Up to 500 query windows of the validation split, else of train: the same share of every trajectory, seeded.
+
+    None where those splits have no query, are the indexed split themselves, or share all frames with its database: an
+    index is then measured by rows of its own.
+    """
+    stored = np.unique(dataset.frame_rows(database))
+    for split in ("val", "train"):
+        if split == request.split or split not in request.protocol.splits:
+            continue
+        windows = dataset.sequences(request.protocol, split, "query")
+        if windows.height:
+            shared = np.isin(dataset.frame_rows(windows), stored).any(axis=1)
+            windows = windows.filter(pl.Series(~shared))
+        if windows.height:
+            rows = stratified_rows(windows["trajectory"], min(HELD_OUT, windows.height), request.seed)
+            return HeldOut(windows[rows], f"{split} queries")
+    return None
 
 
 def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
@@ -119,7 +172,8 @@ def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
     wanted = request.normalise
     if wanted is None:
         wanted = request.pca is not None and not inputs["model"]["name"].startswith(PAPERS)
-    return IndexWork(database, as_described(database, inputs), sample, inputs, wanted)
+    origin = {"run": request.run.resolve().name}
+    return IndexWork(database, as_described(database, inputs), sample, inputs, wanted, origin)
 
 
 def as_described(database: pl.DataFrame, inputs: Mapping[str, Any]) -> pl.DataFrame:
@@ -219,7 +273,6 @@ def _inputs(
         "windows": table_key(database),
         "keep_png": dataset.manifest.settings.keep_png,
         "frame_size": frame_size(dataset, database),
-        "run": request.run.resolve().name,
         "model": read_json(weights.parent / f"{weights.name}.json")["model"],
         "checkpoint": checkpoint_hash(request.run),
         "pca": fitted if request.pca is not None else None,
@@ -233,7 +286,12 @@ def frame_size(dataset: Dataset, database: pl.DataFrame) -> list[int] | None:
 
 
 def fit_transform(
-    model: SequenceModel, dataset: Dataset, request: IndexRequest, sample: pl.DataFrame, progress: Progress | None
+    model: SequenceModel,
+    dataset: Dataset,
+    request: IndexRequest,
+    sample: pl.DataFrame,
+    progress: Progress | None,
+    phases: Phases,
 ) -> Transform | None:
     """The PCA of the sampled windows, None where none is asked for. Raises: NotEnoughDataError."""
     if request.pca is None:
@@ -246,7 +304,11 @@ def fit_transform(
             f"descriptors and as many dimensions are needed; --pca {usable} would work"
         )
     told = stage(progress, "describe PCA sample")
-    with described(model, dataset, sample, request.out, device=request.device, progress=told) as vectors:
+    with (
+        phases.timed("describe sample"),
+        described(model, dataset, sample, request.out, device=request.device, progress=told) as vectors,
+        phases.timed("fit"),
+    ):
         return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)
 
 

@@ -1,9 +1,12 @@
-"""What finding a place costs, by database size and engine: exact, approximate, and frame by frame."""
+"""What finding a place costs, by database size and engine: exact, approximate, and frame by frame.
 
-import os
+The vectors are generated into a file, which is mapped: only what FAISS holds of them must fit into memory.
+"""
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +14,23 @@ from numpy.typing import NDArray
 
 from indexer import auto
 from indexer.approximate import FaissVectors
-from indexer.auto import Searcher
-from indexer.engines import threads
+from indexer.engines import half_norms, threads
 from indexer.exact import ExactVectors
-from indexer.flat import TYPES
-from indexer.kinds import EXACT, KindSpec, factory_string
+from indexer.flat import TYPES, Stored
+from indexer.kinds import EXACT, KindSpec, create, factory_string, training_rows
+from indexer.layers import estimate
 from seqdata.errors import ContractError
+from train.match_vectors import BLOCK_VALUES, draw_queries, free_memory, spooled, vector_blocks
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-CENTRES = 1000
-MOVED = 0.5
 K = 10
 SHORTLIST = 20
-BLOCK = 65_536
 LENGTH = 5
 RECALL_TARGET = KindSpec().recall_target
+GROWTH = {"ivf": 1.3, "imi": 1.3, "hnsw": 2.0, "pq": 2.0}
+"""Memory of an index while vectors are added, against its size: lists grow one by one, what lies in one piece whole."""
 
 ENGINES: dict[str, str] = {
     "flat": "Exact (flat)",
@@ -36,26 +39,29 @@ ENGINES: dict[str, str] = {
     "imi": "Inverted multi-index (IMI)",
     "hnsw": "Small-world graph (HNSW)",
     "pq": "Product quantiser (PQ)",
-    "aligned": f"Sequence matching (aligned, L = {LENGTH})",
+    "aligned": "Sequence matching (aligned)",
     "hvpr": f"HVPR: exact shortlist of {SHORTLIST}, aligned re-rank",
 }
 """Ways to search, with their words: kinds of `seqdata index --kind`, and two ways to match frames."""
+BY_FRAME = ("aligned", "hvpr")
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Cost of one engine at one size: `ms` a query (median), `megabytes` held, `agreement` with exact search.
+    """Cost of one engine at one size: `ms` a query (median), `megabytes` of the index, `agreement` with exact search.
 
     Agreement is the share of the 10 exact neighbours that are found; where frames are matched, the share of queries
-    whose first window is that of matching every window. `factory` and `search` are those of the index that
-    `seqdata index --kind` builds; `build_seconds` hold the choice of `search` on held-out vectors. `threads` of a query
-    searched alone: one in FAISS, OMP_NUM_THREADS (without: the cores) in exact search and where frames are matched.
+    whose first window is that of matching every window. `length`: frames of a query that are compared. `factory` and
+    `search` are those of the index that `seqdata index --kind` builds; `build_seconds` hold the choice of `search` on
+    held-out vectors. `threads` of a query searched alone: one in FAISS, OMP_NUM_THREADS (without: the cores) in exact
+    search and where frames are matched.
     """
 
     engine: str
     factory: str
     database: int
     dimensions: int
+    length: int
     ms: float
     megabytes: float
     agreement: float
@@ -72,56 +78,62 @@ class Matching:
 class _Built:
     """A searcher over single vectors, and what it took."""
 
-    searcher: Searcher
+    searcher: ExactVectors | FaissVectors
     factory: str
     bytes: int
     threads: int
     search: str = ""
 
 
-def matching(engine: str, database: int, dimensions: int, queries: int = 50, seed: int = 0) -> Matching:
+def matching(
+    engine: str,
+    database: int,
+    dimensions: int,
+    queries: int = 50,
+    seed: int = 0,
+    *,
+    length: int = LENGTH,
+    folder: Path | None = None,
+) -> Matching:
     """Build and search one engine over generated vectors, one query at a time.
 
+    `length`: frames of a query where frames are matched; the other engines take its first. The vectors lie in `folder`
+    (default: that of temporary files) until the end, whatever ends it.
     Source: P1 section IV-B, "Inference time", with the engines that it names but did not try.
-    Raises: ContractError for an unknown engine, or a database that does not fit into memory; NotEnoughDataError for one
-    that is too small for its kind.
+    Raises: ContractError for an unknown engine, or an index or vectors that do not fit into memory or on the disk;
+    NotEnoughDataError for a database that is too small for its kind; OutputError where the disk refuses.
     """
     if engine not in ENGINES:
         raise ContractError(f"no engine '{engine}'; there are {', '.join(ENGINES)}")
-    _check_memory(database, dimensions)
-    vectors, asked = generate(database + LENGTH - 1, queries, dimensions, seed)
-    return (_frames if engine in ("aligned", "hvpr") else _vectors)(engine, vectors, asked, database)
+    if engine not in (*EXACT, *BY_FRAME):
+        _check_memory(engine, database, dimensions)
+    shape = (database + length - 1, dimensions)
+    with spooled(vector_blocks(*shape, seed), shape, np.float32, folder) as vectors:
+        asked = draw_queries(vectors, queries, length, seed)
+        if engine in BY_FRAME:
+            return _frames(engine, vectors, asked, database)
+        if engine != "fp16":
+            return _vectors(engine, vectors[:database], vectors[:database], asked[:, 0])
+        step = max(1, BLOCK_VALUES // dimensions)
+        halves = (vectors[at : min(at + step, database)] for at in range(0, database, step))
+        with spooled(halves, (database, dimensions), TYPES[engine], folder) as kept:
+            return _vectors(engine, vectors[:database], kept, asked[:, 0])
 
 
-def generate(rows: int, queries: int, dimensions: int, seed: int) -> tuple[Floats, Floats]:
-    """Unit vectors around 1,000 centres (noise of norm 1), and queries: `LENGTH` rows running from a random one, each
-    moved by noise of norm 0.5; `(rows, d)` and `(queries, LENGTH, d)` float32.
-    """
-    rng = np.random.default_rng(seed)
-    centres = _unit(rng.standard_normal((CENTRES, dimensions), dtype=np.float32))
-    vectors = np.empty((rows, dimensions), np.float32)
-    for start in range(0, rows, BLOCK):
-        part = vectors[start : start + BLOCK]
-        noise = _unit(rng.standard_normal(part.shape, dtype=np.float32))
-        part[:] = _unit(centres[rng.integers(0, CENTRES, len(part))] + noise)
-    first = rng.integers(0, rows - LENGTH + 1, queries)
-    base = vectors[first[:, None] + np.arange(LENGTH)]
-    return vectors, _unit(base + MOVED * _unit(rng.standard_normal(base.shape, dtype=np.float32)))
-
-
-def _vectors(engine: str, vectors: Floats, asked: Floats, database: int) -> Matching:
-    """A kind of index over single vectors: the first frame of each query is its descriptor."""
-    stored, wanted = vectors[:database], np.ascontiguousarray(asked[:, 0])
+def _vectors(engine: str, stored: Stored, kept: Stored, asked: Floats) -> Matching:
+    """A kind of index over single vectors `stored`, which holds them as `kept` where it is exact."""
+    wanted = np.ascontiguousarray(asked)
     start = time.perf_counter()
-    built = _build(engine, stored)
+    built = _exact(engine, kept) if engine in EXACT else _approximate(engine, stored)
     seconds = time.perf_counter() - start
     ms, found = _time(lambda query: built.searcher.nearest(query[None], K)[1][0], wanted)
     agreement = _agreement(found, ExactVectors(stored, "cpu").nearest(wanted, K)[1])
     return Matching(
         engine=engine,
         factory=built.factory,
-        database=database,
+        database=len(stored),
         dimensions=stored.shape[1],
+        length=1,
         ms=ms,
         megabytes=built.bytes / 1e6,
         agreement=agreement,
@@ -131,46 +143,72 @@ def _vectors(engine: str, vectors: Floats, asked: Floats, database: int) -> Matc
     )
 
 
-def _build(kind: str, stored: Floats) -> _Built:
+def _exact(kind: str, kept: Stored) -> _Built:
+    """Exact search of mapped vectors, as an opened index of that kind has them."""
+    return _Built(ExactVectors(kept, "cpu"), factory_string(kind, *kept.shape), kept.nbytes, threads())
+
+
+def _approximate(kind: str, stored: Stored) -> _Built:
     """The index that `seqdata index --kind` makes of these vectors, in memory."""
-    if kind in EXACT:
-        kept = stored.astype(TYPES[kind])
-        return _Built(ExactVectors(kept, "cpu"), factory_string(kind, *stored.shape), kept.nbytes, threads())
     import faiss
 
     chosen = auto.choose(KindSpec(kind, recall_target=RECALL_TARGET), stored)
     assert chosen.index is not None  # noqa: S101  (only exact kinds have none)
     search = ", ".join(f"{name} {value}" for name, value in chosen.point.search.items())
-    size = int(faiss.serialize_index(chosen.index).nbytes)
-    return _Built(FaissVectors(chosen.index), chosen.point.factory, size, 1, search)
+    parts: list[int] = []
+    faiss.write_index(chosen.index, faiss.PyCallbackIOWriter(lambda part: parts.append(len(part))))
+    return _Built(FaissVectors(chosen.index), chosen.point.factory, sum(parts), 1, search)
 
 
-def _frames(engine: str, vectors: Floats, asked: Floats, database: int) -> Matching:
+def _frames(engine: str, vectors: Stored, asked: Floats, database: int) -> Matching:
     """Sequence matching over frame vectors: every window, or the shortlist of the nearest first frames."""
-    norms = np.square(vectors).sum(1)
-    everywhere = np.arange(database)
-    ms, full = _time(lambda query: _aligned(vectors, norms, query, everywhere), asked)
+    halves = _half_norms(vectors)
+    ms, full = _time(lambda query: _aligned_everywhere(vectors, halves, query), asked)
     found, factory, size = full, "aligned", vectors.nbytes
     if engine == "hvpr":
-        index = _build("flat", vectors[:database])
+        index = _exact("flat", vectors[:database])
         factory, size = f"{index.factory} + aligned", size + index.bytes
 
         def rerank(query: Floats) -> Rows:
-            return _aligned(vectors, norms, query, index.searcher.nearest(query[:1], SHORTLIST)[1][0])
+            return _aligned(vectors, query, index.searcher.nearest(query[:1], SHORTLIST)[1][0])
 
         ms, found = _time(rerank, asked)
-    agreement = _agreement([rows[:1] for rows in found], [rows[:1] for rows in full])
-    return Matching(engine, factory, database, vectors.shape[1], ms, size / 1e6, agreement, 0.0, threads())
+    return Matching(
+        engine=engine,
+        factory=factory,
+        database=database,
+        dimensions=vectors.shape[1],
+        length=asked.shape[1],
+        ms=ms,
+        megabytes=size / 1e6,
+        agreement=_agreement([rows[:1] for rows in found], [rows[:1] for rows in full]),
+        build_seconds=0.0,
+        threads=threads(),
+    )
 
 
-def _aligned(vectors: Floats, norms: Floats, query: Floats, windows: Rows) -> Rows:
-    """Rows of the 10 windows, among those that begin at `windows`, with the least mean distance frame by frame."""
-    total = np.zeros(len(windows), np.float32)
-    whole = len(windows) > SHORTLIST
-    for place, frame in enumerate(query):
-        rows = slice(place, place + len(windows)) if whole else windows + place
-        squared = norms[rows] - 2 * (vectors[rows] @ frame) + float(frame @ frame)
-        total += np.sqrt(np.maximum(squared, 0))
+def _half_norms(vectors: Stored) -> Floats:
+    """|x|²/2 of every vector `(n,)`, a block at a time."""
+    step = max(1, BLOCK_VALUES // vectors.shape[1])
+    return np.concatenate([half_norms(vectors[at : at + step]) for at in range(0, len(vectors), step)])
+
+
+def _aligned_everywhere(vectors: Stored, halves: Floats, query: Floats) -> Rows:
+    """First rows of the 10 windows with the least mean distance to `query` (L, d), frame by frame.
+
+    Every frame is compared with every frame in one product, which is then added up along its diagonals.
+    """
+    windows = len(vectors) - len(query) + 1
+    squared = 2 * (halves[:, None] - vectors @ query.T) + np.square(query).sum(1)
+    apart = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+    total = sum(apart[place : place + windows, place] for place in range(len(query)))
+    return np.argsort(total, kind="stable")[:K]
+
+
+def _aligned(vectors: Stored, query: Floats, windows: Rows) -> Rows:
+    """The 10 of these first rows whose windows have the least mean distance to `query` (L, d), frame by frame."""
+    frames = vectors[windows[:, None] + np.arange(len(query))]
+    total = np.linalg.norm(frames - query, axis=2).sum(1)
     return windows[np.argsort(total, kind="stable")[:K]]
 
 
@@ -191,18 +229,14 @@ def _agreement(found: "list[Rows]", exact: "list[Rows] | Rows") -> float:
     return float(np.mean(shares))
 
 
-def _check_memory(database: int, dimensions: int) -> None:
-    """Raise ContractError when vectors, the index and the exact one beside it do not fit into free memory."""
-    needed = 4 * 3 * database * dimensions
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _check_memory(kind: str, database: int, dimensions: int) -> None:
+    """Raise ContractError when a FAISS index and the vectors that train it do not fit into free memory."""
+    index = create(factory_string(kind, database, dimensions), dimensions)
+    sample = 0 if index.is_trained else len(training_rows(index, database, 0)) * dimensions * 4
+    needed = GROWTH[kind] * estimate(index, database) + sample
+    free = free_memory()
     if needed > free:
         raise ContractError(
-            f"{database} vectors of {dimensions} dimensions need {needed / 1e9:.1f} GB to be compared with exact "
-            f"search, {free / 1e9:.1f} GB are free"
+            f"{kind} over {database:,} vectors of {dimensions} dimensions needs {needed / 1e9:.1f} GB of memory to be "
+            f"built, {free / 1e9:.1f} GB are free"
         )
-
-
-def _unit(vectors: Floats) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit: Floats = vectors / lengths
-    return unit

@@ -19,6 +19,7 @@ from seqdata.errors import InputError
 from seqdata.leakage import leakage
 from seqdata.protocols import Protocol
 from seqdata.sequences import ROLES
+from train.eval_stage import predictions_path
 
 THUMBNAIL_WIDTH = 160
 
@@ -30,7 +31,7 @@ def index_scene(dataset: Dataset, index: PlaceIndex, run: Path) -> tuple[ReportS
     """
     protocol = protocols.parse(index.manifest.inputs["protocol"], index.path / "manifest.json")
     split = str(index.manifest.inputs["split"])
-    stored = run / "predictions" / f"{protocol.name}-{protocol.hash}-{split}-{index.id}.parquet"
+    stored = predictions_path(run, index, protocol)
     evaluations = read_recorded(index.path)
     if not stored.is_file() or not evaluations:
         raise InputError(f"{index.path}: not evaluated under its protocol {protocol.label} yet; run seqdata eval first")

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 from torch import Tensor
 
 from indexer.answers import nearest_places
 from indexer.pages.pictures import strip_uris
 from indexer.reading import PlaceIndex
+from indexer.sharing import shared_pairs
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError
 from seqdata.pixels import Pixels
@@ -117,6 +119,7 @@ class _Windows:
 def search_dataset(index: PlaceIndex, dataset: Dataset, split: str, request: SearchRequest) -> Iterator[Answer]:
     """The k nearest places of every query window of a dataset's split, cut under the index's protocol.
 
+    Places that share a frame with the query are left out, where the index was built from this very dataset.
     Raises: NotEnoughDataError when the split has no query, ContractError when the run is not the index's or the
     protocol has no such split.
     """
@@ -131,9 +134,21 @@ def search_dataset(index: PlaceIndex, dataset: Dataset, split: str, request: Sea
     vectors = describe(model, dataset, queries, device=request.device, source=source)
     rows, keys = dataset.frame_rows(queries), dataset.frame_columns("key")["key"]
     trajectories = queries["trajectory"].to_list()
-    for number, places in enumerate(_in_blocks(index, vectors, request.k)):
+    shared = _shared(index, dataset, queries)
+    deep = request.k + max(map(len, shared.values()), default=0)
+    for number, found in enumerate(_in_blocks(index, vectors, deep)):
+        kept = [place for place in found if place["row"] not in shared.get(number, ())][: request.k]
+        places = [{**place, "rank": rank} for rank, place in enumerate(kept, start=1)]
         shown = strip_uris(dataset.read(queries, [number])[0]) if request.pictures and number < PICTURED else []
         yield Answer(trajectories[number], tuple(keys[rows[number]].to_list()), places, tuple(shown))
+
+
+def _shared(index: PlaceIndex, dataset: Dataset, queries: pl.DataFrame) -> dict[int, set[int]]:
+    """Rows of the index that hold a frame of a query window, by the query's row; none of another dataset's."""
+    if dataset.id != index.manifest.inputs["dataset"]:
+        return {}
+    pairs = shared_pairs(dataset.frame_rows(queries), dataset.frame_rows(index.sequences))
+    return {query: set(rows) for query, rows in pairs.group_by("query").agg("database").rows()}
 
 
 def search_descriptors(index: PlaceIndex, path: Path, k: int) -> Iterator[Answer]:

@@ -1,6 +1,7 @@
 """`seqdata eval` and `baseline` on stored predictions and on what other models bring."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from indexer import predictions
 from seqdata import protocols
 from seqdata.dataset import Dataset
-from seqdata.errors import ContractError, InputError
+from seqdata.errors import ContractError, InputError, MissingDependencyError
+from tests.train.street import PROTOCOL, build_street, make_index, write_street
+from train import eval_stage
 
 
 def call(*arguments: object, fails: type[Exception] | None = None) -> str:
@@ -94,8 +98,25 @@ def test_descriptors_of_another_model(dataset: Dataset, baselines: dict, tmp_pat
 def test_mistakes_are_one_line(dataset: Dataset, baselines: dict, tmp_path: Path) -> None:
     flags = ("--predictions", stored(baselines["aligned"]), "--dataset", dataset.path)
     (tmp_path / "theirs.csv").write_text("query,database\na,b\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "theirs.csv").write_text("query,database\na,b\n")
+    twins = ("--predictions", tmp_path / "theirs.csv", "--predictions", tmp_path / "below" / "theirs.csv")
     for arguments, words in (
         (("--descriptors", "q.npy"), "--database"),
+        ((*flags, "--features", "f"), "--features: only together with --rerank"),
+        ((*flags, "--rerank-metric", "l1"), "--rerank-metric: only together with --rerank"),
+        ((*flags, "--metric", "l2"), "--metric: only together with --descriptors"),
+        ((*flags, "--query-ids", "q.txt"), "--query-ids: only together with --descriptors"),
+        ((*flags, "--database-ids", "d.txt"), "--database-ids: only together with --descriptors"),
+        ((*flags, "--run", "r"), "--run: only together with an index"),
+        ((*flags, "--again"), "--again: only together with an index"),
+        ((*flags, "--engine", "cpu"), "--engine: only together with an index"),
+        (("index", "--name", "ours"), "--name: only together with --descriptors or another model's --predictions"),
+        (("index", "--out", "ours"), "--out: only together with --descriptors or another model's --predictions"),
+        ((*flags, "--name", "ours"), "--name: for one predictions file of another model, 0 are named"),
+        ((*twins, "--protocol", "own", "--out", "x"), "--out: for one predictions file of another model, 2 are named"),
+        ((*twins, "--protocol", "own"), "several files are called theirs; judge them one at a time with --name"),
+        ((*flags, "--split", "val"), "--split val: "),
         (("--descriptors", "q.npy", "--database", "d.npy", *flags), "name one of them"),
         (("--predictions", tmp_path / "theirs.csv"), "--protocol"),
         ((*flags, "--radius", "near"), "numbers separated by commas"),
@@ -107,3 +128,144 @@ def test_mistakes_are_one_line(dataset: Dataset, baselines: dict, tmp_path: Path
         assert words in call("eval", *arguments, fails=ContractError)
     assert "one predictions file" in call("eval", *flags, "--compare", tmp_path, fails=InputError)
     assert "seqslam" in call("baseline", dataset.path, "--method", "best", fails=ContractError)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder as the commands leave it: datasets/street, runs/run, indexes/{index,other}, wide.toml."""
+    folder = tmp_path_factory.mktemp("work")
+    street = build_street(write_street(folder / "raw"), folder / "datasets" / "street")
+    for name, pca in (("index", 6), ("other", 5)):
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        make_index(street, folder / "made" / name, "sum", pca=pca)
+        (folder / "indexes").mkdir(exist_ok=True)
+        (folder / "made" / name / "index").rename(folder / "indexes" / name)
+    (folder / "runs").mkdir()
+    (folder / "made" / "index" / "run").rename(folder / "runs" / "run")
+    (folder / "wide.toml").write_text(PROTOCOL.replace('"halves"', '"wide"').replace("radius = 7.0", "radius = 30.0"))
+    return folder
+
+
+@pytest.fixture
+def indexed(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The work folder as the current one, before any evaluation."""
+    monkeypatch.chdir(work)
+    shutil.rmtree("runs/run/predictions", ignore_errors=True)
+    for name in ("index", "other"):
+        shutil.rmtree(f"indexes/{name}/evaluations", ignore_errors=True)
+    return work
+
+
+def spoken(*arguments: object) -> tuple[dict, str]:
+    """JSON of a command and what it said on stderr."""
+    ended = CliRunner().invoke(app, [*(str(each) for each in arguments), "--json"])
+    assert ended.exit_code == 0, ended.output + repr(ended.exception)
+    return json.loads(ended.stdout), ended.stderr
+
+
+def test_an_index_answers_a_question_once(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, said = spoken("eval", "indexes/index")
+    assert "re-scored" not in said
+    (kept,) = Path("runs/run/predictions").iterdir()
+    (recorded,) = Path("indexes/index").glob("evaluations/*/recall.json")
+    assert not list(Path("indexes/index").glob("versions/*/recall.json"))
+    assert json.loads(recorded.read_text())["evaluations"][0]["recall"] == first["recall"]
+    searched: list[str] = []
+    whole = eval_stage.answer
+    monkeypatch.setattr(eval_stage, "answer", lambda *a, **more: searched.append(a[3].name) or whole(*a, **more))
+    again, said = spoken("eval", "indexes/index", "--split", "test")
+    assert again == first
+    assert f"re-scored stored predictions: {kept}" in said
+    wide, said = spoken("eval", "indexes/index", "--protocol", "wide.toml")  # cuts the same windows
+    assert (wide["protocol"], wide["recall"]["1"] >= first["recall"]["1"]) == ("wide", True)
+    assert f"re-scored stored predictions: {kept}" in said
+    assert len(list(Path("runs/run/predictions").iterdir())) == 2  # each protocol's own file: reports read it
+    spoken("eval", "indexes/index", "--rerank", 3)
+    assert searched == []
+    assert spoken("eval", "indexes/index", "--again")[0] == first
+    both = spoken("eval", "indexes/index", "--size", 4)[0]["evaluations"]
+    assert [each["size"] for each in both] == [6, 4]
+    assert searched == ["halves", "halves"]
+    assert spoken("eval", "indexes/other")[0]["size"] == 5  # another index's predictions are none of its own
+    assert len(searched) == 3
+
+
+def test_damaged_and_reranked_predictions_are_no_answer(indexed: Path) -> None:
+    first, _ = spoken("eval", "indexes/index", "--rerank", 3)
+    (reranked,) = Path("runs/run/predictions").iterdir()
+    assert "rerank3" in reranked.name
+    plain, said = spoken("eval", "indexes/index")
+    assert "re-scored" not in said
+    assert plain["method"] != first["method"]
+    (kept,) = (path for path in Path("runs/run/predictions").iterdir() if path != reranked)
+    kept.write_bytes(kept.read_bytes()[:-40])
+    again, said = spoken("eval", "indexes/index")
+    assert again == plain
+    assert f"passing over damaged predictions: {kept}" in said
+    assert "re-scored" in spoken("eval", "indexes/index")[1]  # the search mended the file
+
+
+def test_predictions_of_another_index_under_its_name_are_no_answer(indexed: Path) -> None:
+    assert spoken("eval", "indexes/index")[0]["size"] == 6
+    (kept,) = Path("runs/run/predictions").iterdir()
+    assert spoken("eval", "indexes/other")[0]["size"] == 5
+    (other,) = (path for path in Path("runs/run/predictions").iterdir() if path != kept)
+    kept.replace(other)
+    again, said = spoken("eval", "indexes/other")
+    assert (again["size"], "re-scored" in said) == (5, False)
+
+
+def test_what_cannot_be_kept_is_a_note(indexed: Path) -> None:
+    Path("indexes/index/evaluations").write_text("")
+    try:
+        found, said = spoken("eval", "indexes/index")
+    finally:
+        Path("indexes/index/evaluations").unlink()
+    assert found["queries"] == 22
+    assert "not kept: indexes/index/evaluations" in said.replace(str(indexed) + "/", "")
+
+
+def test_an_index_answers_its_own_split_alone(indexed: Path) -> None:
+    words = call("eval", "indexes/index", "--split", "val", fails=ContractError)
+    assert "holds split test; build one of the other with seqdata index --split val" in words
+
+
+def test_engines(indexed: Path) -> None:
+    plain = spoken("eval", "indexes/index")[0]
+    assert spoken("eval", "indexes/index", "--again", "--engine", "cpu")[0] == plain
+    words = call("eval", "indexes/index", "--engine", "gpu", fails=ContractError)
+    assert "--engine gpu: expected auto, cpu, cuda, faiss-gpu" in words
+    import torch
+
+    if not torch.cuda.is_available():
+        assert "use cpu" in call("eval", "indexes/index", "--engine", "cuda", fails=MissingDependencyError)
+
+
+def test_two_runs_of_one_model_are_told_apart(indexed: Path) -> None:
+    for name in ("index", "other"):
+        spoken("eval", f"indexes/{name}")
+    files = sorted(Path("runs/run/predictions").iterdir())
+    copy = Path("copy.parquet")
+    shutil.copy(files[0], copy)
+    renamed = []
+    for path in files:  # under one name, as two runs with the same settings have
+        table, info = predictions.read(path)
+        predictions.write(path, table, info.model_copy(update={"method": "ours"}))
+        renamed.append(f"ours [{info.index[:8]}]")
+    flags = [flag for path in files for flag in ("--predictions", path)]
+    text = call("eval", *flags, "--radius", "3")
+    against = text.split("\n\n")[-1]
+    assert all(against.count(f"{name}  R@1 ") == 1 for name in renamed)
+    compared = call("eval", "indexes/index", "--compare", "indexes/other")
+    assert (
+        f"{' against '.join(sorted(renamed))}" in compared or f"{' against '.join(sorted(renamed)[::-1])}" in compared
+    )
+    table, info = predictions.read(files[0])
+    predictions.write(copy, table, info)
+    beside = call("eval", "--predictions", files[0], "--predictions", copy)  # one index, two files
+    assert "ours [copy]" in beside
+    figures = Path("figures.csv")
+    call("eval", "indexes/index", "--protocol", "wide.toml,raw/../halves.toml", "--csv", figures)
+    columns = pl.read_csv(figures).columns
+    assert {name.partition("@")[0] for name in columns if name.endswith(" r1")} == {"wide", "halves"}
+    assert "r1" not in columns

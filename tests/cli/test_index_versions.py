@@ -122,12 +122,18 @@ def test_shares_and_new_windows(street: Path) -> None:
     for share in ("2/2", "1/2"):
         assert found("index", *kind, "--out", "indexes/shares", "--shard-range", share)["rows"] == 18
     merged = found("index", "merge", "--index", "indexes/shares")
+    assert merged["recall"]["10"] >= 0.9
     assert (merged["id"], merged["rows"]) == (plain["id"], plain["rows"]) == (plain["id"], 36)
     assert found("index", *kind, "--out", "indexes/shares")["id"] == plain["id"], "a no-op"
     for arguments in (("--kind", "hnsw", "--shard-range", "1/2"), ("--kind", "auto", "--shard-range", "1/2")):
         with pytest.raises(ContractError, match="without shares"):
             run("index", *arguments)
-    for arguments in (("--shard-range", "0/2"), ("--engine", "slurm"), ("--kind", "fast"), ("--memory", "8XB")):
+    told = run("index", *kind, "--out", "indexes/plain")
+    assert "of exact (36 database rows)" in told
+    assert "measured:" in run("index", "show", "--index", "indexes/plain")
+    assert "queries_of = database rows" in run("index", "show", "--index", "indexes/plain")
+    wrong = (("--shard-range", "0/2"), ("--engine", "slurm"), ("--kind", "fast"), ("--memory", "8XB"))
+    for arguments in (*wrong, ("--memory", "8GB"), ("--kind", "ivf", "--memory", "8GB")):
         with pytest.raises(SeqdataError):
             run("index", *arguments)
     run("append", "datasets/folder", "folder", "--raw", "more")

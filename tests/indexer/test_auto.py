@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import indexer
-from indexer import auto
-from indexer.auto import Point, choose, hold_out, measure
+from indexer import auto, held, pca
+from indexer.auto import Point, choose, measure
 from indexer.exact import ExactVectors
+from indexer.flat import project
+from indexer.held import NEVER, Held, hold_out
 from indexer.kinds import KindSpec
 from indexer.manifest import read_manifest, read_measured
-from seqdata.errors import NotEnoughDataError
+from seqdata.errors import ContractError, NotEnoughDataError
 from tests.indexer.helpers import make_places
 
 
@@ -30,38 +32,98 @@ class Fixed:
         return np.zeros(found.shape, np.float32), found
 
 
+def others(x: np.ndarray, held: Held) -> np.ndarray:
+    """All rows by rising distance from each query, its own row last; each distance from its difference."""
+    apart = np.linalg.norm(held.queries[:, None].astype(np.float64) - x[None], axis=2)
+    own = held.rows >= 0
+    apart[np.flatnonzero(own), held.rows[own]] = np.inf
+    return np.argsort(apart, axis=1, kind="stable")
+
+
 def test_recall_is_a_literal_count() -> None:
     """Half of the answers replaced by the farthest rows: recall by counting rows, the query itself left out."""
     x = clustered(400)
-    held = hold_out(x, ExactVectors(x, "cpu"), 0)
-    apart = np.linalg.norm(held.queries[:, None].astype(np.float64) - x[None], axis=2)
-    apart[np.arange(len(held.rows)), held.rows] = np.inf
-    order = np.argsort(apart, axis=1)
-    np.testing.assert_allclose(held.limit[:, 0], np.sort(apart, axis=1)[:, 9], rtol=1e-5)
-    answers = np.hstack([held.rows[:, None], order[:, :5], order[:, -6:-1]])
-    point = measure(Fixed(held.queries, answers), held, x, Point("a", "a", {}, 0))
+    found = hold_out(x, ExactVectors(x, "cpu"), 0)
+    order = others(x, found)
+    near = np.sort(found.near, axis=1)
+    assert (near[:, :-10] == NEVER).all()
+    np.testing.assert_array_equal(near[:, -10:], np.sort(order[:, :10], axis=1))
+    answers = np.hstack([found.rows[:, None], order[:, :5], order[:, -6:-1]])
+    point = measure(Fixed(found.queries, answers), found, Point("a", "a", {}, 0))
     assert point.recall == pytest.approx(0.5)
     assert point.one > 0 and point.batch > 0
     without_itself = np.hstack([order[:, :10], order[:, -2:-1]])
-    assert measure(Fixed(held.queries, without_itself), held, x, Point("a", "a", {}, 0)).recall == 1.0
+    assert measure(Fixed(found.queries, without_itself), found, Point("a", "a", {}, 0)).recall == 1.0
+
+
+def test_given_queries_are_no_rows_and_all_their_neighbours_count() -> None:
+    """Also one that lies exactly on a database vector: that row is another window, and its answer."""
+    x = clustered(400)
+    asked = np.vstack([clustered(30, seed=1), x[:5]])
+    found = hold_out(x, ExactVectors(x, "cpu"), 0, asked, "val queries")
+    assert (found.queries_of, found.rows.tolist()) == ("val queries", [-1] * 35)
+    order = others(x, found)
+    assert order[30:, 0].tolist() == list(range(5))
+    assert found.recall(order[:, :10]) == 1.0
+    assert found.recall(order[:, 1:11]) == pytest.approx(0.9)
 
 
 def test_a_query_never_matches_itself() -> None:
     """Duplicates are other places and count; the row itself does not."""
     x = np.repeat(clustered(60), 3, axis=0)
-    held = hold_out(x, ExactVectors(x, "cpu"), 0)
-    others = auto._without(ExactVectors(x, "cpu").nearest(held.queries, 11)[1], held.rows)
-    assert (others != held.rows[:, None]).all()
-    assert others.shape == (len(held.rows), 10)
-    same = (others // 3 == held.rows[:, None] // 3).sum(axis=1)
-    assert (same == 2).all()
+    found = hold_out(x, ExactVectors(x, "cpu"), 0)
+    assert len(found.queries) == 180
+    assert (found.near != found.rows[:, None]).all()
+    same = (found.near // 3 == found.rows[:, None] // 3) & (found.near >= 0)
+    assert (same.sum(axis=1) == 2).all()
+    counted = (found.near >= 0).sum(axis=1)
+    assert (counted == 11).all(), "2 of its own place, 3 of three others: the tenth is as near as the eleventh"
+    order = others(x, found)
+    assert found.recall(np.hstack([order[:, :8], order[:, 9:12]])) == 1.0, "any equal one is as good"
+
+
+def test_queries_whose_tenth_is_one_of_too_many_equals_are_left_out() -> None:
+    """Forty pictures of one tunnel: which ten of them are the nearest is nobody's to say."""
+    x = clustered(300)
+    x[100:140] = x[100]
+    found = hold_out(x, ExactVectors(x, "cpu"), 0)
+    assert 240 < len(found.queries) <= 260, "and a few that lie beside the tunnel"
+    assert not np.isin(found.rows, np.arange(100, 140)).any()
+    same = np.ones((50, 4), np.float32)
+    empty = hold_out(same, ExactVectors(same, "cpu"), 0)
+    assert len(empty.queries) == 0
+    assert choose(KindSpec("hnsw"), same).point.note == auto.UNMEASURED
+    assert choose(KindSpec("auto"), same).point.kind == "flat"
 
 
 def test_held_out_queries_are_spread() -> None:
     x = clustered(5000)
-    held = hold_out(x, ExactVectors(x, "cpu"), 0)
-    assert len(held.rows) == auto.QUERIES
-    assert (np.diff(held.rows) <= 2 * 5000 / auto.QUERIES).all()
+    found = hold_out(x, ExactVectors(x, "cpu"), 0)
+    assert len(found.rows) == held.QUERIES
+    assert (np.diff(found.rows) <= 2 * 5000 / held.QUERIES).all()
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_parameters_are_chosen_by_the_given_queries(tmp_path, kind: str, monkeypatch) -> None:
+    """Queries are projected as the database is, their recall is that of a literal count, and whose they are is told."""
+    x, asked = clustered(3000), clustered(80, seed=9) * np.float32(1.4)
+    transform = pca.fit(x, 6)
+    folder = indexer.build(
+        tmp_path / "town", blocks=iter([x]), places=make_places(3000), transform=transform, inputs={}, normalise=True,
+        kind=kind, queries=asked, queries_of="val queries",
+    )  # fmt: skip
+    measured = read_measured(folder)
+    assert (measured.queries, measured.queries_of, measured.truth) == (80, "val queries", "float32 vectors")
+    stored, q = project(x, transform, True), project(asked, transform, True)
+    order = np.argsort(np.linalg.norm(q[:, None].astype(np.float64) - stored[None], axis=2), axis=1)[:, :10]
+    found = indexer.open(folder).search(asked, 10)[1]
+    share = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(order.tolist(), found.tolist(), strict=True)])
+    assert measured.recall[10] == pytest.approx(share)
+    with pytest.raises(ContractError, match="descriptors of shape"):
+        indexer.build(
+            tmp_path / "other", blocks=iter([x]), places=make_places(3000), transform=transform, inputs={},
+            kind=kind, queries=asked[:, :5],
+        )  # fmt: skip
 
 
 def test_small_database_ends_at_exact(tmp_path) -> None:
@@ -72,6 +134,7 @@ def test_small_database_ends_at_exact(tmp_path) -> None:
     manifest, measured = read_manifest(folder), read_measured(folder)
     assert (manifest.storage, manifest.factory, manifest.search) == ("flat", "Flat", {})
     assert measured.recall is None
+    assert (measured.queries, measured.queries_of) == (0, None)
     assert {point["kind"] for point in measured.curve} == {"flat", "fp16"}
 
 
@@ -82,10 +145,22 @@ def test_small_database_within_memory() -> None:
         choose(KindSpec("auto", memory=100), x)
 
 
+def test_half_precision_that_auto_chose_is_measured(tmp_path) -> None:
+    x = clustered(300)
+    folder = indexer.build(
+        tmp_path / "a", blocks=iter([x]), places=make_places(300), transform=None, inputs={},
+        kind=KindSpec("auto", memory=x.nbytes // 2),
+    )  # fmt: skip
+    measured = read_measured(folder)
+    assert read_manifest(folder).storage == "fp16"
+    assert measured.recall is not None and 0.99 <= measured.recall[10] <= 1
+    assert [point["recall"] for point in measured.curve] == [measured.recall[10]]
+
+
 def points(monkeypatch, times: dict[str, tuple[float, float]], spec: KindSpec, rows: int = 2000) -> auto.Chosen:
     """`auto` over real indexes with recall and time told by factory prefix."""
 
-    def told(searcher, held, vectors, point):
+    def told(searcher, queries, point):
         recall, one = next(value for name, value in times.items() if point.factory.startswith(name))
         return auto.replace(point, recall=recall, one=one, batch=one, threads=1)
 

@@ -1,6 +1,8 @@
 """Recall against literal loops, what is counted, and the tables."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,10 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import indexer
 from indexer import predictions
+from indexer.checking import check_version
 from indexer.evaluation import Evaluation, evaluate
-from indexer.tables import format_table
-from seqdata.errors import ContractError, NotEnoughDataError
+from indexer.listing import entries
+from indexer.pointers import collect
+from indexer.scoring import read_recorded, record
+from indexer.tables import flat_rows, format_against, format_table
+from indexer.versions import evaluations_folder
+from seqdata.errors import ContractError, NotEnoughDataError, OutputError
+from seqdata.storage import write_json_atomic
 from tests.indexer.helpers import make_places, pairs
 
 PROTOCOL = {
@@ -147,3 +156,101 @@ def test_table_keeps_protocols_apart() -> None:
     assert "50.0 [" in blocks[0]
     assert "95 % intervals: " in blocks[0]
     assert "queries  left out  database  R@1" in blocks[0]
+
+
+def test_against_drops_no_result() -> None:
+    """Two indexes of one model, two runs without an index, and two splits: each has a cell of its own."""
+    rows = np.array([[0, 1], [1, 0], [1, 0]])
+    hit = [pairs(*((query, int(rows[query, 0])) for query in range(count))) for count in (1, 2, 3)]
+    every = {"no_positive": "miss", "at": (1,)}
+    found = [
+        run(rows, hit[0], 2, index="a" * 16, **every),
+        run(rows, hit[1], 2, index="b" * 16, **every),
+        run(rows, hit[2], 2, index="b" * 16, split="val", **every),
+        run(rows, hit[0], 2, method="theirs", **every),
+        run(rows, hit[2], 2, method="theirs", **every),
+    ]
+    lines = format_against(found, "radius").splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["radius", "25", "25"],
+        ["protocol", "demo@0123456789ab", "demo@0123456789ab"],
+        ["split", "test", "val"],
+    ]
+    cells = {line[: line.index("R@1")].strip(): line.split("R@1")[1].split("[")[0].strip() for line in lines[4:]}
+    assert cells == {
+        "ours [aaaaaaaa]": "33.3",
+        "ours [bbbbbbbb]": "66.7",
+        "theirs": "33.3",
+        "theirs #2": "100.0",
+    }
+    assert lines[5].count("100.0 [") == 1  # index b under val, beside its test figure
+    block = format_table(found[:2])
+    assert "ours [aaaaaaaa]" in block
+    assert "ours [bbbbbbbb]" in block
+    alone = format_table([found[0], found[2]])
+    assert "[aaaaaaaa]" not in alone  # another split is another column: the name says enough
+
+
+def test_csv_columns_carry_their_protocol() -> None:
+    rows = np.array([[0, 1], [1, 0]])
+    one = run(rows, pairs((0, 0), (1, 0)), 2, at=(1, 2))
+    other = run(rows, pairs((0, 0), (1, 0)), 2, at=(1, 2), protocol_hash="ba9876543210")
+    assert "r1" in flat_rows([one, one])[0]
+    both = flat_rows([one, other])
+    assert both[0]["demo@0123456789ab r1"] == one.recall[1]
+    assert "demo@0123456789ab r1" not in both[1]
+    assert both[1]["demo@ba9876543210 r2_low"] == other.interval[2][0]
+    assert not {name for row in both for name in row if name.startswith("r1")}
+    val = run(rows, pairs((0, 0)), 2, at=(1, 2), split="val")
+    assert "demo@0123456789ab val r1" in flat_rows([one, val])[1]
+
+
+def build_index(out: Path, name: str) -> indexer.PlaceIndex:
+    block = np.random.default_rng(len(name)).normal(size=(9, 4)).astype(np.float32)
+    indexer.build(out, blocks=iter([block]), places=make_places(9), transform=None, inputs={"dataset": name})
+    return indexer.open(out)
+
+
+def test_evaluations_lie_beside_the_versions_and_go_with_them(tmp_path: Path) -> None:
+    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, at=(1, 2))
+    index = build_index(tmp_path / "town", "a")
+    before = sorted(index.path.iterdir())
+    folder = evaluations_folder(index.path)
+    assert record(folder, result) == tmp_path / "town" / "evaluations" / index.id / "recall.json"
+    assert sorted(index.path.iterdir()) == before
+    assert read_recorded(index.path) == [result]
+    write_json_atomic(  # as older programs left it: one that was measured anew since, one that was not
+        index.path / "recall.json",
+        {"evaluations": [result.model_copy(update=change).model_dump(mode="json") for change in OLDER]},
+    )
+    assert read_recorded(index.path) == [result.model_copy(update=OLDER[1]), result]
+    assert record(folder, result.model_copy(update={"queries": 7})).is_file()
+    assert [each.queries for each in read_recorded(index.path)] == [1, 7]
+    newer = build_index(tmp_path / "town", "bb")  # an evaluated index still takes versions
+    check_version(newer.path)
+    assert len(entries(tmp_path / "town")) == 2
+    record(evaluations_folder(newer.path), result)
+    (removed,) = [index.id]
+    del index
+    assert collect(tmp_path / "town", dry_run=True).removed == (removed,)
+    assert folder.is_dir()
+    assert collect(tmp_path / "town").removed == (removed,)
+    assert not folder.exists()
+    assert read_recorded(newer.path) == [result]
+
+
+OLDER = ({"queries": 99}, {"method": "older"})
+
+
+def test_recording_at_once_loses_nothing(tmp_path: Path) -> None:
+    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, at=(1, 2))
+    each = [result.model_copy(update={"method": f"model {number}"}) for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: record(tmp_path / "new", one), each))
+    assert {one.method for one in read_recorded(tmp_path / "new")} == {one.method for one in each}
+    (tmp_path / "new" / "recall.json").write_text("{}")
+    with pytest.raises(ContractError, match=r"recall\.json: not a list of evaluations"):
+        record(tmp_path / "new", result)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        record(tmp_path / "file" / "below", result)

@@ -12,7 +12,7 @@ from indexer import foreign, foreign_files, predictions
 from indexer.compare import compare
 from indexer.frame_baseline import match_frames
 from indexer.frame_vectors import FrameVectors
-from indexer.scoring import fits, score, with_radius
+from indexer.scoring import fits, pools_of, score, with_radius
 from indexer.shortlist import rerank_frames
 from seqdata import protocols
 from seqdata.dataset import Dataset
@@ -219,6 +219,39 @@ def test_one_drive_in_both_roles_never_finds_itself(dataset: Dataset) -> None:
     for query, row in again.select("query", "database").rows():
         assert not set(rows[query]) & set(rows[row])
     assert "first 20 re-ranked (thumbnails, SAD)" in said.method
+
+
+def remaining(dataset: Dataset, table: pl.DataFrame) -> list[int]:
+    """How many of each query's predictions share no frame with it, one by one."""
+    rows = dataset.frame_rows(dataset.sequences(SELF, "test", "query"))
+    left = dict.fromkeys(table["query"].to_list(), 0)
+    for query, row in table.select("query", "database").rows():
+        left[query] += not set(rows[query]) & set(rows[row])
+    return list(left.values())
+
+
+def test_recall_is_told_as_deep_as_shared_pairs_leave_ranks(dataset: Dataset) -> None:
+    """Predictions 20 deep, of which some are the query's own windows: R@20 of the rest is not known."""
+    whole, info = match_frames(dataset, SELF, "test", "aligned")
+    assert set(score(dataset, SELF, whole, info).recall) == {1, 5, 10, 20}  # all 36 windows are ranked: none is missing
+    cut = whole.filter(pl.col("rank") <= 20)
+    left = remaining(dataset, cut)
+    assert 10 <= min(left) < 20
+    found = score(dataset, SELF, cut, info)
+    assert set(found.recall) == {1, 5, 10}
+    assert found.recall == {n: score(dataset, SELF, whole, info).recall[n] for n in (1, 5, 10)}
+    assert set(compare(dataset, SELF, (cut, info), (whole, info)).gaps) == {1, 5, 10}
+    again, said = rerank_frames(dataset, SELF, cut, info, 20)
+    assert again["rank"].max() == min(left)
+    assert set(score(dataset, SELF, again, said).recall) == {1, 5, 10}
+    with pytest.raises(ContractError, match=r"predictions of 1 ranks.*more ranks are needed"):
+        score(dataset, SELF, whole.filter(pl.col("rank") == 1), info)
+
+
+def test_pools_of_cities() -> None:
+    queries, database = pl.DataFrame({"city": ["b", "a", "c"]}), pl.DataFrame({"city": ["a", "b", "b"]})
+    assert pools_of(OWN, queries, database).tolist() == [3, 3, 3]
+    assert pools_of(OWN.model_copy(update={"pool": "each"}), queries, database).tolist() == [2, 1, 0]
 
 
 def test_rerank_with_frame_vectors_repairs_a_shuffled_list(dataset: Dataset) -> None:

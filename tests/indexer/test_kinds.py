@@ -52,10 +52,14 @@ def test_every_kind_through_a_version(tmp_path, vectors, name: str) -> None:
     assert all(len(set(line)) == 10 for line in rows.tolist())
     measured, manifest = read_measured(folder), read_manifest(folder)
     assert (manifest.storage, manifest.seed) == (spec(name).name, 0)
+    assert set(measured.seconds) >= {"describe", "write", "build"}
     if name in kinds.EXACT:
-        assert measured.recall is None
+        assert (measured.recall is None) == (name == "flat")
         assert overlap(rows, expected) >= 0.98
         return
+    assert set(measured.seconds) == {"describe", "write", "train", "add", "measure", "build"}
+    parts = sum(seconds for phase, seconds in measured.seconds.items() if phase != "build")
+    assert parts <= measured.seconds["build"] + 0.01
     assert measured.queries == 500
     assert measured.recall is not None
     assert overlap(rows, expected) >= measured.recall[10] - 0.06
@@ -156,12 +160,15 @@ def test_senseless_factories_are_refused(tmp_path, vectors, factory: str) -> Non
 
 
 def test_specs() -> None:
-    for wrong in ({"kind": "lsh"}, {"recall_target": 0}, {"recall_target": 1.1}, {"memory": 0}):
+    for wrong in ({"kind": "lsh"}, {"recall_target": 0}, {"recall_target": 1.1}, {"kind": "auto", "memory": 0}):
         with pytest.raises(ContractError, match="--"):
             KindSpec(**wrong)
     assert KindSpec().settings() == {}
     assert KindSpec("fp16", seed=3).settings() == {"kind": "fp16"}
-    assert KindSpec("ivf", memory=9).settings() == {"kind": "ivf", "recall_target": 0.99, "seed": 0}
+    for other in ({"kind": "ivf"}, {"kind": "flat"}, {"kind": "auto", "factory": "SQ8"}):
+        with pytest.raises(ContractError, match="--memory limits what --kind auto may choose"):
+            KindSpec(memory=9, **other)
+    assert KindSpec("ivf").settings() == {"kind": "ivf", "recall_target": 0.99, "seed": 0}
     assert KindSpec("auto", memory=9).settings()["memory"] == 9
     assert KindSpec(factory="SQ8").settings()["factory"] == "SQ8"
 

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from indexer import predictions
+from seqdata import protocols
 from seqdata.errors import ContractError, InputError
 
 INFO = predictions.PredictionsInfo(
@@ -28,19 +29,22 @@ def test_round_trip(tmp_path) -> None:
     table, info = predictions.read(tmp_path / "p.parquet")
     assert table.equals(some())
     assert info == INFO
+    assert predictions.read_info(tmp_path / "p.parquet") == INFO
 
 
 def test_refusals(tmp_path) -> None:
     path = tmp_path / "p.parquet"
-    with pytest.raises(InputError, match=r"p\.parquet"):
-        predictions.read(path)
-    for data in (b"", b"PAR1 something else"):
-        path.write_bytes(data)
-        with pytest.raises(ContractError, match=r"p\.parquet"):
-            predictions.read(path)
-    some().write_parquet(path)
-    with pytest.raises(ContractError, match="not a predictions file"):
-        predictions.read(path)
+    for read in (predictions.read, predictions.read_info):
+        path.unlink(missing_ok=True)
+        with pytest.raises(InputError, match=r"p\.parquet"):
+            read(path)
+        for data in (b"", b"PAR1 something else"):
+            path.write_bytes(data)
+            with pytest.raises(ContractError, match=r"p\.parquet"):
+                read(path)
+        some().write_parquet(path)
+        with pytest.raises(ContractError, match="not a predictions file"):
+            read(path)
     wrong = {"outside": some().with_columns(pl.lit(9, pl.Int32).alias("database")),
              "from zero": some().with_columns(pl.col("rank") - 1),
              "twice": pl.concat([some(), some()]),
@@ -48,3 +52,10 @@ def test_refusals(tmp_path) -> None:
     for table in wrong.values():
         with pytest.raises(ContractError, match=r"p\.parquet"):
             predictions.write(path, table, INFO)
+
+
+def test_under_another_protocol_only_the_protocol_differs() -> None:
+    other = protocols.load("own")
+    moved = INFO.under(other)
+    assert (moved.protocol, moved.protocol_hash) == (other.name, other.hash)
+    assert moved.model_copy(update={"protocol": INFO.protocol, "protocol_hash": INFO.protocol_hash}) == INFO

@@ -1,5 +1,6 @@
 """Exact search: engines against a literal scan, near ties, float16, files that FAISS reads and that are not copied."""
 
+import functools
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,8 @@ import indexer
 from indexer import engines, flat, gpu_engines, pca
 from indexer.engines import NumpyEngine, choose_engine, widen
 from indexer.exact import ExactVectors
-from indexer.kinds import KindSpec
+from indexer.kinds import KindSpec, spread_rows
+from indexer.manifest import read_measured
 from seqdata.errors import ContractError, MissingDependencyError
 from tests.indexer.helpers import make_places
 
@@ -190,34 +192,73 @@ def test_fp16_is_half_and_finds_what_exact_finds(tmp_path) -> None:
     assert opened[0].id != opened[1].id
 
 
+@pytest.mark.parametrize("scale", [1.0, 2e-7])
+def test_recall_of_fp16_is_against_float32(tmp_path, scale: float) -> None:
+    """A literal count; of values so small that float16 drops most of their digits, recall is visibly below 1."""
+    x = (np.random.default_rng(8).standard_normal((700, 24)) * scale).astype(np.float32)
+    folder = indexer.build(
+        tmp_path / "town", blocks=iter([x[:300], x[300:]]), places=make_places(700), transform=None, inputs={},
+        kind="fp16",
+    )  # fmt: skip
+    measured = read_measured(folder)
+    assert (measured.queries, measured.queries_of, measured.truth) == (500, "database rows", "float32 vectors")
+    rows = spread_rows(700, 500, 1)
+    shares = []
+    for query, line in zip(rows, indexer.open(folder).search(x[rows], 11)[1].tolist(), strict=True):
+        apart = np.linalg.norm(x.astype(np.float64) - x[query], axis=1)
+        apart[query] = np.inf
+        shares.append(len(set(np.argsort(apart)[:10]) & set([row for row in line if row != query][:10])) / 10)
+    assert measured.recall[10] == pytest.approx(np.mean(shares))
+    assert (measured.recall[10] >= 0.99) if scale == 1.0 else (measured.recall[10] < 0.9)
+    assert measured.curve[0]["recall"] == measured.recall[10]
+    assert not list(folder.glob(".*")), "the float32 vectors are gone"
+
+
 def test_values_beyond_fp16_are_refused(tmp_path) -> None:
-    x = np.full((10, 4), 70_000, np.float32)
+    def blocks():
+        yield np.full((10, 4), 70_000, np.float32)
+        raise AssertionError("read on, for hours perhaps")
+
     with pytest.raises(ContractError, match="fp16"):
-        indexer.build(tmp_path / "a", blocks=iter([x]), places=make_places(10), transform=None, inputs={}, kind="fp16")
+        indexer.build(tmp_path / "a", blocks=blocks(), places=make_places(20), transform=None, inputs={}, kind="fp16")
     assert list((tmp_path / "a" / "versions").iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["flat", "fp16", "ivf"])
-def test_opening_does_not_read_the_vectors(tmp_path, kind: str) -> None:
-    """The memory of a process that has opened an index of 40 MB grows by a fraction of it."""
-    spec = KindSpec(kind, recall_target=0.01)
-    x = np.random.default_rng(6).standard_normal((20_000, 512)).astype(np.float32)
-    blocks = (x[start : start + 4096] for start in range(0, len(x), 4096))
-    folder = indexer.build(
-        tmp_path / "a", blocks=blocks, places=make_places(len(x)), transform=None, inputs={}, kind=spec
-    )
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("kind", ["flat", "fp16", "ivf", "imi", "hnsw"])
+def test_opening_does_not_keep_the_vectors(large, kind: str, checked: bool) -> None:
+    """The memory of a process that has opened an index of 20 MB or more grows by a fraction of it, hashed or not."""
+    folder, tiny = large(kind)
     code = """
         import sys, indexer, faiss
+        checked = sys.argv[3] == "True"
         def resident():
             return int(open("/proc/self/statm").read().split()[1]) * 4096
-        small = indexer.open(sys.argv[2], check=False)
+        small = indexer.open(sys.argv[2], check=checked)
         before = resident()
-        index = indexer.open(sys.argv[1], check=False)
+        index = indexer.open(sys.argv[1], check=checked)
         print(resident() - before)
     """
-    tiny = indexer.build(
-        tmp_path / "b", blocks=iter([x[:200]]), places=make_places(200), transform=None, inputs={}, kind=spec
-    )
-    command = [sys.executable, "-c", textwrap.dedent(code), str(folder), str(tiny)]
+    command = [sys.executable, "-c", textwrap.dedent(code), str(folder), str(tiny), str(checked)]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown < (folder / "index.faiss").stat().st_size / 4
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A large index of a kind, and a tiny one of the same kind."""
+    x = np.random.default_rng(6).standard_normal((2_000, 3_072), dtype=np.float32)
+
+    @functools.cache
+    def made(kind: str):
+        folder = tmp_path_factory.mktemp(kind)
+        spec = KindSpec(kind, recall_target=0.01)
+        return [
+            indexer.build(
+                folder / str(rows), blocks=iter(np.array_split(x[:rows], 4)), places=make_places(rows), transform=None,
+                inputs={}, kind=spec, queries=x[:20],
+            )
+            for rows in (len(x), 200)
+        ]  # fmt: skip
+
+    return made

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -45,21 +46,24 @@ def transform() -> Transform:
 
 
 def spec(kind: str) -> KindSpec:
-    return KindSpec(kind, recall_target=0.9)
+    named = {"kind": kind} if kind in kinds.KINDS else {"factory": kind}
+    return KindSpec(**named, recall_target=0.9)
 
 
 def train(kind: str) -> Trained:
     """As `train.index_shares` does: the rows that a plain build trains on."""
     fitted = transform()
-    factory = kinds.factory_string(kind, ROWS, 8)
+    factory = kinds.factory_string(kind, ROWS, 8) if kind in kinds.KINDS else kind
     if kind in kinds.EXACT:
-        return Trained(fitted, SIZE, storage=kind, factory=factory)
+        rows = kinds.spread_rows(ROWS, 50, 1)
+        held = None if kind == "flat" else (rows, project(descriptors()[rows], fitted, False))
+        return Trained(fitted, SIZE, held=held, storage=kind, factory=factory)
     index = kinds.create(factory, 8)
     rows = kinds.training_rows(index, ROWS, 0)
     vectors = project(descriptors()[rows], fitted, False)
     kinds.train(index, vectors, 0, factory)
     held = kinds.spread_rows(len(rows), 50, 1)
-    return Trained(fitted, SIZE, index, (rows[held], vectors[held]), kind, factory)
+    return Trained(fitted, SIZE, index, (rows[held], vectors[held]), spec(kind).name, factory)
 
 
 def prepare(out: Path, kind: str = "flat") -> BuildPlan:
@@ -95,7 +99,7 @@ def test_exact_kinds_come_out_in_the_bytes_of_a_plain_build(tmp_path: Path, kind
     for name in FILES:
         assert (merged / name).read_bytes() == (plain / name).read_bytes(), name
     assert sharded.unfinished(tmp_path / "b" / "town") == []
-    assert set(read_measured(merged).seconds) == {"train", "merge"}
+    assert set(read_measured(merged).seconds) == {"train", "merge", *(["measure"] if kind == "fp16" else [])}
 
 
 @pytest.mark.parametrize("kind", ["ivf", "imi"])
@@ -125,6 +129,67 @@ def test_lists_come_out_as_in_a_plain_build(tmp_path: Path, kind: str) -> None:
     found = indexer.open(merged).search(descriptors()[::7], 11)[1]
     share = np.mean([len(set(a) & set(b)) / 11 for a, b in zip(exact, found, strict=True)])
     assert share > 0.85
+
+
+def literal_recall(out: Path, asked: np.ndarray, own: np.ndarray | None) -> float:
+    """The share of the ten nearest float32 vectors, each distance from its difference, that the index finds."""
+    stored, queries = (project(x, transform(), False) for x in (descriptors(), asked))
+    apart = np.linalg.norm(queries[:, None].astype(np.float64) - stored[None], axis=2)
+    if own is not None:
+        apart[np.arange(len(own)), own] = np.inf
+    exact = np.argsort(apart, axis=1)[:, :10].tolist()
+    found = indexer.open(out).search(asked, 10 if own is None else 11)[1].tolist()
+    answers = [[row for row in line if own is None or row != own[at]][:10] for at, line in enumerate(found)]
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, answers, strict=True)]))
+
+
+CODES = ("fp16", "ivf", "IVF4,PQ4x4", "IVF4,SQ4")
+
+
+@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("of", [1, 3])
+def test_recall_is_against_the_float32_vectors_of_all_shares(tmp_path: Path, kind: str, of: int) -> None:
+    """Codes of a few bits, searched through all their lists, are no truth: recall is well below 1 and told so."""
+    out = tmp_path / "town"
+    for number in range(of, 0, -1):
+        write(out, number, of, kind)
+    held = train(kind).held
+    assert held is not None
+    merged = merge(out, kind)
+    measured = read_measured(merged)
+    assert (measured.queries, measured.queries_of, measured.truth) == (50, "database rows", "float32 vectors")
+    assert measured.recall is not None
+    assert measured.recall[10] == pytest.approx(literal_recall(out, descriptors()[held[0]], held[0]))
+    assert (measured.recall[10] < 0.8) == ("Q4" in kind)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "IVF4,PQ4x4"])
+def test_given_queries_measure_a_merged_index(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "town"
+    asked = descriptors()[5::40] + np.random.default_rng(9).normal(size=(38, SIZE)).astype(np.float32)
+    plan = plans.prepare(
+        out, ROWS, INPUTS, lambda: replace(train(kind), held=(np.full(38, -1), project(asked, transform(), False)),
+        queries_of="val queries"), settings=spec(kind).settings(), origin={"run": "one"},
+    )  # fmt: skip
+    for number in (1, 2):
+        write(out, number, 2, kind)
+    merged = sharded.merge(out, plan.id, make_places(ROWS))
+    measured = read_measured(merged)
+    assert (measured.queries, measured.queries_of) == (38, "val queries")
+    assert measured.recall is not None
+    assert measured.recall[10] == pytest.approx(literal_recall(out, asked, None))
+    assert read_manifest(merged).origin == {"run": "one"}
+
+
+def test_nearest_of_shares_must_be_there(tmp_path: Path) -> None:
+    out = tmp_path / "town"
+    for number in (1, 2):
+        part = write(out, number, 2, "ivf")
+    part.with_suffix(sharded.NEAREST).write_bytes(b"x")
+    with pytest.raises(ContractError, match=r"nearest: not readable as held-out queries"):
+        merge(out, "ivf")
+    with pytest.raises(ContractError, match="held-out queries are needed"):
+        plans.prepare(out, ROWS, {"other": 1}, lambda: replace(train("fp16"), held=None))
 
 
 def test_shares_tile_the_rows() -> None:

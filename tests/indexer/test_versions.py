@@ -1,6 +1,7 @@
 """Versions of an index: the fixture of each schema version, list, diff, verify, tags, rollback, gc, readers beside."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import indexer
 from indexer.checking import check_version
 from indexer.leases import hold
 from indexer.listing import differences, entries, flatten
-from indexer.manifest import read_manifest, read_measured
+from indexer.manifest import RSS_UNIT, measure, read_manifest, read_measured
+from indexer.pack import read_pack_manifest
 from indexer.pointers import collect, remove_tag, rollback, set_tag
 from indexer.versions import BUILDING, REMOVED, list_versions, read_latest, read_tags
 from seqdata.errors import ContractError, InputError, SeqdataError
@@ -53,6 +55,80 @@ def test_schema_version_1_opens_for_ever(identifier: str) -> None:
     assert check_version(index.path).schema_version == 1
     assert read_measured(index.path).created == index.manifest.created
     assert indexer.version_id(index.manifest.inputs, normalise=size == 24) == identifier
+
+
+SECOND = Path(__file__).parents[1] / "fixtures" / "index-v2" / "town"
+KNOWN_SECOND = {
+    "ff51d21e4453c310": (
+        [[0.0198836, 1.0532118, 1.2327340], [0.0193836, 0.8527801, 0.8955197]],
+        [3, 141, 95, 140, 81, 31],
+    ),
+    "047bc9fab80b395c": (
+        [[0.0106326, 0.6680005, 0.9838127], [0.0083298, 0.4372954, 0.4740290]],
+        [3, 95, 149, 140, 153, 148],
+    ),
+}
+
+
+@pytest.mark.parametrize("identifier", KNOWN_SECOND)
+def test_schema_version_2_opens_for_ever(identifier: str) -> None:
+    """Float32 vectors behind a PCA, and inverted lists with their measured curve; the run's name is in the id."""
+    distances, rows = KNOWN_SECOND[identifier]
+    index = indexer.open(SECOND, version=identifier)
+    found, nearest = index.search(np.load(SECOND.parent / "queries.npy"), 3)
+    np.testing.assert_array_equal(nearest.ravel(), rows)
+    np.testing.assert_allclose(found, distances, atol=1e-5)
+    manifest, measured = check_version(index.path), read_measured(index.path)
+    assert (manifest.schema_version, manifest.inputs["run"], manifest.origin) == (2, "first", {})
+    assert indexer.version_id(manifest.inputs, normalise=manifest.normalised, settings=manifest.settings) == identifier
+    lists = manifest.storage == "ivf"
+    assert (manifest.factory, manifest.search) == (("IVF4,Flat", {"nprobe": 4}) if lists else ("Flat", {}))
+    assert (measured.queries, measured.recall) == ((160, {10: 1.0}) if lists else (0, None))
+    assert [point["search"] for point in measured.curve or []] == [{"nprobe": n} for n in (1, 2, 4) if lists]
+    assert measured.queries_of is None, "was not recorded then"
+
+
+def test_the_second_fixtures_tag_and_latest() -> None:
+    assert read_tags(SECOND) == {"lists": "047bc9fab80b395c"}
+    assert read_latest(SECOND) == indexer.open(SECOND).id == "ff51d21e4453c310"
+    assert [entry.fault for entry in entries(SECOND)] == [None, None]
+
+
+def test_a_pack_of_schema_version_1_is_read_for_ever() -> None:
+    """Its manifest alone is kept: the programs beside it belong to a version of torch."""
+    pack = read_pack_manifest(Path(__file__).parents[1] / "fixtures" / "pack-v1")
+    assert (pack.schema_version, pack.id, pack.index) == (1, "2b7b35ef6c2192aa", "1190999a16f701d4")
+    assert (pack.length, pack.spacing, pack.size, pack.form.size, pack.form.quality) == (
+        3,
+        None,
+        (24, 32),
+        (24, 32),
+        95,
+    )
+    assert set(pack.files) >= {"frames.pt2", "window.pt2", "index/manifest.json", "index/index.faiss"}
+    assert pack.calibration is not None
+    assert pack.calibration.threshold == pytest.approx(0.0540529)
+    assert pack.calibration.confidence(0.045) == pytest.approx(0.9411765)
+
+
+def test_memory_of_ended_workers_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The describing processes of a pool are where most of it is used."""
+    used = {resource.RUSAGE_SELF: 3, resource.RUSAGE_CHILDREN: 7}
+    monkeypatch.setattr(resource, "getrusage", lambda who: type("Usage", (), {"ru_maxrss": used[who]}))
+    assert measure({}).peak_memory == 7 * RSS_UNIT
+    used[resource.RUSAGE_SELF] = 9
+    assert measure({}).peak_memory == 9 * RSS_UNIT
+
+
+def test_where_a_version_came_from_is_no_part_of_it(tmp_path: Path) -> None:
+    one = build(tmp_path / "a" / "town", origin={"run": "one"})
+    other = build(tmp_path / "b" / "town", origin={"run": "other"})
+    assert one.name == other.name
+    assert (read_manifest(one).origin, read_manifest(other).origin) == ({"run": "one"}, {"run": "other"})
+    assert check_version(other).id == one.name
+    assert differences(read_manifest(one), read_manifest(other)) == {
+        "inputs": {}, "recorded": {"origin.run": ("one", "other")},
+    }  # fmt: skip
 
 
 def test_the_fixtures_latest_and_no_op(tmp_path: Path) -> None:
@@ -102,7 +178,7 @@ def test_the_same_build_has_the_same_bytes(tmp_path: Path) -> None:
     measured = read_measured(one)
     assert measured.peak_memory is not None
     assert measured.peak_memory > 10_000_000
-    assert set(measured.seconds) == {"build"}
+    assert set(measured.seconds) == {"describe", "write", "build"}
 
 
 def test_a_damaged_version_is_built_again(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from seqdata.build import BuildRequest, build
 from seqdata.contracts import read_toml
 from seqdata.errors import ContractError, Interrupted, MissingDependencyError, OutputError
 from tests.conftest import write_drives
-from train import models
-from train.experiments import forms, grid, page, results, scale, table
+from train import match_profiling, models
+from train.experiments import forms, grid, measures, page, results, scale, table
 from train.experiments.cells import Store, key_of
 from train.experiments.run import Request, run
 from train.experiments.targets import Missing, bind, narrowed, protocol_toml
@@ -59,9 +59,31 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def two_cities(tmp_path_factory):
+    """As `tiny`, with another pair of drives in its training split, in another city."""
+    folder = tmp_path_factory.mktemp("cities")
+    more = TINY.replace('["map-a"]', '["map-a", "map-c"]').replace('["query-a"]', '["query-a", "query-c"]')
+    (folder / "tiny.toml").write_text(more)
+    drives = {"map-a": 45, "query-a": 20, "map-b": 30, "query-b": 22, "map-c": 20, "query-c": 15}
+    positions = write_drives(folder / "raw", drives) / "positions.csv"
+    head, *rows = positions.read_text().splitlines()
+    cities = [f"{row},{'south' if '-c,' in row else 'north'}" for row in rows]
+    positions.write_text("\n".join([f"{head},city", *cities]) + "\n")
+    protocol = protocols.load(folder / "tiny.toml")
+    build(BuildRequest("folder", positions.parent, folder / "dataset", protocol=protocol))
+    return seqdata.open(folder / "dataset")
+
+
+@pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
     """The folder that the module's runs share."""
     return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture(scope="module")
+def smoke_shelf(tmp_path_factory):
+    """The folder that runs on `two_cities` share."""
+    return tmp_path_factory.mktemp("smoke")
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +101,10 @@ def request_of(tiny, out, name="p1-table3", only=("gem-cat-r18",), **fields):
 def test_every_grid_names_rows_and_protocols_that_are_there(name):
     found = grid.load(name)
     assert set(found.protocols) <= set(protocols.names())
-    for row in found.rows if found.kind != "matching" else ():
+    for row in found.rows:
+        if found.kind == "matching":
+            assert grid.engine(row)[0] in match_profiling.ENGINES
+            continue
         method = grid.method(row)
         assert method.backbone is None or method.backbone in grid.backbones()
     ten = ["p1-figure4", "p1-figure5", "p1-matching", "p1-one-city", "p1-table2", "p1-table3", "p1-table4"]
@@ -116,7 +141,7 @@ def test_full_scale_models_have_the_sizes_that_the_papers_give():
         assert card(settings["model"], 5, **settings["options"])["descriptor"] == size, name
 
 
-def test_cells_are_kept_taken_up_after_a_kill_and_made_again_when_inputs_change(tiny, tmp_path):
+def test_cells_are_kept_taken_up_after_a_kill_and_made_again_when_inputs_change(tiny, tmp_path, monkeypatch):
     def die(line):
         raise KeyboardInterrupt
 
@@ -131,7 +156,6 @@ def test_cells_are_kept_taken_up_after_a_kill_and_made_again_when_inputs_change(
     again = run(request_of(tiny, tmp_path))
     assert again.computed == 0 and again.cells == whole.cells
     assert len(list((tmp_path / "runs").iterdir())) == 1
-    assert run(request_of(tiny, tmp_path, seed=1)).computed == 2
     cell = whole.cells["gem-cat-r18"][0]
     assert (cell.protocol, cell.queries, cell.left_out, cell.database) == (
         tiny.manifest.protocol.label, 18, 0, 26,
@@ -140,6 +164,9 @@ def test_cells_are_kept_taken_up_after_a_kill_and_made_again_when_inputs_change(
     assert cell.facts["dimension"] == 128 * 5 and cell.facts["memory"] > 1e6
     (tmp_path / "cells" / f"{cell.key}.json").write_text("{")
     assert run(request_of(tiny, tmp_path)).computed == 1
+    monkeypatch.setattr(measures, "recalls", lambda *arguments: {})
+    assert run(request_of(tiny, tmp_path)).computed == 0
+    assert run(request_of(tiny, tmp_path, seed=1)).computed == 2
 
 
 @pytest.mark.parametrize(
@@ -173,7 +200,7 @@ def test_a_cell_that_cannot_be_stays_empty_with_its_reason_and_the_grid_goes_on(
     first, second = mixed.cells["gem-cat-r18"]
     assert first.reason.startswith("NotEnoughDataError: protocol tiny: its train split has 1 city") and not first.values
     assert second.reason is None and second.values["r1"].interval
-    assert Store(shelf / "cells").read(first.key) is None
+    assert Store(shelf / "cells").read(first.key) is None and mixed.computed == 1
     assert Store(shelf / "cells").read(second.key) == second
 
 
@@ -195,13 +222,13 @@ def test_weights_that_are_not_there_are_named_and_never_replaced_by_random_ones(
         scale.find_weights("vgg16", "nowhere", False)
 
 
-def test_the_four_forms_hold_the_same_numbers_counts_and_reasons(mixed):
+def test_the_four_forms_hold_the_same_numbers_counts_and_reasons(mixed, tiny):
     made = table.make_table(mixed)
-    (line,) = made.lines
-    assert [entry.mark for entry in line.entries] == ["a", "", ""]
+    line = made.lines[0]
+    assert [entry.mark for entry in line.entries] == ["a", "", "a"]
     number = mixed.cells["gem-cat-r18"][1].values["r1"]
     shown = [f"{100 * value:.1f}" for value in (number.value, *number.interval)]
-    (row,) = list(csv.DictReader(io.StringIO(forms.to_csv(made))))
+    row = next(csv.DictReader(io.StringIO(forms.to_csv(made))))
     assert [row[f"All cities R@1{end}"] for end in ("", " low", " high")] == shown
     assert row["One city R@1"] == "" and row["reasons"].startswith("One city: NotEnoughDataError")
     assert [row[f"All cities {word}"] for word in ("protocol", "queries", "left out", "database")] == [
@@ -209,15 +236,17 @@ def test_the_four_forms_hold_the_same_numbers_counts_and_reasons(mixed):
     ]  # fmt: skip
     written = f"{shown[0]} [{shown[1]}, {shown[2]}]"
     markdown = next(text for text in forms.to_markdown(made).splitlines() if "GeM" in text)
-    assert [cell.strip() for cell in markdown.strip("|").split("|")][-3:] == ["– (a)", written, "–"]
+    assert [cell.strip() for cell in markdown.strip("|").split("|")][-3:] == ["– (a)", written, "– (a)"]
     html = page.to_html(mixed)
     body = html[html.index("<tbody>") : html.index("</tbody>")]
-    assert re.findall(r"<b>(.*?)</b>", body) == [shown[0], "–"]
+    assert re.findall(r"<b>(.*?)</b>", body) == [shown[0]]
     assert f"{shown[1]} – {shown[2]}" in body and "(a)" in body
     text = forms.to_text(made, 100)
     for form in (text, forms.to_markdown(made).replace("\\", ""), html):
         assert "18 queries counted, 0 left out, 26 database windows" in form
         assert "tiny@" in form and "its train split has 1 city" in form and "smoke scale" in form.lower()
+        assert "Seed 0; first weights: random." in form and tiny.id[:12] in form and "none is the paper" in form
+    assert row["seed"] == "0"
     assert written in text and "http" not in html.replace("http-equiv", "")
 
 
@@ -225,7 +254,7 @@ def test_wide_tables_are_broken_into_blocks_that_all_name_the_rows(mixed):
     made = table.make_table(mixed)
     narrow = forms.to_text(made, 50).splitlines()
     assert sum("GeM + CAT" in line for line in narrow) == 3
-    assert max(len(line) for line in narrow if "GeM + CAT" in line) <= 60
+    assert max(len(line) for line in narrow if "GeM + CAT" in line) <= 70
 
 
 def test_files_are_written_and_json_holds_every_cell(mixed):
@@ -235,12 +264,85 @@ def test_files_are_written_and_json_holds_every_cell(mixed):
     assert stored["scale"] == "smoke" and len(stored["rows"]["gem-cat-r18"]) == 2
 
 
+def test_rows_that_are_not_asked_for_keep_what_was_measured_and_say_so_where_nothing_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.experiments.run.DIMENSIONS", {"smoke": 16})
+    measure = measures.matching
+
+    def fail(engine, *sizes):
+        return measure(engine, *sizes) if engine == "flat" else (_ for _ in ()).throw(ContractError("broken"))
+
+    monkeypatch.setattr(measures, "matching", fail)
+
+    def written(*only, seed=0):
+        found = run(Request("p1-matching", tmp_path, (), "smoke", only, device="cpu", seed=seed))
+        files = results.write(found, table.make_table(found))
+        return found, list(csv.DictReader(io.StringIO(files[1].read_text()))), json.loads(files[3].read_text())
+
+    first = written("flat")[0].cells["flat"]
+    written("imi")
+    found, lines, stored = written("aligned-15")
+    assert found.cells["flat"] == first and found.computed == 4
+    assert [line["row"] for line in lines] == list(grid.load("p1-matching").rows)
+    assert set(stored["rows"]) == set(grid.load("p1-matching").rows)
+    told = {line["row"]: line["500 vectors ms a query"] or line["reasons"].split("; ")[0] for line in lines}
+    assert (
+        float(told.pop("flat")) > 0
+        and told.pop("imi") == told.pop("aligned-15") == "500 vectors: ContractError: broken"
+    )
+    assert set(told.values()) == {"500 vectors: not run (--only)"} and len(told) == 7
+    assert len(list((tmp_path / "cells").iterdir())) == 3 * 4
+    assert {cell.reason for cell in written("imi", seed=1)[0].cells["flat"]} == {"not run (--only)"}
+
+
+OF_THE_PAPERS = re.compile("msls|nordland|robotcar|oxford|melbourne|amman|boston|copenhagen|cph|san francisco|sf", re.I)
+
+
+@pytest.mark.parametrize("name", grid.names())
+def test_titles_and_columns_name_a_dataset_only_where_it_is_the_one_given(tiny, tmp_path, monkeypatch, name):
+    def fail(*arguments):
+        raise ContractError("not now")
+
+    for kind in ("recalls", "extraction", "matching"):
+        monkeypatch.setattr(measures, kind, fail)
+    found = run(Request(name, tmp_path, [tiny], "smoke", device="cpu"))
+    made = table.make_table(found)
+    for words in (made.title, *made.groups, *found.grid.notes):
+        assert not OF_THE_PAPERS.search(words), words
+    if found.grid.protocols and found.grid.kind == "recall":
+        papers = run(Request(name, tmp_path, [tiny], "smoke", device="cpu", protocol=found.grid.protocols[0]))
+        assert papers.title == found.grid.title and papers.labels == tuple(each.label for each in found.grid.groups)
+    assert {entry.mark for line in made.lines for entry in line.entries} <= set(made.footnotes)
+
+
+SMOKE = {
+    "p1-figure4": "gem-cat-r18", "p1-figure5": "seqvlad-pca-r18", "p1-matching": "fp16", "p1-one-city": "gem-cat-r18",
+    "p1-table2": "gem-cat-r18", "p1-table3": "gem-cat-r18", "p1-table4": "gem-cat-r18", "p2-ablations": "both-relative",
+    "p2-table2": "netvlad-seqmatch", "p2-table3": "netvlad-vgg16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", grid.names())
+def test_every_grid_fills_a_row_on_small_data(two_cities, smoke_shelf, name):
+    found = run(request_of(two_cities, smoke_shelf, name, (SMOKE[name],)))
+    made = table.make_table(found)
+    line = next(line for line in made.lines if line.name == SMOKE[name])
+    assert [cell.reason for cell in found.cells[SMOKE[name]]] == [None] * len(found.labels)
+    assert all(entry.text not in ("", table.EMPTY) and not entry.mark for entry in line.entries)
+    if found.grid.kind == "recall":
+        assert all(entry.low and entry.high for entry in line.entries[: len(found.labels)])
+        assert {len(under) for under in line.under} == {4} and all("@" in under[0] for under in line.under)
+    if name == "p1-table4":
+        fixed = [cell.queries + cell.left_out for cell in found.cells[SMOKE[name]][5:]]
+        assert fixed == [22 - 14] * 5
+        assert len({cell.queries for cell in found.cells[SMOKE[name]][5:]}) == 1
+
+
 @pytest.mark.parametrize("row", ["seqslam-vgg16", "hvpr-vgg16", "seqmatchnet-vgg16", "delta-vgg16"])
-def test_rows_on_stored_frame_vectors_share_them(tiny, shelf, row):
-    found = run(request_of(tiny, shelf, only=(row,)))
+def test_rows_on_stored_frame_vectors_share_them(two_cities, smoke_shelf, row):
+    found = run(request_of(two_cities, smoke_shelf, only=(row,)))
     forward, backward = found.cells[row]
     assert (forward.reason, backward.reason) == (None, None)
-    assert len(list((shelf / "features").iterdir())) == 1
+    assert len(list((smoke_shelf / "features").iterdir())) == 1
     assert forward.queries == backward.queries == 18 and backward.protocol.startswith("tiny-backward@")
 
 
@@ -347,7 +449,7 @@ def test_frame_vectors_are_of_the_frames_that_the_protocol_uses(tiny):
 def test_matching_and_extraction_need_no_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr("train.experiments.run.DIMENSIONS", {"smoke": 16})
     found = run(Request("p1-matching", tmp_path, (), "smoke", ("flat", "imi"), device="cpu"))
-    assert found.labels[0] == "500" and found.cells["flat"][0].values["agreement"].value == 1.0
+    assert found.labels[0] == "500 vectors" and found.cells["flat"][0].values["agreement"].value == 1.0
     assert found.cells["imi"][0].facts["factory"] == "IMI2x3,Flat"
     timed = run(Request("p1-figure5", tmp_path, (), "smoke", ("seqvlad-pca-cct224",), device="cpu"))
     cell = timed.cells["seqvlad-pca-cct224"][0]

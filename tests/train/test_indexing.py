@@ -1,5 +1,6 @@
 """From run to index and answer: windows described backward, answers by fewer components, what a version depends on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,17 +10,21 @@ import pytest
 
 import indexer
 import seqdata
-from indexer.flat import map_exact
+from indexer.flat import map_exact, project
+from indexer.kinds import KindSpec
+from indexer.manifest import read_measured
 from indexer.reading import PlaceIndex
 from seqdata.build import BuildRequest, build
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError
 from seqdata.manifest import BuildSettings
 from tests.train.street import LENGTH, build_street, make_index, make_run, write_street
+from train.checkpoint import load_model
+from train.describing import describe
 from train.eval_stage import answer
 from train.index_append import append_index
 from train.index_shares import merge_shares, write_share
-from train.index_stage import IndexRequest, build_index, stratified_rows
+from train.index_stage import IndexRequest, build_index, existing_version, held_out, index_work, stratified_rows
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +121,92 @@ def test_a_sample_is_the_same_share_of_every_trajectory() -> None:
     assert rows.tolist() != stratified_rows(trajectory, 270, seed=2).tolist()
     assert np.abs(np.diff(rows)).max() < 40
     assert len(set(range(200)) & set(rows.tolist())) < 80
+
+
+def recall_of(index: PlaceIndex, vectors: np.ndarray, windows: np.ndarray) -> float:
+    """The share of the ten nearest vectors that the index finds for descriptors `windows`, by a literal count."""
+    asked = project(windows, index.transform, index.manifest.normalised)
+    apart = np.linalg.norm(asked[:, None].astype(np.float64) - vectors[None], axis=2)
+    exact, found = np.argsort(apart, axis=1)[:, :10].tolist(), index.search(windows, 10)[1].tolist()
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)]))
+
+
+def test_an_index_is_measured_by_queries_of_another_split(street: Dataset, tmp_path: Path) -> None:
+    """Recall of coarse codes is that of the validation queries, not of the database's own rows; in shares too."""
+    plain = replace(request(street, tmp_path, "sum"), pca=6)
+    exact = indexer.open(build_index(street, plain))
+    queries = street.sequences(plain.protocol, "val", "query")
+    vectors = describe(load_model(plain.run), street, queries, device="cpu")
+    for factory, mergeable in (("IVF2,SQ4", True), ("PQ2x3", False)):
+        asked = replace(plain, kind=KindSpec(factory=factory, recall_target=0.01))
+        folders = [build_index(street, asked)]
+        if mergeable:
+            parts = replace(asked, out=tmp_path / "shares")
+            for number in (1, 2):
+                write_share(street, parts, number, 2)
+            folders.append(merge_shares(street, parts.out, folders[0].name))
+        for folder in folders:
+            measured = read_measured(folder)
+            assert (measured.queries, measured.queries_of) == (len(queries), "val queries")
+            assert measured.recall is not None
+            assert measured.recall[10] == pytest.approx(recall_of(indexer.open(folder), stored(exact), vectors))
+            assert measured.recall[10] < 1
+    assert {
+        "describe sample",
+        "fit",
+        "describe queries",
+        "describe",
+        "write",
+        "train",
+        "add",
+        "measure",
+        "build",
+    } == set(read_measured(build_index(street, asked)).seconds)
+    assert set(read_measured(exact.path).seconds) == {"describe sample", "fit", "describe", "write", "build"}
+
+
+def test_without_other_queries_rows_of_the_database_are_asked(street: Dataset, tmp_path: Path) -> None:
+    lists = replace(request(street, tmp_path), split="val", kind=KindSpec("ivf"))
+    halves = replace(request(street, tmp_path / "halves"), kind=KindSpec("fp16"))
+    parts = replace(halves, out=tmp_path / "shares")
+    for number in (1, 2, 3):
+        write_share(street, parts, number, 3)
+    made = [build_index(street, each) for each in (lists, halves)]
+    merged = merge_shares(street, parts.out, made[1].name)
+    for folder in (*made, merged):
+        measured = read_measured(folder)
+        assert (measured.queries, measured.queries_of) == (indexer.open(folder).manifest.rows, "database rows")
+        assert measured.recall is not None and measured.recall[10] > 0.9
+    assert (merged / "index.faiss").read_bytes() == (made[1] / "index.faiss").read_bytes()
+
+
+def test_held_out_windows_share_no_frame_with_the_database(street: Dataset, tmp_path: Path) -> None:
+    asked = request(street, tmp_path)
+    windows = street.sequences(asked.protocol, "val", "query")
+    everything = held_out(street, asked, street.sequences(asked.protocol, "test", "database"))
+    assert everything is not None and everything.windows.equals(windows)
+    some = held_out(street, asked, windows[:5])
+    assert some is not None and some.windows.equals(windows[5 + LENGTH - 1 :])
+    assert held_out(street, asked, windows) is None
+    assert held_out(street, replace(asked, split="val"), windows[:0]) is None, "the indexed split's own are not asked"
+
+
+def test_a_renamed_run_gives_the_same_version(street: Dataset, tmp_path: Path) -> None:
+    """Its name is told beside the inputs; a version from when it was among them is still found."""
+    asked = request(street, tmp_path)
+    shutil.copytree(asked.run, tmp_path / "better name")
+    renamed = replace(asked, run=tmp_path / "better name", out=tmp_path / "other")
+    one, other = build_index(street, asked), build_index(street, renamed)
+    assert one.name == other.name
+    assert [indexer.open(each).manifest.origin["run"] for each in (one, other)] == ["run", "better name"]
+    assert build_index(street, replace(renamed, out=asked.out)) == one
+    work = index_work(street, asked)
+    before = indexer.build(
+        tmp_path / "before", blocks=iter([stored(indexer.open(one))]), places=street.places(work.database),
+        transform=None, inputs={**work.inputs, "run": "run"},
+    )  # fmt: skip
+    old = replace(asked, out=tmp_path / "before")
+    assert before.name != one.name
+    assert existing_version(old, work) == build_index(street, old) == before
+    assert write_share(street, old, 1, 2) > 0
+    assert not list((tmp_path / "before").glob(".parts"))

@@ -21,7 +21,9 @@ from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError, SeqdataError
 from tests.conftest import jpeg
 from tests.train.street import LENGTH, MODELS, build_street, make_index, make_run, write_street
+from train.calibrating import calibrate_index, lacks
 from train.checkpoint import load_model
+from train.index_stage import IndexRequest, build_index
 from train.pack_stage import PackRequest, calibration_split, write_pack
 from train.search_stage import SearchRequest, search_frames
 
@@ -147,6 +149,38 @@ def test_the_index_itself_is_searched_where_its_own_split_calibrates(
     pack = write_pack(built[0], replace(request_, out=tmp_path / "p", split="test", precision=0.3))
     found = read_pack_manifest(pack).calibration
     assert found is not None and (found.split, found.queries) == ("test", 22)
+
+
+def test_one_drive_in_both_roles_is_calibrated_on_other_places(street: Dataset, tmp_path: Path) -> None:
+    """Against a direct loop: a window that shares a frame is neither nearest nor a positive."""
+    run = make_run(street, tmp_path / "run", "sum")
+    both = protocols.Split(database=("map",), query=("map",))
+    halves = street.load_protocol("halves")
+    near = halves.model_copy(update={"name": "self", "splits": {"test": both}})  # 7 m: all positives share a frame
+    protocol = near.model_copy(update={"radius": 70.0})
+    request = IndexRequest(run=run, out=tmp_path / "self", protocol=protocol, split="test", device="cpu")
+    index = indexer.open(build_index(street, request))
+    assert lacks(street, near, "test") == "query with a positive"
+    assert lacks(street, protocol, "test") is None
+    model = load_model(run)
+    found = calibrate_index(index, model, street, "test", precision=0.5, device="cpu")
+    rows = street.frame_rows(street.sequences(protocol, "test", "query"))
+    with torch.no_grad():
+        vectors = model(torch.from_numpy(np.stack([street.read_frames(each) for each in rows]))).numpy()
+    apart, right = [], []
+    for number, vector in enumerate(vectors):
+        others = [row for row in range(42) if abs(row - number) >= LENGTH]
+        distances = [float(np.linalg.norm(vectors[row] - vector)) for row in others]
+        apart.append(min(distances))
+        right.append(abs(others[distances.index(min(distances))] - number) * 3.0 < 70.0)
+    wanted = max(
+        threshold
+        for threshold in apart
+        if np.mean([hit for each, hit in zip(apart, right, strict=True) if each <= threshold]) >= 0.5
+    )
+    assert found.threshold == pytest.approx(wanted, abs=1e-5)
+    assert found.threshold > 0
+    assert (found.queries, found.answerable) == (42, 42)
 
 
 def test_push_rejects_resets_and_takes_any_form(packed: Path, raw: Path, frames: list[Path]) -> None:

@@ -1,6 +1,9 @@
 """What is measured of models and searches: memory against a known one, matching against a slow loop."""
 
+import errno
 import json
+import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,12 +13,13 @@ from typer.testing import CliRunner
 
 import indexer
 from cli.profiling import profile
-from indexer.kinds import KINDS
+from indexer import engines
 from indexer.manifest import read_manifest
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, OutputError
 from tests.indexer.helpers import make_places
-from train import match_profiling, models, profiling
-from train.match_profiling import ENGINES, generate, matching
+from train import match_profiling, match_vectors, models, profiling
+from train.match_profiling import BY_FRAME, ENGINES, matching
+from train.match_vectors import draw_queries, free_memory, spooled, vector_blocks
 from train.preprocess import Preprocess
 from train.sequence_model import SequenceModel
 
@@ -61,15 +65,82 @@ def test_extraction_of_a_small_model():
     assert again.memory > found.memory and again.weights == found.weights
 
 
-def test_aligned_matching_is_the_mean_distance_frame_by_frame():
-    vectors, asked = generate(60, 4, 12, seed=3)
-    norms = np.square(vectors).sum(1)
+def generate(rows, queries, dimensions, seed, length=5):
+    vectors = np.concatenate(list(vector_blocks(rows, dimensions, seed)))
+    return vectors, draw_queries(vectors, queries, length, seed)
+
+
+@pytest.mark.parametrize("length", [1, 5, 15])
+def test_aligned_matching_is_the_mean_distance_frame_by_frame(length):
+    vectors, asked = generate(70, 4, 12, 3, length)
+    halves = match_profiling._half_norms(vectors)
     for query in asked:
-        apart = [np.linalg.norm(vectors[at : at + 5] - query, axis=1).mean() for at in range(56)]
+        apart = [np.linalg.norm(vectors[at : at + length] - query, axis=1).mean() for at in range(71 - length)]
         best = np.argsort(apart, kind="stable")[:10]
-        assert np.array_equal(match_profiling._aligned(vectors, norms, query, np.arange(56)), best)
+        assert np.array_equal(match_profiling._aligned_everywhere(vectors, halves, query), best)
         some = np.sort(best)[::2]
-        assert match_profiling._aligned(vectors, norms, query, some)[0] == some[np.argmin(np.array(apart)[some])]
+        ordered = some[np.argsort(np.array(apart)[some], kind="stable")]
+        assert np.array_equal(match_profiling._aligned(vectors, query, some), ordered)
+    assert matching("aligned", 70, 12, queries=2, length=length).length == length
+    assert matching("flat", 70, 12, queries=2, length=length).length == 1
+
+
+@pytest.mark.parametrize("engine", ["flat", "fp16", "aligned", "hvpr"])
+def test_vectors_lie_in_a_file_and_never_whole_in_memory(engine, tmp_path, monkeypatch):
+    for module, name in ((match_vectors, "BLOCK_VALUES"), (match_profiling, "BLOCK_VALUES"), (engines, "WIDE_VALUES")):
+        monkeypatch.setattr(module, name, 1 << 16)
+    monkeypatch.setattr(match_profiling, "free_memory", lambda: 0)
+    whole = 20_000 * 256 * 4
+    tracemalloc.start()
+    try:
+        found = matching(engine, 20_000, 256, queries=2, folder=tmp_path / "new")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.agreement > 0.9 and peak < whole / 4
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_file_has_no_name_so_that_a_kill_leaves_nothing(tmp_path):
+    blocks = iter([np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)])
+    with spooled(blocks, (3, 3), np.float16, tmp_path) as mapped:
+        assert mapped.dtype == np.float16 and mapped.tolist() == [[1.0] * 3, [1.0] * 3, [0.0] * 3]
+        assert list(tmp_path.iterdir()) == [] and not mapped.flags.writeable
+
+
+def test_a_full_disk_is_named_before_and_while_vectors_are_written(tmp_path, monkeypatch):
+    def full():
+        yield np.ones((1, 4), np.float32)
+        raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OutputError, match="no space left"), spooled(full(), (2, 4), np.float32, tmp_path):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"), spooled(full(), (2, 4), np.float32, tmp_path / "file"):
+        pass
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 69, 31))
+    with pytest.raises(ContractError, match="GB on the disk"), spooled(full(), (2, 4), np.float32, tmp_path):
+        pass
+
+
+def test_only_what_faiss_holds_must_fit_into_memory(monkeypatch):
+    monkeypatch.setattr(match_profiling, "free_memory", lambda: 24e9)
+    match_profiling._check_memory("ivf", 1_000_000, 4096)
+    match_profiling._check_memory("pq", 1_000_000, 4096)
+    monkeypatch.setattr(match_profiling, "free_memory", lambda: 16.4e9)
+    for kind in ("ivf", "imi", "hnsw"):
+        with pytest.raises(ContractError, match=f"{kind} over 1,000,000 vectors of 4096 dim.* GB of memory"):
+            match_profiling._check_memory(kind, 1_000_000, 4096)
+    with pytest.raises(ContractError, match="GB of memory"):
+        matching("hnsw", 10**9, 4096)
+
+
+def test_memory_that_only_keeps_files_at_hand_is_free(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal:       100 kB\nMemFree:          7 kB\nMemAvailable:    20 kB\n")
+    monkeypatch.setattr(match_vectors, "MEMINFO", tmp_path / "meminfo")
+    assert free_memory() == 20 * 1024
+    monkeypatch.setattr(match_vectors, "MEMINFO", tmp_path / "none")
+    assert free_memory() > 1 << 20
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -82,7 +153,7 @@ def test_every_engine_is_built_searched_and_compared(engine):
         assert found.agreement > 0.9
 
 
-@pytest.mark.parametrize("kind", [each for each in ENGINES if each in KINDS])
+@pytest.mark.parametrize("kind", [each for each in ENGINES if each not in BY_FRAME])
 def test_kinds_are_those_that_an_index_of_the_same_vectors_has(kind, tmp_path):
     found = matching(kind, 600, 16, queries=2, seed=7)
     stored = generate(604, 2, 16, 7)[0][:600]

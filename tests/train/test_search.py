@@ -9,12 +9,14 @@ import torch
 
 import indexer
 from cli import packing, searching
+from seqdata import protocols
 from seqdata.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, SeqdataError
 from seqdata.pixels import decode
 from tests.conftest import jpeg
 from tests.train.street import LENGTH, build_street, make_index, write_street
 from train.checkpoint import load_model
+from train.index_stage import IndexRequest, build_index
 from train.query_frames import VideoRate
 from train.search_page import write_search_page
 from train.search_stage import SearchRequest, search_dataset, search_descriptors, search_frames
@@ -116,6 +118,35 @@ def test_queries_of_a_dataset(work: Path, index: indexer.PlaceIndex, street: Dat
     same(answers, *literal(index, work, [list(street.read_frames(window)) for window in rows]))
     with pytest.raises(NotEnoughDataError, match="split empty: no query window"):
         list(search_dataset(index, street, "empty", request_))
+
+
+def test_one_drive_in_both_roles_never_finds_itself(work: Path, street: Dataset, tmp_path: Path) -> None:
+    """Against a direct loop over the windows of the drive that share no frame with the query."""
+    both = protocols.Split(database=("map",), query=("map",))
+    protocol = street.load_protocol("halves").model_copy(update={"name": "self", "splits": {"test": both}})
+    run = work / "runs" / "run"
+    request = IndexRequest(run=run, out=tmp_path / "self", protocol=protocol, split="test", device="cpu")
+    index = indexer.open(build_index(street, request))
+    answers = list(search_dataset(index, street, "test", SearchRequest(run, k=4, device="cpu")))
+    rows = street.frame_rows(street.sequences(protocol, "test", "query"))
+    with torch.no_grad():
+        vectors = load_model(run)(torch.from_numpy(np.stack([street.read_frames(each) for each in rows]))).numpy()
+    for number, answer in enumerate(answers):
+        apart = np.linalg.norm(vectors - vectors[number], axis=1)
+        others = [row for row in np.argsort(apart) if not set(rows[row]) & set(rows[number])][:4]
+        assert [place["row"] for place in answer.places] == others
+        assert [place["rank"] for place in answer.places] == [1, 2, 3, 4]
+    assert len(answers) == len(rows) == 42
+    foreign = replace_inputs(index, dataset="another")
+    assert (
+        next(iter(search_dataset(foreign, street, "test", SearchRequest(run, k=4, device="cpu")))).places[0]["row"] == 0
+    )
+
+
+def replace_inputs(index: indexer.PlaceIndex, **changes: str) -> indexer.PlaceIndex:
+    """The index as if built from other inputs."""
+    index.manifest = index.manifest.model_copy(update={"inputs": {**index.manifest.inputs, **changes}})
+    return index
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -56,12 +56,12 @@ class Store:
         self.folder = folder
 
     def read(self, key: str) -> Cell | None:
-        """A finished cell, None where there is none, it failed (it is tried again) or its file is damaged."""
+        """A cell, finished or failed; None where there is none or its file is damaged."""
         try:
             cell = Cell.model_validate(read_json(self._path(key)))
         except (InputError, ContractError, ValueError):
             return None
-        return cell if cell.reason is None and cell.key == key else None
+        return cell if cell.key == key else None
 
     def write(self, cell: Cell) -> None:
         """Keep a cell. Raises: OutputError."""

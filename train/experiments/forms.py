@@ -18,7 +18,8 @@ def to_text(table: Table, width: int = 120) -> str:
         "\n".join(_row(row, chosen, widths, len(table.lead)) for row in [headers, *cells])
         for chosen in _chunks(widths, len(table.lead), width)
     ]
-    return "\n\n".join([f"{table.title} ({table.paper})\n{table.scale}", *blocks, "\n".join(_below(table))])
+    head = f"{table.title}\n{table.origin}\n{table.scale.capitalize()}."
+    return "\n\n".join([head, *blocks, "\n".join(_below(table))])
 
 
 def _chunks(widths: Sequence[int], lead: int, width: int) -> Iterator[list[int]]:
@@ -45,7 +46,8 @@ def to_markdown(table: Table) -> str:
     grid = [headers, ["---"] * len(headers), *rows]
     lines = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in grid]
     below = [f"- {_escaped(line)}" for line in _below(table)]
-    return "\n".join([f"## {table.title}", "", f"{table.paper}; {table.scale}.", "", *lines, "", *below, ""])
+    head = [f"## {table.title}", "", f"{table.origin} {table.scale.capitalize()}.", ""]
+    return "\n".join([*head, *lines, "", *below, ""])
 
 
 def _escaped(text: str) -> str:
@@ -66,10 +68,10 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     ends = [name for column in table.columns for name in (str(column), f"{column} low", f"{column} high")]
     under = [f"{group} {word}".strip() for group in table.groups for word in COUNTS]
-    writer.writerow(["row", *table.lead, *ends, *under, "reasons"])
+    writer.writerow(["row", *table.lead, *ends, *under, "seed", "reasons"])
     for line in table.lines:
         counts = [value for group in line.under for value in group]
-        writer.writerow([line.name, *line.lead, *_numbers(line), *counts, "; ".join(_reasons(table, line))])
+        writer.writerow([line.name, *line.lead, *_numbers(line), *counts, table.seed, "; ".join(_reasons(table, line))])
     return out.getvalue()
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from seqdata.contracts import read_toml
 from seqdata.errors import ContractError
 from seqdata.protocols import Frozen, describe_first
+from train import match_profiling
 
 HERE = Path(__file__).parent
 Kind = Literal["recall", "extraction", "matching"]
@@ -68,11 +69,13 @@ class Group(Frozen):
 class Grid(Frozen):
     """A paper's table or figure: `rows` by name, `groups` of columns, `values` of each group.
 
+    `own_title`: the title where the columns are not the paper's, for a `title` that names the paper's datasets.
     `facts` of a row stand once, before the groups. `own`: the groups where the dataset is none of the paper's (empty:
-    one group). `difference`: a last column, second group against the first. `chart`: the figure that the page draws.
+    one group). `difference`: last columns, each second group against the one before. `chart`: the page's figure.
     """
 
     title: str
+    own_title: str | None = None
     paper: str
     kind: Kind = "recall"
     rows: tuple[str, ...] = Field(min_length=1)
@@ -123,6 +126,12 @@ def method(name: str) -> Method:
     if name not in methods():
         raise ContractError(f"no method '{name}'; there are {', '.join(methods())}")
     return methods()[name]
+
+
+def engine(row: str) -> tuple[str, int]:
+    """Engine, and frames of a query, of a row of a matching study: "aligned-15" is `aligned` over 15 frames."""
+    name, _, length = row.partition("-")
+    return name, int(length) if length else match_profiling.LENGTH
 
 
 def _declared() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from indexer.evaluation import Evaluation
@@ -56,9 +57,9 @@ def extraction(method: Resolved, group: Group) -> Fields:
     return {"values": values, "facts": {**facts, "dimension": found.descriptor}}
 
 
-def matching(engine: str, database: int, dimensions: int, seed: int) -> Fields:
-    """Fields of a `Cell`: milliseconds a query, megabytes, agreement with exact search."""
-    found = match_profiling.matching(engine, database, dimensions, seed=seed)
+def matching(engine: str, database: int, dimensions: int, seed: int, length: int, folder: Path) -> Fields:
+    """Fields of a `Cell`: milliseconds a query, megabytes, agreement with exact search; vectors lie in `folder`."""
+    found = match_profiling.matching(engine, database, dimensions, seed=seed, length=length, folder=folder)
     values = {name: Measured(value=getattr(found, name)) for name in ("ms", "megabytes", "agreement")}
     facts = {key: value for key, value in asdict(found).items() if key not in values}
     return {"values": values, "facts": {**facts, "dimension": dimensions}, "database": database}

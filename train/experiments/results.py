@@ -25,7 +25,10 @@ def to_json(result: Result) -> dict[str, Any]:
     return {
         "experiment": result.request.name,
         "paper": result.grid.paper,
+        "title": result.title,
         "scale": result.request.scale,
+        "seed": result.request.seed,
+        "weights": result.request.weights,
         "datasets": {dataset.location: dataset.id for dataset in result.request.datasets},
         "groups": list(result.labels),
         "computed": result.computed,

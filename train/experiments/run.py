@@ -22,6 +22,7 @@ from train.experiments.targets import Missing, Target, bind
 from train.experiments.workshop import Workshop
 from train.runs import environment
 
+NOT_RUN = "not run (--only)"
 DIMENSIONS: dict[Scale, int] = {"full": 4096, "smoke": 64}
 Note = Callable[[str], None]
 Step = Callable[[str, int, int], None]
@@ -30,6 +31,8 @@ Step = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Request:
     """What to run: `only` some rows, at a `scale`, below the folder `out`; `protocol` in place of the datasets' own.
+
+    Of the other rows, a result holds the cells that were measured before.
 
     `weights`: see `train.experiments.scale.resolve`.
     """
@@ -47,10 +50,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """A grid with its cells: `cells[row][number of the group]`, `labels` of the groups, cells `computed` just now."""
+    """A grid with its cells: `cells[row][number of the group]`, `labels` of the groups, cells `computed` just now.
+
+    `title`: what the columns really are; the grid's own where they are the paper's.
+    """
 
     request: Request
     grid: Grid
+    title: str
     labels: tuple[str, ...]
     cells: dict[str, tuple[Cell, ...]]
     computed: int
@@ -74,30 +81,30 @@ def run(request: Request, note: Note | None = None, step: Step | None = None) ->
     folder cannot be written.
     """
     grid = grids.load(request.name)
-    rows = _rows(grid, request.only)
+    wanted = _wanted(grid, request.only)
     places = _places(grid, request)
     shop = Workshop(request.out, step or (lambda stage, done, total: None))
     store = Store(request.out / "cells")
     cells: dict[str, tuple[Cell, ...]] = {}
     computed = 0
-    for row in rows:
+    for row in grid.rows:
         of_row = []
         for place in places:
-            cell, fresh = _cell(store, _job(request, grid, shop, row, place))
+            cell, fresh = _cell(store, _job(request, grid, shop, row, place), row in wanted)
             computed += fresh
             of_row.append(cell)
             if note is not None and fresh:
                 note(f"{row}, {place.label or 'test split'}: {cell.reason or f'{cell.seconds:.1f} s'}")
         cells[row] = tuple(of_row)
-    return Result(request, grid, tuple(place.label for place in places), cells, computed)
+    return Result(request, grid, _title(grid, places), tuple(place.label for place in places), cells, computed)
 
 
-def _rows(grid: Grid, only: tuple[str, ...]) -> tuple[str, ...]:
-    """The rows asked for, in the grid's order. Raises: ContractError for one that it does not have."""
+def _wanted(grid: Grid, only: tuple[str, ...]) -> tuple[str, ...]:
+    """The rows to measure. Raises: ContractError for one that it does not have."""
     unknown = [row for row in only if row not in grid.rows]
     if unknown:
         raise ContractError(f"{grid.paper}: no row '{unknown[0]}'; there are {', '.join(grid.rows)}")
-    return tuple(row for row in grid.rows if not only or row in only)
+    return only or grid.rows
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,13 @@ def _places(grid: Grid, request: Request) -> Sequence[Target | Missing | _NoData
     return bind(grid, request.datasets, request.protocol)
 
 
+def _title(grid: Grid, places: Sequence[Target | Missing | _NoDataset]) -> str:
+    papers = any(place.group in grid.groups for place in places)
+    return grid.title if papers or grid.own_title is None else grid.own_title
+
+
 def _label(group: Group, scale: Scale) -> str:
-    return f"{group.small:,}" if scale == "smoke" and group.small is not None else group.label
+    return f"{group.small:,} vectors" if scale == "smoke" and group.small is not None else group.label
 
 
 def _job(request: Request, grid: Grid, shop: Workshop, row: str, place: Target | Missing | _NoDataset) -> _Job:
@@ -134,9 +146,10 @@ def _job(request: Request, grid: Grid, shop: Workshop, row: str, place: Target |
 def _planned(request: Request, grid: Grid, shop: Workshop, row: str, place: Target | _NoDataset) -> _Job:
     if grid.kind == "matching":
         size = place.group.small if request.scale == "smoke" else place.group.database
-        sizes = (row, size or 0, DIMENSIONS[request.scale], request.seed)
+        engine, length = grids.engine(row)
+        sizes = (engine, size or 0, DIMENSIONS[request.scale], request.seed, length)
         inputs = {"matching": list(sizes), "recall_target": match_profiling.RECALL_TARGET, **_machine("cpu")}
-        return _Job(row, inputs, partial(measures.matching, *sizes))
+        return _Job(row, inputs, partial(measures.matching, *sizes, request.out))
     method = resolve(grids.method(row), request.scale, request.weights, request.seed, request.device)
     inputs = {"kind": grid.kind, "method": method.inputs()}
     if isinstance(place, Target):
@@ -150,28 +163,36 @@ def _machine(device: str) -> dict[str, Any]:
     return {"device": profiling.device_name(pick_device(device)), "threads": torch.get_num_threads()}
 
 
-def _cell(store: Store, job: _Job) -> tuple[Cell, bool]:
-    """The finished cell of a job, or one measured now and kept; and whether it is new.
+def _cell(store: Store, job: _Job, wanted: bool) -> tuple[Cell, bool]:
+    """The finished cell of a job, or, where it is wanted, one measured now and kept; and whether it is new.
 
     Raises: OutputError and Interrupted, which end the grid; every other failure becomes the cell's reason.
     """
     key = key_of(job.inputs)
+    if job.measure is None:
+        return Cell(row=job.row, key=key, inputs=job.inputs, reason=job.reason if wanted else NOT_RUN), False
     found = store.read(key)
-    if found is not None:
+    if found is not None and (found.reason is None or not wanted):
         return found.model_copy(update={"row": job.row}), False
-    start = time.perf_counter()
-    fields: Mapping[str, Any] = {}
-    reason = job.reason
-    if job.measure is not None:
-        try:
-            fields = job.measure()
-        except (OutputError, Interrupted):
-            raise
-        except (SeqdataError, RuntimeError, MemoryError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    seconds = time.perf_counter() - start
-    cell = Cell(
-        row=job.row, key=key, inputs=job.inputs, reason=reason, seconds=seconds, environment=environment(), **fields
-    )
+    if not wanted:
+        return Cell(row=job.row, key=key, inputs=job.inputs, reason=NOT_RUN), False
+    cell = _measured(job, key, job.measure)
     store.write(cell)
     return cell, True
+
+
+def _measured(job: _Job, key: str, measure: Callable[[], Mapping[str, Any]]) -> Cell:
+    """The cell as it turns out now."""
+    start = time.perf_counter()
+    fields: Mapping[str, Any] = {}
+    reason = None
+    try:
+        fields = measure()
+    except (OutputError, Interrupted):
+        raise
+    except (SeqdataError, RuntimeError, MemoryError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    seconds = time.perf_counter() - start
+    return Cell(
+        row=job.row, key=key, inputs=job.inputs, reason=reason, seconds=seconds, environment=environment(), **fields
+    )

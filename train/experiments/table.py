@@ -1,16 +1,16 @@
 """An experiment's cells as a table in the paper's own shape, ready to be written in any form."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Any
 
 from train.experiments import grid as grids
 from train.experiments.cells import Cell, Measured
-from train.experiments.grid import Fact, Value
-from train.experiments.run import Result
-from train.experiments.scale import SMALL_PCA
-from train.match_profiling import ENGINES
+from train.experiments.grid import Fact, Kind, Value
+from train.experiments.notes import legend, notes
+from train.experiments.run import DIMENSIONS, Result
+from train.experiments.scale import Scale
+from train.match_profiling import BY_FRAME, ENGINES
 
 WORDS: dict[Value, str] = {
     "r1": "R@1",
@@ -39,9 +39,24 @@ FACTS: dict[Fact, tuple[str, float, str]] = {
     "dimension": ("Dimension", 1, ".0f"),
     "memory": ("Memory, MB", 1e-6, ".1f"),
 }
+PAIR = 2
+"""Groups that a difference is taken of."""
 COUNTS = ("protocol", "queries", "left out", "database")
 """What stands beside the numbers of a group."""
+OF_SCALE: dict[Kind, dict[Scale, str]] = {
+    "recall": {
+        "full": "the paper's models and recipes",
+        "smoke": "small models, a few training steps; it shows that the grid runs, not what the methods can do",
+    },
+    "extraction": {"full": "the paper's models", "smoke": "small models; it shows that the grid runs"},
+    "matching": {
+        "full": f"vectors of {DIMENSIONS['full']} dimensions",
+        "smoke": f"small databases, vectors of {DIMENSIONS['smoke']} dimensions; it shows that the grid runs",
+    },
+}
 EMPTY = "–"
+SHALLOW = "the test database holds fewer windows than this rank, without those that share frames with the query"
+OF_NOTHING = "there is no relative difference to 0"
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole table: `legend` says what each group was measured on, `footnotes` why cells are empty."""
+    """A whole table: `legend` says what each group was measured on, `footnotes` why cells are empty, by mark."""
 
     title: str
     paper: str
@@ -94,33 +109,51 @@ class Table:
     legend: tuple[tuple[str, str], ...]
     footnotes: dict[str, str]
     notes: tuple[str, ...]
+    seed: int
+
+    @property
+    def origin(self) -> str:
+        """Whose form it has, and whose numbers."""
+        return f"The grid of {self.paper}. Every number was measured by this program; none is the paper's."
+
+
+class _Marks(dict[str, str]):
+    """A letter for each distinct reason, given when it is first asked for."""
+
+    def __missing__(self, reason: str) -> str:
+        self[reason] = _letters(len(self))
+        return self[reason]
 
 
 def make_table(result: Result) -> Table:
     """The table of a result. Numbers are ours alone: a paper's figures stand nowhere in it."""
-    marks = _marks(cell.reason for row in result.cells.values() for cell in row)
+    marks = _Marks()
     columns = [Column(label, WORDS[value]) for label in result.labels for value in result.grid.values]
     if result.grid.difference:
-        columns.append(Column("", "Diff."))
+        columns += [Column(label, "Diff.") for label in _pair_labels(result)]
     lines = tuple(_line(result, row, cells, marks) for row, cells in result.cells.items())
     return Table(
-        title=result.grid.title,
+        title=result.title,
         paper=result.grid.paper,
         scale=_scale_words(result),
         lead=(*_words(result), *(FACTS[fact][0] for fact in result.grid.facts)),
         groups=result.labels,
         columns=tuple(columns),
         lines=lines,
-        legend=tuple(_legend(result)),
+        legend=tuple(legend(result)),
         footnotes={mark: reason for reason, mark in marks.items()},
-        notes=tuple(_notes(result)),
+        notes=tuple(notes(result)),
+        seed=result.request.seed,
     )
 
 
+def _pair_labels(result: Result) -> list[str]:
+    """What stands over each difference: nothing where there is one, else the label of the group that is compared."""
+    return [""] if len(result.labels) == PAIR else list(result.labels[1::PAIR])
+
+
 def _scale_words(result: Result) -> str:
-    if result.request.scale == "full":
-        return "full scale: the paper's models and recipes"
-    return "smoke scale: small models, a few training steps; it shows that the grid runs, not what the methods can do"
+    return f"{result.request.scale} scale: {OF_SCALE[result.grid.kind][result.request.scale]}"
 
 
 def _words(result: Result) -> tuple[str, ...]:
@@ -131,11 +164,12 @@ def _words(result: Result) -> tuple[str, ...]:
     return ("Category", "Method", "Backbone") if backbone else ("Category", "Method")
 
 
-def _line(result: Result, row: str, cells: Sequence[Cell], marks: dict[str, str]) -> Line:
+def _line(result: Result, row: str, cells: Sequence[Cell], marks: _Marks) -> Line:
     entries = [_entry(cell, value, marks) for cell in cells for value in result.grid.values]
     if result.grid.difference:
-        entries.append(_difference(cells, result.grid.values[0]))
-    facts = [_fact(cells, fact) for fact in result.grid.facts]
+        value = result.grid.values[0]
+        entries += [_difference(*pair, value, marks) for pair in zip(cells[::PAIR], cells[1::PAIR], strict=True)]
+    facts = [_fact(cells, fact, marks) for fact in result.grid.facts]
     return Line(row, (*_names(row, result), *facts), tuple(entries), tuple(_counts(cell) for cell in cells))
 
 
@@ -146,7 +180,8 @@ def _counts(cell: Cell) -> tuple[str, ...]:
 
 def _names(row: str, result: Result) -> tuple[str, ...]:
     if result.grid.kind == "matching":
-        return (ENGINES[row],)
+        engine, length = grids.engine(row)
+        return (f"{ENGINES[engine]}, L = {length}" if engine in BY_FRAME else ENGINES[engine],)
     method = grids.method(row)
     names = (method.category, method.method)
     if len(_words(result)) == 2:
@@ -154,20 +189,20 @@ def _names(row: str, result: Result) -> tuple[str, ...]:
     return (*names, grids.backbones()[method.backbone].label if method.backbone else EMPTY)
 
 
-def _fact(cells: Sequence[Cell], fact: Fact) -> str:
+def _fact(cells: Sequence[Cell], fact: Fact, marks: _Marks) -> str:
     """A fact of a row from its first finished cell."""
     _, factor, form = FACTS[fact]
     known = [cell.facts[fact] for cell in cells if fact in cell.facts]
-    return format(float(known[0]) * factor, form) if known else EMPTY
+    return format(float(known[0]) * factor, form) if known else str(_empty(cells[0], marks))
 
 
-def _entry(cell: Cell, value: Value, marks: dict[str, str]) -> Entry:
-    if cell.reason is not None:
-        return Entry(EMPTY, mark=marks[cell.reason])
-    found = cell.values.get(value)
-    if found is None:
-        return Entry(EMPTY)
-    return _number(found, *SCALES[value])
+def _entry(cell: Cell, value: Value, marks: _Marks) -> Entry:
+    return _number(cell.values[value], *SCALES[value]) if value in cell.values else _empty(cell, marks)
+
+
+def _empty(cell: Cell, marks: _Marks) -> Entry:
+    """The entry of a value that a cell does not hold."""
+    return Entry(EMPTY, mark=marks[cell.reason or SHALLOW])
 
 
 def _number(found: Measured, factor: float, form: str) -> Entry:
@@ -175,69 +210,16 @@ def _number(found: Measured, factor: float, form: str) -> Entry:
     return Entry(format(found.value * factor, form), low, high)
 
 
-def _difference(cells: Sequence[Cell], value: Value) -> Entry:
-    """The second group's value against the first's, relative, as P1 Table III gives it."""
-    first, second = (cell.values.get(value) for cell in cells[:2]) if len(cells) > 1 else (None, None)
-    if first is None or second is None or first.value == 0:
-        return Entry(EMPTY)
-    return Entry(f"{100 * (second.value / first.value - 1):+.1f} %")
-
-
-def _marks(reasons: Iterable[str | None]) -> dict[str, str]:
-    """A letter for each distinct reason, in order of first appearance."""
-    distinct = list(dict.fromkeys(reason for reason in reasons if reason is not None))
-    return {reason: _letters(number) for number, reason in enumerate(distinct)}
+def _difference(first: Cell, second: Cell, value: Value, marks: _Marks) -> Entry:
+    """The second cell's value against the first's, relative, as P1 Table III gives it."""
+    for cell in (first, second):
+        if value not in cell.values:
+            return _empty(cell, marks)
+    if first.values[value].value == 0:
+        return Entry(EMPTY, mark=marks[OF_NOTHING])
+    return Entry(f"{100 * (second.values[value].value / first.values[value].value - 1):+.1f} %")
 
 
 def _letters(number: int) -> str:
     head, last = divmod(number, 26)
     return (_letters(head - 1) if head else "") + ascii_lowercase[last]
-
-
-def _legend(result: Result) -> Iterable[tuple[str, str]]:
-    """For each group: protocol, conditions, counts; rows that differ from each other are told apart."""
-    for number, label in enumerate(result.labels):
-        said: dict[str, list[str]] = {}
-        for row, cells in result.cells.items():
-            cell = cells[number]
-            if cell.protocol is not None:
-                text = (
-                    f"{cell.protocol}, {cell.conditions}; {cell.queries} queries counted, {cell.left_out} left out, "
-                    f"{cell.database} database windows; 95 % intervals: {cell.interval_method}"
-                )
-                said.setdefault(text, []).append(row)
-        for text, rows in said.items():
-            whom = f" ({', '.join(rows)})" if len(said) > 1 else ""
-            yield f"{label}{whom}", text
-
-
-def _notes(result: Result) -> Iterable[str]:
-    yield from result.grid.notes
-    if result.grid.difference:
-        yield "Diff.: second column against the first, relative; judge it by the intervals of both."
-    machines = dict.fromkeys(
-        f"{cell.facts['device']}, {cell.facts['threads']} threads"
-        for cells in result.cells.values()
-        for cell in cells
-        if "device" in cell.facts
-    )
-    yield from (f"Measured on {machine}." for machine in machines)
-    if any((cell.reason or "").startswith("MissingDependencyError") for row in result.cells.values() for cell in row):
-        yield "Weights: name a folder that holds a file for each encoder with --weights, or take --weights random."
-    if result.request.scale == "smoke" and result.grid.kind != "matching":
-        yield from _stand_ins(result)
-    if "memory" in result.grid.facts:
-        yield "Memory: what torch holds at the most while one sequence is described, weights included."
-
-
-def _stand_ins(result: Result) -> Iterable[str]:
-    """What really stands behind the backbones' names at smoke scale."""
-    used = dict.fromkeys(grids.method(row).backbone for row in result.cells)
-    named = {name: each for name, each in grids.backbones().items() if name in used}
-    said = [f"{each.label} is {each.small['encoder']}{_cut(each.small)}" for each in named.values()]
-    if said:
-        yield f"Small stand-ins: {', '.join(said)}; 4096 dimensions are {SMALL_PCA}."
-
-
-def _cut(options: dict[str, Any]) -> str:
-    return f" to {options['cut']}" if "cut" in options else ""
