@@ -40,17 +40,25 @@ class Bar:
     def __init__(self, unit: str) -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+        hidden = not sys.stderr.isatty()
+        self._bar = tqdm(unit=unit, file=sys.stderr, disable=hidden, leave=False, miniters=1, dynamic_ncols=True)
         self._stage = ""
 
-    def to(self, stage: str, done: int, total: int) -> None:
-        """Show `done` of `total` of `stage`."""
-        if stage != self._stage:
-            self._bar.reset(total)
-            self._bar.set_description(stage)
-            self._stage = stage
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
+    def to(self, stage: str, done: int, total: int, text: str = "") -> None:
+        """Show `done` of `total` of `stage`, and `text`; the rate is that since the stage was entered."""
+        bar = self._bar
+        if bar.disable:
+            return
+        bar.total = total
+        bar.set_postfix_str(text, refresh=False)
+        if stage == self._stage and done >= bar.n:
+            bar.update(done - bar.n)
+            return
+        self._stage = stage
+        bar.set_description(stage, refresh=False)
+        bar.reset(total)
+        bar.initial = bar.n = bar.last_print_n = done  # done before: no work of this stage's clock
+        bar.refresh()
 
     def note(self, text: str) -> None:
         """A line on stderr above the bar."""

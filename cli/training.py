@@ -2,13 +2,14 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
+from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from cli.pairs import json_pairs
 
 if TYPE_CHECKING:
@@ -69,22 +70,29 @@ def train(
 
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """
-    import seqdata
     from cli.config import load
+    from train.settings import TrainSettings
 
     place = load(config)
-    opened = seqdata.open(place.newest("datasets", "manifest.json", dataset, "build"))
+    _check_processes(out)
+    named = model_from or model or ("frames" if encoder is not None else None)
+    before = _to_resume(place, out) if resume else None
+    record = None if before is None else _record(before, named)
+    opened = _dataset(place, dataset, record)
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
     own = {name: value for name, value in parts.items() if value is not None} | json_pairs(options, "--option")
-    named = model_from or model or ("frames" if encoder is not None else None)
-    flags = {"model": named, "epochs": epochs, "seed": seed, "device": device, "accumulate": accumulate}
-    chosen: dict[str, Any] = {name: place.pick(value, "train", name, None) for name, value in flags.items()}
-    chosen["weights"] = "random" if random_init else place.pick(weights, "train", "weights", None)
-    chosen["protocol"] = _protocol(place, protocol, opened)
+    weights = "random" if random_init else weights
+    flags = {"model": named, "recipe": recipe, "weights": weights, "epochs": epochs, "seed": seed, "device": device,
+             "accumulate": accumulate}  # fmt: skip
+    chosen: dict[str, Any] = dict(flags)
+    if record is None or recipe is not None:  # a recipe goes over what the run knows, and the file over the recipe
+        chosen = {name: place.pick(value, "train", name, None) for name, value in flags.items()}
+    chosen["protocol"] = protocol if record is not None else _protocol(place, protocol, opened)
     chosen["options"] = own or None
     chosen["features"] = None if features is None else str(features)
-    resolved = _settings(place.pick(recipe, "train", "recipe", None), {**chosen, **json_pairs(settings, "--set")})
-    folder = _folder(place, out, resolved, resume=resume)
+    base = None if record is None else record["settings"]
+    resolved = TrainSettings.create(chosen.pop("recipe"), base, **{**chosen, **json_pairs(settings, "--set")})
+    folder = before or out or _new_folder(place, resolved)
     _fit(opened, resolved, folder, resume=resume)
     if not _leads():
         return
@@ -95,6 +103,14 @@ def train(
 def _leads() -> bool:
     """Whether this is the only process, or the first of those that torchrun started: the one that prints."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _check_processes(out: Path | None) -> None:
+    """Raise ContractError when several processes would each find a run folder of their own."""
+    from seqdata.errors import ContractError
+
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ContractError("several processes train one run: name its folder with --out")
 
 
 def _protocol(place: "Config", flag: str | None, dataset: "Dataset") -> str:
@@ -110,26 +126,56 @@ def _protocol(place: "Config", flag: str | None, dataset: "Dataset") -> str:
     return stored.name
 
 
-def _settings(recipe: str | None, values: dict[str, Any]) -> "TrainSettings":
-    """Recipe and flags as checked settings; weights are pretrained unless something says otherwise."""
-    from train.recipes import RECIPES
-    from train.settings import TrainSettings
+def _to_resume(place: "Config", out: Path | None) -> Path:
+    """The named run folder, else the newest below runs/ that has not ended. Raises: InputError when all have."""
+    from seqdata.errors import InputError
+    from seqdata.storage import read_json
 
-    if values.get("weights") is None:
-        values["weights"] = RECIPES.get(recipe or "", {}).get("weights", "pretrained")
-    return TrainSettings.create(recipe, **values)
+    if out is not None:
+        return out
+    records = sorted((place.out / "runs").glob("*/run.json"), key=lambda path: (path.stat().st_mtime_ns, str(path)))
+    open_ends = [path.parent for path in records if not read_json(path).get("finished")]
+    if not open_ends:
+        raise InputError(f"{place.out / 'runs'}: no run there is unfinished; to lengthen one, name it with --out")
+    note(f"resuming {open_ends[-1]} (the newest unfinished in {place.out / 'runs'})")
+    return open_ends[-1]
 
 
-def _folder(place: "Config", out: Path | None, settings: "TrainSettings", *, resume: bool) -> Path:
-    """The named run folder, the newest one when resuming, else a new one below runs/ that carries the date."""
+def _record(folder: Path, model: str | None) -> dict[str, Any] | None:
+    """run.json of a run to go on with, None where it was never begun.
+
+    Raises: ContractError when it is no such record, or its model is code that was not named again.
+    """
+    from seqdata.errors import ContractError
+    from train.runs import RunFolder
+
+    run = RunFolder(folder)
+    if not run.recorded:
+        return None
+    record = run.read()
+    of_record = str(record["settings"].get("model"))
+    if ":" in of_record and model != of_record:
+        raise ContractError(
+            f"{folder / 'run.json'}: its model is made by '{of_record}'; if you trust that code, add --model-from "
+            f"{of_record}"
+        )
+    return record
+
+
+def _dataset(place: "Config", flag: Path | None, record: dict[str, Any] | None) -> "Dataset":
+    """The named dataset, else the one of the run to go on with, else the newest. Raises: InputError without one."""
+    import seqdata
+    from cli.places import find_dataset
+
+    if record is not None:
+        return find_dataset(place, flag, str(record.get("dataset")), str(record.get("dataset_path", "")))
+    return seqdata.open(place.newest("datasets", "manifest.json", flag, "build"))
+
+
+def _new_folder(place: "Config", settings: "TrainSettings") -> Path:
+    """A new folder below runs/ that carries the date."""
     from datetime import datetime, timezone
 
-    from seqdata.errors import ContractError
-
-    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ContractError("several processes train one run: name its folder with --out")
-    if resume or out is not None:
-        return place.newest("runs", "run.json", out, "train")
     stamp = datetime.now(tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
     return place.out / "runs" / f"{settings.model.replace(':', '-')}-{stamp}"
 
@@ -139,16 +185,41 @@ def _fit(dataset: "Dataset", settings: "TrainSettings", folder: Path, *, resume:
     from train.loop import fit
 
     with progress_bar("step") as bar:
+        clock = _Clock()
 
         def show(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
             if not _leads():
                 return
+            epoch = int(values["epoch"])
             if phase == "epoch":
-                bar.note(f"epoch {int(values.get('epoch', done))}: {_values(values)}")
-            else:
-                bar.to(phase, done, total)
+                bar.note(f"epoch {epoch}: {_values(values)}")
+                return
+            clock.enter(epoch)
+            text = f"loss {values['loss']:.4f}, epoch {clock.left(done, total)}" if phase == "train" else ""
+            bar.to(f"epoch {epoch}/{int(values['epochs'])} {phase}", done, total, text)
 
         fit(dataset, settings, folder, progress=show, resume=resume)
+
+
+class _Clock:
+    """The time that an epoch still takes, by all that its steps took so far, mining among them included."""
+
+    def __init__(self) -> None:
+        self._epoch = -1
+        self._began = 0.0
+        self._before: int | None = None
+
+    def enter(self, epoch: int) -> None:
+        """Something of this epoch was done."""
+        if epoch != self._epoch:
+            self._epoch, self._began, self._before = epoch, time.monotonic(), None
+
+    def left(self, done: int, total: int) -> str:
+        """After step `done` of the `total` of the epoch; steps before the first one seen were another process's."""
+        if self._before is None:
+            self._before = done - 1
+        seconds = (time.monotonic() - self._began) / (done - self._before) * (total - done)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
 
 def _values(values: Mapping[str, float]) -> str:

@@ -59,6 +59,11 @@ class Dataset:
         return str(self.store)
 
     @property
+    def address(self) -> str:
+        """The location as a process in any folder finds it: a URL, or an absolute path."""
+        return self.location if "://" in self.location else str(Path(self.location).resolve())
+
+    @property
     def path(self) -> Path:
         """Folder of a local dataset. Raises: InputError for a remote one, which has a `location` only."""
         return self.store.path("")

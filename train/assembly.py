@@ -1,5 +1,6 @@
 """What a run is made of, put together from its settings, and the record that says so."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from seqdata.protocols import Protocol
+from seqdata.storage import xxh3_file
 from train import checkpoint, models, optimisers, regimes
 from train.data import TrainData
 from train.distances import frames_of
@@ -35,12 +37,14 @@ def assemble(
     device: torch.device,
     stop: Stop,
     other_frames: NDArray[np.int64],
+    restoring: bool = False,
 ) -> Trainer:
     """Model, data, regime and optimiser of the settings; `other_frames`: rows that are read besides the training ones.
 
+    With `restoring` a checkpoint will fill the model, which then needs no weights of its own.
     Raises: ContractError for settings that do not fit, NotEnoughDataError without windows, and what weights raise.
     """
-    model, stored = _model(dataset, settings)
+    model, stored = _model(dataset, settings, restoring)
     model = model.to(device)
     if settings.checkpointing or ranks.size > 1:
         check_batch_norm(model, "checkpointing" if settings.checkpointing else "training on several processes")
@@ -66,10 +70,13 @@ def assemble(
     )
 
 
-def _model(dataset: "Dataset", settings: TrainSettings) -> tuple[SequenceModel, FeatureSource | None]:
+def _model(dataset: "Dataset", settings: TrainSettings, restoring: bool) -> tuple[SequenceModel, FeatureSource | None]:
     """The model, from pixels or as a head on stored features, and those features."""
     if settings.features is None:
-        return models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options), None
+        weights = "random" if restoring else settings.weights
+        model = models.create(settings.model, weights=weights, seed=settings.seed, **settings.options)
+        model.config = {**model.config, "weights": settings.weights}
+        return model, None
     stored = open_features(settings.features, dataset)
     return create_head(stored, settings.model, settings.seed, settings.options), stored
 
@@ -79,18 +86,26 @@ def _split(protocol: Protocol, settings: TrainSettings) -> str:
     return "train" if settings.epochs or "train" in protocol.splits else next(iter(protocol.splits))
 
 
-def describe_run(protocol: Protocol, trainer: Trainer) -> dict[str, Any]:
-    """run.json: what was asked for, resolved, and what it ran on."""
+def _weights_hash(settings: TrainSettings) -> str | None:
+    """XXH3-128 of the file of weights; None where there is none."""
+    if settings.features is not None or not Path(settings.weights).is_file():
+        return None
+    return xxh3_file(settings.weights)
+
+
+def describe_run(protocol: Protocol, trainer: Trainer, restoring: bool = False) -> dict[str, Any]:
+    """run.json: what was asked for, resolved, and what it ran on; `restoring` as in `assemble`."""
     dataset, source = trainer.dataset, trainer.source
     return {
         "format": checkpoint.FORMAT,
         "dataset": dataset.id,
-        "dataset_path": dataset.location,
+        "dataset_path": dataset.address,
         "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
         "settings": trainer.settings.model_dump(mode="json"),
         "course": trainer.settings.same_course(),
         "features": source.files.manifest.id if isinstance(source, FeatureSource) else None,
         "model": trainer.model.config,
+        "weights_hash": None if restoring else _weights_hash(trainer.settings),
         "descriptor_size": trainer.model.descriptor_size(protocol.length),
         "windows": {"query": len(trainer.data.queries), "database": len(trainer.data.database)},
         "environment": {
@@ -98,5 +113,6 @@ def describe_run(protocol: Protocol, trainer: Trainer) -> dict[str, Any]:
             "processes": str(trainer.ranks.size),
             "device": str(trainer.device),
         },
+        "later_environments": [],
         "finished": False,
     }

@@ -118,14 +118,17 @@ def clear(folder: Path, except_for: Path | None = None) -> None:
                     raise OutputError(f"{old}: cannot be removed ({error.strerror or error})") from error
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a state below `folder` that `restore` would take."""
+    return bool(_stems(folder))
+
+
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
     """Fill model and optimiser with the furthest state below `folder`; None when no epoch was ever finished.
 
     Raises: ContractError when its files are damaged or of another model.
     """
-    stems = [path.parent / STATE for path in folder.glob(f"[se]*-*/{STATE}.optimizer.json")]
-    if (folder / "last.optimizer.json").is_file():
-        stems.append(folder / "last")
+    stems = _stems(folder)
     if not stems:
         return None
     found = [(_read(stem), stem) for stem in stems]
@@ -134,6 +137,12 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     checkpoint.fill(model, checkpoint.read_tensors(tensors), tensors)
     checkpoint.load_optimizer(stem, optimizer)
     return state
+
+
+def _stems(folder: Path) -> list[Path]:
+    """Stems of all states below `folder`."""
+    stems = [path.parent / STATE for path in folder.glob(f"[se]*-*/{STATE}.optimizer.json")]
+    return [*stems, folder / "last"] if (folder / "last.optimizer.json").is_file() else stems
 
 
 def _read(stem: Path) -> State:

@@ -4,6 +4,6 @@ from seqdata.errors import SeqdataError
 
 
 class DivergedError(SeqdataError):
-    """The loss is no longer finite (exit code 9); the message names epoch, step and the batch's sequences."""
+    """Loss or gradient is no longer finite (exit code 9); the message names epoch, step and the batch's sequences."""
 
     exit_code = 9

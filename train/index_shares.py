@@ -164,10 +164,8 @@ def build_in_shares(
         return existing
     threads = max(1, (os.cpu_count() or 1) // workers)
     here = replace(request, run=request.run.resolve(), out=request.out.resolve())
-    place = dataset.location if "://" in dataset.location else str(Path(dataset.location).resolve())
-    jobs = [
-        ShareJob(place, dataset.manifest.version, here, number, workers, threads) for number in range(1, workers + 1)
-    ]
+    version = dataset.manifest.version
+    jobs = [ShareJob(dataset.address, version, here, number, workers, threads) for number in range(1, workers + 1)]
     done = 0
     for windows in run_jobs(jobs, engine, workers):
         done += windows

@@ -52,6 +52,15 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, epoch: 
         group["lr"] = rate(base, s.schedule, done, (epoch - 1) * steps + step, s.warmup, halvings)
 
 
+def largest_gradient(optimizer: torch.optim.Optimizer) -> float:
+    """The largest entry of all gradients by size; NaN where one is NaN, 0 where there are none."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return 0.0
+    return float(torch.stack(torch._foreach_norm(gradients, float("inf"))).max())
+
+
 def rates(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> dict[str, float]:
     """The present learning rate of every group by name."""
     names = (BASE, *settings.lr_groups)

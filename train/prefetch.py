@@ -1,7 +1,8 @@
-"""Reading the next batch while the present one is trained."""
+"""Reading the next batches while the present one is trained."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -9,8 +10,8 @@ Loaded = TypeVar("Loaded")
 _END = object()
 
 
-def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded]) -> Iterator[Loaded]:
-    """Yield `load(item)` in order; one worker thread takes and loads the next item meanwhile.
+def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], depth: int = 2) -> Iterator[Loaded]:
+    """Yield `load(item)` in order; one worker thread takes and loads the next `depth` items meanwhile.
 
     Errors of `items` and `load` rise at the place where the item would have come.
     """
@@ -20,8 +21,11 @@ def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded]) -> Iterator[
         item = next(iterator, _END)
         return _END if item is _END else load(item)  # type: ignore[arg-type]
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
-        ahead = pool.submit(take)
-        while (loaded := ahead.result()) is not _END:
-            ahead = pool.submit(take)
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        ahead: deque[Future[Loaded | object]] = deque(pool.submit(take) for _ in range(depth))
+        while (loaded := ahead.popleft().result()) is not _END:
+            ahead.append(pool.submit(take))
             yield loaded  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -46,25 +46,39 @@ class RunFolder:
         return self.checkpoints / "last"
 
     @property
+    def recorded(self) -> bool:
+        """Whether this is the folder of a run, however far it came."""
+        return (self.path / "run.json").is_file()
+
+    @property
     def started(self) -> bool:
         """Whether an epoch of this run was ever finished."""
         return (self.last.parent / "last.optimizer.json").is_file()
 
-    def open(self, record: dict[str, Any], resume: bool) -> None:
-        """Write run.json of a new run, or check that `record` continues the old one.
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs whose metrics are known."""
+        return sum(len(entry.get("losses", ())) for entry in self.metrics)
 
+    def open(self, record: dict[str, Any], resume: bool) -> dict[str, Any]:
+        """Write run.json of a new run, or check that `record` continues the old one; returns what was written.
+
+        A resumed run keeps its first environment and its weights file's hash; other environments are added to
+        `later_environments`.
         Raises: OutputError when the folder holds something and `resume` is off, ContractError when dataset, protocol or
         settings differ from those of the run to resume.
         """
-        if (self.path / "run.json").is_file() and resume:
-            self._check(record)
+        if self.recorded and resume:
+            record = _continued(self._check(record), record)
         elif self.path.is_dir() and any(self.path.iterdir()):
-            hint = "choose another --out, or --resume" if (self.path / "run.json").is_file() else "choose another --out"
+            hint = "choose another --out, or --resume" if self.recorded else "choose another --out"
             raise OutputError(f"{self.path}: the folder is not empty; {hint}")
         self.write(record)
+        return record
 
-    def _check(self, record: dict[str, Any]) -> None:
-        old = self._old()
+    def _check(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The old record, which `record` may continue."""
+        old = self.read()
         for field in ("dataset", "protocol", "features", "course"):
             if old.get(field) != record[field]:
                 differing = _difference(old.get(field), record[field])
@@ -73,9 +87,10 @@ class RunFolder:
                     f"{self.path / 'run.json'}: cannot resume, {field} differs ({differing}{why}); "
                     "start a new run with --out"
                 )
+        return old
 
-    def _old(self) -> dict[str, Any]:
-        """run.json as it is, its course by today's fields. Raises: ContractError when it is of another program."""
+    def read(self) -> dict[str, Any]:
+        """run.json as it stands, its course by today's fields. Raises: ContractError when it is of another program."""
         path = self.path / "run.json"
         old: dict[str, Any] = read_json(path)
         try:
@@ -103,14 +118,31 @@ class RunFolder:
 
 
 def environment() -> dict[str, str]:
-    """Versions of what decides numbers: Python and the packages."""
+    """What decides numbers: versions of Python and the packages, and CUDA and its devices where there are any."""
+    import torch
+
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
+    if torch.cuda.is_available():
+        found["cuda"] = str(torch.version.cuda)
+        found["gpu"] = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
     return found
+
+
+def _continued(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run that goes on."""
+    first, later = old.get("environment", new["environment"]), old.get("later_environments", [])
+    known = new["environment"] in (first, *later)
+    return {
+        **new,
+        "weights_hash": new["weights_hash"] or old.get("weights_hash"),
+        "environment": first,
+        "later_environments": later if known else [*later, new["environment"]],
+    }
 
 
 def _difference(old: Any, new: Any) -> str:

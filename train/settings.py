@@ -1,19 +1,24 @@
 """Training settings: one frozen model, passed down explicitly and saved with every run."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqdata.errors import ContractError
 from seqdata.protocols import describe_first
 from train.recipes import RECIPES
 
+Rate = Annotated[float, Field(gt=0, le=10)]
+"""A learning rate: whoever means more has slipped in an exponent."""
+
 
 class TrainSettings(BaseModel):
     """Everything that decides a training run besides the dataset; defaults follow P1's triplet recipe.
 
-    Model: `model`, `weights`, `options` (see `train.models.create`); `features`: folder of stored features that the
-    model's head is trained on instead of pixels (see `train.feature_source.create_head`).
+    Model: `model`, `weights` ("pretrained", a file, or "random" where that is said), `options` (see
+    `train.models.create`); `features`: folder of stored features that the model's head is trained on instead of pixels
+    (see `train.feature_source.create_head`).
     Data: `protocol` (name or file); `positive_radius`, `negative_radius` and `heading_max` (degrees by which a positive
     may face another way), each None = the protocol's; `shift_positives` moves the database frames by N windows against
     their positions, a control that must not learn.
@@ -38,7 +43,7 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "seqvlad-r18"
-    weights: str = "random"
+    weights: str = "pretrained"
     options: dict[str, Any] = Field(default_factory=dict)
     features: str | None = None
     protocol: str
@@ -64,10 +69,10 @@ class TrainSettings(BaseModel):
     steps: int | None = Field(default=None, ge=1)
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(default=1e-5, gt=0)
-    lr_groups: dict[str, PositiveFloat] = Field(default_factory=dict)
+    lr: Rate = 1e-5
+    lr_groups: dict[str, Rate] = Field(default_factory=dict)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
     schedule: Literal["none", "cosine", "halve"] = "none"
     halve_every: int = Field(default=50, ge=1)
     warmup: int = Field(default=0, ge=0)
@@ -94,8 +99,12 @@ class TrainSettings(BaseModel):
     erase: float = Field(default=0.0, ge=0, le=1)
 
     @classmethod
-    def create(cls, recipe: str | None = None, **fields: Any) -> "TrainSettings":
+    def create(
+        cls, recipe: str | None = None, base: Mapping[str, Any] | None = None, /, **fields: Any
+    ) -> "TrainSettings":
         """Settings of a named recipe with `fields` over it (None fields are left at the recipe's value).
+
+        `base`: what stands below the recipe, such as the settings of a run to go on with; default: the defaults.
 
         Raises: ContractError for an unknown recipe or a wrong field, naming what is valid.
         """
@@ -103,7 +112,7 @@ class TrainSettings(BaseModel):
             raise ContractError(f"no training recipe '{recipe}'; choose one of {', '.join(sorted(RECIPES))}")
         given = {key: value for key, value in fields.items() if value is not None}
         try:
-            return cls.model_validate({**RECIPES.get(recipe or "", {}), **given})
+            return cls.model_validate({**(base or {}), **RECIPES.get(recipe or "", {}), **given})
         except ValidationError as error:
             raise ContractError(f"training settings: {describe_first(error)}") from error
 

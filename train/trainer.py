@@ -1,5 +1,6 @@
 """Epochs of optimisation: mine, read, describe, loss, update; between two updates a run can be left and taken up."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class Trainer:
         def rows(windows: NDArray[np.int64]) -> NDArray[np.float32]:
             nonlocal described
             described = len(np.unique(self.data.frame_rows[windows]))
-            return self.described(self.data.shown[windows], "mine")
+            return self.described(self.data.shown[windows], "mine", at.epoch)
 
         mined = self.regime.mine(at.epoch, at.round, rows)
         if mined is None:
@@ -108,11 +109,14 @@ class Trainer:
     def _origin(self, at: Position, weights: str) -> tuples.Origin:
         return tuples.Origin(self.dataset.id, self.protocol_hash, weights, at.epoch, at.round)
 
-    def described(self, table: pl.DataFrame, phase: str) -> NDArray[np.float32]:
+    def described(self, table: pl.DataFrame, phase: str, epoch: int) -> NDArray[np.float32]:
         """Descriptors `(n, D)` of windows in eval mode, in table order; each rank does a stretch of every track.
+
+        `phase` and `epoch` are what `progress` is told.
 
         Raises: Stopped when the run is asked to stop meanwhile.
         """
+        told = {"epoch": epoch, "epochs": self.settings.epochs}
         order = table.with_row_index("_row").sort("track", "first")["_row"].to_numpy()
         mine = order[self.ranks.share(len(order))]
         try:
@@ -123,7 +127,7 @@ class Trainer:
                 device=str(self.device),
                 batch_size=self.settings.frame_batch,
                 source=self.source,
-                progress=lambda done, total: self._described_some(phase, done, total),
+                progress=lambda done, total: self._described_some(phase, done, total, told),
             )
             stopped = False
         except Stopped:
@@ -135,21 +139,24 @@ class Trainer:
         vectors[order] = gathered
         return vectors
 
-    def _described_some(self, phase: str, done: int, total: int) -> None:
-        self.progress(phase, done, total, {})
+    def _described_some(self, phase: str, done: int, total: int, told: Mapping[str, float]) -> None:
+        self.progress(phase, done, total, told)
         self.stop.check()
 
     def _train(self, a_round: Round, at: Position, resting: Callable[[], None]) -> None:
         """The steps of a round that are left, `accumulate` an update."""
         each, last = self.settings.accumulate, self.regime.rounds - 1
         left = prefetch(islice(a_round.steps, at.step, None), self._load)
+        windows: list[NDArray[np.int64]] = []
         for loaded in self._waiting(left, at):
             together = min(each, a_round.count - at.step // each * each)
             self._backward(loaded, at, together)
+            windows.append(loaded.step.windows)
             at.step += 1
             if at.step % each and at.step < a_round.count:
                 continue
-            self._update(at)
+            self._update(at, np.concatenate(windows))
+            windows.clear()
             if at.step < a_round.count or at.round < last:
                 resting()
 
@@ -179,7 +186,7 @@ class Trainer:
         descriptors = self.ranks.gather(share, len(loaded.step.windows))
         loss = loaded.step.loss(descriptors)
         if not bool(loss.isfinite()):
-            self._diverged(loaded.step, at.epoch, number, float(loss.detach()))
+            self._diverged("loss", float(loss.detach()), loaded.step.windows, at.epoch, number)
         if loss.requires_grad:
             (loss / together).backward()  # type: ignore[no-untyped-call]
         values = torch.cat([loss.detach().view(1), loaded.step.notes(descriptors.detach())]).tolist()
@@ -188,10 +195,14 @@ class Trainer:
         shown = {"epoch": at.epoch, "epochs": self.settings.epochs, "loss": values[0]}
         self.progress("train", len(at.losses), self.regime.steps, shown)
 
-    def _update(self, at: Position) -> None:
-        """One optimiser step at the rates of its last step of training."""
+    def _update(self, at: Position, windows: NDArray[np.int64]) -> None:
+        """One optimiser step, from the losses of `windows`, at the rates of its last step of training."""
+        number = len(at.losses) - 1
         self.ranks.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
-        optimisers.set_rates(self.optimizer, self.settings, at.epoch, len(at.losses) - 1, self.regime.steps)
+        largest = optimisers.largest_gradient(self.optimizer)
+        if not math.isfinite(largest):
+            self._diverged("gradient", largest, windows, at.epoch, number)
+        optimisers.set_rates(self.optimizer, self.settings, at.epoch, number, self.regime.steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -209,13 +220,14 @@ class Trainer:
         with autocast(self.device, s.amp):
             return self.describe_step(frames, torch.from_numpy(loaded.inverse).to(self.device))
 
-    def _diverged(self, step: Step, epoch: int, number: int, loss: float) -> None:
-        ids = self.data.sequence_ids(step.windows)
+    def _diverged(self, what: str, value: float, windows: NDArray[np.int64], epoch: int, number: int) -> None:
+        """Leave with the sequences behind a loss or gradient that is not finite."""
+        ids = self.data.sequence_ids(windows)
         path = self.folder.path / "diverged.json"
-        record = {"epoch": epoch, "step": number, "loss": str(loss), "sequences": ids}
+        record = {"epoch": epoch, "step": number, what: str(value), "sequences": ids}
         self.ranks.lead(lambda: write_json_atomic(path, record))
         raise DivergedError(
-            f"loss is {loss} at epoch {epoch}, step {number}, on sequences {', '.join(ids[:6])}"
+            f"{what} is {value} at epoch {epoch}, step {number}, on sequences {', '.join(ids[:6])}"
             f"{' …' if len(ids) > 6 else ''} (all in {path}); lower the learning rate, or look at these frames"
         )
 

@@ -2,8 +2,11 @@
 
 python tests/benchmarks/bench_data_wait.py [steps]
 
-Two runs: Nordland's own recipe on its 64×32 frames, and P1's triplets on 640×480 JPEG photographs with no frame kept in
-memory, so that every step decodes all of its frames. The figure is the run's own (`wait` in metrics.jsonl).
+Nordland's own recipe on its 64×32 frames, and P1's triplets on 640×480 JPEG photographs with no frame kept in memory,
+so that every step decodes all of its frames. SeqNet in place batches on stored features: of 4096 numbers a frame, as
+published, and of 256, ten times as many steps, whose few milliseconds leave little to hide behind. Their files are
+sparse and read as zeros, from the page cache. The figure is the run's own (`wait` in metrics.jsonl) in its second
+epoch, and beside it in the first one, which also finds the positives of each query, once for the whole run.
 """
 
 import json
@@ -18,6 +21,8 @@ import seqdata
 from seqdata import protocols
 from seqdata.build import BuildRequest, build
 from seqdata.manifest import BuildSettings
+from tests.benchmarks.bench_features import tables, write_features
+from tests.benchmarks.positions import write_protocol
 from tests.benchmarks.street import write_street
 from train.loop import fit
 from train.settings import TrainSettings
@@ -50,7 +55,9 @@ def nordland(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
             protocol=protocols.load("nordland-tenth"),
         )
     )
-    settings = TrainSettings.create("nordland-scratch", protocol="nordland-tenth", epochs=1, steps=steps, device="cpu")
+    settings = TrainSettings.create(
+        "nordland-scratch", protocol="nordland-tenth", weights="random", epochs=2, steps=steps, device="cpu"
+    )
     return seqdata.open(folder / "nordland"), settings
 
 
@@ -67,7 +74,8 @@ def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
         protocol=str(folder / "street.toml"),
         model="seqvlad-r18",
         options={"size": (120, 160)},
-        epochs=1,
+        weights="random",
+        epochs=2,
         rounds=1,
         round_queries=4 * steps,
         positives_cap=1,
@@ -78,22 +86,53 @@ def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
     return seqdata.open(folder / "street"), settings
 
 
+def seqnet(folder: Path, steps: int, width: int) -> tuple[Any, TrainSettings]:
+    """Drives of 1.1 % of MSLS, features of `width` numbers, and SeqNet of the same width on them."""
+    dataset = tables(0.011)
+    write_features(folder / f"features-{width}", dataset, width)
+    settings = TrainSettings.create(
+        "seqnet",
+        model="seqnet-vgg16",
+        options={"width": width},
+        features=str(folder / f"features-{width}"),
+        protocol=write_protocol(folder, 5),
+        regime="places",
+        loss="contrastive",
+        places=32,
+        steps=steps,
+        epochs=2,
+        device="cpu",
+    )
+    return dataset, settings
+
+
+def seqnet_4096(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
+    """SeqNet as published."""
+    return seqnet(folder, steps, 4096)
+
+
+def seqnet_256(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
+    """A light SeqNet, for longer."""
+    return seqnet(folder, 10 * steps, 256)
+
+
 def main() -> None:
-    """Train both for one epoch and print their share."""
+    """Train all for two epochs and print their share."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 6
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        for make in (nordland, street):
+        for make in (seqnet_4096, seqnet_256, nordland, street):
             if make is nordland and not (DATA / "nordland").is_dir():
                 print("nordland: not at ../shared/data, left out")
                 continue
             dataset, settings = make(Path(name), steps)
             run = fit(dataset, settings, Path(name) / f"run-{make.__name__}")
-            last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+            first, last = map(json.loads, (run / "metrics.jsonl").read_text().splitlines()[1:])
             each = last["seconds"] / last["steps"]
             print(
-                f"{make.__name__:<9} {settings.model}, {last['steps']} steps of {each:.2f} s: waiting for data "
-                f"{100 * last['wait']:.2f} % of the time (wanted below {100 * LIMIT:.0f} %)",
+                f"{make.__name__:<12} {settings.model}, {last['steps']} steps of {each:.3f} s: waiting for data "
+                f"{100 * last['wait']:.2f} % of the time, {100 * first['wait']:.2f} % in the first epoch "
+                f"(wanted below {100 * LIMIT:.0f} %)",
                 flush=True,
             )
 

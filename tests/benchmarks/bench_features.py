@@ -31,7 +31,7 @@ from train.settings import TrainSettings
 WINDOWS = {"database": 733_000, "query": 393_000}
 LENGTH, DRIVE, WIDTH, CITIES = 5, 16, 4096, 22
 LIMIT_GIB = 4.0
-PART_ROWS = (1 << 30) // (2 * WIDTH)
+PART_BYTES = 1 << 30
 
 
 class EnoughError(Exception):
@@ -59,28 +59,29 @@ def tables(scale: float) -> PositionsDataset:
     return PositionsDataset(pl.concat(parts))
 
 
-def write_features(folder: Path, dataset: PositionsDataset) -> None:
-    """A feature dataset of all frames whose parts are holes, with an encoder that gives 4096 numbers a frame."""
+def write_features(folder: Path, dataset: PositionsDataset, width: int = WIDTH) -> None:
+    """A feature dataset of all frames whose parts are holes, with an encoder that gives `width` numbers a frame."""
     folder.mkdir()
     rows = len(dataset.table)
-    model = models.create("netvlad-small", encoder="resnet10t", cut="layer1", clusters=64)
+    model = models.create("netvlad-small", encoder="resnet10t", cut="layer1", clusters=width // 64)
     checkpoint.save_model(folder / ENCODER, model, {"dataset": dataset.id})
     keys = pl.Series(np.arange(rows)).cast(pl.String)
     write_parquet_atomic(ids_table(np.arange(rows), keys), folder / IDS)
     parts = []
-    for number, start in enumerate(range(0, rows, PART_ROWS)):
-        count = min(PART_ROWS, rows - start)
+    part_rows = PART_BYTES // (2 * width)
+    for number, start in enumerate(range(0, rows, part_rows)):
+        count = min(part_rows, rows - start)
         path = folder / f"part-{number:05d}.npy"
         with path.open("wb") as file:
-            npy.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (count, WIDTH)})
+            npy.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (count, width)})
             header = file.tell()
-            file.truncate(header + count * 2 * WIDTH)
+            file.truncate(header + count * 2 * width)
         parts.append(FeaturePart(name=path.name, rows=count, start=header, hash="0" * 32))
     manifest = FeatureManifest(
         level="frame",
         dataset=dataset.id,
         encoder="0" * 64,
-        shape=(WIDTH,),
+        shape=(width,),
         dtype="float16",
         rows=rows,
         parts=tuple(parts),

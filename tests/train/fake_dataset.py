@@ -63,6 +63,7 @@ class FakeDataset:
     id: str = "f" * 64
     path: Path = Path("fake")
     location: str = "fake"
+    address: str = "fake"
     read_rows: list[int] = field(default_factory=list)
 
     def __post_init__(self):

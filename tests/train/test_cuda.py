@@ -23,7 +23,14 @@ def test_descriptors_agree_with_the_cpu(dataset, tiny):
 def test_a_run_trained_on_cuda_loads_on_the_cpu(dataset, tmp_path):
     protocol = tmp_path / "street.toml"
     protocol.write_text(PROTOCOL)
-    fields = {"model": "seqvlad-small", "options": TINY, "protocol": str(protocol), "epochs": 1, "device": "cuda"}
+    fields = {
+        "model": "seqvlad-small",
+        "options": TINY,
+        "weights": "random",
+        "protocol": str(protocol),
+        "epochs": 1,
+        "device": "cuda",
+    }
     chosen = TrainSettings.create("places-scratch", **fields, places=2, run=2, steps=2, kmeans_frames=8)
     model = train.load_model(train.fit(dataset, chosen, tmp_path / "run"))
     assert np.isfinite(train.describe(model, dataset, dataset.sequences(length=5), device="cpu")).all()
@@ -33,7 +40,14 @@ def test_a_run_trained_on_cuda_loads_on_the_cpu(dataset, tmp_path):
 def test_savings_of_time_and_memory_train_to_finite_losses(dataset, tmp_path, fields):
     protocol = tmp_path / "street.toml"
     protocol.write_text(PROTOCOL)
-    base = {"model": "seqvlad-small", "options": TINY, "protocol": str(protocol), "epochs": 1, "device": "cuda"}
+    base = {
+        "model": "seqvlad-small",
+        "options": TINY,
+        "weights": "random",
+        "protocol": str(protocol),
+        "epochs": 1,
+        "device": "cuda",
+    }
     losses = {}
     for name, more in {"plain": {"amp": False}, "saving": fields}.items():
         chosen = TrainSettings.create("places-scratch", **base, places=2, run=2, steps=3, kmeans_frames=8, **more)

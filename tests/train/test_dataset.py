@@ -27,6 +27,7 @@ def test_fit_and_describe_on_a_built_dataset(dataset, tmp_path):
     fields = {
         "model": "seqvlad-small",
         "options": TINY,
+        "weights": "random",
         "protocol": str(protocol),
         "device": "cpu",
         "epochs": 1,

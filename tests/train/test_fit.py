@@ -1,6 +1,8 @@
 """The loop: a run's files, resume, early stop, the controls, and what stops it."""
 
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -8,11 +10,12 @@ import torch
 
 import train
 from seqdata import protocols
-from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.errors import ContractError, InputError, MissingDependencyError, OutputError
 from tests.train.fake_dataset import FakeDataset
-from train import checkpoint
+from train import checkpoint, loop
 from train.data import TrainData, drive_groups, shifted
 from train.errors import DivergedError
+from train.prefetch import prefetch
 from train.settings import TrainSettings
 from train.validation import Validator, recalls, search
 
@@ -23,6 +26,7 @@ def settings(protocol, **fields):
     base = {
         "model": "seqvlad-small",
         "options": OPTIONS,
+        "weights": "random",
         "protocol": protocol,
         "lr": 1e-3,
         "round_queries": 6,
@@ -199,6 +203,48 @@ def test_damaged_checkpoints_are_named(data, protocol_file, tmp_path):
     (run / "checkpoints" / "best.json").write_text(json.dumps({**record, "format": 99}))
     with pytest.raises(ContractError, match="format 99"):
         train.load_model(run)
+
+
+def test_weights_are_never_silently_random(data, protocol_file, tmp_path, monkeypatch):
+    def offline(name, options):
+        raise MissingDependencyError(f"pretrained weights of '{name}'")
+
+    monkeypatch.setattr("train.weights._download", offline)
+    assert TrainSettings.create("p1-triplet", protocol=protocol_file).weights == "pretrained"
+    with pytest.raises(MissingDependencyError, match="resnet10t"):
+        train.fit(data, settings(protocol_file, weights=None), tmp_path / "run")
+
+
+def test_cuda_is_made_repeatable_and_left_as_it_was(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    before = torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()
+    with loop._repeatable(torch.device("cpu")):
+        assert (torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()) == before
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with loop._repeatable(torch.device("cuda", 0)):
+        assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
+    assert (torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()) == before
+    assert torch.backends.cudnn.benchmark
+
+
+def test_two_batches_are_read_ahead_and_no_more():
+    started, asked = [], threading.Semaphore(0)
+
+    def load(item):
+        started.append(item)
+        asked.release()
+        return item
+
+    found = prefetch(range(9), load)
+    assert next(found) == 0
+    for _ in range(3):
+        assert asked.acquire(timeout=10)
+    assert not asked.acquire(timeout=0.1) and started == [0, 1, 2]
+    found.close()
+    assert started == [0, 1, 2]
 
 
 def test_wrong_settings_are_named(protocol_file):

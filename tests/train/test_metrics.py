@@ -13,10 +13,11 @@ from seqdata import protocols
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.train.fake_dataset import DRIVES, Drive, FakeDataset
 from tests.train.test_fit import settings
+from train import checkpoint
 from train.data import TrainData
 from train.describing import describe
 from train.losses import TripletLoss, pair_notes
-from train.mining import draw, mine
+from train.mining import Triplets, draw, mine
 from train.models import create
 from train.places import PlaceSampler
 from train.relations import PairGraph, Radii
@@ -40,6 +41,9 @@ def test_metrics_and_board(data, protocol_file, tmp_path):
         assert entry["rates"] == {"base": 1e-3, "pooling": 1e-2} and 0 <= entry["active"] <= 1
         assert 0 <= entry["wait"] <= 1 and entry["seconds"] > 0 and np.isfinite(entry["hardness"])
     board = EventAccumulator(str(run / "tensorboard")).Reload()
+    for name, values in entries[0]["val"].items():
+        events = board.Scalars(f"val/{name}")
+        assert [event.step for event in events] == [0, 1, 2] and events[0].value == pytest.approx(values)
     expected = {"loss", "learning_rate/base", "learning_rate/pooling", "active", "hardness", "wait", "val/r5"}
     assert expected <= set(board.Tags()["scalars"])
     losses = [loss for entry in entries[1:] for loss in entry["losses"]]
@@ -57,6 +61,60 @@ def test_a_resumed_run_keeps_its_board(data, protocol_file, tmp_path):
     train.fit(data, settings(protocol_file, epochs=2), run, resume=True)
     board = EventAccumulator(str(run / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == list(range(8))
+
+
+def uneven(monkeypatch):
+    """Rounds of 2 steps in odd epochs, of 1 in even ones."""
+
+    def fewer(*arguments, key, **options):
+        found = mine(*arguments, key=key, **options)
+        keep = 6 if key[1] % 2 else 3
+        return Triplets(found.query[:keep], found.positive[:keep], found.negatives[:keep])
+
+    monkeypatch.setattr("train.regimes.mine", fewer)
+
+
+@pytest.mark.parametrize("broken", ["add_metrics", "log_epoch", "save_model"])
+def test_curves_go_on_step_by_step_whatever_an_epoch_holds(data, protocol_file, tmp_path, monkeypatch, broken):
+    """Epochs of 4, 2 and 4 steps; dead in epoch 2 after it was kept, before or after it was told to the board."""
+    uneven(monkeypatch)
+    chosen, calls = settings(protocol_file, epochs=3), []
+
+    def die(*arguments):
+        calls.append(arguments)
+        epochs = [a.get("epoch") for a in arguments if isinstance(a, dict)]
+        if 2 in epochs and (broken != "save_model" or arguments[0].name in ("best", "last")):
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    places = {"add_metrics": (train.loop.RunFolder, "add_metrics"), "log_epoch": (train.loop, "log_epoch"),
+              "save_model": (checkpoint, "save_model")}  # fmt: skip
+    real = getattr(*places[broken])
+    with monkeypatch.context() as patched:
+        patched.setattr(*places[broken], die if broken != "add_metrics" else lambda self, entry: die(self, entry))
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(data, chosen, tmp_path / "run")
+    run = train.fit(data, chosen, tmp_path / "run", resume=True)
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [loss for entry in entries for loss in entry.get("losses", [])]
+    assert [entry["steps"] for entry in entries] == [0, 4, 2, 4] and calls
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    told = dict.fromkeys((event.step, event.value) for event in board.Scalars("loss"))  # an epoch may be told twice
+    assert [step for step, _ in told] == list(range(10))
+    np.testing.assert_allclose([value for _, value in told], losses, rtol=1e-6)
+    assert {event.step for event in board.Scalars("val/r5")} == {0, 1, 2, 3}
+
+
+def test_an_epoch_is_on_disk_when_it_is_told(data, protocol_file, tmp_path):
+    seen = []
+
+    def look(phase, done, total, values):
+        if phase == "epoch":
+            board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+            seen.append([event.step for event in board.Scalars("val/r5")])
+
+    train.fit(data, settings(protocol_file), tmp_path / "run", progress=look)
+    assert seen == [[0], [0, 1], [0, 1, 2]]
 
 
 def test_notes_of_triplets_equal_loops():

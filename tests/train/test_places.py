@@ -30,6 +30,38 @@ def test_no_two_places_are_near_unless_positive(data):
         assert batch.positive.any(1).sum() >= 6
 
 
+def test_any_two_windows_of_a_batch_are_positive_or_far(data):
+    """Every pair, not only queries: positives on opposite sides of a query are strangers to each other."""
+    made = sampler(data, Radii(3.5, 6.0), places=3, windows=6)
+    sizes = set()
+    for batch in made.epoch(1, 8):
+        least, off = distances(data, made, batch.windows), ~np.eye(len(batch.windows), dtype=bool)
+        assert ((least < 3.5) | (least >= 6.0)).all()
+        assert np.array_equal(batch.positive, (least < 3.5) & off)
+        sizes |= {int(row.sum()) + 1 for row in batch.positive}
+    assert len(sizes) > 1 and max(sizes) > 3
+
+
+@pytest.mark.parametrize("windows", [2, 3, 6])
+def test_members_are_the_nearest_that_agree(data, windows):
+    """Against a literal loop over the distances."""
+    made = sampler(data, Radii(3.5, 6.0), places=3, windows=windows)
+    made._ask(np.arange(len(made.queries)))
+    count = len(made.queries)
+    least = distances(data, made, np.arange(count + len(made.database)))
+    fewer = 0
+    for query in range(count):
+        near = [row for row in range(count, len(least)) if least[query, row] < 3.5]
+        chosen = []
+        for row in sorted(near, key=lambda row: (least[query, row], row)):
+            if len(chosen) < windows - 1 and all(least[row, other] < 3.5 for other in chosen):
+                chosen.append(row)
+        found = made._members[query]
+        assert (found[found >= 0] + count).tolist() == chosen
+        fewer += 0 < len(chosen) < min(len(near), windows - 1)
+    assert fewer > 0 or windows < 6
+
+
 @pytest.mark.parametrize("run", [1, 4])
 def test_masks_are_geometry(data, run):
     made = sampler(data, places=8, windows=2, run=run)

@@ -9,16 +9,20 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
+import timm
 import torch
 
 import train
-from seqdata.errors import ContractError, Interrupted
+from seqdata.errors import ContractError, InputError, Interrupted
+from seqdata.storage import xxh3_file
 from tests.train.fake_dataset import FakeDataset, write_protocol
 from tests.train.test_fit import settings
 from train import checkpoint, regimes, tuples
 from train.data import TrainData
 from train.mining import Triplets
 from train.relations import Radii
+from train.runs import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = {"wait", "seconds"}
@@ -215,6 +219,53 @@ def test_a_run_of_an_older_version_goes_on(wholes, tmp_path):
     (run / "run.json").write_text(json.dumps(record))
     train.fit(FakeDataset(), settings(protocol, **fields), run, resume=True)
     assert_same(run, runs["triplet"])
+
+
+def test_resume_needs_no_weights_and_says_which_it_had(wholes, tmp_path):
+    """The file is gone after the run began; before its first epoch was kept it is still needed."""
+    protocol, _ = wholes
+    torch.manual_seed(5)
+    file = tmp_path / "backbone.safetensors"
+    safetensors.torch.save_file(timm.create_model("resnet10t").state_dict(), file)
+    chosen = settings(protocol, **FIELDS["triplet"], weights=str(file))
+    whole = train.fit(FakeDataset(), chosen, tmp_path / "whole")
+    for name, where in {"early": ("validate", 1), "late": ("train", 3)}.items():
+        with pytest.raises(Interrupted):
+            train.fit(FakeDataset(), chosen, tmp_path / name, progress=at_event(where))
+    hashed = xxh3_file(file)
+    file.unlink()
+    with pytest.raises(InputError, match="no such weights file"):
+        train.fit(FakeDataset(), chosen, tmp_path / "early", resume=True)
+    run = train.fit(FakeDataset(), chosen, tmp_path / "late", resume=True)
+    assert_same(run, whole)
+    record = json.loads((run / "run.json").read_text())
+    assert record["weights_hash"] == hashed and record["model"]["weights"] == str(file)
+    assert json.loads((run / "checkpoints" / "last.json").read_text())["model"]["weights"] == str(file)
+    assert json.loads((wholes[1]["triplet"] / "run.json").read_text())["weights_hash"] is None
+
+
+def test_a_run_keeps_every_environment_it_saw(wholes, tmp_path, monkeypatch):
+    def on(gpu, epochs):
+        monkeypatch.setattr("train.assembly.environment", lambda: {"gpu": gpu})
+        chosen = settings(wholes[0], **FIELDS["places"], epochs=epochs)
+        return json.loads((train.fit(FakeDataset(), chosen, tmp_path / "run", resume=True) / "run.json").read_text())
+
+    first = on("A100", 0)
+    assert first["environment"] == {"gpu": "A100", "processes": "1", "device": "cpu"}
+    assert first["later_environments"] == []
+    for epochs, gpu in enumerate(("A100", "H100", "A100", "H100")):
+        record = on(gpu, min(epochs, 1))
+    assert record["environment"] == first["environment"]
+    assert [later["gpu"] for later in record["later_environments"]] == ["H100"] and record["finished"]
+
+
+def test_the_environment_names_cuda_and_its_devices_where_there_are_any(monkeypatch):
+    assert ("cuda" in environment()) == ("gpu" in environment()) == torch.cuda.is_available()
+    for name, value in {"is_available": True, "device_count": 2, "get_device_name": "A100"}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.version, "cuda", "12.9")
+    found = environment()
+    assert (found["gpu"], found["cuda"]) == ("A100, A100", "12.9") and found["torch"]
 
 
 def stopped_in_a_round(protocol, tmp_path):

@@ -1,0 +1,244 @@
+"""`seqdata train` and `describe` as typed: resuming, stored features, parts by name, torchrun, and what is printed."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from cli.main import app
+from cli.output import Bar
+from seqdata import protocols
+from seqdata.build import BuildRequest, build
+from seqdata.errors import ContractError, InputError, SeqdataError
+from tests.conftest import write_drives
+from train.checkpoint import read_tensors
+
+BIN = Path(sys.executable).parent
+PROTOCOL = """
+name = "street"
+source = "folder"
+length = 3
+radius = 10.0
+[train]
+positive_radius = 4.0
+negative_radius = 8.0
+[splits.train]
+[splits.val]
+"""
+TINY = ["--model", "seqvlad-small", "--option", "encoder=resnet10t", "--option", "cut=layer1", "--option", "clusters=4"]
+SHORT = [
+    "--set", "regime=places", "--set", "places=3", "--set", "steps=12", "--set", "lr=1e-3", "--set", "kmeans_frames=8",
+    "--epochs", "2", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a built dataset, its protocol and a file of weights."""
+    folder = tmp_path_factory.mktemp("training")
+    raw = write_drives(folder / "raw", {"map": 40, "query": 30})
+    (folder / "street.toml").write_text(PROTOCOL)
+    protocol = protocols.load(str(folder / "street.toml"))
+    build(BuildRequest("folder", raw, folder / "datasets" / "street", protocol=protocol))
+    torch.manual_seed(5)
+    safetensors.torch.save_file(timm.create_model("resnet10t").state_dict(), folder / "resnet10t.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(work):
+    """An unbroken run of two epochs from the weights file, in a process of its own: its folder and its stderr."""
+    ended = started(work, "--weights", "resnet10t.safetensors", "--out", "whole", *TINY, *SHORT)
+    told = ended.communicate(timeout=120)[1]
+    assert ended.returncode == 0, told
+    return work / "whole", told
+
+
+def started(work, *arguments):
+    command = [str(BIN / "seqdata"), "train", "datasets/street", *arguments]
+    return subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def seqdata(work, monkeypatch, capsys):
+    """A command in the work folder, within this process; its stdout and stderr."""
+    monkeypatch.chdir(work)
+
+    def run(*arguments):
+        app([str(argument) for argument in arguments], standalone_mode=False)
+        return capsys.readouterr()
+
+    return run
+
+
+def losses(run):
+    return [json.loads(line).get("losses") for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(run, whole):
+    assert losses(run) == losses(whole)
+    first, second = (read_tensors(folder / "checkpoints" / "last.safetensors") for folder in (run, whole))
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_stderr_in_a_pipe_gets_one_line_an_epoch(whole):
+    lines = whole[1].splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["epoch 0", "epoch 1", "epoch 2"], lines
+    assert all(re.fullmatch(r"epoch \d: (\w+ [\d.e+-]+(, )?)+", line) and "r5 " in line for line in lines)
+
+
+def test_a_killed_run_goes_on_by_resume_alone(work, whole, seqdata):
+    """Without its flags, its weights file, and at last its name; toml and newest dataset do not count."""
+    weights = work / "resnet10t.safetensors"
+    weights.with_name("lent.safetensors").write_bytes(weights.read_bytes())
+    broken = work / "runs" / "broken"
+    process = started(
+        work, "--weights", "lent.safetensors", "--out", "runs/broken", *TINY, *SHORT, "--set", "save_every=1"
+    )
+    while not list(broken.glob("checkpoints/step-0001-00-00000[2-9]")) and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -9 and len(losses(broken)) == 1
+    weights.with_name("lent.safetensors").unlink()
+    shutil.copytree(broken, work / "named")
+    shutil.copytree(whole[0], work / "runs" / "ended")
+    os.utime(work / "runs" / "ended" / "run.json")
+    (work / "datasets" / "newer").mkdir()
+    (work / "datasets" / "newer" / "manifest.json").write_text("{}")
+    (work / "seqdata.toml").write_text('[train]\nmodel = "sta-small"\nepochs = 9\n')
+    try:
+        seqdata("train", "--resume", "--out", "named")
+        assert "resuming runs/broken (the newest unfinished" in seqdata("train", "--resume").err
+        with pytest.raises(ContractError, match=r"cannot resume, course differs \(lr: 0.001 then, 0.01 now"):
+            seqdata("train", "--resume", "--out", "named", "--set", "lr=0.01")
+        with pytest.raises(InputError, match="no run there is unfinished"):
+            seqdata("train", "--resume")
+    finally:
+        (work / "seqdata.toml").unlink()
+        shutil.rmtree(work / "datasets" / "newer")
+    for run in (broken, work / "named"):
+        assert_same(run, whole[0])
+        record = json.loads((run / "run.json").read_text())
+        assert record["model"]["weights"] == record["settings"]["weights"] == "lent.safetensors"
+        assert record["weights_hash"] == json.loads((whole[0] / "run.json").read_text())["weights_hash"] is not None
+
+
+def test_the_same_command_with_resume_and_a_longer_run(work, seqdata):
+    (work / "seqdata.toml").write_text("[train]\nseed = 3\n")  # over the recipe, whether it is new or goes on
+    flags = ["--recipe", "places-finetune", "--random-init", "--out", "longer", *TINY, "--device", "cpu", "--set",
+             "places=3", "--set", "steps=2", "--set", "kmeans_frames=8", "--set", "schedule=none"]  # fmt: skip
+    try:
+        seqdata("train", "datasets/street", *flags, "--epochs", "1")
+        seqdata("train", "datasets/street", *flags, "--epochs", "1", "--resume")
+    finally:
+        (work / "seqdata.toml").unlink()
+    seqdata("train", "--resume", "--out", "longer", "--epochs", "2")
+    assert len(losses(work / "longer")) == 3
+    assert json.loads((work / "longer" / "run.json").read_text())["settings"]["seed"] == 3
+
+
+def test_resume_runs_no_code_that_was_not_named_again(work, whole, seqdata):
+    shutil.copytree(whole[0], work / "foreign")
+    record = json.loads((work / "foreign" / "run.json").read_text())
+    record["settings"]["model"] = "absent.module:factory"
+    (work / "foreign" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ContractError, match=r"add --model-from absent\.module:factory"):
+        seqdata("train", "--resume", "--out", "foreign")
+    with pytest.raises(SeqdataError, match="cannot be imported"):
+        seqdata("train", "--resume", "--out", "foreign", "--model-from", "absent.module:factory")
+
+
+def test_a_head_trains_on_described_features(work, seqdata):
+    plain = ["--random-init", "--option", "encoder=resnet10t", "--option", "cut=layer1"]
+    described = seqdata("describe", "datasets/street", "--model", "mean-small", *plain, "--out", "f", "--json")
+    assert json.loads(described.out)["rows"] == 70
+    head = ["--model", "seqnet-small", "--option", "width=8", "--recipe", "seqnet", "--set", "round_queries=8"]
+    short = ["--set", "negatives=2", "--set", "rounds=1", "--epochs", "1", "--device", "cpu", "--out", "head"]
+    result = json.loads(seqdata("train", "datasets/street", "--features", "f", *head, *short, "--json").out)
+    assert result["epochs"] == 1 and result["descriptor_size"] == 8
+    record = json.loads((work / "head" / "run.json").read_text())
+    assert record["features"] == json.loads(described.out)["id"] and record["weights_hash"] is None
+    assert record["model"]["fusion"] == "seqnet" and record["model"]["pooling"] == "avg"
+
+
+def test_parts_are_named_one_by_one(work, seqdata):
+    parts = ["--encoder", "resnet10t", "--pool", "gem", "--fusion", "cat", "--option", "cut=layer1"]
+    result = json.loads(
+        seqdata("train", "datasets/street", *parts, "--random-init", "--epochs", "0", "--out", "parts", "--json").out
+    )
+    model = result["model"]
+    assert [model[key] for key in ("name", "encoder", "pooling", "fusion")] == ["frames", "resnet10t", "gem", "cat"]
+    with pytest.raises(ContractError, match="vlad sums residuals"):
+        seqdata("train", "datasets/street", "--encoder", "resnet10t", "--pool", "vlad", "--fusion", "cat")
+
+
+@pytest.mark.parametrize(
+    "given", ["lr=1e38", "lr=Infinity", 'lr_groups={"encoder": 1e38}', "weight_decay=1e38", "base=1"]
+)
+def test_a_setting_that_cannot_be_is_named(given, seqdata):
+    with pytest.raises(ContractError, match=given.partition("=")[0]):
+        seqdata("train", "datasets/street", "--random-init", *TINY, "--set", given)
+
+
+def test_torchrun_trains_one_run(work, monkeypatch, seqdata):
+    flags = ["datasets/street", "--random-init", *TINY, "--set", "regime=places", "--set", "places=3", "--set",
+             "steps=3", "--set", "lr=1e-5", "--set", "kmeans_frames=8", "--epochs", "1", "--device", "cpu"]  # fmt: skip
+    command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", BIN / "seqdata", "train"]
+    ended = subprocess.run(
+        [*map(str, command), *flags, "--out", "together", "--json"],
+        cwd=work, capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["epochs"] == 1 and ended.stderr.count("epoch 1:") == 1
+    assert json.loads((work / "together" / "run.json").read_text())["environment"]["processes"] == "2"
+    seqdata("train", *flags, "--out", "alone")
+    assert losses(work / "together")[1] == pytest.approx(losses(work / "alone")[1], rel=1e-5)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for resume in ([], ["--resume"]):
+        with pytest.raises(ContractError, match="name its folder with --out"):
+            seqdata("train", *flags, *resume)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_bar_says_epoch_stage_and_loss(work, monkeypatch, seqdata):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    seqdata("train", "datasets/street", "--random-init", *TINY, *SHORT, "--set", "mirror=true", "--out", "shown")
+    text = terminal.getvalue()
+    assert "epoch 0/2 validate:" in text and "epoch 2/2 validate:" in text
+    assert re.search(r"epoch 1/2 train: [^\r]*\| 1/12 [^\r]*loss \d\.\d{4}, epoch 0:\d\d left", text)
+    assert text.count("\nepoch 1: ") + text.count("\repoch 1: ") == 1
+
+
+def test_a_bar_that_comes_back_to_a_stage_keeps_its_rate_and_moves(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = Bar("step")
+    bar.to("train", 250, 500)
+    bar.to("mine", 1, 40)
+    bar.to("mine", 40, 40)
+    bar.to("train", 251, 500, "loss 0.5")
+    for done in (252, 253, 254):
+        time.sleep(0.12)
+        bar.to("train", done, 500, f"loss {done}")
+        assert f"{done}/500" in terminal.getvalue()[-400:] and f"loss {done}" in terminal.getvalue()[-400:]
+    assert 1 < bar._bar.format_dict["rate"] < 9
+    bar.to("train", 3, 500)  # the same stage from its start
+    assert bar._bar.n == 3
+    bar.close()
