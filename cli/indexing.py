@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.building import find_engine
+from cli.index_flags import (
+    FactoryFlag,
+    KindFlag,
+    MemoryFlag,
+    NormaliseFlag,
+    RecallTargetFlag,
+    ReverseFlag,
+    ShardRangeFlag,
+)
 from cli.index_versions import recall_text
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
 from cli.places import DeviceFlag, ModelFromFlag
@@ -34,33 +43,13 @@ def index(
     out: Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)] = None,
     device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
-    kind: Annotated[
-        str, typer.Option(help="flat, fp16, ivf, hnsw, pq, imi, or auto: the fastest that reaches the recall target.")
-    ] = "flat",
-    factory: Annotated[
-        str | None, typer.Option(help="A FAISS factory string instead of a kind.", show_default=False)
-    ] = None,
-    recall_target: Annotated[
-        float, typer.Option(help="Share of the exact 10 nearest to find.", min=0.0, max=1.0)
-    ] = 0.99,
-    memory: Annotated[
-        str | None, typer.Option(help="What an auto index may take, such as 8GB.", show_default=False)
-    ] = None,
-    reverse: Annotated[
-        bool, typer.Option("--reverse", help="Describe database windows last frame first, as if driven backward.")
-    ] = False,
-    normalise: Annotated[
-        bool | None,
-        typer.Option(
-            "--normalise/--raw", help="L2 after PCA, or not; default: not for the papers' models.", show_default=False
-        ),
-    ] = None,
-    shard_range: Annotated[
-        str | None,
-        typer.Option(
-            metavar="i/N", help="Describe share i of N only; seqdata index merge joins them.", show_default=False
-        ),
-    ] = None,
+    kind: KindFlag = "flat",
+    factory: FactoryFlag = None,
+    recall_target: RecallTargetFlag = 0.99,
+    memory: MemoryFlag = None,
+    reverse: ReverseFlag = False,
+    normalise: NormaliseFlag = None,
+    shard_range: ShardRangeFlag = None,
     engine: Annotated[str, typer.Option(help="What runs several --workers: pool or ray.")] = "pool",
     workers: Annotated[int, typer.Option(help="Shares that are described at once.", min=1)] = 1,
     as_json: JsonFlag = False,

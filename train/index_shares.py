@@ -22,14 +22,13 @@ from seqdata.dataset import Dataset
 from seqdata.errors import ContractError
 from seqdata.shard_jobs import Engine, run_jobs
 from train.describing import describe_blocks
+from train.index_samples import HELD_OUT, held_out
 from train.index_stage import (
-    HELD_OUT,
     IndexRequest,
     IndexWork,
     Progress,
     existing_version,
     fit_transform,
-    held_out,
     index_model,
     index_work,
     stage,
@@ -127,7 +126,7 @@ def _train(
     sample = vectors_of(work.described[rows], "training sample")
     kinds.train(index, sample, spec.seed, factory)
     trained = replace(trained, index=index, seed=spec.seed, threads=threads())
-    queries = held_out(dataset, request, work.database)
+    queries = held_out(dataset, request.protocol, request.split, work.database, request.seed)
     if queries is None:
         spread = kinds.spread_rows(len(rows), HELD_OUT, spec.seed + 1)
         return replace(trained, held=(rows[spread], sample[spread]))

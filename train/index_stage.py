@@ -26,12 +26,11 @@ from seqdata.storage import read_json, xxh3_file
 from seqdata.windows import reversed_windows
 from train.checkpoint import checkpoint_stem, load_model
 from train.describing import describe, describe_blocks
+from train.index_samples import held_out, pca_sample
 from train.sample_store import described
 from train.sequence_model import SequenceModel
 
 logger = logging.getLogger(__name__)
-
-HELD_OUT = 500
 
 PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-", "seqpool", "seqnet", "seqmatchnet", "delta", "lstm", "sta",
           "timesformer", "r2plus1d")  # fmt: skip
@@ -81,14 +80,6 @@ class IndexWork:
     origin: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Query windows that an index is measured by, and whose they are ("val queries")."""
-
-    windows: pl.DataFrame
-    queries_of: str
-
-
 def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | None = None) -> Path:
     """Build and publish one index version; the same inputs again return the one that is there.
 
@@ -102,7 +93,11 @@ def build_index(dataset: Dataset, request: IndexRequest, progress: Progress | No
     phases = Phases()
     model = index_model(request.run, request.model_from)
     transform = fit_transform(model, dataset, request, work.sample, progress, phases)
-    held = held_out(dataset, request, work.database) if auto.measures(request.kind, work.database.height) else None
+    held = (
+        held_out(dataset, request.protocol, request.split, work.database, request.seed)
+        if auto.measures(request.kind, work.database.height)
+        else None
+    )
     queries = None
     if held is not None:
         told = stage(progress, "describe held-out queries")
@@ -135,26 +130,6 @@ def existing_version(request: IndexRequest, work: IndexWork) -> Path | None:
     return None
 
 
-def held_out(dataset: Dataset, request: IndexRequest, database: pl.DataFrame) -> HeldOut | None:
-    """Up to 500 query windows of the validation split, else of train: the same share of every trajectory, seeded.
-
-    None where those splits have no query, are the indexed split themselves, or share all frames with its database: an
-    index is then measured by rows of its own.
-    """
-    stored = np.unique(dataset.frame_rows(database))
-    for split in ("val", "train"):
-        if split == request.split or split not in request.protocol.splits:
-            continue
-        windows = dataset.sequences(request.protocol, split, "query")
-        if windows.height:
-            shared = np.isin(dataset.frame_rows(windows), stored).any(axis=1)
-            windows = windows.filter(pl.Series(~shared))
-        if windows.height:
-            rows = stratified_rows(windows["trajectory"], min(HELD_OUT, windows.height), request.seed)
-            return HeldOut(windows[rows], f"{split} queries")
-    return None
-
-
 def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
     """The windows of a request and everything that their vectors depend on.
 
@@ -167,7 +142,8 @@ def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
             f"protocol {protocol.name}, split {request.split}: no database window in this dataset; "
             f"its splits are {', '.join(protocol.splits)}"
         )
-    sampled_split, sample = _pca_sample(dataset, request)
+    count = None if request.pca is None else request.sample
+    sampled_split, sample = pca_sample(dataset, protocol, request.split, count, request.seed)
     inputs = _inputs(dataset, request, database, sampled_split, sample)
     wanted = request.normalise
     if wanted is None:
@@ -222,31 +198,6 @@ def run_protocol(dataset: Dataset, run: Path) -> Protocol:
             f"{run / 'run.json'}: trained under {trained}, the protocol is now {loaded.label}; name one with --protocol"
         )
     return loaded
-
-
-def _pca_sample(dataset: Dataset, request: IndexRequest) -> tuple[str, pl.DataFrame]:
-    """Windows that PCA is fitted on, and the split they are of: train, or the indexed one where there is no train."""
-    split = "train" if "train" in request.protocol.splits else request.split
-    windows = dataset.sequences(request.protocol, split, "database")
-    if not windows.height:
-        logger.warning("split %s has no database window here: PCA is fitted on split %s itself", split, request.split)
-        split, windows = request.split, dataset.sequences(request.protocol, request.split, "database")
-    if request.pca is None or windows.height <= request.sample:
-        return split, windows
-    return split, windows[stratified_rows(windows["trajectory"], request.sample, request.seed)]
-
-
-def stratified_rows(trajectory: pl.Series, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """`count` rows, rising, drawn at random with the same share of every trajectory: int64 (count,)."""
-    generator = np.random.default_rng(seed)
-    shuffled = generator.random(len(trajectory))
-    codes = trajectory.rank("dense").to_numpy()
-    order = np.lexsort((shuffled, codes))
-    sizes = np.bincount(codes)[codes[order]]
-    firsts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    within = np.arange(len(order)) - np.repeat(firsts, np.diff(np.append(firsts, len(order))))
-    share = (within + generator.random(len(order))) / sizes
-    return np.sort(order[np.argsort(share, kind="stable")[:count]])
 
 
 def _inputs(

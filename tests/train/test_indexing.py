@@ -23,8 +23,9 @@ from train.checkpoint import load_model
 from train.describing import describe
 from train.eval_stage import answer
 from train.index_append import append_index
+from train.index_samples import held_out, stratified_rows
 from train.index_shares import merge_shares, write_share
-from train.index_stage import IndexRequest, build_index, existing_version, held_out, index_work, stratified_rows
+from train.index_stage import IndexRequest, build_index, existing_version, index_work
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +184,12 @@ def test_without_other_queries_rows_of_the_database_are_asked(street: Dataset, t
 def test_held_out_windows_share_no_frame_with_the_database(street: Dataset, tmp_path: Path) -> None:
     asked = request(street, tmp_path)
     windows = street.sequences(asked.protocol, "val", "query")
-    everything = held_out(street, asked, street.sequences(asked.protocol, "test", "database"))
+    everything = held_out(street, asked.protocol, "test", street.sequences(asked.protocol, "test", "database"), 0)
     assert everything is not None and everything.windows.equals(windows)
-    some = held_out(street, asked, windows[:5])
+    some = held_out(street, asked.protocol, "test", windows[:5], 0)
     assert some is not None and some.windows.equals(windows[5 + LENGTH - 1 :])
-    assert held_out(street, asked, windows) is None
-    assert held_out(street, replace(asked, split="val"), windows[:0]) is None, "the indexed split's own are not asked"
+    assert held_out(street, asked.protocol, "test", windows, 0) is None
+    assert held_out(street, asked.protocol, "val", windows[:0], 0) is None, "the indexed split's own are not asked"
 
 
 def test_a_renamed_run_gives_the_same_version(street: Dataset, tmp_path: Path) -> None:
