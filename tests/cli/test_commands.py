@@ -1,5 +1,7 @@
 """The commands as a user types them: outputs, exit codes, one clear line for a mistake and never a traceback."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import main
 from tests.conftest import jpeg, write_drives
 
 SEQDATA = str(Path(sys.executable).with_name("seqdata"))
@@ -15,6 +18,25 @@ SEQDATA = str(Path(sys.executable).with_name("seqdata"))
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([SEQDATA, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has torch loaded already."""
+    out, err, before, code = io.StringIO(), io.StringIO(), Path.cwd(), 0
+    os.chdir(folder)
+    try:
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patched.setattr(sys, "argv", [SEQDATA, *arguments])
+            main.run()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +80,22 @@ def test_info_verify_quarantine_protocols(work: Path) -> None:
 def test_the_road_of_three_commands_as_typed(trained: Path) -> None:
     """init, build and train are done: index, eval, baseline, search, report without naming a folder."""
     work = trained
-    indexed = run(work, "index", "--pca", "16")
+    indexed = here(work, "index", "--pca", "16")
     assert indexed.returncode == 0, indexed.stderr
     assert "using out/runs/seqvlad-small-" in indexed.stderr
-    again = run(work, "index", "--pca", "16", "--json")
+    again = here(work, "index", "--pca", "16", "--json")
     assert json.loads(again.stdout)["rows"] == 36
-    evaluated = json.loads(run(work, "eval", "--json").stdout)
+    evaluated = json.loads(here(work, "eval", "--json").stdout)
     assert (evaluated["protocol"], evaluated["queries"], evaluated["database"]) == ("own", 26, 36)
     assert set(evaluated["interval"]) == {"1", "5", "10", "20"}
-    other = run(work, "eval", "--protocol", "own", "--predictions", *predictions(work), "--json")
+    other = here(work, "eval", "--protocol", "own", "--predictions", *predictions(work), "--json")
     assert json.loads(other.stdout)["recall"] == evaluated["recall"]
-    baseline = run(work, "baseline", "--method", "aligned", "--out", "base")
+    baseline = here(work, "baseline", "--method", "aligned", "--out", "base")
     assert baseline.returncode == 0, baseline.stderr
-    found = run(work, "search", *[f"raw/query-{i:03d}.jpg" for i in range(5)], "-k", "3", "--json")
+    found = here(work, "search", *[f"raw/query-{i:03d}.jpg" for i in range(5)], "-k", "3", "--json")
     (answer,) = json.loads(found.stdout)["answers"]
     assert [place["rank"] for place in answer["places"]] == [1, 2, 3]
-    report = run(work, "report", "--compare", "base", "--out", "report.html")
+    report = here(work, "report", "--compare", "base", "--out", "report.html")
     assert report.returncode == 0, report.stderr
     page = (work / "report.html").read_text()
     assert "own@" in page
@@ -86,7 +108,7 @@ def predictions(work: Path) -> list[str]:
 
 
 def test_too_few_descriptors_for_pca_is_one_line(trained: Path) -> None:
-    ended = run(trained, "index", "--pca", "4096")
+    ended = here(trained, "index", "--pca", "4096")
     assert ended.returncode == 8
     assert "36 descriptors" in ended.stderr
     assert "--pca 35 would work" in ended.stderr
@@ -162,12 +184,12 @@ def test_ctrl_c_is_one_line_and_the_build_goes_on(tmp_path: Path) -> None:
 
 def test_an_index_may_lie_anywhere(trained: Path) -> None:
     work = trained
-    assert run(work, "index", "--pca", "8", "--out", "elsewhere").returncode == 0
+    assert here(work, "index", "--pca", "8", "--out", "elsewhere").returncode == 0
     run_folder = next(work.glob("out/runs/*"))
     moved = work / "x"
     (work / "elsewhere").rename(moved)
-    assert run(work, "eval", "x", "--json").returncode == 0
-    lost = run(moved, "eval", ".")
+    assert here(work, "eval", "x", "--json").returncode == 0
+    lost = here(moved, "eval", ".")
     assert lost.returncode == 3
     assert "--run" in lost.stderr
     assert run_folder.name in lost.stderr
