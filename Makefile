@@ -30,7 +30,7 @@ check: install  ## lint, format, types, import contract
 	$(BIN)/lint-imports
 
 bench: install  ## the measurements of tests/benchmarks, as tables
-	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || exit 1; done
+	@failed=0; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || failed=1; done; exit $$failed
 
 demo: install  ## a synthetic city from raw dump to report (removes $(DEMO)/ first)
 	@rm -rf $(DEMO)
