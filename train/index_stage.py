@@ -32,9 +32,9 @@ from train.sequence_model import SequenceModel
 
 logger = logging.getLogger(__name__)
 
-PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-", "seqpool", "seqnet", "seqmatchnet", "delta", "lstm", "sta",
-          "timesformer", "r2plus1d")  # fmt: skip
-"""What names of the papers' presets begin with: their vectors are not normalised again after PCA."""
+PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-cat", "cls-fc", "seqpool-cat", "seqnet", "seqmatchnet", "delta", "lstm",
+          "sta", "timesformer", "r2plus1d")  # fmt: skip
+"""Methods of the papers: vectors of their presets (NAME or NAME-…) are not normalised again after PCA."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, windows done, windows in all)."""
 
@@ -147,9 +147,14 @@ def index_work(dataset: Dataset, request: IndexRequest) -> IndexWork:
     inputs = _inputs(dataset, request, database, sampled_split, sample)
     wanted = request.normalise
     if wanted is None:
-        wanted = request.pca is not None and not inputs["model"]["name"].startswith(PAPERS)
+        wanted = request.pca is not None and not of_papers(inputs["model"]["name"])
     origin = {"run": request.run.resolve().name}
     return IndexWork(database, as_described(database, inputs), sample, inputs, wanted, origin)
+
+
+def of_papers(model: str) -> bool:
+    """Whether a model's name is that of one of the papers' presets."""
+    return any(model == method or model.startswith(f"{method}-") for method in PAPERS)
 
 
 def as_described(database: pl.DataFrame, inputs: Mapping[str, Any]) -> pl.DataFrame:

@@ -25,7 +25,7 @@ from train.eval_stage import answer
 from train.index_append import append_index
 from train.index_samples import held_out, stratified_rows
 from train.index_shares import merge_shares, write_share
-from train.index_stage import IndexRequest, build_index, existing_version, index_work
+from train.index_stage import IndexRequest, build_index, existing_version, index_work, of_papers
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,11 @@ def test_vectors_after_pca_are_normalised_for_models_that_are_not_the_papers(str
         write_share(street, parts, 1, 1)
         assert merge_shares(street, parts.out, index.id).name == index.id
     assert not indexer.open(build_index(street, replace(ours, pca=None))).manifest.normalised
+
+
+def test_names_of_the_papers_presets_are_whole_words() -> None:
+    assert all(map(of_papers, ("sta", "sta-small", "cls-fc-vit", "netvlad-cat-r18", "r2plus1d-r50", "delta")))
+    assert not any(map(of_papers, ("stacked", "mean-r18", "seqgem-small", "salad-mean-small", "team:seqnet", "frames")))
 
 
 def test_a_sample_is_the_same_share_of_every_trajectory() -> None:
