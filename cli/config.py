@@ -107,7 +107,7 @@ def load(path: Path | None) -> Config:
 
     Raises: InputError when a named file is missing or not TOML, ContractError for an unknown or wrong field.
     """
-    from seqdata.contracts import read_toml
+    from seqdata.contracts.tables import read_toml
 
     chosen = path or Path(CONFIG_NAME)
     if path is None and not chosen.is_file():

@@ -7,25 +7,43 @@ from typing import Any
 
 import typer
 
-from cli import (
-    building,
-    describing,
-    evaluating,
-    experiments,
-    exporting,
-    index_group,
-    inspecting,
+from cli.dataset import (
+    build as building,
+)
+from cli.dataset import (
+    export as exporting,
+)
+from cli.dataset import (
+    inspect as inspecting,
+)
+from cli.dataset import (
     leakage,
-    models,
-    packing,
-    profiling,
-    reporting,
-    searching,
-    starting,
-    synthesis,
-    tables,
-    training,
     versions,
+)
+from cli.dataset import (
+    sequences as tables,
+)
+from cli.evaluation import evaluate as evaluating
+from cli.evaluation import report as reporting
+from cli.index import group as index_group
+from cli.index import pack as packing
+from cli.index import search as searching
+from cli.start import init as starting
+from cli.start import synth as synthesis
+from cli.training import (
+    describe as describing,
+)
+from cli.training import (
+    experiment as experiments,
+)
+from cli.training import (
+    models,
+)
+from cli.training import (
+    profile as profiling,
+)
+from cli.training import (
+    train as training,
 )
 from seqdata.errors import Interrupted, QuarantineNotice, SeqdataError
 

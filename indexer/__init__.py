@@ -12,38 +12,27 @@ Example::
 
 from typing import TYPE_CHECKING
 
+import lazy_loader
+
 if TYPE_CHECKING:
-    from indexer.adding import append
-    from indexer.bundle import build, find_version, version_id
-    from indexer.kinds import KindSpec
-    from indexer.localizer import Localizer, Place
-    from indexer.reading import PlaceIndex
-    from indexer.reading import open_index as open
+    from indexer.builder.append import append as append
+    from indexer.builder.build import build as build
+    from indexer.builder.build import find_version as find_version
+    from indexer.localizer.localizer import Localizer as Localizer
+    from indexer.localizer.localizer import Place as Place
+    from indexer.place_index import PlaceIndex as PlaceIndex
+    from indexer.place_index import open as open
+    from indexer.search.kinds import KindSpec as KindSpec
+    from indexer.versions.manifest import version_id as version_id
 
-__all__ = ["KindSpec", "Localizer", "Place", "PlaceIndex", "append", "build", "find_version", "open", "version_id"]
-
-_HOMES = {
-    "KindSpec": ("indexer.kinds", "KindSpec"),
-    "Localizer": ("indexer.localizer", "Localizer"),
-    "Place": ("indexer.localizer", "Place"),
-    "PlaceIndex": ("indexer.reading", "PlaceIndex"),
-    "append": ("indexer.adding", "append"),
-    "build": ("indexer.bundle", "build"),
-    "find_version": ("indexer.bundle", "find_version"),
-    "open": ("indexer.reading", "open_index"),
-    "version_id": ("indexer.bundle", "version_id"),
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name from its module at first use (PEP 562), so that the import itself stays light."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'indexer' has no attribute '{name}'")
-    from importlib import import_module
-
-    module, attribute = _HOMES[name]
-    return getattr(import_module(module), attribute)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "builder.append": ["append"],
+        "builder.build": ["build", "find_version"],
+        "localizer.localizer": ["Localizer", "Place"],
+        "place_index": ["PlaceIndex", "open"],
+        "search.kinds": ["KindSpec"],
+        "versions.manifest": ["version_id"],
+    },
+)

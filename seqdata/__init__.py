@@ -4,26 +4,23 @@
     ds = seqdata.open("dataset")
     queries = ds.sequences(protocol="msls-seqvlad", split="test", role="query")
 
-    stage = seqdata.windows(5)  # for plain webdataset: see seqdata.pipeline
+    stage = seqdata.windows(5)  # for plain webdataset: see seqdata.streaming.webdataset
 
 Names load on first use, so that `import seqdata` costs nothing and never pulls in torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from seqdata import protocols, windows
-    from seqdata.dataset import Dataset, open
+    from seqdata import protocols as protocols
+    from seqdata.dataset.dataset import Dataset as Dataset
+    from seqdata.dataset.dataset import open as open
+    from seqdata.streaming.webdataset import windows as windows
 
-__all__ = ["Dataset", "open", "protocols", "windows"]
-_MODULES = ("protocols", "windows")  # both can be called: seqdata.protocols(), seqdata.windows(length)
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name in _MODULES:
-        return import_module(f"seqdata.{name}")
-    if name in ("open", "Dataset"):
-        return getattr(import_module("seqdata.dataset"), name)
-    raise AttributeError(f"module 'seqdata' has no attribute '{name}'")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["protocols"],
+    submod_attrs={"dataset.dataset": ["Dataset", "open"], "streaming.webdataset": ["windows"]},
+)

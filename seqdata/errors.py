@@ -58,3 +58,9 @@ class Interrupted(SeqdataError):  # noqa: N818 - it is news, not a failure
     """Ctrl-C ended the command; what was sealed stays, and the message says how to go on (exit code 130)."""
 
     exit_code = 130
+
+
+class DivergedError(SeqdataError):
+    """Loss or gradient is no longer finite (exit code 9); the message names epoch, step and the batch's sequences."""
+
+    exit_code = 9

@@ -11,10 +11,10 @@ import pytest
 import simplejpeg
 
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import Dataset
-from seqdata.dataset import open as open_dataset
-from seqdata.manifest import BuildSettings
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.dataset import Dataset
+from seqdata.dataset.dataset import open as open_dataset
 from seqdata.sources import Listing, open_source
 from seqdata.synth import CityPlan, CitySettings, write_msls
 

@@ -3,7 +3,7 @@
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-import seqdata.build, seqdata.versions
+import seqdata.build.builder, seqdata.dataset.versions
 import seqdata.{module} as module
 
 whole = module.{function}

@@ -3,47 +3,25 @@
 Importing `train` is light: `train.models`, `train.describe` and the rest need torch and are loaded on first use.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from train import checkpoint, describing, loop, models, settings
-    from train.checkpoint import load_model
-    from train.describing import describe, describe_blocks
-    from train.loop import fit
-    from train.settings import TrainSettings
+    from train import models as models
+    from train.data.describe import describe as describe
+    from train.data.describe import describe_blocks as describe_blocks
+    from train.loop.fit import fit as fit
+    from train.runs.checkpoint import load_model as load_model
+    from train.settings import TrainSettings as TrainSettings
 
-__all__ = [
-    "TrainSettings",
-    "checkpoint",
-    "describe",
-    "describe_blocks",
-    "describing",
-    "fit",
-    "load_model",
-    "loop",
-    "models",
-    "settings",
-]
-
-_FUNCTIONS = {
-    "TrainSettings": "train.settings",
-    "describe": "train.describing",
-    "describe_blocks": "train.describing",
-    "fit": "train.loop",
-    "load_model": "train.checkpoint",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public function or submodule on first use."""
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"train.{name}")
-    raise AttributeError(f"module 'train' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    """The public names, for completion."""
-    return list(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["models"],
+    submod_attrs={
+        "data.describe": ["describe", "describe_blocks"],
+        "loop.fit": ["fit"],
+        "runs.checkpoint": ["load_model"],
+        "settings": ["TrainSettings"],
+    },
+)

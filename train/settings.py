@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seqdata.contracts.records import describe_first
 from seqdata.errors import ContractError
-from seqdata.protocols import describe_first
 from train.recipes import RECIPES
 
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -17,13 +17,14 @@ class TrainSettings(BaseModel):
     """Everything that decides a training run besides the dataset; defaults follow P1's triplet recipe.
 
     Model: `model`, `weights` ("pretrained", a file, or "random" where that is said), `options` (see
-    `train.models.create`); `features`: folder of stored features that the model's head is trained on instead of pixels
-    (see `train.feature_source.create_head`).
+    `train.models.registry.create`); `features`: folder of stored features that the model's head is trained on
+    instead of pixels
+    (see `train.data.features.create_head`).
     Data: `protocol` (name or file); `positive_radius`, `negative_radius` and `heading_max` (degrees by which a positive
     may face another way), each None = the protocol's; `shift_positives` moves the database frames by N windows against
     their positions, a control that must not learn.
     Regime "triplet": `round_queries` queries a round, `rounds` an epoch, `negatives` a query, `positives_cap`,
-    `margin`, `skip_easy` (see `train.losses.TripletLoss`), `batch` triplets a step.
+    `margin`, `skip_easy` (see `train.losses.triplet.TripletLoss`), `batch` triplets a step.
     Regime "places": `places` × `windows` a batch in runs of `run`, `pairs` "all" or "cross" (query against database
     only: pairs of one drive teach little), `loss` "multi-similarity" or "contrastive" (`temperature`), `steps` an epoch
     (None: each query once).
@@ -35,9 +36,9 @@ class TrainSettings(BaseModel):
     (0 = only when interrupted), `seed`, `device`.
     Machine: `frame_batch` frames a pass when describing, `cache_bytes` of decoded frames in memory, `amp` (bf16 on
     CUDA), `compile` (torch.compile), `checkpointing` frames whose activations are kept at a time (0 = all; see
-    `train.step_model.StepModel`).
+    `train.loop.step.StepModel`).
     VLAD: `kmeans_frames` frames and `kmeans_features` local features for the initialisation (0 frames: none).
-    Augmentation: `shift`, `light`, `mirror`, `erase` (see `train.augment.Augment`).
+    Augmentation: `shift`, `light`, `mirror`, `erase` (see `train.data.augment.Augment`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

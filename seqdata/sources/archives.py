@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Protocol
 import polars as pl
 
 from seqdata.errors import InputError
-from seqdata.pixels import BadImageError
+from seqdata.frames.images import BadImageError
 from seqdata.sources.archive_index import DEFLATED, ENCRYPTED, STORED, index_archive, name_fault
-from seqdata.sources.base import inside, reading
+from seqdata.sources.files import inside, reading
 
 GREATEST_MEMBER = 512 << 20
 """Bytes of one member: no image or table of a dump is larger."""

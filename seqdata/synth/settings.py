@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seqdata.synth.visits import VISITS
 
 if TYPE_CHECKING:
-    from seqdata.synth.along import Track
+    from seqdata.synth.tracks import Track
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer import auto
-from indexer.kinds import KindSpec
+from indexer.search.kinds import KindSpec
+from indexer.selection import choose as auto
 
 SIZE, CENTRES, GOAL = 256, 1000, 10.0
 
@@ -46,7 +46,7 @@ def real_thumbnails(archive):
     """Thumbnails (n, 2048) of Nordland's summer frames, in the order of the line."""
     from PIL import Image
 
-    from indexer.thumbnails import thumbnails
+    from indexer.matching.thumbnails import thumbnails
 
     return thumbnails(np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("L")) for data in images(archive)]))
 
@@ -56,7 +56,7 @@ def real_descriptors(archive, weights):
     import torch
     from PIL import Image
 
-    from train import models
+    from train.models import registry as models
 
     model = models.create("mean-mobilenetv2", weights=str(weights), size=(128, 128)).eval()
     frames = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in images(archive)])

@@ -23,8 +23,7 @@ import numpy as np
 import simplejpeg
 import xxhash
 
-import seqdata.storage
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
 
 FRAMES, KINDS, ROUNDS = 2000, 40, 5
 
@@ -98,7 +97,7 @@ def main() -> None:
         print(f"{FRAMES} JPEGs of {total / FRAMES / 1000:.0f} kB; MB/s, median of {ROUNDS} rounds")
         print(f"{'ends':<18}{'copy':>8}{'one file':>10}{'build':>8}{'to copy':>9}{'to one file':>12}")
         for on_disk in (False, True):
-            quiet = contextlib.nullcontext() if on_disk else mock.patch.object(seqdata.storage, "_flush")
+            quiet = contextlib.nullcontext() if on_disk else mock.patch("seqdata.storage.files.flush")
             with quiet:
                 rounds = [
                     [timed(side, raw, Path(folder) / "out", on_disk=on_disk) for side in SIDES] for _ in range(ROUNDS)

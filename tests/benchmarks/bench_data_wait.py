@@ -19,12 +19,12 @@ import torch
 
 import seqdata
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.manifest import BuildSettings
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
 from tests.benchmarks.bench_features import tables, write_features
 from tests.benchmarks.positions import write_protocol
 from tests.benchmarks.street import write_street
-from train.loop import fit
+from train.loop.fit import fit
 from train.settings import TrainSettings
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 import seqdata
 import train
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import Dataset
+from seqdata.build.builder import BuildRequest, build
+from seqdata.dataset.dataset import Dataset
 from tests.conftest import write_drives
-from train.sequence_model import SequenceModel
+from train.models.base import SequenceModel
 
 LENGTHS = (5, 15)
 BATCH_FRAMES = 60

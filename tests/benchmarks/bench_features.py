@@ -21,11 +21,13 @@ import numpy.lib.format as npy
 import polars as pl
 import torch
 
-from seqdata.storage import write_json_atomic, write_parquet_atomic
+from seqdata.storage.files import write_json_atomic
+from seqdata.storage.parquet import write_parquet_atomic
 from tests.benchmarks.positions import PositionsDataset, write_protocol
-from train import checkpoint, models
-from train.feature_files import ENCODER, IDS, MANIFEST, FeatureManifest, FeaturePart, ids_table
-from train.loop import fit
+from train.data.feature_files import ENCODER, IDS, MANIFEST, FeatureManifest, FeaturePart, ids_table
+from train.loop.fit import fit
+from train.models import registry as models
+from train.runs import checkpoint
 from train.settings import TrainSettings
 
 WINDOWS = {"database": 733_000, "query": 393_000}

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 import indexer
-from indexer.answers import nearest_places
+from indexer.localizer.places import nearest_places
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import open as open_dataset
-from train import models
-from train.checkpoint import save_model
-from train.index_stage import IndexRequest, build_index
-from train.pack_stage import PackRequest, write_pack
+from seqdata.build.builder import BuildRequest, build
+from seqdata.dataset.dataset import open as open_dataset
+from train.models import registry as models
+from train.runs.checkpoint import save_model
+from train.stages.index.build import IndexRequest, build_index
+from train.stages.pack import PackRequest, write_pack
 
 PROTOCOL = 'name = "corridor"\nsource = "bench"\nlength = 5\nradius = 2.5\nrule = "centre"\n[splits.test]\n'
 WARM = 10

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from seqdata import protocols
 from tests.benchmarks.positions import REAL, PositionsDataset, real_city, write_protocol
-from train import models
-from train.data import TrainData
-from train.describing import describe
-from train.frames import FrameSource
-from train.mining import mine
-from train.relations import Radii
-from train.sequence_model import SequenceModel
+from train.data.describe import describe
+from train.data.frames import FrameSource
+from train.models import registry as models
+from train.models.base import SequenceModel
+from train.sampling.mining import mine
+from train.sampling.pairs import Radii
+from train.sampling.windows import TrainData
 
 
 class CountingSource(FrameSource):

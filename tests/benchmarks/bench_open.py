@@ -17,10 +17,20 @@ import numpy as np
 import polars as pl
 import simplejpeg
 
-from seqdata.contracts import table_contract
-from seqdata.finish import GROUP_ROWS, summarise
-from seqdata.manifest import BuildSettings, Counts, DatasetManifest, ShardInfo, SourceInfo, TableInfo, tool_versions
-from seqdata.storage import parquet_writer, write_json_atomic, write_parquet_atomic, xxh3_file
+from seqdata.build.finish import GROUP_ROWS, summarise
+from seqdata.contracts.manifest import (
+    BuildSettings,
+    Counts,
+    DatasetManifest,
+    ShardInfo,
+    SourceInfo,
+    TableInfo,
+    tool_versions,
+)
+from seqdata.contracts.tables import table_contract
+from seqdata.storage.files import write_json_atomic
+from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.parquet import parquet_writer, write_parquet_atomic
 
 FRAMES, DRIVE, SHARD = 10_000_000, 1_000, 5_000
 FRAME_BYTES = 50_000

@@ -37,7 +37,7 @@ def sample(count, size, seed=0):
 
 def fit_ours(x, k, route="auto"):
     """Our matrix (k, d) and the route taken."""
-    from indexer import pca
+    from indexer.pca import fit as pca
 
     transform = pca.fit(x, k, route=route)
     return transform.matrix, transform.route

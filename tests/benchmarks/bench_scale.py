@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer import kinds, splicing
-from indexer.engines import threads
-from indexer.exact import ExactVectors
-from indexer.flat import map_exact, project, write, write_exact
-from indexer.growing import encode
-from indexer.layers import estimate, set_search
-from indexer.transform import Transform
+from indexer.builder import merge_lists as splicing
+from indexer.builder.grow import encode
+from indexer.pca.project import project
+from indexer.pca.transform import Transform
+from indexer.search import kinds
+from indexer.search.exact import ExactVectors
+from indexer.search.faiss_layers import estimate, set_search
+from indexer.search.flat_file import map_exact, write, write_exact
+from indexer.search.pools import threads
 
 SIZES = {256: 200_000, 4096: 12_000}
 MILLIONS = (10, 100)
@@ -51,7 +53,7 @@ def describe_rate():
     """Frames a second through a ResNet-18 at 480 x 640, and windows of five a second from its features."""
     import torch
 
-    from train.models import create
+    from train.models.registry import create
 
     model = create("seqvlad-r18", size=(480, 640)).eval()
     frames = torch.randint(0, 255, (8, 3, 480, 640), dtype=torch.uint8)

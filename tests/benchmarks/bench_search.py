@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from indexer.engines import threads
-from indexer.exact import ExactVectors
+from indexer.search.exact import ExactVectors
+from indexer.search.pools import threads
 
 SIZE, K, ROUNDS, LIMIT = 4096, 20, 5, 1.2
 

@@ -17,10 +17,10 @@ import faiss
 import numpy as np
 from PIL import Image
 
-from indexer.matching import match_aligned
-from indexer.seqslam import match_seqslam
-from indexer.thumbnails import thumbnails
-from indexer.transform import Floats
+from indexer.arrays import Floats
+from indexer.matching.aligned import match_aligned
+from indexer.matching.seqslam import match_seqslam
+from indexer.matching.thumbnails import thumbnails
 
 LENGTH = 10
 SECONDS, MEGABYTES, RECALL, NEAR = 20, 1000, 0.894, 0.005

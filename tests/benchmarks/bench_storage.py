@@ -7,8 +7,8 @@ import numpy as np
 import simplejpeg
 
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.manifest import BuildSettings
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
 
 
 def write_drive(raw: Path, frames: int, height: int, width: int) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 import simplejpeg
 
 import seqdata
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import Dataset
-from seqdata.manifest import BuildSettings
-from seqdata.order import OPEN, mixing, order
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.dataset import Dataset
+from seqdata.streaming.shuffle import OPEN, mixing, order
 from tests.benchmarks.street import write_street
 
 LENGTH = 10

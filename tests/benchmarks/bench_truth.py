@@ -21,8 +21,9 @@ import polars as pl
 from scipy.spatial import cKDTree
 
 from seqdata.geometry import driving_headings
-from seqdata.truth import WindowSet, positives, write_positives
-from seqdata.windows import windows
+from seqdata.sequences.positives import positives, write_positives
+from seqdata.sequences.tiles import WindowSet
+from seqdata.sequences.windows import windows
 
 DATABASE, QUERY, LENGTH, RADIUS = 733_048, 393_000, 5, 25.0
 LIMITS = {"seconds": 60.0, "peak": 2.0}

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from seqdata.build import BuildRequest, build
-from seqdata.manifest import BuildSettings
-from seqdata.verify import verify
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.verify import verify
 
 FRAMES, FRAME_BYTES, ROUNDS = 2_000, 160_000, 5
 BLOCK = 1 << 20

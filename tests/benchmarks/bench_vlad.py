@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.batching import join, split
-from train.fusion import VLADSum
-from train.vlad import SeqVLAD
+from train.models.base import join, split
+from train.models.fusion.basic import VLADSum
+from train.models.pooling.vlad import SeqVLAD
 
 LENGTH, TOKENS, CHANNELS, CLUSTERS = 5, 24 * 24, 384, 64
 ROUNDS = 4

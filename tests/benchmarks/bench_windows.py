@@ -14,10 +14,10 @@ import simplejpeg
 import webdataset as wds
 
 import seqdata
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import Dataset
-from seqdata.manifest import BuildSettings
-from seqdata.reading import read_views
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.dataset import Dataset
+from seqdata.frames.reader import read_views
 from tests.benchmarks.street import write_street
 
 LENGTH = 10

@@ -8,8 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seqdata import protocols
-from seqdata.protocols import Protocol
-from seqdata.truth import WindowSet, positives
+from seqdata.contracts.protocol import Protocol
+from seqdata.sequences.positives import positives
+from seqdata.sequences.tiles import WindowSet
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "msls-positions"
 PROTOCOL = """

@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from indexer import predictions
+from indexer.evaluation import predictions
 from seqdata import protocols
-from seqdata.dataset import Dataset
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 from tests.train.street import PROTOCOL, build_street, make_index, write_street
-from train import eval_stage
+from train.stages import evaluate as eval_stage
 
 
 def call(*arguments: object, fails: type[Exception] | None = None) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.indexing import parse_bytes
+from cli.index.build import parse_bytes
 from cli.main import app
-from indexer.manifest import read_measured
+from indexer.versions.manifest import read_measured
 from seqdata.errors import ContractError, InputError, SeqdataError
 from tests.conftest import write_drives
 

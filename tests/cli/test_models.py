@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cli import main
-from seqdata.dataset import Dataset
-from seqdata.storage import read_json
+from seqdata.dataset.dataset import Dataset
+from seqdata.storage.files import read_json
 
 SEQDATA = str(Path(sys.executable).with_name("seqdata"))
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -29,7 +29,7 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, s
 
 
 def test_the_list_names_every_model_with_what_it_is(capfd: pytest.CaptureFixture[str]) -> None:
-    from train import models
+    from train.models import registry as models
 
     code, out, said = run(capfd, "models")
     lines = {line.split()[0]: line for line in out.splitlines()}

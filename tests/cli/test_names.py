@@ -13,7 +13,16 @@ import seqdata
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("package", ["seqdata", "indexer", "seqdata.dataset", "indexer.reading", "cli.main"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "seqdata",
+        "indexer",
+        "seqdata.dataset",
+        "indexer.place_index",
+        "cli.main",
+    ],
+)
 def test_imports_stay_free_of_torch(package: str) -> None:
     code = f"import sys, {package}; sys.exit(any(name in sys.modules for name in ('torch', 'timm')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -46,8 +55,8 @@ def test_the_wheel_holds_the_packages_and_the_schema_data(wheel: Path) -> None:
     assert not [name for name in names if "test" in name.lower()]
     assert "seqdata/_schemas/protocols/msls-seqvlad.toml" in names
     assert "seqdata/_schemas/tables/frames.toml" in names
-    assert "indexer/pages/templates/report.html.j2" in names
-    assert "seqdata/pages/templates/base.html.j2" in names
+    assert "indexer/report/templates/report.html.j2" in names
+    assert "indexer/report/templates/base.html.j2" in names
     assert not [name for name in names if name.startswith("seqdata/_schemas") and name.endswith(".py")]
 
 
@@ -56,7 +65,7 @@ import sys
 import cli, train, schemas
 assert (cli.MINE, train.MINE, schemas.MINE) == (1, 2, 3)
 import numpy, seqdata, indexer
-from seqdata.contracts import schema_root
+from seqdata.contracts.tables import schema_root
 assert schema_root().name == "_schemas", schema_root()
 ds = seqdata.open(sys.argv[1])
 windows = ds.sequences("own", "test", "database")

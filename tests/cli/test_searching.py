@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 import indexer
+from cli.index.search import _is_index
 from cli.main import app
-from cli.searching import _is_index
-from seqdata.dataset import Dataset
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, MissingDependencyError, SeqdataError
 from tests.train.street import build_street, make_index, write_street
 

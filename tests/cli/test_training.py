@@ -19,10 +19,10 @@ import torch
 from cli.main import app
 from cli.output import Bar
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
 from seqdata.errors import ContractError, InputError, SeqdataError
 from tests.conftest import write_drives
-from train.checkpoint import read_tensors
+from train.runs.checkpoint import read_tensors
 
 BIN = Path(sys.executable).parent
 PROTOCOL = """

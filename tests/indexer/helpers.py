@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from seqdata.contracts import table_contract
+from seqdata.contracts.tables import table_contract
 
 
 def make_places(

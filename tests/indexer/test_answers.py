@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 import indexer
-from indexer.answers import nearest_places
-from indexer.frame_form import FrameForm
-from indexer.transform import Transform
-from indexer.video import video_frames
+from indexer.localizer.frame_form import FrameForm
+from indexer.localizer.places import nearest_places
+from indexer.localizer.video import video_frames
+from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, InputError, MissingDependencyError
-from seqdata.pixels import decode, prepare
+from seqdata.frames.decode import decode
+from seqdata.frames.encode import prepare
 from tests.conftest import jpeg
 from tests.indexer.helpers import make_places
 
@@ -117,7 +118,7 @@ def test_frames_of_a_video(
 ) -> None:
     if reader == "av":
         pytest.importorskip("av")
-    monkeypatch.setattr("indexer.video.find_spec", lambda name: name if name == reader else None)
+    monkeypatch.setattr("indexer.localizer.video.find_spec", lambda name: name if name == reader else None)
     found = list(video_frames(video, **options))
     assert [number for number, _ in found] == numbers
     for number, pixels in found:
@@ -132,7 +133,7 @@ def test_a_video_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         list(video_frames(path))
     with pytest.raises(ContractError, match="one of them"):
         list(video_frames(path, every=2, fps=1.0))
-    monkeypatch.setattr("indexer.video.find_spec", lambda name: None)
+    monkeypatch.setattr("indexer.localizer.video.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingDependencyError, match="pip install av"):
         list(video_frames(path))

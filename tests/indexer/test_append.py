@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 
 import indexer
-from indexer import adding, held, kinds, pca, splicing
-from indexer.checking import check_version
-from indexer.flat import project, wrap, write
-from indexer.kinds import KindSpec
-from indexer.manifest import read_manifest, read_measured
-from indexer.pointers import collect, rollback
-from indexer.transform import Floats
-from indexer.versions import list_versions
+from indexer.arrays import Floats
+from indexer.builder import append as adding
+from indexer.builder import merge_lists as splicing
+from indexer.pca import fit as pca
+from indexer.pca.project import project
+from indexer.search import kinds
+from indexer.search.flat_file import wrap, write
+from indexer.search.kinds import KindSpec
+from indexer.selection import held_out as held
+from indexer.versions.checks import check_version
+from indexer.versions.folders import list_versions
+from indexer.versions.manifest import read_manifest, read_measured
+from indexer.versions.tags import collect, rollback
 from seqdata.errors import ContractError, InputError
 from tests.indexer.helpers import make_places
 
@@ -171,9 +176,10 @@ GROWN = """
     from pathlib import Path
     import faiss
     import numpy as np
-    from indexer import engines, held
-    from indexer.manifest import read_manifest
-    from indexer.recalibration import recalibrate
+    from indexer.search import engines
+    from indexer.selection import held_out as held
+    from indexer.versions.manifest import read_manifest
+    from indexer.selection.appended import recalibrate
     held.QUERIES, engines.WIDE_VALUES = 20, 1 << 20
     np.ones((300, 300), np.float32) @ np.ones((300, 300), np.float32)  # the product takes its own memory once
     parent = read_manifest(Path(sys.argv[1]))
@@ -259,7 +265,8 @@ def test_refusals(tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from indexer import growing, sealing, splicing, versions
+    from indexer.builder import grow as growing, merge_lists as splicing
+    from indexer.versions import publish as sealing, folders as versions
     from tests.indexer.test_append import append
     points = {"join": (splicing, "join"), "seal": (sealing, "publish"), "latest": (versions, "point_latest")}
     setattr(*points[sys.argv[2]], lambda *_: os.kill(os.getpid(), signal.SIGKILL))

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 import indexer
-from indexer import auto, held, pca
-from indexer.auto import Point, choose, measure
-from indexer.exact import ExactVectors
-from indexer.flat import project
-from indexer.held import NEVER, Held, hold_out
-from indexer.kinds import KindSpec
-from indexer.manifest import read_manifest, read_measured
+from indexer.pca import fit as pca
+from indexer.pca.project import project
+from indexer.search.exact import ExactVectors
+from indexer.search.kinds import KindSpec
+from indexer.selection import choose as auto
+from indexer.selection import held_out as held
+from indexer.selection.choose import Point, choose, measure
+from indexer.selection.held_out import NEVER, Held, hold_out
+from indexer.versions.manifest import read_manifest, read_measured
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.indexer.helpers import make_places
 

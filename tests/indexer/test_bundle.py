@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 
 import indexer
-from indexer import pca
-from indexer.manifest import json_schemas, read_manifest
-from indexer.transform import Transform
-from indexer.versions import BUILDING, list_versions
+from indexer.pca import fit as pca
+from indexer.pca.transform import Transform
+from indexer.versions.folders import BUILDING, list_versions
+from indexer.versions.manifest import json_schemas, read_manifest
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError
 from tests.indexer.helpers import make_places
 
@@ -246,7 +246,7 @@ def test_foreign_index_behind_a_fitting_manifest(tmp_path) -> None:
     """Even with matching hashes, another kind or size of index is refused by name."""
     import faiss
 
-    from seqdata.storage import xxh3_file
+    from seqdata.storage.hashing import xxh3_file
 
     folder = build(tmp_path / "town")
     record = json.loads((folder / "manifest.json").read_text())

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import indexer
-from indexer import predictions
-from indexer.checking import check_version
-from indexer.evaluation import Evaluation, evaluate
-from indexer.listing import entries
-from indexer.pointers import collect
-from indexer.scoring import read_recorded, record
-from indexer.tables import flat_rows, format_against, format_table
-from indexer.versions import evaluations_folder
+from indexer.evaluation import predictions
+from indexer.evaluation.recall import Evaluation, evaluate
+from indexer.evaluation.scoring import read_recorded, record
+from indexer.evaluation.text_tables import flat_rows, format_against, format_table
+from indexer.versions.checks import check_version
+from indexer.versions.folders import evaluations_folder
+from indexer.versions.listing import entries
+from indexer.versions.tags import collect
 from seqdata.errors import ContractError, NotEnoughDataError, OutputError
-from seqdata.storage import write_json_atomic
+from seqdata.storage.files import write_json_atomic
 from tests.indexer.helpers import make_places, pairs
 
 PROTOCOL = {

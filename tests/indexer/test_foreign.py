@@ -8,14 +8,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from indexer import foreign, foreign_files, predictions
-from indexer.compare import compare
-from indexer.frame_baseline import match_frames
-from indexer.frame_vectors import FrameVectors
-from indexer.scoring import fits, pools_of, score, with_radius
-from indexer.shortlist import rerank_frames
+from indexer.evaluation import external_descriptors as foreign
+from indexer.evaluation import external_files as foreign_files
+from indexer.evaluation import predictions
+from indexer.evaluation.comparison import compare
+from indexer.evaluation.scoring import fits, pools_of, score, with_radius
+from indexer.matching.baselines import match_frames
+from indexer.matching.frame_vectors import FrameVectors
+from indexer.matching.rerank import rerank_frames
 from seqdata import protocols
-from seqdata.dataset import Dataset
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 
 OWN = protocols.load("own")

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import indexer
-from indexer import flat, pca, transform
-from indexer.kinds import KindSpec
+from indexer.pca import fit as pca
+from indexer.pca import transform
+from indexer.search import flat_file as flat
+from indexer.search.kinds import KindSpec
 from seqdata.errors import ContractError, SeqdataError
-from seqdata.storage import xxh3_file
+from seqdata.storage.hashing import xxh3_file
 from tests.indexer.helpers import make_places
 
 ROWS, SIZE, KEPT = 300, 12, 8

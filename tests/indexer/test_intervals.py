@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import binomtest
 
-from indexer.intervals import Units, recall_intervals, resampling_units, wilson
+from indexer.evaluation.intervals import Units, recall_intervals, resampling_units, wilson
 from tests.indexer.helpers import make_places
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import indexer
-from indexer.kinds import KindSpec
-from indexer.pointers import collect
-from indexer.transform import Floats
-from indexer.versions import list_versions, read_latest
+from indexer.arrays import Floats
+from indexer.search.kinds import KindSpec
+from indexer.versions.folders import list_versions, read_latest
+from indexer.versions.tags import collect
 from tests.indexer.helpers import make_places
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,8 @@ def build(out: Path, kind: str, seed: int = 0) -> Path:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from indexer import bundle, leases, manifest, sealing, versions
+    from indexer.builder import build as bundle
+    from indexer.versions import locks as leases, manifest, publish as sealing, folders as versions
     from tests.indexer import test_kill_index
     def kill(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 import indexer
-from indexer import kinds, pca
-from indexer.approximate import FaissVectors
-from indexer.kinds import KindSpec, cells, create, factory_string, spread_rows, subspaces
-from indexer.layers import estimate, ladder, set_search
-from indexer.manifest import read_manifest, read_measured
+from indexer.pca import fit as pca
+from indexer.search import kinds
+from indexer.search.approximate import FaissVectors
+from indexer.search.faiss_layers import estimate, ladder, set_search
+from indexer.search.kinds import KindSpec, cells, create, factory_string, spread_rows, subspaces
+from indexer.versions.manifest import read_manifest, read_measured
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.indexer.helpers import make_places
 

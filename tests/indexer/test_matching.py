@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.matching import match_aligned, match_single, smallest
-from indexer.thumbnails import thumbnails
+from indexer.matching.aligned import match_aligned, match_single, smallest
+from indexer.matching.thumbnails import thumbnails
 from seqdata.errors import ContractError
 
 METRICS = {

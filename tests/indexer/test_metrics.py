@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
-from indexer import predictions
-from indexer.breakdowns import UNKNOWN, heading_groups
-from indexer.evaluation import Evaluation, evaluate
-from indexer.intervals import Units, draw_weights
-from indexer.metrics import Answers, CurveStatistics, answers, measure
-from indexer.paired import gap
-from indexer.tables import flat_rows, format_against, format_table
+from indexer.evaluation import predictions
+from indexer.evaluation.breakdowns import UNKNOWN, heading_groups
+from indexer.evaluation.comparison import gap
+from indexer.evaluation.intervals import Units, draw_weights
+from indexer.evaluation.metrics import Answers, CurveStatistics, answers, measure
+from indexer.evaluation.recall import Evaluation, evaluate
+from indexer.evaluation.text_tables import flat_rows, format_against, format_table
 from seqdata.errors import ContractError
 from tests.indexer.helpers import make_places, pairs
 from tests.indexer.test_evaluation import PROTOCOL

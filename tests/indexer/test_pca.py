@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from indexer import pca
+from indexer.pca import fit as pca
 from seqdata.errors import ContractError, NotEnoughDataError
 
 
@@ -76,7 +76,7 @@ def test_memmap_is_not_copied(tmp_path) -> None:
     code = """
         import resource, sys
         import numpy as np, torch
-        from indexer import pca, scatter
+        from indexer.pca import fit as pca, moments as scatter
         scatter.BLOCK_VALUES = 1 << 18
         shapes = {"gram": (600, 50_000), "randomised": (600, 50_000), "covariance": (150_000, 200)}
         few = np.random.default_rng(0).normal(size=(300, 300)).astype(np.float32)
@@ -94,7 +94,7 @@ def test_memmap_is_not_copied(tmp_path) -> None:
 
 
 def test_small_blocks_of_columns_and_rows(monkeypatch) -> None:
-    monkeypatch.setattr("indexer.scatter.BLOCK_VALUES", 100)
+    monkeypatch.setattr("indexer.pca.moments.BLOCK_VALUES", 100)
     for x in (sample(40, 150), sample(200, 60)):
         check(pca.fit(x, 8), x, 8)
 
@@ -120,7 +120,7 @@ def test_apply_in_small_blocks(monkeypatch) -> None:
     x = sample(60, 30)
     transform = pca.fit(x, 5)
     expected = transform.apply(x)
-    monkeypatch.setattr("indexer.transform.APPLY_VALUES", 100)
+    monkeypatch.setattr("indexer.pca.transform.APPLY_VALUES", 100)
     np.testing.assert_allclose(transform.apply(x), expected, atol=1e-5)
 
 
@@ -129,7 +129,7 @@ def test_wide_descriptors_in_bounded_memory(tmp_path) -> None:
     code = """
         import resource, sys
         import numpy as np, torch
-        from indexer import pca, scatter
+        from indexer.pca import fit as pca, moments as scatter
         torch.set_num_threads(1)
         scatter.BLOCK_VALUES = 1 << 18
         pca.fit(np.random.default_rng(0).normal(size=(80, 90)).astype(np.float32), 8)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from indexer import predictions
+from indexer.evaluation import predictions
 from seqdata import protocols
 from seqdata.errors import ContractError, InputError
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.programs import check_program, load_program
+from indexer.localizer.programs import check_program, load_program
 from seqdata.errors import ContractError, InputError
 
 torch.set_num_threads(1)

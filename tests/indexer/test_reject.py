@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.reject import Calibration, calibrate
+from indexer.localizer.reject import Calibration, calibrate
 from seqdata.errors import ContractError, NotEnoughDataError
 
 LABELS = {"protocol": "own@1", "split": "val", "dataset": "d"}

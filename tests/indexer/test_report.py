@@ -10,13 +10,13 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from indexer import predictions
-from indexer.evaluation import Evaluation, evaluate
-from indexer.pages.curve import make_curve
-from indexer.pages.maps import make_maps
-from indexer.pages.pictures import strip_uris
-from indexer.pages.report import write_report
-from indexer.pages.scene import ReportScene, make_scene, pick_queries, query_status
+from indexer.evaluation import predictions
+from indexer.evaluation.recall import Evaluation, evaluate
+from indexer.report.curve import make_curve
+from indexer.report.maps import make_maps
+from indexer.report.pictures import strip_uris
+from indexer.report.report import write_report
+from indexer.report.scene import ReportScene, make_scene, pick_queries, query_status
 from seqdata.errors import ContractError
 from tests.indexer.helpers import make_places, pairs
 

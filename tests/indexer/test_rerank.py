@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer import predictions
-from indexer.evaluation import evaluate
-from indexer.frame_vectors import held
-from indexer.rerank import rerank
-from indexer.sharing import shared_pairs, without_pairs
+from indexer.evaluation import predictions
+from indexer.evaluation.recall import evaluate
+from indexer.evaluation.shared_frames import shared_pairs, without_pairs
+from indexer.matching.frame_vectors import held
+from indexer.matching.rerank import rerank
 from seqdata.errors import ContractError
 from tests.indexer.helpers import make_places, pairs
 from tests.indexer.test_evaluation import PROTOCOL

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import indexer
-from indexer import engines, flat, gpu_engines, pca
-from indexer.engines import NumpyEngine, choose_engine, widen
-from indexer.exact import ExactVectors
-from indexer.kinds import KindSpec, spread_rows
-from indexer.manifest import read_measured
+from indexer.pca import fit as pca
+from indexer.search import engines, gpu_engines, pools
+from indexer.search import flat_file as flat
+from indexer.search.engines import NumpyEngine, widen
+from indexer.search.exact import ExactVectors, choose_engine
+from indexer.search.kinds import KindSpec, spread_rows
+from indexer.versions.manifest import read_measured
 from seqdata.errors import ContractError, MissingDependencyError
 from tests.indexer.helpers import make_places
 
@@ -32,7 +34,7 @@ def faiss_gpu() -> bool:
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
-def torch_cpu(vectors: np.ndarray) -> engines.Engine:
+def torch_cpu(vectors: np.ndarray) -> pools.Engine:
     return gpu_engines.TorchEngine(vectors, "cpu")
 
 
@@ -57,7 +59,7 @@ def literal(vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray) 
     return np.array(apart), np.array(found)
 
 
-def check(engine: engines.Engine, vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None) -> None:
+def check(engine: pools.Engine, vectors: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None) -> None:
     among = np.arange(len(vectors)) if rows is None else rows
     expected, expected_rows = literal(vectors, queries, k, among)
     distances, found = ExactVectors(vectors, engine).nearest(queries, k, rows)
@@ -98,7 +100,7 @@ def test_small_blocks(monkeypatch) -> None:
     ):
         monkeypatch.setattr(engines, name, value)
     monkeypatch.setattr(gpu_engines, "GPU_BLOCK_VALUES", 200)
-    monkeypatch.setattr("indexer.exact.REFINE_VALUES", 30)
+    monkeypatch.setattr("indexer.search.exact.REFINE_VALUES", 30)
     rng = np.random.default_rng(2)
     for dtype in TYPES:
         vectors = rng.standard_normal((500, 7)).astype(dtype)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexer.deltas import deltas
-from indexer.seqslam import SeqSlam, enhance, line_offsets, match_seqslam
-from indexer.thumbnails import thumbnails
+from indexer.matching.delta import deltas
+from indexer.matching.seqslam import SeqSlam, enhance, line_offsets, match_seqslam
+from indexer.matching.thumbnails import thumbnails
 from seqdata.errors import ContractError
 
 

@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 
 import indexer
-from indexer import kinds, plans, sharded
-from indexer.flat import project
-from indexer.kinds import KindSpec
-from indexer.manifest import read_manifest, read_measured
-from indexer.plans import BuildPlan, Trained
-from indexer.pointers import collect
-from indexer.transform import Floats, Transform
-from indexer.versions import list_versions
+from indexer.arrays import Floats
+from indexer.builder import share_plan as plans
+from indexer.builder import shares as sharded
+from indexer.builder.share_plan import BuildPlan, Trained
+from indexer.pca.project import project
+from indexer.pca.transform import Transform
+from indexer.search import kinds
+from indexer.search.kinds import KindSpec
+from indexer.versions.folders import list_versions
+from indexer.versions.manifest import read_manifest, read_measured
+from indexer.versions.tags import collect
 from seqdata.errors import ContractError, InputError
 from tests.indexer.helpers import make_places
 
@@ -51,7 +54,7 @@ def spec(kind: str) -> KindSpec:
 
 
 def train(kind: str) -> Trained:
-    """As `train.index_shares` does: the rows that a plain build trains on."""
+    """As `train.stages.index.shares` does: the rows that a plain build trains on."""
     fitted = transform()
     factory = kinds.factory_string(kind, ROWS, 8) if kind in kinds.KINDS else kind
     if kind in kinds.EXACT:
@@ -286,7 +289,8 @@ def test_shares_at_once(tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from indexer import plans, sealing, sharded, splicing, versions
+    from indexer.builder import share_plan as plans, shares as sharded, merge_lists as splicing
+    from indexer.versions import publish as sealing, folders as versions
     from tests.indexer import test_sharded
     points = {
         "plan": (plans, "write_bytes_atomic"), "encode": (sharded, "encode"), "join": (splicing, "join"),

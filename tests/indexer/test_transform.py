@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from indexer import pca, transform
+from indexer.pca import fit as pca
+from indexer.pca import transform
 from seqdata.errors import ContractError, InputError
 
 

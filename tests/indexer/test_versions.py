@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import indexer
-from indexer.checking import check_version
-from indexer.leases import hold
-from indexer.listing import differences, entries, flatten
-from indexer.manifest import RSS_UNIT, measure, read_manifest, read_measured
-from indexer.pack import read_pack_manifest
-from indexer.pointers import collect, remove_tag, rollback, set_tag
-from indexer.versions import BUILDING, REMOVED, list_versions, read_latest, read_tags
+from indexer.localizer.pack import read_pack_manifest
+from indexer.versions.checks import check_version
+from indexer.versions.folders import BUILDING, REMOVED, list_versions, read_latest, read_tags
+from indexer.versions.listing import differences, entries, flatten
+from indexer.versions.locks import hold
+from indexer.versions.manifest import RSS_UNIT, measure, read_manifest, read_measured
+from indexer.versions.tags import collect, remove_tag, rollback, set_tag
 from seqdata.errors import ContractError, InputError, SeqdataError
 from tests.indexer.helpers import make_places
 

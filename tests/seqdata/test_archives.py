@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seqdata.errors import InputError, SeqdataError
-from seqdata.images import BadImageError
+from seqdata.frames.images import BadImageError
 from seqdata.sources import archives
 from seqdata.sources.archives import Archive, Folder, Overlay, open_archive
 

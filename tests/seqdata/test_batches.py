@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqdata
-from seqdata.batches import Batches
-from seqdata.buffers import Buffers
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import Dataset
+from seqdata.build.builder import BuildRequest, build
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, MissingDependencyError
-from seqdata.order import LANES
-from seqdata.storage import Store
-from seqdata.stream import Stream
+from seqdata.frames.buffers import Buffers
+from seqdata.storage.store import Store
+from seqdata.streaming.batches import Batches
+from seqdata.streaming.shuffle import LANES
+from seqdata.streaming.stream import Stream
 from tests.conftest import write_drives
 
 
@@ -294,7 +294,7 @@ def test_a_device_decodes_what_it_can(dataset: Dataset, monkeypatch: pytest.Monk
 
     import torch
 
-    from seqdata.pixels import decode
+    from seqdata.frames.decode import decode
 
     asked: list[str] = []
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import seqdata
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
+from seqdata.build.shards import plan_shards
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.verify import verify
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.manifest import BuildSettings
-from seqdata.shards import plan_shards
-from seqdata.verify import verify
 from tests.killing import killed_at
 
 Files = Callable[[Path], dict[str, bytes]]
@@ -39,21 +39,21 @@ def test_two_builds_give_the_same_bytes(drives: Path, tmp_path: Path, files_of: 
 
 PROGRAM = """
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.manifest import BuildSettings
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
 
 settings = BuildSettings(shard_bytes=1 << 16)
 build(BuildRequest("folder", Path(sys.argv[1]), Path(sys.argv[2]), settings=settings, protocol=protocols.load("own")))
 """
 POINTS = [
-    ("plan", "json_bytes", 1),
-    ("shards", "prepare", 1),
-    ("shards", "prepare", 37),
-    ("shards", "parquet_writer", 2),
-    ("finish", "parquet_writer", 1),
-    ("finish", "planned_tables", 1),
-    ("tables", "xxh3_file", 5),
-    ("finish", "json_bytes", 1),
+    ("build.plan", "json_bytes", 1),
+    ("build.shards", "prepare", 1),
+    ("build.shards", "prepare", 37),
+    ("build.shards", "parquet_writer", 2),
+    ("build.finish", "parquet_writer", 1),
+    ("build.finish", "planned_tables", 1),
+    ("build.finish", "xxh3_file", 5),
+    ("build.finish", "json_bytes", 1),
 ]
 
 
@@ -66,7 +66,7 @@ def test_a_killed_build_resumes_to_the_same_bytes(
     ended = subprocess.run([sys.executable, "-c", script, str(drives), str(out)], capture_output=True, check=False)
     assert ended.returncode == -9, ended.stderr.decode()
     assert not (out / "manifest.json").exists()
-    with pytest.raises(InputError, match="no dataset here" if module == "plan" else "unfinished"):
+    with pytest.raises(InputError, match="no dataset here" if module == "build.plan" else "unfinished"):
         seqdata.open(out)
     build(request(drives, out))
     build(request(drives, tmp_path / "whole"))
@@ -145,7 +145,7 @@ def test_an_unfinished_build_of_another_dump_is_neither_mixed_nor_lost(drives: P
     from tests.conftest import write_drives
 
     out = tmp_path / "out"
-    script = killed_at("finish", "json_bytes", 1, PROGRAM)
+    script = killed_at("build.finish", "json_bytes", 1, PROGRAM)
     subprocess.run([sys.executable, "-c", script, str(drives), str(out)], capture_output=True, check=False)
     shards = sorted(path.name for path in (out / "shards").iterdir())
     other = write_drives(tmp_path / "other", {"map": 6})
@@ -190,7 +190,7 @@ def test_shards_tile_the_listing(drives_bytes: list[list[int]], limit: int) -> N
 def test_a_killed_worker_is_one_clear_error(drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures.process import BrokenProcessPool
 
-    import seqdata.shard_jobs as module
+    import seqdata.parallel as module
 
     class Broken:
         def __init__(self, *_: object, **__: object) -> None: ...
@@ -261,7 +261,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(
 ) -> None:
     import errno
 
-    import seqdata.shards as shards
+    import seqdata.build.shards as shards
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

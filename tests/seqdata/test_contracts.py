@@ -6,14 +6,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import indexer.manifest
-import indexer.pack
 import seqdata
-import seqdata.manifest
+from indexer.localizer import pack
+from indexer.versions import manifest as index_manifest
 from seqdata import protocols
-from seqdata.contracts import TYPES, schema_root, table_contract
+from seqdata.contracts import manifest
+from seqdata.contracts.manifest import read_manifest
+from seqdata.contracts.tables import TYPES, schema_root, table_contract
 from seqdata.errors import ContractError, InputError
-from seqdata.manifest import read_manifest
 
 TABLES = sorted(path.stem for path in (schema_root() / "tables").glob("*.toml"))
 
@@ -51,9 +51,9 @@ def test_the_datasets_tables_keep_their_contracts(dataset: seqdata.Dataset) -> N
 
 def test_manifest_schemas_equal_the_models() -> None:
     schemas = {
-        **seqdata.manifest.json_schemas(),
-        **indexer.manifest.json_schemas(),
-        **indexer.pack.json_schemas(),
+        **manifest.json_schemas(),
+        **index_manifest.json_schemas(),
+        **pack.json_schemas(),
     }
     folder = schema_root() / "manifests"
     stored = {path.name.removesuffix(".schema.json"): json.loads(path.read_text()) for path in folder.glob("*.json")}
@@ -85,7 +85,7 @@ def test_the_papers_splits() -> None:
 
 
 def test_a_datasets_own_protocol_wins_over_a_shipped_one_of_its_name(drives: Path, tmp_path: Path) -> None:
-    from seqdata.build import BuildRequest, build
+    from seqdata.build.builder import BuildRequest, build
 
     mine = protocols.load("own").model_copy(update={"radius": 5.0})
     build(BuildRequest("folder", drives, tmp_path / "out", protocol=mine))
@@ -93,9 +93,9 @@ def test_a_datasets_own_protocol_wins_over_a_shipped_one_of_its_name(drives: Pat
     assert seqdata.open(tmp_path / "out").load_protocol("msls-sta").radius == 20.0
 
 
-def test_protocols_is_callable_and_a_module() -> None:
-    assert seqdata.protocols() == protocols.names()
-    assert "msls-seqvlad" in seqdata.protocols()
+def test_the_public_name_is_the_module_of_protocols() -> None:
+    assert seqdata.protocols is protocols
+    assert "msls-seqvlad" in seqdata.protocols.names()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_broken_manifest_is_named(change: dict, words: str, dataset: seqdata.D
 
 
 def test_stored_positives_equal_computed_ones(msls_dump: Path, tmp_path: Path) -> None:
-    from seqdata.build import BuildRequest, build
+    from seqdata.build.builder import BuildRequest, build
 
     protocol = protocols.load(msls_dump / "protocol.toml")
     build(BuildRequest("msls", msls_dump, tmp_path / "with", protocol=protocol))

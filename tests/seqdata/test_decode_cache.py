@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from seqdata.decode_cache import DecodeCache
 from seqdata.errors import InputError
+from seqdata.frames.cache import DecodeCache
 
 
 def test_a_frame_whose_read_failed_at_another_frame_is_asked_for_again() -> None:

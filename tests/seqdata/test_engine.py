@@ -15,12 +15,12 @@ import pytest
 
 import seqdata
 from seqdata import protocols
-from seqdata.build import BuildRequest, ShardRange, build, build_range, merge
-from seqdata.dry_run import plan_build
+from seqdata.build.builder import BuildRequest, ShardRange, build, build_range, merge
+from seqdata.build.dry_run import plan_build
+from seqdata.contracts.manifest import BuildSettings
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.lock import Holder, claimed
-from seqdata.manifest import BuildSettings
-from seqdata.storage import Store
+from seqdata.storage.lock import Holder, claimed
+from seqdata.storage.store import Store
 from tests.conftest import write_drives
 
 Files = Callable[[Path], dict[str, bytes]]
@@ -123,7 +123,7 @@ def test_ray_gives_the_same_bytes(
 
 def test_an_error_on_ray_is_the_same_error(street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that fails with an error of ours ends the build with it, not with a wrapper."""
-    from seqdata import ray_engine
+    from seqdata import parallel as ray_engine
 
     class Fake:
         class exceptions:
@@ -234,7 +234,7 @@ def test_parts_and_wholes_shut_each_other_out_on_an_object_store() -> None:
 def test_the_second_of_two_builds_is_told_who_the_first_is(street: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = (
-        "import sys, time\nfrom seqdata.lock import claimed\nfrom seqdata.storage import Store\n"
+        "import sys, time\nfrom seqdata.storage.lock import claimed\nfrom seqdata.storage.store import Store\n"
         "with claimed(Store(sys.argv[1]), 'msls from /data/msls'):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE) as first:
@@ -251,7 +251,7 @@ def test_the_second_of_two_builds_is_told_who_the_first_is(street: Path, tmp_pat
 
 def test_a_lock_file_that_vanished_while_we_waited_is_no_lock(tmp_path: Path) -> None:
     """The holder removes the file when it ends: whoever opened it before must not believe to hold the new one."""
-    from seqdata import lock
+    from seqdata.storage import lock
 
     store = Store(tmp_path)
     with claimed(store, "first"):
@@ -317,7 +317,7 @@ def test_shrunk_images(street: Path, tmp_path: Path) -> None:
 
 
 def test_frames_of_any_number_of_shards_give_whole_trajectories() -> None:
-    from seqdata.finish import by_trajectory
+    from seqdata.build.finish import by_trajectory
 
     names = ["a"] * 5 + ["b"] * 2 + ["c"] * 9 + ["d"]
     table = pl.DataFrame({"trajectory": names, "row": range(len(names))})

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqdata.sources.exif import read_exif
-from seqdata.sources.folder_times import parse_moment
+from seqdata.sources.folder.exif import read_exif
+from seqdata.sources.folder.times import parse_moment
 from tests.conftest import jpeg
 
 PLAIN = jpeg(5)

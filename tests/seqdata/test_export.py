@@ -12,11 +12,12 @@ import webdataset
 
 import seqdata
 import tests.conftest
-from seqdata import export_folders, export_tars
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.export import folders as export_folders
+from seqdata.dataset.export import tars as export_tars
+from seqdata.dataset.export.export import export, windows_of
 from seqdata.errors import ContractError, OutputError
-from seqdata.export import export, windows_of
-from seqdata.manifest import BuildSettings
 
 
 def key_windows(dataset: seqdata.Dataset, table: object) -> list[tuple[str, ...]]:

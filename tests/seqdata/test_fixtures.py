@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import seqdata
-from seqdata.verify import verify
-from seqdata.versions import withdrawn
+from seqdata.dataset.verify import verify
+from seqdata.dataset.versions import withdrawn
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 KNOWN = [

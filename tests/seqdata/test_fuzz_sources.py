@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seqdata.errors import SeqdataError
-from seqdata.pixels import BadImageError
+from seqdata.frames.images import BadImageError
 from seqdata.sources import Source, open_source
-from seqdata.sources.nordland_gps import read_log
-from seqdata.sources.recognise import recognise
-from seqdata.synth.along import read_track
+from seqdata.sources.detect import recognise
+from seqdata.sources.nordland.gps import read_log
+from seqdata.synth.drives.along import read_track
 from tests.conftest import jpeg
 from tests.seqdata.test_sources import nordland_dump
 

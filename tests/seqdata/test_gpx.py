@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqdata.errors import InputError, SeqdataError
-from seqdata.sources.folder_times import parse_moment, show_moment, stamped_times
-from seqdata.sources.gpx import Track, place_on, read_track
+from seqdata.sources.folder.gpx import Track, place_on, read_track
+from seqdata.sources.folder.times import parse_moment, show_moment, stamped_times
 
 START = datetime(2024, 1, 31, 10, 0, 0, tzinfo=timezone.utc)
 ZERO = round(START.timestamp() * 1e6)

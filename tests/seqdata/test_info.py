@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqdata
-from seqdata.build import BuildRequest, build
-from seqdata.info import describe
-from seqdata.motion import STANDING_SPEED, STANDING_STEP, TIMED, motion
+from seqdata.build.builder import BuildRequest, build
+from seqdata.dataset.info import STANDING_SPEED, STANDING_STEP, TIMED, describe, motion
 from tests.conftest import jpeg
 
 Frame = tuple[str, int, float, "int | None"]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.manifest import BuildSettings
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
 from tests.conftest import write_drives
 
 Files = Callable[[Path], dict[str, bytes]]
@@ -23,7 +23,7 @@ SMALL = BuildSettings(shard_bytes=1 << 16)
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from seqdata.sources.folder import FolderSource
+from seqdata.sources.folder.reader import FolderSource
 
 whole = FolderSource.read
 
@@ -35,8 +35,8 @@ FolderSource.read = slow  # worker processes import this file too
 
 if __name__ == "__main__":
     from seqdata import protocols
-    from seqdata.build import BuildRequest, build
-    from seqdata.manifest import BuildSettings
+    from seqdata.build.builder import BuildRequest, build
+    from seqdata.contracts.manifest import BuildSettings
 
     settings = BuildSettings(shard_bytes=1 << 16)
     own = protocols.load("own")

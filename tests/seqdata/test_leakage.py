@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.report.html import environment
+from indexer.report.leakage import leakage_block
 from seqdata import protocols
-from seqdata.contracts import table_contract
+from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.tables import table_contract
+from seqdata.dataset.leakage import leakage, sentences
 from seqdata.errors import ContractError
-from seqdata.leakage import leakage, sentences
-from seqdata.pages import environment
-from seqdata.pages.leakage import leakage_block
-from seqdata.protocols import Protocol
-from seqdata.sequences import GEOMETRY_COLUMNS, Sequencer
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer
 
 LAPS = {
     "train": {"database": ["map"], "query": ["drive"]},
@@ -149,7 +149,7 @@ def test_the_block_of_a_page_says_it():
 
 
 def leakage_folder():
-    from seqdata.pages import SHARED
+    from indexer.report.html import SHARED
 
     return SHARED
 

@@ -13,7 +13,7 @@ import utm
 
 import seqdata
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
 from seqdata.errors import InputError
 from seqdata.sources import Listing, open_source
 from tests.conftest import jpeg

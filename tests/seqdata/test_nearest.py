@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqdata import nearest as module
-from seqdata.contracts import table_contract
-from seqdata.nearest import distance_to, nearest
-from seqdata.truth import WindowSet, positives
+from seqdata.contracts.tables import table_contract
+from seqdata.sequences import nearest as module
+from seqdata.sequences.nearest import distance_to, nearest
+from seqdata.sequences.positives import positives
+from seqdata.sequences.tiles import WindowSet
 
 
 def window_set(rng, count, groups, mixed=False):

@@ -9,9 +9,9 @@ import pytest
 
 import seqdata
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
 from seqdata.errors import InputError
-from seqdata.manifest import BuildSettings
 from seqdata.sources import Listing, open_source
 from tests.conftest import jpeg
 from tests.seqdata.test_sources import nordland_dump

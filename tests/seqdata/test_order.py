@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqdata.errors import ContractError
-from seqdata.order import BLOCK, LANES, OPEN, Shuffle, mixing, open_blocks, order
+from seqdata.streaming.shuffle import BLOCK, LANES, OPEN, Shuffle, mixing, open_blocks, order
 
 
 @settings(deadline=None, max_examples=60)

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from seqdata import images, pixels
-from seqdata.pixels import BadImageError, decode, prepare
+from seqdata.frames import encode as pixels
+from seqdata.frames import images
+from seqdata.frames.decode import decode
+from seqdata.frames.encode import prepare
+from seqdata.frames.images import BadImageError
 from tests.conftest import jpeg
 
 WHOLE = jpeg(3)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 import seqdata
 from seqdata import protocols
-from seqdata.cuts import on_side
+from seqdata.contracts.protocol import Cut, Protocol
 from seqdata.errors import ContractError
-from seqdata.protocols import Cut, Protocol, agrees
-from seqdata.resampling import greedy_mask, keep_mask
-from seqdata.sequences import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
+from seqdata.protocols import agrees
+from seqdata.sequences.resampling import greedy_mask, keep_mask
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer, TrackPolicy, on_side
 
 FIRST_RELEASE = {
     "msls-seqvlad": "278498bb7dcc",

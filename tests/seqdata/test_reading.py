@@ -9,7 +9,7 @@ from PIL import Image
 
 import seqdata
 from seqdata.errors import ContractError, InputError
-from seqdata.storage import Store
+from seqdata.storage.store import Store
 
 
 def test_read_gives_the_pixels_of_the_raw_files(dataset: seqdata.Dataset, drives: Path) -> None:
@@ -65,7 +65,7 @@ def test_no_rows_and_a_short_shard(dataset: seqdata.Dataset, tmp_path: Path) -> 
 
 
 def test_frames_of_several_sizes_need_a_size(drives: Path, tmp_path: Path) -> None:
-    from seqdata.build import BuildRequest, build
+    from seqdata.build.builder import BuildRequest, build
     from tests.conftest import jpeg, write_drives
 
     raw = write_drives(tmp_path / "raw", {"map": 6})

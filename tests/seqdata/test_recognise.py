@@ -8,7 +8,7 @@ from PIL import Image
 
 from seqdata.errors import InputError
 from seqdata.sources import open_source
-from seqdata.sources.recognise import looks_like_another, recognise
+from seqdata.sources.detect import looks_like_another, recognise
 from tests.conftest import jpeg
 from tests.seqdata.test_sources import nordland_dump
 
@@ -101,7 +101,7 @@ def test_a_wrong_kind_is_named(msls_dump: Path, drives: Path, tmp_path: Path) ->
 
 
 def test_a_right_kind_is_never_probed(msls_dump: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqdata.sources.recognise.recognise", lambda _: pytest.fail("probed"))
+    monkeypatch.setattr("seqdata.sources.detect.recognise", lambda _: pytest.fail("probed"))
     assert open_source("msls", msls_dump, {}).listing().records.height
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from seqdata import remote_http
 from seqdata.errors import InputError
-from seqdata.remote import Patience
-from seqdata.storage import Store
+from seqdata.storage import http as remote_http
+from seqdata.storage.remote import Patience
+from seqdata.storage.store import Store
 from tests.serving import FileServer, serve
 from tests.serving.s3 import s3_environment
 

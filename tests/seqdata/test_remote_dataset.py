@@ -12,14 +12,16 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import seqdata
-from seqdata import protocols, verify
-from seqdata.build import BuildRequest, build
+from seqdata import protocols
+from seqdata.build.builder import BuildRequest, build
+from seqdata.dataset import verify
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.places import LazyPlaces
-from seqdata.reading import GAP_BYTES, FramePlaces
-from seqdata.remote import Patience
-from seqdata.storage import Store, write_parquet_atomic
-from seqdata.table_cache import cache_folder
+from seqdata.frames.locations import FramePlaces, LazyPlaces
+from seqdata.frames.reader import GAP_BYTES
+from seqdata.storage.parquet import write_parquet_atomic
+from seqdata.storage.remote import Patience
+from seqdata.storage.store import Store
+from seqdata.storage.table_cache import cache_folder
 from tests.serving import FileServer, serve, serve_s3
 
 QUICK = Patience(tries=3, timeout=2.0, wait=0.001)
@@ -213,7 +215,7 @@ def test_a_window_costs_one_request_of_its_own_bytes(server: FileServer, remote:
 
 
 def test_small_gaps_are_read_through_and_large_ones_are_not(tmp_path: Path) -> None:
-    from seqdata.reading import read_encoded
+    from seqdata.frames.reader import read_encoded
 
     offsets = np.array([512, 2000, 2100 + GAP_BYTES - 1, 2200 + 2 * GAP_BYTES + 300])
     lengths = np.array([100, 100, 100, 100])

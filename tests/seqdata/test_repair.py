@@ -9,12 +9,12 @@ import pytest
 
 import seqdata
 from seqdata import protocols
-from seqdata import repair as module
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset import repair as module
+from seqdata.dataset.repair import WORKSHOP, repair
+from seqdata.dataset.verify import verify
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.manifest import BuildSettings
-from seqdata.repair import WORKSHOP, repair
-from seqdata.verify import verify
 from tests.conftest import jpeg, write_drives
 
 FilesOf = Callable[[Path], dict[str, bytes]]
@@ -180,7 +180,7 @@ def test_a_dataset_of_schema_version_1_is_mended_too(tmp_path: Path, files_of: F
 
 
 def test_a_remote_dataset_is_refused(built: Path) -> None:
-    from seqdata.storage import Store
+    from seqdata.storage.store import Store
 
     store = Store("memory://repair-remote")
     for path in (built / "dataset").rglob("*.*"):
@@ -191,7 +191,7 @@ def test_a_remote_dataset_is_refused(built: Path) -> None:
 
 
 def test_a_dataset_that_was_appended_to_is_mended_dump_by_dump(tmp_path: Path, files_of: FilesOf) -> None:
-    from seqdata.versions import append
+    from seqdata.dataset.versions import append
 
     first = write_drives(tmp_path / "first", {"map": 60, "query": 20})
     second = write_drives(tmp_path / "second", {"map2": 50, "query2": 12, "map": 60})
@@ -217,7 +217,7 @@ def test_a_dataset_that_was_appended_to_is_mended_dump_by_dump(tmp_path: Path, f
 
 
 def test_withdrawn_frames_stay_withdrawn(copy: Path, built: Path, files_of: FilesOf) -> None:
-    from seqdata.versions import withdraw
+    from seqdata.dataset.versions import withdraw
 
     keys = seqdata.open(copy).frames.collect()["key"].to_list()
     withdraw(copy, keys[3:5], "a face")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqdata.errors import ContractError
-from seqdata.resampling import arc_mask, greedy_mask, keep_mask
+from seqdata.sequences.resampling import arc_mask, greedy_mask, keep_mask
 
 STEPS = st.lists(st.tuples(st.integers(-4, 6), st.integers(-4, 6)), max_size=120)
 SPACINGS = st.sampled_from([1.0, 2.0, 5.0, 7.5, 30.0])

@@ -18,8 +18,9 @@ from PIL import Image
 from seqdata import protocols
 from seqdata.errors import ContractError, InputError, SeqdataError
 from seqdata.geometry import to_latlon, to_utm
-from seqdata.sources.base import Listing, Source, open_source
-from seqdata.sources.robotcar_pose import read_log
+from seqdata.sources.base import Listing, Source
+from seqdata.sources.registry import open_source
+from seqdata.sources.robotcar.pose import read_log
 
 LAP, OTHER = "2014-11-18-13-20-12", "2014-12-16-18-44-24"
 START = 1_416_316_812_000_000

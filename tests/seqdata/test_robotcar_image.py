@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from seqdata.errors import ContractError, InputError
-from seqdata.images import BadImageError
-from seqdata.sources.robotcar_image import Development, demosaic, develop, lookup_file, parse_crop, undistort
+from seqdata.frames.images import BadImageError
+from seqdata.sources.robotcar.images import Development, demosaic, develop, lookup_file, parse_crop, undistort
 
 PATTERNS = {"stereo_left": "GBRG", "stereo_centre": "GBRG", "mono_rear": "RGGB"}
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqdata.geometry import heading_difference, to_latlon
-from seqdata.resampling import greedy_mask
-from seqdata.sources.robotcar_pose import Log, look_up
+from seqdata.sequences.resampling import greedy_mask
+from seqdata.sources.robotcar.pose import Log, look_up
 
 START = 1_416_316_812_000_000
 STEP = 62_500

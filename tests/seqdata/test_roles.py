@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqdata.errors import ContractError
-from seqdata.sources.roles import Cut, cut_along_route, parse_roles
+from seqdata.sources.folder.roles import Cut, cut_along_route, parse_roles
 
 
 def slow_cut(

@@ -10,7 +10,7 @@ import pytest
 import webdataset
 
 import seqdata
-from seqdata.storage import xxh3_hex
+from seqdata.storage.hashing import xxh3_hex
 
 
 def shard_paths(dataset: seqdata.Dataset) -> list[Path]:

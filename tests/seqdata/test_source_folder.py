@@ -8,10 +8,10 @@ import pytest
 
 import seqdata
 from seqdata import geometry
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
 from seqdata.errors import ContractError, InputError
 from seqdata.sources import open_source
-from seqdata.sources.folder_csv import read_positions
+from seqdata.sources.folder.positions_csv import read_positions
 from tests.conftest import listed, write_drives
 
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqdata
-from seqdata import geometry, resampling
-from seqdata.build import BuildRequest, build
+from seqdata import geometry
+from seqdata.build.builder import BuildRequest, build
 from seqdata.errors import ContractError, InputError, SeqdataError
+from seqdata.sequences import resampling
 from seqdata.sources import Listing, open_source
 from tests.conftest import jpeg, listed
 from tests.seqdata.test_exif import ASCII, RATIONAL, clock, photo
@@ -203,7 +204,7 @@ def test_published_metres_stay_in_every_city_of_one_zone(shots: Path) -> None:
 @given(st.lists(st.tuples(st.floats(-70, 70), st.floats(-180, 180)), min_size=1, max_size=6))
 @settings(deadline=None, max_examples=40)
 def test_groups_of_drives_are_those_that_short_steps_connect(places: list[tuple[float, float]]) -> None:
-    from seqdata.sources.folder_drives import with_places
+    from seqdata.sources.folder.drives import with_places
 
     names = [f"d{number}" for number in range(len(places))]
     rows = pl.DataFrame({"row": range(len(places)), "drive": names, "latitude": [p[0] for p in places]})

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import seqdata
 from seqdata import geometry, protocols
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
 from seqdata.errors import ContractError, InputError
-from seqdata.pixels import BadImageError
+from seqdata.frames.images import BadImageError
 from seqdata.sources import open_source
-from seqdata.sources.base import image_names, is_image
-from seqdata.sources.nordland_gps import read_log
+from seqdata.sources.files import image_names, is_image
+from seqdata.sources.nordland.gps import read_log
 from tests.conftest import listed
 
 

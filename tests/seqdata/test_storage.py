@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from seqdata import remote
 from seqdata.errors import InputError, MissingDependencyError, OutputError
-from seqdata.remote import Patience, without_password
-from seqdata.storage import Store, xxh3_file, xxh3_hex
+from seqdata.storage import remote
+from seqdata.storage.hashing import xxh3_file, xxh3_hex
+from seqdata.storage.remote import Patience, without_password
+from seqdata.storage.store import Store
 from tests.serving import serve_s3
 
 QUICK = Patience(tries=3, timeout=5.0, wait=0.001)
@@ -149,7 +150,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://no-package/x", "aiohttp", r"pip install 'seqdata\[http\]'"),
     ):
         monkeypatch.setitem(sys.modules, module, None)
-        monkeypatch.delitem(sys.modules, "seqdata.remote_http", raising=False)
+        monkeypatch.delitem(sys.modules, "seqdata.storage.http", raising=False)
         monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
         monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, url.partition(":")[0], raising=False)
         with pytest.raises(MissingDependencyError, match=install):
@@ -231,5 +232,5 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 
 
 def test_importing_stays_light() -> None:
-    code = "import seqdata.dataset, sys; print([m for m in ('aiohttp', 's3fs', 'torch') if m in sys.modules])"
+    code = "import seqdata.dataset.dataset, sys; print([m for m in ('aiohttp', 's3fs', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import seqdata
-from seqdata.dataset import Dataset
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 
 

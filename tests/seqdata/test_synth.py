@@ -13,12 +13,12 @@ from PIL import Image
 from seqdata import protocols
 from seqdata.errors import OutputError
 from seqdata.synth import CityPlan, CitySettings, CitySummary, write_msls
-from seqdata.synth.camera import pinhole
-from seqdata.synth.layout import city_streets
-from seqdata.synth.render import cast_rays, render
-from seqdata.synth.scene import Walls, build_scene
-from seqdata.synth.stage import View, set_stage
+from seqdata.synth.camera.camera import pinhole
+from seqdata.synth.camera.render import cast_rays, render
+from seqdata.synth.camera.stage import View, set_stage
 from seqdata.synth.visits import VISITS
+from seqdata.synth.world.layout import city_streets
+from seqdata.synth.world.scene import Walls, build_scene
 
 TINY = CitySettings(
     width=48,

@@ -16,9 +16,9 @@ from PIL import Image
 
 from seqdata.errors import InputError, NotEnoughDataError, OutputError, SeqdataError
 from seqdata.sources import Listing, open_source
-from seqdata.sources.nordland_gps import read_log
+from seqdata.sources.nordland.gps import read_log
 from seqdata.synth import CitySettings, NordlandSettings, Track, city_along, read_track, write_msls, write_nordland
-from seqdata.synth.along import course_of, made_track
+from seqdata.synth.drives.along import course_of, made_track
 
 SEASONS = ("spring", "summer", "fall", "winter")
 TINY = NordlandSettings(seconds=40, width=32, height=24, dirt=0.05, speed=7.0)
@@ -52,7 +52,7 @@ def test_the_dump_has_the_real_layout(dump: Path) -> None:
 
 def test_the_log_is_dirty_and_the_reader_repairs_it(tmp_path: Path) -> None:
     track = made_track(900, speed=25, latitude=63.4, longitude=10.4, seed=1)
-    from seqdata.synth.nordland_log import log_bytes
+    from seqdata.synth.dumps.nordland_log import log_bytes
 
     data = log_bytes(track, "summer", 0.04, 5)
     (tmp_path / "summer.csv").write_bytes(data)

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import open as open_dataset
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.dataset import open as open_dataset
 from seqdata.errors import OutputError
 from seqdata.geometry import heading_difference
-from seqdata.manifest import BuildSettings
-from seqdata.sources.base import open_source
-from seqdata.sources.robotcar_image import demosaic
-from seqdata.synth.along import Track
-from seqdata.synth.robotcar import RobotcarSettings, RobotcarSummary, mosaic, write_robotcar
+from seqdata.sources.registry import open_source
+from seqdata.sources.robotcar.images import demosaic
+from seqdata.synth.dumps.robotcar import RobotcarSettings, RobotcarSummary, mosaic, write_robotcar
+from seqdata.synth.tracks import Track
 
 LAPS = ("2014-11-18-13-20-12", "2014-12-16-18-44-24")
 SMALL = RobotcarSettings(seconds=12, stop=2.0, dropout=1.0, absent=0.05, chunk=60, width=32, height=24)

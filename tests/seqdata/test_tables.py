@@ -10,19 +10,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import cli.leakage
-import cli.tables
 import seqdata
+from cli.dataset import sequences as commands
+from cli.dataset.leakage import leakage as leakage_command
 from seqdata import protocols
-from seqdata.added import add_tables, read_added, table_infos
-from seqdata.build import BuildRequest, build
-from seqdata.contracts import table_contract
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.contracts.tables import table_contract
+from seqdata.dataset.extra_tables import add_tables, read_added, table_infos
+from seqdata.dataset.info import protocol_counts
 from seqdata.errors import ContractError
-from seqdata.info import protocol_counts
-from seqdata.manifest import BuildSettings
-from seqdata.protocol_tables import MAX_RADIUS, nearest_name, positives_name, reach
-from seqdata.sequences import Sequencer
-from seqdata.storage import xxh3_file
+from seqdata.sequences.sequencer import Sequencer
+from seqdata.sequences.tables import MAX_RADIUS, nearest_name, positives_name, reach
+from seqdata.storage.hashing import xxh3_file
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "dataset-v1"
 
@@ -190,9 +190,9 @@ def test_a_build_under_another_spacing_rule_ends_before_it_begins(drives, tmp_pa
 
 def program() -> typer.Typer:
     app = typer.Typer()
-    app.command("sequences")(cli.tables.sequences)
-    app.command("protocols")(cli.tables.protocols)
-    app.command("leakage")(cli.leakage.leakage)
+    app.command("sequences")(commands.sequences)
+    app.command("protocols")(commands.protocols)
+    app.command("leakage")(leakage_command)
     return app
 
 

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from seqdata import truth, truth_tiles
 from seqdata.errors import ContractError
 from seqdata.geometry import driving_headings
-from seqdata.truth import WindowSet, accept, pair_blocks, positives, write_positives
-from seqdata.windows import track, windows
+from seqdata.sequences import positives as truth
+from seqdata.sequences import tiles as truth_tiles
+from seqdata.sequences.positives import accept, pair_blocks, positives, write_positives
+from seqdata.sequences.tiles import WindowSet
+from seqdata.sequences.windows import track, windows
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "msls-positions"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="real MSLS positions are not at ../shared/data")

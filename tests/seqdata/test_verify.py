@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 
 import seqdata
+from seqdata.dataset.verify import verify
 from seqdata.errors import OutputError
-from seqdata.storage import atomic_path, json_bytes, read_metadata, sha256_json, write_parquet_atomic
-from seqdata.verify import verify
+from seqdata.storage.files import atomic_path, json_bytes
+from seqdata.storage.hashing import sha256_json
+from seqdata.storage.parquet import read_metadata, write_parquet_atomic
 
 
 @pytest.fixture
@@ -105,8 +107,8 @@ def test_several_threads_find_the_same_in_the_same_order(copy: Path) -> None:
 
 
 def test_a_remote_dataset_is_verified_by_ranges(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seqdata import verify as module
-    from seqdata.storage import Store
+    from seqdata.dataset import verify as module
+    from seqdata.storage.store import Store
 
     monkeypatch.setattr(module, "BLOCK", 10_000)
     store = Store("memory://verified")

@@ -12,11 +12,11 @@ import pytest
 
 import seqdata
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings, read_manifest
+from seqdata.dataset.verify import verify
+from seqdata.dataset.versions import append, withdraw, withdrawn
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.manifest import BuildSettings, read_manifest
-from seqdata.verify import verify
-from seqdata.versions import append, withdraw, withdrawn
 from tests.conftest import jpeg, write_drives
 from tests.killing import killed_at
 
@@ -232,8 +232,8 @@ def test_versions_on_an_object_store(raw: Path, out: Path, files_of: Files, monk
 
 
 PROGRAM = """
-from seqdata.build import BuildRequest
-from seqdata.versions import append, withdraw
+from seqdata.build.builder import BuildRequest
+from seqdata.dataset.versions import append, withdraw
 
 if sys.argv[1] == "append":
     append(BuildRequest("folder", Path(sys.argv[2]), sys.argv[3]))
@@ -245,11 +245,11 @@ else:
 @pytest.mark.parametrize(
     ("verb", "module", "function", "call"),
     [
-        ("append", "plan", "json_bytes", 1),
-        ("append", "shards", "prepare", 20),
-        ("append", "finish", "json_bytes", 1),
-        ("append", "build", "end", 1),
-        ("withdraw", "finish", "json_bytes", 1),
+        ("append", "build.plan", "json_bytes", 1),
+        ("append", "build.shards", "prepare", 20),
+        ("append", "build.finish", "json_bytes", 1),
+        ("append", "build.builder", "end", 1),
+        ("withdraw", "build.finish", "json_bytes", 1),
     ],
 )
 def test_a_killed_change_goes_on_to_the_same_bytes(
@@ -273,7 +273,7 @@ def test_a_killed_change_goes_on_to_the_same_bytes(
 
 def test_another_append_takes_the_place_of_a_killed_one(raw: Path, out: Path, tmp_path: Path, files_of: Files) -> None:
     shutil.copytree(out, tmp_path / "killed")
-    script = killed_at("finish", "planned_tables", 1, PROGRAM)
+    script = killed_at("build.finish", "planned_tables", 1, PROGRAM)
     command = [sys.executable, "-c", script, "append", str(raw), str(tmp_path / "killed")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -9
     other = write_drives(tmp_path / "other", {"side": 12})
@@ -287,7 +287,7 @@ def test_a_full_disk_in_an_append_leaves_the_old_version(
 ) -> None:
     import errno
 
-    import seqdata.finish as finish
+    import seqdata.build.finish as finish
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

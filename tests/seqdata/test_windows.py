@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqdata.errors import ContractError
-from seqdata.resampling import greedy_mask
-from seqdata.windows import centre_index, track, window_frames, windows
+from seqdata.sequences.resampling import greedy_mask
+from seqdata.sequences.windows import centre_index, track, window_frames, windows
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "msls-positions"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="real MSLS positions are not at ../shared/data")

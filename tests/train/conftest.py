@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.train.fake_dataset import FakeDataset, write_protocol
-from train import models
+from train.models import registry as models
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ import torch
 
 from seqdata.errors import Interrupted
 from tests.train.fake_dataset import FakeDataset
-from train.loop import fit
+from train.loop.fit import fit
 from train.settings import TrainSettings
 
 

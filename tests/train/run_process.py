@@ -13,7 +13,7 @@ import torch
 
 from seqdata.errors import SeqdataError
 from tests.train.fake_dataset import FakeDataset
-from train.loop import fit
+from train.loop.fit import fit
 from train.settings import TrainSettings
 
 torch.set_num_threads(1)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import indexer
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import Dataset
-from seqdata.dataset import open as open_dataset
-from seqdata.storage import write_json_atomic
+from seqdata.build.builder import BuildRequest, build
+from seqdata.dataset.dataset import Dataset
+from seqdata.dataset.dataset import open as open_dataset
+from seqdata.storage.files import write_json_atomic
 from tests.conftest import jpeg
-from train import models
-from train.checkpoint import save_model
-from train.index_stage import IndexRequest, build_index
+from train.models import registry as models
+from train.runs.checkpoint import save_model
+from train.stages.index.build import IndexRequest, build_index
 
 LENGTH = 3
 PROTOCOL = f"""

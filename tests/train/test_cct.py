@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from seqdata.errors import ContractError
-from train import models
-from train.cct import rename_public
-from train.encoders import Encoder
-from train.weights import load_file
+from train.models import registry as models
+from train.models.encoders.cct import rename_public
+from train.models.encoders.encoder import Encoder
+from train.models.encoders.weights import load_file
 
 SHAPES = {"tokenizer.conv_layers.0.0.weight": (64, 3, 7, 7), "tokenizer.conv_layers.1.0.weight": (384, 64, 7, 7)}
 OF_A_BLOCK = {

@@ -8,7 +8,7 @@ import torch
 import train
 from seqdata.errors import ContractError
 from tests.train.fake_dataset import Drive, FakeDataset
-from train import describing
+from train.data import describe as describing
 
 
 def window_by_window(model, data, table):

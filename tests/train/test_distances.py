@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from train.distances import ranking, separation
-from train.losses import TripletLoss
+from train.losses.distances import ranking, separation
+from train.losses.triplet import TripletLoss
 
 
 def randn(*shape, seed=0):

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from seqdata.errors import ContractError
-from train import checkpoint, models
-from train.encoders import Encoder
-from train.r2plus1d import TimeConvolution
-from train.timesformer import DividedBlock
+from train.models import registry as models
+from train.models.early.r2plus1d import TimeConvolution
+from train.models.early.timesformer import DividedBlock
+from train.models.encoders.encoder import Encoder
+from train.runs import checkpoint
 
 VIT = {"encoder": "test_vit", "size": (160, 160)}
 RESNET = {"encoder": "resnet10t", "cut": "layer2", "size": (32, 48)}

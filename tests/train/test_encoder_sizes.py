@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from seqdata.errors import ContractError
-from train import models
-from train.encoder_sizes import bound_size, check_frames
-from train.encoders import Encoder
+from train.models import registry as models
+from train.models.encoders.encoder import Encoder
+from train.models.encoders.sizes import bound_size, check_frames
 
 
 @pytest.mark.parametrize("encoder", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128s"])

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from seqdata.errors import ContractError, InputError, MissingDependencyError
-from train import weights as weights_module
-from train.encoders import Encoder
-from train.preprocess import Preprocess, patch_normalise
+from train.models.encoders import weights as weights_module
+from train.models.encoders.encoder import Encoder
+from train.models.encoders.preprocess import Preprocess, patch_normalise
 
 
 @pytest.mark.parametrize(

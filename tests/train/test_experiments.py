@@ -12,20 +12,24 @@ import typer
 from typer.testing import CliRunner
 
 import seqdata
-from cli.experiments import experiment
+from cli.training.experiment import experiment
 from seqdata import protocols
-from seqdata.build import BuildRequest, build
-from seqdata.contracts import read_toml
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.tables import read_toml
 from seqdata.errors import ContractError, Interrupted, MissingDependencyError, OutputError
 from tests.conftest import write_drives
-from train import match_profiling, models
-from train.experiments import forms, grid, measures, page, results, scale, table
-from train.experiments.cells import Store, key_of
+from train.experiments import grid
+from train.experiments.measure import measures, scale
+from train.experiments.measure.artifacts import frames_of
+from train.experiments.measure.cells import Store, key_of
+from train.experiments.measure.targets import Missing, bind, narrowed, protocol_toml
+from train.experiments.measure.views import Backward, SharedCentres, shared_centres
 from train.experiments.run import Request, run
-from train.experiments.targets import Missing, bind, narrowed, protocol_toml
-from train.experiments.views import Backward, SharedCentres, shared_centres
-from train.experiments.workshop import frames_of
-from train.model_card import card
+from train.experiments.table import formats as forms
+from train.experiments.table import page, results, table
+from train.models import registry as models
+from train.models.card import card
+from train.profiling import matching as match_profiling
 from train.settings import TrainSettings
 
 TINY = """
@@ -177,7 +181,7 @@ def test_an_interruption_or_a_full_disk_ends_the_grid_any_other_error_is_a_reaso
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("train.experiments.measures.matching", fail)
+    monkeypatch.setattr("train.experiments.measure.measures.matching", fail)
     request = Request("p1-matching", tmp_path, (), "smoke", ("flat",), device="cpu")
     if ends:
         with pytest.raises(type(error)):

@@ -4,11 +4,13 @@ import numpy as np
 import torch
 
 from tests.train.fake_dataset import FakeDataset
-from train import describing, feature_files, models
-from train.describing import describe
-from train.feature_files import FeatureFiles
-from train.feature_stage import FeatureRequest, write_features
-from train.frames import FrameSource
+from train.data import describe as describing
+from train.data import feature_files
+from train.data.describe import describe
+from train.data.feature_files import FeatureFiles
+from train.data.frames import FrameSource
+from train.models import registry as models
+from train.stages.features import FeatureRequest, write_features
 
 
 def encoder():

@@ -8,12 +8,12 @@ import torch
 
 import train
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError
-from train import models
-from train.describing import describe
-from train.feature_files import FeatureFiles, check_hashes
-from train.feature_source import create_head, open_features
-from train.feature_stage import FeatureRequest, write_features
+from train.data.describe import describe
+from train.data.feature_files import FeatureFiles, check_hashes
+from train.data.features import create_head, open_features
+from train.models import registry as models
 from train.settings import TrainSettings
+from train.stages.features import FeatureRequest, write_features
 
 ENCODER = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": None, "clusters": 4}
 FULL = FeatureRequest(dtype="float32", device="cpu", batch_size=16)
@@ -37,7 +37,7 @@ def test_rows_are_what_the_encoder_gives(data, tmp_path):
 
 
 def test_parts_are_cut_and_read_across(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.feature_stage.PART_BYTES", 10 * 256 * 2)
+    monkeypatch.setattr("train.stages.features.PART_BYTES", 10 * 256 * 2)
     request = FeatureRequest(device="cpu", batch_size=4)
     write_features(encoder(), data, tmp_path / "f", request)
     files = FeatureFiles(tmp_path / "f")

@@ -10,14 +10,14 @@ import torch
 
 import train
 from seqdata import protocols
-from seqdata.errors import ContractError, InputError, MissingDependencyError, OutputError
+from seqdata.errors import ContractError, DivergedError, InputError, MissingDependencyError, OutputError
 from tests.train.fake_dataset import FakeDataset
-from train import checkpoint, loop
-from train.data import TrainData, drive_groups, shifted
-from train.errors import DivergedError
-from train.prefetch import prefetch
+from train.data.prefetch import prefetch
+from train.loop import fit as loop
+from train.loop.validation import Validator, recalls, search
+from train.runs import checkpoint
+from train.sampling.windows import TrainData, drive_groups, shifted
 from train.settings import TrainSettings
-from train.validation import Validator, recalls, search
 
 OPTIONS = {"encoder": "resnet10t", "cut": "layer1", "clusters": 4}
 
@@ -125,7 +125,7 @@ def test_a_frozen_encoder_and_no_validation(data, protocol_file, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_its_sequences(data, protocol_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.regimes.TripletLoss.forward", lambda self, q, p, n: q.sum() * float("nan"))
+    monkeypatch.setattr("train.sampling.regimes.TripletLoss.forward", lambda self, q, p, n: q.sum() * float("nan"))
     with pytest.raises(DivergedError, match=r"epoch 1, step 0, on sequences query-[ab]\[\d+\]"):
         train.fit(data, settings(protocol_file), tmp_path / "run")
     assert len(json.loads((tmp_path / "run" / "diverged.json").read_text())["sequences"]) == 12
@@ -209,7 +209,7 @@ def test_weights_are_never_silently_random(data, protocol_file, tmp_path, monkey
     def offline(name, options):
         raise MissingDependencyError(f"pretrained weights of '{name}'")
 
-    monkeypatch.setattr("train.weights._download", offline)
+    monkeypatch.setattr("train.models.encoders.weights._download", offline)
     assert TrainSettings.create("p1-triplet", protocol=protocol_file).weights == "pretrained"
     with pytest.raises(MissingDependencyError, match="resnet10t"):
         train.fit(data, settings(protocol_file, weights=None), tmp_path / "run")

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from seqdata.errors import ContractError
-from train.fusion import CentreFrame, Concatenate, Mean, SeqGeM
-from train.heads import AlignedFrames, Delta, FullyConnected, LastState, SeqNet
-from train.pooling import ClassToken, SeqPool
-from train.salad import Salad, transport
-from train.vlad import NetVLAD, SeqVLAD
+from train.models.fusion.basic import CentreFrame, Concatenate, Mean, SeqGeM
+from train.models.fusion.temporal import AlignedFrames, Delta, FullyConnected, LastState, SeqNet
+from train.models.pooling.basic import ClassToken, SeqPool
+from train.models.pooling.salad import Salad, transport
+from train.models.pooling.vlad import NetVLAD, SeqVLAD
 
 
 def randn(*shape, seed=0):

@@ -10,22 +10,23 @@ import pytest
 
 import indexer
 import seqdata
-from indexer.flat import map_exact, project
-from indexer.kinds import KindSpec
-from indexer.manifest import read_measured
-from indexer.reading import PlaceIndex
-from seqdata.build import BuildRequest, build
-from seqdata.dataset import Dataset
+from indexer.pca.project import project
+from indexer.place_index import PlaceIndex
+from indexer.search.flat_file import map_exact
+from indexer.search.kinds import KindSpec
+from indexer.versions.manifest import read_measured
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
-from seqdata.manifest import BuildSettings
 from tests.train.street import LENGTH, build_street, make_index, make_run, write_street
-from train.checkpoint import load_model
-from train.describing import describe
-from train.eval_stage import answer
-from train.index_append import append_index
-from train.index_samples import held_out, stratified_rows
-from train.index_shares import merge_shares, write_share
-from train.index_stage import IndexRequest, build_index, existing_version, index_work, of_papers
+from train.data.describe import describe
+from train.runs.checkpoint import load_model
+from train.stages.evaluate import answer
+from train.stages.index.append import append_index
+from train.stages.index.build import IndexRequest, build_index, existing_version, index_work, of_papers
+from train.stages.index.samples import held_out, stratified_rows
+from train.stages.index.shares import merge_shares, write_share
 
 
 @pytest.fixture(scope="module")

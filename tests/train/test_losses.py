@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from pytorch_metric_learning.losses import MultiSimilarityLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 
-from train.losses import BandMiner, ContrastiveLoss, PlaceLoss, TripletLoss
+from train.losses.contrastive import ContrastiveLoss
+from train.losses.multi_similarity import BandMiner, PlaceLoss
+from train.losses.triplet import TripletLoss
 
 
 def test_triplet_equals_loops():

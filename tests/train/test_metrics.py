@@ -13,14 +13,16 @@ from seqdata import protocols
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.train.fake_dataset import DRIVES, Drive, FakeDataset
 from tests.train.test_fit import settings
-from train import checkpoint
-from train.data import TrainData
-from train.describing import describe
-from train.losses import TripletLoss, pair_notes
-from train.mining import Triplets, draw, mine
-from train.models import create
-from train.places import PlaceSampler
-from train.relations import PairGraph, Radii
+from train.data.describe import describe
+from train.loop import fit as fit_module
+from train.losses.multi_similarity import pair_notes
+from train.losses.triplet import TripletLoss
+from train.models.registry import create
+from train.runs import checkpoint
+from train.sampling.mining import Triplets, draw, mine
+from train.sampling.pairs import PairGraph, Radii
+from train.sampling.place_batches import PlaceSampler
+from train.sampling.windows import TrainData
 
 TURNED = (
     Drive("map-a", "database", 0.0, 20, heading=10.0),
@@ -71,7 +73,7 @@ def uneven(monkeypatch):
         keep = 6 if key[1] % 2 else 3
         return Triplets(found.query[:keep], found.positive[:keep], found.negatives[:keep])
 
-    monkeypatch.setattr("train.regimes.mine", fewer)
+    monkeypatch.setattr("train.sampling.regimes.mine", fewer)
 
 
 @pytest.mark.parametrize("broken", ["add_metrics", "log_epoch", "save_model"])
@@ -87,7 +89,7 @@ def test_curves_go_on_step_by_step_whatever_an_epoch_holds(data, protocol_file, 
             raise KeyboardInterrupt
         return real(*arguments)
 
-    places = {"add_metrics": (train.loop.RunFolder, "add_metrics"), "log_epoch": (train.loop, "log_epoch"),
+    places = {"add_metrics": (fit_module.RunFolder, "add_metrics"), "log_epoch": (fit_module, "log_epoch"),
               "save_model": (checkpoint, "save_model")}  # fmt: skip
     real = getattr(*places[broken])
     with monkeypatch.context() as patched:
@@ -221,7 +223,7 @@ def test_unknown_headings_are_no_positives(protocol_file, tmp_path):
 
 def test_mining_equals_brute_force_with_runs_of_several_trajectories_in_parts(monkeypatch):
     """Six drives of unequal length, cut and shuffled: rows of one table are never taken for rows of another."""
-    monkeypatch.setattr("train.mining.CHUNK", 5)
+    monkeypatch.setattr("train.sampling.mining.CHUNK", 5)
     rng = np.random.default_rng(5)
     drives = [
         Drive(f"{role}-{i}", role, float(rng.uniform(0, 60)), int(rng.integers(4, 15)))

@@ -5,8 +5,8 @@ import pytest
 
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.train.fake_dataset import Drive, FakeDataset
-from train.mining import draw, mine, near_mask
-from train.relations import PairGraph, Radii
+from train.sampling.mining import draw, mine, near_mask
+from train.sampling.pairs import PairGraph, Radii
 
 RADII = Radii(2.5, 6.0)
 

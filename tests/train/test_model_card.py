@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from seqdata.errors import ContractError
-from train import models
-from train.fusion import CentreFrame
-from train.model_card import card, outline
+from train.models import registry as models
+from train.models.card import card, outline
+from train.models.fusion.basic import CentreFrame
 
 
 def stages(found):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from seqdata.errors import ContractError, MissingDependencyError
-from train import checkpoint, models
+from train.models import registry as models
+from train.runs import checkpoint
 
 FRAMES = (3, 16, 24)
 SMALL = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24)}
@@ -159,7 +160,7 @@ def test_a_free_choice_of_encoder_pooling_and_fusion():
 
 def test_models_of_other_packages(tmp_path, monkeypatch):
     (tmp_path / "ourteam.py").write_text(
-        "from train import models\n"
+        "from train.models import registry as models\n"
         "def tiny(weights, seed, clusters=2):\n"
         "    return models.create('seqvlad-small', weights=weights, seed=seed, encoder='resnet10t', cut='layer1',\n"
         "                         clusters=clusters, size=(16, 24))\n"
@@ -189,7 +190,7 @@ def test_models_of_other_packages(tmp_path, monkeypatch):
 
 def test_a_module_of_the_working_directory_is_found_and_shadows_nothing(tmp_path, monkeypatch):
     (tmp_path / "besides.py").write_text(
-        "import colorsys\nfrom train import models\n"
+        "import colorsys\nfrom train.models import registry as models\n"
         "def tiny(weights, seed):\n    return models.create('gem-cat-small', encoder='resnet10t', cut='layer1')\n"
     )
     (tmp_path / "colorsys.py").write_text("raise SystemExit('the wrong colorsys')\n")
@@ -204,7 +205,7 @@ def test_a_module_of_the_working_directory_is_found_and_shadows_nothing(tmp_path
 
 def test_a_model_that_an_installed_package_offers_by_name(tmp_path, monkeypatch):
     (tmp_path / "offered.py").write_text(
-        "from train import models\n"
+        "from train.models import registry as models\n"
         "def tiny(weights, seed, clusters=2):\n"
         "    return models.create('seqvlad-small', weights=weights, seed=seed, encoder='resnet10t', cut='layer1',\n"
         "                         clusters=clusters, size=(16, 24))\n"

@@ -7,15 +7,17 @@ import pytest
 import torch
 
 import train
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, DivergedError
 from tests.train.test_fit import OPTIONS, settings
-from train import models, optimisers
-from train.checkpoint import read_tensors
-from train.errors import DivergedError
-from train.frames import FrameSource
+from train.data.frames import FrameSource
+from train.loop import optimizers as optimisers
+from train.loop.step import StepModel, compiled
+from train.loop.trainer import Trainer
+from train.losses.triplet import TripletLoss
+from train.models import registry as models
 from train.recipes import RECIPES
+from train.runs.checkpoint import read_tensors
 from train.settings import TrainSettings
-from train.step_model import StepModel, compiled
 
 SMALL = {
     "model": "seqvlad-small", "options": OPTIONS, "weights": "random", "device": "cpu", "kmeans_frames": 10,
@@ -101,14 +103,14 @@ def test_the_largest_gradient():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_gradient_that_is_not_finite_names_its_own_batch(data, protocol_file, tmp_path, monkeypatch, accumulate):
     """The loss stays finite; the root of nothing has no slope."""
-    real, calls = train.losses.TripletLoss.forward, []
+    real, calls = TripletLoss.forward, []
 
     def forward(self, query, positive, negatives):
         calls.append(len(query))
         root = (query - query.detach()).square().sum().sqrt() if len(calls) == 3 else 0.0
         return real(self, query, positive, negatives) + root
 
-    monkeypatch.setattr(train.losses.TripletLoss, "forward", forward)
+    monkeypatch.setattr(TripletLoss, "forward", forward)
     chosen = settings(protocol_file, round_queries=12, accumulate=accumulate)
     at = 3 if accumulate == 2 else 2
     with pytest.raises(DivergedError, match=rf"gradient is nan at epoch 1, step {at}, on sequences query-[ab]\["):
@@ -117,9 +119,9 @@ def test_a_gradient_that_is_not_finite_names_its_own_batch(data, protocol_file, 
     assert record["gradient"] == "nan" and len(record["sequences"]) == 12 * accumulate
     monkeypatch.undo()
     batches = []
-    kept = train.trainer.Trainer._backward
+    kept = Trainer._backward
     monkeypatch.setattr(
-        train.trainer.Trainer, "_backward",
+        Trainer, "_backward",
         lambda self, loaded, *rest: (
             batches.append(self.data.sequence_ids(loaded.step.windows)), kept(self, loaded, *rest)),
     )  # fmt: skip
@@ -180,7 +182,7 @@ def test_a_stop_waits_for_the_update(data, protocol_file, tmp_path):
 
     chosen = settings(protocol_file, rounds=1, round_queries=6, batch=1, accumulate=4, epochs=1)
     whole = train.fit(data, chosen, tmp_path / "whole")
-    with pytest.raises(train.loop.Interrupted, match="after 4 of 6 steps"):
+    with pytest.raises(train.loop.fit.Interrupted, match="after 4 of 6 steps"):
         train.fit(data, chosen, tmp_path / "run", progress=at_event(("train", 2)))
     run = train.fit(data, chosen, tmp_path / "run", resume=True)
     assert entries(run)[1]["losses"] == entries(whole)[1]["losses"]

@@ -14,18 +14,18 @@ import pytest
 import torch
 
 import indexer
-from indexer.localizer import Localizer
-from indexer.pack import FRAMES, INDEX, MANIFEST, WINDOW, read_pack, read_pack_manifest
+from indexer.localizer.localizer import Localizer
+from indexer.localizer.pack import FRAMES, INDEX, MANIFEST, WINDOW, read_pack, read_pack_manifest
 from seqdata import protocols
-from seqdata.dataset import Dataset
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError, SeqdataError
 from tests.conftest import jpeg
 from tests.train.street import LENGTH, MODELS, build_street, make_index, make_run, write_street
-from train.calibrating import calibrate_index, lacks
-from train.checkpoint import load_model
-from train.index_stage import IndexRequest, build_index
-from train.pack_stage import PackRequest, calibration_split, write_pack
-from train.search_stage import SearchRequest, search_frames
+from train.runs.checkpoint import load_model
+from train.stages.calibrate import calibrate_index, lacks
+from train.stages.index.build import IndexRequest, build_index
+from train.stages.pack import PackRequest, calibration_split, write_pack
+from train.stages.search import SearchRequest, search_frames
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_another_process_without_the_training_code(
         for name in ("train", "cli", "timm", "torchvision", "pytorch_metric_learning"):
             sys.modules[name] = None
         import indexer
-        import indexer.localizer
+        import indexer.localizer.localizer
         assert "torch" not in sys.modules
         here = indexer.Localizer(sys.argv[1], keep_rejected=True)
         print(json.dumps([place and dataclasses.asdict(place) for place in map(here.push, sys.argv[2:])]))
@@ -184,7 +184,7 @@ def test_one_drive_in_both_roles_is_calibrated_on_other_places(street: Dataset, 
 
 
 def test_push_rejects_resets_and_takes_any_form(packed: Path, raw: Path, frames: list[Path]) -> None:
-    from seqdata.pixels import decode_rows
+    from seqdata.frames.decode import decode_rows
 
     here, all_ = Localizer(packed), Localizer(packed, keep_rejected=True)
     stranger = [jpeg(9000 + number) for number in range(8)]

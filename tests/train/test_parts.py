@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from seqdata.errors import ContractError
-from train.augment import Augment
-from train.batching import join, split
+from train.data.augment import Augment
+from train.data.frames import FrameSource
+from train.data.prefetch import prefetch
 from train.devices import pick_device
-from train.frames import FrameSource
-from train.prefetch import prefetch
-from train.schedule import rate
+from train.loop.optimizers import rate
+from train.models.base import join, split
 
 
 def test_join_and_split_are_inverse():

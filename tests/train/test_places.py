@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from seqdata.errors import NotEnoughDataError
-from train.places import PlaceSampler
-from train.relations import Radii
+from train.sampling.pairs import Radii
+from train.sampling.place_batches import PlaceSampler
 
 
 def sampler(data, radii=Radii(2.5, 6.0), length=1, **options):  # noqa: B008

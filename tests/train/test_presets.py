@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from seqdata.errors import ContractError
-from train import checkpoint, models
-from train.data import TrainData
-from train.frames import FrameSource
-from train.model_card import outline
+from train.data.frames import FrameSource
+from train.loop.vlad_init import initialise_vlad
+from train.models import registry as models
+from train.models.card import outline
+from train.runs import checkpoint
+from train.sampling.windows import TrainData
 from train.settings import TrainSettings
-from train.starting import initialise_vlad
 
 CNN = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24)}
 VIT = {"encoder": "test_vit", "trainable": "all", "size": (32, 48), "encoder_options": {"dynamic_img_size": True}}

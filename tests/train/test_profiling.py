@@ -12,16 +12,19 @@ import typer
 from typer.testing import CliRunner
 
 import indexer
-from cli.profiling import profile
-from indexer import engines
-from indexer.manifest import read_manifest
+from cli.training.profile import profile
+from indexer.search import engines
+from indexer.versions.manifest import read_manifest
 from seqdata.errors import ContractError, OutputError
 from tests.indexer.helpers import make_places
-from train import match_profiling, match_vectors, models, profiling
-from train.match_profiling import BY_FRAME, ENGINES, matching
-from train.match_vectors import draw_queries, free_memory, spooled, vector_blocks
-from train.preprocess import Preprocess
-from train.sequence_model import SequenceModel
+from train.models import registry as models
+from train.models.base import SequenceModel
+from train.models.encoders.preprocess import Preprocess
+from train.profiling import matching as match_profiling
+from train.profiling import models as profiling
+from train.profiling import vectors as match_vectors
+from train.profiling.matching import BY_FRAME, ENGINES, matching
+from train.profiling.vectors import draw_queries, free_memory, spooled, vector_blocks
 
 MEGA = 1 << 20
 

@@ -15,12 +15,12 @@ from seqdata import protocols
 from seqdata.errors import ContractError, OutputError
 from tests.train.fake_dataset import FakeDataset, write_protocol
 from tests.train.test_fit import settings
-from train import checkpoint
-from train.assembly import assemble
-from train.ranks import Ranks
-from train.regimes import Step
-from train.runs import RunFolder
-from train.stopping import Stop
+from train.loop.distributed import Ranks
+from train.loop.setup import assemble
+from train.loop.signals import Stop
+from train.runs import checkpoint
+from train.runs.folder import RunFolder
+from train.sampling.regimes import Step
 
 ROOT = Path(__file__).resolve().parents[2]
 # 10 rounds of 2 steps, of 4 and of 3 triplets; 20 place batches: neither divides by two now and then. SGD feels the

@@ -15,14 +15,17 @@ import torch
 
 import train
 from seqdata.errors import ContractError, InputError, Interrupted
-from seqdata.storage import xxh3_file
+from seqdata.storage.hashing import xxh3_file
 from tests.train.fake_dataset import FakeDataset, write_protocol
 from tests.train.test_fit import settings
-from train import checkpoint, regimes, tuples
-from train.data import TrainData
-from train.mining import Triplets
-from train.relations import Radii
-from train.runs import environment
+from train.loop import fit as fit_module
+from train.runs import checkpoint
+from train.runs.folder import environment
+from train.sampling import mined_files as tuples
+from train.sampling import regimes
+from train.sampling.mining import Triplets
+from train.sampling.pairs import Radii
+from train.sampling.windows import TrainData
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = {"wait", "seconds"}
@@ -166,7 +169,7 @@ def test_a_finished_epoch_survives_a_death_before_its_files_are_written(wholes, 
     """Dead after the epoch was kept as a whole but before (or among) its files: no half state is used."""
     protocol, runs = wholes
     chosen = settings(protocol, **FIELDS["triplet"])
-    real_add, real_save = train.loop.RunFolder.add_metrics, checkpoint.save_optimizer
+    real_add, real_save = fit_module.RunFolder.add_metrics, checkpoint.save_optimizer
 
     def add(self, entry):
         if entry["epoch"] == 1 and broken == "add_metrics":
@@ -179,7 +182,7 @@ def test_a_finished_epoch_survives_a_death_before_its_files_are_written(wholes, 
         real_save(stem, optimizer, details)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.loop.RunFolder, "add_metrics", add)
+        patched.setattr(fit_module.RunFolder, "add_metrics", add)
         patched.setattr(checkpoint, "save_optimizer", save)
         with pytest.raises(KeyboardInterrupt):
             train.fit(FakeDataset(), chosen, tmp_path / "run")
@@ -246,7 +249,7 @@ def test_resume_needs_no_weights_and_says_which_it_had(wholes, tmp_path):
 
 def test_a_run_keeps_every_environment_it_saw(wholes, tmp_path, monkeypatch):
     def on(gpu, epochs):
-        monkeypatch.setattr("train.assembly.environment", lambda: {"gpu": gpu})
+        monkeypatch.setattr("train.loop.setup.environment", lambda: {"gpu": gpu})
         chosen = settings(wholes[0], **FIELDS["places"], epochs=epochs)
         return json.loads((train.fit(FakeDataset(), chosen, tmp_path / "run", resume=True) / "run.json").read_text())
 

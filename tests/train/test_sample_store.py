@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import train
-from indexer import pca
+from indexer.pca import fit as pca
 from seqdata.errors import OutputError
-from train import sample_store
-from train.sample_store import described
+from train.data import sample as sample_store
+from train.data.sample import described
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +80,8 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from tests.train.fake_dataset import FakeDataset
-    from train import models, sample_store
+    from train.models import registry as models
+    from train.data import sample as sample_store
     sample_store.MEMORY = 0
     data = FakeDataset()
     model = models.create("seqvlad-small", encoder="resnet10t", cut="layer1", clusters=4, size=None)

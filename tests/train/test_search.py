@@ -8,18 +8,18 @@ import pytest
 import torch
 
 import indexer
-from cli import packing, searching
+from cli.index import pack as packing
+from cli.index import search as searching
 from seqdata import protocols
-from seqdata.dataset import Dataset
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, SeqdataError
-from seqdata.pixels import decode
+from seqdata.frames.decode import decode
 from tests.conftest import jpeg
 from tests.train.street import LENGTH, build_street, make_index, write_street
-from train.checkpoint import load_model
-from train.index_stage import IndexRequest, build_index
-from train.query_frames import VideoRate
-from train.search_page import write_search_page
-from train.search_stage import SearchRequest, search_dataset, search_descriptors, search_frames
+from train.runs.checkpoint import load_model
+from train.stages.index.build import IndexRequest, build_index
+from train.stages.query_frames import VideoRate
+from train.stages.search import SearchRequest, search_dataset, search_descriptors, search_frames, write_search_page
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_folder_is_read_in_natural_order(
 
 def test_frames_of_a_video(work: Path, index: indexer.PlaceIndex, request_: SearchRequest, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
-    from indexer.video import video_frames
+    from indexer.localizer.video import video_frames
 
     path = tmp_path / "drive.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 8.0, (32, 24))

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from seqdata.errors import ContractError
-from train import checkpoint, models
-from train.cct import Block
-from train.sta_attention import PositionedAttention, RelativePositions, STABlock
-from train.sta_windows import windows_of
+from train.models import registry as models
+from train.models.encoders.cct import Block
+from train.models.sta.attention import PositionedAttention, RelativePositions, STABlock
+from train.models.sta.windows import windows_of
+from train.runs import checkpoint
 
 PAIRS = [(4, 2), (4, 3), (6, 2), (6, 3), (6, 4), (8, 3), (8, 4), (8, 5)]
 SMALL = {"encoder": "resnet10t", "size": (16, 32), "clusters": 3, "window": 2, "stride": 1}
@@ -147,7 +148,7 @@ def test_spatial_alone_is_free_of_frame_order_and_the_temporal_branch_is_not():
 
 def test_both_stacks_start_from_the_first_cct_blocks():
     model = models.create("sta", size=(64, 64), blocks=2, window=2, stride=1, clusters=2, seed=3)
-    from train.encoders import Encoder
+    from train.models.encoders.encoder import Encoder
 
     blocks = Encoder("cct_14_7x2_384", seed=3).backbone.blocks
     for stack in (model.spatial, model.temporal):

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from train.fusion import VLADSum
-from train.vlad import SeqVLAD, initialise_from_tokens, kmeans, sharpness
+from train.models.fusion.basic import VLADSum
+from train.models.pooling.vlad import SeqVLAD, initialise_from_tokens, kmeans, sharpness
 
 
 def literal(tokens, layer):

@@ -2,8 +2,8 @@
 
 import torch
 
-from train.fusion import VLADSum
-from train.vlad import SeqVLAD
+from train.models.fusion.basic import VLADSum
+from train.models.pooling.vlad import SeqVLAD
 
 FRAMES, TOKENS, CHANNELS, CLUSTERS = 10, 144, 96, 64
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from seqdata.contracts import read_toml
+from seqdata.contracts.records import Frozen, describe_first
+from seqdata.contracts.tables import read_toml
 from seqdata.errors import ContractError
-from seqdata.protocols import Frozen, describe_first
-from train import match_profiling
+from train.profiling import matching as match_profiling
 
 HERE = Path(__file__).parent
 Kind = Literal["recall", "extraction", "matching"]

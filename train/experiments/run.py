@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 
-from seqdata.dataset import Dataset
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, Interrupted, OutputError, SeqdataError
-from train import match_profiling, profiling
 from train.devices import pick_device
 from train.experiments import grid as grids
-from train.experiments import measures
-from train.experiments.cells import Cell, Store, key_of
 from train.experiments.grid import Grid, Group
-from train.experiments.scale import Scale, resolve
-from train.experiments.targets import Missing, Target, bind
-from train.experiments.workshop import Workshop
-from train.runs import environment
+from train.experiments.measure import measures
+from train.experiments.measure.artifacts import Workshop
+from train.experiments.measure.cells import Cell, Store, key_of
+from train.experiments.measure.scale import Scale, resolve
+from train.experiments.measure.targets import Missing, Target, bind
+from train.profiling import matching as match_profiling
+from train.profiling import models as profiling
+from train.runs.folder import environment
 
 NOT_RUN = "not run (--only)"
 DIMENSIONS: dict[Scale, int] = {"full": 4096, "smoke": 64}
@@ -34,7 +35,7 @@ class Request:
 
     Of the other rows, a result holds the cells that were measured before.
 
-    `weights`: see `train.experiments.scale.resolve`.
+    `weights`: see `train.experiments.measure.scale.resolve`.
     """
 
     name: str

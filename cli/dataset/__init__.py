@@ -1,0 +1,1 @@
+"""Commands around datasets: build, info, sequences, leakage, export, versions."""

@@ -1,0 +1,254 @@
+"""`seqdata build`: a raw dump to a dataset."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.dataset.build_flags import (
+    CheckFlag,
+    DropFlag,
+    DryRunFlag,
+    EngineFlag,
+    KeepPngFlag,
+    MaxRadiusFlag,
+    OutFlag,
+    ProtocolFlag,
+    QualityFlag,
+    ResampleFlag,
+    RuleFlag,
+    ShardMegabytesFlag,
+    ShardRangeFlag,
+    ShortSideFlag,
+    WorkersFlag,
+)
+from cli.dataset.source_flags import (
+    BufferFlag,
+    CameraFlag,
+    CitiesFlag,
+    CleanListFlag,
+    CutFlag,
+    KindArgument,
+    LapsFlag,
+    PoseFlag,
+    PositionsFlag,
+    RawArgument,
+    RawFlag,
+    RolesFlag,
+    SourceOptionFlag,
+    find_kind,
+    find_raw,
+    source_options,
+)
+from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+
+if TYPE_CHECKING:
+    from seqdata.build.builder import BuildRequest
+    from seqdata.contracts.manifest import BuildSettings
+    from seqdata.contracts.protocol import Protocol
+    from seqdata.parallel import Engine
+
+
+def build(
+    kind: KindArgument,
+    raw: RawArgument = None,
+    raw_flag: RawFlag = None,
+    out: OutFlag = None,
+    protocol: ProtocolFlag = None,
+    cities: CitiesFlag = None,
+    laps: LapsFlag = None,
+    camera: CameraFlag = None,
+    pose: PoseFlag = None,
+    clean_list: CleanListFlag = None,
+    positions: PositionsFlag = None,
+    roles: RolesFlag = None,
+    cut: CutFlag = None,
+    buffer: BufferFlag = None,
+    option: SourceOptionFlag = None,
+    keep_png: KeepPngFlag = None,
+    check: CheckFlag = None,
+    short_side: ShortSideFlag = None,
+    quality: QualityFlag = None,
+    resample: ResampleFlag = None,
+    rule: RuleFlag = None,
+    drop: DropFlag = False,
+    max_radius: MaxRadiusFlag = None,
+    shard_megabytes: ShardMegabytesFlag = None,
+    workers: WorkersFlag = None,
+    engine: EngineFlag = "pool",
+    shard_range: ShardRangeFlag = None,
+    dry_run: DryRunFlag = False,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """Build a dataset from a raw dump; killed and started again, it goes on and ends in the same bytes.
+
+    Exit code 6 means: built, but some inputs were left out (see seqdata quarantine).
+    """
+    import os
+
+    from cli.config import load
+    from seqdata.build.builder import BuildRequest
+
+    settings = load(config)
+    dump = find_raw(settings, raw, raw_flag)
+    kind = find_kind(kind, dump)
+    named = {"cities": cities, "laps": laps, "camera": camera, "pose": pose, "clean_list": clean_list,
+             "positions": positions, "roles": roles, "cut": cut, "buffer": buffer}  # fmt: skip
+    request = BuildRequest(
+        kind=kind,
+        raw=dump,
+        out=out or settings.out / "datasets" / kind,
+        options=source_options(named, option),
+        settings=_build_settings(
+            keep_png=settings.pick(keep_png, "build", "keep_png", False),
+            check=settings.pick(check, "build", "check", "header"),
+            shard_bytes=settings.pick(shard_megabytes, "build", "shard_megabytes", 256) << 20,
+            short_side=short_side,
+            quality=quality,
+            resample_metres=resample,
+            resample_rule=rule,
+            drop=drop,
+            max_radius=max_radius,
+        ),
+        protocol=_protocol(settings.protocol(protocol), kind, cut=cut is not None),
+        workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
+        engine=find_engine(engine),
+    )
+    if dry_run:
+        _dry_run(request, as_json=as_json)
+    elif shard_range is not None:
+        _part(request, shard_range, as_json=as_json)
+    else:
+        _whole(request, as_json=as_json)
+
+
+def _whole(request: "BuildRequest", *, as_json: bool) -> None:
+    from seqdata.build.builder import build
+
+    with progress_bar("frame") as bar:
+        build(request, lambda done, total: bar.to("build", done, total))
+    _note_drop(request)
+    finish(request.out, as_json=as_json)
+
+
+def _note_drop(request: "BuildRequest") -> None:
+    """Say that frames left out break windows that are not cut by spacing."""
+    if request.settings.drop and request.protocol is not None and request.protocol.spacing is None:
+        note(
+            f"note: with --drop windows of {request.protocol.name}, which names no spacing, break at every frame that "
+            f"is left out; a protocol with spacing = {request.settings.resample_metres:g} reads those that are kept"
+        )
+
+
+def _part(request: "BuildRequest", shard_range: str, *, as_json: bool) -> None:
+    """One array job."""
+    from seqdata.build.builder import ShardRange, build_range
+
+    share = ShardRange.parse(shard_range)
+    with progress_bar("frame") as bar:
+        shards = build_range(request, share, lambda done, total: bar.to(f"shards {shard_range}", done, total))
+    result = {"path": str(request.out), "shard_range": shard_range, "shards": shards}
+    text = (
+        f"{request.out}: {shards} shards of share {shard_range}; when all shares are done: seqdata merge {request.out}"
+    )
+    emit(result, text, as_json=as_json)
+
+
+def _dry_run(request: "BuildRequest", *, as_json: bool) -> None:
+    """Print the plan."""
+    from seqdata.build.dry_run import plan_build
+
+    plan = plan_build(request)
+    _note_drop(request)
+    result = {"path": str(request.out), **plan.as_dict()}
+    lines = [
+        f"{request.out}: would hold {plan.frames} frames of {plan.trajectories} trajectories in {plan.shards} shards",
+        f"  images {size(plan.raw_bytes)} raw, about {size(plan.stored_bytes)} in shards and {size(plan.table_bytes)} "
+        f"in tables, about {plan.seconds:.0f} s",
+        f"  resampling flag: {plan.resampled} frames ({plan.resampled / max(plan.frames, 1):.0%})",
+    ]
+    lines += [
+        f"  {group['city']} {group['role'] or '-'}: {group['frames']} frames of {group['trajectories']} trajectories, "
+        f"{size(group['bytes'])}"
+        for group in plan.groups
+    ]
+    lines += [
+        f"  {split}: {counts['database']} database and {counts['query']} query windows"
+        for split, counts in plan.windows.items()
+    ]
+    lines += [f"  left out: {count} {reason}" for reason, count in plan.left_out.items()]
+    lines += (
+        [f"  of {plan.sample} frames read as a sample, {plan.sample_bad} cannot be stored"] if plan.sample_bad else []
+    )
+    emit(result, "\n".join(lines), as_json=as_json)
+
+
+def find_engine(name: str) -> "Engine":
+    """The engine of a name. Raises: ContractError for one that there is not."""
+    from seqdata.errors import ContractError
+    from seqdata.parallel import ENGINES
+
+    for engine in ENGINES:
+        if name == engine:
+            return engine
+    raise ContractError(f"engine '{name}': expected {' or '.join(ENGINES)}")
+
+
+def _build_settings(**values: object) -> "BuildSettings":
+    """Checked settings; None keeps a default. Raises: ContractError for a value that does not fit."""
+    from pydantic import ValidationError
+
+    from seqdata.contracts.manifest import BuildSettings
+    from seqdata.contracts.records import describe_first
+    from seqdata.errors import ContractError
+
+    try:
+        return BuildSettings.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise ContractError(f"build settings: {describe_first(error)}") from error
+
+
+def _protocol(name: str | None, kind: str, *, cut: bool) -> "Protocol | None":
+    """The named protocol, the kind's own when none is named (of drives that are cut: `own-cut`), None for 'none'."""
+    from seqdata import protocols
+    from seqdata.sources.registry import default_protocol
+
+    if name == "none":
+        return None
+    return protocols.load(name or ("own-cut" if cut else default_protocol(kind)))
+
+
+def finish(out: str | Path, *, as_json: bool) -> None:
+    """Print what stands at `out` now; leave with exit code 6 when something is in quarantine."""
+    import seqdata
+    from seqdata.dataset.info import describe
+    from seqdata.errors import QuarantineNotice
+
+    dataset = seqdata.open(out)
+    described = describe(dataset)
+    text = (
+        f"{out}: {described['frames']} frames of {described['trajectories']} trajectories in {described['shards']} "
+        f"shards, {size(described['shard_bytes'] + described['table_bytes'])}, id {dataset.id[:12]}"
+    )
+    emit(described, text, as_json=as_json)
+    if described["protocol"]:
+        _note_splits(described["protocol"])
+    left_out = described["quarantined"]
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise QuarantineNotice(f"{sum(left_out.values())} inputs left out ({reasons}); see: seqdata quarantine {out}")
+
+
+def _note_splits(protocol: dict[str, Any]) -> None:
+    """Windows of each split, and where they differ from what the protocol's papers counted."""
+    if not any(counts["query"] and counts["database"] for counts in protocol["splits"].values()):
+        note(
+            f"  no split of {protocol['name']} has both database and query windows: give frames a role, or name "
+            "another --protocol"
+        )
+    for split, counts in protocol["splits"].items():
+        note(
+            f"  {protocol['name']}@{protocol['hash']} {split}: {counts['database']} database and {counts['query']} "
+            f"query windows, {counts['without_positive']} queries without a positive"
+        )
+        for name in counts["differs_from_expected"]:
+            note(f"    {name}: {counts[name]}, but the protocol's published count is {counts['expected'][name]}")

@@ -1,0 +1,63 @@
+"""`seqdata export`: windows of a dataset in the forms that other code bases read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.dataset.inspect import DatasetArgument
+from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
+
+
+def export(
+    dataset: DatasetArgument = None,
+    format: Annotated[
+        str, typer.Option(help="sequences: tars, one sample a window; folders: image folders with @-names.")
+    ] = "sequences",
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol that cuts the windows; default: the dataset's own, 'none' for none.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="One split of the protocol (default: all).")] = None,
+    role: Annotated[str | None, typer.Option(help="database or query (default: both).")] = None,
+    length: Annotated[int | None, typer.Option(help="Frames a window, without a protocol.", min=1)] = None,
+    stride: Annotated[int | None, typer.Option(help="Frames from window to window, without a protocol.", min=1)] = None,
+    shard_megabytes: Annotated[int, typer.Option(help="Images a tar in MB.", min=1)] = 256,
+    out: Annotated[Path | None, typer.Option(help="New folder to write.", show_default=False)] = None,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """Write windows as tars of one sample a window, or as the image folders that the reference codes read.
+
+    Bytes are those that are stored; killed and started again, it goes on. --length or --stride choose windows without
+    a protocol.
+    """
+    import seqdata
+    from cli.config import load
+    from seqdata.dataset.export.export import export as run_export
+    from seqdata.dataset.export.export import windows_of
+    from seqdata.errors import ContractError
+
+    settings = load(config)
+    opened = seqdata.open(settings.newest("datasets", "manifest.json", dataset, "build"))
+    own_windows = length is not None or stride is not None
+    if own_windows and protocol not in (None, "none"):
+        raise ContractError(
+            f"--length and --stride are set by the protocol {protocol}; leave them out, or the protocol"
+        )
+    named = settings.protocol(protocol)
+    chosen = None if own_windows or named == "none" else named or opened.manifest.protocol
+    table = windows_of(opened, chosen, split, role, length or 5, stride or 1)
+    target = out or settings.out / "exports" / format
+    with progress_bar("window") as bar:
+        report = run_export(
+            opened,
+            table,
+            target,
+            format,  # type: ignore[arg-type]  # checked there
+            shard_bytes=shard_megabytes << 20,
+            progress=lambda done, total: bar.to("export", done, total),
+        )
+    parts = ", ".join(
+        f"{part['windows']} {part['split'] or 'all'} {part['role'] or ''}".strip() for part in report["parts"]
+    )
+    emit({"path": str(target), **report}, f"{target}: {report['windows']} windows ({parts})", as_json=as_json)

@@ -1,0 +1,45 @@
+"""`seqdata leakage`: how much of a protocol's test ground lies near its training ground."""
+
+from typing import Annotated
+
+import typer
+
+from cli.dataset.inspect import DatasetArgument
+from cli.dataset.sequences import open_dataset
+from cli.output import ConfigFlag, JsonFlag, emit
+
+
+def leakage(
+    dataset: DatasetArgument = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
+    ] = None,
+    radius: Annotated[
+        list[float] | None,
+        typer.Option(help="Metres within which ground is shared; may repeat.", show_default="5 10 25 50 100"),
+    ] = None,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """How much of each split's ground lies within some metres of the training ground, and what that means."""
+    from cli.config import load
+    from seqdata.dataset.leakage import RADII, sentences
+    from seqdata.dataset.leakage import leakage as measure
+
+    opened, chosen = open_dataset(load(config), dataset, protocol)
+    radii = tuple(sorted(set(radius or RADII)))
+    table = measure(opened.sequencer, chosen, radii)
+    told = sentences(table, 25.0 if 25.0 in radii else radii[-1])
+    lines = [f"{chosen.label}, {opened.location}", ""]
+    lines += [
+        f"{'split':<10}{'role':<10}{'radius':>8}{'frames':>10}{'near':>8}{'route km':>10}{'near':>8}{'nearest':>10}"
+    ]
+    for row in table.to_dicts():
+        share = "-" if row["route_share"] is None else f"{row['route_share']:.1%}"
+        least = "-" if row["least_distance"] is None else f"{row['least_distance']:.1f} m"
+        lines.append(
+            f"{row['split']:<10}{row['role']:<10}{row['radius']:>6g} m{row['frames']:>10}{row['frame_share']:>8.1%}"
+            f"{row['route_m'] / 1000:>10.2f}{share:>8}{least:>10}"
+        )
+    result = {"protocol": chosen.label, "dataset": opened.id, "sentences": told, "rows": table.to_dicts()}
+    emit(result, "\n".join([*lines, "", *told]), as_json=as_json)

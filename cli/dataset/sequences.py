@@ -1,0 +1,134 @@
+"""`seqdata sequences` and `protocols`: windows and truth of any protocol over a sealed dataset."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.dataset.inspect import DatasetArgument
+from cli.output import ConfigFlag, JsonFlag, emit, note, size
+
+if TYPE_CHECKING:
+    from cli.config import Config
+    from seqdata.contracts.protocol import Protocol
+    from seqdata.dataset.dataset import Dataset
+
+
+def sequences(
+    dataset: DatasetArgument = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(help="Frames a window; may repeat. Default: the protocol's.", min=1, show_default=False),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
+    ] = None,
+    stride: Annotated[int | None, typer.Option(help="Frames from window to window.", min=1, show_default=False)] = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Metres between frames, by the dataset's rule.", show_default=False)
+    ] = None,
+    max_radius: Annotated[
+        float | None, typer.Option(help="How far stored pairs reach at least; pairs grow fast.", show_default="25")
+    ] = None,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """Add windows and truth of other lengths, spacings or protocols to a sealed dataset; its shards stay untouched."""
+    from cli.config import load
+    from seqdata.dataset.extra_tables import add_tables
+    from seqdata.dataset.info import protocol_counts
+    from seqdata.errors import ContractError
+
+    if max_radius is not None and not 0 < max_radius < float("inf"):
+        raise ContractError(f"--max-radius {max_radius:g}: expected a positive number")
+    opened, base = open_dataset(load(config), dataset, protocol)
+    made: dict[str, Any] = {}
+    lines = []
+    for each in dict.fromkeys(length or [base.length]):
+        chosen = base.variant(each, stride, spacing)
+        added = add_tables(opened, chosen, max_radius)
+        counts = protocol_counts(opened, chosen)["splits"]
+        made[chosen.label] = {"tables": added.model_dump(mode="json")["tables"], "splits": counts}
+        stored = sum(table.bytes for table in added.tables.values())
+        lines.append(f"{chosen.label}: {len(added.tables)} tables added, {size(stored)}")
+        lines += [_counts_text(name, split) for name, split in counts.items()]
+    emit({"path": opened.location, "dataset": opened.id, "protocols": made}, "\n".join(lines), as_json=as_json)
+
+
+def _counts_text(split: str, counts: dict[str, Any]) -> str:
+    text = (
+        f"  {split:<8}{counts['database']:>9} database {counts['query']:>9} query "
+        f"{counts['without_positive']:>7} without a positive"
+    )
+    if "without_positive_any_heading" in counts:
+        text += f" ({counts['without_positive_any_heading']} with any heading)"
+    differing = [f"{counts['expected'][key]} {key}" for key in counts["differs_from_expected"]]
+    return text + (f"  (published: {', '.join(differing)})" if differing else "")
+
+
+def open_dataset(config: "Config", dataset: Path | None, protocol: str | None) -> "tuple[Dataset, Protocol]":
+    """The named or newest dataset, and the named protocol, else the one it was built under.
+
+    Raises: ContractError when neither names a protocol.
+    """
+    import seqdata
+    from seqdata.errors import ContractError
+
+    opened = seqdata.open(config.newest("datasets", "manifest.json", dataset, "build"))
+    named = config.protocol(protocol)
+    chosen = opened.load_protocol(named) if named is not None else opened.manifest.protocol
+    if chosen is None:
+        raise ContractError(f"{opened.location}: built without a protocol; name one with --protocol")
+    return opened, chosen
+
+
+def protocols(
+    what: Annotated[str | None, typer.Argument(help="show, or a protocol's name.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="The protocol to show whole.", show_default=False)] = None,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """List the shipped protocols with their hashes; `show NAME` prints one whole."""
+    from cli.config import load
+    from seqdata.errors import ContractError
+
+    load(config)
+    wanted = name if what == "show" else what
+    if what not in (None, "show") and name is not None:
+        raise ContractError(f"protocols {what} {name}: expected seqdata protocols show NAME")
+    if what == "show" and name is None:
+        raise ContractError("protocols show: name a protocol; seqdata protocols lists them")
+    if wanted is None:
+        _list_protocols(as_json=as_json)
+    else:
+        _show_protocol(wanted, as_json=as_json)
+
+
+def _list_protocols(*, as_json: bool) -> None:
+    from seqdata import protocols as registry
+
+    loaded = [registry.load(each) for each in registry.names()]
+    lines = [f"{each.label:<40}{each.title}" for each in loaded]
+    emit({each.name: {"hash": each.hash, "title": each.title} for each in loaded}, "\n".join(lines), as_json=as_json)
+    note(
+        "seqdata protocols show NAME prints one (also NAME-L10, at another length); a file of your own is a .toml path"
+    )
+
+
+def _show_protocol(name: str, *, as_json: bool) -> None:
+    from seqdata import protocols as registry
+
+    shown = registry.load(name)
+    fields = {"hash": shown.hash, **shown.model_dump(mode="json", exclude_none=True)}
+    emit(fields, "\n".join(_field_lines(fields)), as_json=as_json)
+
+
+def _field_lines(fields: dict[str, Any], indent: str = "") -> list[str]:
+    """One line a field; the fields of a table stand below its name."""
+    lines = []
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", *_field_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key} = {value}")
+    return lines

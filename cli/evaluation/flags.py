@@ -1,0 +1,59 @@
+"""The flags of `seqdata eval` and `baseline`, and those of them that other commands have too."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ProtocolsFlag = Annotated[
+    str | None,
+    typer.Option(help="Protocol name or .toml, or several by commas; default: the index's.", show_default=False),
+]
+PredictionsFlag = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Score stored predictions, or another model's (Parquet, CSV, JSON); may repeat.", show_default=False
+    ),
+]
+DescriptorsFlag = Annotated[
+    Path | None, typer.Option(help="Another model's query descriptors (.npy).", show_default=False)
+]
+DatabaseFlag = Annotated[Path | None, typer.Option(help="Its database descriptors (.npy).", show_default=False)]
+QueryIdsFlag = Annotated[
+    Path | None, typer.Option(help="Keys of the queries' rows; default: the table's order.", show_default=False)
+]
+DatabaseIdsFlag = Annotated[Path | None, typer.Option(help="Keys of the database's rows.", show_default=False)]
+MetricFlag = Annotated[
+    str | None, typer.Option(help="How --descriptors are compared: l2 or cosine; default: l2.", show_default=False)
+]
+NameFlag = Annotated[str | None, typer.Option(help="What to call another model.", show_default=False)]
+SplitFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="Split; default: the index's or the predictions' own, test for another model.", show_default=False
+    ),
+]
+AgainFlag = Annotated[
+    bool, typer.Option("--again", help="Search the index anew, even where it answered the same windows before.")
+]
+RerankFlag = Annotated[int | None, typer.Option(help="Re-rank the first K frame by frame.", min=1, show_default=False)]
+FrameMetricFlag = Annotated[
+    str | None, typer.Option(help="l1, l2 or cosine; default: l1 of thumbnails, else cosine.", show_default=False)
+]
+CompareFlag = Annotated[
+    Path | None, typer.Option(help="Other predictions, or their folder: is the gap real?", show_default=False)
+]
+FullFlag = Annotated[bool, typer.Option("--full", help="Mean rank, mAP and precision-recall too.")]
+ByFlag = Annotated[str | None, typer.Option(help="Recall of groups: subtask,city,night,heading.", show_default=False)]
+RadiusFlag = Annotated[str | None, typer.Option(help="Recall at other radii too, by commas.", show_default=False)]
+SizeFlag = Annotated[
+    str | None,
+    typer.Option(help="Recall by the first so many components of the index's PCA too, by commas.", show_default=False),
+]
+AgainstFlag = Annotated[
+    str | None, typer.Option(help="Set results side by side: radius, length or size.", show_default=False)
+]
+CsvFlag = Annotated[Path | None, typer.Option(help="Write the figures to this CSV file.", show_default=False)]
+OutFlag = Annotated[
+    Path | None, typer.Option(help="Folder for another model's predictions and recall.", show_default=False)
+]

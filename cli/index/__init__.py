@@ -1,0 +1,1 @@
+"""Commands around indexes: index, versions, search, pack."""

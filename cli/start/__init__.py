@@ -1,0 +1,1 @@
+"""Commands for a first look: init, demo, synth."""

@@ -1,0 +1,108 @@
+"""`seqdata demo`: the whole road on a synthetic city, by the commands a user would type."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cli.output import note
+from seqdata.errors import OutputError, SeqdataError
+from seqdata.storage.files import write_json_atomic
+
+PCA = "256"
+MODEL = "seqvlad-small"
+RECIPE = "demo-city"
+
+
+def run_demo(out: Path) -> None:
+    """Write the city, build, train, index, evaluate, search and report below `out`, and `out/summary.json`.
+
+    Raises: OutputError when `out` holds something, SeqdataError when a step fails (with its own message above).
+    """
+    if out.exists() and any(out.iterdir()):
+        raise OutputError(f"{out}: not empty; remove it, or choose another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    steps = _Steps(out.resolve())
+    steps.run("synth", "synth", "raw")
+    steps.run("init", "init", "--raw", "raw", "--out", ".", json_flag=False)
+    built = steps.run("build", "build", "msls", "--protocol", "raw/protocol.toml", allowed=(0, 6))
+    untrained = steps.evaluated("untrained", "--epochs", "0")
+    trained = steps.evaluated("trained")
+    baseline = steps.run("baseline", "baseline", "--out", "baselines/frame")
+    queries = sorted((out / "raw" / "train_val" / "southport" / "query" / "images").glob("*.jpg"))[:5]
+    steps.run("search", "search", "indexes/trained", *(str(path.resolve()) for path in queries), "-k", "3")
+    page = steps.run(
+        "report", "report", "indexes/trained", "--compare", "indexes/untrained", "--compare", "baselines/frame"
+    )
+    summary = {
+        "protocol": {"name": trained["protocol"], "hash": trained["protocol_hash"]},
+        "trained": _figures(trained),
+        "untrained": _figures(untrained),
+        "baseline": _figures(baseline),
+        "report": page["path"],
+        "artefacts": steps.artefacts,
+        "quarantined": built["quarantined"],
+        "seconds": steps.seconds,
+    }
+    write_json_atomic(out / "summary.json", summary)
+    _print_table([trained, untrained, baseline])
+    note(f"\nreport: {out / page['path']}\nfigures: {out / 'summary.json'}\n{sum(steps.seconds.values()):.0f} s in all")
+
+
+class _Steps:
+    """Runs commands in the demo's folder, shows each as typed, and keeps what they printed and took."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+        self.artefacts: dict[str, str] = {}
+
+    def run(
+        self, stage: str, *arguments: str, allowed: tuple[int, ...] = (0,), json_flag: bool = True
+    ) -> dict[str, Any]:
+        """One command; its JSON. Raises: SeqdataError when it ends with another code than `allowed`."""
+        note(f"\n$ seqdata {' '.join(arguments)}")
+        program = [str(Path(sys.executable).with_name("seqdata")), *arguments]
+        started = time.monotonic()
+        ended = subprocess.run(
+            [*program, "--json"] if json_flag else program,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.seconds[stage] = round(time.monotonic() - started, 1)
+        note(f"({self.seconds[stage]:.1f} s)")
+        if ended.returncode not in allowed:
+            raise SeqdataError(f"the demo stops: seqdata {arguments[0]} ended with exit code {ended.returncode}")
+        result: dict[str, Any] = json.loads(ended.stdout) if json_flag else {}
+        if "path" in result:
+            self.artefacts[stage] = result["path"]
+        return result
+
+    def evaluated(self, name: str, *training: str) -> dict[str, Any]:
+        """Train a model under `name`, index it and evaluate it."""
+        run, index = f"runs/{name}", f"indexes/{name}"
+        self.run(
+            f"train {name}", "train", "--model", MODEL, "--recipe", RECIPE, "--random-init", "--out", run, *training
+        )
+        self.run(f"index {name}", "index", "--run", run, "--pca", PCA, "--out", index)
+        return self.run(f"eval {name}", "eval", index)
+
+
+def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
+    kept = ("method", "recall", "interval", "interval_method", "queries", "left_out", "database")
+    return {name: evaluation[name] for name in kept}
+
+
+def _print_table(evaluations: list[dict[str, Any]]) -> None:
+    """The recalls on stdout, as `seqdata eval` prints them."""
+    import typer
+
+    from indexer.evaluation.recall import Evaluation
+    from indexer.evaluation.text_tables import format_table
+
+    typer.echo(format_table([Evaluation.model_validate(each) for each in evaluations]))

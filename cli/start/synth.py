@@ -1,0 +1,97 @@
+"""`seqdata synth`: raw dumps to test with, in their real layouts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.output import JsonFlag, emit, progress_bar
+
+if TYPE_CHECKING:
+    from seqdata.synth import Track
+    from seqdata.synth.dumps.msls import Progress
+
+LAYOUTS = {"nordland": ("folder", "zip", "sections"), "robotcar": ("folder", "tar"), "msls": ("folder",)}
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="New folder for the dump.")],
+    kind: Annotated[str, typer.Option(help="msls, robotcar or nordland.")] = "msls",
+    seed: Annotated[int, typer.Option(help="Another seed is another place.")] = 0,
+    track: Annotated[
+        Path | None, typer.Option(help="GNSS track to drive along: .gpx or .csv.", show_default=False)
+    ] = None,
+    track_zone: Annotated[
+        str | None, typer.Option(help="UTM zone of a track in eastings and northings.", show_default=False)
+    ] = None,
+    seconds: Annotated[
+        int | None, typer.Option(help="robotcar, nordland: length of the drive.", min=1, show_default=False)
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels a frame.", min=16, show_default=False)] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels a frame.", min=16, show_default=False)] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="nordland: folder, zip, sections; robotcar: folder, tar.", show_default=False)
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a small synthetic dump in the real layout of MSLS, Oxford RobotCar or Nordland."""
+    from seqdata.errors import ContractError
+    from seqdata.synth import read_track
+
+    if kind not in LAYOUTS:
+        raise ContractError(f"--kind {kind}: expected {', '.join(sorted(LAYOUTS))}")
+    if layout is not None and layout not in LAYOUTS[kind]:
+        raise ContractError(f"--layout {layout}: {kind} has {', '.join(LAYOUTS[kind])}")
+    given = {"seconds": seconds, "width": width, "height": height, "layout": layout}
+    sizes = {name: value for name, value in given.items() if value is not None}
+    course = None if track is None else read_track(track, zone=track_zone)
+    with progress_bar("frame") as bar:
+        result = _write(kind, out, sizes, course, seed, lambda done, total: bar.to("render", done, total))
+    emit(result, f"{out}: {result['frames']} frames of {kind}" + _protocol_text(result), as_json=as_json)
+
+
+def _protocol_text(result: dict[str, Any]) -> str:
+    return f", protocol {result['protocol']}" if "protocol" in result else ""
+
+
+def _write(
+    kind: str,
+    out: Path,
+    sizes: dict[str, Any],
+    track: "Track | None",
+    seed: int,
+    progress: "Progress",
+) -> dict[str, Any]:
+    """Write the dump; what was written as JSON values. Raises: ContractError for a size that does not fit."""
+    from dataclasses import asdict
+
+    from seqdata.errors import ContractError
+    from seqdata.synth import (
+        DEMO_CITIES,
+        CitySettings,
+        NordlandSettings,
+        RobotcarSettings,
+        city_along,
+        write_msls,
+        write_nordland,
+        write_robotcar,
+    )
+
+    try:
+        if kind == "nordland":
+            settings = NordlandSettings(**sizes)
+            written: Any = write_nordland(out, settings=settings, track=track, seed=seed, progress=progress)
+        elif kind == "robotcar":
+            lap = RobotcarSettings(**sizes)
+            written = write_robotcar(out, settings=lap, track=track, seed=seed, progress=progress)
+        else:
+            refused = sizes.keys() & {"seconds"}
+            if refused:
+                raise ContractError("--seconds: a synthetic city has streets, not one drive; leave it out")
+            sizes.pop("layout", None)
+            cities = DEMO_CITIES if track is None else (city_along("track", "test", track),)
+            city = CitySettings(**sizes, cities=cities)
+            written = write_msls(out, settings=city, seed=seed, progress=progress)
+    except ValueError as error:
+        raise ContractError(f"synth {kind}: {error}") from error
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(written).items()}

@@ -1,0 +1,93 @@
+"""`seqdata models`: every model by name, and what one is made of."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli.flags import json_pairs
+from cli.output import JsonFlag, emit, note
+
+OptionFlag = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Any model option, as name=value; may repeat.", show_default=False),
+]
+
+
+def models(
+    what: Annotated[str | None, typer.Argument(help="show, or a model's name.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The model to show: a name, or package.module:factory.", show_default=False)
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Frames of the window to count for (default 5).", min=1, show_default=False)
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Any timm encoder; without a name, a model of its own.", show_default=False)
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Its pooling: vlad, netvlad, gem, …", show_default=False)] = None,
+    fusion: Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)] = None,
+    options: OptionFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the models; `show NAME` prints stages, shapes, parameters, FLOPs of a sequence and descriptor size."""
+    from seqdata.errors import ContractError
+
+    parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
+    chosen = {part: value for part, value in parts.items() if value is not None} | json_pairs(options, "--option")
+    wanted = (name if what == "show" else what) or ("frames" if encoder is not None else None)
+    if what not in (None, "show") and name is not None:
+        raise ContractError(f"models {what} {name}: expected seqdata models show NAME")
+    if wanted is None and (what == "show" or chosen):
+        raise ContractError("models show: name a model; seqdata models lists them")
+    if wanted is None:
+        _list(as_json=as_json)
+        return
+    from train.models.card import card
+
+    shown = card(wanted, length, **chosen)
+    emit(shown, "\n".join(_lines(shown)), as_json=as_json)
+
+
+def _list(*, as_json: bool) -> None:
+    """Names with their options, by family."""
+    from train.models import registry
+    from train.models.plugins import plugin_names
+
+    families = {family: dict(sorted(found.presets.items())) for family, found in registry.FAMILIES.items()}
+    lines = [f"{name:<24}{_short(options)}" for presets in families.values() for name, options in presets.items()]
+    plugins = plugin_names()
+    emit({"families": families, "plugins": plugins}, "\n".join(lines + plugins), as_json=as_json)
+    note("seqdata models show NAME; the preset 'frames' takes any --encoder, --pool and --fusion that fit")
+
+
+def _short(options: dict[str, Any]) -> str:
+    """The options of a preset in a few words."""
+    shown = {key: value for key, value in options.items() if key not in ("size", "trainable", "patch_normalised")}
+    return ", ".join(f"{key}={value}" for key, value in shown.items()) or "the family's defaults"
+
+
+def _lines(card: dict[str, Any]) -> list[str]:
+    """The card as a table for people."""
+    height, width = card["size"]
+    own = ", the frames' own size (taken as an example)" if card["own_size"] else ""
+    least, most = card["lengths"]["least"], card["lengths"]["most"]
+    lengths = f"{least} only" if least == most else f"{least} or more"
+    lines = [
+        f"{card['name']}: windows of {card['length']} frames of {height}×{width}{own}",
+        f"{'stage':<28}{'kind':<20}{'shape':<24}{'parameters':>13}{'trained':>13}{'GFLOP':>9}",
+    ]
+    lines += [
+        f"{stage['name']:<28}{stage['kind']:<20}{_shape(stage['shape']):<24}{stage['parameters']:>13,}"
+        f"{stage['trainable']:>13,}{stage['flops'] / 1e9:>9.2f}"
+        for stage in card["stages"]
+    ]
+    return [
+        *lines,
+        f"in all: {card['parameters']:,} parameters, {card['trainable_share']:.0%} trained, "
+        f"{card['flops'] / 1e9:.2f} GFLOP a sequence",
+        f"descriptor: {card['descriptor']:,} numbers, compared by {card['distance']}; window lengths: {lengths}",
+    ]
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "×".join(map(str, shape)) if shape else "-"

@@ -1,0 +1,1 @@
+"""Build, append to and merge place indexes."""

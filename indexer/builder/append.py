@@ -1,0 +1,108 @@
+"""New sequences into an index: a new version with the transform and quantiser of the old one, nothing fitted again."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from indexer.builder.grow import Shape, grow
+from indexer.pca.project import projected
+from indexer.place_index import PlaceIndex
+from indexer.selection.appended import recalibrate
+from indexer.selection.timing import Phases
+from indexer.versions.folders import adopt, building, find_whole, resolve, sweep
+from indexer.versions.manifest import VECTORS, version_id
+from indexer.versions.publish import seal
+from seqdata.contracts.tables import table_contract
+
+
+def append(
+    index: str | Path,
+    blocks: Iterator[npt.NDArray[np.float32]],
+    places: pl.DataFrame,
+    inputs: dict[str, Any],
+    *,
+    version: str = "latest",
+) -> Path:
+    """Publish a version of the index that holds what `version` holds and the new sequences after it; its folder.
+
+    `blocks` yields the new descriptors (m, d) float32 before the transform, in the order of `places`; rows go on where
+    the old ones end. `inputs` names everything that the version is then built from; the parent's id is added to it.
+    Equal to a full build with the parent's transform and quantiser. The parent stays as it is; the same again is a
+    no-op, and where nothing is new the parent itself is returned. Search parameters are chosen again, and recall is
+    measured, as in a plain build (see `indexer.selection.appended`).
+    Convention: exact kinds and those with inverted lists come out in the very bytes of a full build; a graph (HNSW)
+    depends on the order of insertion across threads.
+    Raises: InputError when there is no such version, ContractError when blocks, places or the parent do not fit,
+    OutputError.
+    """
+    folder = resolve(Path(index), version)
+    table = table_contract("places").conform(places)
+    if not len(table):
+        return folder
+    parent = PlaceIndex(folder)
+    named = folder.resolve().parents[1]
+    identifier = child_id(parent, inputs)
+    if find_whole(named, identifier) is not None and adopt(named, identifier):
+        return named / "versions" / identifier
+    return _write(named, identifier, parent, blocks, table, inputs)
+
+
+def child_id(parent: PlaceIndex, inputs: dict[str, Any]) -> str:
+    """The version that appending to `parent` gives, which then is built from `inputs`."""
+    return version_id(
+        _with_parent(parent, inputs), normalise=parent.manifest.normalised, settings=parent.manifest.settings
+    )
+
+
+def _with_parent(parent: PlaceIndex, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {**inputs, "parent": parent.id}
+
+
+def _write(
+    index: Path,
+    identifier: str,
+    parent: PlaceIndex,
+    blocks: Iterator[npt.NDArray[np.float32]],
+    table: pl.DataFrame,
+    inputs: dict[str, Any],
+) -> Path:
+    started, phases = time.monotonic(), Phases()
+    facts = parent.manifest
+    shape = Shape(facts.storage, parent.transform, facts.normalised, facts.input_size, facts.size)
+    with building(index, identifier) as folder:
+        sweep(index)
+        told = phases.waiting("describe", blocks)
+        vectors = projected(told, len(table), parent.transform, facts.normalised)
+        with phases.timed("write"):
+            grow(parent.path / VECTORS, facts.rows, vectors, len(table), shape, folder / VECTORS)
+        search: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        if shape.exact != "flat":
+            with phases.timed("measure"):
+                search, found = recalibrate(folder / VECTORS, facts, facts.rows + len(table))
+        return seal(
+            folder,
+            index,
+            identifier=identifier,
+            places=pl.concat([parent.sequences, table]),
+            transform=parent.transform,
+            input_size=facts.input_size,
+            size=facts.size,
+            seconds={**phases, "append": time.monotonic() - started},
+            storage=facts.storage,
+            factory=facts.factory,
+            found=found,
+            search=search,
+            normalised=facts.normalised,
+            inputs=_with_parent(parent, inputs),
+            origin=facts.origin,
+            settings=facts.settings,
+            threads=facts.threads,
+            seed=facts.seed,
+            parent=parent.id,
+        )

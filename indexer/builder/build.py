@@ -1,0 +1,251 @@
+"""Building an index version: stream descriptors, project, store by kind, publish by one rename."""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from indexer.arrays import Floats, Stored
+from indexer.pca.project import check_descriptors, project, projected
+from indexer.pca.transform import Transform
+from indexer.search.exact import ExactVectors
+from indexer.search.flat_file import FACTORY, Exact, map_exact, narrow, wrap, write, write_exact
+from indexer.search.kinds import EXACT, KindSpec, as_spec
+from indexer.search.pools import threads
+from indexer.selection import choose as auto
+from indexer.selection.held_out import DATABASE_ROWS, hold_out
+from indexer.selection.timing import Phases
+from indexer.versions.folders import EVALUATIONS, LATEST, TAGS, VERSIONS, adopt, building, find_whole, sweep
+from indexer.versions.manifest import VECTORS, read_manifest, version_id
+from indexer.versions.publish import seal
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError, NotEnoughDataError, OutputError
+from seqdata.storage.files import explain_write_failure
+
+__all__ = ["build", "find_version", "version_id"]
+
+SCRATCH = ".vectors.f32"
+BLOCK_ROWS = 4096
+VALUE_BYTES = {"fp16": 6}  # on the disk at once, of each value of a vector: float32 beside float16
+
+
+def find_version(
+    out: str | Path, inputs: dict[str, Any], *, normalise: bool = False, kind: KindSpec | str = "flat"
+) -> Path | None:
+    """The finished version built from these inputs, or None: ask before describing anything.
+
+    Its files are hashed; a damaged version counts as none (a warning names the file), and building replaces it.
+    """
+    identifier = version_id(inputs, normalise=normalise, settings=as_spec(kind).settings())
+    return find_whole(Path(out), identifier)
+
+
+def build(
+    out: str | Path,
+    *,
+    blocks: Iterator[npt.NDArray[np.float32]],
+    places: pl.DataFrame,
+    transform: Transform | None,
+    inputs: dict[str, Any],
+    normalise: bool = False,
+    kind: KindSpec | str = "flat",
+    queries: npt.NDArray[np.float32] | None = None,
+    queries_of: str = "given queries",
+    origin: dict[str, Any] | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> Path:
+    """Build and publish one version of the named index `out` (INDEX/<name>); returns its folder.
+
+    `blocks` yields descriptors (m, d) float32 *before* the transform, in the order of `places` (table
+    contract `places`), read once. `inputs` (any JSON) names everything the vectors depend on: its hash, with
+    the settings of `kind`, is the version. The same inputs again return the existing version, without touching
+    `blocks`. `normalise` L2-normalises after the transform (none in the papers' presets). `kind` is one of
+    `indexer.search.kinds.KINDS`, or a spec: all but `flat` lie on disk as float32 while they are trained and
+    measured, so that
+    recall is against float32 vectors, for fp16 too. `latest` then names the version.
+
+    `queries` (q, d) float32, before the transform, are what approximate kinds are measured and chosen by; they should
+    be no windows of the database, and `queries_of` says whose they are. Without them, and for fp16, up to 500 rows of
+    the database are asked, each without itself. `origin` is recorded and no part of the version's identity, `seconds`
+    are the phases of the caller's own work before: describe (waiting for `blocks`), write (projecting and writing),
+    train, add and measure are this one's, `build` is all of it.
+
+    Raises: ContractError when blocks and places do not fit, NotEnoughDataError when the kind cannot be trained or
+    nothing reaches the recall within the memory, OutputError when the disk refuses (nothing is left).
+    """
+    index, spec = Path(out), as_spec(kind)
+    existing = find_version(index, inputs, normalise=normalise, kind=spec)
+    if existing is not None:
+        _check_same(existing, places, transform)
+        if adopt(index, existing.name):
+            return existing
+    _check_output(index)
+    table = table_contract("places").conform(places)
+    if len(table) == 0:
+        raise NotEnoughDataError(f"{index}: no database windows to index; does the split hold a database?")
+    work = _Work(index, transform, normalise, spec, queries, queries_of, Phases(seconds))
+    return _build_new(work, blocks, table, inputs, origin or {})
+
+
+def _check_same(existing: Path, places: pl.DataFrame, transform: Transform | None) -> None:
+    """Catch a caller whose inputs do not name all that the vectors depend on. Raises: ContractError."""
+    manifest = read_manifest(existing)
+    size = manifest.input_size if transform is None else transform.output_size
+    if (manifest.rows, manifest.size, manifest.transform is None) != (len(places), size, transform is None):
+        raise ContractError(f"{existing}: these inputs gave another index before: name all that it depends on")
+
+
+@dataclass
+class _Work:
+    """What every step of one build needs."""
+
+    index: Path
+    transform: Transform | None
+    normalise: bool
+    spec: KindSpec
+    queries: npt.NDArray[np.float32] | None
+    queries_of: str
+    phases: Phases
+
+    def asked(self, size: int) -> tuple[Floats | None, str]:
+        """The given queries (q, k) as the index stores vectors of `size` values before the transform, and whose."""
+        if self.queries is None or not len(self.queries):
+            return None, DATABASE_ROWS
+        return project(check_descriptors(self.queries, size), self.transform, self.normalise), self.queries_of
+
+
+@dataclass
+class _Written:
+    """What lies in the index file, as the manifest and the measured facts tell it."""
+
+    storage: str
+    factory: str
+    search: dict[str, Any] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+def _build_new(
+    work: _Work,
+    blocks: Iterator[npt.NDArray[np.float32]],
+    table: pl.DataFrame,
+    inputs: dict[str, Any],
+    origin: dict[str, Any],
+) -> Path:
+    index, transform, spec, phases = work.index, work.transform, work.spec, work.phases
+    started = time.monotonic()
+    identifier = version_id(inputs, normalise=work.normalise, settings=spec.settings())
+    with building(index, identifier) as folder:
+        sweep(index)
+        if transform is not None:
+            _check_space(folder, len(table) * transform.output_size * VALUE_BYTES.get(spec.name, 4))
+        told = phases.waiting("describe", blocks)
+        vectors = projected(told, len(table), transform, work.normalise)
+        first = next(vectors, None)
+        if first is None:
+            raise ContractError(f"0 descriptors came for {len(table)} places: one is needed for each")
+        size = int(first.shape[1])
+        _check_space(folder, len(table) * size * VALUE_BYTES.get(spec.name, 4))
+        input_size = size if transform is None else transform.input_size
+        written = _write(work, folder, chain([first], vectors), (len(table), size), input_size)
+        return seal(
+            folder,
+            index,
+            identifier=identifier,
+            places=table,
+            transform=transform,
+            input_size=input_size,
+            size=size,
+            seconds={**phases, "build": time.monotonic() - started},
+            found=written.found,
+            storage=written.storage,
+            factory=written.factory,
+            search=written.search,
+            normalised=work.normalise,
+            inputs=inputs,
+            origin=origin,
+            settings=spec.settings(),
+            threads=None if spec.name in EXACT else threads(),
+            seed=spec.seed,
+        )
+
+
+def _write(work: _Work, folder: Path, vectors: Iterator[Floats], shape: tuple[int, int], input_size: int) -> _Written:
+    path, spec, phases = folder / VECTORS, work.spec, work.phases
+    if spec.name == "flat":
+        with phases.timed("write"):
+            write_exact(path, vectors, shape[0], "flat", work.transform, work.normalise)
+        return _Written("flat", FACTORY["flat"])
+    if spec.name == "fp16":
+        vectors = _fitting(vectors)
+    asked, queries_of = work.asked(input_size)
+    with _spooled(folder / SCRATCH, vectors, shape, phases) as stored:
+        chosen = auto.choose(spec, stored, asked, queries_of, phases)
+        if chosen.index is None:
+            chosen = _write_exact(work, path, stored, chosen, input_size)
+        else:
+            with phases.timed("write"):
+                write(wrap(chosen.index, work.transform, work.normalise), path)
+    point = chosen.point
+    return _Written(point.kind, point.factory, point.search, chosen.facts())
+
+
+def _fitting(vectors: Iterator[Floats]) -> Iterator[Floats]:
+    """The blocks, refused as they come, not after all, where one does not fit into float16. Raises: ContractError."""
+    for block in vectors:
+        narrow(block, "fp16")
+        yield block
+
+
+def _write_exact(work: _Work, path: Path, stored: Stored, chosen: auto.Chosen, input_size: int) -> auto.Chosen:
+    """Write the vectors as the exact kind that was chosen; of float16 recall is measured, where it is not yet."""
+    kind, (rows, size) = cast("Exact", chosen.point.kind), stored.shape
+    with work.phases.timed("write"):
+        parts = (np.asarray(stored[at : at + BLOCK_ROWS]) for at in range(0, rows, BLOCK_ROWS))
+        write_exact(path, parts, rows, kind, work.transform, work.normalise)
+    if kind == "flat" or chosen.point.recall is not None:
+        return chosen
+    with work.phases.timed("measure"):
+        held = hold_out(stored, ExactVectors(stored, "cpu"), work.spec.seed)
+        return auto.check_exact(chosen, map_exact(path, rows, size, input_size, kind), held)
+
+
+@contextmanager
+def _spooled(path: Path, vectors: Iterator[Floats], shape: tuple[int, int], phases: Phases) -> Iterator[Stored]:
+    """The projected vectors (n, k) float32 in a file beside the index, mapped; it is gone afterwards."""
+    try:
+        with phases.timed("write"), path.open("wb") as file:
+            for block in vectors:
+                file.write(np.ascontiguousarray(block).data)
+        yield np.memmap(path, dtype=np.float32, mode="r", shape=shape)
+    except OSError as error:
+        explain_write_failure(path, error)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _check_output(index: Path) -> None:
+    """Refuse a folder that holds something else. Raises: OutputError."""
+    try:
+        foreign = [entry.name for entry in index.iterdir() if entry.name not in (VERSIONS, LATEST, TAGS, EVALUATIONS)]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        explain_write_failure(index, error)
+    foreign = [name for name in foreign if not name.startswith(".")]
+    if foreign:
+        raise OutputError(f"{index}: holds something else ('{foreign[0]}'); name an empty folder or an index")
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        sizes = f"the index needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+        raise OutputError(f"{folder.parent.parent}: no space left: {sizes}")

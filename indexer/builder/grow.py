@@ -1,0 +1,87 @@
+"""Index files made of older ones with the same transform and quantiser: a file and new vectors, or parts side by side.
+
+Exact kinds are copied block by block, inverted lists list by list; the other kinds are held in memory while they grow.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from indexer.arrays import Floats
+from indexer.builder import merge_lists as splicing
+from indexer.pca.transform import Transform
+from indexer.search.flat_file import FACTORY, Exact, map_exact, write, write_exact
+from seqdata.errors import ContractError
+from seqdata.storage.files import atomic_path
+
+COPY_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all files of one index have in common: how vectors are stored, the transform before them, their sizes."""
+
+    storage: str
+    transform: Transform | None
+    normalised: bool
+    input_size: int
+    size: int
+
+    @property
+    def exact(self) -> Exact | None:
+        """The exact kind of storage, None for the others."""
+        return cast("Exact", self.storage) if self.storage in FACTORY else None
+
+
+def grow(old: Path, rows: int, new: Iterable[Floats], count: int, shape: Shape, path: Path) -> None:
+    """Write the file `old` of `rows` vectors and `count` new ones, projected blocks (m, k) float32, to `path`.
+
+    New rows go on where the old ones end. Raises: ContractError when a file is damaged, OutputError.
+    """
+    if shape.exact is not None:
+        blocks = chain(_stored(old, rows, shape, shape.input_size), new)
+        write_exact(path, blocks, rows + count, shape.exact, shape.transform, shape.normalised)
+        return
+    index = splicing.open_index(old)
+    if not splicing.has_lists(index):
+        for block in new:
+            splicing.add_projected(index, block)
+        write(index, path)
+        return
+    del index
+    with atomic_path(path.with_name(f".{path.name}.part")) as part:
+        encode(old, new, rows, part)
+        splicing.join([old, part], path)
+    path.with_name(f".{path.name}.part").unlink()
+
+
+def encode(trained: Path, vectors: Iterable[Floats], first: int, path: Path) -> None:
+    """Write projected vectors, encoded by the quantiser of the file `trained`, as the rows from `first` on.
+
+    Raises: ContractError, OutputError.
+    """
+    index = splicing.trained(trained)
+    for block in vectors:
+        splicing.add_projected(index, block, first)
+        first += len(block)
+    write(index, path)
+
+
+def join_exact(parts: Sequence[tuple[Path, int]], shape: Shape, path: Path) -> None:
+    """Write the vectors of exact part files (path, rows), which lack the transform, one after another behind it."""
+    if shape.exact is None:
+        raise ContractError(f"{path}: parts of kind {shape.storage} are not joined as exact vectors")
+    blocks = chain.from_iterable(_stored(part, rows, shape, shape.size) for part, rows in parts)
+    write_exact(path, blocks, sum(rows for _, rows in parts), shape.exact, shape.transform, shape.normalised)
+
+
+def _stored(path: Path, rows: int, shape: Shape, input_size: int) -> Iterator[Floats]:
+    """The vectors of an exact file in blocks, float32."""
+    assert shape.exact is not None  # noqa: S101  (the callers' branch)
+    mapped = map_exact(path, rows, shape.size, input_size, shape.exact)
+    for start in range(0, rows, COPY_ROWS):
+        yield np.asarray(mapped[start : start + COPY_ROWS], np.float32)

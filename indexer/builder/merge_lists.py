@@ -1,0 +1,160 @@
+"""FAISS index files joined on disk: inverted lists of parts, copied list by list into one file, never all in memory.
+
+Parts share one trained quantiser and carry their rows as ids. The result has the very bytes of `faiss.write_index` of
+one index to which all vectors were added in order. Kinds without inverted lists are grown in memory instead.
+Source: FAISS's own file format ("ilar": lists of codes then ids, at the end of an IVF file), version 1.15.
+"""
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqdata.errors import ContractError
+from seqdata.storage.files import explain_write_failure
+
+if TYPE_CHECKING:
+    import faiss
+
+HEADER = struct.Struct("<4sQQ4sQ")
+FULL, SPARSE = b"full", b"sprs"
+NTOTAL = 8
+ID_BYTES = 8
+
+
+def core(index: "faiss.Index") -> Any:
+    """The innermost index behind transforms, as its own class."""
+    import faiss
+
+    inner = faiss.downcast_index(index)
+    while isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    return inner
+
+
+def has_lists(index: "faiss.Index") -> bool:
+    """Whether the index keeps its vectors in inverted lists alone, so that parts of it can be joined on disk."""
+    import faiss
+
+    return isinstance(core(index), faiss.IndexIVF)
+
+
+def trained(path: Path) -> "faiss.Index":
+    """The index of a file without its vectors: transform and quantiser, ready to add. Only with inverted lists.
+
+    Raises: ContractError when FAISS refuses the file.
+    """
+    import faiss
+
+    index = open_index(path, faiss.IO_FLAG_MMAP)
+    inner = core(index)
+    inner.replace_invlists(_empty_lists(inner), True)
+    inner.ntotal = 0
+    _set_total(index, 0)
+    return index
+
+
+def open_index(path: Path, flags: int = 0) -> "faiss.Index":
+    """`faiss.read_index`. Raises: ContractError when FAISS refuses the file."""
+    import faiss
+
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise ContractError(f"{path}: not a readable FAISS index ({str(error).strip().splitlines()[-1]})") from error
+
+
+def _empty_lists(inner: Any) -> Any:
+    import faiss
+
+    lists: Any = faiss.ArrayInvertedLists(inner.nlist, inner.code_size)
+    lists.this.disown()
+    return lists
+
+
+def _set_total(index: "faiss.Index", total: int) -> None:
+    """Write the number of vectors into every layer."""
+    import faiss
+
+    layer = faiss.downcast_index(index)
+    while isinstance(layer, faiss.IndexPreTransform):
+        layer.ntotal = total
+        layer = faiss.downcast_index(layer.index)
+    layer.ntotal = total
+
+
+def join(parts: Sequence[Path], path: Path) -> None:
+    """Write one index file that holds the inverted lists of all parts, in their order; memory: one list of one part.
+
+    Raises: ContractError when a part is damaged or parts differ in their quantiser's shape, OutputError.
+    """
+    import faiss
+
+    empty = trained(parts[0])
+    # Read-only memory maps: pages of a part come and go as its lists are copied.
+    opened = [open_index(part, faiss.IO_FLAG_MMAP) for part in parts]
+    inner = [core(each) for each in opened]
+    shapes = {(each.nlist, each.code_size, each.d) for each in inner}
+    if len(shapes) != 1:
+        raise ContractError(f"{parts[0].parent}: the parts were made by different quantisers; make them again")
+    sizes = np.array([[each.invlists.list_size(number) for number in range(each.nlist)] for each in inner])
+    try:
+        with path.open("wb") as file:
+            file.write(_head(empty, sizes.sum(axis=0)))
+            for number in np.flatnonzero(sizes.sum(axis=0)):
+                held = [each.invlists for each, size in zip(inner, sizes[:, number], strict=True) if size]
+                for take in (_codes, _ids):
+                    for lists in held:
+                        file.write(take(lists, int(number)).data)
+    except OSError as error:
+        explain_write_failure(path, error)
+
+
+def _head(empty: "faiss.Index", sizes: npt.NDArray[np.int64]) -> bytes:
+    """All bytes before the first list, with the number of vectors in every layer and the length of every list."""
+    import faiss
+
+    inner = core(empty)
+    _set_total(empty, int(sizes.sum()))
+    head: bytes = faiss.serialize_index(empty).tobytes()
+    block = HEADER.pack(b"ilar", inner.nlist, inner.code_size, SPARSE, 0)
+    if not head.endswith(block):
+        raise ContractError(f"FAISS {faiss.__version__} writes inverted lists in another form: merge with version 1.15")
+    filled = np.flatnonzero(sizes)
+    kind, table = (FULL, sizes) if len(filled) > len(sizes) // 2 else (SPARSE, _sparse(sizes, filled))
+    entries = np.ascontiguousarray(table, dtype="<u8")
+    return (
+        head[: -len(block)] + HEADER.pack(b"ilar", inner.nlist, inner.code_size, kind, entries.size) + entries.tobytes()
+    )
+
+
+def _sparse(sizes: npt.NDArray[np.int64], filled: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.stack([filled, sizes[filled]], axis=1).ravel()
+
+
+def _codes(lists: Any, number: int) -> npt.NDArray[np.uint8]:
+    import faiss
+
+    size = lists.list_size(number) * lists.code_size
+    codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(lists.get_codes(number), size)
+    return codes
+
+
+def _ids(lists: Any, number: int) -> npt.NDArray[np.int64]:
+    import faiss
+
+    ids: npt.NDArray[np.int64] = faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
+    return ids
+
+
+def add_projected(index: "faiss.Index", vectors: npt.NDArray[np.float32], first: int | None = None) -> None:
+    """Add vectors (m, k) behind the transform, as the rows from `first` on (without: where the index ends)."""
+    inner = core(index)
+    if first is None:
+        inner.add(vectors)
+    else:
+        inner.add_with_ids(vectors, np.arange(first, first + len(vectors)))
+    _set_total(index, inner.ntotal)

@@ -1,0 +1,182 @@
+"""Step 0 of an index built in shares: what all shares have in common, trained once.
+
+INDEX/<name>/.parts/<id>/ holds transform.safetensors, trained.faiss (kinds with a quantiser), plan.json, which is
+written last, and later the parts.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from indexer.arrays import Floats, Rows
+from indexer.builder import merge_lists as splicing
+from indexer.builder.held_arrays import write_arrays
+from indexer.pca.transform import Transform
+from indexer.search.flat_file import FACTORY, wrap
+from indexer.selection.held_out import DATABASE_ROWS
+from indexer.versions.folders import VERSIONS
+from indexer.versions.locks import changing
+from indexer.versions.manifest import TRANSFORM, version_id
+from seqdata.contracts.records import Frozen, describe_first
+from seqdata.errors import ContractError, InputError
+from seqdata.storage.files import atomic_path, explain_write_failure, json_bytes, write_bytes_atomic
+
+if TYPE_CHECKING:
+    import faiss
+
+PARTS = ".parts"
+PLAN = "plan.json"
+TRAINED = "trained.faiss"
+HELD = "held.safetensors"
+
+
+class BuildPlan(Frozen):
+    """What all shares of one build have in common.
+
+    `rows` in all, `storage` and `factory` of the index, `settings` and `inputs` behind its `id`, `seed` and `threads`
+    of the quantiser's training, `seconds` that the transform and the training took, `queries_of` whose the held-out
+    queries are, `origin` as in the manifest.
+    """
+
+    schema_version: Literal[1] = 1
+    id: str
+    rows: int
+    input_size: int
+    size: int
+    normalised: bool
+    storage: str = "flat"
+    factory: str = "Flat"
+    inputs: dict[str, Any]
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    threads: int | None = None
+    seconds: float = 0.0
+    queries_of: str = DATABASE_ROWS
+    origin: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is fitted once for all shares: a transform, and for kinds with a quantiser the empty, trained FAISS index.
+
+    `index` takes projected vectors; `input_size` is that of a descriptor. `held` are held-out queries for measuring
+    the merged index, which all kinds but flat need: the database rows (q,) that they are, or -1 where they are none,
+    and their projected vectors (q, k); `queries_of` says whose they are.
+    """
+
+    transform: Transform | None
+    input_size: int
+    index: "faiss.Index | None" = None
+    held: "tuple[Rows, Floats] | None" = None
+    storage: str = "flat"
+    factory: str = "Flat"
+    seed: int = 0
+    threads: int | None = None
+    queries_of: str = DATABASE_ROWS
+
+
+def parts_folder(index: Path, identifier: str) -> Path:
+    """Where the parts of the version `identifier` lie while it is built in shares."""
+    return index / PARTS / identifier
+
+
+def prepare(
+    out: str | Path,
+    rows: int,
+    inputs: dict[str, Any],
+    train: Callable[[], Trained],
+    *,
+    normalise: bool = False,
+    settings: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None,
+) -> BuildPlan:
+    """Step 0 of every share: the plan of the build, trained by whoever comes first while the others wait.
+
+    Raises: ContractError when the parts that lie there are of another number of rows, or the kind cannot be merged;
+    OutputError; as `train`.
+    """
+    index = Path(out)
+    identifier = version_id(inputs, normalise=normalise, settings=settings)
+    folder = parts_folder(index, identifier)
+    try:
+        (index / PARTS).mkdir(parents=True, exist_ok=True)
+        (index / VERSIONS).mkdir(exist_ok=True)
+    except OSError as error:
+        explain_write_failure(index, error)
+    with changing(index / PARTS):
+        if not (folder / PLAN).is_file():
+            _publish_plan(folder, identifier, rows, inputs, train, normalise, settings or {}, origin or {})
+    plan = read_plan(folder)
+    if plan.rows != rows:
+        raise ContractError(f"{folder}: planned for {plan.rows} windows, there are {rows}: name all that it depends on")
+    return plan
+
+
+def _publish_plan(
+    folder: Path,
+    identifier: str,
+    rows: int,
+    inputs: dict[str, Any],
+    train: Callable[[], Trained],
+    normalise: bool,
+    settings: dict[str, Any],
+    origin: dict[str, Any],
+) -> None:
+    """Fit, and write the plan last."""
+    started = time.monotonic()
+    found = train()
+    if found.storage not in FACTORY and (found.index is None or not splicing.has_lists(found.index)):
+        raise ContractError(
+            f"kind {found.storage} ({found.factory}) cannot be merged from shares; use flat, fp16, ivf or imi, or "
+            "build it without shares"
+        )
+    if found.held is None and found.storage != "flat":
+        raise ContractError(f"kind {found.storage}: held-out queries are needed, for nothing else tells its recall")
+    folder.mkdir(exist_ok=True)
+    if found.transform is not None:
+        found.transform.save(folder / TRANSFORM)
+    if found.index is not None and found.storage not in FACTORY:
+        _write_trained(wrap(found.index, found.transform, normalise), folder / TRAINED)
+    if found.held is not None:
+        write_arrays(folder / HELD, rows=found.held[0], vectors=found.held[1])
+    size = found.input_size if found.transform is None else found.transform.output_size
+    plan = BuildPlan(
+        id=identifier,
+        rows=rows,
+        size=size,
+        normalised=normalise,
+        inputs=inputs,
+        settings=settings,
+        seconds=round(time.monotonic() - started, 3),
+        input_size=found.input_size,
+        storage=found.storage,
+        factory=found.factory,
+        seed=found.seed,
+        threads=found.threads,
+        queries_of=found.queries_of,
+        origin=origin,
+    )
+    write_bytes_atomic(folder / PLAN, json_bytes(plan.model_dump(mode="json")))
+
+
+def _write_trained(index: "faiss.Index", path: Path) -> None:
+    import faiss
+
+    with atomic_path(path) as temporary:
+        faiss.write_index(index, str(temporary))
+
+
+def read_plan(folder: Path) -> BuildPlan:
+    """The plan of a build in shares. Raises: InputError when there is none, ContractError when it is damaged."""
+    path = folder / PLAN
+    try:
+        return BuildPlan.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run seqdata index --shard-range 1/N first") from error
+    except (ValidationError, OSError) as error:
+        reason = describe_first(error) if isinstance(error, ValidationError) else error.strerror
+        raise ContractError(f"{path}: not the plan of a build in shares, or damaged: {reason}") from error

@@ -1,0 +1,76 @@
+"""Recall of a merged index: the exact nearest of held-out queries, gathered while the vectors pass by in their shares.
+
+No machine holds all vectors of such a build, and the codes that it keeps cannot judge themselves: so each share writes
+the nearest of its own float32 vectors, and the nearest of all are the least over the shares.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from indexer.arrays import Floats
+from indexer.builder import merge_lists as splicing
+from indexer.builder.held_arrays import read_arrays
+from indexer.search.approximate import FaissVectors
+from indexer.search.exact import ExactVectors
+from indexer.search.flat_file import FACTORY, Exact, map_exact
+from indexer.search.kinds import KindSpec
+from indexer.selection.choose import Chosen, Point, check_exact, settle
+from indexer.selection.held_out import KEPT, NOT_A_ROW, Held, judge
+
+if TYPE_CHECKING:
+    from indexer.arrays import Rows
+    from indexer.builder.share_plan import BuildPlan
+
+
+class Nearest:
+    """The nearest rows of queries (q, k), and a few more than are asked for, among vectors that come in blocks."""
+
+    def __init__(self, queries: Floats) -> None:
+        self._queries = queries
+        self.apart: Floats = np.full((len(queries), KEPT + 1), np.inf, np.float32)
+        self.rows: Rows = np.full((len(queries), KEPT + 1), NOT_A_ROW)
+
+    def watch(self, blocks: Iterable[Floats], first: int) -> Iterator[Floats]:
+        """The blocks (m, k) float32, unchanged, which are the rows from `first` on."""
+        for block in blocks:
+            apart, found = ExactVectors(block, "cpu").nearest(self._queries, KEPT + 1)
+            self.offer(apart, found + first)
+            first += len(block)
+            yield block
+
+    def offer(self, apart: Floats, rows: "Rows") -> None:
+        """Take in distances and rows (q, m) of other vectors."""
+        apart, rows = np.hstack([self.apart, apart]), np.hstack([self.rows, rows])
+        order = np.lexsort((rows, apart), axis=1)[:, : KEPT + 1]
+        self.apart, self.rows = np.take_along_axis(apart, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def held_of_shares(held: Path, found: Iterable[Path], plan: "BuildPlan") -> Held:
+    """The queries of a plan, with the nearest of the vectors of all shares. Raises: ContractError."""
+    rows, queries = read_arrays(held, "rows", "vectors")
+    nearest = Nearest(queries)
+    for path in found:
+        nearest.offer(*read_arrays(path, "apart", "rows"))
+    known = min(plan.rows, KEPT + 1)
+    return judge(queries, rows, nearest.apart[:, :known], nearest.rows[:, :known], plan.rows, plan.queries_of)
+
+
+def calibrate(path: Path, held: Held, plan: "BuildPlan") -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cheapest search parameters of a merged file that reach the recall target, and what `Measured` records.
+
+    The file is mapped; its lists are read once a setting.
+    """
+    import faiss
+
+    if plan.storage in FACTORY:
+        kind = cast("Exact", plan.storage)
+        point = Point(plan.storage, plan.factory, {}, plan.rows * plan.size * 2)
+        stored = map_exact(path, plan.rows, plan.size, plan.input_size, kind)
+        return {}, check_exact(Chosen(point, [point]), stored, held).facts()
+    outer = splicing.open_index(path, faiss.IO_FLAG_MMAP)  # owns what is searched
+    spec = KindSpec(recall_target=float(plan.settings.get("recall_target", 1.0)), seed=plan.seed)
+    chosen = settle(FaissVectors(splicing.core(outer), str(path)), held, plan.storage, plan.factory, spec)
+    return chosen.point.search, chosen.facts()

@@ -1,0 +1,167 @@
+"""An index built in shares: one trained transform and quantiser, one part file a share, one merge on disk.
+
+A part appears whole, by a rename, and its seal (size and hash) after it: any share killed is simply run again. `merge`
+ends in the version that an unsharded build from the same inputs has, under the same id.
+"""
+
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import polars as pl
+from pydantic import ValidationError
+
+from indexer.builder import merge_lists as splicing
+from indexer.builder.grow import Shape, encode, join_exact
+from indexer.builder.held_arrays import read_arrays, write_arrays
+from indexer.builder.share_plan import HELD, PARTS, PLAN, TRAINED, BuildPlan, parts_folder, read_plan
+from indexer.builder.share_recall import Nearest, calibrate, held_of_shares
+from indexer.pca import transform as transforms
+from indexer.pca.project import projected
+from indexer.search.flat_file import write_exact
+from indexer.selection.timing import Phases
+from indexer.versions.folders import adopt, building, find_whole, sweep, version_folder
+from indexer.versions.manifest import TRANSFORM, VECTORS, FileRecord
+from indexer.versions.publish import file_record, seal
+from seqdata.errors import ContractError, InputError
+from seqdata.storage.files import atomic_path, write_bytes_atomic
+
+SEAL = ".json"
+NEAREST = ".nearest"
+KEPT_FIELDS = {"storage", "factory", "normalised", "inputs", "origin", "settings", "seed", "threads"}
+
+
+def share(rows: int, number: int, of: int) -> range:
+    """The rows of share `number` (from 1) of `of`: equal runs, side by side. Raises: ContractError."""
+    if not 1 <= number <= of:
+        raise ContractError(f"share {number}/{of}: expected i/N with i from 1 to N, such as 2/8")
+    return range(rows * (number - 1) // of, rows * number // of)
+
+
+def part_file(index: Path, identifier: str, number: int, of: int) -> Path:
+    """Where share `number` of `of` lies once it is whole."""
+    return parts_folder(index, identifier) / f"part-{number:05d}-of-{of:05d}"
+
+
+def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: Iterable[npt.NDArray[Any]]) -> Path:
+    """Encode share `number` of `of` from its descriptors (m, d) before the transform; nothing when it is there already.
+
+    Beside it stand the plan's held-out queries' nearest among the share's vectors, while these are float32 still.
+    Raises: ContractError when the blocks do not fit the share, OutputError.
+    """
+    index = Path(out)
+    path = part_file(index, plan.id, number, of)
+    seal_path = path.with_suffix(SEAL)
+    if seal_path.is_file():
+        return path
+    rows = share(plan.rows, number, of)
+    shape = _shape(path.parent, plan)
+    vectors = projected(iter(blocks), len(rows), shape.transform, plan.normalised)
+    nearest = None
+    if (path.parent / HELD).is_file():
+        nearest = Nearest(read_arrays(path.parent / HELD, "vectors")[0])
+        vectors = nearest.watch(vectors, rows.start)
+    with atomic_path(path) as temporary:
+        if shape.exact is not None:
+            write_exact(temporary, vectors, len(rows), shape.exact, None, False)
+        else:
+            encode(path.parent / TRAINED, vectors, rows.start, temporary)
+    if nearest is not None:
+        write_arrays(path.with_suffix(NEAREST), apart=nearest.apart, rows=nearest.rows)
+    write_bytes_atomic(seal_path, file_record(path).model_dump_json().encode())
+    return path
+
+
+def _shape(folder: Path, plan: BuildPlan) -> Shape:
+    has_transform = (folder / TRANSFORM).is_file()
+    transform = transforms.load(folder / TRANSFORM) if has_transform else None
+    return Shape(plan.storage, transform, plan.normalised, plan.input_size, plan.size)
+
+
+def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
+    """Join the parts of a build into its version and publish it; the parts are then deleted.
+
+    Memory: one block, or one inverted list of one part. Exact kinds and those with inverted lists come out in the bytes
+    of an unsharded build by the same transform and quantiser.
+    Raises: InputError that names the missing shares, ContractError when places or parts do not fit, OutputError.
+    """
+    index = Path(out)
+    folder = parts_folder(index, identifier)
+    if find_whole(index, identifier) is not None and adopt(index, identifier):
+        shutil.rmtree(folder, ignore_errors=True)
+        return version_folder(index, identifier)
+    plan = read_plan(folder)
+    if len(places) != plan.rows:
+        raise ContractError(f"{folder}: {len(places)} places for {plan.rows} windows")
+    parts = _complete(folder)
+    shape = _shape(folder, plan)
+    started, phases = time.monotonic(), Phases({"train": plan.seconds})
+    search: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    with building(index, identifier) as private:
+        sweep(index)
+        if shape.exact is not None:
+            counts = [len(share(plan.rows, number, len(parts))) for number in range(1, len(parts) + 1)]
+            filled = [(part, count) for part, count in zip(parts, counts, strict=True) if count]
+            join_exact(filled, shape, private / VECTORS)
+        else:
+            splicing.join(parts, private / VECTORS)
+        if shape.exact != "flat":
+            held = held_of_shares(folder / HELD, [part.with_suffix(NEAREST) for part in parts], plan)
+            with phases.timed("measure"):
+                search, found = calibrate(private / VECTORS, held, plan)
+        published = seal(
+            private,
+            index,
+            identifier=identifier,
+            places=places,
+            transform=shape.transform,
+            input_size=plan.input_size,
+            size=plan.size,
+            found=found,
+            search=search,
+            seconds={**phases, "merge": time.monotonic() - started},
+            **plan.model_dump(include=KEPT_FIELDS),
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    return published
+
+
+def _complete(folder: Path) -> list[Path]:
+    """The parts of the one division whose shares are all there. Raises: InputError that names missing ones."""
+    found: dict[int, set[int]] = {}
+    for path in folder.glob(f"part-*-of-*{SEAL}"):
+        share_of = path.stem.removeprefix("part-").split("-of-")
+        if all(text.isdigit() for text in share_of):
+            found.setdefault(int(share_of[1]), set()).add(int(share_of[0]))
+    for of, numbers in sorted(found.items()):
+        if len(numbers) == of:
+            return [_whole(folder / f"part-{number:05d}-of-{of:05d}") for number in range(1, of + 1)]
+    if not found:
+        raise InputError(f"{folder}: no share is there; run seqdata index --shard-range i/N for every i")
+    of, numbers = max(found.items(), key=lambda each: len(each[1]) / each[0])
+    missing = [f"{number}/{of}" for number in range(1, of + 1) if number not in numbers]
+    more = f" (and {len(missing) - 3} more)" if missing[3:] else ""
+    raise InputError(
+        f"{folder}: shares {', '.join(missing[:3])}{more} are missing; run seqdata index --shard-range i/N"
+    )
+
+
+def _whole(path: Path) -> Path:
+    """The part, compared with its seal: FAISS does not survive every damaged file. Raises: ContractError."""
+    sealed = path.with_suffix(SEAL)
+    try:
+        same = FileRecord.model_validate_json(sealed.read_bytes()) == file_record(path)
+    except (ValidationError, OSError):
+        same = False
+    if not same:
+        raise ContractError(f"{path}: damaged; delete {sealed.name} and run its share again")
+    return path
+
+
+def unfinished(index: Path) -> list[str]:
+    """Versions whose parts lie there, sorted."""
+    return sorted(path.parent.name for path in (index / PARTS).glob(f"*/{PLAN}"))

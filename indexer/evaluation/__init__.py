@@ -1,0 +1,1 @@
+"""Predictions, recall with intervals, and comparison of descriptors of any origin."""

@@ -1,0 +1,176 @@
+"""What is measured beside recall@N: mean rank, mean average precision, precision-recall, each with its interval.
+
+Convention: a query answers with its nearest window and is *accepted* when that one's distance is at most a threshold.
+Precision is the share of accepted queries whose answer is a positive, recall the accepted ones with a right answer
+among all counted queries, so that the curve ends at R@1. A query without a positive is treated as the protocol says:
+left out of both, or, where it counts as a miss, every acceptance of it is wrong and it stays in recall's denominator.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from indexer.evaluation.intervals import DRAWS, FEWEST, Units, draw_weights
+from seqdata.contracts.records import Frozen
+
+Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+CURVE_POINTS = 200
+DRAWN_VALUES = 1 << 22  # float64 values of one block of draws: 32 MiB
+
+
+class Measure(Frozen):
+    """A figure with its 95 % interval; None where too few units stand behind one."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+class Metrics(Frozen):
+    """Figures of one evaluation, over its counted queries.
+
+    `mean_rank` of the first positive, where a query without one among the `depth` stored neighbours counts as depth + 1
+    (a lower bound then). `mean_average_precision` at that depth: a query's precisions at its hits, over the positives
+    it could have found, min(positives, depth). `auc` under the precision-recall curve and
+    `recall_at_full_precision` are None where predictions carry no distances. `precision_recall` holds at most 200
+    points (threshold, recall, precision) of the curve.
+    """
+
+    depth: int
+    mean_rank: Measure
+    mean_average_precision: Measure
+    auc: Measure | None = None
+    recall_at_full_precision: Measure | None = None
+    precision_recall: tuple[tuple[float, float, float], ...] = ()
+    interval_method: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the counted queries (n) answered: rank of the first positive (depth + 1 where none), average precision,
+    distance of the nearest window (NaN where unknown, inf where none) and whether it is a positive.
+    """
+
+    depth: int
+    rank: Doubles
+    average_precision: Doubles
+    distance: Doubles
+    right: Bools
+
+
+def answers(predictions: pl.DataFrame, positives: pl.DataFrame, counted: Bools) -> Answers:
+    """The `Answers` of stored predictions; parameters as `indexer.evaluation.recall.evaluate`, `counted` (n,) bool."""
+    depth = int(predictions["rank"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+    pairs = positives.select(pl.col("query").cast(pl.Int32), pl.col("database").cast(pl.Int32)).unique()
+    hits = predictions.join(pairs, on=["query", "database"], how="semi").sort("query", "rank")
+    rank = np.full(len(counted), depth + 1.0)
+    first = hits.group_by("query").agg(pl.min("rank"))
+    rank[first["query"].to_numpy()] = first["rank"].to_numpy()
+    nearest = predictions.filter(pl.col("rank") == 1)
+    distance = np.full(len(counted), np.inf)
+    distance[nearest["query"].to_numpy()] = nearest["distance"].to_numpy()
+    precision = average_precisions(hits, pairs, len(counted), depth)
+    return Answers(depth, rank[counted], precision[counted], distance[counted], (rank == 1)[counted])
+
+
+def average_precisions(hits: pl.DataFrame, pairs: pl.DataFrame, queries: int, depth: int) -> Doubles:
+    """Average precision (n,) at `depth`; `hits` the right predictions by (query, rank), `pairs` distinct positives."""
+    at_hits = hits.with_columns((pl.int_range(1, pl.len() + 1).over("query") / pl.col("rank")).alias("precision"))
+    sums = at_hits.group_by("query").agg(pl.sum("precision"))
+    possible = np.bincount(pairs["query"].to_numpy(), minlength=queries)
+    total = np.zeros(queries)
+    total[sums["query"].to_numpy()] = sums["precision"].to_numpy()
+    precision: Doubles = total / np.maximum(np.minimum(possible, depth), 1)
+    return precision
+
+
+def measure(found: Answers, units: Units, counted: Bools, seed: int) -> Metrics:
+    """The figures with their intervals, resampling the units of the counted queries as recalls are."""
+    labels = np.unique(units.labels[counted], return_inverse=True)[1]
+    number = int(labels.max()) + 1
+
+    def of(statistic: "Statistic") -> Measure:
+        value = float(statistic(np.ones((1, len(labels))))[0])
+        return Measure(value=value, interval=_interval(statistic, labels, number, seed))
+
+    scored = not np.isnan(found.distance).any()
+    curve = CurveStatistics(found) if scored else None
+    enough = f"bootstrap over {units.say(number)}, {DRAWS} draws, seed {seed}"
+    return Metrics(
+        depth=found.depth,
+        mean_rank=of(_mean(found.rank)),
+        mean_average_precision=of(_mean(found.average_precision)),
+        auc=of(curve.auc) if curve else None,
+        recall_at_full_precision=of(curve.recall_at_full_precision) if curve else None,
+        precision_recall=curve.points() if curve else (),
+        interval_method=enough if number >= FEWEST else f"none: only {units.say(number)} to resample",
+    )
+
+
+Statistic = Callable[[Doubles], Doubles]
+"""From weights of the queries (draws, n) to a figure of each draw."""
+
+
+def _mean(values: Doubles) -> Statistic:
+    return lambda weights: (weights @ values) / weights.sum(axis=1)
+
+
+class CurveStatistics:
+    """Precision and recall over rising thresholds, for weighted queries.
+
+    Queries of equal distance are accepted together. The curve begins at recall 0, precision 1, and the area is by
+    trapezoids, as scikit-learn's `precision_recall_curve` and `auc` have it.
+    """
+
+    def __init__(self, found: Answers) -> None:
+        self._queries = len(found.right)
+        self._order = np.flatnonzero(np.isfinite(found.distance))
+        self._order = self._order[np.argsort(found.distance[self._order], kind="stable")]
+        self._right = found.right[self._order].astype(np.float64)
+        self._distance = found.distance[self._order]
+        self._ends = np.flatnonzero(np.append(np.diff(self._distance) > 0, len(self._order) > 0))
+
+    def curve(self, weights: Doubles) -> tuple[Doubles, Doubles]:
+        """Recall and precision (draws, thresholds + 1), the beginning included."""
+        accepted = weights[:, self._order]
+        right = np.cumsum(accepted * self._right, axis=1)[:, self._ends]
+        total = np.cumsum(accepted, axis=1)[:, self._ends]
+        precision = np.divide(right, total, out=np.ones_like(right), where=total > 0)
+        recall = right / weights.sum(axis=1, keepdims=True)
+        begin = np.zeros((len(weights), 1))
+        return np.hstack([begin, recall]), np.hstack([begin + 1, precision])
+
+    def auc(self, weights: Doubles) -> Doubles:
+        """Area under the curve of each draw."""
+        recall, precision = self.curve(weights)
+        area: Doubles = (np.diff(recall, axis=1) * (precision[:, 1:] + precision[:, :-1]) / 2).sum(axis=1)
+        return area
+
+    def recall_at_full_precision(self, weights: Doubles) -> Doubles:
+        """Greatest recall of each draw at which no accepted answer is wrong."""
+        recall, precision = self.curve(weights)
+        best: Doubles = np.where(precision == 1, recall, 0).max(axis=1)
+        return best
+
+    def points(self) -> tuple[tuple[float, float, float], ...]:
+        """At most 200 points (threshold, recall, precision), spread evenly over the thresholds, the last included."""
+        recall, precision = (side[0, 1:] for side in self.curve(np.ones((1, self._queries))))
+        chosen = np.unique(np.linspace(0, len(self._ends) - 1, min(CURVE_POINTS, len(self._ends))).round().astype(int))
+        thresholds = self._distance[self._ends]
+        return tuple((float(thresholds[i]), float(recall[i]), float(precision[i])) for i in chosen)
+
+
+def _interval(
+    statistic: Statistic, labels: npt.NDArray[np.int64], number: int, seed: int
+) -> tuple[float, float] | None:
+    if number < FEWEST:
+        return None
+    drawn = draw_weights(number, seed)
+    step = max(1, DRAWN_VALUES // len(labels))
+    parts = [statistic(drawn[at : at + step][:, labels].astype(np.float64)) for at in range(0, len(drawn), step)]
+    low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,130 @@
+"""Predictions: the nearest database windows of each query, stored so that any radius or rule re-scores them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import ValidationError
+
+from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.records import Frozen, describe_first
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError, InputError
+from seqdata.storage.parquet import read_metadata, write_parquet_atomic
+
+HEADER = "seqdata.predictions"
+
+Search = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], tuple[npt.ArrayLike, npt.ArrayLike]]
+
+
+class PredictionsInfo(Frozen):
+    """What a predictions file answers: stored as JSON in the Parquet file's own metadata.
+
+    `dataset` is the dataset's id, `query_table` and `database_table` name the window tables whose rows are
+    meant, `index` is an index version (None for a matcher without one), `method` what a table shows as the
+    row's name, `pool` whether a query was searched in all cities together or in its own alone, `size` how many numbers
+    a descriptor held (None for a matcher without one).
+    """
+
+    dataset: str
+    protocol: str
+    protocol_hash: str
+    split: str
+    query_table: str
+    database_table: str
+    method: str
+    pool: Literal["together", "each"] = "together"
+    index: str | None = None
+    queries: int
+    database: int
+    size: int | None = None
+
+    def under(self, protocol: Protocol) -> "PredictionsInfo":
+        """The same as an answer under another protocol, which cuts the same windows (see `scoring.fits`)."""
+        return self.model_copy(update={"protocol": protocol.name, "protocol_hash": protocol.hash})
+
+
+def table(distances: npt.ArrayLike, rows: npt.ArrayLike, query_rows: npt.ArrayLike | None = None) -> pl.DataFrame:
+    """The predictions table of a search result: distances and rows (q, k), nearest first.
+
+    `query_rows` (q,) are the rows of the query table, 0 … q-1 when not given.
+    Convention: rank 1 is the nearest. Raises: ContractError when the shapes differ.
+    """
+    found = np.asarray(rows, dtype=np.int32)
+    apart = np.asarray(distances, dtype=np.float32)
+    queries = np.arange(len(found)) if query_rows is None else np.asarray(query_rows)
+    if found.ndim != 2 or apart.shape != found.shape or queries.shape != found.shape[:1]:
+        raise ContractError(f"predictions: distances {apart.shape}, rows {found.shape}, queries {queries.shape}")
+    k = found.shape[1]
+    columns = {
+        "query": np.repeat(queries, k).astype(np.int32),
+        "rank": np.tile(np.arange(1, k + 1, dtype=np.int16), len(found)),
+        "database": found.ravel(),
+        "distance": apart.ravel(),
+    }
+    return table_contract("predictions").conform(pl.DataFrame(columns))
+
+
+def by_city(query_cities: Sequence[str], database_cities: Sequence[str], search: Search) -> pl.DataFrame:
+    """Predictions of the pool rule `each`: every query is searched within its own city only.
+
+    `query_cities` and `database_cities` hold one name a window; `search(query_rows, database_rows)` returns
+    distances and *rows of the whole database table* (m, k), as `PlaceIndex.search(..., rows=...)` does. A
+    query of a city without database has no predictions.
+    """
+    queries, database = np.asarray(query_cities), np.asarray(database_cities)
+    parts = [table(np.empty((0, 0)), np.empty((0, 0)))]
+    for city in sorted(set(query_cities) & set(database_cities)):
+        mine = np.flatnonzero(queries == city)
+        distances, rows = search(mine, np.flatnonzero(database == city))
+        parts.append(table(distances, rows, mine))
+    return pl.concat(parts).sort("query", "rank")
+
+
+def write(path: str | Path, predictions: pl.DataFrame, info: PredictionsInfo) -> None:
+    """Write predictions with their metadata as Parquet. Raises: ContractError, OutputError."""
+    table_contract("predictions").validate(predictions, file=path)
+    _check_rows(predictions, info, path)
+    write_parquet_atomic(predictions, path, {HEADER: info.model_dump_json()})
+
+
+def read(path: str | Path) -> tuple[pl.DataFrame, PredictionsInfo]:
+    """Read predictions and what they answer.
+
+    Raises: InputError when there is no such file, ContractError when it is damaged or something else.
+    """
+    info = read_info(path)
+    try:
+        predictions = pl.read_parquet(path)
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ContractError(f"{path}: not readable as a predictions file ({error})") from error
+    table_contract("predictions").validate(predictions, file=path)
+    _check_rows(predictions, info, path)
+    return predictions, info
+
+
+def read_info(path: str | Path) -> PredictionsInfo:
+    """What a predictions file answers, without its rows. Raises: as `read`."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; run seqdata eval to write predictions")
+    try:
+        return PredictionsInfo.model_validate_json(read_metadata(path).get(HEADER, ""))
+    except ValidationError as error:
+        raise ContractError(f"{path}: not a predictions file: {describe_first(error)}") from error
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: not readable as a predictions file ({error})") from error
+
+
+def _check_rows(predictions: pl.DataFrame, info: PredictionsInfo, path: str | Path) -> None:
+    """Rows must lie inside the tables, and no query may have a rank twice. Raises: ContractError."""
+    if len(predictions) == 0:
+        return
+    for column, size in (("query", info.queries), ("database", info.database)):
+        inside = predictions[column].is_between(0, size - 1).all()
+        if not inside:
+            raise ContractError(f"{path}: column '{column}' names rows outside its table of {size}")
+    if predictions["rank"].min() != 1 or predictions.select("query", "rank").is_duplicated().any():
+        raise ContractError(f"{path}: column 'rank' must count from 1, once for each query")

@@ -1,0 +1,241 @@
+"""Plain-text recall tables, one group a protocol: two protocols never share a column."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+from indexer.evaluation.comparison import Comparison, Gap
+from indexer.evaluation.metrics import Measure
+from indexer.evaluation.recall import Evaluation
+from seqdata.errors import ContractError
+
+Axis = Literal["radius", "length", "size"]
+
+
+def group_by_protocol(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    """Evaluations that may stand in one column together, in order of first appearance."""
+    groups: dict[tuple[str, str], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        groups.setdefault((evaluation.label, evaluation.conditions), []).append(evaluation)
+    return list(groups.values())
+
+
+def format_share(share: float, interval: tuple[float, float]) -> str:
+    """A recall with its interval in per cent: ` 81.7 [79.2, 84.0]`."""
+    return f"{100 * share:5.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def format_table(evaluations: Sequence[Evaluation]) -> str:
+    """The evaluations as text: a block a protocol with name@hash and conditions, a row a method.
+
+    Each row: queries counted, left out, database windows, R@N in per cent with its 95 % interval; below it its groups
+    of queries, where it was broken down. Below a block stands how the intervals were found, then the figures beside
+    recall, where they were asked for.
+    """
+    return "\n\n".join(_format_group(group) for group in group_by_protocol(evaluations))
+
+
+def format_against(evaluations: Sequence[Evaluation], axis: Axis) -> str:
+    """Recall against radius, length or descriptor size: a column each, headed by protocol and split; rows: method, N.
+
+    Values rise from left to right. Two protocols or splits stand side by side, never in one column; methods of one name
+    have a row each (see `told_apart`).
+    Raises: ContractError for an evaluation that does not know its place on the axis.
+    """
+    places = [(_place(each, axis), each.label, each.split) for each in evaluations]
+    named = told_apart(evaluations, places)
+    columns: dict[tuple[float, str, str], dict[str, Evaluation]] = {place: {} for place in sorted(places)}
+    for place, each in zip(places, named, strict=True):
+        columns[place][each.method] = each
+    methods = list(dict.fromkeys(each.method for each in named))
+    shown = sorted({n for each in evaluations for n in each.recall})
+    rows = [
+        [axis, "", *(f"{value:g}" for value, _, _ in columns)],
+        ["protocol", "", *(label for _, label, _ in columns)],
+        ["split", "", *(split for _, _, split in columns)],
+        ["queries", "", *("/".join(dict.fromkeys(str(e.queries) for e in c.values())) for c in columns.values())],
+    ]
+    for method in methods:
+        rows += [[method, f"R@{n}", *(_cell(column.get(method), n) for column in columns.values())] for n in shown]
+    return "\n".join(_lines(rows))
+
+
+def told_apart(evaluations: Sequence[Evaluation], columns: Sequence[Hashable]) -> list[Evaluation]:
+    """The evaluations, those of a method that has several in one of `columns` (one an evaluation) under other names.
+
+    Such a name ends with the beginning of the index's id; what is still the same, with a number.
+    """
+    times = Counter((column, each.method) for column, each in zip(columns, evaluations, strict=True))
+    repeated = {method for (_, method), count in times.items() if count > 1}
+    seen: Counter[tuple[Hashable, str]] = Counter()
+    named = []
+    for column, each in zip(columns, evaluations, strict=True):
+        name = f"{each.method} [{each.index[:8]}]" if each.index and each.method in repeated else each.method
+        seen[column, name] += 1
+        number = seen[column, name]
+        named.append(each.model_copy(update={"method": name if number == 1 else f"{name} #{number}"}))
+    return named
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """A paired comparison in words and numbers, a line for each N."""
+    lines = [
+        f"{comparison.label}, {comparison.split} split, {comparison.queries} queries: "
+        f"{comparison.first} against {comparison.second}"
+    ]
+    lines += [f"  R@{n}: {_say_gap(gap)}" for n, gap in comparison.gaps.items()]
+    return "\n".join([*lines, f"  95 % intervals of the difference: {comparison.method}"])
+
+
+def flat_rows(evaluations: Sequence[Evaluation]) -> list[dict[str, object]]:
+    """A row an evaluation and group of queries, for CSV: what the number means first, then the number.
+
+    Where there are several protocols or splits, each has columns of its own for numbers, `name@hash r1` and so on.
+    """
+    splits = {each.split for each in evaluations}
+    several = len({(each.label, each.split) for each in evaluations}) > 1
+    rows: list[dict[str, object]] = []
+    for each in evaluations:
+        head = "" if not several else f"{each.label} " if len(splits) == 1 else f"{each.label} {each.split} "
+        rows.append({**_meaning(each, "", ""), **_counts(each.queries, each.left_out), **_headed(head, _numbers(each))})
+        for breakdown, groups in each.by.items():
+            for name, group in groups.items():
+                numbers = _headed(head, _shares(group.recall, group.interval))
+                rows.append({**_meaning(each, breakdown, name), **_counts(group.queries, group.left_out), **numbers})
+    return rows
+
+
+def _headed(head: str, numbers: dict[str, object]) -> dict[str, object]:
+    return {head + name: number for name, number in numbers.items()}
+
+
+def _place(evaluation: Evaluation, axis: Axis) -> float:
+    value = getattr(evaluation, axis)
+    if value is None:
+        raise ContractError(f"{evaluation.method}: its {axis} is not known; these predictions cannot stand against it")
+    return float(value)
+
+
+def _cell(evaluation: Evaluation | None, n: int) -> str:
+    if evaluation is None or n not in evaluation.recall:
+        return "-"
+    return format_share(evaluation.recall[n], evaluation.interval[n])
+
+
+def _say_gap(gap: Gap) -> str:
+    known = {True: "beyond chance", False: "may be chance", None: "too few units to tell"}
+    interval = "" if gap.interval is None else f" [{100 * gap.interval[0]:+.1f}, {100 * gap.interval[1]:+.1f}]"
+    return (
+        f"{100 * gap.first:.1f} against {100 * gap.second:.1f}, difference {100 * gap.difference:+.1f}{interval}: "
+        f"{known[gap.beyond_chance]}; hits of one alone {gap.only_first} to {gap.only_second}; "
+        f"units better {gap.better}, worse {gap.worse}, equal {gap.equal} (sign test p = {gap.sign_p:.2g})"
+    )
+
+
+def _format_group(evaluations: Sequence[Evaluation]) -> str:
+    group = told_apart(evaluations, [0] * len(evaluations))
+    columns = sorted({n for evaluation in group for n in evaluation.recall})
+    header = ["method", "queries", "left out", "database", *(f"R@{n}" for n in columns)]
+    rows = [header]
+    for evaluation in group:
+        rows.append(_row(evaluation, columns))
+        rows += _group_rows(evaluation, columns)
+    lines = [f"{group[0].label}: {group[0].conditions}"]
+    return "\n".join([*lines, *_lines(rows, counts=3), *_notes(group), *_figures(group)])
+
+
+def _row(evaluation: Evaluation, columns: Sequence[int]) -> list[str]:
+    counts = [str(evaluation.queries), str(evaluation.left_out), str(evaluation.database)]
+    return [evaluation.method, *counts, *(_cell(evaluation, n) for n in columns)]
+
+
+def _group_rows(evaluation: Evaluation, columns: Sequence[int]) -> list[list[str]]:
+    return [
+        [f"  {breakdown} {name}", str(group.queries), str(group.left_out), ""]
+        + [format_share(group.recall[n], group.interval[n]) if n in group.recall else "-" for n in columns]
+        for breakdown, groups in evaluation.by.items()
+        for name, group in groups.items()
+    ]
+
+
+def _lines(rows: Sequence[Sequence[str]], counts: int = 0) -> list[str]:
+    """Rows in columns: names and shares flush left, the `counts` columns after the first flush right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    sides = [str.rjust if 1 <= column <= counts else str.ljust for column in range(len(widths))]
+    padded = [[side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)] for row in rows]
+    return ["  " + "  ".join(row).rstrip() for row in padded]
+
+
+def _notes(group: Sequence[Evaluation]) -> list[str]:
+    shared = [f"  {n} pairs of windows share a frame and never match" for n in {e.shared: 0 for e in group} if n]
+    methods = list(dict.fromkeys(evaluation.interval_method for evaluation in group))
+    if len(methods) == 1:
+        return [*shared, f"  95 % intervals: {methods[0]}"]
+    return [*shared, *(f"  95 % interval of {each.method}: {each.interval_method}" for each in group)]
+
+
+def _figures(group: Sequence[Evaluation]) -> list[str]:
+    """The figures beside recall, a line a method."""
+    lines = []
+    for evaluation in group:
+        found = evaluation.metrics
+        if found is None:
+            continue
+        parts = [
+            _say("mean rank", found.mean_rank, 1, f" (at most {found.depth + 1})"),
+            _say(f"mAP@{found.depth}", found.mean_average_precision, 100),
+            _say("AUC of precision-recall", found.auc, 100),
+            _say("recall at 100 % precision", found.recall_at_full_precision, 100),
+        ]
+        lines.append(f"  {evaluation.method}: {', '.join(parts)}; intervals: {found.interval_method}")
+    return lines
+
+
+def _say(name: str, measure: Measure | None, scale: float, after: str = "") -> str:
+    if measure is None:
+        return f"{name} unknown (the predictions carry no distances)"
+    low_high = "" if measure.interval is None else " [{:.1f}, {:.1f}]".format(*(scale * x for x in measure.interval))
+    return f"{name} {scale * measure.value:.1f}{low_high}{after}"
+
+
+def _meaning(each: Evaluation, breakdown: str, group: str) -> dict[str, object]:
+    return {
+        "protocol": each.protocol,
+        "protocol_hash": each.protocol_hash,
+        "split": each.split,
+        "method": each.method,
+        "breakdown": breakdown or None,
+        "group": group or None,
+        "rule": each.positive_rule,
+        "radius": each.radius,
+        "unit": each.unit,
+        "length": each.length,
+        "size": each.size,
+        "dataset": each.dataset,
+        "index": each.index,
+        "database": each.database,
+    }
+
+
+def _counts(queries: int, left_out: int) -> dict[str, object]:
+    return {"queries": queries, "left_out": left_out}
+
+
+def _numbers(each: Evaluation) -> dict[str, object]:
+    numbers = _shares(each.recall, each.interval)
+    if each.metrics is None:
+        return numbers
+    names = ("mean_rank", "mean_average_precision", "auc", "recall_at_full_precision")
+    for name in names:
+        measure = getattr(each.metrics, name)
+        low, high = (measure.interval if measure is not None else None) or (None, None)
+        numbers |= {name: measure and measure.value, f"{name}_low": low, f"{name}_high": high}
+    return numbers
+
+
+def _shares(recall: dict[int, float], interval: dict[int, tuple[float, float]]) -> dict[str, object]:
+    return {
+        key: value
+        for n in sorted(recall)
+        for key, value in ((f"r{n}", recall[n]), (f"r{n}_low", interval[n][0]), (f"r{n}_high", interval[n][1]))
+    }

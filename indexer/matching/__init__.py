@@ -1,0 +1,1 @@
+"""Sequence matching on frame descriptors: aligned, SeqSLAM, delta, re-ranking."""

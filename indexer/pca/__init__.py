@@ -1,0 +1,1 @@
+"""PCA: moments of a sample, eigenvectors, the stored transform and its application."""

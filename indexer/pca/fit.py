@@ -1,0 +1,151 @@
+"""PCA of descriptors in bounded memory: by Gram matrix, by covariance, or randomised, chosen by shape.
+
+FAISS's own PCAMatrix grows as d³ and keeps a d×d matrix; here the eigenproblem is min(n, d) wide and k rows
+are kept.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.arrays import Doubles, Floats
+from indexer.pca.eigen import exact_top, randomised_top
+from indexer.pca.moments import Sample, Scatter, gather
+from indexer.pca.transform import Transform
+from seqdata.errors import ContractError, NotEnoughDataError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Route = Literal["auto", "gram", "covariance", "randomised"]
+
+EXACT_LIMIT = 6144  # up to this eigenproblem, `eigh` ends in a minute or two on two cores
+RANDOMISED_SHARE = 4  # beyond it, randomised pays when no more than a quarter of the directions is wanted
+FLOOR = 1e-10  # an eigenvalue below this share of the largest is float32 rounding, not variance
+RANK_LIMIT = 2048  # up to this size a refusal also counts the independent descriptors
+
+
+def fit(
+    sample: npt.NDArray[np.floating] | Iterable[npt.NDArray[np.floating]],
+    k: int,
+    *,
+    whiten: bool = False,
+    seed: int = 0,
+    route: Route = "auto",
+) -> Transform:
+    """Fit a PCA of k directions to a sample of descriptors.
+
+    `sample` is an array or memmap (n, d), or an iterable of blocks (m, d) which is read once: no more than d
+    rows are kept before they fold into a d×d covariance. `whiten` divides by the standard deviation of each
+    direction. `route`: `gram` (n×n, for n < d), `covariance` (d×d), both float64 with `torch.linalg.eigh`;
+    `randomised` (subspace iteration, for eigenproblems above 6,144 of which a quarter or less is wanted);
+    `auto` by shape.
+
+    Raises: NotEnoughDataError when n <= k, or when fewer than k directions carry variance (the message names
+    a value of --pca that works); ContractError when k > d, or a descriptor is not finite.
+    Source: P1 section IV and P2 section IV (PCA to 4,096 after training, on training-database descriptors).
+    """
+    data = gather(sample)
+    _check_size(data, k)
+    chosen = choose_route(data.count, data.size, k) if route == "auto" else route
+    values, vectors, total = _solve(data, k, chosen, seed)
+    _check_floor(values, k)
+    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    _fix_signs(matrix)
+    if whiten:
+        matrix /= np.sqrt(values).astype(np.float32)[:, None]
+    return Transform(
+        mean=data.mean.astype(np.float32),
+        matrix=matrix,
+        eigenvalues=values,
+        explained=float(values.sum() / total),
+        route=chosen,
+        samples=data.count,
+        whiten=whiten,
+        seed=seed,
+    )
+
+
+def choose_route(count: int, size: int, k: int) -> Literal["gram", "covariance", "randomised"]:
+    """The route for n = `count` descriptors of d = `size` and k directions; see `fit`."""
+    narrow = min(count, size)
+    if narrow > EXACT_LIMIT and RANDOMISED_SHARE * k <= narrow:
+        return "randomised"
+    return "gram" if count < size else "covariance"
+
+
+def _solve(data: Sample | Scatter, k: int, route: str, seed: int) -> tuple[Doubles, Doubles | Floats, float]:
+    """Variances (k,), directions (k, d) and the whole variance.
+
+    With fewer descriptors than dimensions the eigenproblem is that of the Gram matrix, on the randomised route too:
+    forming it costs less than one pass with directions of d values, and no more than k directions of d are ever held.
+    """
+    import torch
+
+    count = data.count - 1
+    if route == "gram" or (route == "randomised" and isinstance(data, Sample) and data.count < data.size):
+        if isinstance(data, Scatter):
+            raise ContractError("PCA route 'gram' needs fewer streamed descriptors than dimensions; use 'covariance'")
+        gram = data.gram()
+        total = float(gram.trace())
+        values, vectors = exact_top(gram, k) if route == "gram" else _randomised_gram(gram, k, seed)
+        directions = data.project(vectors, torch.sqrt(values.clamp_min(1e-300)))
+        return (values / count).numpy(), directions, total / count
+    if route == "randomised":
+        values, vectors = randomised_top(data.multiply, data.size, k, seed)
+        return (values / count).numpy(), vectors.T.numpy(), data.total() / count
+    covariance = data.covariance()
+    total = float(covariance.trace())
+    values, vectors = exact_top(covariance, k)
+    return (values / count).numpy(), vectors.T.numpy(), total / count
+
+
+def _randomised_gram(gram: "torch.Tensor", k: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    return randomised_top(lambda directions, precise: gram @ directions, len(gram), k, seed)
+
+
+def _check_size(data: Sample | Scatter, k: int) -> None:
+    if k < 1:
+        raise ContractError(f"--pca {k}: at least one direction is needed")
+    if k > data.size:
+        raise ContractError(f"--pca {k}: the descriptors have {data.size} dimensions; use --pca {data.size} or less")
+    if data.count > k:
+        if data.count < 2 * k:
+            log.warning("PCA to %d from %d descriptors: twice as many are wanted for a stable fit", k, data.count)
+        return
+    usable = _usable(data)
+    advice = f"--pca {usable} would work" if usable else "index without --pca, or build a larger training database"
+    raise NotEnoughDataError(
+        f"PCA to {k} dimensions: {data.count} descriptors exist, at least {k + 1} are needed; {advice}"
+    )
+
+
+def _usable(data: Sample | Scatter) -> int:
+    """The greatest k that this sample carries: its rank where counting is cheap, n - 1 elsewhere."""
+    most = max(min(data.count - 1, data.size), 0)
+    if most == 0 or isinstance(data, Scatter) or data.count > RANK_LIMIT:
+        return most
+    values, _ = exact_top(data.gram(), most)
+    return int((values > FLOOR * values[0]).sum()) if float(values[0]) > 0 else 0
+
+
+def _check_floor(values: Doubles, k: int) -> None:
+    usable = int((values > FLOOR * values[0]).sum()) if values[0] > 0 else 0
+    if usable == k:
+        return
+    advice = f"--pca {usable} would work" if usable else "the descriptors are all equal: check the model"
+    raise NotEnoughDataError(
+        f"PCA to {k} dimensions: the sample varies in {usable} directions only, {k} are needed; {advice}"
+    )
+
+
+def _fix_signs(directions: Floats) -> None:
+    """Turn each row, in place, so that its component of largest magnitude is positive."""
+    for row in directions:
+        if row[np.abs(row).argmax()] < 0:
+            np.negative(row, out=row)

@@ -1,0 +1,210 @@
+"""Second moments of a sample of descriptors, in blocks and float64: what every PCA route is computed from.
+
+A `Sample` is rows at hand (array, memmap, or few enough streamed rows); a `Scatter` is a stream of at least
+d rows that has been folded into its d×d matrix. Both multiply the centred scatter matrix with a block of
+directions.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.arrays import Doubles, Floats
+from seqdata.errors import ContractError, NotEnoughDataError
+
+if TYPE_CHECKING:
+    import torch
+
+Block = npt.NDArray[np.floating]
+
+BLOCK_VALUES = 1 << 24  # float64 values of one block: 128 MiB
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Descriptors at hand: `rows` (n, d), their `mean` (d,) in float64. n < d or a re-readable array."""
+
+    rows: Block
+    mean: Doubles
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return int(self.rows.shape[0])
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return int(self.rows.shape[1])
+
+    def _by_rows(self) -> "Iterator[torch.Tensor]":
+        step = max(1, BLOCK_VALUES // self.size)
+        for start in range(0, self.count, step):
+            yield _tensor(self.rows[start : start + step] - self.mean)
+
+    def _by_columns(self) -> "Iterator[tuple[slice, torch.Tensor]]":
+        step = max(1, BLOCK_VALUES // self.count)
+        for start in range(0, self.size, step):
+            part = slice(start, start + step)
+            yield part, _tensor(self.rows[:, part] - self.mean[part])
+
+    def gram(self) -> "torch.Tensor":
+        """Centred Gram matrix (n, n) float64, summed over blocks of columns."""
+        import torch
+
+        gram = torch.zeros(self.count, self.count, dtype=torch.float64)
+        for _, block in self._by_columns():
+            gram.addmm_(block, block.T)
+        return gram
+
+    def covariance(self) -> "torch.Tensor":
+        """Centred scatter matrix (d, d) float64 (not yet divided by n - 1), summed over blocks of rows."""
+        import torch
+
+        scatter = torch.zeros(self.size, self.size, dtype=torch.float64)
+        for block in self._by_rows():
+            scatter.addmm_(block.T, block)
+        return scatter
+
+    def project(self, vectors: "torch.Tensor", scale: "torch.Tensor") -> Floats:
+        """Directions (k, d) float32 from Gram eigenvectors (n, k) and their singular values (k,)."""
+        directions = np.empty((vectors.shape[1], self.size), np.float32)
+        weights = (vectors / scale).T
+        for part, block in self._by_columns():
+            directions[:, part] = (weights @ block).numpy()
+        return directions
+
+    def multiply(self, directions: "torch.Tensor", precise: bool = True) -> "torch.Tensor":
+        """Scatter matrix times (d, l) in one pass over the rows, the matrix itself never formed.
+
+        Sums are float64; the products of one block are float32 unless `precise`, twice as fast.
+        """
+        import torch
+
+        kind = torch.float64 if precise else torch.float32
+        factor, product = directions.to(kind), torch.zeros_like(directions)
+        for block in self._by_rows():
+            part = block.to(kind)
+            product += part.T @ (part @ factor)
+        return product
+
+    def total(self) -> float:
+        """Sum of squared deviations: the trace of the scatter matrix."""
+        return float(sum((block * block).sum() for block in self._by_rows()))
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """A folded stream: centred scatter `matrix` (d, d) float64, `mean` (d,) float64 and n."""
+
+    matrix: "torch.Tensor"
+    mean: Doubles
+    count: int
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return int(self.matrix.shape[0])
+
+    def covariance(self) -> "torch.Tensor":
+        """The scatter matrix (d, d)."""
+        return self.matrix
+
+    def multiply(self, directions: "torch.Tensor", precise: bool = True) -> "torch.Tensor":
+        """Scatter matrix times (d, l), always in float64."""
+        return self.matrix @ directions
+
+    def total(self) -> float:
+        """Sum of squared deviations."""
+        return float(self.matrix.trace())
+
+
+def gather(sample: Block | Iterable[Block]) -> Sample | Scatter:
+    """Take a sample in: arrays stay where they are; streamed blocks are kept until d rows, then folded.
+
+    Raises: NotEnoughDataError when there is no descriptor, ContractError on uneven or non-finite blocks.
+    """
+    if isinstance(sample, np.ndarray):
+        _check_block(sample, None)
+        if len(sample) == 0:
+            raise NotEnoughDataError("PCA: no descriptors; build a database for the training split first")
+        return Sample(sample, _mean(sample))
+    return _gather_stream(iter(sample))
+
+
+def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
+    kept: list[Floats] = []
+    count, size = 0, None
+    for block in blocks:
+        _check_block(block, size)
+        _check_finite(block)
+        size = block.shape[1]
+        kept.append(np.array(block, dtype=np.float32))
+        count += len(block)
+        if count >= size:
+            return _fold(kept, blocks)
+    if count == 0:
+        raise NotEnoughDataError("PCA: no descriptors; build a database for the training split first")
+    rows = np.concatenate(kept)
+    return Sample(rows, rows.mean(axis=0, dtype=np.float64))
+
+
+def _fold(kept: list[Floats], rest: Iterator[Block]) -> Scatter:
+    """Fold rows into moments about the first rows' mean (a shift near the mean keeps the sums exact)."""
+    import torch
+
+    size = kept[0].shape[1]
+    shift = np.mean([block.mean(axis=0, dtype=np.float64) for block in kept], axis=0)
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    first, count = np.zeros(size), 0
+    step = max(1, BLOCK_VALUES // size)
+    for block in _chain(kept, rest, size):
+        for start in range(0, len(block), step):
+            part = _tensor(block[start : start + step] - shift)
+            matrix.addmm_(part.T, part)
+            first += part.sum(0).numpy()
+            count += len(part)
+    offset = torch.from_numpy(first / count)
+    matrix.addr_(offset, offset, alpha=-float(count))
+    return Scatter(matrix, shift + first / count, count)
+
+
+def _chain(kept: list[Floats], rest: Iterator[Block], size: int) -> Iterator[Block]:
+    while kept:
+        yield kept.pop(0)
+    for block in rest:
+        _check_block(block, size)
+        _check_finite(block)
+        yield block
+
+
+def _mean(rows: Block) -> Doubles:
+    """Mean (d,) in float64, block by block; checks that every value is finite on the way."""
+    step = max(1, BLOCK_VALUES // rows.shape[1])
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        _check_finite(part)
+        total += part.sum(axis=0, dtype=np.float64)
+    mean: Doubles = total / len(rows)
+    return mean
+
+
+def _tensor(block: Block) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float64))
+
+
+def _check_block(block: Block, size: int | None) -> None:
+    if block.ndim != 2 or (size is not None and block.shape[1] != size):
+        wanted = "(n, d)" if size is None else f"(n, {size})"
+        raise ContractError(f"PCA: a block of shape {block.shape} where {wanted} is needed")
+
+
+def _check_finite(block: Block) -> None:
+    if not np.isfinite(block).all():
+        raise ContractError("PCA: a descriptor holds NaN or infinity; check the model's weights")

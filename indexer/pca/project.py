@@ -1,0 +1,50 @@
+"""Project descriptors by a stored PCA transform, checked."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.arrays import Floats
+from indexer.pca.transform import Transform
+from seqdata.errors import ContractError
+
+
+def projected(blocks: Iterable[Floats], rows: int, transform: Transform | None, normalise: bool) -> Iterator[Floats]:
+    """The blocks (m, d) as the index stores them: checked, projected and, when asked, L2-normalised.
+
+    Raises: ContractError when the blocks do not hold `rows` finite descriptors of one size.
+    """
+    done, size = 0, None
+    for block in blocks:
+        descriptors = check_descriptors(block, size)
+        size = descriptors.shape[1]
+        done += len(descriptors)
+        if done > rows:
+            raise ContractError(f"more than {rows} descriptors came for {rows} places")
+        yield project(descriptors, transform, normalise)
+    if done != rows:
+        raise ContractError(f"{done} descriptors came for {rows} places: one is needed for each")
+
+
+def project(descriptors: Floats, transform: Transform | None, normalise: bool) -> Floats:
+    """Descriptors (m, d) as the index stores them: transformed (m, k), then L2-normalised when asked."""
+    vectors = descriptors if transform is None else transform.apply(descriptors)
+    if not normalise:
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Floats = np.divide(vectors, np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
+    return unit
+
+
+def check_descriptors(descriptors: npt.ArrayLike, size: int | None) -> Floats:
+    """Descriptors as C-ordered float32 (n, d). Raises: ContractError on another shape, or not finite."""
+    array = np.ascontiguousarray(descriptors, dtype=np.float32)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or (size is not None and array.shape[1] != size):
+        wanted = "(n, d)" if size is None else f"(n, {size})"
+        raise ContractError(f"descriptors of shape {array.shape} where {wanted} is needed: another model's?")
+    if not np.isfinite(array).all():
+        raise ContractError("a descriptor holds NaN or infinity; check the model's weights")
+    return array

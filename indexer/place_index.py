@@ -1,0 +1,168 @@
+"""Opening a version of an index and searching it."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from indexer.arrays import Floats, Rows, Stored
+from indexer.pca import transform as transforms
+from indexer.pca.project import check_descriptors, project
+from indexer.search.approximate import FaissVectors, open_faiss
+from indexer.search.exact import ExactVectors
+from indexer.search.flat_file import FACTORY, Exact, map_exact
+from indexer.search.pools import EngineName
+from indexer.versions.checks import check_file
+from indexer.versions.folders import resolve
+from indexer.versions.locks import hold
+from indexer.versions.manifest import MANIFEST, PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError
+
+
+class PlaceIndex:
+    """One open, immutable version of a place index; `indexer.open` makes it.
+
+    The vectors are memory-mapped; publishing or rolling back other versions does not disturb it.
+    """
+
+    def __init__(self, folder: Path, check: bool = True, engine: EngineName = "auto") -> None:
+        self.path = folder
+        self._lease = hold(folder)
+        self.manifest: IndexManifest = read_manifest(folder)
+        has_transform = self.manifest.transform is not None
+        needed = [PLACES, VECTORS, *([TRANSFORM] if has_transform else [])]
+        for name in dict.fromkeys([*needed, *self.manifest.files]):
+            check_file(folder, self.manifest, name, hashed=check and name != PLACES)
+        self.transform = transforms.load(folder / TRANSFORM) if has_transform else None
+        self._check_sizes()
+        self._engine: EngineName = engine
+        self._vectors = self._open_vectors()
+
+    @property
+    def id(self) -> str:
+        """The version's identifier: 16 hex digits."""
+        return self.manifest.id
+
+    @property
+    def size(self) -> int:
+        """d, the size of the descriptors that `search` takes (before PCA)."""
+        return self.manifest.input_size
+
+    @cached_property
+    def sequences(self) -> pl.DataFrame:
+        """The database windows, one row a stored vector, in the same order (table contract `places`).
+
+        Raises: ContractError when the file is damaged.
+        """
+        path = self.path / PLACES
+        check_file(self.path, self.manifest, PLACES, hashed=True)
+        table = pl.read_parquet(path)
+        table_contract("places").validate(table, file=path)
+        return table
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def search(
+        self,
+        descriptors: npt.ArrayLike,
+        k: int,
+        rows: npt.ArrayLike | None = None,
+        components: int | None = None,
+    ) -> tuple[Floats, Rows]:
+        """The k nearest database windows of each descriptor.
+
+        `descriptors` (q, d) float32 *before* PCA, or one (d,). `rows` limits the search to those rows of
+        `.sequences` (a city, say). Returns plain (not squared) L2 distances (q, k) float32, nearest first,
+        and rows of `.sequences` (q, k) int64; with fewer than k windows, as many columns as there are
+        windows. `components` compares the first so many principal components only, which is what an index of a
+        smaller PCA of the same sample would do.
+
+        Raises: ContractError when the descriptors have another size or are not finite, k < 1, or the index cannot be
+        searched by fewer components.
+        """
+        if k < 1:
+            raise ContractError(f"k = {k}: at least one neighbour must be asked for")
+        queries = check_descriptors(descriptors, self.size)
+        among = None if rows is None else self._check_rows(rows)
+        projected = project(queries, self.transform, self.manifest.normalised)
+        if components is None:
+            return self._vectors.nearest(projected, k, among)
+        shorter = self._first_components(components)
+        return shorter.nearest(np.ascontiguousarray(projected[:, :components]), k, among)
+
+    def verify(self) -> None:
+        """Hash every file of the version. Raises: ContractError that names the first damaged file."""
+        for name in self.manifest.files:
+            check_file(self.path, self.manifest, name, hashed=True)
+
+    def _check_rows(self, rows: npt.ArrayLike) -> Rows:
+        among = np.asarray(rows, dtype=np.int64)
+        if among.ndim != 1 or (len(among) and (among.min() < 0 or among.max() >= len(self))):
+            raise ContractError(f"rows to search must be a list of numbers from 0 to {len(self) - 1}")
+        return np.unique(among)
+
+    def _open_vectors(self) -> ExactVectors | FaissVectors:
+        facts = self.manifest
+        if facts.storage in FACTORY:
+            return ExactVectors(self._stored(), self._engine)
+        return open_faiss(self.path / VECTORS, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
+
+    def _stored(self) -> Stored:
+        facts = self.manifest
+        return map_exact(self.path / VECTORS, facts.rows, facts.size, facts.input_size, cast("Exact", facts.storage))
+
+    def _first_components(self, count: int) -> ExactVectors:
+        """The first `count` components of all vectors. Raises: ContractError where that means nothing."""
+        facts = self.manifest
+        if self.transform is None or facts.normalised or facts.storage not in FACTORY:
+            raise ContractError(
+                f"{self.path}: only a flat or fp16 index with a PCA and without normalisation can be searched by its "
+                "first components"
+            )
+        if not 1 <= count <= facts.size:
+            raise ContractError(f"{count} components: the index {self.id} has {facts.size}")
+        return ExactVectors(self._stored()[:, :count], self._engine)
+
+    def _check_sizes(self) -> None:
+        facts = self.manifest
+        if self.transform is None and (facts.input_size != facts.size or TRANSFORM in facts.files):
+            raise ContractError(f"{self.path / MANIFEST}: its transform is missing; build the index again")
+        sizes = None if self.transform is None else (self.transform.input_size, self.transform.output_size)
+        if sizes is not None and sizes != (self.manifest.input_size, self.manifest.size):
+            raise ContractError(f"{self.path / TRANSFORM}: a transform of {sizes} does not fit the manifest")
+        path = self.path / PLACES
+        try:
+            rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ContractError(f"{path}: not readable as Parquet ({error})") from error
+        if rows != self.manifest.rows:
+            raise ContractError(f"{path}: holds {rows} places, the manifest says {self.manifest.rows}")
+
+
+def open_index(
+    path: str | Path, version: str = "latest", check: bool = True, engine: EngineName = "auto"
+) -> PlaceIndex:
+    """Open an index for search (public name: `indexer.open`).
+
+    `path` is INDEX/<name>, INDEX when it holds one name, or a version folder; `version` is `latest`, an
+    identifier or the beginning of one. `check=False` skips hashing the vectors (0.2 s a GB), which guards
+    FAISS against damaged files. `engine` searches the exact kinds: see `indexer.search.exact.choose_engine`.
+
+    Raises: InputError when no index is there, ContractError that names a damaged or foreign file,
+    MissingDependencyError where the engine's device is not there.
+    """
+    while True:
+        folder = resolve(Path(path), version)
+        try:
+            return PlaceIndex(folder, check, engine)
+        except ContractError:
+            if folder.is_dir():
+                raise  # else gc took the version away after its name was read: it is read again
+
+
+open = open_index  # `indexer.open`

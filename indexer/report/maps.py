@@ -1,0 +1,111 @@
+"""Maps of hits and misses as path data for inline SVG: equal scale on both axes, north up, a scale bar in metres."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.report.scene import ReportScene
+
+Points = npt.NDArray[np.float64]
+
+WIDTH, HEIGHT, MARGIN, FOOT = 560.0, 420.0, 18.0, 34.0
+LEAST_SPAN = 20.0  # metres: a map of one place still shows a neighbourhood
+MOST_CITIES = 6
+
+
+@dataclass(frozen=True)
+class Map:
+    """One city's map: SVG path data by layer, box size in SVG units, mark size, counts, scale bar."""
+
+    city: str
+    width: float
+    height: float
+    database: str
+    left_out: str
+    size: float
+    hit: str
+    near: str
+    miss: str
+    counts: dict[str, int]
+    bar: float
+    bar_label: str
+
+
+def make_maps(scene: ReportScene) -> tuple[Map, ...]:
+    """Maps of the cities with the most queries, at most six, most queries first."""
+    names, counts = np.unique(scene.query_city, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_CITIES]
+    return tuple(_city_map(scene, str(names[row])) for row in order)
+
+
+def _city_map(scene: ReportScene, city: str) -> Map:
+    queries = scene.query_xy[scene.query_city == city]
+    status = scene.query_status[scene.query_city == city]
+    database = scene.database_xy[scene.database_city == city]
+    corner, scale, width, height = _fit(np.concatenate([queries, database]))
+    drawn = _place(queries, corner, scale, height)
+    size = _mark_size(drawn)
+    bar = _round_length(0.3 * (width - 2 * MARGIN) / scale)
+    return Map(
+        city=city,
+        width=round(width, 1),
+        height=round(height, 1),
+        database=_dots(_place(database, corner, scale, height)),
+        left_out=_dots(drawn[status == "left-out"]),
+        size=size,
+        hit=_dots(drawn[status == "hit"]),
+        near=_triangles(drawn[status == "near"], round(4 * size, 1)),
+        miss=_crosses(drawn[status == "miss"], round(3 * size, 1)),
+        counts={name: int((status == name).sum()) for name in ("hit", "near", "miss", "left-out")},
+        bar=round(bar * scale, 1),
+        bar_label=f"{bar / 1000:g} km" if bar >= 1000 else f"{bar:g} m",
+    )
+
+
+def _fit(points: Points) -> tuple[Points, float, float, float]:
+    """South-west corner, SVG units a metre, and box width and height that hold all points at equal scale."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    span = np.maximum(high - low, LEAST_SPAN)
+    corner = (low + high - span) / 2
+    scale = float(min((WIDTH - 2 * MARGIN) / span[0], (HEIGHT - 2 * MARGIN - FOOT) / span[1]))
+    width = max(float(span[0]) * scale + 2 * MARGIN, 200.0)
+    corner[0] -= (width - 2 * MARGIN - float(span[0]) * scale) / (2 * scale)
+    return corner, scale, width, float(span[1]) * scale + 2 * MARGIN + FOOT
+
+
+def _place(points: Points, corner: Points, scale: float, height: float) -> Points:
+    """Metres to SVG units, to half a unit, y turned so that north is up."""
+    moved = (points - corner) * scale
+    x, y = moved[:, 0] + MARGIN, height - FOOT - MARGIN - moved[:, 1]
+    return np.round(np.stack([x, y], axis=1) * 2) / 2
+
+
+def _mark_size(points: Points) -> float:
+    """1 where marks have room, down to 0.4 where many fall on one spot of 6 units."""
+    spots = len(np.unique(np.round(points / 6), axis=0))
+    return round(float(np.clip(np.sqrt(spots / max(len(points), 1)), 0.4, 1.0)), 2)
+
+
+def _round_length(limit: float) -> float:
+    """The greatest of 1, 2 or 5 times a power of ten not above `limit`."""
+    power = 10.0 ** np.floor(np.log10(limit))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= limit * (1 + 1e-9)))
+
+
+def _dots(points: Points) -> str:
+    return "".join(f"M{x:g} {y:g}h0" for x, y in np.unique(points, axis=0))
+
+
+def _triangles(points: Points, size: float) -> str:
+    """Triangles of the given half-width around points."""
+    return "".join(f"M{x:g} {y - size:g}l{size:g} {1.75 * size:g}h{-2 * size:g}z" for x, y in np.unique(points, axis=0))
+
+
+def _crosses(points: Points, size: float) -> str:
+    """Crosses of the given half-width on points."""
+    span = 2 * size
+    return "".join(
+        f"M{x - size:g} {y - size:g}l{span:g} {span:g}m0 {-span:g}l{-span:g} {span:g}"
+        for x, y in np.unique(points, axis=0)
+    )

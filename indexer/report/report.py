@@ -1,0 +1,92 @@
+"""The retrieval report: recall table and curve, map of hits and misses, filmstrips, provenance, in one HTML file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.evaluation.recall import Evaluation
+from indexer.evaluation.text_tables import group_by_protocol
+from indexer.report.curve import Curve, make_curve
+from indexer.report.html import environment
+from indexer.report.leakage import leakage_block
+from indexer.report.maps import make_maps
+from indexer.report.pictures import strip_uris
+from indexer.report.scene import Filmstrip, ReportScene, Strip
+from seqdata.errors import ContractError
+from seqdata.storage.files import write_bytes_atomic
+
+TEMPLATES = Path(__file__).parent / "templates"
+WORDS = {"hit": "hit", "near": "near miss", "miss": "miss", "left-out": "no positive"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    title: str
+    caption: str
+    status: str
+    pictures: list[str]
+
+
+@dataclass(frozen=True)
+class _Group:
+    label: str
+    conditions: str
+    columns: list[int]
+    evaluations: list[Evaluation]
+    notes: list[str]
+    curve: Curve
+
+
+def write_report(out: str | Path, *, evaluations: Sequence[Evaluation], scene: ReportScene) -> Path:
+    """Write the report as one offline HTML file; returns its path.
+
+    Evaluations of different protocols, or of other conditions, get tables and charts of their own. All names are
+    escaped; the page has no script and its content policy forbids every load but its own pictures.
+
+    Raises: ContractError without an evaluation, OutputError when the file cannot be written.
+    """
+    write_bytes_atomic(out, render_report(evaluations, scene).encode())
+    return Path(out)
+
+
+def render_report(evaluations: Sequence[Evaluation], scene: ReportScene) -> str:
+    """The report's HTML. Raises: ContractError without an evaluation."""
+    if not evaluations:
+        raise ContractError("a report needs at least one evaluation: run seqdata eval first")
+    cities = {str(city) for city in scene.query_city}
+    return (
+        environment(TEMPLATES)
+        .get_template("report.html.j2")
+        .render(
+            scene=scene,
+            groups=[_group(group) for group in group_by_protocol(evaluations)],
+            maps=make_maps(scene),
+            cities=len(cities),
+            filmstrips=[_rows(filmstrip) for filmstrip in scene.filmstrips],
+            words=WORDS,
+            leakage=None if scene.leakage is None else leakage_block(scene.leakage),
+        )
+    )
+
+
+def _group(evaluations: list[Evaluation]) -> _Group:
+    methods = {evaluation.method: evaluation.interval_method for evaluation in evaluations}
+    texts = list(dict.fromkeys(methods.values()))
+    notes = texts if len(texts) == 1 else [f"{name}: {text}" for name, text in methods.items()]
+    return _Group(
+        label=evaluations[0].label,
+        conditions=evaluations[0].conditions,
+        columns=sorted({n for evaluation in evaluations for n in evaluation.recall}),
+        evaluations=evaluations,
+        notes=notes,
+        curve=make_curve(evaluations),
+    )
+
+
+def _rows(filmstrip: Filmstrip) -> list[_Row]:
+    strips = [filmstrip.query, *filmstrip.matches]
+    return [_row(strip) for strip in strips]
+
+
+def _row(strip: Strip) -> _Row:
+    return _Row(strip.title, strip.caption, strip.status or "query", strip_uris(strip.frames))

@@ -1,0 +1,181 @@
+"""FAISS indexes of any kind: opened memory-mapped, searched, results whole and ordered as the exact ones are."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.arrays import Floats, Rows, Stored
+from indexer.search.exact import ExactVectors
+from indexer.search.faiss_layers import faiss_threads, layers, set_search
+from indexer.search.flat_file import faiss_reason
+from indexer.search.kinds import create
+from indexer.search.pools import threads
+from seqdata.errors import ContractError
+
+if TYPE_CHECKING:
+    import faiss
+
+ADD_VALUES = 1 << 24
+FEW = 4  # fewer queries run on one thread: what is shared out is too short to be worth a meeting of threads
+
+
+class FaissVectors:
+    """The vectors of a FAISS index (its part behind the transform), with their approximately nearest rows."""
+
+    def __init__(self, index: "faiss.Index", where: str = "index") -> None:
+        """Search `index`, which takes projected queries; `where` begins error messages."""
+        self.index, self._where = index, where
+        self._exact: ExactVectors | None = None
+
+    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
+        """Plain L2 distances (q, k) float32 and rows (q, k) int64 of near vectors, in the order of (distance, row).
+
+        k is cut to what there is. Where too few lists or links were visited to find k, the query runs again through
+        all of them; a row that cannot be reached even so stands last, at distance infinity. With `rows`, among those
+        only, and thoroughly: exactly where the index keeps its vectors, else through all its lists or codes.
+
+        Distances are those of the codes where a kind keeps only codes (PQ without refinement).
+        """
+        k = min(k, self.index.ntotal if rows is None else len(rows))
+        if k == 0 or len(queries) == 0:
+            return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        if rows is not None:
+            return self._among(queries, k, rows)
+        squared, found = self._run(queries, k, None)
+        lost = np.flatnonzero((found < 0).any(axis=1))
+        if len(lost):
+            squared[lost], found[lost] = self._run(queries[lost], k, everything(self.index, None))
+            _fill(squared, found, np.arange(self.index.ntotal))
+        return self._ordered(squared, found)
+
+    def nearest_of_all(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+        """As `nearest`, through all lists or links: exact where lists hold whole vectors."""
+        return self._ordered(*self._run(queries, min(k, self.index.ntotal), everything(self.index, None)))
+
+    def _among(self, queries: Floats, k: int, rows: Rows) -> tuple[Floats, Rows]:
+        import faiss
+
+        if self._exact is None and (kept := kept_vectors(self.index)) is not None:
+            self._exact = ExactVectors(kept, "cpu")
+        if self._exact is not None:
+            return self._exact.nearest(queries, k, rows)
+        if not any(isinstance(layer, faiss.IndexIVF) for layer in layers(self.index)):
+            return self._decoded(queries, k, rows)
+        squared, found = self._run(queries, k, everything(self.index, faiss.IDSelectorBatch(rows)))
+        _fill(squared, found, rows)
+        return self._ordered(squared, found)
+
+    def _decoded(self, queries: Floats, k: int, rows: Rows) -> tuple[Floats, Rows]:
+        """The nearest of the decoded vectors of `rows`, a block at a time."""
+        squared, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        step = max(1, ADD_VALUES // self.index.d)
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            apart, nearest = ExactVectors(self.index.reconstruct_batch(part), "cpu").nearest(queries, k)
+            squared, found = np.hstack([squared, apart**2]), np.hstack([found, part[nearest]])
+        distances, found = self._ordered(squared, found)
+        return distances[:, :k], found[:, :k]
+
+    def _run(self, queries: Floats, k: int, parameters: Any) -> tuple[Floats, Rows]:
+        try:
+            with faiss_threads(1 if len(queries) < FEW else threads()):
+                squared, found = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
+        except RuntimeError as error:
+            raise ContractError(f"{self._where}: FAISS cannot search so ({faiss_reason(error)})") from error
+        if found.max() >= self.index.ntotal:
+            raise ContractError(f"{self._where}: damaged, it holds rows beyond its {self.index.ntotal}")
+        return squared, found
+
+    def _ordered(self, squared: Floats, found: Rows) -> tuple[Floats, Rows]:
+        distances = np.sqrt(np.maximum(squared, 0.0))
+        order = np.lexsort((found, distances), axis=1)
+        return np.take_along_axis(distances, order, 1), np.take_along_axis(found, order, 1)
+
+
+def _fill(squared: Floats, found: Rows, rows: Rows) -> None:
+    """Put the first rows that were not reached, at infinity, where -1 stands (links may leave rows unreachable)."""
+    for line in np.flatnonzero((found < 0).any(axis=1)):
+        missing = found[line] < 0
+        unreached = np.setdiff1d(rows, found[line][~missing])
+        found[line, missing], squared[line, missing] = unreached[: missing.sum()], np.inf
+
+
+def everything(index: "faiss.Index", selector: Any) -> Any:
+    """FAISS search parameters that visit all lists or links, among the rows of a selector (None: all)."""
+    import faiss
+
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        inner = everything(index.base_index, selector)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=everything(index.index, selector))
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.ntotal)
+    return faiss.SearchParameters(sel=selector)
+
+
+def kept_vectors(index: "faiss.Index") -> Stored | None:
+    """The vectors (n, k) that an HNSW or refined index keeps by row, float32 or float16, without a copy."""
+    import faiss
+
+    outer = faiss.downcast_index(index)
+    kept = getattr(outer, "refine_index", None) or getattr(outer, "storage", None)
+    kept = None if kept is None else faiss.downcast_index(kept)
+    if isinstance(kept, faiss.IndexFlatL2 | faiss.IndexFlat):
+        values: Stored = faiss.rev_swig_ptr(kept.get_xb(), kept.ntotal * kept.d)
+        return values.reshape(kept.ntotal, kept.d)
+    if isinstance(kept, faiss.IndexScalarQuantizer) and kept.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
+        codes: Stored = faiss.rev_swig_ptr(kept.codes.data(), kept.ntotal * kept.code_size)
+        halves: Stored = codes.view(np.float16).reshape(kept.ntotal, kept.d)
+        return halves
+    return None
+
+
+def add(index: "faiss.Index", vectors: Stored) -> None:
+    """Add projected vectors (n, k) block by block."""
+    step = max(1, ADD_VALUES // vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        index.add(np.ascontiguousarray(vectors[start : start + step], dtype=np.float32))
+
+
+def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, search: dict[str, Any]) -> FaissVectors:
+    """Map an index file of a factory string, with its search parameters.
+
+    The file must have been checked against its hash first: FAISS does not survive every damaged file.
+    Raises: ContractError when FAISS refuses it, or it is of another kind or size.
+    """
+    import faiss
+
+    flags = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) | faiss.IO_FLAG_ONDISK_SAME_DIR
+    try:
+        index = faiss.read_index(str(path), flags)
+    except (RuntimeError, MemoryError) as error:
+        raise ContractError(f"{path}: not a readable FAISS index ({faiss_reason(error)})") from error
+    if (index.d, index.ntotal, index.metric_type) != (input_size, rows, faiss.METRIC_L2):
+        raise ContractError(f"{path}: holds {index.ntotal} vectors of {index.d} values, not {rows} of {input_size}")
+    try:
+        wanted = _classes(create(factory, size))
+    except ContractError as error:
+        raise ContractError(f"{path}: {error}") from error
+    while _classes(index) != wanted:
+        if not isinstance(index, faiss.IndexPreTransform):
+            raise ContractError(f"{path}: holds a {type(index).__name__}, not the index of '{factory}'")
+        outer, index = index, faiss.downcast_index(index.index)
+        index.referenced_objects = [outer]
+    if (index.d, index.ntotal) != (size, rows):
+        raise ContractError(f"{path}: holds {index.ntotal} vectors of {index.d} values, not {rows} of {size}")
+    try:
+        set_search(index, search)
+    except ContractError as error:
+        raise ContractError(f"{path}: {error}") from error
+    return FaissVectors(index, str(path))
+
+
+def _classes(index: "faiss.Index") -> list[str]:
+    """The class names of an index's layers; FAISS reads some back as a class of another name, but the same content."""
+    names = [type(layer).__name__ for layer in layers(index)]
+    return [{"IndexRefineFlat": "IndexRefine", "IndexFlat": "IndexFlatL2"}.get(name, name) for name in names]

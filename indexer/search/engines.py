@@ -1,0 +1,149 @@
+"""Engines of exact search: which stored vectors have the greatest score to a query, in blocks, the matrix never whole.
+
+The score is x·q - |x|²/2: among the stored vectors x it falls as the distance |x - q| rises, and costs one matrix
+product. It carries float32 rounding; `indexer.search.exact` recomputes the distances of what an engine finds.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from indexer.arrays import Floats, Rows, Stored
+from indexer.search.pools import Pool, numbers_of, parts, pool_size
+
+SCORE_VALUES = 1 << 24  # float32 scores held at once: 64 MiB
+WIDE_VALUES = (
+    1 << 25
+)  # float32 values widened from float16 at once: 128 MiB; few large products, as threads meet after each
+WIDEN_VALUES = 1 << 17
+FLOAT16_BITS = np.uint32(0x8FFFFFFF).view(np.int32)
+FLOAT16_SCALE = np.float32(2.0**112)
+QUERIES = 256
+FIRST_COLUMNS = 1024
+
+
+class NumpyEngine:
+    """Matrix products on the CPU; float16 vectors are widened a block at a time."""
+
+    def __init__(self, vectors: Stored) -> None:
+        """`vectors` (n, k) float32 or float16, mapped or not. Half squared norms are kept once they were needed."""
+        self._vectors = vectors
+        self._half = np.full(len(vectors), np.nan, np.float32)
+
+    def best(self, queries: Floats, m: int, pool: Pool) -> tuple[Floats, Rows]:
+        """See `Engine.best`."""
+        leaders = _Leaders(len(queries), m)
+        for first, scores, numbers in self._scores(queries, pool):
+            leaders.offer(first, scores, numbers)
+        return leaders.scores, leaders.rows
+
+    def above(self, queries: Floats, limits: Floats, pool: Pool) -> tuple[Rows, Rows]:
+        """See `Engine.above`."""
+        found = []
+        for first, scores, numbers in self._scores(queries, pool):
+            lines, columns = np.nonzero(scores >= limits[first : first + len(scores), None])
+            found.append((lines + first, numbers[columns]))
+        return np.concatenate([lines for lines, _ in found]), np.concatenate([rows for _, rows in found])
+
+    def largest(self, pool: Pool) -> float:
+        """See `Engine.largest`."""
+        return float(self._half[pool].max())
+
+    def _scores(self, queries: Floats, pool: Pool) -> Iterator[tuple[int, Floats, Rows]]:
+        """Yield (first query, scores (q', b), row numbers (b,)): each block is read once for all queries.
+
+        float32 vectors are multiplied where they lie, in as few products as the scores' memory allows: two threads
+        meet at the end of each. Others, and those that a file holds at an odd place, are copied block by block.
+        """
+        run = min(len(queries), QUERIES)
+        step = SCORE_VALUES // run
+        if self._vectors.dtype != np.float32 or not self._vectors.flags.aligned:
+            step = min(step, WIDE_VALUES // self._vectors.shape[1])
+        step = min(max(step, 1), pool_size(pool))
+        buffer = np.empty(run * step, np.float32)
+        for part in parts(pool, step):
+            block = self._block(part)
+            half, numbers = self._halves(part, block), numbers_of(part)
+            for first in range(0, len(queries), run):
+                asked = queries[first : first + run]
+                scores = buffer[: len(asked) * len(block)].reshape(len(asked), len(block))
+                np.matmul(asked, block.T, out=scores)
+                scores -= half
+                yield first, scores, numbers
+
+    def _block(self, part: Pool) -> Floats:
+        """Stored vectors as float32."""
+        block = self._vectors[part]
+        return block if block.dtype == np.float32 else widen(block)
+
+    def _halves(self, part: Pool, block: Floats) -> Floats:
+        half = self._half[part]
+        if np.isnan(half).any():
+            half = half_norms(block)
+            self._half[part] = half
+        return half
+
+
+def half_norms(block: Floats) -> Floats:
+    """|x|²/2 of every vector (b, k): (b,) float32."""
+    squares: Floats = np.einsum("nd,nd->n", block, block)
+    squares /= 2
+    return squares
+
+
+def widen(block: Stored) -> Floats:
+    """float16 vectors (b, k) as float32, twice as fast as NumPy's own conversion; not for infinity or NaN.
+
+    Sign, exponent and mantissa move to their places in a float32, whose exponent is then 112 too small.
+    """
+    wide = np.empty(block.shape, np.float32)
+    step = max(1, WIDEN_VALUES // block.shape[1])
+    for start in range(0, len(block), step):
+        part = wide[start : start + step]
+        bits = part.view(np.int32)
+        np.copyto(bits, block[start : start + step].view(np.int16))  # the sign fills all upper bits
+        np.left_shift(bits, 13, out=bits)
+        np.bitwise_and(bits, FLOAT16_BITS, out=bits)
+        np.multiply(part, FLOAT16_SCALE, out=part)
+    return wide
+
+
+class _Leaders:
+    """The m greatest scores of every query over blocks that come one after another."""
+
+    def __init__(self, queries: int, m: int) -> None:
+        self.scores = np.full((queries, m), -np.inf, np.float32)
+        self.rows = np.zeros((queries, m), np.int64)
+        self._seen = np.zeros(queries, np.int64)
+
+    def offer(self, first: int, scores: Floats, rows: Rows) -> None:
+        """Take in scores (q', b) of queries `first`... to `rows` (b,).
+
+        Columns come in runs that grow fourfold: what the first ones reach keeps most of the rest out.
+        """
+        start, width = 0, scores.shape[1]
+        while start < width:
+            stop = min(width, start + max(FIRST_COLUMNS, 3 * int(self._seen[first])))
+            self._take(first, scores[:, start:stop], rows[start:stop])
+            self._seen[first] += stop - start
+            start = stop
+
+    def _take(self, first: int, scores: Floats, rows: Rows) -> None:
+        part, (count, m) = slice(first, first + len(scores)), (len(scores), self.scores.shape[1])
+        held = self.scores[part]
+        floor = held[:, -1:]
+        if scores.shape[1] > m and np.isneginf(floor).any():
+            columns = np.argpartition(scores, -m, axis=1)[:, -m:].ravel()
+            lines = np.repeat(np.arange(count), m)
+        else:
+            lines, columns = np.divmod(np.flatnonzero(scores > floor), scores.shape[1])
+        if len(lines) == 0:
+            return
+        owner = np.concatenate([np.repeat(np.arange(count), m), lines])
+        values = np.concatenate([held.ravel(), scores[lines, columns]])
+        numbers = np.concatenate([self.rows[part].ravel(), rows[columns]])
+        order = np.lexsort((-values, owner))
+        owner = owner[order]
+        rank = np.arange(len(owner)) - np.searchsorted(owner, np.arange(count))[owner]
+        kept = order[rank < m]
+        self.scores[part], self.rows[part] = values[kept].reshape(count, m), numbers[kept].reshape(count, m)

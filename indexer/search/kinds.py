@@ -1,0 +1,215 @@
+"""Kinds of index: each is one FAISS factory string and the rule of its parameters, for n vectors of k values.
+
+All searches are by L2 distance. What is refused: factories whose index has another metric or no vectors of its own
+(`IDMap`, binary), and a `PCA` in the factory: the toolkit's PCA comes first, so that a refinement stage keeps vectors
+after it.
+"""
+
+import math
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.arrays import Rows
+from indexer.search.faiss_layers import faiss_threads, layers
+from indexer.search.flat_file import FACTORY, faiss_reason
+from indexer.search.pools import threads
+from seqdata.errors import ContractError, NotEnoughDataError
+
+if TYPE_CHECKING:
+    import faiss
+
+KINDS = ("flat", "fp16", "ivf", "hnsw", "pq", "imi", "auto")
+EXACT = ("flat", "fp16")
+LEAST_A_CELL = 39  # FAISS's own floor of training vectors a k-means centre
+SAMPLE_A_CELL = 64
+LINKS = 32
+ONE_THREAD = 1 << 30  # products of a k-means round: up to here it takes one thread less than a second
+CODEBOOK = 256
+ZERO = re.compile(r"(?<!\d)0+(?!\d)")
+TRIAL = """
+import sys, faiss, numpy
+index = faiss.index_factory(int(sys.argv[1]), sys.argv[2], faiss.METRIC_L2)
+if index.is_trained:
+    index.add(numpy.zeros((9, index.d), numpy.float32))
+"""
+
+
+@dataclass(frozen=True)
+class KindSpec:
+    """What index is asked for: a kind, or a FAISS factory string (which wins over the kind).
+
+    `recall_target` is the share of the exact 10 nearest that search parameters are chosen for; `memory` limits what
+    `auto` may choose, in bytes; `seed` draws training and held-out vectors.
+    """
+
+    kind: str = "flat"
+    factory: str | None = None
+    recall_target: float = 0.99
+    memory: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises: ContractError on an unknown kind, a target that is no share, or a memory without `auto`."""
+        if self.kind not in KINDS:
+            raise ContractError(f"--kind {self.kind}: unknown; use one of {', '.join(KINDS)}, or --factory")
+        if not 0 < self.recall_target <= 1:
+            raise ContractError(f"--recall-target {self.recall_target}: a share above 0 and up to 1 is needed")
+        if self.memory is not None and self.memory < 1:
+            raise ContractError(f"--memory {self.memory}: a number of bytes above 0 is needed")
+        if self.memory is not None and self.name != "auto":
+            raise ContractError(f"--memory limits what --kind auto may choose: leave it out with {self.name}")
+        if self.factory is not None and not self.factory.strip():
+            raise ContractError("--factory: a FAISS factory string is needed, such as IVF1024,Flat")
+        if self.factory is not None and "PCA" in self.factory:
+            raise ContractError(f"--factory {self.factory}: use --pca: a refinement then keeps the vectors after it")
+
+    @property
+    def name(self) -> str:
+        """The kind, `factory` where a factory string was given."""
+        return self.kind if self.factory is None else "factory"
+
+    def settings(self) -> dict[str, Any]:
+        """What the identity of a version depends on; empty for the exact float32 index."""
+        if self.name in EXACT:
+            return {} if self.name == "flat" else {"kind": self.name}
+        chosen = {"kind": self.name, "recall_target": self.recall_target, "seed": self.seed}
+        if self.factory is not None:
+            chosen["factory"] = self.factory
+        if self.memory is not None:
+            chosen["memory"] = self.memory
+        return chosen
+
+
+def as_spec(kind: "KindSpec | str") -> KindSpec:
+    """A kind's name as its spec. Raises: ContractError on an unknown kind."""
+    return kind if isinstance(kind, KindSpec) else KindSpec(kind)
+
+
+def factory_string(kind: str, rows: int, size: int) -> str:
+    """The factory string of a kind (but `auto`) for `rows` vectors of `size` values.
+
+    ivf: 2·√n cells, a power of two, at least 39 vectors a cell. imi: two codebooks whose pairs are about 4·√n cells.
+    hnsw: 32 links. pq: one byte for about four values. Raises: ContractError where the size cannot be divided.
+    """
+    if kind in EXACT:
+        return FACTORY[kind]
+    if kind == "hnsw":
+        return f"HNSW{LINKS}"
+    if kind == "ivf":
+        return f"IVF{cells(rows)},Flat"
+    if kind == "imi":
+        if size % 2:
+            raise ContractError(f"--kind imi: {size} values cannot be halved; use an even --pca, or --kind ivf")
+        return f"IMI2x{max(1, round(math.log2(4 * math.sqrt(max(rows, 1))) / 2))},Flat"
+    return f"PQ{subspaces(size)}x8"
+
+
+def cells(rows: int) -> int:
+    """Inverted lists for n vectors: the power of two nearest 2·√n that leaves 39 vectors a list, at least 1."""
+    most = max(1, rows // LEAST_A_CELL)
+    return int(2 ** min(round(math.log2(2 * math.sqrt(max(rows, 1)))), int(math.log2(most))))
+
+
+def subspaces(size: int) -> int:
+    """The greatest divisor of `size` that is at most a quarter of it (at least 1): bytes of a PQ code."""
+    return max(m for m in range(1, max(1, size // 4) + 1) if size % m == 0)
+
+
+def create(factory: str, size: int, check: bool = False) -> "faiss.Index":
+    """An empty, untrained FAISS index (L2) of a factory string.
+
+    `check` tries the string in a process of its own first: some senseless ones end the process in FAISS.
+    Raises: ContractError when FAISS refuses it.
+    """
+    import faiss
+
+    if check:
+        _try_apart(factory, size)
+    try:
+        index = faiss.index_factory(size, factory, faiss.METRIC_L2)
+    except (RuntimeError, AssertionError) as error:
+        raise ContractError(f"--factory {factory}: FAISS refuses it ({faiss_reason(error)})") from error
+    if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2) or index.metric_type != faiss.METRIC_L2:
+        raise ContractError(f"--factory {factory}: rows must be numbered by their order and compared by L2")
+    return index
+
+
+def _try_apart(factory: str, size: int) -> None:
+    if ZERO.search(factory):
+        raise ContractError(f"--factory {factory}: a number of 0 makes no index")
+    tried = subprocess.run(
+        [sys.executable, "-c", TRIAL, str(size), factory], capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        reason = (tried.stderr.strip() or "it ends the process").splitlines()[-1]
+        raise ContractError(f"--factory {factory}: FAISS refuses it for vectors of {size} values ({reason})")
+
+
+def train(index: "faiss.Index", vectors: "np.ndarray[Any, np.dtype[np.float32]]", seed: int, what: str) -> int:
+    """Train an index on vectors spread over the whole set, seeded; returns how many (0: it needs no training).
+
+    Raises: NotEnoughDataError when there are fewer vectors than centres.
+    """
+    if index.is_trained:
+        return 0
+    centres, work = _prepare(index)
+    if len(vectors) < centres:
+        raise NotEnoughDataError(f"{what}: {len(vectors)} vectors cannot train {centres} centres; use --kind flat")
+    rows = training_rows(index, len(vectors), seed)
+    count = len(rows)
+    sample = np.ascontiguousarray(vectors[rows], dtype=np.float32)
+    try:
+        with faiss_threads(1 if count * work <= ONE_THREAD else threads()):
+            index.train(sample)
+    except RuntimeError as error:
+        raise NotEnoughDataError(f"{what}: cannot be trained on {count} vectors ({faiss_reason(error)})") from error
+    return count
+
+
+def training_rows(index: "faiss.Index", total: int, seed: int) -> Rows:
+    """The rows, of `total`, whose vectors train an index: 64 a centre, spread over all."""
+    return spread_rows(total, max(_prepare(index)[0], CODEBOOK) * SAMPLE_A_CELL, seed)
+
+
+def spread_rows(total: int, count: int, seed: int) -> Rows:
+    """`count` of `total` rows, rising, one at random from each of as many equal stretches.
+
+    Rows lie drive after drive, so every drive gives its share; never the first rows alone.
+    """
+    if count >= total:
+        return np.arange(total)
+    edges = np.arange(count + 1) * total // count
+    inside = np.random.default_rng(seed).random(count)
+    rows: Rows = edges[:-1] + (inside * np.diff(edges)).astype(np.int64)
+    return rows
+
+
+def _prepare(index: "faiss.Index") -> tuple[int, int]:
+    """Settings before training; returns the centres of the largest k-means, and the most values of all centres of one.
+
+    FAISS's notes about small samples are silenced, and codes are not reordered for a Hamming search that nobody runs
+    (polysemous training: most of a PQ's time).
+    """
+    centres, work = 1, 1
+    for layer in layers(index):
+        if hasattr(layer, "do_polysemous_training"):
+            layer.do_polysemous_training = False
+        for part in (layer, getattr(layer, "pq", None)):
+            if part is not None and hasattr(part, "cp"):
+                part.cp.min_points_per_centroid = 1
+        if hasattr(layer, "pq"):
+            centres, work = max(centres, layer.pq.ksub), max(work, layer.pq.ksub * layer.pq.dsub)
+        if hasattr(layer, "nlist") and not _is_multi(layer):
+            centres, work = max(centres, layer.nlist), max(work, layer.nlist * layer.d)
+    return centres, work
+
+
+def _is_multi(layer: "faiss.Index") -> bool:
+    import faiss
+
+    return isinstance(faiss.downcast_index(layer.quantizer), faiss.MultiIndexQuantizer)

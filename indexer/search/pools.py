@@ -1,0 +1,58 @@
+"""The candidates that a search keeps for each query, and how work is divided."""
+
+import os
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+
+from indexer.arrays import Floats, Rows
+
+Pool = slice | Rows
+
+"""The stored rows to search: a run of them (no copy is made), or any."""
+
+EngineName = Literal["auto", "cpu", "cuda", "faiss-gpu"]
+
+
+class Engine(Protocol):
+    """Finds the rows of `pool` with the greatest scores to queries (q, k) float32."""
+
+    def best(self, queries: Floats, m: int, pool: Pool) -> tuple[Floats, Rows]:
+        """The m greatest scores (q, m) float32, greatest first, and their rows (q, m)."""
+        ...
+
+    def above(self, queries: Floats, limits: Floats, pool: Pool) -> tuple[Rows, Rows]:
+        """Query numbers (h,) and rows (h,) of all pairs whose score is at least the query's limit (q,)."""
+        ...
+
+    def largest(self, pool: Pool) -> float:
+        """The greatest |x|²/2 in a pool that was searched."""
+        ...
+
+
+def threads() -> int:
+    """Threads of one search: OMP_NUM_THREADS where it is set, otherwise the cores of this process."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pool_size(pool: Pool) -> int:
+    """How many rows a pool holds."""
+    return pool.stop - pool.start if isinstance(pool, slice) else len(pool)
+
+
+def parts(pool: Pool, step: int) -> Iterator[Pool]:
+    """A pool in pieces of `step` rows."""
+    for start in range(0, pool_size(pool), step):
+        if isinstance(pool, slice):
+            yield slice(pool.start + start, min(pool.start + start + step, pool.stop))
+        else:
+            yield pool[start : start + step]
+
+
+def numbers_of(part: Pool) -> Rows:
+    """The rows of a pool, one by one."""
+    return np.arange(part.start, part.stop) if isinstance(part, slice) else part

@@ -1,0 +1,1 @@
+"""Choose and measure the kind of an index on held-out queries."""

@@ -1,0 +1,290 @@
+"""Measured search: recall of the exact ten nearest and time a query, by kind and search parameters, and the choice."""
+
+import logging
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.arrays import Floats, Stored
+from indexer.search.approximate import FaissVectors, add
+from indexer.search.exact import ExactVectors
+from indexer.search.faiss_layers import estimate, ladder, set_search
+from indexer.search.flat_file import faiss_reason
+from indexer.search.kinds import EXACT, KindSpec, cells, create, factory_string, subspaces, train
+from indexer.search.pools import threads
+from indexer.selection.held_out import DATABASE_ROWS, Held, K, Searcher, hold_out
+from indexer.selection.timing import Phases
+from seqdata.errors import ContractError, NotEnoughDataError
+
+if TYPE_CHECKING:
+    import faiss
+
+log = logging.getLogger(__name__)
+
+TIMED = 50
+EXACT_ROWS = 10_000  # below this an exact search takes about a millisecond: nothing to gain
+GAIN = 2.0  # an approximate index must be so much faster than the exact one to be worth its misses
+GRAPH_ROWS = 200_000  # building an HNSW graph of more takes many minutes on two cores: `auto` leaves it out
+UNMEASURED = f"not measured: {K} vectors or fewer, or more alike than can be told apart"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured setting: mean share of the exact 10 nearest found (by distance, so that equal ones count), seconds.
+
+    `one` is the median time of a query searched alone, `batch` the time a query when all are searched at once; `bytes`
+    is the size of the index; `note` says why nothing was measured.
+    """
+
+    kind: str
+    factory: str
+    search: dict[str, Any]
+    bytes: int
+    recall: float | None = None
+    one: float | None = None
+    batch: float | None = None
+    threads: int | None = None
+    note: str | None = None
+
+
+@dataclass
+class Chosen:
+    """The measured curve and the point chosen, with the queries that were `held` out, None where nothing was asked.
+
+    `index` is the point's FAISS index, None for the exact kinds.
+    """
+
+    point: Point
+    curve: list[Point]
+    held: Held | None = None
+    index: "faiss.Index | None" = None
+
+    def facts(self) -> dict[str, Any]:
+        """What `indexer.versions.manifest.Measured` records."""
+        curve = [asdict(point) for point in self.curve]
+        if self.held is None or self.point.recall is None:
+            return {"curve": curve}
+        return {
+            "queries": len(self.held.queries),
+            "queries_of": self.held.queries_of,
+            "truth": self.held.truth,
+            "recall": {K: self.point.recall},
+            "curve": curve,
+        }
+
+
+@dataclass
+class _Trial:
+    """What kinds of index are built of and measured by: vectors (n, k), queries, and how long each step took."""
+
+    spec: KindSpec
+    vectors: Stored
+    held: Held
+    phases: Phases = field(default_factory=Phases)
+
+    def build(self, factory: str) -> "faiss.Index":
+        """A filled index of a factory string. Raises: ContractError, NotEnoughDataError."""
+        index = create(factory, self.vectors.shape[1], check=factory == self.spec.factory)
+        with self.phases.timed("train"):
+            train(index, self.vectors, self.spec.seed, factory)
+        try:
+            with self.phases.timed("add"):
+                add(index, self.vectors)
+        except RuntimeError as error:
+            raise ContractError(f"{factory}: FAISS cannot add vectors to it ({faiss_reason(error)})") from error
+        return index
+
+    def exact(self, point: Point) -> Point:
+        """An exact kind's point, measured."""
+        stored = self.vectors if point.kind == "flat" else np.asarray(self.vectors, np.float16)
+        with self.phases.timed("measure"):
+            return measure(ExactVectors(stored, "cpu"), self.held, point)
+
+    def climb(self, index: "faiss.Index", point: Point) -> list[Point]:
+        """A filled index with search parameters from the cheapest to the first that reaches the target."""
+        with self.phases.timed("measure"):
+            return _climb(FaissVectors(index), point.kind, point.factory, self.held, self.spec)
+
+
+def measure(searcher: Searcher, held: Held, point: Point) -> Point:
+    """The point with its recall, and times on so many threads."""
+    started = time.perf_counter()
+    found = searcher.nearest(held.queries, held.k)[1]
+    batch = (time.perf_counter() - started) / len(held.queries)
+    taken = []
+    for query in held.queries[:TIMED]:
+        started = time.perf_counter()
+        searcher.nearest(query[None], held.k)
+        taken.append(time.perf_counter() - started)
+    one = statistics.median(taken)
+    return replace(point, recall=held.recall(found), one=round(one, 7), batch=round(batch, 7), threads=threads())
+
+
+def measures(spec: KindSpec, rows: int) -> bool:
+    """Whether `choose` searches for parameters of a kind over so many vectors, and so has a use for queries."""
+    if spec.name == "auto":
+        return rows >= EXACT_ROWS or spec.memory is not None
+    return spec.name not in EXACT
+
+
+def choose(
+    spec: KindSpec,
+    vectors: Stored,
+    queries: Floats | None = None,
+    queries_of: str = DATABASE_ROWS,
+    phases: Phases | None = None,
+) -> Chosen:
+    """Build and measure what a spec asks for over the projected `vectors` (n, k) float32; pick what to keep.
+
+    A named kind gets the cheapest search parameters that reach the target (the best measured, with a warning, where
+    none does). `auto` takes the fastest single query of all kinds that reach the target within the memory; the exact
+    kinds where an approximate one is not twice as fast, or the database has fewer than 10,000 vectors. `queries`
+    (q, k), projected, are what is asked; without them, rows of the database itself (see
+    `indexer.selection.held_out.hold_out`). Of
+    the exact kinds alone nothing is measured here: `check_exact` does so, of what was written.
+    Raises: NotEnoughDataError when nothing reaches the target within the memory.
+    """
+    exact = [point for point in _exact_points(vectors) if spec.memory is None or point.bytes <= spec.memory]
+    named = [point for point in exact if point.kind == spec.name]
+    if named:
+        return Chosen(named[0], named)
+    if spec.name == "auto" and len(vectors) < EXACT_ROWS and exact:
+        return Chosen(exact[0], exact)
+    phases = Phases() if phases is None else phases
+    with phases.timed("measure"):
+        held = hold_out(vectors, ExactVectors(vectors, "cpu"), spec.seed, queries, queries_of)
+    trial = _Trial(spec, vectors, held, phases)
+    if spec.name == "auto":
+        return _auto(trial, exact)
+    factory = spec.factory or factory_string(spec.kind, *vectors.shape)
+    searcher = FaissVectors(trial.build(factory))
+    with phases.timed("measure"):
+        return settle(searcher, held, spec.name, factory, spec)
+
+
+def settle(searcher: FaissVectors, held: Held, kind: str, factory: str, spec: KindSpec) -> Chosen:
+    """The cheapest search parameters of a filled index that reach the target of `spec`, else the best, and a warning.
+
+    They are set in the index. Where there are no queries nothing is measured, and all is searched.
+    """
+    index = searcher.index
+    if not len(held.queries):
+        steps = ladder(index)[-1]
+        set_search(index, steps)
+        point = Point(kind, factory, steps, estimate(index, index.ntotal), note=UNMEASURED)
+        return Chosen(point, [point], held, index)
+    points = _climb(searcher, kind, factory, held, spec)
+    point = _cheapest(points, spec) or max(points, key=lambda point: point.recall or 0.0)
+    if (point.recall or 0.0) < spec.recall_target:
+        log.warning(
+            "%s: recall@10 of exact is %.3f at best, below the target %.3f", factory, point.recall, spec.recall_target
+        )
+    set_search(index, point.search)
+    return Chosen(point, points, held, index)
+
+
+def check_exact(chosen: Chosen, stored: Stored, held: Held) -> Chosen:
+    """The choice of an exact kind with its recall: `stored` (n, k), as written, against the truth of `held`.
+
+    float32 finds all by construction; float16 has lost some digits.
+    """
+    if len(held.queries):
+        point = measure(ExactVectors(stored, "cpu"), held, chosen.point)
+    else:
+        point = replace(chosen.point, note=UNMEASURED)
+    curve = [point if each == chosen.point else each for each in chosen.curve]
+    return replace(chosen, point=point, curve=curve, held=held)
+
+
+def _auto(trial: _Trial, exact: list[Point]) -> Chosen:
+    spec = trial.spec
+    if not len(trial.held.queries):
+        if exact:
+            return Chosen(exact[0], exact)
+        raise NotEnoughDataError("--kind auto: too few different vectors to measure; name another --kind")
+    curve = [trial.exact(point) for point in exact[:1]]
+    curve += [replace(point, note="not tried: whole float32 vectors fit and are faster") for point in exact[1:]]
+    point = _cheapest(curve, spec)
+    best = None if point is None else Chosen(point, curve, trial.held)
+    for tier in _tiers(*trial.vectors.shape):
+        for candidate in tier:
+            best = _compare(best, candidate, trial, curve)
+        if best is not None:
+            break
+    if best is None:
+        raise _out_of_reach(spec, curve)
+    if best.index is not None:
+        set_search(best.index, best.point.search)
+    return best
+
+
+def _out_of_reach(spec: KindSpec, curve: list[Point]) -> NotEnoughDataError:
+    tried = [point for point in curve if point.recall is not None]
+    best = max(tried, key=lambda point: point.recall or 0.0, default=None)
+    reached = "none fits into it" if best is None else f"best: {best.factory} {best.recall:.3f}"
+    return NotEnoughDataError(
+        f"--kind auto: no index within --memory {spec.memory} bytes reaches recall {spec.recall_target} ({reached}); "
+        "raise --memory or lower --recall-target"
+    )
+
+
+def _compare(best: Chosen | None, candidate: Point, trial: _Trial, curve: list[Point]) -> Chosen | None:
+    """The better of what was chosen so far and a candidate, which is built and measured where it fits."""
+    spec = trial.spec
+    if spec.memory is not None and candidate.bytes > spec.memory:
+        curve.append(replace(candidate, note="beyond the memory limit"))
+        return best
+    if candidate.kind == "hnsw" and len(trial.vectors) > GRAPH_ROWS:
+        curve.append(
+            replace(candidate, note=f"not tried: a graph of more than {GRAPH_ROWS} vectors takes long to build")
+        )
+        return best
+    index = trial.build(candidate.factory)
+    points = trial.climb(index, candidate)
+    curve += points
+    point = _cheapest(points, spec)
+    if point is None or point.one is None:
+        return best
+    if best is not None and best.point.one is not None:
+        needed = GAIN if best.point.kind in EXACT else 1.0
+        if point.one * needed > best.point.one:
+            return best
+    return Chosen(point, curve, trial.held, index)
+
+
+def _climb(searcher: FaissVectors, kind: str, factory: str, held: Held, spec: KindSpec) -> list[Point]:
+    points: list[Point] = []
+    for search in ladder(searcher.index):
+        set_search(searcher.index, search)
+        points.append(
+            measure(searcher, held, Point(kind, factory, search, estimate(searcher.index, searcher.index.ntotal)))
+        )
+        if (points[-1].recall or 0.0) >= spec.recall_target:
+            break
+    return points
+
+
+def _cheapest(points: list[Point], spec: KindSpec) -> Point | None:
+    good = [point for point in points if point.recall is not None and point.recall >= spec.recall_target]
+    return min(good, key=lambda point: point.one or 0.0, default=None)
+
+
+def _exact_points(vectors: Stored) -> list[Point]:
+    rows, size = vectors.shape
+    return [Point("flat", "Flat", {}, rows * size * 4), Point("fp16", "SQfp16", {}, rows * size * 2)]
+
+
+def _tiers(rows: int, size: int) -> Iterator[list[Point]]:
+    """Candidates of `auto`: whole vectors first; smaller codes only when none of those before fits and is good."""
+    lists, codes = cells(rows), subspaces(size)
+    whole = [
+        (kind, factory_string(kind, rows, size)) for kind in ("ivf", "hnsw", "imi") if kind != "imi" or size % 2 == 0
+    ]
+    smaller = [f"IVF{lists},SQfp16", f"IVF{lists},PQ{codes}x8,Refine(SQfp16)"]
+    smallest = [f"IVF{lists},SQ8", f"PQ{codes}x8,Refine(SQ8)", f"PQ{codes}x8"]
+    for tier in (whole, [("factory", name) for name in smaller], [("factory", name) for name in smallest]):
+        yield [Point(kind, factory, {}, estimate(create(factory, size), rows)) for kind, factory in tier]

@@ -1,0 +1,97 @@
+"""Held-out queries: what an index is asked when it is measured, and which of its rows are truly the nearest."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from indexer.arrays import Floats, Rows
+from indexer.search.exact import Readable, distances_between
+from indexer.search.kinds import spread_rows
+
+K = 10
+KEPT = 32  # the K that count, and room for rows just as near as the last of them
+QUERIES = 500
+NOT_A_ROW = -1
+NEVER = -2
+DATABASE_ROWS = "database rows"
+FLOAT32 = "float32 vectors"
+FLOAT16 = "the float16 vectors that the index keeps"
+
+
+class Searcher(Protocol):
+    """Anything that finds near rows."""
+
+    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
+        """Distances (q, k) and rows (q, k)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """Queries (q, k), none where nothing can be measured, and the rows (q, m) that are their exact nearest.
+
+    `rows` (q,): the database row that a query is, which never counts as its answer, or -1. `near` holds every row no
+    further than the exact tenth, so that equal ones count, and -2 where it holds none. `queries_of` says where the
+    queries are from, `truth` what the exact search compared.
+    """
+
+    queries: Floats
+    rows: Rows
+    near: Rows
+    queries_of: str = DATABASE_ROWS
+    truth: str = FLOAT32
+
+    @property
+    def k(self) -> int:
+        """How many neighbours to ask for: ten, and one more where queries are rows, which find themselves."""
+        return K if (self.rows == NOT_A_ROW).all() else K + 1
+
+    def recall(self, found: Rows) -> float:
+        """The mean share of the ten nearest among the rows found (q, k), of which the query itself is left out."""
+        others = found if self.k == K else without(found, self.rows)
+        return float((others[:, :, None] == self.near[:, None]).any(axis=2).mean())
+
+
+def without(found: Rows, rows: Rows) -> Rows:
+    """Neighbours (q, k) of (q, k + 1) without the query itself, or without the last where it was not found."""
+    kept = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, : found.shape[1] - 1]
+    return np.take_along_axis(found, kept, 1)
+
+
+def hold_out(
+    vectors: Readable,
+    exact: Searcher,
+    seed: int,
+    queries: Floats | None = None,
+    queries_of: str = DATABASE_ROWS,
+    truth: str = FLOAT32,
+) -> Held:
+    """The given queries (q, k), else up to 500 rows spread over the database, with the nearest that `exact` finds."""
+    if queries is None:
+        rows = spread_rows(len(vectors), min(QUERIES, len(vectors)), seed + 1)
+        queries = np.ascontiguousarray(vectors[rows], dtype=np.float32)
+    else:
+        rows = np.full(len(queries), NOT_A_ROW)
+    found = exact.nearest(queries, KEPT + 1)[1]
+    lines = np.repeat(np.arange(len(found)), found.shape[1])
+    apart = distances_between(queries, lines, vectors, found.ravel()).reshape(found.shape)
+    return judge(queries, rows, apart, found, len(vectors), queries_of, truth)
+
+
+def judge(
+    queries: Floats, rows: Rows, apart: Floats, found: Rows, total: int, queries_of: str, truth: str = FLOAT32
+) -> Held:
+    """Queries with their nearest of `total` rows: distances and rows (q, KEPT + 1), or all where there are fewer.
+
+    A query whose tenth lies as far as the last row kept is left out: which others are as near is not known. With ten
+    rows or fewer all are left out.
+    """
+    apart = np.where(found == rows[:, None], np.inf, apart)
+    order = np.lexsort((found, apart), axis=1)
+    apart, found = np.take_along_axis(apart, order, 1), np.take_along_axis(found, order, 1)
+    if total <= K:
+        return Held(queries[:0], rows[:0], found[:0], queries_of, truth)
+    counted = apart <= apart[:, K - 1 : K]
+    known = ~counted[:, -2] | (found.shape[1] == total)
+    return Held(queries[known], rows[known], np.where(counted, found, NEVER)[known], queries_of, truth)

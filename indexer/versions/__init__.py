@@ -1,0 +1,1 @@
+"""Versions of an index on disk: manifests, tags, locks, publishing, checks."""

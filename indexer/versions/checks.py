@@ -1,0 +1,43 @@
+"""Whether a version's files are those that its manifest names."""
+
+from pathlib import Path
+
+from indexer.versions.manifest import IndexManifest, read_manifest, read_measured, version_id
+from seqdata.errors import ContractError
+from seqdata.storage.hashing import xxh3_file
+
+
+def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -> None:
+    """Compare a file's size, and its hash when asked, with the manifest.
+
+    Raises: ContractError that names the file.
+    """
+    path = folder / name
+    record = manifest.files.get(name)
+    if record is None or not path.is_file():
+        raise ContractError(f"{path}: missing; build the index again")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise ContractError(f"{path}: {size} bytes, its manifest says {record.bytes}; build the index again")
+    if hashed and xxh3_file(path) != record.xxh3:
+        raise ContractError(f"{path}: damaged (its hash differs from the manifest's); build the index again")
+
+
+def check_version(folder: Path) -> IndexManifest:
+    """Hash everything in a version's folder: its files, and its inputs against its id; returns the manifest.
+
+    Raises: ContractError that names the first damaged or foreign file.
+    """
+    manifest = read_manifest(folder)
+    found = version_id(manifest.inputs, normalise=manifest.normalised, settings=manifest.settings)
+    if not found == manifest.id == folder.name:
+        raise ContractError(
+            f"{folder / 'manifest.json'}: says it is version {manifest.id}, its inputs are those of {found}; "
+            "build the index again"
+        )
+    for name in manifest.files:
+        if Path(name).name != name:
+            raise ContractError(f"{folder / 'manifest.json'}: names a file outside the version: '{name}'")
+        check_file(folder, manifest, name, hashed=True)
+    read_measured(folder)
+    return manifest

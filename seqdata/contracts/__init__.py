@@ -1,0 +1,1 @@
+"""What is stored, typed: tables, frame records, manifests and protocols."""

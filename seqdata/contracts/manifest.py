@@ -1,0 +1,201 @@
+"""The dataset's manifest: what it was built from, with which settings and tools, and the hash of every file.
+
+It is written last; a folder without one is an unfinished build. It holds no time and no path of the machine, so two
+builds of one dump give the same bytes, and the dataset's id is the SHA-256 of this file's content as it is stored:
+fields that later programs add never change an old dataset's id.
+
+`manifest.json` is the latest version of the dataset. Older ones stay as `versions/000001.json` and so on; the tables of
+version 1 stand beside the manifest, those of version n in `versions/<n>/`, the shards of all in `shards/`.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationError
+
+from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.records import Frozen, describe_first
+from seqdata.errors import ContractError, InputError
+from seqdata.storage.hashing import sha256_json
+from seqdata.storage.store import Store
+
+SCHEMA_VERSION: Literal[2] = 2
+MANIFEST_NAME = "manifest.json"
+PLAN_NAME = ".plan.json"
+VERSIONS = "versions"
+_TOOLS = ("seqdata", "polars", "pyarrow", "numpy", "pillow", "simplejpeg", "utm", "shapely")
+
+
+class SourceInfo(Frozen):
+    """Which dump it came from: kind, the source's options, SHA-256 over the listing, credit and licence.
+
+    `attribution` is the credit line that the dump's makers ask for; `licence` is empty where that line names it.
+    """
+
+    kind: str
+    options: dict[str, str]
+    fingerprint: str
+    attribution: str
+    licence: str = ""
+
+    def same_dump(self, other: "SourceInfo") -> bool:
+        """Whether both list the same frames of the same kind of dump, whatever their credit says."""
+        return (self.kind, self.options, self.fingerprint) == (other.kind, other.options, other.fingerprint)
+
+
+class BuildSettings(Frozen):
+    """Settings that decide the bytes of a dataset. Units: bytes, pixels and metres.
+
+    With `short_side` every image is written anew, its shorter side at most that; `quality` is that of every JPEG that
+    is written. With `drop` frames that the resampling rule leaves out are not stored. `max_radius` is how far stored
+    pairs reach where that is farther than the protocol's own radii.
+    """
+
+    keep_png: bool = False
+    check: Literal["header", "decode"] = "header"
+    short_side: int | None = Field(default=None, ge=16)
+    quality: int = Field(default=95, ge=1, le=100)
+    drop: bool = False
+    max_radius: float | None = Field(default=None, gt=0)
+    shard_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    halo: int = Field(default=14, ge=0)
+    resample_metres: float = Field(default=2.0, gt=0)
+    resample_rule: Literal["greedy", "arc"] = "greedy"
+
+
+class ShardInfo(Frozen):
+    """One tar: name below `shards/`, bytes, XXH3-128 of it and of its Parquet, frames, halo frames before them, and
+    which of the manifest's sources it holds.
+    """
+
+    name: str
+    bytes: int
+    hash: str
+    seal: str
+    frames: int
+    halo: int
+    source: int = 0
+
+
+class TableInfo(Frozen):
+    """One Parquet table: its path in the dataset, size in bytes, XXH3-128, rows."""
+
+    path: str
+    bytes: int
+    hash: str
+    rows: int
+
+
+class Counts(Frozen):
+    """Frames and trajectories stored, image bytes, and inputs left out by reason."""
+
+    frames: int
+    trajectories: int
+    image_bytes: int
+    quarantined: dict[str, int]
+
+
+class DatasetManifest(Frozen):
+    """Everything `seqdata.open` needs to know before it touches a table.
+
+    `version` counts from 1; `parent` is the id of the version before. `sources` has one entry a build or append, in
+    order. Frame rows of a version that was appended to stay what they were.
+    """
+
+    schema_version: Literal[2] = 2
+    kind: Literal["dataset"] = "dataset"
+    version: int = Field(default=1, ge=1)
+    parent: str | None = None
+    sources: tuple[SourceInfo, ...] = Field(min_length=1)
+    settings: BuildSettings
+    protocol: Protocol | None
+    tools: dict[str, str]
+    shards: tuple[ShardInfo, ...]
+    tables: dict[str, TableInfo]
+    counts: Counts
+    _id: str = PrivateAttr(default="")
+
+    def model_post_init(self, _: Any) -> None:
+        """A manifest that was not read has the id that it will be stored under."""
+        self._id = self._id or sha256_json(self.model_dump(mode="json"))
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the manifest's content as it is stored: equal ids mean equal datasets."""
+        return self._id
+
+    @property
+    def source(self) -> SourceInfo:
+        """The first source: that of the build."""
+        return self.sources[0]
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of the packages that decide bytes."""
+    found = {}
+    for name in _TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def read_manifest(place: str | Path | Store, version: int | None = None) -> DatasetManifest:
+    """The manifest of a dataset (a folder, a URL or a store): the latest version's, or that of `version`.
+
+    Raises: InputError when there is no dataset, an unfinished build or no such version, ContractError when the manifest
+    is broken.
+    """
+    store = place if isinstance(place, Store) else Store(place)
+    if store.size(MANIFEST_NAME) is None:
+        if store.size(PLAN_NAME) is not None or store.names("shards"):
+            raise InputError(f"{store}: the build is unfinished (no {MANIFEST_NAME}); run the same seqdata build again")
+        raise InputError(f"{store}: no dataset here (no {MANIFEST_NAME}); name a folder that seqdata build wrote")
+    latest = parse_manifest(store.read_json(MANIFEST_NAME), f"{store}/{MANIFEST_NAME}")
+    if version is None or version == latest.version:
+        return latest
+    name = version_name(version)
+    if not 1 <= version < latest.version or store.size(name) is None:
+        raise InputError(f"{store}: no version {version}; there are 1 to {latest.version}")
+    return parse_manifest(store.read_json(name), f"{store}/{name}")
+
+
+def version_name(version: int) -> str:
+    """Where the manifest of a version stands once a later one took its place."""
+    return f"{VERSIONS}/{version:06d}.json"
+
+
+def parse_manifest(data: Any, path: str | Path) -> DatasetManifest:
+    """The manifest in `data`. Raises: ContractError that names the first wrong field, or a version that is too new."""
+    if isinstance(data, dict) and data.get("kind") not in (None, "dataset"):
+        raise ContractError(f"{path}: holds the manifest of another kind ({data['kind']}), not of a dataset")
+    found = data.get("schema_version", 0) if isinstance(data, dict) else SCHEMA_VERSION
+    if found not in (1, SCHEMA_VERSION):
+        raise ContractError(f"{path}: schema version {found}, this program reads 1 to {SCHEMA_VERSION}; update seqdata")
+    try:
+        manifest = DatasetManifest.model_validate(_upgrade(data) if found == 1 else data)
+    except ValidationError as error:
+        raise ContractError(f"{path}: {describe_first(error)}") from error
+    manifest._id = sha256_json(data)
+    return manifest
+
+
+def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of schema version 1 in the form of 2; what does not look like one is left for the model to refuse."""
+    upgraded = {name: value for name, value in data.items() if name != "source"}
+    tables = data.get("tables")
+    if isinstance(tables, dict):
+        upgraded["tables"] = {
+            name: {"path": name, **info} if isinstance(info, dict) else info for name, info in tables.items()
+        }
+    return {**upgraded, "schema_version": SCHEMA_VERSION, "sources": [data["source"]] if "source" in data else []}
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schemas of this floor's models, by the file name they have in `schemas/manifests`."""
+    return {"dataset": DatasetManifest.model_json_schema(), "protocol": Protocol.model_json_schema()}
+
+
+FOLDER = "added"

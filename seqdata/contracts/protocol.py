@@ -1,0 +1,158 @@
+"""Fields of a protocol: the words it may use, its splits, its cut, and the base of every stored model."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from seqdata.contracts.records import Frozen
+from seqdata.errors import ContractError
+from seqdata.storage.hashing import sha256_json
+
+Rule = Literal["any", "centre", "last", "all"]
+Unit = Literal["metres", "frames"]
+Edges = Literal["drop", "shift"]
+Panoramas = Literal["drop", "keep", "centre"]
+SpacingRule = Literal["greedy", "arc"]
+Count = int | Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?k$")]
+"""A count that a paper gives: exact, or rounded as in "5.2k"."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Names of protocols and splits: they become parts of file names."""
+
+
+class Cut(Frozen):
+    """A cut of the ground in two: a polygon, and the buffer around it that belongs to neither side.
+
+    Convention: corners are (easting, northing), metres of UTM `zone`. A frame is inside when it lies in the polygon or
+    on its edge, outside when it is at least `buffer` metres away from it; a window belongs to a side with all frames.
+    """
+
+    zone: str = Field(pattern=r"^[0-9]{1,2}[NS]$")
+    corners: tuple[tuple[float, float], ...] = Field(min_length=3)
+    buffer: float = Field(ge=0)
+
+
+class Split(Frozen):
+    """What belongs to one split: cities, trajectories by role, and a half-open range of positions.
+
+    An absent field admits everything. With `database` and `query` the protocol itself gives the roles (Nordland's
+    seasons, RobotCar's laps); without them the frames' own roles hold. `positions` is [start, stop). `part` is the part
+    of each drive that a cut along the route left, as in `<drive>/train`; `side` is the side of the protocol's cut,
+    `subtask` a name among the centre frame's subtasks (MSLS).
+    """
+
+    later = frozenset({"part", "side", "subtask"})
+    cities: tuple[str, ...] | None = None
+    database: tuple[str, ...] | None = None
+    query: tuple[str, ...] | None = None
+    positions: tuple[int, int] | None = None
+    part: str | None = Field(default=None, pattern=NAME)
+    side: Literal["inside", "outside"] | None = None
+    subtask: str | None = None
+
+    @field_validator("positions")
+    @classmethod
+    def _rising(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"[start, stop) must rise from 0 or more, it is {list(value)}")
+        return value
+
+
+class TrainRule(Frozen):
+    """Radii of training pairs: positives lie within the first, negatives beyond the second (unit of the protocol)."""
+
+    positive_radius: float = Field(default=10.0, gt=0)
+    negative_radius: float = Field(default=25.0, gt=0)
+    rule: Rule = "any"
+
+
+class Protocol(Frozen):
+    """Everything that decides a recall, and nothing else.
+
+    Convention: metres are UTM metres within one zone, a pair is positive when its distance is strictly less than
+    `radius`; with unit `frames` it is positive when the difference of positions is at most `radius`. Panoramas are
+    dropped before windows are cut, kept, or judged at the window's centre frame. `spacing` is in metres by
+    `spacing_rule` (the dataset's rule where none is stated), `pose_gap` in seconds, `crop` as the source writes it.
+    `expected_at` holds the published counts of other lengths.
+    Source: the project's protocol table; P1 section IV, P2 section IV.
+    """
+
+    later = frozenset({"spacing_rule", "pose_source", "pose_mode", "pose_gap", "crop", "cut", "expected_at"})
+    name: str = Field(pattern=NAME)
+    version: int = 1
+    title: str = ""
+    source: str
+    length: int = Field(default=5, ge=1)
+    stride: int = Field(default=1, ge=1)
+    spacing: float | None = Field(default=None, gt=0)
+    max_step: float | None = Field(default=None, gt=0)
+    unit: Unit = "metres"
+    rule: Rule = "any"
+    radius: float = Field(default=25.0, gt=0)
+    heading_max: float | None = Field(default=None, gt=0, le=180)
+    train: TrainRule = TrainRule()
+    pool: Literal["together", "each"] = "together"
+    panoramas: Panoramas = "drop"
+    clean: bool = False
+    edges: Edges = "drop"
+    no_positive: Literal["leave-out", "miss"] = "leave-out"
+    splits: dict[Annotated[str, Field(pattern=NAME)], Split] = Field(min_length=1)
+    expected_counts: dict[str, dict[str, Count]] = Field(default_factory=dict)
+    expected_at: dict[str, dict[str, dict[str, Count]]] = Field(default_factory=dict)
+    spacing_rule: SpacingRule | None = None
+    pose_source: Literal["gps", "ins", "rtk"] | None = None
+    pose_mode: Literal["interpolate", "nearest"] | None = None
+    pose_gap: float | None = Field(default=None, gt=0)
+    crop: str | None = None
+    cut: Cut | None = None
+
+    @model_validator(mode="after")
+    def _cut_is_used(self) -> "Protocol":
+        sides = {name for name, split in self.splits.items() if split.side is not None}
+        if bool(sides) != (self.cut is not None):
+            raise ValueError("a [cut] and the splits' 'side' need each other")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """First 12 hex digits of the SHA-256 of every field that decides a number (title and counts left out)."""
+        return sha256_json(self.model_dump(mode="json", exclude={"title", "expected_counts", "expected_at"}))[:12]
+
+    @property
+    def label(self) -> str:
+        """`name@hash`, the form in which a protocol stands beside a number."""
+        return f"{self.name}@{self.hash}"
+
+    def split(self, name: str) -> Split:
+        """The split `name`. Raises: ContractError that lists the splits there are."""
+        if name not in self.splits:
+            raise ContractError(f"protocol {self.name}: no split '{name}'; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def check_rule(self, rule: str) -> None:
+        """Raise ContractError when the protocol's spacing is by another rule than `rule`, the dataset's."""
+        if self.spacing is not None and self.spacing_rule not in (None, rule):
+            raise ContractError(
+                f"protocol {self.name}: its spacing_rule is '{self.spacing_rule}', the dataset's is '{rule}' (field "
+                f"'resample_rule'); build the dataset with the rule {self.spacing_rule}, or name another protocol"
+            )
+
+    def variant(self, length: int | None = None, stride: int | None = None, spacing: float | None = None) -> "Protocol":
+        """The same protocol at another length, stride (frames) or spacing (metres), under a name that says so.
+
+        `msls-seqvlad` at length 10 is `msls-seqvlad-L10`, with a hash of its own; what stays the same is not named.
+        Raises: ContractError for a value that is not positive.
+        """
+        asked = {"length": length, "stride": stride, "spacing": spacing}
+        change = {field: value for field, value in asked.items() if value not in (None, getattr(self, field))}
+        if any(not value > 0 for value in change.values()):
+            raise ContractError(f"protocol {self.name}: length, stride and spacing must be positive, not {change}")
+        if not change:
+            return self
+        marks = {"length": "-L{:g}", "stride": "-s{:g}", "spacing": "-{:g}m"}
+        name = self.name + "".join(mark.format(change[field]) for field, mark in marks.items() if field in change)
+        expected = self.expected_at.get(str(length), {}) if set(change) == {"length"} else {}
+        return self.model_copy(update={**change, "name": name, "expected_counts": expected, "expected_at": {}})

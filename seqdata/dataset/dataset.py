@@ -1,0 +1,295 @@
+"""An opened dataset: lazy tables, windows of any length and spacing, their truth, and pixels on demand."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from seqdata import protocols
+from seqdata.contracts.manifest import DatasetManifest, TableInfo, read_manifest
+from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
+from seqdata.contracts.tables import table_contract
+from seqdata.dataset.extra_tables import pairs_path, read_added
+from seqdata.errors import ContractError, InputError
+from seqdata.frames.images import Pixels
+from seqdata.frames.locations import LazyPlaces
+from seqdata.frames.reader import FrameReader, frame_hashes
+from seqdata.sequences.nearest import nearest
+from seqdata.sequences.positives import accepts
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
+from seqdata.sequences.tables import nearest_name, stored_radius
+from seqdata.storage.parquet import read_parquet
+from seqdata.storage.store import Store
+from seqdata.storage.table_cache import local_table
+from seqdata.streaming.shuffle import Shuffle
+from seqdata.streaming.stream import CACHE_BYTES, Stream, StreamSettings
+
+Integers = npt.NDArray[np.int64]
+
+
+def open(path: str | Path | Store, version: int | None = None) -> "Dataset":
+    """The sealed dataset at `path`, a folder or any fsspec URL; nothing but its manifest is read yet.
+
+    `version` opens an older one (see `seqdata.dataset.versions`); default is the latest.
+
+    Tables of a remote dataset are copied to the local cache when they are first used (see
+    `seqdata.storage.table_cache`), its
+    shards are read by ranges. A `Store` sets how long a remote store is waited for.
+    Raises: InputError when there is no dataset, the build is unfinished or the store does not answer, ContractError
+    when the manifest is broken, MissingDependencyError when the URL needs a package that is not there.
+    """
+    store = path if isinstance(path, Store) else Store(path)
+    return Dataset(store, read_manifest(store, version))
+
+
+class Dataset:
+    """A sealed dataset; make it with `seqdata.open(path)`.
+
+    Convention: a *frame row* is a row number of the frames table; window tables follow the contract `sequences`.
+    """
+
+    def __init__(self, store: Store, manifest: DatasetManifest) -> None:
+        self.store = store
+        self.manifest = manifest
+
+    @property
+    def location(self) -> str:
+        """Where it lies: the folder or URL as it was given, a password in it left out."""
+        return str(self.store)
+
+    @property
+    def address(self) -> str:
+        """The location as a process in any folder finds it: a URL, or an absolute path."""
+        return self.location if "://" in self.location else str(Path(self.location).resolve())
+
+    @property
+    def path(self) -> Path:
+        """Folder of a local dataset. Raises: InputError for a remote one, which has a `location` only."""
+        return self.store.path("")
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the manifest: equal ids mean equal datasets."""
+        return self.manifest.id
+
+    @property
+    def frames(self) -> pl.LazyFrame:
+        """The frames table (contract `frames`), lazily: one row a frame, in (trajectory, position) order."""
+        return pl.scan_parquet(self._checked("frames.parquet"))
+
+    @cached_property
+    def trajectories(self) -> pl.DataFrame:
+        """One row a drive or contributor sequence (contract `trajectories`)."""
+        return self._table("trajectories")
+
+    @cached_property
+    def quarantine(self) -> pl.DataFrame:
+        """Every input left out, with its reason (contract `quarantine`)."""
+        return self._table("quarantine")
+
+    def sequences(
+        self,
+        protocol: str | Path | Protocol | None = None,
+        split: str | None = None,
+        role: str | None = None,
+        length: int = 5,
+        stride: int = 1,
+        spacing: float | None = None,
+        panoramas: Panoramas = "drop",
+        max_step: float | None = None,
+        edges: Edges = "drop",
+    ) -> pl.DataFrame:
+        """Windows, one a row (contract `sequences`).
+
+        With a `protocol` its length, stride, spacing and policies hold, `split` and `role` choose among its windows.
+        Without one, `length` and `stride` (frames), `spacing` and `max_step` (metres), `panoramas` and `edges` hold:
+        any spacing over the same stored frames, by the dataset's rule; at the dataset's own spacing the flag
+        `resampled` is read.
+        Raises: ContractError for an unknown protocol, split or role, or a split without a protocol.
+        """
+        if protocol is not None:
+            return self.sequencer.of_protocol(self.load_protocol(protocol), split, role)
+        if split is not None:
+            raise ContractError(f"split '{split}' needs a protocol: splits are defined by protocols")
+        policy = TrackPolicy(panoramas, spacing=spacing, max_step=max_step)
+        table = self.sequencer.windows(policy, length, stride, edges)
+        return table if role is None else table.filter(pl.col("role") == role)
+
+    def load_protocol(self, protocol: str | Path | Protocol) -> Protocol:
+        """The protocol by its name: the dataset's own (or a variant of it), else a shipped one, or a file's.
+
+        Raises: as `seqdata.protocols.load`.
+        """
+        if isinstance(protocol, (str, Path)) and Path(protocol).suffix != ".toml":
+            found = self._own_protocol(str(protocol)) or protocols.variant_of(str(protocol), self._own_protocol)
+            if found is not None:
+                return found
+        return protocols.load(protocol)
+
+    def _own_protocol(self, name: str) -> Protocol | None:
+        """The protocol it was built under, when it has this name."""
+        stored = self.manifest.protocol
+        return stored if stored is not None and stored.name == name else None
+
+    def frame_rows(self, table: pl.DataFrame) -> Integers:
+        """Frame row of every frame of every window: int64 (n, L)."""
+        return self.sequencer.frame_rows(table)
+
+    def places(self, table: pl.DataFrame) -> pl.DataFrame:
+        """The windows with key, position, coordinates and heading of their centre frames (contract `places`)."""
+        wanted = ("key", "position", "latitude", "longitude", "zone", "easting", "northing", "heading")
+        columns = self.frame_columns(*wanted)[table["centre"].to_numpy()]
+        return table_contract("places").conform(pl.concat([table, columns], how="horizontal"))
+
+    def positives(
+        self,
+        query: pl.DataFrame,
+        database: pl.DataFrame,
+        radius: float = 25.0,
+        rule: Rule = "any",
+        unit: Unit = "metres",
+        heading_max: float | None = None,
+    ) -> pl.DataFrame:
+        """Pairs of a query and a database window that the rule accepts, with all their distances.
+
+        Rows are those of the two given tables (contract `positives`). Convention: metres within one zone and strictly
+        less than `radius`; with unit frames at most `radius` apart in rank; `heading_max` in degrees.
+        Raises: ContractError for an unknown rule or unit.
+        """
+        return self.sequencer.positives(query, database, radius, rule, unit, heading_max)
+
+    def protocol_positives(
+        self, protocol: str | Path | Protocol, split: str, radius: float | None = None, rule: Rule | None = None
+    ) -> pl.DataFrame:
+        """The positives of a protocol's split; rows of its query and database tables.
+
+        By the protocol's rule, radius and heading limit, or by another `rule` or `radius` (in its unit). Read from the
+        dataset where stored pairs reach far enough, computed otherwise: both give the same rows.
+        """
+        loaded = self.load_protocol(protocol)
+        wanted = loaded.radius if radius is None else radius
+        kept = accepts(rule or loaded.rule, wanted, loaded.unit, loaded.heading_max)
+        return self._scan_pairs(loaded, split, wanted).filter(kept).collect(engine="streaming")
+
+    def answerable(self, protocol: Protocol, split: str, any_heading: bool = False) -> int:
+        """How many queries of a split have a positive, with `any_heading` one that may face any way.
+
+        Stored pairs are scanned, never loaded whole.
+        """
+        limit = None if any_heading else protocol.heading_max
+        wanted = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
+        pairs = self._scan_pairs(protocol, split, protocol.radius).filter(wanted)
+        return int(pairs.select(pl.col("query").n_unique()).collect(engine="streaming").item())
+
+    def protocol_pairs(self, protocol: Protocol, split: str, radius: float | None = None) -> pl.DataFrame:
+        """All pairs of a split nearer than `radius` by least distance; by default every radius that it names for it."""
+        wanted = stored_radius(protocol, split) if radius is None else radius
+        return self._scan_pairs(protocol, split, wanted).filter(accepts("any", wanted, protocol.unit)).collect()
+
+    def nearest(self, protocol: str | Path | Protocol, split: str) -> pl.DataFrame:
+        """How far each query of a split is from the nearest database window, however far (contract `nearest`).
+
+        Convention: metres within one zone, or ranks; null where the query's zone has no database window.
+        """
+        loaded = self.load_protocol(protocol)
+        info = self._stored_tables(loaded).get(nearest_name(loaded, split))
+        if info is not None:
+            return read_parquet(local_table(self.store, info.path, info))
+        sides = (self.sequences(loaded, split, role) for role in ("query", "database"))
+        return nearest(*(self.sequencer.window_set(side, loaded.unit) for side in sides))
+
+    def _scan_pairs(self, protocol: Protocol, split: str, radius: float) -> pl.LazyFrame:
+        """Pairs of a split by least distance, out to `radius` or farther: stored ones, else computed."""
+        path = pairs_path(self.store, self._stored_tables(protocol), protocol, split, radius)
+        if path is not None:
+            return pl.scan_parquet(path)
+        query = self.sequences(protocol, split, "query")
+        database = self.sequences(protocol, split, "database")
+        return self.positives(query, database, radius, "any", protocol.unit).lazy()
+
+    def _stored_tables(self, protocol: Protocol) -> dict[str, TableInfo]:
+        """Tables of the manifest, and those that were added for a protocol."""
+        return {**read_added(self.store, self.id, protocol).tables, **self.manifest.tables}
+
+    def read(self, table: pl.DataFrame, rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
+        """Pixels of the windows `rows` of a table: uint8 (n, L, 3, H, W) RGB, resized to `size` = (H, W) if given.
+
+        One ranged read for each shard touched; each distinct frame is read and decoded once.
+        Raises: InputError when a shard is absent or short, ContractError when a frame does not decode or sizes differ.
+        """
+        frame_rows = self.frame_rows(table[np.atleast_1d(np.asarray(rows, dtype=np.int64))])
+        pixels = self.read_frames(frame_rows.ravel(), size)
+        return pixels.reshape(*frame_rows.shape, *pixels.shape[1:])
+
+    def read_frames(self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
+        """Pixels of frames by row: uint8 (n, 3, H, W) RGB; see `read`."""
+        rows = np.asarray(frame_rows, dtype=np.int64)
+        return FrameReader(self.store, self._places.of(rows))(rows, size)
+
+    def frame_reader(self) -> FrameReader:
+        """What reads frames by row, ready to be sent to loader workers: it holds places and no table."""
+        return FrameReader(self.store, self._places.all())
+
+    def stream(
+        self,
+        table: pl.DataFrame,
+        seed: int = 0,
+        epoch: int = 0,
+        size: tuple[int, int] | None = None,
+        shuffle: Shuffle | bool = "blocks",
+        cache_bytes: int = CACHE_BYTES,
+        device: str = "cpu",
+    ) -> Stream:
+        """The windows of a table in the order of (seed, epoch), map-style for any DataLoader; see `Stream`.
+
+        `shuffle`: "blocks" keeps windows that share frames near, "global" (or True) does not, "none" (or False) keeps
+        the table's order. `cache_bytes` of decoded frames are held; `device` decodes (cpu or cuda, see `decoding`).
+        Raises: ContractError for another word or device, MissingDependencyError when cuda cannot decode.
+        """
+        word: Shuffle = ("global" if shuffle else "none") if isinstance(shuffle, bool) else shuffle
+        settings = StreamSettings(seed, epoch, word, size, cache_bytes, device)
+        frames = self.frame_columns("key", "trajectory", "position", "easting", "northing")
+        hashes = frame_hashes(self.frames)
+        rows = self.frame_rows(table)
+        return Stream(table, rows, frames, self.frame_reader(), hashes, dataset=self.id, settings=settings)
+
+    def frame_columns(self, *names: str) -> pl.DataFrame:
+        """Columns of the frames table, held in memory from the first use on."""
+        missing = [name for name in names if name not in self._columns]
+        if missing:
+            try:
+                loaded = self.frames.select(missing).collect()
+            except pl.exceptions.PolarsError as error:
+                raise ContractError(f"{self.location}/frames.parquet: damaged; run seqdata verify") from error
+            self._columns.update({name: loaded[name] for name in missing})
+        return pl.DataFrame([self._columns[name] for name in names])
+
+    @cached_property
+    def _columns(self) -> dict[str, pl.Series]:
+        return {}
+
+    @cached_property
+    def sequencer(self) -> Sequencer:
+        """Windows and truth over this dataset's frames."""
+        settings = self.manifest.settings
+        frames = self.frame_columns(*GEOMETRY_COLUMNS)
+        return Sequencer(frames, settings.resample_rule, settings.resample_metres)
+
+    @cached_property
+    def _places(self) -> LazyPlaces:
+        return LazyPlaces(self._checked("frames.parquet"))
+
+    def _table(self, name: str) -> pl.DataFrame:
+        path = self._checked(f"{name}.parquet")
+        table = read_parquet(path)
+        table_contract(name).validate(table, path)
+        return table
+
+    def _checked(self, name: str) -> Path:
+        """Path of a table that the manifest lists, or of its local copy. Raises: as `local_table`."""
+        info = self.manifest.tables.get(name)
+        if info is None:
+            raise InputError(f"{self.location}/{name}: no such table in the manifest; build the dataset again")
+        return local_table(self.store, info.path, info)

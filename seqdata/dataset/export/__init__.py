@@ -1,0 +1,1 @@
+"""A dataset written out for other programs: folders of images, or plain tar files."""

@@ -1,0 +1,249 @@
+"""Repair: damaged shards of a sealed dataset made again from the raw dump, byte for byte, and tables from the shards.
+
+Nothing is put in place before its hash is the one that the manifest lists, and no manifest is ever written: a repair
+that is killed, or refused because the dump has changed, leaves the dataset as it was but for what is mended already.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from seqdata.build.finish import finish, stored_table
+from seqdata.build.plan import Work, describe_source, make_work
+from seqdata.build.shards import FOLDER, write_shard
+from seqdata.contracts.manifest import (
+    MANIFEST_NAME,
+    DatasetManifest,
+    ShardInfo,
+    read_manifest,
+    tool_versions,
+    version_name,
+)
+from seqdata.dataset.verify import Fault, seal_name, verify
+from seqdata.dataset.versions import WITHDRAWN, fresh_listing, withdraw
+from seqdata.errors import ContractError
+from seqdata.sources.registry import open_source
+from seqdata.storage.files import explain_write_failure
+from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.lock import claimed
+from seqdata.storage.parquet import read_metadata
+from seqdata.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Step:
+    """One version: its manifest, the shards that it brought (none where it withdrew frames), the version before."""
+
+    manifest: DatasetManifest
+    shards: tuple[ShardInfo, ...]
+    before: DatasetManifest | None
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it took frames away, and so needs no dump."""
+        return self.before is not None and len(self.manifest.sources) == len(self.before.sources)
+
+    def tables(self) -> dict[str, str]:
+        """Path → hash of the tables that this version wrote."""
+        old = {table.path for table in self.before.tables.values()} if self.before else set()
+        return {table.path: table.hash for table in self.manifest.tables.values() if table.path not in old}
+
+    def files(self) -> set[str]:
+        """Every file that this version wrote, manifests aside."""
+        return {name for shard in self.shards for name in shard_files(shard)} | self.tables().keys()
+
+
+WORKSHOP = ".repair"
+
+
+def repair(
+    folder: str | Path,
+    raw: str | Path,
+    options: Mapping[str, str] | None = None,
+    faults: Iterable[Fault] | None = None,
+) -> list[str]:
+    """Mend the damaged files of the dataset in `folder` from the dump at `raw`; returns their names, sorted.
+
+    `faults` are what `verify` found (default: it is run). `options` are the source's, where they were paths: the
+    manifest keeps only their last names, which are also looked for in `raw`. Of a dataset that was appended to, the
+    files that came from the dump at `raw` are mended. What no version wrote is left alone, and so are the tables of a
+    withdrawal whose own quarantine is damaged.
+    Raises: InputError for a wrong or missing dump; ContractError when the dump or the tools are not those of the build,
+    so that the bytes cannot be had again; OutputError when the folder is remote, in use, or the disk refuses.
+    """
+    store = Store(folder)
+    root = store.path("")
+    damaged = {fault.file for fault in (verify(folder) if faults is None else faults)}
+    hit = [step for step in _steps(store) if damaged & step.files()]
+    mended: list[str] = []
+    if not hit:
+        return mended
+    builds = sum(not step.withdraws for step in hit)
+    with claimed(store, f"repair from {raw}"), _workshop(root) as workshop:
+        for step in hit:
+            work = None if step.withdraws else _work(store, step, Path(raw), options or {}, alone=builds == 1)
+            if work is not None:
+                mended += _mend_shards(root, workshop, step, damaged, work)
+            if damaged & step.tables().keys():
+                mended += _mend_tables(store, workshop, step, damaged, work)
+    return sorted(mended)
+
+
+def _steps(store: Store) -> Iterator[Step]:
+    """Every version, the oldest first."""
+    before: DatasetManifest | None = None
+    for version in range(1, read_manifest(store).version + 1):
+        current = read_manifest(store, version)
+        yield Step(current, current.shards[len(before.shards) if before else 0 :], before)
+        before = current
+
+
+def _work(store: Store, step: Step, raw: Path, given: Mapping[str, str], *, alone: bool) -> Work | None:
+    """What the build or append did, under the hash that its shards are sealed with.
+
+    None for another dump's, where others are damaged too; where it is the only one, its bytes will show.
+    Raises: ContractError when the dump makes other shards.
+    """
+    manifest, before = step.manifest, step.before
+    stored = manifest.sources[-1]
+    in_dump = {name: str(raw / text) for name, text in stored.options.items() if text and (raw / text).is_file()}
+    source = open_source(stored.kind, raw, {**stored.options, **in_dump, **given})
+    listing = source.listing()
+    now = describe_source(stored.kind, dict(stored.options), source, listing)
+    if not alone and now.fingerprint != stored.fingerprint:
+        return None
+    work = make_work(
+        source,
+        listing if before is None else fresh_listing(store, before, listing, raw),
+        stored,
+        manifest.settings,
+        manifest.protocol,
+        version=manifest.version,
+        parent=manifest.parent,
+        first_shard=len(before.shards) if before else 0,
+    )
+    listed = [(shard.name, shard.halo) for shard in step.shards]
+    if [(plan.name, plan.halo) for plan in work.plan.shards] != listed:
+        raise ContractError(f"{raw}: {_changed(step)}; its frames make other shards than the manifest lists")
+    return replace(work, plan=work.plan.model_copy(update={"hash": _sealed_under(store, step) or work.plan.hash}))
+
+
+def _sealed_under(store: Store, step: Step) -> str:
+    """The plan's hash as the seals tell it, whole ones before damaged ones, nothing where none can be read.
+
+    A later program may hash the same plan to another value; a wrong answer only makes bytes that are refused.
+    """
+    seals = [(store.path(shard_files(shard)[1]), shard.seal) for shard in step.shards]
+    there = [(path, digest) for path, digest in seals if path.is_file()]
+    for path, _ in sorted(there, key=lambda seal: xxh3_file(seal[0]) != seal[1]):
+        try:
+            return str(json.loads(read_metadata(path)["seqdata.shard"])["plan"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return ""
+
+
+def _changed(step: Step) -> str:
+    """Why the bytes cannot be had again, as far as the manifest tells."""
+    now = tool_versions()
+    others = [f"{name} {old}, now {now.get(name)}" for name, old in step.manifest.tools.items() if now.get(name) != old]
+    tools = f", or the tools have ({'; '.join(others)})" if others else ""
+    return f"the dump has changed since the build, or other options were given{tools}"
+
+
+@contextmanager
+def _workshop(root: Path) -> Iterator[Path]:
+    """An empty folder on the dataset's own disk, removed at the end."""
+    workshop = root / WORKSHOP
+    try:
+        shutil.rmtree(workshop, ignore_errors=True)
+        workshop.mkdir()
+    except OSError as error:
+        explain_write_failure(root, error)
+    try:
+        yield workshop
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _mend_shards(root: Path, workshop: Path, step: Step, damaged: set[str], work: Work) -> list[str]:
+    """Write damaged shards and their seals again, one at a time, and put them in place, the tar before its seal."""
+    mended = []
+    plans = {plan.name: plan for plan in work.plan.shards}
+    for shard in step.shards:
+        names = shard_files(shard)
+        if not damaged & set(names):
+            continue
+        plan = plans[shard.name]
+        records = work.records.slice(plan.start - plan.halo, plan.stop - plan.start + plan.halo)
+        made = workshop / "made"
+        write_shard(Store(made), plan, records, work.source, step.manifest.settings, work.plan.hash)
+        for name, digest in zip(names, (shard.hash, shard.seal), strict=True):
+            if not (root / name).is_file() or xxh3_file(root / name) != digest:
+                _put(made / name, root / name, digest, step)
+                mended.append(name)
+        shutil.rmtree(made)
+    return mended
+
+
+def _mend_tables(store: Store, workshop: Path, step: Step, damaged: set[str], work: Work | None) -> list[str]:
+    """Make the version's tables again and put the damaged ones in place; none where nothing is left to make them of."""
+    quarantine = step.manifest.tables["quarantine.parquet"].path
+    stage = Store(workshop / "stage")
+    if work is not None:
+        stage_build(store, stage, step, work)
+    elif step.withdraws and quarantine not in damaged:
+        stage_withdrawal(store, stage, step)
+    else:
+        return []
+    mended = sorted(damaged & step.tables().keys())
+    for path in mended:
+        _put(stage.path(path), store.path(path), step.tables()[path], step)
+    return mended
+
+
+def _put(made: Path, final: Path, digest: str, step: Step) -> None:
+    """Move a file that was made again into place. Raises: ContractError when it is not what the manifest lists."""
+    if not made.is_file() or xxh3_file(made) != digest:
+        raise ContractError(f"{final}: made again it has other bytes: {_changed(step)}")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    made.replace(final)
+
+
+def shard_files(shard: ShardInfo) -> tuple[str, str]:
+    """Names of a shard's tar and of its seal in the dataset."""
+    return f"{FOLDER}/{shard.name}", f"{FOLDER}/{seal_name(shard)}"
+
+
+def stage_build(store: Store, stage: Store, step: Step, work: Work) -> None:
+    """Finish a build or an append once more in `stage`, over the dataset's own shards."""
+    _lend(store, stage, step.before)
+    stage.path(FOLDER).symlink_to(store.path(FOLDER).absolute())
+    finish(stage, work.plan, work.left_out)
+
+
+def stage_withdrawal(store: Store, stage: Store, step: Step) -> None:
+    """Withdraw once more, in `stage`, the frames that the version's quarantine says were withdrawn."""
+    _lend(store, stage, step.before)
+    taken = stored_table(store, step.manifest, "quarantine").filter(pl.col("reason") == WITHDRAWN)
+    withdraw(stage.path(""), taken["key"], taken["message"][0])  # those of earlier versions are passed over
+
+
+def _lend(store: Store, stage: Store, before: DatasetManifest | None) -> None:
+    """The version before as `finish` and `withdraw` look for it: its manifest, and links to its tables."""
+    folder = stage.path("")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if before is None:
+        return
+    for table in before.tables.values():
+        place: Path = stage.path(table.path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.link(store.path(table.path), place)
+    shutil.copyfile(store.path(version_name(before.version)), stage.path(MANIFEST_NAME))

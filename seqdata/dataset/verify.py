@@ -1,0 +1,147 @@
+"""Verify: every byte of a sealed dataset against its hashes, and the name of each frame that is damaged."""
+
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xxhash
+
+from seqdata.contracts.manifest import DatasetManifest, ShardInfo, read_manifest
+from seqdata.dataset.extra_tables import table_infos
+from seqdata.storage.hashing import xxh3_file, xxh3_hex
+from seqdata.storage.store import Store
+
+BLOCK = 8 << 20
+_IN_FRAME = ("key", "source", "offset", "length", "hash")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One damaged file, or one damaged frame of a shard with its source in the raw dump."""
+
+    file: str
+    fault: str
+    key: str = ""
+    source: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fault as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that the manifest lists; `size` is None for seals, of which only the hash is listed."""
+
+    name: str
+    size: int | None
+    hash: str
+    shard: ShardInfo | None = None
+
+
+def verify(place: str | Path, progress: Callable[[int], None] | None = None, workers: int = 1) -> Iterator[Fault]:
+    """Hash every table and shard of a dataset and yield what differs; nothing is yielded for a whole one.
+
+    Older versions and tables that were added later are hashed too. `progress` is called with the bytes hashed after
+    each file; `workers` threads hash, a file each. The frames of a shard are hashed one by one only where the shard
+    differs. Raises: as `read_manifest`.
+    """
+    store = Store(place)
+    manifest = read_manifest(store)
+    files = _listed(store, manifest)
+    known = {file.name for file in files}
+    for name in store.names("shards"):
+        if name not in known:
+            yield Fault(name, "not in the manifest; remove it")
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for file, fault in zip(files, pool.map(partial(_check, store), files), strict=True):
+            if fault:
+                yield from _named(store, manifest, file, fault)
+            if progress is not None:
+                progress(file.size or 0)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def seal_name(shard: ShardInfo) -> str:
+    """Name of the Parquet that seals a shard."""
+    return shard.name.removesuffix(".tar") + ".parquet"
+
+
+def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
+    """Every file of every version, and what was added to them, tables first, each once."""
+    older = [read_manifest(store, version) for version in range(1, manifest.version)]
+    every = (manifest, *older)
+    infos = [info for each in every for info in (*each.tables.values(), *table_infos(store, each.id).values())]
+    tables = [_File(info.path, info.bytes, info.hash) for info in infos]
+    shards = {shard.name: shard for each in every for shard in each.shards}
+    pairs = [
+        (
+            _File(f"shards/{shard.name}", shard.bytes, shard.hash, shard),
+            _File(f"shards/{seal_name(shard)}", None, shard.seal),
+        )
+        for shard in shards.values()
+    ]
+    return [*dict.fromkeys(tables), *(file for pair in pairs for file in pair)]
+
+
+def _check(store: Store, file: _File) -> str:
+    """What is wrong with a file, nothing when it is as it was."""
+    size = store.size(file.name)
+    if size is None:
+        return "missing"
+    if file.size not in (None, size):
+        return f"{size} bytes, the manifest says {file.size}"
+    return "" if _digest(store, file.name, size) == file.hash else "its bytes have changed"
+
+
+def _digest(store: Store, name: str, size: int) -> str:
+    """XXH3-128 of a file; remote ones are read in blocks of 8 MiB."""
+    if store.is_local:
+        return xxh3_file(store.path(name))
+    digest = xxhash.xxh3_128()
+    for start in range(0, size, BLOCK):
+        digest.update(store.read(name, start, min(BLOCK, size - start)))
+    return digest.hexdigest()
+
+
+def _named(store: Store, manifest: DatasetManifest, file: _File, fault: str) -> Iterator[Fault]:
+    """The damaged frames of a shard, or the file itself where no frame of it can be named."""
+    found = False
+    if file.shard is not None and fault != "missing":
+        frames = _frames_of(store, manifest, file.shard)
+        for damaged in _damaged_frames(store, file.name, frames):
+            found = True
+            yield damaged
+    if not found:
+        beside = " outside its frames' images" if file.shard is not None and fault.endswith("changed") else ""
+        yield Fault(file.name, fault + beside)
+
+
+def _frames_of(store: Store, manifest: DatasetManifest, shard: ShardInfo) -> pl.DataFrame:
+    """Key, source and place of a shard's frames: from its seal where that is whole, else from the frames table."""
+    seal = f"shards/{seal_name(shard)}"
+    if not _check(store, _File(seal, None, shard.seal)):
+        return pl.read_parquet(io.BytesIO(store.read_bytes(seal)), columns=list(_IN_FRAME))
+    table = manifest.tables["frames.parquet"]
+    if _check(store, _File(table.path, table.bytes, table.hash)):
+        return pl.DataFrame(schema=list(_IN_FRAME))
+    number = int(shard.name.removeprefix("part-").removesuffix(".tar"))
+    whole = pl.scan_parquet(io.BytesIO(store.read_bytes(table.path)))
+    return whole.filter(pl.col("shard") == number).select(_IN_FRAME).collect()
+
+
+def _damaged_frames(store: Store, name: str, frames: pl.DataFrame) -> Iterator[Fault]:
+    """Frames of a damaged shard whose own bytes have changed or are gone."""
+    size = store.size(name) or 0
+    for key, source, offset, length, digest in frames.select(_IN_FRAME).iter_rows():
+        if offset + length > size:
+            yield Fault(name, "the frame is cut off", key, source)
+        elif xxh3_hex(store.read(name, offset, length)) != digest.hex():
+            yield Fault(name, "the frame's bytes have changed", key, source)

@@ -1,0 +1,222 @@
+"""Versions of a sealed dataset: new trajectories appended, frames withdrawn. Shards are shared, never written again.
+
+Every version has its own manifest, tables and id; `seqdata.open(path, version=n)` opens an older one.
+
+Convention: appended frames come after all old ones in the frames table, so that old frame rows stay what they are.
+Withdrawing takes rows away: later rows move up, and the gap in the positions breaks windows. The withdrawn bytes (and
+halo copies of them) stay in their shard: a plain tar reader must be told by `withdrawn`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from seqdata.build.builder import BuildRequest, Progress, seal, write_shards
+from seqdata.build.finish import (
+    Draft,
+    Tables,
+    by_trajectory,
+    seal_version,
+    sort_quarantine,
+    stored_frames,
+    stored_table,
+    write_frames,
+)
+from seqdata.build.plan import Work, along_track, begin, describe_source, end, make_work, read_plan, refuse_empty
+from seqdata.build.shards import FOLDER
+from seqdata.contracts.manifest import BuildSettings, DatasetManifest, read_manifest
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError, InputError
+from seqdata.sources.base import Listing, quarantine_rows
+from seqdata.sources.registry import open_source
+from seqdata.storage.lock import claimed
+from seqdata.storage.store import Store
+
+if TYPE_CHECKING:
+    from seqdata.dataset.dataset import Dataset
+
+WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True)
+class Appended:
+    """The manifest of the latest version, how many frames were listed for it, and how many were there already."""
+
+    manifest: DatasetManifest
+    listed: int
+    skipped: int
+
+
+def append(request: BuildRequest, progress: Progress | None = None) -> Appended:
+    """Add the new trajectories of a dump of the same kind to the sealed dataset at `request.out`, as a new version.
+
+    The dataset's own settings and protocol hold, not the request's. Frames whose keys are there already (also in
+    quarantine) are skipped; where nothing is new, no version is made. Killed and started again, it goes on.
+    Raises: InputError (no dataset, wrong dump); ContractError when the kind differs, a key names another frame, a
+    trajectory would grow, or a city would lie in two zones; OutputError when another build is there.
+    """
+    store = Store(request.out)
+    kind = read_manifest(store).source.kind
+    if request.kind != kind:
+        raise ContractError(f"{store}: was built from a dump of kind {kind}; a {request.kind} dump cannot be appended")
+    source = open_source(request.kind, request.raw, request.options)
+    listing = source.listing()
+    refuse_empty(listing, request.raw)
+    with claimed(store, f"append {request.what}"):
+        before = read_manifest(store)
+        fresh = fresh_listing(store, before, listing, request.raw)
+        skipped = listing.records.height - fresh.records.height
+        if not fresh.records.height:
+            _discard_unfinished(store, before, None)
+            return Appended(before, 0, skipped)
+        if before.protocol is not None:
+            source.check_protocol(before.protocol)
+        work = make_work(
+            source,
+            fresh,
+            describe_source(request.kind, dict(request.options), source, listing),
+            before.settings,
+            before.protocol,
+            version=before.version + 1,
+            parent=before.id,
+            first_shard=len(before.shards),
+        )
+        _discard_unfinished(store, before, work)
+        begin(store, work)
+        write_shards(request, store, work, list(work.plan.shards), progress)
+        return Appended(seal(store, work.plan, work.left_out), fresh.records.height, skipped)
+
+
+def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManifest:
+    """Take frames out of a dataset, as a new version: no window or stream of it yields them.
+
+    They stand in quarantine as `withdrawn` with `reason`; keys that were withdrawn before are passed over.
+    Raises: InputError when there is no dataset or no frame would be left, ContractError for a key that it has not.
+    """
+    store = Store(out)
+    with claimed(store, "seqdata withdraw"):
+        before = read_manifest(store)
+        quarantine = stored_table(store, before, "quarantine")
+        gone = quarantine.filter(pl.col("reason") == WITHDRAWN)["key"]
+        wanted = pl.Series("key", list(keys), dtype=pl.String).unique().sort()
+        wanted = wanted.filter(~wanted.is_in(gone.implode()))
+        if not len(wanted):
+            return before
+        rows = _rows_of(store, before, wanted)
+        if rows.height == before.counts.frames:
+            raise InputError(f"{store}: all frames would be withdrawn; delete the dataset instead")
+        tables = Tables(store, before.version + 1)
+        tables.clear()
+        draft = Draft(before.version + 1, before.id, before.sources, before.settings, before.protocol)
+        summary = write_frames(tables, _remaining(store, before, wanted), draft)
+        withdrawn = quarantine_rows(rows, WITHDRAWN, reason)
+        return seal_version(tables, draft, before.shards, summary, sort_quarantine(pl.concat([quarantine, withdrawn])))
+
+
+def withdrawn(dataset: "Dataset") -> list[str]:
+    """Keys of the frames that were withdrawn from a dataset, sorted: what a plain reader of its shards leaves out."""
+    return dataset.quarantine.filter(pl.col("reason") == WITHDRAWN)["key"].drop_nulls().sort().to_list()
+
+
+def _rows_of(store: Store, before: DatasetManifest, keys: pl.Series) -> pl.DataFrame:
+    """Source, key, trajectory and position of frames. Raises: ContractError for a key that the dataset has not."""
+    columns = ("source", "key", "trajectory", "position")
+    found = pl.concat(
+        [
+            part.select(columns).filter(pl.col("key").is_in(keys.implode()))
+            for part in stored_frames(store, before, columns)
+        ]
+    )
+    missing = keys.filter(~keys.is_in(found["key"].implode()))
+    if len(missing):
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ContractError(f"{store}: no frame has the key '{missing[0]}'{more}; seqdata withdraw takes frame keys")
+    return found
+
+
+def _remaining(store: Store, before: DatasetManifest, keys: pl.Series) -> Iterator[pl.DataFrame]:
+    """The frames that stay, in parts of whole trajectories; the resampling flags follow from those that stay."""
+    for part in by_trajectory(stored_frames(store, before)):
+        kept = part.filter(~pl.col("key").is_in(keys.implode()))
+        if kept.height:
+            yield _flagged(kept, before.settings) if kept.height < part.height else kept
+
+
+def _flagged(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
+    return frames if settings.drop else frames.with_columns(along_track(frames, settings)["resampled"])
+
+
+def _discard_unfinished(store: Store, before: DatasetManifest, work: Work | None) -> None:
+    """Remove what a killed append of other frames left; its shards stand in no version."""
+    plan = read_plan(store)
+    if plan is None or (work is not None and plan.hash == work.plan.hash):
+        return
+    ours = {name for shard in before.shards for name in (shard.name, shard.name.removesuffix(".tar") + ".parquet")}
+    for name in store.names(FOLDER):
+        if name.rsplit("/", 1)[-1] not in ours:
+            store.remove(name)
+    end(store)
+
+
+def fresh_listing(store: Store, before: DatasetManifest, listing: Listing, raw: Path) -> Listing:
+    """The part of a listing that the dataset does not hold yet. Raises: ContractError, see `append`."""
+    records = listing.records
+    old_quarantine = stored_table(store, before, "quarantine")
+    known, zones = _known(store, before, records["key"])
+    left_out = old_quarantine.drop_nulls("key").select("key", "trajectory", "position").unique("key")
+    _refuse_other_frames(records, known, raw)
+    _refuse_other_frames(records, left_out.with_columns(pl.lit(None, pl.Float64).alias("easting")), raw)
+    new = records.join(known, on="key", how="anti", maintain_order="left")
+    new = new.join(left_out, on="key", how="anti", maintain_order="left")
+    growing = new.join(stored_table(store, before, "trajectories"), on="trajectory", how="semi")
+    if growing.height:
+        raise ContractError(
+            f"{raw}: {growing.height} new frames of trajectory '{growing['trajectory'][0]}', which the dataset has "
+            "already; a trajectory cannot grow: build the dataset again"
+        )
+    _refuse_other_zones(new, zones, raw)
+    quarantine = table_contract("quarantine").conform(listing.quarantine)
+    if new.height < records.height:  # the same dump again: what it left out stands there already
+        same = ["source", "key", "reason"]
+        quarantine = quarantine.join(old_quarantine, on=same, how="anti", nulls_equal=True, maintain_order="left")
+    return Listing(new, quarantine)
+
+
+def _known(store: Store, before: DatasetManifest, keys: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Stored frames that have one of `keys`, and the zone of every stored city."""
+    columns = ("key", "trajectory", "position", "easting", "city", "zone")
+    wanted = pl.DataFrame({"key": keys})
+    known, zones = [], []
+    for part in stored_frames(store, before, columns):
+        known.append(part.select(columns[:4]).join(wanted, on="key", how="semi"))
+        zones.append(part.select("city", "zone").unique())
+    return pl.concat(known), pl.concat(zones).unique()
+
+
+def _refuse_other_frames(records: pl.DataFrame, known: pl.DataFrame, raw: Path) -> None:
+    """Raise ContractError when a key of the listing names another frame in the dataset."""
+    joined = records.join(known, on="key", suffix="_old")
+    differs = [(pl.col(name) != pl.col(f"{name}_old")).fill_null(value=False) for name in ("trajectory", "position")]
+    differs.append(((pl.col("easting") - pl.col("easting_old")).abs() > 1e-3).fill_null(value=False))
+    other = joined.filter(pl.any_horizontal(differs))
+    if other.height:
+        row = other.row(0, named=True)
+        raise ContractError(
+            f"{raw}: '{row['source']}' has the key '{row['key']}', which names another frame of the dataset (of "
+            f"trajectory '{row['trajectory_old']}'); rename the files or drives"
+        )
+
+
+def _refuse_other_zones(new: pl.DataFrame, zones: pl.DataFrame, raw: Path) -> None:
+    """Raise ContractError when a city would lie in two UTM zones: nothing is compared across zones."""
+    other = new.select("city", "zone").unique().join(zones, on="city", suffix="_old")
+    other = other.filter(pl.col("zone") != pl.col("zone_old"))
+    if other.height:
+        row = other.row(0, named=True)
+        raise ContractError(
+            f"{raw}: city '{row['city']}' comes out in zone {row['zone']}, in the dataset it lies in "
+            f"{row['zone_old']}; build both dumps together"
+        )

@@ -1,0 +1,147 @@
+"""From a raw image to the bytes that are stored, and from stored bytes to pixels.
+
+Convention: pixels are RGB, uint8, (H, W, 3) while decoding and (3, H, W) in every public result.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+
+from seqdata.frames.decode import decode, decode_rows, resize
+from seqdata.frames.images import (
+    _JPEG_MAGIC,
+    BadImageError,
+    Pixels,
+    encode,
+    header_orientation,
+    open_image,
+    orientation,
+    read_shrunk,
+    refuse_bomb,
+    rgb_array,
+    shrink,
+    shrunk_size,
+    to_rgb,
+    upright,
+)
+
+__all__ = ["BadImageError", "Check", "Pixels", "StoredImage", "decode", "decode_rows", "prepare", "resize"]
+
+Check = Literal["header", "decode"]
+
+REENCODE_QUALITY = 95
+_END_MARKER = b"\xff\xd9"
+_TAIL = 1024
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_EXIF_MAGIC = b"Exif\x00"
+_HEADER = 65_536
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """Bytes to put into a shard, their file suffix (jpg or png) and the picture's size in pixels."""
+
+    data: bytes
+    suffix: str
+    width: int
+    height: int
+
+
+def prepare(
+    data: bytes | Pixels,
+    *,
+    keep_png: bool = False,
+    check: Check = "header",
+    short_side: int | None = None,
+    quality: int = REENCODE_QUALITY,
+) -> StoredImage:
+    """The stored form of one raw image: an upright JPEG keeps its bytes, everything else becomes a JPEG of `quality`.
+
+    `data` is a file's bytes, or pixels uint8 (H, W, 3) RGB of a source that decodes by itself. A picture whose short
+    side is longer than `short_side` pixels is shrunk to it, antialiased, in one step with the other changes; none is
+    enlarged. `check="header"` reads the header and looks for the end marker; `"decode"` decodes every frame, which also
+    finds damage inside a scan. With `keep_png` a PNG that is not shrunk keeps its bytes. The bytes say what a file is,
+    not its suffix; of moving pictures the first is taken. Raises: BadImageError.
+    """
+    if isinstance(data, np.ndarray):
+        return _written(_fitted(rgb_array(data), short_side), 1, quality)
+    if not data:
+        raise BadImageError("empty_image", "the file has no bytes")
+    if data.startswith(_JPEG_MAGIC):
+        return _prepare_jpeg(data, check, short_side, quality)
+    image = open_image(data)
+    if data.startswith(_PNG_MAGIC) and keep_png and shrunk_size(*image.size, short_side) is None:
+        return StoredImage(data, "png", *image.size)
+    with _writing():
+        return _written(_fitted(to_rgb(image), short_side), orientation(image), quality)
+
+
+def _prepare_jpeg(data: bytes, check: Check, short_side: int | None, quality: int) -> StoredImage:
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError) as error:  # the decoder answers a cut header with either
+        raise BadImageError("bad_image", f"not a readable JPEG header ({error})") from error
+    refuse_bomb(width, height)
+    complete = _END_MARKER in data[-_TAIL:]
+    if check == "decode" or not complete:
+        _decode_strictly(data)
+    turn = header_orientation(data) if _has_exif(data) else 1
+    size = shrunk_size(width, height, short_side)
+    if turn == 1 and size is None:
+        return StoredImage(data, "jpg", width, height)
+    with _writing():
+        return _written(to_rgb(open_image(data)) if size is None else read_shrunk(data, size), turn, quality)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a JPEG has an EXIF segment before its scan; where its segments cannot be followed, bytes are searched.
+
+    Searching alone would take longer than all else that is done with a frame that passes through.
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and at < _HEADER:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind == 0xE1 and data.startswith(_EXIF_MAGIC, at + 4):
+            return True
+        if kind == 0xDA:
+            return False
+        if not 0xC0 <= kind <= 0xFE or length < 2:
+            break
+        at += 2 + length
+    return _EXIF_MAGIC in data[:_HEADER]
+
+
+def _decode_strictly(data: bytes) -> None:
+    """Decode a JPEG and raise BadImageError at the decoder's first warning (a cut file, damage inside a scan)."""
+    try:
+        simplejpeg.decode_jpeg(data, strict=True)
+    except (ValueError, KeyError) as error:
+        if "colorspace" in str(error).lower():
+            open_image(data)
+            return
+        raise BadImageError("bad_image", f"the JPEG does not decode ({error})") from error
+
+
+def _fitted(pixels: Pixels, short_side: int | None) -> Pixels:
+    size = shrunk_size(pixels.shape[1], pixels.shape[0], short_side)
+    return pixels if size is None else shrink(pixels, size)
+
+
+def _written(pixels: Pixels, turn: int, quality: int) -> StoredImage:
+    ready = upright(pixels, turn)
+    return StoredImage(encode(ready, quality), "jpg", ready.shape[1], ready.shape[0])
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What conversions and the encoder raise (they name no closed set of errors) becomes a BadImageError."""
+    try:
+        yield
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise BadImageError("bad_image", f"the image cannot be written as JPEG ({error})") from error

@@ -1,0 +1,180 @@
+"""Distances of all windows of one tile to all windows of another: the fine half of the ground truth.
+
+Many tile pairs are computed at once. Frame distances fill a block (query frames, database frames, tile
+pairs); all four window distances are sliding minima, maxima and slices of it, so every frame pair is measured
+once and not L² times. Pairs of tiles stand on the last axis: numpy's inner loops are then long.
+
+Convention: a distance is sqrt(dx·dx + dy·dy) in float64. Squares are compared and the root is taken last;
+both give the same pairs, since rounding keeps the order.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqdata.sequences.tiles import Floats, Integers, Tiles
+
+BLOCK = 1 << 17  # frame distances computed at once: 1 MiB of float64, so that a block stays in a core's own cache
+
+Combine = Callable[[Any, Any], Any]
+Columns = dict[str, npt.NDArray[Any]]
+DISTANCES = ("min_distance", "centre_distance", "last_distance", "worst_distance")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How windows of one kind lie in their tile: `length` frames `step` apart, `slots` windows `stride`
+    apart.
+    """
+
+    length: int
+    step: int
+    stride: int
+    slots: int
+
+    @property
+    def frames(self) -> int:
+        """Frames that a tile spans."""
+        return (self.slots - 1) * self.stride + (self.length - 1) * self.step + 1
+
+    def at(self, index: int) -> slice:
+        """The frames at `index` of every window, as a slice of the tile's frames."""
+        begin = index * self.step
+        return slice(begin, begin + (self.slots - 1) * self.stride + 1, self.stride)
+
+
+def sliding(values: Floats, combine: Combine, shape: Shape, axis: int) -> Floats:
+    """Combine (minimum or maximum) the frames of every window along `axis` 0 or 1: frames -> slots.
+
+    Widths double: a minimum over five frames takes three passes instead of four, over fifteen four.
+    """
+    lead = (slice(None),) * axis
+    width = 1
+    while width < shape.length:
+        shift = min(width, shape.length - width) * shape.step
+        values = combine(values[(*lead, slice(None, -shift))], values[(*lead, slice(shift, None))])
+        width += min(width, shape.length - width)
+    picked: Floats = values[(*lead, shape.at(0))]
+    return picked
+
+
+def squared_blocks(frames: Floats, query: Shape, database: Shape) -> tuple[Floats, Floats, Floats, Floats]:
+    """The four squared window distances from squared frame distances.
+
+    Shapes: frames (query frames, database frames, b) -> four arrays (query slots, database slots, b): least,
+    centre, last, worst (greatest over the query's frames of the least over the database window's).
+    """
+    nearest = sliding(frames, np.minimum, database, axis=1)
+    least = sliding(nearest, np.minimum, query, axis=0)
+    worst = sliding(nearest, np.maximum, query, axis=0)
+    centre = frames[query.at((query.length - 1) // 2), database.at((database.length - 1) // 2)]
+    last = frames[query.at(query.length - 1), database.at(database.length - 1)]
+    return least, centre, last, worst
+
+
+def tile_pairs(
+    query: Tiles, database: Tiles, pairs: tuple[Integers, Integers], radius: float, inclusive: bool
+) -> Columns:
+    """All window pairs of the given tile pairs whose least distance is under `radius` (or equal, if
+    `inclusive`).
+
+    Returns columns query, database (int64 rows of the two sets) and the four distances (float64), by rising
+    (query, database).
+    """
+    parts = [
+        part
+        for rows, shapes in _kinds(query, database, pairs)
+        for part in _batches(query, database, (pairs[0][rows], pairs[1][rows]), shapes, radius, inclusive)
+    ]
+    names = ("query", "database", *DISTANCES)
+    kinds = (np.int64, np.int64, *(np.float64,) * 4)
+    columns = [
+        np.concatenate([part[i] for part in parts]) if parts else np.empty(0, kind) for i, kind in enumerate(kinds)
+    ]
+    # No pair stands twice, so any sort gives the same order.
+    order = np.argsort(columns[0] * len(database.windows) + columns[1])
+    return {name: column[order] for name, column in zip(names, columns, strict=True)}
+
+
+def _kinds(
+    query: Tiles, database: Tiles, pairs: tuple[Integers, Integers]
+) -> Iterator[tuple[Integers, tuple[Shape, Shape]]]:
+    """The tile pairs of each combination of window lengths and steps: mostly there is one."""
+    q, d = pairs
+    keys = np.stack([query.length[q], query.step[q], database.length[d], database.step[d]], axis=1)
+    kinds, which = np.unique(keys, axis=0, return_inverse=True)
+    for number, (q_length, q_step, d_length, d_step) in enumerate(kinds.tolist()):
+        shapes = (
+            Shape(q_length, q_step, query.stride, query.slots),
+            Shape(d_length, d_step, database.stride, database.slots),
+        )
+        yield np.flatnonzero(which.reshape(-1) == number), shapes
+
+
+def _batches(
+    query: Tiles,
+    database: Tiles,
+    pairs: tuple[Integers, Integers],
+    shapes: tuple[Shape, Shape],
+    radius: float,
+    inclusive: bool,
+) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    """Window pairs of one kind, a cache-sized block at a time: rows and distances, unordered."""
+    size = max(1, BLOCK // (shapes[0].frames * shapes[1].frames))
+    limit = radius * radius * (1 + 1e-9)
+    for begin in range(0, len(pairs[0]), size):
+        q, d = pairs[0][begin : begin + size], pairs[1][begin : begin + size]
+        blocks = squared_blocks(_frame_distances(query, database, q, d, shapes), *shapes)
+        exists = _exists(query, q)[:, None] & _exists(database, d)[None]
+        hits = np.flatnonzero((blocks[0] <= limit) & exists)
+        distances = [np.sqrt(np.ascontiguousarray(block).reshape(-1)[hits]) for block in blocks]
+        kept = distances[0] <= radius if inclusive else distances[0] < radius
+        if not kept.all():
+            hits, distances = hits[kept], [distance[kept] for distance in distances]
+        slot_pair, pair = np.divmod(hits, len(q))
+        q_slot, d_slot = np.divmod(slot_pair, shapes[1].slots)
+        q_slot, d_slot = q[pair] * query.slots + q_slot, d[pair] * database.slots + d_slot
+        yield _expand(query, database, q_slot, d_slot, distances)
+
+
+def _frame_distances(query: Tiles, database: Tiles, q: Integers, d: Integers, shapes: tuple[Shape, Shape]) -> Floats:
+    """Squared distances (query frames, database frames, tile pairs); past the end the last frame repeats."""
+    a = _coordinates(query, q, shapes[0].frames)
+    b = _coordinates(database, d, shapes[1].frames)
+    squared = a[0][:, None] - b[0][None]
+    squared *= squared
+    north = a[1][:, None] - b[1][None]
+    north *= north
+    squared += north
+    return np.asarray(squared)
+
+
+def _coordinates(tiles: Tiles, rows: Integers, frames: int) -> tuple[Floats, Floats]:
+    index = tiles.start[rows] + np.arange(frames)[:, None]
+    np.minimum(index, len(tiles.windows.xy) - 1, out=index)
+    return tiles.windows.xy[index, 0], tiles.windows.xy[index, 1]
+
+
+def _exists(tiles: Tiles, rows: Integers) -> npt.NDArray[np.bool_]:
+    """Whether each slot of the tiles `rows` holds a window: (slots, b)."""
+    slot = rows * tiles.slots + np.arange(tiles.slots)[:, None]
+    return np.asarray(tiles.offset[slot + 1] > tiles.offset[slot])
+
+
+def _expand(
+    query: Tiles, database: Tiles, q_slot: Integers, d_slot: Integers, distances: list[Floats]
+) -> tuple[npt.NDArray[Any], ...]:
+    """Rows of the windows in the slots; a slot pair stands once for every pair of equal windows in it."""
+    q_begin, d_begin = query.offset[q_slot], database.offset[d_slot]
+    q_count, d_count = query.offset[q_slot + 1] - q_begin, database.offset[d_slot + 1] - d_begin
+    times = q_count * d_count
+    if len(times) and times.max() > 1:
+        which = np.repeat(np.arange(len(times)), times)
+        number = np.arange(len(which)) - np.repeat(np.cumsum(times) - times, times)
+        q_begin = q_begin[which] + number // d_count[which]
+        d_begin = d_begin[which] + number % d_count[which]
+        distances = [distance[which] for distance in distances]
+    return (query.order[q_begin], database.order[d_begin], *distances)

@@ -1,0 +1,77 @@
+"""How far each query window is from the nearest database window, however far that is.
+
+The pair tables end at a radius; this table has one row for every query, so that a query without a positive says how far
+away the map was.
+
+Convention: as `seqdata.sequences.positives`: metres of one zone a group, or ranks; the least distance is that of the
+two nearest
+frames, the centre distance that of the nearest centre frames. Where a group has no database window both are unknown.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from seqdata.sequences.tiles import Floats, Integers, WindowSet
+
+CHUNK = 1 << 18  # frames asked for at once
+NEAREST_SCHEMA = pl.Schema({"query": pl.Int32, "min_distance": pl.Float64, "centre_distance": pl.Float64})
+
+
+def nearest(query: WindowSet, database: WindowSet) -> pl.DataFrame:
+    """Nearest distances of every query window (contract `nearest`), one row a window, in their order.
+
+    Columns: query (i32 row of the set), min_distance, centre_distance (f64 in the sets' unit, null where the window's
+    group has no database window).
+    """
+    least = np.full(len(query), np.nan)
+    centre = np.full(len(query), np.nan)
+    for group in np.unique(query.group):
+        rows, theirs = np.flatnonzero(query.group == group), np.flatnonzero(database.group == group)
+        if len(theirs):
+            least[rows] = _least_of_windows(query, rows, database.xy[_frames(database, theirs)])
+            centre[rows] = distance_to(query.xy[_centres(query, rows)], database.xy[_centres(database, theirs)])
+    table = pl.DataFrame({"query": np.arange(len(query)), "min_distance": least, "centre_distance": centre})
+    return table.with_columns(pl.col("min_distance", "centre_distance").fill_nan(None)).cast(NEAREST_SCHEMA)
+
+
+def distance_to(points: Floats, ground: Floats) -> Floats:
+    """Distance of every point to the nearest of `ground`: (n, 2), (m, 2) -> (n,); infinite where m is 0."""
+    if not len(ground) or not len(points):
+        return np.full(len(points), np.inf)
+    from scipy.spatial import cKDTree  # slow to import, and opening a dataset does not need it
+
+    tree = cKDTree(ground)
+    found = [tree.query(points[at : at + CHUNK])[1] for at in range(0, len(points), CHUNK)]
+    delta = points - ground[np.concatenate(found)]
+    # The same arithmetic as the pair tables', so that both say the same number.
+    distance: Floats = np.sqrt(delta[:, 0] * delta[:, 0] + delta[:, 1] * delta[:, 1])
+    return distance
+
+
+def _least_of_windows(query: WindowSet, rows: Integers, ground: Floats) -> Floats:
+    """Least distance of each window's frames to `ground`: (n,)."""
+    used = _frames(query, rows)
+    of_frame = np.full(len(query.xy), np.inf)
+    of_frame[used] = distance_to(query.xy[used], ground)
+    least = np.full(len(rows), np.inf)
+    for index in range(int(query.length[rows].max())):
+        inside = query.length[rows] > index
+        frames = query.first[rows[inside]] + index * query.step[rows[inside]]
+        least[inside] = np.minimum(least[inside], of_frame[frames])
+    return least
+
+
+def _frames(windows: WindowSet, rows: Integers) -> Integers:
+    """Frame rows that any of the windows `rows` holds, each once."""
+    used: npt.NDArray[np.bool_] = np.zeros(len(windows.xy), dtype=bool)
+    for index in range(int(windows.length[rows].max())):
+        inside = rows[windows.length[rows] > index]
+        used[windows.first[inside] + index * windows.step[inside]] = True
+    return np.flatnonzero(used)
+
+
+def _centres(windows: WindowSet, rows: Integers) -> Integers:
+    """Frame rows of the windows' centres."""
+    centres: Integers = windows.first[rows] + (windows.length[rows] - 1) // 2 * windows.step[rows]
+    return centres

@@ -1,0 +1,222 @@
+"""Ground truth: every pair of a query and a database window near each other, with its distances.
+
+A pair is stored once with its least, centre, last and worst distance and its heading difference, out to a
+greatest radius; the rules any, centre, last and all, smaller radii and heading limits are then filters on the
+table.
+
+Convention: coordinates are metres of one UTM zone a group, float64 throughout (float32 moves pairs), or frame
+ranks when the unit is frames. The distance of two frames is sqrt(dx·dx + dy·dy). The centre of a window is
+its frame at index (L−1)//2. In metres a pair must be strictly nearer than the radius, in frames at most the
+radius.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seqdata.errors import ContractError
+from seqdata.geometry import heading_difference
+from seqdata.sequences.distances import Columns, tile_pairs
+from seqdata.sequences.tiles import Floats, Integers, TileFinder, Tiles, WindowSet, common_stride, cut_tiles
+from seqdata.storage.files import atomic_path
+
+__all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
+
+QUERY_ROWS = 1024  # query windows planned together
+WINDOW_PAIRS = 1 << 19  # most window pairs looked at in one piece, unless a single query has more
+ROW_GROUP = 1 << 20  # rows of a Parquet row group
+RULE_COLUMNS = {
+    "any": "min_distance",
+    "centre": "centre_distance",
+    "last": "last_distance",
+    "all": "worst_distance",
+}
+POSITIVES_SCHEMA = pl.Schema(
+    {
+        "query": pl.Int32,
+        "database": pl.Int32,
+        "min_distance": pl.Float64,
+        "centre_distance": pl.Float64,
+        "last_distance": pl.Float64,
+        "worst_distance": pl.Float64,
+        "heading_difference": pl.Float32,
+    }
+)
+
+
+def pair_blocks(
+    query: WindowSet, database: WindowSet, *, radius: float, unit: str = "metres", threads: int = 2
+) -> Iterator[pl.DataFrame]:
+    """Yield all pairs whose least distance lies within `radius`, a bounded block of queries at a time.
+
+    Blocks have the columns of `POSITIVES_SCHEMA`: query, database (i32 rows of the two sets), min_distance,
+    centre_distance, last_distance, worst_distance (f64, in `unit`; worst is the greatest over the query's
+    frames of the distance to the nearest frame of the database window), heading_difference (f32 degrees of
+    the centre frames, null where a heading is unknown). Rows rise by (query, database) over all blocks;
+    neither their order nor any value depends on `threads`. Every other rule's distance is at least the least
+    one, so no rule misses a pair.
+
+    Memory: the tables of a block and its neighbours in flight; a single query's pairs always stand in one
+    block.
+
+    Raises: ContractError for a negative radius or an unknown unit.
+
+    Source: the positives of P1 (any frame to any frame) and P2 (centre frames).
+    """
+    for _, block in _blocks(query, database, radius, unit, threads):
+        yield block
+
+
+def positives(
+    query: WindowSet, database: WindowSet, *, radius: float, unit: str = "metres", threads: int = 2
+) -> pl.DataFrame:
+    """All pairs of `pair_blocks` in one table (44 bytes a pair in memory). Raises: as `pair_blocks`."""
+    blocks = list(pair_blocks(query, database, radius=radius, unit=unit, threads=threads))
+    return pl.concat([_empty(), *blocks])
+
+
+def write_positives(
+    path: str | Path,
+    query: WindowSet,
+    database: WindowSet,
+    *,
+    radius: float,
+    unit: str = "metres",
+    threads: int = 2,
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write all pairs of `pair_blocks` to a Parquet file as they are found; returns their number.
+
+    `metadata` lands in the file's own key-value metadata; `progress` is called with the number of query
+    windows done. The file's bytes depend on the windows, the radius, the unit and the metadata alone. It
+    appears under its name only when it is whole.
+
+    Raises: as `pair_blocks`, and OutputError where the file cannot be written.
+    """
+    schema = _empty().to_arrow().schema.with_metadata(dict(metadata or {}))
+    total = 0
+    with atomic_path(path) as temporary, _writer(temporary, schema) as writer:
+        waiting: list[pl.DataFrame] = []
+        for done, block in _blocks(query, database, radius, unit, threads):
+            waiting.append(block)
+            total += len(block)
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                _write(writer, schema, waiting)
+                waiting = []
+            if progress is not None:
+                progress(done)
+        _write(writer, schema, waiting)
+    return total
+
+
+def accept(
+    pairs: pl.DataFrame, *, rule: str, radius: float, unit: str = "metres", heading_max: float | None = None
+) -> pl.DataFrame:
+    """The rows of a pair table that a protocol's rule accepts, in their order.
+
+    `rule`: any (least distance), centre, last, all (worst distance). Strictly less than `radius` in metres,
+    at most `radius` in frames. With `heading_max` the centre frames' directions differ by at most that many
+    degrees, and a pair with an unknown direction is left out: it cannot be shown to face the same way.
+
+    Raises: ContractError for an unknown rule or unit.
+    """
+    return pairs.filter(accepts(rule, radius, unit, heading_max))
+
+
+def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float | None = None) -> pl.Expr:
+    """The condition of `accept` as an expression over a pair table, for lazy scans. Raises: ContractError."""
+    _check_limit(radius, unit)
+    if rule not in RULE_COLUMNS:
+        raise ContractError(f"rule {rule!r}: expected one of {', '.join(RULE_COLUMNS)}")
+    distance = pl.col(RULE_COLUMNS[rule])
+    wanted = distance <= radius if unit == "frames" else distance < radius
+    if heading_max is not None:
+        wanted &= (pl.col("heading_difference") <= heading_max).fill_null(False)
+    return wanted
+
+
+def _blocks(
+    query: WindowSet, database: WindowSet, radius: float, unit: str, threads: int
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Blocks of pairs with the number of query windows done, in query order; few are in flight."""
+    _check_limit(radius, unit)
+    finder = TileFinder(cut_tiles(database, range(len(database)), common_stride(database)), radius)
+    headings = (query.centre_heading(), database.centre_heading())
+
+    def block(tiles: Tiles, pairs: tuple[Integers, Integers]) -> pl.DataFrame:
+        return _table(tile_pairs(tiles, finder.database, pairs, radius, unit == "frames"), *headings)
+
+    flying: deque[tuple[int, Future[pl.DataFrame]]] = deque()
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        try:
+            for done, tiles, pairs in _plans(query, finder):
+                flying.append((done, pool.submit(block, tiles, pairs)))
+                if len(flying) > threads:
+                    yield flying[0][0], flying.popleft()[1].result()
+            while flying:
+                yield flying[0][0], flying.popleft()[1].result()
+        finally:
+            for _, future in flying:
+                future.cancel()
+
+
+def _plans(query: WindowSet, finder: TileFinder) -> Iterator[tuple[int, Tiles, tuple[Integers, Integers]]]:
+    """Ranges of query windows with their tile pairs, in order; a range too rich in pairs is halved."""
+    stride = common_stride(query)
+    ranges = [range(at, min(at + QUERY_ROWS, len(query))) for at in range(0, len(query), QUERY_ROWS)][::-1]
+    while ranges:
+        rows = ranges.pop()
+        tiles = cut_tiles(query, rows, stride)
+        pairs = finder.candidates(tiles)
+        if len(pairs[0]) * tiles.slots * finder.database.slots > WINDOW_PAIRS and len(rows) > 1:
+            middle = len(rows) // 2
+            ranges += [rows[middle:], rows[:middle]]
+        else:
+            yield rows.stop, tiles, pairs
+
+
+def _table(columns: Columns, query_heading: Floats, database_heading: Floats) -> pl.DataFrame:
+    """The pair table of one block, with the heading difference of the centre frames; unknown becomes null."""
+    turn = heading_difference(query_heading[columns["query"]], database_heading[columns["database"]])
+    table = pl.DataFrame({**columns, "heading_difference": turn}).with_columns(
+        pl.col("heading_difference").fill_nan(None)
+    )
+    return table.cast(POSITIVES_SCHEMA)
+
+
+def _empty() -> pl.DataFrame:
+    return pl.DataFrame(schema=POSITIVES_SCHEMA)
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of pair tables: zstd, rows as differences, distances split by byte.
+
+    Least and worst distances stay plain: neighbouring windows share them, and zstd finds the repeats only
+    whole.
+    """
+    split = dict.fromkeys(("centre_distance", "last_distance", "heading_difference"), "BYTE_STREAM_SPLIT")
+    rows = dict.fromkeys(("query", "database"), "DELTA_BINARY_PACKED")
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", compression_level=1, use_dictionary=False, column_encoding=split | rows
+    )
+
+
+def _write(writer: pq.ParquetWriter, schema: pa.Schema, blocks: list[pl.DataFrame]) -> None:
+    """Write blocks as one row group, nothing when they are empty."""
+    table = pl.concat([_empty(), *blocks], rechunk=True)
+    if len(table):
+        writer.write_table(table.to_arrow().cast(schema), row_group_size=len(table))
+
+
+def _check_limit(radius: float, unit: str) -> None:
+    if unit not in ("metres", "frames"):
+        raise ContractError(f"unit {unit!r}: expected metres or frames")
+    if not (np.isfinite(radius) and radius >= 0):
+        raise ContractError(f"radius {radius}: expected a number of {unit} that is not negative")

@@ -1,0 +1,247 @@
+"""Window tables of a dataset: which windows a length, a spacing or a protocol's split asks for, and their truth.
+
+`Sequencer` holds the few columns of the frames table that geometry needs, so that a build (before anything is sealed)
+and an opened dataset cut the same windows and find the same positives.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import shapely
+
+from seqdata.contracts.protocol import Cut, Protocol, Rule, Unit
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError
+from seqdata.sequences import positives as truth
+from seqdata.sequences import windows
+
+GEOMETRY_COLUMNS = (
+    "trajectory", "position", "clean_position", "city", "role", "zone", "easting", "northing", "heading", "panorama",
+    "resampled", "subtasks",
+)  # fmt: skip
+ROLES = ("database", "query")
+_KEY = re.compile(r"(?P<panoramas>[a-z]+)(?P<clean>-clean)?(-(?P<spacing>[\d.]+)m)?(-step(?P<step>[\d.]+)m)?")
+_PANORAMAS = {"drop": "nopano", "keep": "all", "centre": "panocentre"}
+
+
+@dataclass(frozen=True)
+class TrackPolicy:
+    """What leaves a track of a trajectory: panoramas, the clean list, spacing and greatest step (metres).
+
+    Raises: ContractError for a policy of panoramas that there is not, or metres that are not positive.
+    """
+
+    panoramas: str = "drop"
+    clean: bool = False
+    spacing: float | None = None
+    max_step: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.panoramas not in _PANORAMAS:
+            raise ContractError(f"panoramas {self.panoramas!r}: expected {', '.join(_PANORAMAS)}")
+        for name, metres in (("spacing", self.spacing), ("max_step", self.max_step)):
+            if metres is not None and not 0 < metres < float("inf"):
+                raise ContractError(f"{name} {metres}: expected a positive number of metres")
+
+    @property
+    def key(self) -> str:
+        """Name of the track table, such as `nopano`, `all-clean`, `nopano-2m` or `nopano-step100m`."""
+        parts = [_PANORAMAS[self.panoramas]]
+        parts += ["clean"] if self.clean else []
+        parts += [f"{_digits(self.spacing)}m"] if self.spacing else []
+        parts += [f"step{_digits(self.max_step)}m"] if self.max_step else []
+        return "-".join(parts)
+
+    @classmethod
+    def of_key(cls, key: str) -> "TrackPolicy":
+        """The policy that a key names. Raises: ContractError for a text that is no key."""
+        match = _KEY.fullmatch(key)
+        policies = {mark: name for name, mark in _PANORAMAS.items()}
+        if match is None or match["panoramas"] not in policies:
+            raise ContractError(f"'{key}' names no track table; keys look like nopano, all-clean or nopano-2m")
+        spacing, step = (float(match[name]) if match[name] else None for name in ("spacing", "step"))
+        return cls(policies[match["panoramas"]], match["clean"] is not None, spacing, step)
+
+    @classmethod
+    def of_protocol(cls, protocol: Protocol) -> "TrackPolicy":
+        """The policy that a protocol states."""
+        return cls(protocol.panoramas, protocol.clean, protocol.spacing, protocol.max_step)
+
+
+@dataclass
+class Sequencer:
+    """Windows and truth over one frames table.
+
+    `frames`: the columns `GEOMETRY_COLUMNS` of every frame, in the dataset's order; `rule` is the dataset's resampling
+    rule, used for every spacing so that database and query never mix rules. `flagged` is the spacing (metres) whose
+    frames the column `resampled` marks; none when the flags are not to be used.
+    """
+
+    frames: pl.DataFrame
+    rule: str = "greedy"
+    flagged: float | None = None
+    _tracks: dict[str, pl.DataFrame] = field(default_factory=dict)
+
+    def track(self, key: str) -> pl.DataFrame:
+        """The track table of a key (contract `tracks`), computed once."""
+        if key not in self._tracks:
+            policy = TrackPolicy.of_key(key)
+            rows = self.frames.with_row_index("frame")
+            self._tracks[key] = windows.track(
+                rows,
+                panoramas="drop" if policy.panoramas == "drop" else "keep",
+                clean=policy.clean,
+                spacing=policy.spacing,
+                max_step=policy.max_step,
+                rule=self.rule,
+                flagged=policy.spacing is not None and policy.spacing == self.flagged,
+            )
+        return self._tracks[key]
+
+    def windows(self, policy: TrackPolicy, length: int, stride: int = 1, edges: str = "drop") -> pl.DataFrame:
+        """Every window of a policy (contract `sequences`), the role as the frames have it, no split.
+
+        Convention: see `seqdata.sequences.windows`; stride in frames of the track. With panoramas judged at the
+        centre, windows
+        whose centre frame is one are left out.
+        """
+        track = self.track(policy.key)
+        cut = windows.windows(track, length=length, stride=stride, edges=edges)
+        first = cut["first"].to_numpy()
+        centre = track["frame"].to_numpy()[first + windows.centre_index(length) * cut["step"].to_numpy()]
+        of_centre = self.frames.select("trajectory", "city", "role", "panorama")[centre]
+        table = pl.concat([cut, of_centre], how="horizontal").with_columns(
+            pl.lit(policy.key).alias("track"), pl.Series("centre", centre)
+        )
+        table = table.filter(~pl.col("panorama")) if policy.panoramas == "centre" else table
+        return table_contract("sequences").conform(table)
+
+    def of_protocol(self, protocol: Protocol, split: str | None = None, role: str | None = None) -> pl.DataFrame:
+        """Windows of a protocol; with `split` only that split's, with `role` only that role's, database first.
+
+        Raises: ContractError for an unknown split or role, or a spacing rule that is not this dataset's.
+        """
+        protocol.check_rule(self.rule)
+        if role not in (None, *ROLES):
+            raise ContractError(f"role '{role}': expected database or query")
+        table = self.windows(TrackPolicy.of_protocol(protocol), protocol.length, protocol.stride, protocol.edges)
+        if split is None:
+            return table if role is None else table.filter(pl.col("role") == role)
+        return pl.concat([self._of_split(table, protocol, split, name) for name in ROLES if role in (None, name)])
+
+    def _of_split(self, table: pl.DataFrame, protocol: Protocol, split: str, role: str) -> pl.DataFrame:
+        """Rows of `table` that play `role` in a split with every frame of theirs, and with their centre a subtask."""
+        inside = np.concatenate([[0], np.cumsum(self.frames_of(protocol, split, role))])
+        first = table["first"].to_numpy()
+        stop = first + (table["length"].to_numpy().astype(np.int64) - 1) * table["step"].to_numpy() + 1
+        chosen = table.filter(pl.Series(inside[stop] - inside[first] == stop - first, dtype=pl.Boolean))
+        subtask = protocol.split(split).subtask
+        if subtask is not None:
+            listed = self.frames["subtasks"][chosen["centre"].to_numpy()].str.split(" ").list.contains(subtask)
+            chosen = chosen.filter(listed)
+        return chosen.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
+
+    def frames_of(self, protocol: Protocol, split: str, role: str) -> npt.NDArray[np.bool_]:
+        """Which frames of the protocol's track play `role` in a split: bool, one a row of the track.
+
+        Raises: ContractError for an unknown split, or a cut in another zone than the frames'.
+        """
+        chosen = protocol.split(split)
+        track = self.track(TrackPolicy.of_protocol(protocol).key)
+        frames = self.frames.select("trajectory", "city", "role", "zone", "easting", "northing")[track["frame"]]
+        trajectories = chosen.database if role == "database" else chosen.query
+        wanted = pl.col("role") == role if trajectories is None else pl.col("trajectory").is_in(trajectories)
+        if chosen.cities is not None:
+            wanted &= pl.col("city").is_in(chosen.cities)
+        if chosen.part is not None:
+            wanted &= pl.col("trajectory").str.ends_with(f"/{chosen.part}")
+        mask: npt.NDArray[np.bool_] = frames.select(wanted.fill_null(False).alias("wanted"))["wanted"].to_numpy()
+        if chosen.positions is not None:
+            rank = track["rank"].to_numpy()
+            mask = mask & (rank >= chosen.positions[0]) & (rank < chosen.positions[1])
+        if chosen.side is not None and protocol.cut is not None:
+            mask = mask.copy()
+            mask[mask] = on_side(frames.filter(pl.Series(mask)), protocol.cut, chosen.side)
+        return mask
+
+    def frame_rows(self, table: pl.DataFrame) -> npt.NDArray[np.int64]:
+        """Frame row of every frame of every window: int64 (n, L). Raises: ContractError when lengths differ."""
+        if not table.height:
+            return np.zeros((0, 0), dtype=np.int64)
+        track = self.track(_only(table, "track"))
+        return windows.window_frames(
+            track, table["first"].to_numpy(), table["length"].to_numpy(), table["step"].to_numpy()
+        )
+
+    def window_set(self, table: pl.DataFrame, unit: Unit = "metres") -> truth.WindowSet:
+        """The windows as coordinates: metres grouped by zone, or (rank, 0) in one group where the unit is frames."""
+        track = self.track(_only(table, "track")) if table.height else self.track("all").head(0)
+        frame = track["frame"].to_numpy()
+        of_track = self.frames.select("easting", "northing", "heading", "zone")[frame]
+        if unit == "frames":
+            xy = np.column_stack([track["rank"].to_numpy().astype(np.float64), np.zeros(track.height)])
+            group = np.zeros(table.height, dtype=np.int64)
+        else:
+            xy = of_track.select("easting", "northing").to_numpy()
+            group = self._zone_numbers()[table["centre"].to_numpy()]
+        return truth.WindowSet.of(
+            xy,
+            table["first"].to_numpy(),
+            table["length"].to_numpy(),
+            step=table["step"].to_numpy(),
+            group=group,
+            heading=of_track["heading"].fill_null(float("nan")).to_numpy(),
+        )
+
+    def _zone_numbers(self) -> npt.NDArray[np.int64]:
+        """A number for each frame's zone, the same for equal zones."""
+        return self.frames["zone"].rank("dense").to_numpy().astype(np.int64)
+
+    def positives(
+        self,
+        query: pl.DataFrame,
+        database: pl.DataFrame,
+        radius: float,
+        rule: Rule = "any",
+        unit: Unit = "metres",
+        heading_max: float | None = None,
+    ) -> pl.DataFrame:
+        """Pairs that the rule accepts, with all distances (contract `positives`); rows of the two given tables.
+
+        Convention: metres within one zone, strictly less than `radius`; frames: at most `radius` apart in rank.
+        """
+        pairs = truth.positives(self.window_set(query, unit), self.window_set(database, unit), radius=radius, unit=unit)
+        return truth.accept(pairs, rule=rule, radius=radius, unit=unit, heading_max=heading_max)
+
+
+def _only(table: pl.DataFrame, column: str) -> str:
+    """The one value of a column. Raises: ContractError when a table mixes several."""
+    values = table[column].unique()
+    if len(values) != 1:
+        raise ContractError(
+            f"a window table mixes {column} values ({', '.join(values.sort().head(3))}); use one at a time"
+        )
+    return str(values[0])
+
+
+def _digits(metres: float) -> str:
+    """The shortest decimal digits that give exactly this number."""
+    return np.format_float_positional(metres, trim="-")
+
+
+def on_side(frames: pl.DataFrame, cut: Cut, side: str) -> npt.NDArray[np.bool_]:
+    """Frames on one side of a cut: columns zone, easting, northing (n rows) -> (n,) bool.
+
+    Convention: "inside" is the polygon with its edge, "outside" is at least `cut.buffer` metres away from it; what lies
+    between belongs to neither. Raises: ContractError when a frame lies in another zone than the cut.
+    """
+    other = frames["zone"].filter(frames["zone"] != cut.zone)
+    if len(other):
+        raise ContractError(f"the protocol's cut is in zone {cut.zone}, frames of the dataset lie in zone {other[0]}")
+    points = shapely.points(frames["easting"].to_numpy(), frames["northing"].to_numpy())
+    distance = shapely.distance(shapely.Polygon(cut.corners), points)
+    chosen: npt.NDArray[np.bool_] = distance == 0 if side == "inside" else (distance > 0) & (distance >= cut.buffer)
+    return chosen

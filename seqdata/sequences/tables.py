@@ -1,0 +1,98 @@
+"""The tables of a protocol: one track table, its windows, each split's positives and nearest distances.
+
+A build writes them beside the frames; `seqdata sequences` adds those of other protocols to a sealed dataset.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from seqdata.contracts.protocol import Protocol
+from seqdata.sequences import positives as truth
+from seqdata.sequences.nearest import nearest
+from seqdata.sequences.sequencer import Sequencer, TrackPolicy
+from seqdata.storage.parquet import read_metadata, write_parquet_atomic
+
+MAX_RADIUS = 25.0  # how far stored pairs reach at least, in the protocol's unit
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """A table to be written: its file name and what writes it; for pairs also their split and how far they reach."""
+
+    name: str
+    write: Callable[[Path], None]
+    split: str = ""
+    radius: float = 0.0
+
+
+def table_names(protocol: Protocol) -> tuple[str, str]:
+    """File names of the protocol's track table and window table."""
+    key = TrackPolicy.of_protocol(protocol).key
+    shift = "-shift" if protocol.edges == "shift" else ""
+    return f"tracks-{key}.parquet", f"sequences-{key}-L{protocol.length}-s{protocol.stride}{shift}.parquet"
+
+
+def positives_name(protocol: Protocol, split: str) -> str:
+    """File name of a split's pairs under a protocol."""
+    return f"positives-{protocol.hash}-{split}.parquet"
+
+
+def nearest_name(protocol: Protocol, split: str) -> str:
+    """File name of the nearest distances of a split's queries."""
+    return f"nearest-{protocol.hash}-{split}.parquet"
+
+
+def stored_radius(protocol: Protocol, split: str) -> float:
+    """The greatest radius that a protocol names for a split, in its unit."""
+    if split == "train":
+        return max(protocol.radius, protocol.train.positive_radius, protocol.train.negative_radius)
+    return protocol.radius
+
+
+def reach(path: Path, protocol: Protocol, split: str) -> float:
+    """How far the pairs of a stored table reach; tables of the first release reach the protocol's own radii."""
+    return float(read_metadata(path).get("radius", stored_radius(protocol, split)))
+
+
+def planned_tables(sequencer: Sequencer, protocol: Protocol, max_radius: float | None = None) -> Iterator[PlannedTable]:
+    """The tables of a protocol, one at a time; a split with an empty role has no pairs.
+
+    Pairs are kept by least distance out to the greatest of `max_radius` (default 25, in the protocol's unit) and the
+    protocol's radii: every rule and smaller radius is a filter. Rows are those of `sequences(protocol, split, role)`.
+    Memory: one split's window tables, and what `truth.write_positives` holds. Raises: as `Sequencer.of_protocol`.
+    """
+    policy = TrackPolicy.of_protocol(protocol)
+    protocol.check_rule(sequencer.rule)
+    track_name, sequence_name = table_names(protocol)
+    yield PlannedTable(track_name, lambda path: _write(path, sequencer.track(policy.key), "tracks"))
+    windows = sequencer.windows(policy, protocol.length, protocol.stride, protocol.edges)
+    yield PlannedTable(sequence_name, lambda path: _write(path, windows, "sequences"))
+    for split in protocol.splits:
+        yield from _truth_tables(sequencer, protocol, split, MAX_RADIUS if max_radius is None else max_radius)
+
+
+def _truth_tables(sequencer: Sequencer, protocol: Protocol, split: str, max_radius: float) -> Iterator[PlannedTable]:
+    query, database = (
+        sequencer.window_set(sequencer.of_protocol(protocol, split, role), protocol.unit)
+        for role in ("query", "database")
+    )
+    if not len(query) or not len(database):
+        return
+    radius = max(stored_radius(protocol, split), max_radius)
+    told = {"protocol": protocol.label, "split": split}
+    stored = {"seqdata.table": "positives", **told, "radius": repr(radius)}
+
+    def write_pairs(path: Path) -> None:
+        truth.write_positives(path, query, database, radius=radius, unit=protocol.unit, metadata=stored)
+
+    yield PlannedTable(positives_name(protocol, split), write_pairs, split, radius)
+    yield PlannedTable(
+        nearest_name(protocol, split), lambda path: _write(path, nearest(query, database), "nearest", **told)
+    )
+
+
+def _write(path: Path, table: pl.DataFrame, kind: str, **told: str) -> None:
+    write_parquet_atomic(table, path, {"seqdata.table": kind, **told})

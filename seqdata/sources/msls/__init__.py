@@ -1,0 +1,1 @@
+"""Mapillary Street-Level Sequences: city folders or zips with their tables."""

@@ -1,0 +1,97 @@
+"""Where an MSLS dump's files lie: unpacked folders, the downloaded zips beside them, or some of each.
+
+Convention: the volumes and the metadata zip come first, what is unpacked covers them, and the patch zip covers all: it
+replaces images that the volumes hold corrupt. A member of a zip is named `<zip>!<member>`, a file by its path.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from seqdata.errors import InputError
+from seqdata.frames.images import BadImageError
+from seqdata.sources.archives import Archive, Folder, Overlay, Store, open_archive
+from seqdata.sources.base import quarantine_skipped
+from seqdata.sources.files import image_names, inside, reading
+
+PARTS = ("train_val", "test")
+ROLES = ("database", "query")
+LOWER_ZIPS = ("msls_images_vol_*.zip", "msls_metadata*.zip")
+PATCH_ZIPS = ("msls_patch*.zip",)
+_CITY = re.compile(r"(?:train_val|test)/[^/]+")
+
+
+@dataclass(frozen=True)
+class MslsFiles:
+    """The tree of a dump: `lower` are its zips that the unpacked folder covers, `upper` those that cover it (names)."""
+
+    raw: Path
+    lower: tuple[str, ...]
+    upper: tuple[str, ...]
+
+    def cities(self) -> list[str]:
+        """`train_val/<city>` and `test/<city>` of every city that has a seq_info.csv, in this order."""
+        unpacked = {
+            f"{part}/{city.name}"
+            for part in PARTS
+            for city in (self.raw / part).glob("*")
+            if any((city / role / "seq_info.csv").is_file() for role in ROLES)
+        }
+        tables = (archive.index["name"] for archive in self._archives())
+        packed = {
+            name.rsplit("/", 2)[0] for names in tables for name in names.filter(names.str.ends_with("/seq_info.csv"))
+        }
+        found = (name for name in unpacked | packed if _CITY.fullmatch(name))
+        return sorted(found, key=lambda name: (PARTS.index(name.split("/")[0]), name))
+
+    def table(self, name: str) -> bytes | None:
+        """The bytes of one CSV, None where there is none. Raises: InputError when it is there and cannot be read."""
+        try:
+            return Overlay(tuple(store for _, store in self._layers())).read(name)
+        except KeyError:
+            return None
+        except (BadImageError, OSError) as error:
+            raise InputError(f"{self.raw / name}: the table cannot be read ({error}); download it again") from error
+
+    def images(self, folder: str) -> pl.DataFrame:
+        """Images below `folder`: name, bytes and source, sorted by name; of equal names the uppermost layer's."""
+        parts = [
+            store.members(folder)
+            .filter(image_names("name"))
+            .with_columns((pl.lit(label) + pl.col("name")).alias("source"))
+            for label, store in self._layers()
+        ]
+        return pl.concat(parts).unique("name", keep="last", maintain_order=True).sort("name")
+
+    def read(self, source: str) -> bytes:
+        """The bytes of the image `source`. Raises: KeyError or FileNotFoundError when it is gone, BadImageError."""
+        archive, mark, member = source.partition("!")
+        if mark and archive in (*self.lower, *self.upper):
+            return open_archive(self.raw / archive).read(member)
+        with reading(source):
+            return inside(self.raw, source).read_bytes()
+
+    def refused(self) -> list[pl.DataFrame]:
+        """Quarantine rows of each zip's members that are never read: links, names that lead outside."""
+        return [quarantine_skipped(archive.path.name, archive.skipped()) for archive in self._archives()]
+
+    def _archives(self) -> list[Archive]:
+        return [open_archive(self.raw / name) for name in (*self.lower, *self.upper)]
+
+    def _layers(self) -> list[tuple[str, Store]]:
+        """What stands before a member's name in `source`, and the store; lowest first."""
+        lower, upper = (
+            [(f"{name}!", open_archive(self.raw / name)) for name in names] for names in (self.lower, self.upper)
+        )
+        return [*lower, ("", Folder(self.raw)), *upper]
+
+
+def find_files(raw: Path) -> MslsFiles:
+    """The zips of the dump at `raw` by their published names; of several patches the last in order of name wins."""
+    lower, upper = (
+        tuple(sorted(path.name for pattern in patterns for path in raw.glob(pattern) if path.is_file()))
+        for patterns in (LOWER_ZIPS, PATCH_ZIPS)
+    )
+    return MslsFiles(raw, lower, upper)

@@ -1,0 +1,157 @@
+"""Nordland: seasons of `images-NNNNN.png` in folders, zips or sections, their GPS logs and the clean list.
+
+Convention: frame N is the same place in every season, so all seasons take their position from the summer log, at second
+N − 163 after its first row (nearest available second). `position` is the rank of N among all numbers that any season
+holds, `clean_position` its rank among those of them that the clean list names: windows cross removed tunnels. Without
+a clean list `clean_position` is empty everywhere. The four videos are not read: cut them into one frame a second first.
+Source: the dataset's files and the practice of its published loaders.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import seqdata.protocols
+from seqdata import geometry
+from seqdata.errors import InputError
+from seqdata.sources.archives import open_archive
+from seqdata.sources.base import Listing, quarantine_rows, refuse_unknown, split_duplicates, take_option
+from seqdata.sources.detect import looks_like_another
+from seqdata.sources.files import inside, reading
+from seqdata.sources.nordland.files import SEASONS, season_files
+from seqdata.sources.nordland.gps import read_log
+
+DEFAULT_PROTOCOL = "nordland-sta"
+FIRST_LOGGED_FRAME = 163
+CLEAN_LIST = "clean_frames.txt"
+_LISTED_NUMBER = re.compile(r"(?:.*[^\d.])?(\d{1,9})(?:\.(?:png|jpg|jpeg))?", re.IGNORECASE)
+
+
+def open(raw: Path, options: dict[str, str]) -> "NordlandSource":
+    """The Nordland dump at `raw`; option `clean_list` names a file of frame names (default clean_frames.txt).
+
+    A line of it is a name with or without its ending, or a bare number; `#` starts a comment.
+    """
+    clean_list = take_option(options, "clean_list")
+    refuse_unknown(options, "nordland", "clean_list")
+    return NordlandSource(raw, clean_list)
+
+
+@dataclass(frozen=True)
+class NordlandSource:
+    """A folder with `<season>/`, `<season>.zip` or sections for at least one season, and `summer.csv`."""
+
+    raw: Path
+    clean_list: str = ""
+    attribution: str = "Nordlandsbanen: minute by minute, NRK (CC BY-NC-SA)"
+
+    def listing(self) -> Listing:
+        """Every frame of every season.
+
+        Raises: InputError when no season or no summer log is there, or the clean list is none of this dump's.
+        """
+        files, refused = (
+            pl.concat(tables) for tables in zip(*(season_files(self.raw, s) for s in SEASONS), strict=True)
+        )
+        if not files.height:
+            raise InputError(
+                f"{self.raw}: no summer.zip, winter/ or other season below it; this is not a Nordland dump"
+                f"{looks_like_another(self.raw, 'nordland')}"
+            )
+        numbered = files.filter(pl.col("number").is_not_null())
+        if not numbered.height:
+            raise InputError(f"{self.raw}: no image name ends in a frame number, as images-00001.png does")
+        records = _place(self.raw, _rank(numbered, self._clean_numbers(numbered)))
+        kept = split_duplicates(records.sort("role", "trajectory", "position", maintain_order=True))
+        unnumbered = quarantine_rows(
+            files.filter(pl.col("number").is_null()), "no_position", "no frame number in the file name"
+        )
+        return Listing(kept.records, pl.concat([kept.quarantine, unnumbered, refused]))
+
+    def read(self, source: str) -> bytes:
+        """The bytes of one image, from its folder or straight from the season's zip (`<season>.zip!<member>`)."""
+        archive, mark, member = source.partition(".zip!")
+        if not mark:
+            with reading(source):
+                return inside(self.raw, source).read_bytes()
+        return open_archive(inside(self.raw, f"{archive}.zip")).read(member)
+
+    def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
+        """Raise InputError when `protocol` takes clean frames only and no clean list is there."""
+        if protocol.clean and self._clean_path() is None:
+            raise InputError(
+                f"{self.raw}: protocol {protocol.name} needs a clean list, and there is no {CLEAN_LIST} in {self.raw}: "
+                "name one with --clean-list FILE"
+            )
+
+    def _clean_path(self) -> Path | None:
+        """The clean list's file, None when there is none. Raises: InputError when a named one is absent."""
+        path = Path(self.clean_list) if self.clean_list else self.raw / CLEAN_LIST
+        if path.is_file():
+            return path
+        if self.clean_list:
+            raise InputError(f"{path}: no such clean list")
+        return None
+
+    def _clean_numbers(self, numbered: pl.DataFrame) -> set[int] | None:
+        """Frame numbers of the clean list, None without a list. Raises: InputError when none of them is in the dump."""
+        path = self._clean_path()
+        if path is None:
+            return None
+        numbers = _read_clean_list(path)
+        if numbers.isdisjoint(numbered["number"].to_list()):
+            raise InputError(f"{path}: names no frame that is in {self.raw}; this clean list is another dump's")
+        return numbers
+
+
+def _read_clean_list(path: Path) -> set[int]:
+    """The frame numbers that a clean list names. Raises: InputError naming a line that holds none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: the clean list cannot be read ({error.strerror})") from error
+    numbers = set()
+    for place, line in enumerate(lines, start=1):
+        name = line.partition("#")[0].strip()
+        match = _LISTED_NUMBER.fullmatch(name)
+        if match:
+            numbers.add(int(match.group(1)))
+        elif name:
+            raise InputError(f"{path}: line {place} ('{name[:60]}') ends in no frame number, as images-00001.png does")
+    return numbers
+
+
+def _rank(files: pl.DataFrame, clean: set[int] | None) -> pl.DataFrame:
+    """Add position and clean_position: ranks over the numbers that any season holds (the latter empty without list)."""
+    numbers = files.select(pl.col("number").unique().sort())
+    ranks = numbers.with_row_index("position").with_columns(pl.col("position").cast(pl.Int32))
+    listed = numbers.filter(pl.col("number").is_in(sorted(clean or ())))
+    clean_ranks = listed.with_row_index("clean_position").with_columns(pl.col("clean_position").cast(pl.Int32))
+    return files.join(ranks, on="number", how="left").join(clean_ranks, on="number", how="left")
+
+
+def _place(raw: Path, files: pl.DataFrame) -> pl.DataFrame:
+    """Add coordinates from the summer log and the remaining fields of the record."""
+    log = read_log(raw / "summer.csv")
+    number = files["number"].to_numpy()
+    row = log.nearest(log.second[0] + np.maximum(number - FIRST_LOGGED_FRAME, 0))
+    latitude, longitude = log.latitude[row], log.longitude[row]
+    zone = geometry.choose_zone(latitude, longitude)
+    easting, northing = geometry.to_utm(latitude, longitude, zone)
+    return files.with_columns(
+        (pl.col("trajectory") + "-" + pl.col("number").cast(pl.String).str.zfill(5)).alias("key"),
+        pl.lit("nordland").alias("city"),
+        pl.lit(None, pl.String).alias("role"),
+        pl.Series("latitude", latitude),
+        pl.Series("longitude", longitude),
+        pl.lit(zone).alias("zone"),
+        pl.Series("easting", easting),
+        pl.Series("northing", northing),
+        pl.lit(value=False).alias("night"),
+        pl.lit(value=False).alias("panorama"),
+        pl.lit("Forward").alias("view_direction"),
+        pl.lit("").alias("subtasks"),
+    )

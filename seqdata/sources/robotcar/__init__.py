@@ -1,0 +1,1 @@
+"""Oxford RobotCar: folders of laps, their poses, and Bayer pictures."""

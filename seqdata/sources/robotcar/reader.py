@@ -1,0 +1,211 @@
+"""Oxford RobotCar: laps of one camera with positions looked up in time, unpacked or straight from the tar chunks.
+
+Convention: a trajectory is a lap, `position` a frame's index in the timestamps file, so that an absent frame breaks
+windows. All laps are in one UTM zone, chosen by their median; the published eastings and northings are used, and where
+they lie more than a kilometre from latitude and longitude in that zone (another zone's metres), these are projected.
+Roles are the protocol's; the dump does not say what is night. The default camera is stereo_left, that of the published
+2 m lists (seqNet); the papers' own pictures of 1280×960 are the stereo camera's, and neither names which of the three.
+Source: the dataset's documentation and SDK; the project's format notes.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import polars as pl
+
+import seqdata.protocols
+from seqdata import geometry
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError, InputError
+from seqdata.frames.images import Pixels
+from seqdata.sources.base import Listing, quarantine_rows, refuse_unknown, split_duplicates, take_option
+from seqdata.sources.detect import looks_like_another
+from seqdata.sources.files import reading
+from seqdata.sources.robotcar.images import Development, crop_text, develop, lookup_file, parse_crop
+from seqdata.sources.robotcar.layout import CAMERAS, Layout
+from seqdata.sources.robotcar.pose import Ints, PoseMode, PoseSource, look_up
+
+DEFAULT_PROTOCOL = "robotcar-seqvlad"
+SAME_ZONE_METRES = 1000.0
+_VIEWS = {"mono_left": "Sideways", "mono_right": "Sideways", "mono_rear": "Backward"}
+_OPTIONS = "laps, camera, pose, pose_mode, pose_gap, undistort and crop"
+
+
+@dataclass(frozen=True)
+class PoseOptions:
+    """Which log the positions come from, how they are looked up, and the widest gap in seconds between two rows."""
+
+    source: PoseSource = "rtk"
+    mode: PoseMode = "interpolate"
+    gap: float = 0.5
+
+
+def open(raw: Path, options: dict[str, str]) -> "RobotcarSource":
+    """The RobotCar dump at `raw`.
+
+    Options: `laps` (comma list, default all that have the camera), `camera` (default stereo_left), `pose` (rtk, ins or
+    gps; default rtk), `pose_mode` (interpolate or nearest), `pose_gap` (seconds, default 0.5), `undistort` (the SDK's
+    models folder or a lookup table; default none), `crop` (none, or top1280x800).
+    Raises: ContractError for an unknown option or value, InputError when the lookup table is missing.
+    """
+    laps = tuple(name.strip() for name in take_option(options, "laps").split(",") if name.strip())
+    camera = _choice(options, "camera", "stereo_left", CAMERAS)
+    source: Any = _choice(options, "pose", "rtk", get_args(PoseSource))
+    mode: Any = _choice(options, "pose_mode", "interpolate", get_args(PoseMode))
+    pose = PoseOptions(source, mode, _seconds(take_option(options, "pose_gap", "0.5")))
+    table = lookup_file(take_option(options, "undistort"), camera)
+    crop = parse_crop(take_option(options, "crop", "none"))
+    refuse_unknown(options, "robotcar", _OPTIONS)
+    return RobotcarSource(raw, laps, pose, Development(camera, table, crop))
+
+
+def _choice(options: dict[str, str], name: str, default: str, known: tuple[str, ...]) -> str:
+    value = take_option(options, name, default)
+    if value not in known:
+        raise ContractError(f"{name} '{value}': expected {', '.join(known)}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise ContractError(f"pose_gap '{text}': expected seconds above 0")
+    return value
+
+
+@dataclass(frozen=True)
+class RobotcarSource:
+    """A folder of laps; `laps` empty means all that have pictures of the camera."""
+
+    raw: Path
+    laps: tuple[str, ...] = ()
+    pose: PoseOptions = field(default_factory=PoseOptions)
+    development: Development = field(default_factory=lambda: Development("stereo_left"))
+    attribution: str = "Oxford RobotCar Dataset (CC BY-NC-SA 4.0), Maddern et al., IJRR 2017"
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the files are."""
+        return Layout(self.raw, self.development.camera)
+
+    def listing(self) -> Listing:
+        """Every frame of the chosen laps that is there and has a position.
+
+        Raises: InputError when this is no RobotCar dump, a named lap has no picture of the camera, a lap lacks the log
+        of the chosen kind or an archive is damaged; ContractError for a log without its columns.
+        """
+        parts = [self._list_lap(lap) for lap in self._laps()]
+        placed = [part.records for part in parts if part.records.height]
+        records = (
+            _one_zone(pl.concat(placed)) if placed else pl.DataFrame(schema=table_contract("records").polars_schema())
+        )
+        kept = split_duplicates(records.sort("trajectory", "position"))
+        return Listing(kept.records, pl.concat([part.quarantine for part in parts] + [kept.quarantine]))
+
+    def read(self, source: str) -> bytes | Pixels:
+        """RGB pixels of one raw picture, or its own bytes where it is in colour already and nothing is asked for."""
+        with reading(source):
+            data = self.layout.images(source.split("/")[0]).read(source)
+        return develop(data, self.development)
+
+    def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
+        """Raise InputError when `protocol` pins positions or a crop that this build does not have, naming both."""
+        crop = None if protocol.crop is None else crop_text(parse_crop(protocol.crop))
+        pinned = (
+            ("pose", protocol.pose_source, self.pose.source),
+            ("pose-mode", protocol.pose_mode, self.pose.mode),
+            ("pose-gap", protocol.pose_gap, self.pose.gap),
+            ("crop", crop, crop_text(self.development.crop)),
+        )
+        for name, wanted, own in pinned:
+            if wanted is not None and wanted != own:
+                raise InputError(
+                    f"{self.raw}: protocol {protocol.name} wants --{name} {wanted}, this build has {own}: "
+                    f"give --{name} {wanted}, or another --protocol"
+                )
+
+    def _laps(self) -> list[str]:
+        """The chosen laps. Raises: InputError when one is absent or without a picture of the camera, or all are."""
+        camera, found = self.development.camera, self.layout.laps()
+        absent = [lap for lap in self.laps if lap not in found]
+        if absent:
+            raise InputError(f"{self.raw}: no lap '{absent[0]}'; it has {', '.join(found) or 'none'}")
+        chosen = [lap for lap in found if lap in self.laps or not self.laps]
+        empty = [lap for lap in chosen if not self.layout.files(lap).height]
+        if self.laps and empty:
+            raise InputError(f"{self.raw}: lap {empty[0]} has no picture of {camera}; name another --camera or --laps")
+        if len(empty) == len(chosen):
+            raise InputError(
+                f"{self.raw}: no lap yyyy-mm-dd-hh-mm-ss with pictures of {camera}, "
+                f"unpacked or as <lap>_{camera}_01.tar{looks_like_another(self.raw, 'robotcar')}"
+            )
+        return chosen
+
+    def _list_lap(self, lap: str) -> Listing:
+        """Records of one lap in the published metres, without a zone, and what is left out of it."""
+        time, files = self.layout.timestamps(lap), self.layout.files(lap)
+        if time is None and files.height:
+            raise InputError(f"{self.raw}: no {self.layout.timestamps_file(lap)}; it comes with every chunk")
+        rows = _frames(lap, np.zeros(0, np.int64) if time is None else time, self.development.camera)
+        joined = rows.join(files, on="stem", how="left", maintain_order="left")
+        missing = pl.format("{}/{}.png", pl.lit(self.layout.folder(lap)), "stem")
+        absent = joined.filter(pl.col("name").is_null()).with_columns(missing.alias("source"))
+        orphans = files.join(rows, on="stem", how="anti").sort("name").rename({"name": "source"})
+        placed, unplaced = self._place(lap, joined.filter(pl.col("name").is_not_null()).rename({"name": "source"}))
+        gap = f"no two good rows of the {self.pose.source} log lie around it within {self.pose.gap:g} s"
+        left_out = [
+            quarantine_rows(absent, "absent_image", "listed in the timestamps file, but not downloaded"),
+            quarantine_rows(orphans, "no_row", "an image file that the timestamps file does not list"),
+            quarantine_rows(unplaced, "pose_gap", gap),
+            self.layout.skipped(lap),
+        ]
+        return Listing(placed, pl.concat(left_out))
+
+    def _place(self, lap: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows with their positions, and those for which the log has none; a lap without pictures needs no log."""
+        if not rows.height:
+            return rows, rows
+        log = self.layout.log(lap, self.pose.source)
+        poses = look_up(log, rows["time"].to_numpy(), self.pose.mode, self.pose.gap)
+        metres = {name: getattr(poses, name) for name in ("latitude", "longitude", "easting", "northing")}
+        heading = pl.Series("heading", poses.heading.astype(np.float32)).fill_nan(None)
+        known = pl.Series(poses.known)
+        placed = rows.with_columns(heading, **{name: pl.Series(values) for name, values in metres.items()})
+        return placed.filter(known), rows.filter(~known)
+
+
+def _frames(lap: str, time: Ints, camera: str) -> pl.DataFrame:
+    """One row a line of the timestamps file: `stem` (its picture's name) and what is known of a frame without a log."""
+    rows = pl.DataFrame({"time": time}, schema={"time": pl.Int64}).with_row_index("position")
+    return rows.with_columns(
+        pl.col("position").cast(pl.Int32),
+        pl.col("time").cast(pl.String).alias("stem"),
+        pl.format("{}_{}", pl.lit(lap), "time").alias("key"),
+        pl.lit(lap).alias("trajectory"),
+        pl.lit("oxford").alias("city"),
+        pl.lit(value=False).alias("night"),
+        pl.lit(value=False).alias("panorama"),
+        pl.lit(_VIEWS.get(camera, "Forward")).alias("view_direction"),
+        pl.lit("").alias("subtasks"),
+    )
+
+
+def _one_zone(records: pl.DataFrame) -> pl.DataFrame:
+    """Records with the zone of their median; metres that are another zone's are projected again."""
+    latitude, longitude = records["latitude"].to_numpy(), records["longitude"].to_numpy()
+    zone = geometry.choose_zone(latitude, longitude)
+    easting, northing = geometry.to_utm(latitude, longitude, zone)
+    east, north = records["easting"].to_numpy(), records["northing"].to_numpy()
+    own = np.hypot(east - easting, north - northing) <= SAME_ZONE_METRES
+    return records.with_columns(
+        pl.lit(zone).alias("zone"),
+        pl.Series("easting", np.where(own, east, easting)),
+        pl.Series("northing", np.where(own, north, northing)),
+    )

@@ -1,0 +1,88 @@
+"""Atomic writing of files and JSON on the local disk."""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from seqdata.errors import InputError, OutputError
+
+
+def explain_write_failure(path: Path, error: OSError) -> NoReturn:
+    """Raise the `OutputError` that tells a user why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise OutputError(f"{path}: no space left on the device; free some and run the same command again") from error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        raise OutputError(f"{path}: not writable; choose another output folder") from error
+    raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another output folder") from error
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` at the end, or remove it on any error.
+
+    Raises: OutputError where the file system refuses (no space, no permission).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        explain_write_failure(path, error)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    except OSError as error:
+        explain_write_failure(path, error)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def flush(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` whole or not at all. Raises: OutputError."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def json_bytes(value: Any) -> bytes:
+    """The one JSON form of our files: sorted keys, two spaces, a newline at the end."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def write_json_atomic(path: str | Path, value: Any) -> None:
+    """Write `value` as JSON (sorted keys) to `path` whole or not at all. Raises: OutputError."""
+    write_bytes_atomic(path, json_bytes(value))
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file. Raises: InputError when it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from error

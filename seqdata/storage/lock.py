@@ -1,0 +1,201 @@
+"""One build at a time in one place, and its name for whoever comes second.
+
+On a local disk the lock is the kernel's (flock) and ends with the process. On an object store it is an object that
+holds the builder's name and is written anew every minute; one that was not written for ten minutes counts as left
+behind. That is best effort: stores without exclusive creation leave a moment in which two builders may both begin, and
+their clocks must agree within minutes. Parts of one build (array jobs) hold the place together, each its own part.
+"""
+
+import errno
+import fcntl
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from seqdata.errors import OutputError, SeqdataError
+from seqdata.storage.files import explain_write_failure
+from seqdata.storage.store import Store
+
+LOCK_NAME = ".build.lock"
+BEAT_SECONDS = 60.0
+STALE_SECONDS = 600.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who builds: process, host, user, when it began (UTC), what it builds, and its last sign of life (Unix time)."""
+
+    pid: int
+    host: str
+    user: str
+    started: str
+    what: str
+    beat: float
+
+    @classmethod
+    def me(cls, what: str) -> "Holder":
+        """The holder that this process is."""
+        now = datetime.now(timezone.utc)
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):
+            user = str(os.getuid())
+        return cls(os.getpid(), socket.gethostname(), user, f"{now:%Y-%m-%d %H:%M:%S} UTC", what, now.timestamp())
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Holder | None":
+        """The holder that a lock names, None where it names none."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return None
+
+    def encode(self) -> bytes:
+        """The holder as it stands in a lock."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    def __str__(self) -> str:
+        """The holder in words."""
+        return f"process {self.pid} of {self.user} on {self.host} (since {self.started}, {self.what})"
+
+
+@contextmanager
+def claimed(store: Store, what: str, part: str = "") -> Iterator[None]:
+    """Hold a place for one build, or together with other parts of it for the part `part` (such as `2-of-3`).
+
+    Raises: OutputError that names the holder when another build is there, or the place cannot be written.
+    """
+    with ExitStack() as stack:
+        if not store.is_local:
+            stack.enter_context(_beating(store, part, Holder.me(what)))
+            yield
+            return
+        folder = store.path("")
+        _make_folder(folder)
+        stack.enter_context(_flocked(folder, LOCK_NAME, what, shared=bool(part)))
+        if part:
+            stack.enter_context(_flocked(folder, _part_name(part), what, shared=False))
+        yield
+
+
+def _part_name(part: str) -> str:
+    return f".build-{part}.lock"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        (folder / "shards").mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{folder}: is a file, not a folder; choose another --out") from error
+    except OSError as error:
+        explain_write_failure(folder, error)
+
+
+@contextmanager
+def _flocked(folder: Path, name: str, what: str, *, shared: bool) -> Iterator[None]:
+    """Hold one lock file; it is removed at the end unless others share it."""
+    handle = _open_locked(folder, name, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    try:
+        os.ftruncate(handle, 0)
+        if not shared:
+            os.pwrite(handle, Holder.me(what).encode(), 0)
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / name).unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _open_locked(folder: Path, name: str, mode: int) -> int:
+    """A handle on the lock file, locked, and still the file of that name: a holder removes it when it ends."""
+    path = folder / name
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            explain_write_failure(folder, error)
+        try:
+            fcntl.flock(handle, mode | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(handle)):
+                return handle
+        except FileNotFoundError:
+            pass
+        except BlockingIOError as error:
+            holder = _local_holder(folder, os.pread(handle, 4096, 0))
+            os.close(handle)
+            raise OutputError(_refusal(str(folder), holder)) from error
+        except OSError as error:
+            os.close(handle)
+            if error.errno in _NO_LOCKS:
+                raise OutputError(f"{folder}: this file system has no locks (mount it with flock)") from error
+            raise
+        os.close(handle)
+
+
+def _local_holder(folder: Path, data: bytes) -> Holder | None:
+    """Who holds a lock: what it says, else one of the parts that share it."""
+    for path in (None, *sorted(folder.glob(_part_name("*")))):
+        with suppress(OSError):
+            found = Holder.parse(data if path is None else path.read_bytes())
+            if found is not None:
+                return found
+    return None
+
+
+def _refusal(place: str, holder: Holder | None) -> str:
+    return f"{place}: {holder or 'another process'} is building here; wait for it or choose another --out"
+
+
+@contextmanager
+def _beating(store: Store, part: str, holder: Holder) -> Iterator[None]:
+    """Hold a lock object and write it anew while the build runs."""
+    name = _part_name(part) if part else LOCK_NAME
+    _refuse_holders(store, name, part)
+    if not store.create(name, holder.encode()):
+        _refuse_holders(store, name, part)
+        raise OutputError(_refusal(str(store), None))
+    found = Holder.parse(store.read_bytes(name))
+    if found != holder:
+        raise OutputError(_refusal(str(store), found))
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(SeqdataError, OSError), store.writing(name) as temporary:
+                temporary.write_bytes(replace(holder, beat=time.time()).encode())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        store.remove(name)
+
+
+def _refuse_holders(store: Store, mine: str, part: str) -> None:
+    """Raise OutputError when a living builder holds what `mine` would share with nobody; dead ones are removed."""
+    for name in store.names():
+        is_part = name.startswith(".build-") and name.endswith(".lock")
+        if name not in (LOCK_NAME, mine) and not (is_part and not part):
+            continue
+        holder = Holder.parse(store.read_bytes(name))
+        if holder is None or time.time() - holder.beat > STALE_SECONDS:
+            store.remove(name)
+            continue
+        minutes = STALE_SECONDS / 60
+        raise OutputError(
+            f"{_refusal(str(store), holder)} (if it is gone: {minutes:g} minutes after its last sign of life its lock "
+            f"ends, or delete {store}/{name})"
+        )

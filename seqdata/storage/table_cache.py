@@ -1,0 +1,68 @@
+"""Tables of a remote dataset on the local disk: fetched once, named by their hash, then scanned like any local table.
+
+Only tables are kept, never shards. Nothing is removed by itself: the folder may be deleted at any time, and what is
+needed again is fetched again.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import xxhash
+
+from seqdata.contracts.manifest import TableInfo
+from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.storage.files import atomic_path
+from seqdata.storage.store import Store
+
+FETCH_BYTES = 8 << 20
+
+
+def cache_folder() -> Path:
+    """Where tables of remote datasets are kept: `$XDG_CACHE_HOME/seqdata`, else `~/.cache/seqdata`.
+
+    Source: the XDG base directory specification, by which a relative `XDG_CACHE_HOME` does not count.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "seqdata"
+
+
+def local_table(store: Store, name: str, info: TableInfo) -> Path:
+    """A path at which the table `name` can be scanned: its own, or that of its copy in the cache.
+
+    Raises: InputError when it is absent, of another size or not to be had, ContractError when its bytes have changed,
+    OutputError when the cache cannot be written.
+    """
+    if store.is_local:
+        _check_size(store, name, info)
+        return store.path(name)
+    if not re.fullmatch("[0-9a-f]{32}", info.hash):  # it becomes a file name
+        raise ContractError(f"{store}: the manifest's hash of {name} is not 32 hex digits")
+    path = cache_folder() / "tables" / f"{info.hash}.parquet"
+    if not path.is_file() or path.stat().st_size != info.bytes:
+        try:
+            _fetch(store, name, info, path)
+        except OutputError as error:
+            raise OutputError(f"{error} (tables of remote datasets are kept below XDG_CACHE_HOME)") from error
+    return path
+
+
+def _check_size(store: Store, name: str, info: TableInfo) -> None:
+    size = store.size(name)
+    if size is None:
+        raise InputError(f"{store}/{name}: the table is missing; run seqdata verify, or build the dataset again")
+    if size != info.bytes:
+        raise InputError(f"{store}/{name}: {size} bytes, the manifest says {info.bytes}; run seqdata verify")
+
+
+def _fetch(store: Store, name: str, info: TableInfo, path: Path) -> None:
+    """Copy a table block by block; it appears under its name only when it hashes to what the manifest says."""
+    _check_size(store, name, info)
+    digest = xxhash.xxh3_128()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for offset in range(0, info.bytes, FETCH_BYTES):
+            block = store.read(name, offset, min(FETCH_BYTES, info.bytes - offset))
+            digest.update(block)
+            file.write(block)
+        if digest.hexdigest() != info.hash:
+            raise ContractError(f"{store}/{name}: its bytes have changed since the build; run seqdata verify")

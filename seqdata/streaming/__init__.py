@@ -1,0 +1,1 @@
+"""Orders of windows over the stored frames: streams, batches, shuffling, and a stage for plain webdataset."""

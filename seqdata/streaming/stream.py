@@ -1,0 +1,204 @@
+"""Streams: the windows of a table in a seeded order, as a map-style dataset for any DataLoader, or in batches.
+
+Item i of a stream is a pure function of (dataset, table, seed, epoch, i): rank and worker only choose which items they
+make, so any number of them yields the same global order, and a run resumes at any step by starting there. Only NumPy
+is touched while items are made: polars owns threads, which do not survive the fork that makes a loader worker.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from seqdata.frames.buffers import Buffers
+from seqdata.frames.cache import DecodeCache
+from seqdata.frames.decode import channels_first, decoder, stacked
+from seqdata.frames.images import BadImageError, Pixels
+from seqdata.frames.reader import FrameReader, Hashes, read_encoded
+from seqdata.storage.hashing import sha256_json, xxh3_hex
+from seqdata.streaming import shuffle as orders
+from seqdata.streaming.bad_frames import Neighbours, read_window
+from seqdata.streaming.batches import Sequence
+from seqdata.streaming.shuffle import Shuffle
+
+if TYPE_CHECKING:
+    from seqdata.streaming.batches import Batches
+
+Integers = npt.NDArray[np.int64]
+CACHE_BYTES = 1 << 30
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a stream reads and orders: see `Dataset.stream`."""
+
+    seed: int = 0
+    epoch: int = 0
+    shuffle: Shuffle = "blocks"
+    size: tuple[int, int] | None = None
+    cache_bytes: int = CACHE_BYTES
+    device: str = "cpu"
+
+
+class Stream:
+    """Sequences of a window table in the order of (seed, epoch); made by `Dataset.stream`.
+
+    `stream[i]` and iteration give dicts: `frames` uint8 (L, 3, H, W) RGB, channels last in memory; `row` (row of the
+    table), `trajectory`, `city`, `role` ("" where none), `positions` int32 (L,), `easting` and `northing` float64 (L,)
+    UTM metres, `keys`, and `replaced` bool (L,): frames that turned bad since the build (their bytes do not decode or
+    have another hash) and show their nearest good neighbour's pixels. `bad` says which and why.
+
+    For one process and many threads use `batches`; or `torch.utils.data.DataLoader(stream, batch_size=B,
+    num_workers=N)`, whose order is the same for every N, but whose workers each decode for themselves into a cache of
+    `cache_bytes` of their own. A rank takes `sampler=range(rank, len(stream), world)`.
+    """
+
+    def __init__(
+        self,
+        table: pl.DataFrame,
+        frame_rows: Integers,
+        frames: pl.DataFrame,
+        reader: FrameReader,
+        hashes: Hashes,
+        *,
+        dataset: str = "",
+        settings: StreamSettings | None = None,
+    ) -> None:
+        """`frame_rows` int64 (n, L) belongs to `table` row for row; `frames`: key, trajectory, position, easting and
+        northing of every frame of the dataset, `hashes` theirs; `dataset` is its id.
+        """
+        self.settings = settings or StreamSettings()
+        self.frame_rows = frame_rows
+        self._dataset = dataset
+        self._rows = self._order()
+        self._names = {name: _Names.of(table[name]) for name in ("trajectory", "city", "role")}
+        self._keys = frames["key"].to_numpy().astype(np.bytes_)
+        self._numbers = {name: frames[name].to_numpy() for name in ("position", "easting", "northing")}
+        runs = np.diff(frames["trajectory"].rle_id().to_numpy().astype(np.int64), prepend=-1)
+        self._neighbours = Neighbours(frame_rows, np.append(np.flatnonzero(runs), frames.height))
+        decoder(self.settings.device)
+        self._files = _Files(reader, hashes, self.settings.size, self.settings.device)
+        self.cache = DecodeCache(self._files.fetch, self._files.decode, self.settings.cache_bytes)
+
+    def __len__(self) -> int:
+        """Number of sequences in an epoch."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sequence:
+        """The sequence at step `index` of the epoch.
+
+        Raises: IndexError beyond the end, InputError when a shard is absent or short, ContractError when frames differ
+        in size and no size was given, or a whole trajectory is bad.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"step {index} of a stream of {len(self)} sequences")
+        pixels, replaced = self.read(index)
+        item = self.describe(np.array([index]))
+        one = {name: values[0] for name, values in item.items()}
+        one["row"] = int(one["row"])
+        return {"frames": channels_first(stacked(pixels)), **one, "replaced": replaced}
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """The epoch from its first step."""
+        return (self[index] for index in range(len(self)))
+
+    def read(self, index: int) -> tuple[list[Pixels], npt.NDArray[np.bool_]]:
+        """Pixels (H, W, 3) of each frame of step `index`, held by the cache, and which are replaced: bool (L,)."""
+        return read_window(self.cache, self.frame_rows[self._rows[index]], self._neighbours)
+
+    def describe(self, steps: Integers) -> Sequence:
+        """All fields but pixels of `steps` (B,), stacked: numbers (B, L), texts as lists."""
+        rows = self._rows[steps]
+        frame_rows = self.frame_rows[rows]
+        return {
+            "row": rows,
+            **{name: names.of_rows(rows) for name, names in self._names.items()},
+            "positions": self._numbers["position"][frame_rows],
+            "easting": self._numbers["easting"][frame_rows],
+            "northing": self._numbers["northing"][frame_rows],
+            "keys": [[key.decode() for key in keys] for keys in self._keys[frame_rows].tolist()],
+        }
+
+    def batches(
+        self, batch_size: int, *, rank: int = 0, world: int = 1, threads: int = 2, drop_last: bool = False
+    ) -> "Batches":
+        """The epoch in batches of `batch_size` over all ranks, read ahead by `threads` threads; see `Batches`."""
+        from seqdata.streaming.batches import Batches
+
+        return Batches(self, batch_size, rank=rank, world=world, threads=threads, drop_last=drop_last)
+
+    def reordered(
+        self, *, seed: int | None = None, epoch: int | None = None, shuffle: Shuffle | None = None
+    ) -> "Stream":
+        """The same windows in another order, with the same decoded frames: `stream.reordered(epoch=1)`."""
+        other, old = copy.copy(self), self.settings
+        seed, epoch = old.seed if seed is None else seed, old.epoch if epoch is None else epoch
+        other.settings = replace(old, seed=seed, epoch=epoch, shuffle=shuffle or old.shuffle)
+        other._rows = other._order()
+        return other
+
+    @cached_property
+    def id(self) -> str:
+        """What is streamed, whatever its order: SHA-256 of the dataset's id and the windows' frame rows."""
+        rows = np.ascontiguousarray(self.frame_rows)
+        windows = {"shape": list(rows.shape), "hash": xxh3_hex(cast(bytes, rows.data))}
+        return sha256_json({"dataset": self._dataset, "windows": windows})
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """Key and fault of every frame that this process found bad."""
+        return {self._keys[row].decode(): fault for row, fault in sorted(self.cache.bad.items())}
+
+    def _order(self) -> Integers:
+        return orders.order(len(self.frame_rows), self.settings.seed, self.settings.epoch, self.settings.shuffle)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """How the cache reads and decodes frames; holds no decoder itself, so that it can be sent to a worker."""
+
+    reader: FrameReader
+    hashes: Hashes
+    size: tuple[int, int] | None
+    device: str
+    buffers: Buffers = field(default_factory=Buffers)
+
+    def fetch(self, rows: list[int]) -> dict[int, bytes]:
+        """Stored bytes of distinct rows."""
+        return read_encoded(self.reader.reader, self.reader.places, np.asarray(rows, dtype=np.int64))
+
+    def decode(self, row: int, data: bytes) -> Pixels:
+        """Pixels (H, W, 3) of a row. Raises: BadImageError when its bytes do not decode or are not those stored."""
+        upper, lower = self.hashes[row].tolist()
+        if int(xxh3_hex(data), 16) != upper << 64 | lower:
+            log.warning("frame %d: its bytes have another hash; a neighbour is shown, run seqdata verify", row)
+            raise BadImageError("bad_image", "its bytes have another hash than the dataset says")
+        try:
+            return decoder(self.device)(data, self.size, self.buffers)
+        except BadImageError as error:
+            log.warning("frame %d: does not decode (%s); a neighbour is shown, run seqdata verify", row, error)
+            raise
+
+
+@dataclass(frozen=True)
+class _Names:
+    """A text column as codes into its distinct values, so that a million rows cost four bytes each."""
+
+    codes: npt.NDArray[np.uint32]
+    values: list[str]
+
+    @classmethod
+    def of(cls, column: pl.Series) -> "_Names":
+        values = column.fill_null("").unique().sort()
+        codes = column.fill_null("").replace_strict(values, range(len(values)), return_dtype=pl.UInt32)
+        return cls(codes.to_numpy(), values.to_list())
+
+    def of_rows(self, rows: Integers) -> list[str]:
+        return [self.values[code] for code in self.codes[rows].tolist()]

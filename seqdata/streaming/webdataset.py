@@ -1,0 +1,134 @@
+"""A webdataset stage that turns the frames of our shards into sequences: `seqdata.windows(length)`.
+
+    import seqdata
+    import webdataset as wds
+    samples = wds.WebDataset("dataset/shards/part-{000000..000011}.tar", shardshuffle=100)
+    for sequence in samples.decode("rgb8").compose(seqdata.windows(5)): ...
+
+Shards may come in any order and be split over nodes and workers, because a shard repeats the frames before it (its
+halo): every window lies whole in one shard. Only the order inside a shard matters, so the stage stands before
+`.shuffle()`; after `.decode(…)` each frame is decoded once, before it the frames stay bytes. Nothing of webdataset is
+imported here: the stage takes any iterator of sample dicts.
+"""
+
+import json
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.errors import ContractError
+
+Sample = dict[str, Any]
+DEFAULT_HALO: int = BuildSettings.model_fields["halo"].default
+IMAGES = ("jpg", "png")
+
+
+def windows(
+    length: int,
+    stride: int = 1,
+    *,
+    halo: int = DEFAULT_HALO,
+    keep_panoramas: bool = False,
+    without: Collection[str] = (),
+) -> "WindowStage":
+    """The stage that yields every window of `length` neighbouring frames of a webdataset stream of our shards.
+
+    `halo` is that of the dataset (`manifest.settings.halo`). `without` names keys that count as absent: for a dataset
+    with withdrawn frames `seqdata.dataset.versions.withdrawn(dataset)`, as their bytes stay in the shards. Panoramas
+    count as
+    absent unless `keep_panoramas`. A sequence is a dict: `__key__` (the centre frame's), `__url__`, `frames` (list of
+    L: bytes, or what `.decode` made of them), `trajectory`, `positions` int32 (L,), `keys` (list of L), `latitude` and
+    `longitude` float64 (L,) degrees.
+
+    *Convention*: windows as `Dataset.sequences(length=…)` cuts them: a missing position and a trajectory's end break
+    them. A window belongs to the shard in which its last frame is no halo frame, so it comes exactly once. `stride`
+    keeps the windows whose first position is a multiple of it, whichever shard they are in.
+
+    Raises: ContractError for a length below 1 or beyond halo + 1, or a stride below 1.
+    """
+    if min(length, stride) < 1:
+        raise ContractError(f"windows: length {length}, stride {stride}: both must be at least 1")
+    if length > halo + 1:
+        raise ContractError(
+            f"windows: length {length} is beyond the halo limit: shards repeat {halo} frames, so a plain reader meets "
+            f"windows of at most {halo + 1}; use seqdata.open(...).sequences(length={length}), or build with a larger "
+            "halo"
+        )
+    return WindowStage(length, stride, keep_panoramas, frozenset(without))
+
+
+@dataclass(frozen=True)
+class WindowStage:
+    """What `windows` returns: a picklable callable from an iterator of samples to an iterator of sequences."""
+
+    length: int
+    stride: int
+    keep_panoramas: bool
+    without: frozenset[str]
+
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """The sequences of a stream of samples; at most `length` samples are held.
+
+        Raises: ContractError for a sample that is not one of our shards' frames.
+        """
+        ring: deque[tuple[Sample, Sample]] = deque(maxlen=self.length)
+        for sample in samples:
+            frame = _frame_of(sample)
+            if not self._present(frame):
+                continue
+            if ring and not _follows(ring[-1], sample, frame):
+                ring.clear()
+            ring.append((sample, frame))
+            whole = len(ring) == self.length and not frame.get("halo")
+            if whole and ring[0][1]["position"] % self.stride == 0:
+                yield _sequence(ring)
+
+    def _present(self, frame: Sample) -> bool:
+        return frame["key"] not in self.without and (self.keep_panoramas or not frame.get("panorama"))
+
+
+def _frame_of(sample: Sample) -> Sample:
+    """The JSON of a frame, decoded already or not."""
+    stored = sample.get("json")
+    frame = json.loads(stored) if isinstance(stored, bytes) else stored
+    if not isinstance(frame, dict) or not {"key", "trajectory", "position"} <= frame.keys():
+        raise ContractError(
+            f"{sample.get('__url__', 'stream')}: sample {sample.get('__key__')} has no json of a frame; "
+            "seqdata.sequences.sequencer.windows reads shards that seqdata build wrote, before to_tuple and shuffle"
+        )
+    return frame
+
+
+def _follows(last: tuple[Sample, Sample], sample: Sample, frame: Sample) -> bool:
+    """Whether a frame is the next one of the same trajectory in the same shard."""
+    before, known = last
+    return (
+        before.get("__url__") == sample.get("__url__")
+        and known["trajectory"] == frame["trajectory"]
+        and int(known["position"]) + 1 == frame["position"]
+    )
+
+
+def _sequence(ring: Iterable[tuple[Sample, Sample]]) -> Sample:
+    samples, frames = zip(*ring, strict=True)
+    return {
+        "__key__": frames[(len(frames) - 1) // 2]["key"],
+        "__url__": samples[-1].get("__url__", ""),
+        "frames": [_image_of(sample) for sample in samples],
+        "trajectory": frames[0]["trajectory"],
+        "positions": np.array([frame["position"] for frame in frames], dtype=np.int32),
+        "keys": [frame["key"] for frame in frames],
+        "latitude": np.array([frame["lat"] for frame in frames], dtype=np.float64),
+        "longitude": np.array([frame["lon"] for frame in frames], dtype=np.float64),
+    }
+
+
+def _image_of(sample: Sample) -> Any:
+    for suffix in IMAGES:
+        if suffix in sample:
+            return sample[suffix]
+    raise ContractError(f"{sample.get('__url__', 'stream')}: sample {sample.get('__key__')} has no jpg or png member")

@@ -1,0 +1,1 @@
+"""The synthetic camera: lens, pose, and rendering of what it sees."""

@@ -1,0 +1,63 @@
+"""The road's pixels: where each ray meets the ground, in metres along and across the street."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqdata.synth.camera.stage import ROAD_LEVELS, View
+from seqdata.synth.settings import Floats
+from seqdata.synth.world.ground import GPM, REACH
+from seqdata.synth.world.layout import MARGIN, Street
+from seqdata.synth.world.texture import level
+
+SIGHT = 60.0
+"""Pieces of street farther than this from the camera are left out."""
+
+
+def paint_road(picture: Floats, view: View, height: Floats, slope: Floats) -> None:
+    """Draw every pixel whose ray meets the ground before a wall (`height` `(rows, W)` at the wall is negative)."""
+    camera, road = view.camera, view.stage.road
+    top = max(0, int(np.floor(camera.horizon)))
+    below = (height[top:] < 0) & (slope[top:] < -1e-4)
+    distance = camera.height / np.maximum(-slope[top:], camera.height / 300.0)
+    s, t, aligned = street_metres(view.stage.scene.street, view, distance)
+    texels, stretch = distance / camera.focal.astype(np.float32) * GPM, distance / camera.height
+    across = np.sqrt(np.maximum(1 - aligned**2, 0))
+    index = road.index(
+        ((s + MARGIN) * GPM).astype(np.int32),
+        ((t + REACH) * GPM).astype(np.int32),
+        level(texels * (stretch * aligned + across), ROAD_LEVELS[0]),
+        level(texels * (stretch * across + aligned), ROAD_LEVELS[1]),
+    )
+    colour = road.texels[index] * np.float32(1 / 255)
+    np.copyto(picture[top:], view.stage.fade(colour, distance), where=below[..., None])
+
+
+def street_metres(street: Street, view: View, distance: Floats) -> tuple[Floats, Floats, Floats]:
+    """Metres along and across the street of the ground `distance` `(rows, W)` away, by the nearest piece in sight.
+
+    The third array is how far each pixel's ray runs along that piece (0 across, 1 along).
+    """
+    rays = view.rays.astype(np.float32)
+    x, y = (np.float32(view.position[i]) + distance * rays[:, i] for i in (0, 1))
+    best = np.full(distance.shape, np.inf, np.float32)
+    s, t, aligned = np.zeros_like(best), np.zeros_like(best), np.ones_like(best)
+    for a, b, mark in zip(street.points[:-1], street.points[1:], street.marks[:-1], strict=True):
+        if _beyond(a, b, view.position):
+            continue
+        length = float(np.hypot(*(b - a)))
+        ex, ey = ((b - a) / length).astype(np.float32)
+        dx, dy = x - np.float32(a[0]), y - np.float32(a[1])
+        run, side = dx * ex + dy * ey, dx * ey - dy * ex
+        gap = np.abs(side) + np.abs(run - np.clip(run, 0, length))
+        closer = gap < best - np.float32(0.05)  # outside a corner both pieces are equally near
+        here = (gap, run + np.float32(mark), side, np.abs(rays @ np.array([ex, ey])))
+        for field, value in zip((best, s, t, aligned), here, strict=True):
+            np.copyto(field, value, where=closer)
+    return s, t, aligned
+
+
+def _beyond(a: Floats, b: Floats, position: Floats) -> bool:
+    """Whether a position lies farther than `SIGHT` from the box around a piece of street."""
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    return bool((np.maximum(low - position, position - high) > SIGHT).any())

@@ -1,0 +1,1 @@
+"""Drives through the synthetic city, and streets laid along a recorded track."""

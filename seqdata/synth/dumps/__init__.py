@@ -1,0 +1,1 @@
+"""Writers of synthetic dumps in the layouts of MSLS, RobotCar and Nordland."""

@@ -1,0 +1,148 @@
+"""Write the synthetic city as a raw MSLS dump, images and CSVs, with its protocol file beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from seqdata.errors import OutputError
+from seqdata.storage.files import explain_write_failure
+from seqdata.synth.camera.camera import panorama, pinhole
+from seqdata.synth.camera.lens import develop, encode, shrink
+from seqdata.synth.camera.render import render
+from seqdata.synth.camera.stage import Stage, View, set_stage
+from seqdata.synth.drives.along import course_of
+from seqdata.synth.drives.drives import Trajectory, city_drives, parked
+from seqdata.synth.dumps.msls_protocol import protocol_text
+from seqdata.synth.dumps.msls_tables import city_tables
+from seqdata.synth.settings import CityPlan, CitySettings, CitySummary, generator
+from seqdata.synth.visits import VISITS
+from seqdata.synth.world.layout import Street, city_streets
+from seqdata.synth.world.scene import build_scene
+
+Progress = Callable[[int, int], None]
+Cities = dict[CityPlan, list[Trajectory]]
+Odd = dict[str, frozenset[str]]
+ROLES = ("database", "query")
+
+
+def write_msls(
+    out: Path, *, settings: CitySettings | None = None, seed: int = 0, progress: Progress | None = None
+) -> CitySummary:
+    """Write `out/train_val/<city>/{database,query}/...` and `out/protocol.toml`; the same bytes for one seed.
+
+    `progress(done, total)` is called after every frame. The panorama lies in the first city's database, the cut-off
+    JPEG in the first city's query; both have their rows in the CSVs like every other image. The protocol is
+    written last, and all of it beside `out` and renamed at the end.
+    Raises: OutputError when `out` exists and is not empty, or cannot be written.
+    """
+    settings, out = settings or CitySettings(), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out}: not empty; name a new folder for the synthetic city, or remove it")
+    cities = {p: city_drives(p, _streets(p, settings, seed), VISITS, settings, seed) for p in settings.cities}
+    odd = _odd_frames(next(iter(cities.values())), settings)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        _write_cities(partial, cities, odd, settings, seed, progress)
+        (partial / "protocol.toml").write_text(protocol_text(settings), encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        explain_write_failure(out, error)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _summary(out, cities, odd)
+
+
+def _streets(plan: CityPlan, settings: CitySettings, seed: int) -> list[Street]:
+    """The streets of a city: along its track where it has one, else made up."""
+    return list(course_of(plan.track, plan.name, seed).streets) if plan.track else city_streets(plan, settings, seed)
+
+
+def _write_cities(
+    out: Path, cities: Cities, odd: Odd, settings: CitySettings, seed: int, progress: Progress | None
+) -> None:
+    """Write every city's CSVs and images."""
+    total, done = sum(len(one) for drives in cities.values() for one in drives), 0
+    for plan, drives in cities.items():
+        folder = out / "train_val" / plan.name
+        _write_tables(folder, plan, drives, odd["panorama"])
+        for role, key, data in _images(drives, settings, seed, odd):
+            (folder / role / "images" / f"{key}.jpg").write_bytes(data)
+            done += 1
+            if progress:
+                progress(done, total)
+
+
+def _write_tables(folder: Path, plan: CityPlan, drives: list[Trajectory], panoramas: frozenset[str]) -> None:
+    """Make a city's folders and write its CSVs."""
+    for role in ROLES:
+        (folder / role / "images").mkdir(parents=True)
+        mine = [one for one in drives if one.role == role]
+        for stem, data in city_tables(plan, mine, panoramas).items():
+            (folder / role / f"{stem}.csv").write_bytes(data)
+
+
+def _odd_frames(drives: list[Trajectory], settings: CitySettings) -> Odd:
+    """Keys of the panorama (first database drive) and of the corrupt JPEG (first query drive)."""
+    keys = {role: next(one.keys for one in drives if one.role == role) for role in ROLES}
+    return {
+        "panorama": frozenset({keys["database"][len(keys["database"]) // 2]} if settings.panorama else ()),
+        "corrupt": frozenset({keys["query"][len(keys["query"]) // 2]} if settings.corrupt else ()),
+    }
+
+
+def _images(drives: list[Trajectory], settings: CitySettings, seed: int, odd: Odd) -> Iterator[tuple[str, str, bytes]]:
+    """(role, key, JPEG bytes) of every frame of a city; a street is built once and dressed once a visit."""
+    for _, of_street in groupby(drives, key=lambda one: one.street.key):
+        ones = list(of_street)
+        scene = build_scene(ones[0].street, seed)
+        for _, of_visit in groupby(ones, key=lambda one: one.visit.name):
+            group = list(of_visit)
+            stage = set_stage(scene, group[0].visit, parked(scene.street, group[0].visit, seed))
+            for one in group:
+                for i, key in enumerate(one.keys):
+                    data = photograph(stage, one, i, settings, wide=key in odd["panorama"])
+                    yield one.role, key, data[: len(data) * 3 // 5] if key in odd["corrupt"] else data
+
+
+def photograph(stage: Stage, one: Trajectory, i: int, settings: CitySettings, *, wide: bool = False) -> bytes:
+    """The JPEG of frame `i` of a trajectory; `wide` makes it a 2:1 panorama."""
+    field, pitch, above = one.rig
+    rng = generator(stage.scene.seed, one.keys[i], "lens")
+    size = settings.supersample
+    pitch += float(rng.normal(0, 0.5))
+    camera = (
+        panorama(settings.height * size, above)
+        if wide
+        else pinhole(settings.width * size, settings.height * size, field, pitch, above)
+    )
+    picture = render(View(stage, camera, one.position[i], float(one.heading[i]), one.close[i]))
+    exposure = float(np.exp(rng.normal(0, 0.08)))
+    return encode(develop(shrink(picture, size), one.visit, exposure, rng), settings.quality)
+
+
+def _summary(out: Path, cities: Cities, odd: Odd) -> CitySummary:
+    """Counts of what was written."""
+    images = {
+        plan.name: {role: sum(len(one) for one in drives if one.role == role) for role in ROLES}
+        for plan, drives in cities.items()
+    }
+    first, every = next(iter(cities)).name, [one for drives in cities.values() for one in drives]
+    metres = sum(float(np.hypot(*np.diff(one.position, axis=0).T).sum()) for one in every)
+    city = out / "train_val" / first
+    return CitySummary(
+        root=out,
+        protocol=out / "protocol.toml",
+        frames=sum(len(one) for one in every),
+        trajectories=len(every),
+        metres=metres,
+        images=images,
+        panoramas=tuple(city / "database" / "images" / f"{key}.jpg" for key in sorted(odd["panorama"])),
+        corrupt=tuple(city / "query" / "images" / f"{key}.jpg" for key in sorted(odd["corrupt"])),
+        dropped=sum(one.dropped for one in every),
+    )

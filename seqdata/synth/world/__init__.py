@@ -1,0 +1,1 @@
+"""The synthetic city: streets, facades, ground and what stands along the road."""

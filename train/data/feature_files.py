@@ -1,0 +1,146 @@
+"""Feature datasets on disk: one row of numbers a frame, in plain `.npy` parts beside a manifest and the encoder.
+
+    FEATURES/
+      manifest.json          level, dataset, shape of a row, parts with their hashes; written last
+      ids.parquet            frame row and key of each feature row
+      part-00000.npy …       float16 or float32, rows in the order of ids.parquet
+      encoder.safetensors/.json   the model that made them (see train.runs.checkpoint)
+
+Rows are read with `pread`, run by run, so that training touches only the bytes that a step needs and none stay mapped.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from seqdata.contracts.records import Frozen, describe_first
+from seqdata.errors import ContractError, InputError
+from seqdata.storage.files import read_json
+from seqdata.storage.hashing import sha256_json, xxh3_file
+from seqdata.storage.parquet import read_parquet
+
+MANIFEST, IDS, ENCODER = "manifest.json", "ids.parquet", "encoder"
+Level = Literal["frame", "token"]
+Features = NDArray[np.floating[Any]]
+
+
+class FeaturePart(Frozen):
+    """One file: its name, rows, bytes before the first row, and XXH3-128."""
+
+    name: str
+    rows: int
+    start: int
+    hash: str
+
+
+class FeatureManifest(Frozen):
+    """What a feature dataset holds.
+
+    `level`: "frame" (what fusion needs of each frame) or "token" (the encoder's tokens, before pooling). `dataset`: id.
+    `encoder`: SHA-256 over the weights that made the features. `shape`, `dtype`: of a row.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["features"] = "features"
+    level: Level
+    dataset: str
+    encoder: str
+    shape: tuple[int, ...]
+    dtype: Literal["float16", "float32"]
+    rows: int
+    parts: tuple[FeaturePart, ...]
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the manifest's content."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+def read_manifest(folder: Path) -> FeatureManifest:
+    """The manifest of a feature dataset. Raises: InputError when there is none, ContractError when it is broken."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: no feature dataset here (no {MANIFEST}); write one with seqdata describe")
+    try:
+        return FeatureManifest.model_validate(read_json(path))
+    except ValidationError as error:
+        raise ContractError(f"{path}: {describe_first(error)}") from error
+
+
+class FeatureFiles:
+    """Rows of a feature dataset by frame row. Raises on opening: InputError, ContractError naming the damaged file."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        ids = read_parquet(self.folder / IDS)
+        self._frames = ids["frame"].to_numpy().astype(np.int64)
+        self._row_bytes = int(np.prod(self.manifest.shape)) * np.dtype(self.manifest.dtype).itemsize
+        self._ends = np.cumsum([part.rows for part in self.manifest.parts])
+        if ids.height != self.manifest.rows or self._ends[-1] != self.manifest.rows:
+            raise ContractError(f"{self.folder / IDS}: {ids.height} rows, the manifest says {self.manifest.rows}")
+        self._handles = [self._open(part) for part in self.manifest.parts]
+
+    def _open(self, part: FeaturePart) -> int:
+        path = self.folder / part.name
+        wanted = part.start + part.rows * self._row_bytes
+        if not path.is_file() or path.stat().st_size != wanted:
+            raise ContractError(f"{path}: missing or not of {wanted} bytes; write the features again")
+        return os.open(path, os.O_RDONLY)
+
+    def close(self) -> None:
+        """Close the files."""
+        for handle in self._handles:
+            os.close(handle)
+        self._handles = []
+
+    def places(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Feature row of each frame row. Raises: ContractError for a frame that was not described."""
+        found = np.searchsorted(self._frames, frames)
+        known = self._frames[np.minimum(found, len(self._frames) - 1)] == frames
+        if not known.all():
+            raise ContractError(
+                f"{self.folder}: {int((~known).sum())} of the frames wanted are not in it, such as frame "
+                f"{int(frames[~known][0])}; describe the whole dataset"
+            )
+        return found
+
+    def read(self, frames: NDArray[np.int64]) -> Features:
+        """Features of frame rows `(n,)`, in this order: `(n, *shape)`; neighbouring rows are one read."""
+        rows = self.places(np.asarray(frames, np.int64))
+        distinct, back = np.unique(rows, return_inverse=True)
+        out = np.empty((len(distinct), *self.manifest.shape), self.manifest.dtype)
+        flat = out.reshape(len(distinct), -1)
+        part = np.searchsorted(self._ends, distinct, side="right")
+        breaks = np.flatnonzero((np.diff(distinct) != 1) | (np.diff(part) != 0)) + 1
+        for run in np.split(np.arange(len(distinct)), breaks) if len(distinct) else []:
+            self._read_run(int(part[run[0]]), int(distinct[run[0]]), flat[run[0] : run[-1] + 1])
+        return out[back]
+
+    def _read_run(self, part: int, first: int, into: Features) -> None:
+        info = self.manifest.parts[part]
+        offset = info.start + (first - int(self._ends[part]) + info.rows) * self._row_bytes
+        view = memoryview(into.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+        while len(view):  # one call reads two gigabytes at most, and may read less
+            count = os.preadv(self._handles[part], [view], offset)
+            if count == 0:
+                raise InputError(f"{self.folder / info.name}: ends too early; write the features again")
+            view, offset = view[count:], offset + count
+
+
+def check_hashes(folder: str | Path) -> None:
+    """Hash every part. Raises: ContractError naming the first that differs."""
+    for part in read_manifest(Path(folder)).parts:
+        path = Path(folder) / part.name
+        if xxh3_file(path) != part.hash:
+            raise ContractError(f"{path}: not the bytes that were written; write the features again")
+
+
+def ids_table(frames: NDArray[np.int64], keys: pl.Series) -> pl.DataFrame:
+    """The table of `ids.parquet`: frame row (int32, rising) and key of each feature row."""
+    return pl.DataFrame({"frame": pl.Series(frames, dtype=pl.Int32), "key": keys})

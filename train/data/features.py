@@ -1,0 +1,89 @@
+"""Training on stored features: the encoder is the feature dataset's own, and rows are read where it would run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seqdata.errors import ContractError
+from train.data.feature_files import ENCODER, FeatureFiles, Level
+from train.data.frames import FrameSource
+from train.models import registry as models
+from train.models.base import SequenceModel
+from train.models.frame_model import FrameModel
+from train.runs import checkpoint
+
+if TYPE_CHECKING:
+    from seqdata.dataset.dataset import Dataset
+
+OF_THE_HEAD = ("fusion", "width", "kernel", "length", "delta", "normalize")
+OF_THE_POOLING = ("pooling", "clusters", "bias", "projection")
+
+
+class FeatureSource(FrameSource):
+    """Frame features from files where a `FrameSource` reads pixels."""
+
+    pixels = False
+
+    def __init__(self, files: FeatureFiles) -> None:
+        self.files = files
+
+    @property
+    def level(self) -> Level:
+        """What a row is."""
+        return self.files.manifest.level
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Features of frame rows, in this order. Raises: ContractError for frames that were not described."""
+        return self.files.read(rows)
+
+    def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
+        """What `model.encode_frames` would give, from stored features."""
+        return cast(FrameModel, model).pool(frames.float()) if self.level == "token" else frames.float()
+
+    def tokens(self, model: SequenceModel, frames: Tensor) -> Tensor:
+        """Stored tokens. Raises: ContractError at frame level, where there are none."""
+        if self.level != "token":
+            raise ContractError(f"{self.files.folder}: holds frame vectors; VLAD words need features of level token")
+        return frames.float()
+
+
+def open_features(folder: str | Path, dataset: "Dataset") -> FeatureSource:
+    """The features of a dataset. Raises: InputError, ContractError when they are of another dataset or damaged."""
+    files = FeatureFiles(folder)
+    if files.manifest.dataset != dataset.id:
+        raise ContractError(
+            f"{folder}: features of dataset {files.manifest.dataset[:12]}, not of {dataset.id[:12]}; describe this one"
+        )
+    return FeatureSource(files)
+
+
+def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, Any]) -> FrameModel:
+    """The model of `name` on top of stored features: its head is new, everything before is the features' own, frozen.
+
+    At level "frame" the head is the fusion, at level "token" pooling and fusion; other options of the preset do not
+    count. Raises: ContractError when `name` is no late or intermediate fusion, or an option is not the head's.
+    """
+    free = OF_THE_HEAD + (OF_THE_POOLING if source.level == "token" else ())
+    refused = sorted(set(options) - set(free))
+    if refused:
+        raise ContractError(f"option '{refused[0]}' belongs to the stored features; free are {', '.join(free)}")
+    wanted = models.resolve(name, options).model_dump(mode="json")
+    if "fusion" not in wanted:
+        raise ContractError(f"model {name} is no function of frame features; choose a late or intermediate fusion")
+    stem = source.files.folder / ENCODER
+    base = checkpoint.load_model(stem)
+    config = {**base.config, **{key: wanted[key] for key in free if key in wanted}, "weights": "random", "seed": seed}
+    if source.level == "token":
+        config["projection"] = None
+    model = cast(FrameModel, models.create(**config))
+    model.config = {**config, "weights": base.config["weights"]}
+    kept = ("encoder.",) if source.level == "token" else ("encoder.", "pooling.", "projection.")
+    state = {key: value for key, value in base.state_dict().items() if key.startswith(kept)}
+    model.load_state_dict({**model.state_dict(), **state})
+    for key, parameter in model.named_parameters():
+        if key.startswith(kept):
+            parameter.requires_grad_(False)
+    return model.eval()

@@ -1,0 +1,1 @@
+"""The measurements of one cell of an experiment."""

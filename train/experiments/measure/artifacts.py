@@ -1,0 +1,114 @@
+"""What cells need and share: runs, frame vectors, indexes; each is made once, below one folder."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+import indexer
+from indexer.place_index import PlaceIndex
+from seqdata.contracts.protocol import Protocol
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import SeqdataError
+from seqdata.sequences.sequencer import ROLES
+from seqdata.storage.files import write_bytes_atomic
+from seqdata.storage.hashing import sha256_json
+from train.data.feature_files import MANIFEST
+from train.experiments.measure.scale import weights_id
+from train.experiments.measure.targets import protocol_toml
+from train.loop.fit import fit
+from train.models.frame_model import FrameModel
+from train.runs import checkpoint
+from train.settings import TrainSettings
+from train.stages.features import FeatureRequest, write_features
+from train.stages.index.build import IndexRequest, build_index
+
+Say = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total)."""
+OF_THE_MACHINE = ("device", "features", "protocol", "weights")
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Makes runs, frame vectors and indexes below `folder`; what is there already is taken. `say` hears of progress."""
+
+    folder: Path
+    say: Say
+
+    def run(
+        self,
+        dataset: Dataset,
+        protocol: Protocol,
+        recipe: str,
+        settings: Mapping[str, Any],
+        features: Path | None = None,
+    ) -> Path:
+        """The run of these settings, trained now where it is missing or was interrupted. Raises: as
+        `train.loop.fit.fit`.
+
+        `features`: stored frame vectors that its head is trained on.
+        """
+        named = {**settings, "protocol": self._named(dataset, protocol)}
+        chosen = TrainSettings.create(recipe, **named, features=None if features is None else str(features))
+        decides = {
+            "dataset": dataset.id,
+            "protocol": protocol.hash,
+            "settings": chosen.model_dump(mode="json", exclude=set(OF_THE_MACHINE)),
+            "weights": weights_id(chosen.weights),
+            "features": None if features is None else features.name,
+        }
+        folder = self.folder / "runs" / f"{chosen.model}-{sha256_json(decides)[:12]}"
+
+        def show(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
+            self.say(phase, done, total)
+
+        return fit(dataset, chosen, folder, progress=show, resume=True)
+
+    def frame_vectors(
+        self, dataset: Dataset, protocol: Protocol, base: Mapping[str, Any], size: int, sample: int
+    ) -> Path:
+        """Stored vectors of `size` numbers of every frame that the protocol uses, of the untrained model `base` and a
+        whitened PCA of `sample` frames.
+
+        A folder without its manifest is an interrupted one and is made again.
+        Raises: NotEnoughDataError where there are fewer frames than the PCA needs, and as `train.loop.fit.fit`.
+        """
+        run = self.run(dataset, protocol, "p1-triplet", base)
+        folder = self.folder / "features" / f"{run.name}-{size}-{sample}"
+        if (folder / MANIFEST).is_file():
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        model = cast(FrameModel, checkpoint.load_model(run))
+        request = FeatureRequest(pca=size, sample=sample, device=str(base["device"]), seed=int(base["seed"]))
+        frames = frames_of(dataset, protocol)
+        write_features(model, dataset, folder, request, frames, lambda done, all_: self.say("frames", done, all_))
+        return folder
+
+    def index(
+        self, dataset: Dataset, protocol: Protocol, run: Path, pca: int | None, sample: int, device: str
+    ) -> PlaceIndex:
+        """The index of the protocol's test database. Raises: as `train.stages.index.build.build_index`."""
+        request = IndexRequest(run, self.folder / "indexes" / run.name, protocol, pca=pca, sample=sample, device=device)
+        return indexer.open(build_index(dataset, request, self.say))
+
+    def _named(self, dataset: Dataset, protocol: Protocol) -> str:
+        """The protocol's name where the dataset knows it by that, else the path of a file that holds it."""
+        try:
+            if dataset.load_protocol(protocol.name).hash == protocol.hash:
+                return protocol.name
+        except SeqdataError:
+            pass  # a protocol that was made here
+        path = self.folder / "protocols" / f"{protocol.name}-{protocol.hash}.toml"
+        write_bytes_atomic(path, protocol_toml(protocol).encode())
+        return str(path)
+
+
+def frames_of(dataset: Dataset, protocol: Protocol) -> NDArray[np.int64]:
+    """Frame rows, rising, of all splits of a protocol."""
+    single = protocol.variant(length=1)
+    tables = [dataset.sequences(single, split, role) for split in protocol.splits for role in ROLES]
+    return np.unique(np.concatenate([dataset.frame_rows(table).ravel() for table in tables]))

@@ -1,0 +1,113 @@
+"""The predictions of a method on a target: by its index, or by matching frame vectors one by one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from indexer.evaluation.predictions import PredictionsInfo
+from indexer.matching.aligned import FrameReader
+from indexer.matching.baselines import match_frames
+from indexer.matching.frame_vectors import FrameVectors
+from indexer.matching.rerank import rerank
+from seqdata.dataset.dataset import Dataset
+from train.data.feature_files import FeatureFiles
+from train.experiments.measure.artifacts import Workshop
+from train.experiments.measure.scale import Resolved
+from train.experiments.measure.targets import SPLIT, Target
+from train.experiments.measure.views import Backward
+from train.models.base import SequenceModel
+from train.runs import checkpoint
+from train.stages.evaluate import answer
+
+SHORTLIST = 20  # HVPR (methods, P1 Table II)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions, what they answer, the dataset (or view of it) whose windows they name, and the model behind them.
+
+    `dimension`: numbers that are stored for a window, or for a frame where frames are matched.
+    """
+
+    table: pl.DataFrame
+    info: PredictionsInfo
+    dataset: Dataset
+    model: SequenceModel
+    dimension: int
+
+
+def predict(shop: Workshop, method: Resolved, target: Target) -> Predicted:
+    """Train, index and search, or match: predictions of the target's test split.
+
+    Raises: what training, indexing and searching raise.
+    """
+    features = None
+    if method.base is not None and method.frames is not None:
+        features = shop.frame_vectors(target.dataset, target.trained, method.base, method.frames, method.sample)
+    run = shop.run(target.dataset, target.trained, method.recipe, method.settings, features)
+    if features is not None and method.match in ("seqslam", "aligned"):
+        return _by_frames(method, target, run, features)
+    found = _by_index(shop, method, target, run)
+    if features is not None and method.match == "hvpr":
+        return _reranked(shop, method, target, found, features)
+    return found
+
+
+def _by_index(shop: Workshop, method: Resolved, target: Target, run: Path) -> Predicted:
+    device = str(method.settings["device"])
+    index = shop.index(target.dataset, target.tested, run, method.pca, method.sample, device)
+    ((table, info),) = answer(target.dataset, index, run, target.tested, device=device)
+    return Predicted(table, info, target.dataset, checkpoint.load_model(run), index.manifest.size)
+
+
+def _by_frames(method: Resolved, target: Target, run: Path, features: Path) -> Predicted:
+    """SeqSLAM or aligned matching of the stored frame vectors, mapped by the model's head where it has one a frame.
+
+    SeqSLAM's lines run along the database whichever way its windows do: where those are turned round, the queries are
+    turned instead.
+    """
+    model, files = checkpoint.load_model(run), FeatureFiles(features)
+    read = _mapped(model, files) if model.distance == "aligned" else files.read
+    vectors = FrameVectors(read, str(method.settings["model"]))
+    dataset = target.dataset
+    if method.match == "seqslam" and isinstance(dataset, Backward):
+        dataset = Backward(dataset.forward, SPLIT, "query")
+    if method.match == "seqslam":
+        table, info = match_frames(dataset, target.tested, SPLIT, "seqslam", vectors=vectors)
+    else:
+        table, info = match_frames(dataset, target.tested, SPLIT, "aligned", vectors=vectors, metric="l2")
+    width = int(files.manifest.shape[0]) if model.distance != "aligned" else model.descriptor_size(1)
+    return Predicted(table, info, dataset, model, width)
+
+
+def _reranked(shop: Workshop, method: Resolved, target: Target, found: Predicted, features: Path) -> Predicted:
+    """HVPR: SeqNet's first 20, put in order by aligned matching of the vectors of SeqNet trained on single frames.
+
+    Source: methods, "HVPR".
+    """
+    options = {**method.settings["options"], "kernel": 1}
+    single = target.trained.variant(length=1)
+    run = shop.run(target.dataset, single, method.recipe, {**method.settings, "options": options}, features)
+    read = _mapped(checkpoint.load_model(run), FeatureFiles(features))
+    query, database = (
+        target.dataset.frame_rows(target.dataset.sequences(target.tested, SPLIT, role))
+        for role in ("query", "database")
+    )
+    table = rerank(found.table, query, database, read, SHORTLIST, metric="l2")
+    return Predicted(table, found.info, found.dataset, found.model, found.dimension)
+
+
+def _mapped(model: SequenceModel, files: FeatureFiles) -> FrameReader:
+    """Frame vectors after a head that was trained on stored ones: `(n, p)` of frame rows `(n,)`."""
+
+    @torch.no_grad()
+    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        stored = torch.from_numpy(files.read(rows).astype(np.float32))
+        mapped: NDArray[np.float32] = model.fuse_rows(stored, torch.arange(len(rows))[:, None]).numpy()
+        return mapped
+
+    return read

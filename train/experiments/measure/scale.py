@@ -1,0 +1,147 @@
+"""From a declared method to what is really run: the papers' presets and recipes, or small ones for small data."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from seqdata.errors import ContractError, MissingDependencyError
+from seqdata.storage.hashing import xxh3_file
+from train.data.features import OF_THE_HEAD
+from train.experiments.grid import Match, Method, backbones
+from train.models import registry as models
+from train.models.presets import METHODS
+from train.settings import TrainSettings
+
+Scale = Literal["full", "smoke"]
+
+# A few steps of the same recipe. From random weights a rate of 1e-5 would leave the model where it started.
+SMALL_TRAINING: dict[str, Any] = {
+    "epochs": 1, "rounds": 1, "round_queries": 48, "negatives": 3, "positives_cap": 3, "lr": 1e-3, "lr_groups": {},
+    "warmup": 0, "kmeans_frames": 60, "kmeans_features": 6000,
+}  # fmt: skip
+SMALL_PCA = 32
+SMALL_WORDS = 4
+SMALL_SAMPLE = 1000
+FULL_SAMPLE = 16_384
+FRAME_VECTORS = 4096  # numbers a frame behind SeqNet, SeqMatchNet, Delta, HVPR and SeqSLAM (P1 Table II)
+SMALL_STA = "sta-small"
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a method is at one scale: `settings` are fields of `TrainSettings` without protocol and features.
+
+    `frames`: numbers of a stored frame vector where heads work on such, with `base` the settings of the model that
+    makes them; None where the model sees pixels. `pca`, `sample`: of the index. `match`: how windows are compared.
+    """
+
+    settings: dict[str, Any]
+    recipe: str
+    match: Match
+    pca: int | None
+    sample: int
+    frames: int | None = None
+    base: dict[str, Any] | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Everything of it that decides numbers: settings with recipe and preset filled in, weights by their bytes."""
+        models_of = [(self.recipe, self.settings), *([] if self.base is None else [("p1-triplet", self.base)])]
+        return {
+            "models": [_filled(recipe, settings) for recipe, settings in models_of],
+            "match": self.match,
+            "pca": self.pca,
+            "sample": self.sample,
+            "frames": self.frames,
+        }
+
+
+def _filled(recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
+    chosen = TrainSettings.create(recipe, **settings, protocol="")
+    dumped = chosen.model_dump(mode="json", exclude={"protocol", "device", "features"})
+    options = models.resolve(chosen.model, chosen.options).model_dump(mode="json")
+    return {**dumped, "options": options, "weights": weights_id(chosen.weights)}
+
+
+def resolve(method: Method, scale: Scale, weights: str = "default", seed: int = 0, device: str = "auto") -> Resolved:
+    """What is run for a method. `weights`: "default" (pretrained at full scale, random on small data), "pretrained",
+    "random", or a folder that holds a file for each encoder.
+
+    Raises: ContractError for options that no model has, MissingDependencyError where the folder has no such file.
+    """
+    small = scale == "smoke"
+    name, options = _model(method, small)
+    common = {"seed": seed, "device": device}
+    training = {**(SMALL_TRAINING if small else {}), **({} if method.epochs is None else {"epochs": method.epochs})}
+    pca = SMALL_PCA if small and method.pca else method.pca
+    result = Resolved({}, method.recipe, method.match, pca, SMALL_SAMPLE if small else FULL_SAMPLE)
+    if method.features:
+        return _on_features(method, result, name, options, {**training, **common}, small, weights)
+    encoder = models.resolve(name, options).encoder
+    found = find_weights(encoder, weights, small)
+    return replace(result, settings={"model": name, "options": options, "weights": found, **training, **common})
+
+
+def _on_features(
+    method: Method, result: Resolved, name: str, options: dict[str, Any], training: dict[str, Any], small: bool,
+    weights: str,
+) -> Resolved:  # fmt: skip
+    """A head on stored frame vectors: NetVLAD of the backbone with k-means words, then a whitened PCA."""
+    whole = models.resolve(name, options)
+    of_encoder = ("encoder", "cut", "trainable", "size", "patch_normalised", "encoder_options")
+    frame = {key: getattr(whole, key) for key in of_encoder} | METHODS["netvlad"] | {"trainable": "none"}
+    base = {
+        "model": "frames",
+        "options": {**frame, **({"clusters": SMALL_WORDS} if small else {})},
+        "weights": find_weights(whole.encoder, weights, small),
+        **training,
+        "epochs": 0,
+    }
+    models.resolve("frames", base["options"])
+    head = {key: value for key, value in options.items() if key in OF_THE_HEAD}
+    settings = {"model": name, "options": head, "weights": "random", **training}
+    return replace(result, settings=settings, frames=SMALL_PCA if small else FRAME_VECTORS, base=base)
+
+
+def _model(method: Method, small: bool) -> tuple[str, dict[str, Any]]:
+    """Preset and options at a scale."""
+    if not small:
+        return method.model, dict(method.options)
+    if method.model.startswith("sta"):
+        branch = models.preset(method.model)[1]
+        kept = {key: value for key, value in {**branch, **method.options}.items() if key != "cut"}
+        return SMALL_STA, {**kept, **method.small}
+    of_backbone = backbones()[method.backbone].small if method.backbone is not None else {}
+    return method.model, {**method.options, **of_backbone, **method.small}
+
+
+def find_weights(encoder: str, weights: str, small: bool) -> str:
+    """The weights of an encoder: "pretrained", "random" or a file of the folder `weights` that begins with its name.
+
+    Raises: MissingDependencyError where the folder has none, ContractError where it has several.
+    """
+    if weights == "default":
+        return "random" if small else "pretrained"
+    if weights in ("pretrained", "random"):
+        return weights
+    folder = Path(weights)
+    found = [path for path in _listed(folder) if path.name.startswith(encoder) and path.suffix in WEIGHT_FILES]
+    if not found:
+        raise MissingDependencyError(
+            f"no weights of {encoder} in {folder}: put {encoder}.safetensors or {encoder}*.pth there"
+        )
+    if len(found) > 1:
+        raise ContractError(f"{folder}: {len(found)} files of {encoder} ({found[0].name}, {found[1].name}); leave one")
+    return str(found[0])
+
+
+def weights_id(weights: str) -> str:
+    """What stands for weights in a hash: "pretrained", "random", or the hash of the file's bytes."""
+    return weights if weights in ("pretrained", "random") else f"xxh3:{xxh3_file(weights)}"
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Files of a folder. Raises: ContractError when it is none."""
+    if not folder.is_dir():
+        raise ContractError(f"--weights {folder}: no such folder; name one that holds weights by encoder, or random")
+    return sorted(folder.iterdir())

@@ -1,0 +1,87 @@
+"""A table as text for a terminal, CSV and Markdown."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from train.experiments.table.table import COUNTS, EMPTY, Line, Table
+
+GAP = "  "
+
+
+def to_text(table: Table, width: int = 120) -> str:
+    """Plain text; columns that do not fit into `width` characters go below, with the rows' names again."""
+    headers = [*table.lead, *map(str, table.columns)]
+    cells = [[*line.lead, *map(str, line.entries)] for line in table.lines]
+    widths = [max(len(row[at]) for row in [headers, *cells]) for at in range(len(headers))]
+    blocks = [
+        "\n".join(_row(row, chosen, widths, len(table.lead)) for row in [headers, *cells])
+        for chosen in _chunks(widths, len(table.lead), width)
+    ]
+    head = f"{table.title}\n{table.origin}\n{table.scale.capitalize()}."
+    return "\n\n".join([head, *blocks, "\n".join(_below(table))])
+
+
+def _chunks(widths: Sequence[int], lead: int, width: int) -> Iterator[list[int]]:
+    """Columns of each block: all lead columns, then as many as fit, one at least."""
+    names = list(range(lead))
+    used = sum(widths[at] + len(GAP) for at in names)
+    chosen: list[int] = []
+    for at in range(lead, len(widths)):
+        if chosen and used + sum(widths[other] + len(GAP) for other in [*chosen, at]) > width:
+            yield names + chosen
+            chosen = []
+        chosen.append(at)
+    yield names + chosen
+
+
+def _row(row: Sequence[str], chosen: Sequence[int], widths: Sequence[int], lead: int) -> str:
+    return GAP.join(row[at].ljust(widths[at]) for at in chosen).rstrip()
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown document: title, table, what stands below it."""
+    headers = [*table.lead, *map(str, table.columns)]
+    rows = [[*line.lead, *map(str, line.entries)] for line in table.lines]
+    grid = [headers, ["---"] * len(headers), *rows]
+    lines = ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in grid]
+    below = [f"- {_escaped(line)}" for line in _below(table)]
+    head = [f"## {table.title}", "", f"{table.origin} {table.scale.capitalize()}.", ""]
+    return "\n".join([*head, *lines, "", *below, ""])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+def _below(table: Table) -> Iterator[str]:
+    yield from (f"{label}: {text}" for label, text in table.legend)
+    yield from (f"({mark}) {reason}" for mark, reason in table.footnotes.items())
+    yield from table.notes
+
+
+def to_csv(table: Table) -> str:
+    """CSV: the same columns, each number followed by both ends of its interval; then each group's protocol and counts,
+    and the reasons of empty cells.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    ends = [name for column in table.columns for name in (str(column), f"{column} low", f"{column} high")]
+    under = [f"{group} {word}".strip() for group in table.groups for word in COUNTS]
+    writer.writerow(["row", *table.lead, *ends, *under, "seed", "reasons"])
+    for line in table.lines:
+        counts = [value for group in line.under for value in group]
+        writer.writerow([line.name, *line.lead, *_numbers(line), *counts, table.seed, "; ".join(_reasons(table, line))])
+    return out.getvalue()
+
+
+def _numbers(line: Line) -> Iterator[str]:
+    for entry in line.entries:
+        yield from ("" if entry.text == EMPTY else entry.text, entry.low, entry.high)
+
+
+def _reasons(table: Table, line: Line) -> list[str]:
+    """Why groups of a row are empty, each once."""
+    pairs = zip(table.columns, line.entries, strict=True)
+    said = (f"{column.group}: {table.footnotes[entry.mark]}" for column, entry in pairs if entry.mark)
+    return list(dict.fromkeys(text.removeprefix(": ") for text in said))

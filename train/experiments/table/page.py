@@ -1,0 +1,49 @@
+"""A table as one offline HTML page, with the figure where the experiment is one."""
+
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from indexer.report.html import environment
+from train.experiments.run import Result
+from train.experiments.table.chart import make_chart
+from train.experiments.table.table import Line, Table, make_table
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line whose category is written only where it begins."""
+
+    lead: tuple[str, ...]
+    line: Line
+    begins: bool
+
+
+def to_html(result: Result, table: Table | None = None) -> str:
+    """The page of a result; every name is escaped, and nothing is loaded from elsewhere."""
+    shown = table or make_table(result)
+    head = [(label, len(list(columns))) for label, columns in groupby(column.group for column in shown.columns)]
+    facts = len(result.grid.facts)
+    return (
+        environment(TEMPLATES)
+        .get_template("experiment.html.j2")
+        .render(
+            table=shown,
+            head=head,
+            words=len(shown.lead) - facts,
+            rows=_rows(shown),
+            chart=make_chart(result),
+        )
+    )
+
+
+def _rows(table: Table) -> list[_Row]:
+    rows = []
+    before = None
+    for line in table.lines:
+        begins = line.lead[0] != before
+        before = line.lead[0]
+        rows.append(_Row(line.lead if begins or len(table.lead) == 1 else ("", *line.lead[1:]), line, begins))
+    return rows

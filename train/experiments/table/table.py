@@ -1,0 +1,225 @@
+"""An experiment's cells as a table in the paper's own shape, ready to be written in any form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+
+from train.experiments import grid as grids
+from train.experiments.grid import Fact, Kind, Value
+from train.experiments.measure.cells import Cell, Measured
+from train.experiments.measure.scale import Scale
+from train.experiments.run import DIMENSIONS, Result
+from train.experiments.table.notes import legend, notes
+from train.profiling.matching import BY_FRAME, ENGINES
+
+WORDS: dict[Value, str] = {
+    "r1": "R@1",
+    "r5": "R@5",
+    "r10": "R@10",
+    "p50": "ms, median",
+    "p95": "ms, 95th percentile",
+    "fusion": "ms, fusion",
+    "ms": "ms a query",
+    "megabytes": "MB",
+    "agreement": "agreement",
+}
+SCALES: dict[Value, tuple[float, str]] = {
+    "r1": (100, ".1f"),
+    "r5": (100, ".1f"),
+    "r10": (100, ".1f"),
+    "p50": (1000, ".1f"),
+    "p95": (1000, ".1f"),
+    "fusion": (1000, ".2f"),
+    "ms": (1, ".3f"),
+    "megabytes": (1, ".1f"),
+    "agreement": (1, ".3f"),
+}
+"""What a stored value is multiplied with to stand under its word, and how it is written."""
+FACTS: dict[Fact, tuple[str, float, str]] = {
+    "dimension": ("Dimension", 1, ".0f"),
+    "memory": ("Memory, MB", 1e-6, ".1f"),
+}
+PAIR = 2
+"""Groups that a difference is taken of."""
+COUNTS = ("protocol", "queries", "left out", "database")
+"""What stands beside the numbers of a group."""
+OF_SCALE: dict[Kind, dict[Scale, str]] = {
+    "recall": {
+        "full": "the paper's models and recipes",
+        "smoke": "small models, a few training steps; it shows that the grid runs, not what the methods can do",
+    },
+    "extraction": {"full": "the paper's models", "smoke": "small models; it shows that the grid runs"},
+    "matching": {
+        "full": f"vectors of {DIMENSIONS['full']} dimensions",
+        "smoke": f"small databases, vectors of {DIMENSIONS['smoke']} dimensions; it shows that the grid runs",
+    },
+}
+EMPTY = "–"
+SHALLOW = "the test database holds fewer windows than this rank, without those that share frames with the query"
+OF_NOTHING = "there is no relative difference to 0"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number as it is written, with its interval; or the mark of the footnote that says why there is none."""
+
+    text: str
+    low: str = ""
+    high: str = ""
+    mark: str = ""
+
+    def __str__(self) -> str:
+        if self.mark:
+            return f"{EMPTY} ({self.mark})"
+        return f"{self.text} [{self.low}, {self.high}]" if self.low else self.text
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: `lead` words and facts, then an entry a column; `under` holds the counts of each group, see `COUNTS`."""
+
+    name: str
+    lead: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    under: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its group's label and the value's word."""
+
+    group: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.group} {self.value}".strip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A whole table: `legend` says what each group was measured on, `footnotes` why cells are empty, by mark."""
+
+    title: str
+    paper: str
+    scale: str
+    lead: tuple[str, ...]
+    groups: tuple[str, ...]
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    legend: tuple[tuple[str, str], ...]
+    footnotes: dict[str, str]
+    notes: tuple[str, ...]
+    seed: int
+
+    @property
+    def origin(self) -> str:
+        """Whose form it has, and whose numbers."""
+        return f"The grid of {self.paper}. Every number was measured by this program; none is the paper's."
+
+
+class _Marks(dict[str, str]):
+    """A letter for each distinct reason, given when it is first asked for."""
+
+    def __missing__(self, reason: str) -> str:
+        self[reason] = _letters(len(self))
+        return self[reason]
+
+
+def make_table(result: Result) -> Table:
+    """The table of a result. Numbers are ours alone: a paper's figures stand nowhere in it."""
+    marks = _Marks()
+    columns = [Column(label, WORDS[value]) for label in result.labels for value in result.grid.values]
+    if result.grid.difference:
+        columns += [Column(label, "Diff.") for label in _pair_labels(result)]
+    lines = tuple(_line(result, row, cells, marks) for row, cells in result.cells.items())
+    return Table(
+        title=result.title,
+        paper=result.grid.paper,
+        scale=_scale_words(result),
+        lead=(*_words(result), *(FACTS[fact][0] for fact in result.grid.facts)),
+        groups=result.labels,
+        columns=tuple(columns),
+        lines=lines,
+        legend=tuple(legend(result)),
+        footnotes={mark: reason for reason, mark in marks.items()},
+        notes=tuple(notes(result)),
+        seed=result.request.seed,
+    )
+
+
+def _pair_labels(result: Result) -> list[str]:
+    """What stands over each difference: nothing where there is one, else the label of the group that is compared."""
+    return [""] if len(result.labels) == PAIR else list(result.labels[1::PAIR])
+
+
+def _scale_words(result: Result) -> str:
+    return f"{result.request.scale} scale: {OF_SCALE[result.grid.kind][result.request.scale]}"
+
+
+def _words(result: Result) -> tuple[str, ...]:
+    """Headings of what a row is called."""
+    if result.grid.kind == "matching":
+        return ("Engine",)
+    backbone = any(grids.method(row).backbone for row in result.cells)
+    return ("Category", "Method", "Backbone") if backbone else ("Category", "Method")
+
+
+def _line(result: Result, row: str, cells: Sequence[Cell], marks: _Marks) -> Line:
+    entries = [_entry(cell, value, marks) for cell in cells for value in result.grid.values]
+    if result.grid.difference:
+        value = result.grid.values[0]
+        entries += [_difference(*pair, value, marks) for pair in zip(cells[::PAIR], cells[1::PAIR], strict=True)]
+    facts = [_fact(cells, fact, marks) for fact in result.grid.facts]
+    return Line(row, (*_names(row, result), *facts), tuple(entries), tuple(_counts(cell) for cell in cells))
+
+
+def _counts(cell: Cell) -> tuple[str, ...]:
+    found = (cell.protocol, cell.queries, cell.left_out, cell.database)
+    return tuple("" if value is None else str(value) for value in found)
+
+
+def _names(row: str, result: Result) -> tuple[str, ...]:
+    if result.grid.kind == "matching":
+        engine, length = grids.engine(row)
+        return (f"{ENGINES[engine]}, L = {length}" if engine in BY_FRAME else ENGINES[engine],)
+    method = grids.method(row)
+    names = (method.category, method.method)
+    if len(_words(result)) == 2:
+        return names
+    return (*names, grids.backbones()[method.backbone].label if method.backbone else EMPTY)
+
+
+def _fact(cells: Sequence[Cell], fact: Fact, marks: _Marks) -> str:
+    """A fact of a row from its first finished cell."""
+    _, factor, form = FACTS[fact]
+    known = [cell.facts[fact] for cell in cells if fact in cell.facts]
+    return format(float(known[0]) * factor, form) if known else str(_empty(cells[0], marks))
+
+
+def _entry(cell: Cell, value: Value, marks: _Marks) -> Entry:
+    return _number(cell.values[value], *SCALES[value]) if value in cell.values else _empty(cell, marks)
+
+
+def _empty(cell: Cell, marks: _Marks) -> Entry:
+    """The entry of a value that a cell does not hold."""
+    return Entry(EMPTY, mark=marks[cell.reason or SHALLOW])
+
+
+def _number(found: Measured, factor: float, form: str) -> Entry:
+    low, high = (format(bound * factor, form) for bound in found.interval) if found.interval else ("", "")
+    return Entry(format(found.value * factor, form), low, high)
+
+
+def _difference(first: Cell, second: Cell, value: Value, marks: _Marks) -> Entry:
+    """The second cell's value against the first's, relative, as P1 Table III gives it."""
+    for cell in (first, second):
+        if value not in cell.values:
+            return _empty(cell, marks)
+    if first.values[value].value == 0:
+        return Entry(EMPTY, mark=marks[OF_NOTHING])
+    return Entry(f"{100 * (second.values[value].value / first.values[value].value - 1):+.1f} %")
+
+
+def _letters(number: int) -> str:
+    head, last = divmod(number, 26)
+    return (_letters(head - 1) if head else "") + ascii_lowercase[last]

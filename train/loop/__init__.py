@@ -1,0 +1,1 @@
+"""The training loop: setup, steps, optimizers, validation, several processes, signals."""

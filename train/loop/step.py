@@ -1,0 +1,58 @@
+"""What one training step computes: frames and windows in, descriptors out, with less memory where asked for."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from seqdata.errors import ContractError
+from train.data.frames import FrameSource
+from train.models.base import SequenceModel
+
+
+class StepModel(nn.Module):
+    """Each distinct frame is encoded once, then windows are fused.
+
+    With `checkpointing` > 0 that many frames at a time keep their activations, and windows of as many frames; the rest
+    is computed again in the backward pass. Works for every model, since neither a frame nor a window depends on its
+    batch-mates; random depth draws other masks than without.
+    """
+
+    def __init__(self, model: SequenceModel, source: FrameSource, checkpointing: int = 0) -> None:
+        super().__init__()
+        self.model = model
+        self.source = source
+        self.checkpointing = checkpointing
+
+    def forward(self, frames: Tensor, rows: Tensor) -> Tensor:
+        """Distinct frames `(M, ...)` and window rows `(B, L)` into them → descriptors `(B, D)` float32."""
+        if not self.checkpointing:
+            return self.model.fuse_rows(self._encode(frames), rows).float()
+        features = _in_parts(self._encode, frames, self.checkpointing)
+        windows = max(1, self.checkpointing // rows.shape[1])
+        return _in_parts(lambda part: self.model.fuse_rows(features, part).float(), rows, windows)
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        return self.source.encode(self.model, frames)
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+    """`function` of `size` rows at a time, each part's activations forgotten until its gradient is wanted."""
+    return torch.cat([checkpoint(function, part, use_reentrant=False) for part in torch.split(rows, size)])
+
+
+def check_batch_norm(model: SequenceModel, why: str) -> None:
+    """Raise ContractError when a BatchNorm of `model` would use its batch, which `why` cuts into parts."""
+    was = model.training
+    found = any(isinstance(module, _BatchNorm) and module.training for module in model.train().modules())
+    model.train(was)
+    if found:
+        raise ContractError(f"{why} cuts a batch into parts, and BatchNorm in train mode sees them; use bn=eval")
+
+
+def compiled(module: StepModel, wanted: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """The module through `torch.compile`, for any number of frames, where wanted."""
+    return cast(Callable[[Tensor, Tensor], Tensor], torch.compile(module, dynamic=True) if wanted else module)

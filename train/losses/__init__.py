@@ -1,0 +1,1 @@
+"""Losses over descriptors: triplet, multi-similarity, contrastive."""

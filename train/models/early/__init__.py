@@ -1,0 +1,1 @@
+"""Early fusion: encoders that see the L frames at once."""

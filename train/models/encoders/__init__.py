@@ -1,0 +1,1 @@
+"""Image encoders: timm's and CCT, their weights, input sizes and preprocessing."""

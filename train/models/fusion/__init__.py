@@ -1,0 +1,1 @@
+"""From the vectors of L frames to one sequence descriptor."""

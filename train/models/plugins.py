@@ -1,0 +1,83 @@
+"""Models of other packages: by an entry point of the group `seqdata.models`, or by `package.module:factory`.
+
+A factory is called as `factory(weights=..., seed=..., **options)` and returns a `SequenceModel`. See docs/models.md.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, cast
+
+from seqdata.errors import ContractError, MissingDependencyError
+from train.models.base import SequenceModel
+
+GROUP = "seqdata.models"
+Factory = Callable[..., SequenceModel]
+
+
+def plugin_names() -> list[str]:
+    """Names that installed packages offer, sorted."""
+    return sorted(entry_points(group=GROUP).names)
+
+
+def find_factory(name: str) -> Factory | None:
+    """The factory that `name` stands for; None where it is the name of no plug-in and of no `package.module:factory`.
+
+    A `package.module` may also lie in the working directory; what is installed goes before it.
+    Raises: MissingDependencyError when its module cannot be imported, ContractError when it holds no such factory.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        with _working_directory_importable():
+            return _imported(name, module, attribute)
+    for point in entry_points(group=GROUP, name=name):
+        return _imported(name, point.module, point.attr)
+    return None
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """The working directory as the last place to import from: a console script does not look there."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+def _imported(name: str, module: str, attribute: str) -> Factory:
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"model '{name}': '{module}' cannot be imported ({error}); install it where seqdata is"
+        ) from error
+    if not callable(found):
+        raise ContractError(f"model '{name}': '{module}' has no function '{attribute}'")
+    return cast(Factory, found)
+
+
+def create_plugin(
+    factory: Factory, name: str, weights: str | Path, seed: int, options: dict[str, Any]
+) -> SequenceModel:
+    """The plug-in's model, with a `config` that recreates it.
+
+    Raises: ContractError when the factory takes no such option or returns something else.
+    """
+    try:
+        inspect.signature(factory).bind(weights=weights, seed=seed, **options)
+    except TypeError as error:
+        raise ContractError(f"model '{name}': its factory refuses these options ({error})") from error
+    model = factory(weights=weights, seed=seed, **options)
+    if not isinstance(model, SequenceModel):
+        raise ContractError(f"model '{name}': its factory returned {type(model).__name__}, not a SequenceModel")
+    model.config = {"name": name, "weights": str(weights), "seed": seed, **options}
+    return model

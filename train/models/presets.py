@@ -1,0 +1,103 @@
+"""The presets: every row of the papers' tables by name, and small models for a CPU.
+
+A name is method-backbone; the options say what stands behind it (`train.models.frame_model`, or the family's own
+options).
+"""
+
+from typing import Any
+
+Options = dict[str, Any]
+
+BACKBONES: dict[str, Options] = {
+    "r18": {"encoder": "resnet18", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
+    "r50": {"encoder": "resnet50", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
+    "vgg16": {"encoder": "vgg16", "cut": "features.28", "trainable": "features.24", "size": (480, 640)},
+    "vit": {
+        "encoder": "vit_base_patch16_224",
+        "trainable": "blocks.8",
+        "size": (224, 224),
+        "encoder_options": {"dynamic_img_size": True},
+    },
+    "cct224": {"encoder": "cct_14_7x2_224", "trainable": "blocks.2", "size": (224, 224)},
+    "cct384": {"encoder": "cct_14_7x2_384", "cut": "blocks.7", "trainable": "blocks.2", "size": (384, 384)},
+    "mobilenetv2": {"encoder": "mobilenetv2_100", "trainable": "none", "size": (224, 224)},
+    "efficientnet": {"encoder": "tf_efficientnet_lite0", "trainable": "none", "size": (224, 224)},
+    "dinov2": {
+        "encoder": "vit_base_patch14_dinov2",
+        "trainable": "blocks.8",
+        "size": (224, 224),
+        "encoder_options": {"dynamic_img_size": True},
+    },
+    "small": {"encoder": "resnet18", "cut": "layer2", "patch_normalised": True},
+}
+"""Source: methods, "Backbones": cut, first trained stage and image size of each."""
+
+METHODS: dict[str, Options] = {
+    "seqvlad": {"pooling": "vlad", "fusion": "sum"},
+    "netvlad": {"pooling": "netvlad", "fusion": "centre"},
+    "netvlad-cat": {"pooling": "netvlad", "fusion": "cat"},
+    "netvlad-fc": {"pooling": "netvlad", "fusion": "fc"},
+    "gem-cat": {"pooling": "gem", "fusion": "cat"},
+    "cls-cat": {"pooling": "cls", "fusion": "cat"},
+    "cls-fc": {"pooling": "cls", "fusion": "fc"},
+    "seqpool-cat": {"pooling": "seqpool", "fusion": "cat"},
+    "seqnet": {"pooling": "netvlad", "projection": 4096, "fusion": "seqnet"},
+    "seqmatchnet": {"pooling": "netvlad", "projection": 4096, "fusion": "aligned"},
+    "delta": {"pooling": "netvlad", "projection": 4096, "fusion": "delta", "trainable": "none"},
+    "lstm": {"pooling": "gem", "fusion": "lstm", "width": 512},
+    "mean": {"pooling": "avg", "fusion": "mean"},
+    "avg-mean": {"pooling": "avg", "fusion": "mean"},
+    "seqgem": {"pooling": "avg", "fusion": "gem"},
+    "avg-cat": {"pooling": "avg", "fusion": "cat"},
+    "salad-mean": {"pooling": "salad", "fusion": "mean"},
+}
+"""Pooling and fusion of each method."""
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "seqvlad": ("r18", "r50", "vgg16", "vit", "cct224", "cct384", "mobilenetv2", "efficientnet", "dinov2", "small"),
+    "netvlad": ("r18", "r50", "vgg16", "mobilenetv2", "small"),
+    "netvlad-cat": ("r18", "r50", "mobilenetv2", "small"),
+    "netvlad-fc": ("r18", "r50", "small"),
+    "gem-cat": ("r18", "r50", "mobilenetv2", "small"),
+    "cls-cat": ("vit", "dinov2"),
+    "cls-fc": ("vit",),
+    "seqpool-cat": ("cct224", "cct384"),
+    "seqnet": ("vgg16", "r18", "r50", "cct224", "cct384", "small"),
+    "seqmatchnet": ("vgg16", "r18", "r50", "small"),
+    "delta": ("vgg16", "r18", "r50", "small"),
+    "lstm": ("r18", "small"),
+    "mean": ("r18", "vit", "mobilenetv2", "efficientnet", "dinov2", "small"),
+    "seqgem": ("r18", "mobilenetv2", "efficientnet", "dinov2", "small"),
+    "avg-mean": ("mobilenetv2",),
+    "avg-cat": ("mobilenetv2", "efficientnet", "dinov2"),
+    "salad-mean": ("dinov2", "small"),
+}
+"""Backbones that a method is offered with by name; any other combination that fits is named with --option."""
+
+ALIASES = {"delta": "delta-vgg16", "netvlad": "netvlad-vgg16", "seqmatchnet": "seqmatchnet-vgg16"}
+"""Methods by their bare name, with the backbone of their papers."""
+
+EXCEPTIONS: dict[str, Options] = {
+    "seqvlad-mobilenetv2": {"cut": "blocks.4", "trainable": "all", "size": (240, 320)},
+    "seqvlad-small": {"cut": "layer1", "clusters": 32},
+    "netvlad-small": {"clusters": 16},
+    "netvlad-cat-small": {"clusters": 16},
+    "netvlad-fc-small": {"clusters": 16, "width": 512},
+    "seqnet-small": {"clusters": 16, "projection": 256, "width": 256},
+    "seqmatchnet-small": {"clusters": 16, "projection": 256, "width": 256},
+    "delta-small": {"clusters": 16, "projection": 256},
+    "lstm-small": {"width": 256},
+    "salad-mean-small": {"clusters": 16},
+}
+"""What differs from method and backbone put together."""
+
+
+def frame_presets() -> dict[str, Options]:
+    """Options of every late and intermediate fusion preset by name."""
+    named = {
+        name: {**BACKBONES[backbone], **METHODS[method], **EXCEPTIONS.get(name, {})}
+        for method, backbones in ROWS.items()
+        for backbone in backbones
+        for name in (f"{method}-{backbone}",)
+    }
+    return {**named, **{name: named[meant] for name, meant in ALIASES.items()}}

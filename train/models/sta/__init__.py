@@ -1,0 +1,1 @@
+"""The spatio-temporal attention descriptor."""

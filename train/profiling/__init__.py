@@ -1,0 +1,1 @@
+"""Time and memory: models, feature extraction and matching."""

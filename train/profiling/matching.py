@@ -1,0 +1,244 @@
+"""What finding a place costs, by database size and engine: exact, approximate, and frame by frame.
+
+The vectors are generated into a file, which is mapped: only what FAISS holds of them must fit into memory.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.arrays import Stored
+from indexer.search.approximate import FaissVectors
+from indexer.search.engines import half_norms
+from indexer.search.exact import ExactVectors
+from indexer.search.faiss_layers import estimate
+from indexer.search.flat_file import TYPES
+from indexer.search.kinds import EXACT, KindSpec, create, factory_string, training_rows
+from indexer.search.pools import threads
+from indexer.selection import choose as auto
+from seqdata.errors import ContractError
+from train.profiling.vectors import BLOCK_VALUES, draw_queries, free_memory, spooled, vector_blocks
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+K = 10
+SHORTLIST = 20
+LENGTH = 5
+RECALL_TARGET = KindSpec().recall_target
+GROWTH = {"ivf": 1.3, "imi": 1.3, "hnsw": 2.0, "pq": 2.0}
+"""Memory of an index while vectors are added, against its size: lists grow one by one, what lies in one piece whole."""
+
+ENGINES: dict[str, str] = {
+    "flat": "Exact (flat)",
+    "fp16": "Exact on half precision (fp16)",
+    "ivf": "Inverted file (IVF)",
+    "imi": "Inverted multi-index (IMI)",
+    "hnsw": "Small-world graph (HNSW)",
+    "pq": "Product quantiser (PQ)",
+    "aligned": "Sequence matching (aligned)",
+    "hvpr": f"HVPR: exact shortlist of {SHORTLIST}, aligned re-rank",
+}
+"""Ways to search, with their words: kinds of `seqdata index --kind`, and two ways to match frames."""
+BY_FRAME = ("aligned", "hvpr")
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Cost of one engine at one size: `ms` a query (median), `megabytes` of the index, `agreement` with exact search.
+
+    Agreement is the share of the 10 exact neighbours that are found; where frames are matched, the share of queries
+    whose first window is that of matching every window. `length`: frames of a query that are compared. `factory` and
+    `search` are those of the index that `seqdata index --kind` builds; `build_seconds` hold the choice of `search` on
+    held-out vectors. `threads` of a query searched alone: one in FAISS, OMP_NUM_THREADS (without: the cores) in exact
+    search and where frames are matched.
+    """
+
+    engine: str
+    factory: str
+    database: int
+    dimensions: int
+    length: int
+    ms: float
+    megabytes: float
+    agreement: float
+    build_seconds: float
+    threads: int
+    search: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A searcher over single vectors, and what it took."""
+
+    searcher: ExactVectors | FaissVectors
+    factory: str
+    bytes: int
+    threads: int
+    search: str = ""
+
+
+def matching(
+    engine: str,
+    database: int,
+    dimensions: int,
+    queries: int = 50,
+    seed: int = 0,
+    *,
+    length: int = LENGTH,
+    folder: Path | None = None,
+) -> Matching:
+    """Build and search one engine over generated vectors, one query at a time.
+
+    `length`: frames of a query where frames are matched; the other engines take its first. The vectors lie in `folder`
+    (default: that of temporary files) until the end, whatever ends it.
+    Source: P1 section IV-B, "Inference time", with the engines that it names but did not try.
+    Raises: ContractError for an unknown engine, or an index or vectors that do not fit into memory or on the disk;
+    NotEnoughDataError for a database that is too small for its kind; OutputError where the disk refuses.
+    """
+    if engine not in ENGINES:
+        raise ContractError(f"no engine '{engine}'; there are {', '.join(ENGINES)}")
+    if engine not in (*EXACT, *BY_FRAME):
+        _check_memory(engine, database, dimensions)
+    shape = (database + length - 1, dimensions)
+    with spooled(vector_blocks(*shape, seed), shape, np.float32, folder) as vectors:
+        asked = draw_queries(vectors, queries, length, seed)
+        if engine in BY_FRAME:
+            return _frames(engine, vectors, asked, database)
+        if engine != "fp16":
+            return _vectors(engine, vectors[:database], vectors[:database], asked[:, 0])
+        step = max(1, BLOCK_VALUES // dimensions)
+        halves = (vectors[at : min(at + step, database)] for at in range(0, database, step))
+        with spooled(halves, (database, dimensions), TYPES[engine], folder) as kept:
+            return _vectors(engine, vectors[:database], kept, asked[:, 0])
+
+
+def _vectors(engine: str, stored: Stored, kept: Stored, asked: Floats) -> Matching:
+    """A kind of index over single vectors `stored`, which holds them as `kept` where it is exact."""
+    wanted = np.ascontiguousarray(asked)
+    start = time.perf_counter()
+    built = _exact(engine, kept) if engine in EXACT else _approximate(engine, stored)
+    seconds = time.perf_counter() - start
+    ms, found = _time(lambda query: built.searcher.nearest(query[None], K)[1][0], wanted)
+    agreement = _agreement(found, ExactVectors(stored, "cpu").nearest(wanted, K)[1])
+    return Matching(
+        engine=engine,
+        factory=built.factory,
+        database=len(stored),
+        dimensions=stored.shape[1],
+        length=1,
+        ms=ms,
+        megabytes=built.bytes / 1e6,
+        agreement=agreement,
+        build_seconds=seconds,
+        threads=built.threads,
+        search=built.search,
+    )
+
+
+def _exact(kind: str, kept: Stored) -> _Built:
+    """Exact search of mapped vectors, as an opened index of that kind has them."""
+    return _Built(ExactVectors(kept, "cpu"), factory_string(kind, *kept.shape), kept.nbytes, threads())
+
+
+def _approximate(kind: str, stored: Stored) -> _Built:
+    """The index that `seqdata index --kind` makes of these vectors, in memory."""
+    import faiss
+
+    chosen = auto.choose(KindSpec(kind, recall_target=RECALL_TARGET), stored)
+    assert chosen.index is not None  # noqa: S101  (only exact kinds have none)
+    search = ", ".join(f"{name} {value}" for name, value in chosen.point.search.items())
+    parts: list[int] = []
+    faiss.write_index(chosen.index, faiss.PyCallbackIOWriter(lambda part: parts.append(len(part))))
+    return _Built(FaissVectors(chosen.index), chosen.point.factory, sum(parts), 1, search)
+
+
+def _frames(engine: str, vectors: Stored, asked: Floats, database: int) -> Matching:
+    """Sequence matching over frame vectors: every window, or the shortlist of the nearest first frames."""
+    halves = _half_norms(vectors)
+    ms, full = _time(lambda query: _aligned_everywhere(vectors, halves, query), asked)
+    found, factory, size = full, "aligned", vectors.nbytes
+    if engine == "hvpr":
+        index = _exact("flat", vectors[:database])
+        factory, size = f"{index.factory} + aligned", size + index.bytes
+
+        def rerank(query: Floats) -> Rows:
+            return _aligned(vectors, query, index.searcher.nearest(query[:1], SHORTLIST)[1][0])
+
+        ms, found = _time(rerank, asked)
+    return Matching(
+        engine=engine,
+        factory=factory,
+        database=database,
+        dimensions=vectors.shape[1],
+        length=asked.shape[1],
+        ms=ms,
+        megabytes=size / 1e6,
+        agreement=_agreement([rows[:1] for rows in found], [rows[:1] for rows in full]),
+        build_seconds=0.0,
+        threads=threads(),
+    )
+
+
+def _half_norms(vectors: Stored) -> Floats:
+    """|x|²/2 of every vector `(n,)`, a block at a time."""
+    step = max(1, BLOCK_VALUES // vectors.shape[1])
+    return np.concatenate([half_norms(vectors[at : at + step]) for at in range(0, len(vectors), step)])
+
+
+def _aligned_everywhere(vectors: Stored, halves: Floats, query: Floats) -> Rows:
+    """First rows of the 10 windows with the least mean distance to `query` (L, d), frame by frame.
+
+    Every frame is compared with every frame in one product, which is then added up along its diagonals.
+    """
+    windows = len(vectors) - len(query) + 1
+    squared = 2 * (halves[:, None] - vectors @ query.T) + np.square(query).sum(1)
+    apart = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+    total = sum(apart[place : place + windows, place] for place in range(len(query)))
+    return np.argsort(total, kind="stable")[:K]
+
+
+def _aligned(vectors: Stored, query: Floats, windows: Rows) -> Rows:
+    """The 10 of these first rows whose windows have the least mean distance to `query` (L, d), frame by frame."""
+    frames = vectors[windows[:, None] + np.arange(len(query))]
+    total = np.linalg.norm(frames - query, axis=2).sum(1)
+    return windows[np.argsort(total, kind="stable")[:K]]
+
+
+def _time(search: Callable[[Floats], Rows], queries: Floats) -> tuple[float, list[Rows]]:
+    """Median milliseconds a query, and what each found; the first query is asked twice, to warm up."""
+    search(queries[0])
+    seconds, found = [], []
+    for query in queries:
+        start = time.perf_counter()
+        found.append(search(query))
+        seconds.append(time.perf_counter() - start)
+    return 1000 * float(np.median(seconds)), found
+
+
+def _agreement(found: "list[Rows]", exact: "list[Rows] | Rows") -> float:
+    """Share of the exact neighbours that were found."""
+    shares = [len(np.intersect1d(mine, true)) / len(true) for mine, true in zip(found, exact, strict=True)]
+    return float(np.mean(shares))
+
+
+def _check_memory(kind: str, database: int, dimensions: int) -> None:
+    """Raise ContractError when a FAISS index and the vectors that train it do not fit into free memory."""
+    index = create(factory_string(kind, database, dimensions), dimensions)
+    sample = 0 if index.is_trained else len(training_rows(index, database, 0)) * dimensions * 4
+    needed = GROWTH[kind] * estimate(index, database) + sample
+    free = free_memory()
+    if needed > free:
+        raise ContractError(
+            f"{kind} over {database:,} vectors of {dimensions} dimensions needs {needed / 1e9:.1f} GB of memory to be "
+            f"built, {free / 1e9:.1f} GB are free"
+        )

@@ -1,0 +1,87 @@
+"""Generated vectors in a mapped file, so that a matching study needs no memory for them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.arrays import Stored
+from seqdata.errors import ContractError
+from seqdata.storage.files import explain_write_failure
+
+Floats = npt.NDArray[np.float32]
+
+CENTRES = 1000
+MOVED = 0.5
+BLOCK_VALUES = 1 << 24  # float32 values made at once: 64 MiB
+MEMINFO = Path("/proc/meminfo")
+
+
+def vector_blocks(rows: int, dimensions: int, seed: int) -> Iterator[Floats]:
+    """Unit vectors around 1,000 centres (noise of norm 1): blocks `(b, d)` float32, `rows` in all."""
+    rng = np.random.default_rng(seed)
+    centres = _unit(rng.standard_normal((CENTRES, dimensions), dtype=np.float32))
+    step = max(1, BLOCK_VALUES // dimensions)
+    for start in range(0, rows, step):
+        noise = _unit(rng.standard_normal((min(step, rows - start), dimensions), dtype=np.float32))
+        noise += centres[rng.integers(0, CENTRES, len(noise))]
+        yield _unit(noise)
+
+
+def draw_queries(vectors: Stored, queries: int, length: int, seed: int) -> Floats:
+    """`length` rows running from a random one, each moved by noise of norm 0.5: `(queries, length, d)` float32."""
+    rng = np.random.default_rng([seed, 1])
+    first = rng.integers(0, len(vectors) - length + 1, queries)
+    base = vectors[first[:, None] + np.arange(length)]
+    return _unit(base + MOVED * _unit(rng.standard_normal(base.shape, dtype=np.float32)))
+
+
+@contextmanager
+def spooled(
+    blocks: Iterable[Floats], shape: tuple[int, int], kind: npt.DTypeLike, folder: Path | None
+) -> Iterator[Stored]:
+    """The blocks' vectors `shape` in a file that has no name, mapped: it is gone when the process is, however it ends.
+
+    Raises: ContractError where it does not fit on the disk, OutputError where that refuses.
+    """
+    place = Path(folder or tempfile.gettempdir())
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        _check_disk(place, shape[0] * shape[1] * np.dtype(kind).itemsize)
+        with tempfile.TemporaryFile(dir=place) as file:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, kind).data)
+            file.flush()
+            mapped: Stored = np.memmap(file, kind, "r", shape=shape)
+    except OSError as error:
+        explain_write_failure(place, error)
+    yield mapped
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    """Raise ContractError when a file of so many bytes does not fit."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ContractError(
+            f"{folder}: the vectors need {needed / 1e9:.1f} GB on the disk, {free / 1e9:.1f} GB are free"
+        )
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take: what only keeps files at hand counts as free where Linux tells."""
+    lines = MEMINFO.read_text(encoding="ascii").splitlines() if MEMINFO.is_file() else []
+    known = dict(line.partition(":")[::2] for line in lines)
+    if "MemAvailable" in known:
+        return 1024 * int(known["MemAvailable"].split()[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _unit(vectors: Floats) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: Floats = vectors / lengths
+    return unit

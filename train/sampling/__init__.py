@@ -1,0 +1,1 @@
+"""Which windows a training step sees: regimes, mined triplets, place batches, pairs."""

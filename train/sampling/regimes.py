@@ -1,0 +1,187 @@
+"""Training regimes: which windows stand in a step, and what their loss is."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seqdata.errors import ContractError
+from train.losses.contrastive import ContrastiveLoss
+from train.losses.multi_similarity import PlaceLoss, pair_notes
+from train.losses.triplet import TripletLoss
+from train.sampling.mining import Triplets, mine
+from train.sampling.pairs import Radii
+from train.sampling.place_batches import PlaceBatch, PlaceSampler
+from train.sampling.windows import TrainData
+from train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from seqdata.dataset.dataset import Dataset
+
+Integers = NDArray[np.int64]
+DescribeRows = Callable[[Integers], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Windows of one step, rows `(B,)` of the training data, the loss of their descriptors `(B, D)`, and its notes.
+
+    `notes` gives `(2,)`: the share of active triplets, and hardness, the mean distance by which the nearest negative
+    lies farther than the positive.
+    """
+
+    windows: Integers
+    loss: Callable[[Tensor], Tensor]
+    notes: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Round:
+    """`count` steps in order; they do not depend on the weights, and taking one reads no frames."""
+
+    count: int
+    steps: Iterable[Step]
+
+
+class Regime(Protocol):
+    """An epoch is `rounds` rounds of steps; each round has an address and can be taken up anywhere."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of an epoch."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch (the most there can be)."""
+
+    def mine(self, epoch: int, number: int, describe: DescribeRows) -> Triplets | None:
+        """What a round needs the present weights for; `describe` gives descriptors with them. None: nothing."""
+
+    def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
+        """Round `number` (from 0) of epoch `epoch` (from 1): a pure function of these and the settings."""
+
+
+def create(
+    dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
+) -> Regime:
+    """The regime that the settings name; `frames` says how descriptors are compared (see `train.losses.distances`).
+
+    Raises: ContractError for place batches of descriptors that are compared frame by frame.
+    """
+    if settings.regime == "triplet":
+        return TripletRegime(dataset, data, radii, settings, frames)
+    if frames is not None:
+        raise ContractError(f"model {settings.model} is compared frame by frame; train it with regime=triplet")
+    return PlaceRegime(dataset, data, radii, settings)
+
+
+class TripletRegime:
+    """Triplets from P1's partial mining, drawn anew every round. Source: P1 section IV-A."""
+
+    def __init__(
+        self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.data = data
+        self.radii = radii
+        self.settings = settings
+        self.frames = frames
+        self.rounds = settings.rounds
+        self.loss = TripletLoss(settings.margin, frames=frames, skip_easy=settings.skip_easy)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch when every drawn query gives a triplet."""
+        a_round = min(self.settings.round_queries, len(self.data.queries))
+        return self.settings.rounds * -(-a_round // self.settings.batch)
+
+    def mine(self, epoch: int, number: int, describe: DescribeRows) -> Triplets:
+        """The round's triplets with the present weights."""
+        return mine(
+            self.dataset,
+            self.data.queries,
+            self.data.database,
+            self.radii,
+            describe,
+            size=self.settings.round_queries,
+            negatives=self.settings.negatives,
+            cap=self.settings.positives_cap,
+            key=(self.settings.seed, epoch, number),
+            frames=self.frames,
+        )
+
+    def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
+        """The mined triplets, `batch` a step."""
+        assert mined is not None  # noqa: S101  (`mine` never gives None here)
+        starts = range(0, len(mined.query), self.settings.batch)
+        steps = (self._step(mined, slice(start, start + self.settings.batch)) for start in starts)
+        return Round(len(starts), steps)
+
+    def _step(self, triplets: Triplets, part: slice) -> Step:
+        """Windows in the order queries, positives, negatives."""
+        query, positive, negatives = triplets.query[part], triplets.positive[part], triplets.negatives[part]
+        count, each = negatives.shape
+        offset = len(self.data.queries)
+
+        def parts(descriptors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            near, far = descriptors[: 2 * count], descriptors[2 * count :]
+            return near[:count], near[count:], far.view(count, each, -1)
+
+        def loss(descriptors: Tensor) -> Tensor:
+            result: Tensor = self.loss(*parts(descriptors))
+            return result
+
+        def notes(descriptors: Tensor) -> Tensor:
+            return self.loss.notes(*parts(descriptors))
+
+        return Step(np.concatenate([query, offset + positive, offset + negatives.ravel()]), loss, notes)
+
+
+class PlaceRegime:
+    """Place batches with geometric pair masks; one round, an epoch long. Source: methods, "place-batch training"."""
+
+    rounds = 1
+
+    def __init__(self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings) -> None:
+        self.sampler = PlaceSampler(
+            dataset,
+            data.queries,
+            data.database,
+            radii,
+            places=settings.places,
+            windows=settings.windows,
+            run=settings.run,
+            cross=settings.pairs == "cross",
+            seed=settings.seed,
+        )
+        self.steps = settings.steps or -(-len(data.queries) // settings.places)
+        contrastive = settings.loss == "contrastive"
+        self.loss = ContrastiveLoss(settings.temperature) if contrastive else PlaceLoss()
+
+    def mine(self, epoch: int, number: int, describe: DescribeRows) -> None:
+        """Place batches follow from geometry alone."""
+
+    def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
+        """All batches of the epoch."""
+        return Round(self.steps, self._steps(epoch))
+
+    def _steps(self, epoch: int) -> Iterator[Step]:
+        return map(self._step, self.sampler.epoch(epoch, self.steps))
+
+    def _step(self, batch: PlaceBatch) -> Step:
+        def masks(descriptors: Tensor) -> tuple[Tensor, Tensor]:
+            positive, negative = (torch.from_numpy(mask) for mask in (batch.positive, batch.negative))
+            return positive.to(descriptors.device), negative.to(descriptors.device)
+
+        def loss(descriptors: Tensor) -> Tensor:
+            result: Tensor = self.loss(descriptors, *masks(descriptors))
+            return result
+
+        def notes(descriptors: Tensor) -> Tensor:
+            return pair_notes(descriptors, *masks(descriptors))
+
+        return Step(batch.windows, loss, notes)

@@ -1,0 +1,1 @@
+"""The stages that need a model: features, index, evaluation, search, reports, packs."""

@@ -1,0 +1,184 @@
+"""Describe frames once and keep what was found: the feature dataset that heads train from."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+import numpy.lib.format as npy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexer.pca import fit as pca
+from indexer.pca.transform import Transform
+from seqdata.errors import ContractError, OutputError
+from seqdata.storage.files import atomic_path, write_json_atomic
+from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.parquet import write_parquet_atomic
+from train.data.feature_files import ENCODER, IDS, MANIFEST, FeatureManifest, FeaturePart, Level, ids_table
+from train.data.frames import FrameSource, native_size
+from train.devices import pick_device
+from train.models.frame_model import FrameModel
+from train.models.fusion.basic import CentreFrame
+from train.runs import checkpoint
+
+if TYPE_CHECKING:
+    from seqdata.dataset.dataset import Dataset
+
+Integers = NDArray[np.int64]
+PART_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What to write: the level, the rows' type, frames a backbone pass, where to compute.
+
+    `pca`: numbers a frame after a PCA that is fitted on `sample` random frames, whitened with `whiten`; it becomes the
+    model's projection (frame level only).
+    """
+
+    level: Level = "frame"
+    dtype: Literal["float16", "float32"] = "float16"
+    pca: int | None = None
+    whiten: bool = True
+    sample: int = 16_384
+    seed: int = 0
+    batch_size: int = 64
+    device: str = "auto"
+
+
+def write_features(
+    model: FrameModel,
+    dataset: "Dataset",
+    out: str | Path,
+    request: FeatureRequest,
+    frames: Integers | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureManifest:
+    """Describe `frames` (rising frame rows; default: all of the dataset) into the folder `out`, each frame once.
+
+    Raises: OutputError when `out` is not empty, ContractError for a model without per-frame features or a PCA at token
+    level, NotEnoughDataError when too few frames stand behind a PCA.
+    """
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder}: the folder is not empty; choose another --out")
+    _check(model, request)
+    keys = dataset.frames.select("key").collect()["key"]
+    rows = np.arange(len(keys)) if frames is None else frames
+    where = pick_device(request.device)
+    source = FrameSource(dataset, native_size(dataset, rows[:, None], model.size))
+    model = model.to(where).eval()
+    _drop_fusion(model)
+    if request.pca is not None:
+        _fit_projection(model, source, rows, request, where)
+    parts = list(_write_parts(folder, model, source, rows, request, where, progress))
+    write_parquet_atomic(ids_table(rows, keys.gather(rows)), folder / IDS)
+    checkpoint.save_model(folder / ENCODER, model.cpu(), {"dataset": dataset.id})
+    shape = _features(model, source, rows[:1], request, torch.device("cpu")).shape[1:]
+    manifest = FeatureManifest(
+        level=request.level,
+        dataset=dataset.id,
+        encoder=encoder_hash(model, request.level),
+        shape=tuple(shape),
+        dtype=request.dtype,
+        rows=len(rows),
+        parts=tuple(parts),
+    )
+    write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _check(model: nn.Module, request: FeatureRequest) -> None:
+    if not isinstance(model, FrameModel):
+        raise ContractError(
+            f"{type(model).__name__} is no function of single frames; describe with a late fusion model"
+        )
+    if request.pca is not None and (request.level == "token" or model.vlad_sums):
+        raise ContractError("--pca needs one vector a frame: level frame, and a pooling other than vlad")
+
+
+def _drop_fusion(model: FrameModel) -> None:
+    """Features are of single frames: the stored encoder keeps no fusion that windows would need."""
+    if not model.vlad_sums:
+        model.fusion, model.length = CentreFrame(), None
+        model.config = {**model.config, "fusion": "centre"}
+
+
+def _fit_projection(
+    model: FrameModel, source: FrameSource, rows: Integers, request: FeatureRequest, where: torch.device
+) -> None:
+    """Fit the PCA on random frames and put it into the model as its projection."""
+    model.projection = None
+    count = min(request.sample, len(rows))
+    chosen = np.sort(np.random.default_rng(request.seed).choice(rows, count, replace=False))
+    batches = (chosen[start : start + request.batch_size] for start in range(0, count, request.batch_size))
+    sample = np.concatenate([_features(model, source, batch, request, where).numpy() for batch in batches])
+    fitted = pca.fit(sample, cast(int, request.pca), whiten=request.whiten, seed=request.seed)
+    model.projection = _as_linear(fitted).to(where)
+    model.config = {**model.config, "projection": request.pca}
+
+
+def _as_linear(transform: Transform) -> nn.Linear:
+    """A PCA as a frozen linear map: W·(x − mean)."""
+    matrix = torch.from_numpy(np.asarray(transform.matrix, np.float64))
+    layer = nn.Linear(matrix.shape[1], matrix.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(matrix)
+        layer.bias.copy_(-(matrix @ torch.from_numpy(np.asarray(transform.mean, np.float64))))
+    for parameter in layer.parameters():
+        parameter.requires_grad_(False)
+    return layer
+
+
+@torch.no_grad()
+def _features(
+    model: FrameModel, source: FrameSource, rows: Integers, request: FeatureRequest, where: torch.device
+) -> Tensor:
+    """Features of frames `(n, ...)` float32 on the CPU."""
+    frames = torch.from_numpy(source.read(rows)).to(where)
+    found = model.tokens(frames) if request.level == "token" else model.encode_frames(frames)
+    return found.float().cpu()
+
+
+def _write_parts(
+    folder: Path,
+    model: FrameModel,
+    source: FrameSource,
+    rows: Integers,
+    request: FeatureRequest,
+    where: torch.device,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[FeaturePart]:
+    """Write the `.npy` parts, each of about a gigabyte, batch after batch."""
+    first = _features(model, source, rows[:1], request, where)[0]
+    per_part = max(1, PART_BYTES // (first.numel() * np.dtype(request.dtype).itemsize))
+    for number, start in enumerate(range(0, len(rows), per_part)):
+        of_part = rows[start : start + per_part]
+        path = folder / f"part-{number:05d}.npy"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            shape = (len(of_part), *first.shape)
+            npy.write_array_header_1_0(
+                file, {"descr": np.dtype(request.dtype).str, "fortran_order": False, "shape": shape}
+            )
+            header = file.tell()
+            for at in range(0, len(of_part), request.batch_size):
+                found = _features(model, source, of_part[at : at + request.batch_size], request, where)
+                file.write(np.ascontiguousarray(found.numpy(), request.dtype).tobytes())
+                if progress is not None:
+                    progress(start + min(at + request.batch_size, len(of_part)), len(rows))
+        yield FeaturePart(name=path.name, rows=len(of_part), start=header, hash=xxh3_file(path))
+
+
+def encoder_hash(model: FrameModel, level: Level) -> str:
+    """SHA-256 over the names and bytes of the weights that decide features of a level."""
+    parts = ("encoder.",) if level == "token" else ("encoder.", "pooling.", "projection.")
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(parts):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
