@@ -5,18 +5,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
+from seqdata.geometry import Float32Array
 
 Stored = npt.NDArray[Any]
 
 """Stored vectors (n, k), float32 or float16, often a memory map."""
 
-Floats = npt.NDArray[np.float32]
 
-Doubles = npt.NDArray[np.float64]
-
-
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: Float32Array) -> Float32Array:
     """Vectors (n, p) of length one; those of zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import Floats, Rows, Stored
+from indexer.arrays import Stored
 from indexer.pca import transform as transforms
 from indexer.pca.project import check_descriptors, project
 from indexer.search.approximate import FaissVectors, open_faiss
@@ -21,6 +21,7 @@ from indexer.versions.locks import hold
 from indexer.versions.manifest import MANIFEST, PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 
 
 class PlaceIndex:
@@ -73,7 +74,7 @@ class PlaceIndex:
         k: int,
         rows: npt.ArrayLike | None = None,
         components: int | None = None,
-    ) -> tuple[Floats, Rows]:
+    ) -> tuple[Float32Array, IntArray]:
         """The k nearest database windows of each descriptor.
 
         `descriptors` (q, d) float32 *before* PCA, or one (d,). `rows` limits the search to those rows of
@@ -100,7 +101,7 @@ class PlaceIndex:
         for name in self.manifest.files:
             check_file(self.path, self.manifest, name, hashed=True)
 
-    def _check_rows(self, rows: npt.ArrayLike) -> Rows:
+    def _check_rows(self, rows: npt.ArrayLike) -> IntArray:
         among = np.asarray(rows, dtype=np.int64)
         if among.ndim != 1 or (len(among) and (among.min() < 0 or among.max() >= len(self))):
             raise ContractError(f"rows to search must be a list of numbers from 0 to {len(self) - 1}")

@@ -13,8 +13,13 @@ import utm
 
 from seqdata.errors import InputError
 
-Floats = npt.NDArray[np.float64]
 ArrayLike = npt.ArrayLike
+
+# Array types of every floor, defined once here, in the lowest room that handles arrays.
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 STILL = 0.1  # metres: below this two neighbours of a frame say nothing about its direction
 
@@ -54,7 +59,7 @@ def parse_zone(zone: str) -> tuple[int, bool]:
     return int(digits), letter == "N"
 
 
-def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: str) -> tuple[Floats, Floats]:
+def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: str) -> tuple[Float64Array, Float64Array]:
     """Easting and northing (metres, float64) of WGS84 positions (degrees), all in the one `zone`.
 
     Shapes: (n,), (n,) -> (n,), (n,). NaN positions stay NaN.
@@ -80,7 +85,7 @@ def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: str) -> tuple[Floats
     return easting, northing
 
 
-def to_latlon(easting: ArrayLike, northing: ArrayLike, zone: str) -> tuple[Floats, Floats]:
+def to_latlon(easting: ArrayLike, northing: ArrayLike, zone: str) -> tuple[Float64Array, Float64Array]:
     """Latitude and longitude (degrees, float64) of UTM metres of one `zone`; the inverse of `to_utm`.
 
     Shapes: (n,), (n,) -> (n,), (n,). NaN positions stay NaN. Raises: InputError for a bad zone.
@@ -93,7 +98,7 @@ def to_latlon(easting: ArrayLike, northing: ArrayLike, zone: str) -> tuple[Float
     return np.asarray(lat, np.float64), np.asarray(lon, np.float64)
 
 
-def steps(easting: ArrayLike, northing: ArrayLike) -> Floats:
+def steps(easting: ArrayLike, northing: ArrayLike) -> Float64Array:
     """Straight-line metres from the previous frame, (n,) -> (n,); 0 for the first."""
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
     length = np.zeros(east.shape)
@@ -102,12 +107,12 @@ def steps(easting: ArrayLike, northing: ArrayLike) -> Floats:
     return length
 
 
-def track_metres(easting: ArrayLike, northing: ArrayLike) -> Floats:
+def track_metres(easting: ArrayLike, northing: ArrayLike) -> Float64Array:
     """Metres driven from a trajectory's first frame along straight lines between frames, (n,) -> (n,)."""
     return np.cumsum(steps(easting, northing))
 
 
-def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = STILL) -> Floats:
+def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = STILL) -> Float64Array:
     """Driving direction at every frame of one trajectory, from its own neighbouring positions.
 
     Shapes: (n,), (n,) metres in driving order -> (n,) degrees in 0…360, clockwise from grid north.
@@ -131,14 +136,14 @@ def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = 
         return np.full(east.shape, np.nan)
     last = np.maximum.accumulate(np.where(moving, np.arange(len(east)), -1))
     last[last < 0] = np.flatnonzero(moving)[0]
-    filled: Floats = heading[last]
+    filled: Float64Array = heading[last]
     return filled
 
 
-def heading_difference(first: ArrayLike, second: ArrayLike) -> Floats:
+def heading_difference(first: ArrayLike, second: ArrayLike) -> Float64Array:
     """Least angle between two directions on the circle: degrees in, 0…180 out, shapes broadcast; NaN stays
     NaN.
     """
     turn = (np.asarray(first, np.float64) - np.asarray(second, np.float64)) % 360.0
-    least: Floats = np.minimum(turn, 360.0 - turn)
+    least: Float64Array = np.minimum(turn, 360.0 - turn)
     return least

@@ -16,6 +16,8 @@ from typing import Any, Literal, Protocol, TypeVar
 from seqdata.errors import MissingDependencyError, OutputError, SeqdataError
 
 Engine = Literal["pool", "ray"]
+Progress = Callable[[int, int], None]
+"""A callback: items finished, items in all."""
 ENGINES: tuple[Engine, ...] = ("pool", "ray")
 Result = TypeVar("Result", covariant=True)
 

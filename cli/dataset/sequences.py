@@ -35,7 +35,6 @@ def sequences(
 ) -> None:
     """Add windows and truth of other lengths, spacings or protocols to a sealed dataset; its shards stay untouched."""
     from cli.config import load
-    from seqdata.dataset.extra_tables import add_tables
     from seqdata.dataset.info import protocol_counts
     from seqdata.errors import ContractError
 
@@ -46,7 +45,7 @@ def sequences(
     lines = []
     for each in dict.fromkeys(length or [base.length]):
         chosen = base.variant(each, stride, spacing)
-        added = add_tables(opened, chosen, max_radius)
+        added = opened.add_tables(chosen, max_radius)
         counts = protocol_counts(opened, chosen)["splits"]
         made[chosen.label] = {"tables": added.model_dump(mode="json")["tables"], "splits": counts}
         stored = sum(table.bytes for table in added.tables.values())

@@ -8,8 +8,8 @@ import typer
 from cli.output import JsonFlag, emit, progress_bar
 
 if TYPE_CHECKING:
+    from seqdata.parallel import Progress
     from seqdata.synth import Track
-    from seqdata.synth.dumps.msls import Progress
 
 LAYOUTS = {"nordland": ("folder", "zip", "sections"), "robotcar": ("folder", "tar"), "msls": ("folder",)}
 

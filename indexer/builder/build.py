@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import Floats, Stored
+from indexer.arrays import Stored
 from indexer.pca.project import check_descriptors, project, projected
 from indexer.pca.transform import Transform
 from indexer.search.exact import ExactVectors
@@ -28,6 +28,7 @@ from indexer.versions.manifest import VECTORS, read_manifest, version_id
 from indexer.versions.publish import seal
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, NotEnoughDataError, OutputError
+from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
 
 __all__ = ["build", "find_version", "version_id"]
@@ -115,7 +116,7 @@ class _Work:
     queries_of: str
     phases: Phases
 
-    def asked(self, size: int) -> tuple[Floats | None, str]:
+    def asked(self, size: int) -> tuple[Float32Array | None, str]:
         """The given queries (q, k) as the index stores vectors of `size` values before the transform, and whose."""
         if self.queries is None or not len(self.queries):
             return None, DATABASE_ROWS
@@ -177,7 +178,9 @@ def _build_new(
         )
 
 
-def _write(work: _Work, folder: Path, vectors: Iterator[Floats], shape: tuple[int, int], input_size: int) -> _Written:
+def _write(
+    work: _Work, folder: Path, vectors: Iterator[Float32Array], shape: tuple[int, int], input_size: int
+) -> _Written:
     path, spec, phases = folder / VECTORS, work.spec, work.phases
     if spec.name == "flat":
         with phases.timed("write"):
@@ -197,7 +200,7 @@ def _write(work: _Work, folder: Path, vectors: Iterator[Floats], shape: tuple[in
     return _Written(point.kind, point.factory, point.search, chosen.facts())
 
 
-def _fitting(vectors: Iterator[Floats]) -> Iterator[Floats]:
+def _fitting(vectors: Iterator[Float32Array]) -> Iterator[Float32Array]:
     """The blocks, refused as they come, not after all, where one does not fit into float16. Raises: ContractError."""
     for block in vectors:
         narrow(block, "fp16")
@@ -218,7 +221,7 @@ def _write_exact(work: _Work, path: Path, stored: Stored, chosen: auto.Chosen, i
 
 
 @contextmanager
-def _spooled(path: Path, vectors: Iterator[Floats], shape: tuple[int, int], phases: Phases) -> Iterator[Stored]:
+def _spooled(path: Path, vectors: Iterator[Float32Array], shape: tuple[int, int], phases: Phases) -> Iterator[Stored]:
     """The projected vectors (n, k) float32 in a file beside the index, mapped; it is gone afterwards."""
     try:
         with phases.timed("write"), path.open("wb") as file:

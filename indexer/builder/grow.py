@@ -11,11 +11,11 @@ from typing import cast
 
 import numpy as np
 
-from indexer.arrays import Floats
 from indexer.builder import merge_lists as splicing
 from indexer.pca.transform import Transform
 from indexer.search.flat_file import FACTORY, Exact, map_exact, write, write_exact
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array
 from seqdata.storage.files import atomic_path
 
 COPY_ROWS = 4096
@@ -37,7 +37,7 @@ class Shape:
         return cast("Exact", self.storage) if self.storage in FACTORY else None
 
 
-def grow(old: Path, rows: int, new: Iterable[Floats], count: int, shape: Shape, path: Path) -> None:
+def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: Shape, path: Path) -> None:
     """Write the file `old` of `rows` vectors and `count` new ones, projected blocks (m, k) float32, to `path`.
 
     New rows go on where the old ones end. Raises: ContractError when a file is damaged, OutputError.
@@ -59,7 +59,7 @@ def grow(old: Path, rows: int, new: Iterable[Floats], count: int, shape: Shape, 
     path.with_name(f".{path.name}.part").unlink()
 
 
-def encode(trained: Path, vectors: Iterable[Floats], first: int, path: Path) -> None:
+def encode(trained: Path, vectors: Iterable[Float32Array], first: int, path: Path) -> None:
     """Write projected vectors, encoded by the quantiser of the file `trained`, as the rows from `first` on.
 
     Raises: ContractError, OutputError.
@@ -79,7 +79,7 @@ def join_exact(parts: Sequence[tuple[Path, int]], shape: Shape, path: Path) -> N
     write_exact(path, blocks, sum(rows for _, rows in parts), shape.exact, shape.transform, shape.normalised)
 
 
-def _stored(path: Path, rows: int, shape: Shape, input_size: int) -> Iterator[Floats]:
+def _stored(path: Path, rows: int, shape: Shape, input_size: int) -> Iterator[Float32Array]:
     """The vectors of an exact file in blocks, float32."""
     assert shape.exact is not None  # noqa: S101  (the callers' branch)
     mapped = map_exact(path, rows, shape.size, input_size, shape.exact)

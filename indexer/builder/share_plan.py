@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from indexer.arrays import Floats, Rows
 from indexer.builder import merge_lists as splicing
 from indexer.builder.held_arrays import write_arrays
 from indexer.pca.transform import Transform
@@ -23,6 +22,7 @@ from indexer.versions.locks import changing
 from indexer.versions.manifest import TRANSFORM, version_id
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
+from seqdata.geometry import IntArray
 from seqdata.storage.files import atomic_path, explain_write_failure, json_bytes, write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Trained:
     transform: Transform | None
     input_size: int
     index: "faiss.Index | None" = None
-    held: "tuple[Rows, Floats] | None" = None
+    held: "tuple[IntArray, Float32Array] | None" = None
     storage: str = "flat"
     factory: str = "Flat"
     seed: int = 0

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from indexer.arrays import Floats
 from indexer.builder import merge_lists as splicing
 from indexer.builder.held_arrays import read_arrays
 from indexer.search.approximate import FaissVectors
@@ -19,21 +18,21 @@ from indexer.search.flat_file import FACTORY, Exact, map_exact
 from indexer.search.kinds import KindSpec
 from indexer.selection.choose import Chosen, Point, check_exact, settle
 from indexer.selection.held_out import KEPT, NOT_A_ROW, Held, judge
+from seqdata.geometry import Float32Array, IntArray
 
 if TYPE_CHECKING:
-    from indexer.arrays import Rows
     from indexer.builder.share_plan import BuildPlan
 
 
 class Nearest:
     """The nearest rows of queries (q, k), and a few more than are asked for, among vectors that come in blocks."""
 
-    def __init__(self, queries: Floats) -> None:
+    def __init__(self, queries: Float32Array) -> None:
         self._queries = queries
-        self.apart: Floats = np.full((len(queries), KEPT + 1), np.inf, np.float32)
-        self.rows: Rows = np.full((len(queries), KEPT + 1), NOT_A_ROW)
+        self.apart: Float32Array = np.full((len(queries), KEPT + 1), np.inf, np.float32)
+        self.rows: IntArray = np.full((len(queries), KEPT + 1), NOT_A_ROW)
 
-    def watch(self, blocks: Iterable[Floats], first: int) -> Iterator[Floats]:
+    def watch(self, blocks: Iterable[Float32Array], first: int) -> Iterator[Float32Array]:
         """The blocks (m, k) float32, unchanged, which are the rows from `first` on."""
         for block in blocks:
             apart, found = ExactVectors(block, "cpu").nearest(self._queries, KEPT + 1)
@@ -41,7 +40,7 @@ class Nearest:
             first += len(block)
             yield block
 
-    def offer(self, apart: Floats, rows: "Rows") -> None:
+    def offer(self, apart: Float32Array, rows: "IntArray") -> None:
         """Take in distances and rows (q, m) of other vectors."""
         apart, rows = np.hstack([self.apart, apart]), np.hstack([self.rows, rows])
         order = np.lexsort((rows, apart), axis=1)[:, : KEPT + 1]

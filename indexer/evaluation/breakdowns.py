@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from indexer.evaluation.intervals import Units, recall_intervals
 from seqdata.contracts.records import Frozen
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
+from seqdata.geometry import BoolArray
 
-Bools = npt.NDArray[np.bool_]
-Groups = dict[str, Bools]
+Groups = dict[str, BoolArray]
 """Name of each group and its queries (n,) bool; a query may belong to several groups, or to none."""
 
 BREAKDOWNS = ("subtask", "city", "night", "heading")
@@ -31,7 +30,13 @@ class GroupRecall(Frozen):
 
 
 def by_groups(
-    groups: Groups, hits: Bools, counted: Bools, has_positive: Bools, units: Units, at: Sequence[int], seed: int
+    groups: Groups,
+    hits: BoolArray,
+    counted: BoolArray,
+    has_positive: BoolArray,
+    units: Units,
+    at: Sequence[int],
+    seed: int,
 ) -> dict[str, GroupRecall]:
     """Recall of each group that holds a query with a positive; parameters as inside
     `indexer.evaluation.recall.evaluate`.

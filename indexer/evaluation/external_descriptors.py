@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import Floats, Rows, unit
+from indexer.arrays import unit
 from indexer.evaluation import predictions
 from indexer.evaluation.external_files import read_ids
 from indexer.evaluation.predictions import PredictionsInfo
@@ -14,6 +14,7 @@ from indexer.evaluation.scoring import KEEP, make_info
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError
+from seqdata.geometry import Float32Array, IntArray
 
 BLOCK_VALUES = 1 << 25  # float32 values of the database held at once: 128 MiB
 QUERIES_A_BLOCK = 1024
@@ -52,7 +53,7 @@ def search_descriptors(
     asked = rows_of(dataset, sides[0], vectors[0], query, query_ids)
     stored = rows_of(dataset, sides[1], vectors[1], database, database_ids)
 
-    def search(query_rows: Rows, database_rows: Rows) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+    def search(query_rows: IntArray, database_rows: IntArray) -> tuple[npt.ArrayLike, npt.ArrayLike]:
         apart, found = nearest(vectors[0], asked[query_rows], vectors[1], stored[database_rows], KEEP, cosine=cosine)
         return apart, database_rows[found]
 
@@ -83,7 +84,7 @@ def open_descriptors(path: Path) -> Vectors:
     return array
 
 
-def rows_of(dataset: Dataset, table: pl.DataFrame, vectors: Vectors, path: Path, ids: Path | None) -> Rows:
+def rows_of(dataset: Dataset, table: pl.DataFrame, vectors: Vectors, path: Path, ids: Path | None) -> IntArray:
     """Row (n,) int64 in `vectors` of every window of `table`. Raises: ContractError when one has none."""
     if ids is None:
         if len(vectors) != table.height:
@@ -110,8 +111,8 @@ def rows_of(dataset: Dataset, table: pl.DataFrame, vectors: Vectors, path: Path,
 
 
 def nearest(
-    query: Vectors, asked: Rows, database: Vectors, stored: Rows, k: int, *, cosine: bool = False
-) -> tuple[Floats, Rows]:
+    query: Vectors, asked: IntArray, database: Vectors, stored: IntArray, k: int, *, cosine: bool = False
+) -> tuple[Float32Array, IntArray]:
     """The k nearest of the rows `stored` of `database` (m, d) for the rows `asked` of `query` (n, d), exact.
 
     Returns plain L2 distances, or 1 - cosine, (len(asked), k) float32, nearest first with ties by position, and
@@ -127,12 +128,14 @@ def nearest(
     return distances, rows
 
 
-def _nearest_block(queries: Floats, database: Vectors, stored: Rows, k: int, cosine: bool) -> tuple[Floats, Rows]:
+def _nearest_block(
+    queries: Float32Array, database: Vectors, stored: IntArray, k: int, cosine: bool
+) -> tuple[Float32Array, IntArray]:
     import faiss
 
     step = max(1, BLOCK_VALUES // database.shape[1])
-    apart: Floats = np.empty((len(queries), 0), np.float32)
-    found: Rows = np.empty((len(queries), 0), np.int64)
+    apart: Float32Array = np.empty((len(queries), 0), np.float32)
+    found: IntArray = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(stored), step):
         block = _ready(database, stored[start : start + step], cosine)
         _, near = faiss.knn(queries, block, min(k, len(block)))
@@ -144,7 +147,7 @@ def _nearest_block(queries: Floats, database: Vectors, stored: Rows, k: int, cos
     return (np.asarray(np.square(apart) / 2, np.float32) if cosine else apart), found
 
 
-def _ready(vectors: Vectors, rows: Rows, cosine: bool) -> Floats:
+def _ready(vectors: Vectors, rows: IntArray, cosine: bool) -> Float32Array:
     taken = np.ascontiguousarray(vectors[rows], dtype=np.float32)
     if not np.isfinite(taken).all():
         raise ContractError("a descriptor holds NaN or infinity; check the model that wrote it")

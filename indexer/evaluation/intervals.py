@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from seqdata.geometry import IntArray
+
 DRAWS = 2000
 FEWEST = 10  # fewer trajectories than this are cut into blocks; fewer blocks than this get a Wilson interval
 BLOCK_METRES = 100.0
 Z95 = 1.959963984540054
-
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Units:
     """What is resampled: `labels` (n,) int64, the unit of every query; `singular` and `plural` name them in words."""
 
-    labels: Counts
+    labels: IntArray
     singular: str
     plural: str
 
@@ -56,7 +56,7 @@ def resampling_units(queries: pl.DataFrame, counted: npt.NDArray[np.bool_]) -> U
     return Units(labels, f"block of {length}", f"blocks of {length}")
 
 
-def _cut(windows: pl.DataFrame) -> Counts:
+def _cut(windows: pl.DataFrame) -> IntArray:
     """Block numbers (m,) from 0 of one trajectory's windows in track order."""
     easting, northing = windows["easting"].to_numpy(), windows["northing"].to_numpy()
     driven = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(easting), np.diff(northing)))])
@@ -76,7 +76,7 @@ def _cut(windows: pl.DataFrame) -> Counts:
     return blocks
 
 
-def bootstrap(hits: Counts, totals: Counts, seed: int) -> npt.NDArray[np.float64]:
+def bootstrap(hits: IntArray, totals: IntArray, seed: int) -> npt.NDArray[np.float64]:
     """Percentile 95 % intervals (c, 2) of the recalls of c columns, resampling units with replacement.
 
     `hits` (u, c) and `totals` (u,) are each unit's counts; 2,000 draws from
@@ -88,10 +88,10 @@ def bootstrap(hits: Counts, totals: Counts, seed: int) -> npt.NDArray[np.float64
     return bounds
 
 
-def draw_weights(units: int, seed: int) -> Counts:
+def draw_weights(units: int, seed: int) -> IntArray:
     """How often each unit is drawn (2,000, units) when as many are drawn with replacement: the draws of `bootstrap`."""
     rng = np.random.default_rng(seed)
-    weights: Counts = rng.multinomial(units, np.full(units, 1.0 / units), size=DRAWS)
+    weights: IntArray = rng.multinomial(units, np.full(units, 1.0 / units), size=DRAWS)
     return weights
 
 

@@ -15,9 +15,7 @@ import polars as pl
 
 from indexer.evaluation.intervals import DRAWS, FEWEST, Units, draw_weights
 from seqdata.contracts.records import Frozen
-
-Doubles = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from seqdata.geometry import BoolArray, Float64Array
 
 CURVE_POINTS = 200
 DRAWN_VALUES = 1 << 22  # float64 values of one block of draws: 32 MiB
@@ -56,13 +54,13 @@ class Answers:
     """
 
     depth: int
-    rank: Doubles
-    average_precision: Doubles
-    distance: Doubles
-    right: Bools
+    rank: Float64Array
+    average_precision: Float64Array
+    distance: Float64Array
+    right: BoolArray
 
 
-def answers(predictions: pl.DataFrame, positives: pl.DataFrame, counted: Bools) -> Answers:
+def answers(predictions: pl.DataFrame, positives: pl.DataFrame, counted: BoolArray) -> Answers:
     """The `Answers` of stored predictions; parameters as `indexer.evaluation.recall.evaluate`, `counted` (n,) bool."""
     depth = int(predictions["rank"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
     pairs = positives.select(pl.col("query").cast(pl.Int32), pl.col("database").cast(pl.Int32)).unique()
@@ -77,18 +75,18 @@ def answers(predictions: pl.DataFrame, positives: pl.DataFrame, counted: Bools) 
     return Answers(depth, rank[counted], precision[counted], distance[counted], (rank == 1)[counted])
 
 
-def average_precisions(hits: pl.DataFrame, pairs: pl.DataFrame, queries: int, depth: int) -> Doubles:
+def average_precisions(hits: pl.DataFrame, pairs: pl.DataFrame, queries: int, depth: int) -> Float64Array:
     """Average precision (n,) at `depth`; `hits` the right predictions by (query, rank), `pairs` distinct positives."""
     at_hits = hits.with_columns((pl.int_range(1, pl.len() + 1).over("query") / pl.col("rank")).alias("precision"))
     sums = at_hits.group_by("query").agg(pl.sum("precision"))
     possible = np.bincount(pairs["query"].to_numpy(), minlength=queries)
     total = np.zeros(queries)
     total[sums["query"].to_numpy()] = sums["precision"].to_numpy()
-    precision: Doubles = total / np.maximum(np.minimum(possible, depth), 1)
+    precision: Float64Array = total / np.maximum(np.minimum(possible, depth), 1)
     return precision
 
 
-def measure(found: Answers, units: Units, counted: Bools, seed: int) -> Metrics:
+def measure(found: Answers, units: Units, counted: BoolArray, seed: int) -> Metrics:
     """The figures with their intervals, resampling the units of the counted queries as recalls are."""
     labels = np.unique(units.labels[counted], return_inverse=True)[1]
     number = int(labels.max()) + 1
@@ -111,11 +109,11 @@ def measure(found: Answers, units: Units, counted: Bools, seed: int) -> Metrics:
     )
 
 
-Statistic = Callable[[Doubles], Doubles]
+Statistic = Callable[[Float64Array], Float64Array]
 """From weights of the queries (draws, n) to a figure of each draw."""
 
 
-def _mean(values: Doubles) -> Statistic:
+def _mean(values: Float64Array) -> Statistic:
     return lambda weights: (weights @ values) / weights.sum(axis=1)
 
 
@@ -134,7 +132,7 @@ class CurveStatistics:
         self._distance = found.distance[self._order]
         self._ends = np.flatnonzero(np.append(np.diff(self._distance) > 0, len(self._order) > 0))
 
-    def curve(self, weights: Doubles) -> tuple[Doubles, Doubles]:
+    def curve(self, weights: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Recall and precision (draws, thresholds + 1), the beginning included."""
         accepted = weights[:, self._order]
         right = np.cumsum(accepted * self._right, axis=1)[:, self._ends]
@@ -144,16 +142,16 @@ class CurveStatistics:
         begin = np.zeros((len(weights), 1))
         return np.hstack([begin, recall]), np.hstack([begin + 1, precision])
 
-    def auc(self, weights: Doubles) -> Doubles:
+    def auc(self, weights: Float64Array) -> Float64Array:
         """Area under the curve of each draw."""
         recall, precision = self.curve(weights)
-        area: Doubles = (np.diff(recall, axis=1) * (precision[:, 1:] + precision[:, :-1]) / 2).sum(axis=1)
+        area: Float64Array = (np.diff(recall, axis=1) * (precision[:, 1:] + precision[:, :-1]) / 2).sum(axis=1)
         return area
 
-    def recall_at_full_precision(self, weights: Doubles) -> Doubles:
+    def recall_at_full_precision(self, weights: Float64Array) -> Float64Array:
         """Greatest recall of each draw at which no accepted answer is wrong."""
         recall, precision = self.curve(weights)
-        best: Doubles = np.where(precision == 1, recall, 0).max(axis=1)
+        best: Float64Array = np.where(precision == 1, recall, 0).max(axis=1)
         return best
 
     def points(self) -> tuple[tuple[float, float, float], ...]:

@@ -4,12 +4,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import Rows
+from seqdata.geometry import IntArray
 
 SCHEMA = pl.Schema({"query": pl.Int32, "database": pl.Int32})
 
 
-def shared_pairs(query_windows: Rows, database_windows: Rows) -> pl.DataFrame:
+def shared_pairs(query_windows: IntArray, database_windows: IntArray) -> pl.DataFrame:
     """Every pair (columns query, database, rows of the two tables, rising) that holds a frame in common.
 
     `query_windows` (nq, L) and `database_windows` (nd, M) are frame rows of one dataset; where no frame plays both
@@ -44,7 +44,7 @@ def most_shared(pairs: pl.DataFrame) -> int:
     return int(pairs.group_by("query").len()["len"].max() or 0)  # type: ignore[arg-type]
 
 
-def _frames(windows: Rows, name: str, wanted: npt.NDArray[np.bool_]) -> pl.DataFrame:
+def _frames(windows: IntArray, name: str, wanted: npt.NDArray[np.bool_]) -> pl.DataFrame:
     """One row a window and frame, for the wanted frames."""
     window, place = np.nonzero(wanted[windows])
     return pl.DataFrame({name: window, "frame": windows[window, place]})

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Floats
 from indexer.place_index import PlaceIndex
+from seqdata.geometry import Float32Array
 
 Similarity = Literal["cosine", "1/(1+distance)"]
 
@@ -26,7 +26,7 @@ UNIT_TOLERANCE = 1e-3
 
 
 def similarities(
-    index: PlaceIndex, descriptors: Floats, distances: Floats
+    index: PlaceIndex, descriptors: Float32Array, distances: Float32Array
 ) -> tuple[npt.NDArray[np.float64], list[Similarity]]:
     """Similarity (q, k) of distances (q, k), 1 for equal vectors, and how it is defined for each descriptor (q, d).
 
@@ -56,7 +56,7 @@ def nearest_places(index: PlaceIndex, descriptors: npt.ArrayLike, k: int) -> lis
 
 def _places(
     index: PlaceIndex,
-    distances: Floats,
+    distances: Float32Array,
     alike: npt.NDArray[np.float64],
     kind: Similarity,
     rows: npt.NDArray[np.int64],

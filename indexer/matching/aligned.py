@@ -12,30 +12,31 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Floats, Rows, unit
+from indexer.arrays import unit
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 
 Metric = Literal["l1", "l2", "cosine"]
 """Distance of two frame descriptors: mean absolute difference a value, plain L2, or 1 minus the cosine."""
 METRICS: tuple[Metric, ...] = ("l1", "l2", "cosine")
 
-FrameReader = Callable[[Rows], npt.NDArray[np.floating]]
+FrameReader = Callable[[IntArray], npt.NDArray[np.floating]]
 """Frame descriptors (n, p) of frame rows (n,), in this order."""
 
 BLOCK_VALUES = 1 << 25  # float32 values of one block of the distance matrix: 128 MiB
 
 
 def match_single(
-    query_frames: Floats,
-    query_windows: Rows,
-    database_frames: Floats,
-    database_windows: Rows,
+    query_frames: Float32Array,
+    query_windows: IntArray,
+    database_frames: Float32Array,
+    database_windows: IntArray,
     k: int,
     *,
     metric: Metric = "l1",
     block: int = BLOCK_VALUES,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Floats, Rows]:
+) -> tuple[Float32Array, IntArray]:
     """The k nearest database windows by their centre frames alone; parameters and returns as `match_aligned`.
 
     Convention: the centre of L frames is index (L - 1) // 2.
@@ -47,16 +48,16 @@ def match_single(
 
 
 def match_aligned(
-    query_frames: Floats,
-    query_windows: Rows,
-    database_frames: Floats,
-    database_windows: Rows,
+    query_frames: Float32Array,
+    query_windows: IntArray,
+    database_frames: Float32Array,
+    database_windows: IntArray,
     k: int,
     *,
     metric: Metric = "l1",
     block: int = BLOCK_VALUES,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Floats, Rows]:
+) -> tuple[Float32Array, IntArray]:
     """The k nearest database windows by the mean distance of the L frame pairs at equal places in the windows.
 
     `query_frames` (fq, p) and `database_frames` (fd, p) float32 hold each distinct frame once;
@@ -85,7 +86,7 @@ def match_aligned(
     return distances, rows
 
 
-def frame_distances(query_frames: Floats, database_frames: Floats, metric: Metric = "l1") -> Floats:
+def frame_distances(query_frames: Float32Array, database_frames: Float32Array, metric: Metric = "l1") -> Float32Array:
     """Distances (q, d) float32 of frame descriptors (q, p) and (d, p), every frame to every frame.
 
     Convention: see `Metric`. l2 and cosine are matrix products in float32, which lose digits near zero. A descriptor of
@@ -98,15 +99,15 @@ def frame_distances(query_frames: Floats, database_frames: Floats, metric: Metri
     if metric == "cosine":
         return np.asarray(1 - unit(queries) @ unit(database).T, np.float32)
     kind = faiss.METRIC_L1 if metric == "l1" else faiss.METRIC_L2
-    apart: Floats = faiss.pairwise_distances(queries, database, metric=kind)
+    apart: Float32Array = faiss.pairwise_distances(queries, database, metric=kind)
     if metric == "l1":
         apart /= queries.shape[1]
         return apart
-    root: Floats = np.sqrt(np.maximum(apart, 0, out=apart), out=apart)
+    root: Float32Array = np.sqrt(np.maximum(apart, 0, out=apart), out=apart)
     return root
 
 
-def smallest(values: Floats, k: int) -> tuple[Floats, Rows]:
+def smallest(values: Float32Array, k: int) -> tuple[Float32Array, IntArray]:
     """The k least values of each line (n, m) in rising order, ties by column, and their columns (n, k)."""
     if k < values.shape[1]:
         limit = np.partition(values, k - 1, axis=1)[:, k - 1 : k]
@@ -118,14 +119,14 @@ def smallest(values: Floats, k: int) -> tuple[Floats, Rows]:
     return np.take_along_axis(chosen, order, axis=1), np.take_along_axis(columns, order, axis=1)
 
 
-def _first_k(line: Floats, edge: np.float32, k: int) -> Rows:
+def _first_k(line: Float32Array, edge: np.float32, k: int) -> IntArray:
     """Columns, rising, of the k least values; of those equal to the k-th least, the first columns."""
     below = np.flatnonzero(line < edge)
     level = np.flatnonzero(line == edge)[: k - len(below)]
     return np.sort(np.concatenate([below, level]))
 
 
-def _diagonals(apart: Floats, lines: Rows, columns: Rows) -> Floats:
+def _diagonals(apart: Float32Array, lines: IntArray, columns: IntArray) -> Float32Array:
     """Mean over l of apart[lines[:, l], columns[:, l]] for every pair of windows: (q, d) float32."""
     total = apart[np.ix_(lines[:, 0], columns[:, 0])]
     for place in range(1, lines.shape[1]):
@@ -134,19 +135,23 @@ def _diagonals(apart: Floats, lines: Rows, columns: Rows) -> Floats:
     return total
 
 
-def window_blocks(windows: Rows, width: int, block: int) -> Iterator[slice]:
+def window_blocks(windows: IntArray, width: int, block: int) -> Iterator[slice]:
     """Runs of query windows whose distinct frames, times `width`, stay near `block` values (one window at least)."""
     step = max(1, block // max(width, 1) - windows.shape[1] + 1)
     for start in range(0, len(windows), step):
         yield slice(start, min(start + step, len(windows)))
 
 
-def _centre(windows: Rows) -> Rows:
+def _centre(windows: IntArray) -> IntArray:
     return windows[:, [(windows.shape[1] - 1) // 2]]
 
 
 def check_windows(
-    query_frames: Floats, query_windows: Rows, database_frames: Floats, database_windows: Rows, k: int
+    query_frames: Float32Array,
+    query_windows: IntArray,
+    database_frames: Float32Array,
+    database_windows: IntArray,
+    k: int,
 ) -> None:
     """Raise ContractError for frames and windows that cannot be matched; parameters as `match_aligned`."""
     if query_frames.ndim != 2 or database_frames.ndim != 2 or query_frames.shape[1] != database_frames.shape[1]:

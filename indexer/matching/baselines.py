@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import Floats, Rows
 from indexer.evaluation import predictions
 from indexer.evaluation.predictions import PredictionsInfo
 from indexer.evaluation.scoring import KEEP, make_info
@@ -18,6 +17,7 @@ from indexer.matching.seqslam import match_seqslam
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import NotEnoughDataError
+from seqdata.geometry import Float32Array, IntArray
 
 Method = Literal["frame", "aligned", "seqslam", "delta"]
 METHODS: dict[Method, str] = {
@@ -68,7 +68,7 @@ def match_frames(
     of_queries, of_database = np.split(windows.reshape(-1, protocol.length), [queries.height])
     chosen: Metric = metric or ("l1" if vectors is None else "cosine")
 
-    def search(query_rows: Rows, database_rows: Rows) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+    def search(query_rows: IntArray, database_rows: IntArray) -> tuple[npt.ArrayLike, npt.ArrayLike]:
         keep = min(KEEP, len(database_rows))
         apart, found = _match(method, pictures, of_queries[query_rows], of_database[database_rows], keep, chosen)
         return apart, database_rows[found]
@@ -91,8 +91,8 @@ def method_name(method: Method, metric: Metric, vectors: FrameVectors | None, so
 
 
 def _match(
-    method: Method, pictures: Floats, queries: Rows, database: Rows, k: int, metric: Metric
-) -> tuple[Floats, Rows]:
+    method: Method, pictures: Float32Array, queries: IntArray, database: IntArray, k: int, metric: Metric
+) -> tuple[Float32Array, IntArray]:
     if method == "delta":
         # One vector a window: matching windows of one frame by L2 ranks unit vectors as their cosine does.
         vectors = np.concatenate([deltas(pictures, queries), deltas(pictures, database)])

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from indexer.arrays import Floats, Rows, unit
+from indexer.arrays import unit
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 
 BLOCK_VALUES = 1 << 24
 
 
-def deltas(frames: Floats, windows: Rows) -> Floats:
+def deltas(frames: Float32Array, windows: IntArray) -> Float32Array:
     """Unit vectors (n, p) float32: the mean of each window's later half minus the mean of its earlier half.
 
     `frames` (f, p), `windows` (n, L) rows of them. Convention: the middle frame of an odd L belongs to neither half.

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.arrays import Floats, Rows
 from indexer.matching.aligned import FrameReader
 from indexer.matching.thumbnails import SIZE, SOFTENING, thumbnails
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 
 FRAMES_A_BLOCK = 256
 
@@ -29,23 +29,23 @@ class ThumbnailReader:
     while decoding.
     """
 
-    def __init__(self, dataset: Dataset, frames: Rows, softening: float | None = None) -> None:
+    def __init__(self, dataset: Dataset, frames: IntArray, softening: float | None = None) -> None:
         self.dataset = dataset
         self.softening = SOFTENING if softening is None else softening
         self._size = None if dataset.frame_columns("height", "width")[frames].unique().height == 1 else SIZE
 
-    def __call__(self, rows: Rows) -> Floats:
+    def __call__(self, rows: IntArray) -> Float32Array:
         """Thumbnails of frame rows (n,)."""
         return thumbnails(self.dataset.read_frames(rows, self._size), softening=self.softening)
 
 
-def held(read: FrameReader, rows: Rows, progress: Callable[[int, int], None] | None = None) -> FrameReader:
+def held(read: FrameReader, rows: IntArray, progress: Callable[[int, int], None] | None = None) -> FrameReader:
     """A reader that has read the frames `rows` (rising, distinct) once and keeps them, n × p float32.
 
     `progress(done, total)` counts frames. Raises: ContractError when it is asked for another frame, or the reader gives
     anything but one row of finite numbers a frame.
     """
-    kept: Floats | None = None
+    kept: Float32Array | None = None
     for start in range(0, len(rows), FRAMES_A_BLOCK):
         part = slice(start, min(start + FRAMES_A_BLOCK, len(rows)))
         block = np.asarray(read(rows[part]), np.float32)
@@ -58,7 +58,7 @@ def held(read: FrameReader, rows: Rows, progress: Callable[[int, int], None] | N
             progress(part.stop, len(rows))
     vectors = np.empty((0, 0), np.float32) if kept is None else kept
 
-    def again(wanted: Rows) -> Floats:
+    def again(wanted: IntArray) -> Float32Array:
         if len(wanted) == len(rows) and np.array_equal(wanted, rows):
             return vectors
         at = np.searchsorted(rows, wanted)

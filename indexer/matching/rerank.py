@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from indexer.arrays import Floats, Rows, unit
+from indexer.arrays import unit
 from indexer.evaluation.predictions import PredictionsInfo
 from indexer.evaluation.scoring import common_depth, pools_of, windows_of
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
@@ -18,14 +18,15 @@ from indexer.matching.frame_vectors import FrameVectors, ThumbnailReader, held
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 
 BLOCK_VALUES = 1 << 24  # values of the frame descriptors held for one block of pairs: 64 MiB
 
 
 def rerank(
     predictions: pl.DataFrame,
-    query_windows: Rows,
-    database_windows: Rows,
+    query_windows: IntArray,
+    database_windows: IntArray,
     read: FrameReader,
     k: int,
     *,
@@ -58,7 +59,7 @@ def rerank(
     return pl.concat([matched, rest]).sort("query", "rank")
 
 
-def pair_distances(left: Floats, right: Floats, metric: Metric) -> Floats:
+def pair_distances(left: Float32Array, right: Float32Array, metric: Metric) -> Float32Array:
     """Distances (n,) float32 of frame descriptors (n, p), row to row; see `indexer.matching.aligned.Metric`."""
     if metric == "cosine":
         return np.asarray(1 - np.einsum("np,np->n", unit(left), unit(right)), np.float32)
@@ -68,13 +69,13 @@ def pair_distances(left: Floats, right: Floats, metric: Metric) -> Floats:
     return np.asarray(np.sqrt(np.einsum("np,np->n", gap, gap)), np.float32)
 
 
-def _pairs_a_block(windows: Rows, read: FrameReader, block: int) -> int:
+def _pairs_a_block(windows: IntArray, read: FrameReader, block: int) -> int:
     """How many pairs to match at once: both windows' frames, and what comparing them takes, stay near `block`."""
     size = int(read(windows[0, :1]).shape[1])
     return max(1, block // (2 * size * (int(windows.shape[1]) + 1)))
 
 
-def _aligned(queries: Rows, database: Rows, read: FrameReader, metric: Metric) -> Floats:
+def _aligned(queries: IntArray, database: IntArray, read: FrameReader, metric: Metric) -> Float32Array:
     """Mean distance (m,) of the aligned frames of windows (m, L) and (m, L)."""
     rows, back = np.unique(np.concatenate([queries, database]), return_inverse=True)
     frames = np.asarray(read(rows), np.float32)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Floats, Rows
 from indexer.matching.aligned import Metric, check_windows, frame_distances, smallest, window_blocks
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 
 BLOCK_VALUES = 1 << 22  # values of one block of the difference matrix: 16 MiB in float32, some 150 MiB at work
 FLAT = 1e-12  # variance, as a share of the mean square, below which a neighbourhood is rounding noise
@@ -30,17 +30,17 @@ class SeqSlam:
 
 
 def match_seqslam(
-    query_frames: Floats,
-    query_windows: Rows,
-    database_frames: Floats,
-    database_windows: Rows,
+    query_frames: Float32Array,
+    query_windows: IntArray,
+    database_frames: Float32Array,
+    database_windows: IntArray,
     k: int,
     *,
     settings: SeqSlam | None = None,
     metric: Metric = "l1",
     block: int = BLOCK_VALUES,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Floats, Rows]:
+) -> tuple[Float32Array, IntArray]:
     """The k nearest database windows by the mean enhanced distance along the best line through both centres.
 
     Parameters and returns as `indexer.matching.aligned.match_aligned`; distances have no unit and may be negative,
@@ -58,7 +58,7 @@ def match_seqslam(
     check_windows(query_frames, query_windows, database_frames, database_windows, k)
     chosen = settings or SeqSlam()
     used, back = np.unique(database_windows, return_inverse=True)
-    columns: Rows = back.reshape(database_windows.shape)
+    columns: IntArray = back.reshape(database_windows.shape)
     runs = _runs(columns, len(used))
     lines = line_offsets(query_windows.shape[1], chosen.velocities)
     centres = columns[:, (columns.shape[1] - 1) // 2]
@@ -75,7 +75,7 @@ def match_seqslam(
     return distances, rows
 
 
-def enhance(apart: Floats, runs: Rows, neighbours: int) -> Floats:
+def enhance(apart: Float32Array, runs: IntArray, neighbours: int) -> Float32Array:
     """Local contrast (q, d) float32 of distances (q, d): (value - mean) / deviation over the database neighbours.
 
     `runs` (d,) rises and labels the run of each database frame. Convention: the neighbourhood is the frame itself and
@@ -95,7 +95,7 @@ def enhance(apart: Floats, runs: Rows, neighbours: int) -> Floats:
     return np.asarray(enhanced, np.float32)
 
 
-def line_offsets(length: int, velocities: tuple[float, ...]) -> Rows:
+def line_offsets(length: int, velocities: tuple[float, ...]) -> IntArray:
     """Database offsets (v, L) from the centre of the distinct lines through a window of `length` frames."""
     steps = np.arange(length) - (length - 1) // 2
     # A velocity of 0.8 + 0.1 is not quite 0.9: without the rounding, exact halves would fall by chance.
@@ -103,7 +103,7 @@ def line_offsets(length: int, velocities: tuple[float, ...]) -> Rows:
     return np.unique(np.floor(products + 0.5).astype(np.int64), axis=0)
 
 
-def _window_sums(values: npt.NDArray[np.float64], low: Rows, high: Rows) -> npt.NDArray[np.float64]:
+def _window_sums(values: npt.NDArray[np.float64], low: IntArray, high: IntArray) -> npt.NDArray[np.float64]:
     """Sums (q, d) of values[:, low:high] for every column."""
     running = np.zeros((values.shape[0], values.shape[1] + 1))
     np.cumsum(values, axis=1, out=running[:, 1:])
@@ -112,7 +112,7 @@ def _window_sums(values: npt.NDArray[np.float64], low: Rows, high: Rows) -> npt.
     return sums
 
 
-def _best_lines(contrast: Floats, of_block: Rows, lines: Rows, runs: Rows) -> Floats:
+def _best_lines(contrast: Float32Array, of_block: IntArray, lines: IntArray, runs: IntArray) -> Float32Array:
     """Least mean (b, d) over the lines, for every query window and every database frame as the centre."""
     best = np.full((len(of_block), contrast.shape[1]), np.inf, np.float32)
     at = np.arange(len(runs))
@@ -132,7 +132,7 @@ def _best_lines(contrast: Floats, of_block: Rows, lines: Rows, runs: Rows) -> Fl
     return best
 
 
-def _runs(columns: Rows, frames: int) -> Rows:
+def _runs(columns: IntArray, frames: int) -> IntArray:
     """Label (frames,), rising, of the run of each used database frame. Raises: ContractError."""
     if columns.shape[1] < 2:
         raise ContractError("SeqSLAM adds up along a line: windows need two frames or more")

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from indexer.arrays import Floats
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array
 
 SIZE = (32, 64)
 PATCH = 8
@@ -22,7 +22,7 @@ def thumbnails(
     size: tuple[int, int] = SIZE,
     patch: int = PATCH,
     softening: float = SOFTENING,
-) -> Floats:
+) -> Float32Array:
     """Thumbnails (n, h·w) float32 of RGB frames (n, 3, H, W) or grey ones (n, H, W), uint8.
 
     A frame becomes grey (Rec. 601 luma), is brought to `size` = (h, w) by area-weighted bilinear sampling
@@ -44,7 +44,7 @@ def thumbnails(
     return _normalise(small, patch, softening)
 
 
-def _shrink(frame: npt.NDArray[np.uint8], size: tuple[int, int]) -> Floats:
+def _shrink(frame: npt.NDArray[np.uint8], size: tuple[int, int]) -> Float32Array:
     grey = frame.astype(np.float32)
     if frame.ndim == 3:
         grey = np.tensordot(LUMA, grey, axes=1)
@@ -54,7 +54,7 @@ def _shrink(frame: npt.NDArray[np.uint8], size: tuple[int, int]) -> Floats:
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
-def _normalise(grey: Floats, patch: int, softening: float) -> Floats:
+def _normalise(grey: Float32Array, patch: int, softening: float) -> Float32Array:
     count, height, width = grey.shape
     patches = grey.reshape(count, height // patch, patch, width // patch, patch)
     mean = patches.mean(axis=(2, 4), keepdims=True)

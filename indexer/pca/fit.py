@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Doubles, Floats
 from indexer.pca.eigen import exact_top, randomised_top
 from indexer.pca.moments import Sample, Scatter, gather
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.geometry import Float32Array, Float64Array
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,9 @@ def choose_route(count: int, size: int, k: int) -> Literal["gram", "covariance",
     return "gram" if count < size else "covariance"
 
 
-def _solve(data: Sample | Scatter, k: int, route: str, seed: int) -> tuple[Doubles, Doubles | Floats, float]:
+def _solve(
+    data: Sample | Scatter, k: int, route: str, seed: int
+) -> tuple[Float64Array, Float64Array | Float32Array, float]:
     """Variances (k,), directions (k, d) and the whole variance.
 
     With fewer descriptors than dimensions the eigenproblem is that of the Gram matrix, on the randomised route too:
@@ -134,7 +136,7 @@ def _usable(data: Sample | Scatter) -> int:
     return int((values > FLOOR * values[0]).sum()) if float(values[0]) > 0 else 0
 
 
-def _check_floor(values: Doubles, k: int) -> None:
+def _check_floor(values: Float64Array, k: int) -> None:
     usable = int((values > FLOOR * values[0]).sum()) if values[0] > 0 else 0
     if usable == k:
         return
@@ -144,7 +146,7 @@ def _check_floor(values: Doubles, k: int) -> None:
     )
 
 
-def _fix_signs(directions: Floats) -> None:
+def _fix_signs(directions: Float32Array) -> None:
     """Turn each row, in place, so that its component of largest magnitude is positive."""
     for row in directions:
         if row[np.abs(row).argmax()] < 0:

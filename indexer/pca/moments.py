@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Doubles, Floats
 from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.geometry import Float32Array, Float64Array
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ class Sample:
     """Descriptors at hand: `rows` (n, d), their `mean` (d,) in float64. n < d or a re-readable array."""
 
     rows: Block
-    mean: Doubles
+    mean: Float64Array
 
     @property
     def count(self) -> int:
@@ -69,7 +69,7 @@ class Sample:
             scatter.addmm_(block.T, block)
         return scatter
 
-    def project(self, vectors: "torch.Tensor", scale: "torch.Tensor") -> Floats:
+    def project(self, vectors: "torch.Tensor", scale: "torch.Tensor") -> Float32Array:
         """Directions (k, d) float32 from Gram eigenvectors (n, k) and their singular values (k,)."""
         directions = np.empty((vectors.shape[1], self.size), np.float32)
         weights = (vectors / scale).T
@@ -101,7 +101,7 @@ class Scatter:
     """A folded stream: centred scatter `matrix` (d, d) float64, `mean` (d,) float64 and n."""
 
     matrix: "torch.Tensor"
-    mean: Doubles
+    mean: Float64Array
     count: int
 
     @property
@@ -136,7 +136,7 @@ def gather(sample: Block | Iterable[Block]) -> Sample | Scatter:
 
 
 def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
-    kept: list[Floats] = []
+    kept: list[Float32Array] = []
     count, size = 0, None
     for block in blocks:
         _check_block(block, size)
@@ -152,7 +152,7 @@ def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
     return Sample(rows, rows.mean(axis=0, dtype=np.float64))
 
 
-def _fold(kept: list[Floats], rest: Iterator[Block]) -> Scatter:
+def _fold(kept: list[Float32Array], rest: Iterator[Block]) -> Scatter:
     """Fold rows into moments about the first rows' mean (a shift near the mean keeps the sums exact)."""
     import torch
 
@@ -172,7 +172,7 @@ def _fold(kept: list[Floats], rest: Iterator[Block]) -> Scatter:
     return Scatter(matrix, shift + first / count, count)
 
 
-def _chain(kept: list[Floats], rest: Iterator[Block], size: int) -> Iterator[Block]:
+def _chain(kept: list[Float32Array], rest: Iterator[Block], size: int) -> Iterator[Block]:
     while kept:
         yield kept.pop(0)
     for block in rest:
@@ -181,7 +181,7 @@ def _chain(kept: list[Floats], rest: Iterator[Block], size: int) -> Iterator[Blo
         yield block
 
 
-def _mean(rows: Block) -> Doubles:
+def _mean(rows: Block) -> Float64Array:
     """Mean (d,) in float64, block by block; checks that every value is finite on the way."""
     step = max(1, BLOCK_VALUES // rows.shape[1])
     total = np.zeros(rows.shape[1])
@@ -189,7 +189,7 @@ def _mean(rows: Block) -> Doubles:
         part = rows[start : start + step]
         _check_finite(part)
         total += part.sum(axis=0, dtype=np.float64)
-    mean: Doubles = total / len(rows)
+    mean: Float64Array = total / len(rows)
     return mean
 
 

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Floats
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array
 
 
-def projected(blocks: Iterable[Floats], rows: int, transform: Transform | None, normalise: bool) -> Iterator[Floats]:
+def projected(
+    blocks: Iterable[Float32Array], rows: int, transform: Transform | None, normalise: bool
+) -> Iterator[Float32Array]:
     """The blocks (m, d) as the index stores them: checked, projected and, when asked, L2-normalised.
 
     Raises: ContractError when the blocks do not hold `rows` finite descriptors of one size.
@@ -27,17 +29,17 @@ def projected(blocks: Iterable[Floats], rows: int, transform: Transform | None, 
         raise ContractError(f"{done} descriptors came for {rows} places: one is needed for each")
 
 
-def project(descriptors: Floats, transform: Transform | None, normalise: bool) -> Floats:
+def project(descriptors: Float32Array, transform: Transform | None, normalise: bool) -> Float32Array:
     """Descriptors (m, d) as the index stores them: transformed (m, k), then L2-normalised when asked."""
     vectors = descriptors if transform is None else transform.apply(descriptors)
     if not normalise:
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats = np.divide(vectors, np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
+    unit: Float32Array = np.divide(vectors, np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
     return unit
 
 
-def check_descriptors(descriptors: npt.ArrayLike, size: int | None) -> Floats:
+def check_descriptors(descriptors: npt.ArrayLike, size: int | None) -> Float32Array:
     """Descriptors as C-ordered float32 (n, d). Raises: ContractError on another shape, or not finite."""
     array = np.ascontiguousarray(descriptors, dtype=np.float32)
     if array.ndim == 1:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Doubles, Floats
 from seqdata.errors import ContractError, InputError
+from seqdata.geometry import Float32Array, Float64Array
 from seqdata.storage.files import write_bytes_atomic
 
 APPLY_VALUES = 1 << 26  # float32 values centred at once: 256 MiB
@@ -29,9 +29,9 @@ class Transform:
     signs.
     """
 
-    mean: Floats
-    matrix: Floats
-    eigenvalues: Doubles
+    mean: Float32Array
+    matrix: Float32Array
+    eigenvalues: Float64Array
     explained: float
     route: str
     samples: int
@@ -48,7 +48,7 @@ class Transform:
         """k, the size of a descriptor after it."""
         return int(self.matrix.shape[0])
 
-    def apply(self, descriptors: npt.ArrayLike) -> Floats:
+    def apply(self, descriptors: npt.ArrayLike) -> Float32Array:
         """Project (n, d) descriptors to (n, k) float32, a block of rows at a time.
 
         Raises: ContractError when the descriptors are not (n, d).

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from indexer.report.scene import ReportScene
-
-Points = npt.NDArray[np.float64]
+from seqdata.geometry import Float64Array
 
 WIDTH, HEIGHT, MARGIN, FOOT = 560.0, 420.0, 18.0, 34.0
 LEAST_SPAN = 20.0  # metres: a map of one place still shows a neighbourhood
@@ -63,7 +61,7 @@ def _city_map(scene: ReportScene, city: str) -> Map:
     )
 
 
-def _fit(points: Points) -> tuple[Points, float, float, float]:
+def _fit(points: Float64Array) -> tuple[Float64Array, float, float, float]:
     """South-west corner, SVG units a metre, and box width and height that hold all points at equal scale."""
     low, high = points.min(axis=0), points.max(axis=0)
     span = np.maximum(high - low, LEAST_SPAN)
@@ -74,14 +72,14 @@ def _fit(points: Points) -> tuple[Points, float, float, float]:
     return corner, scale, width, float(span[1]) * scale + 2 * MARGIN + FOOT
 
 
-def _place(points: Points, corner: Points, scale: float, height: float) -> Points:
+def _place(points: Float64Array, corner: Float64Array, scale: float, height: float) -> Float64Array:
     """Metres to SVG units, to half a unit, y turned so that north is up."""
     moved = (points - corner) * scale
     x, y = moved[:, 0] + MARGIN, height - FOOT - MARGIN - moved[:, 1]
     return np.round(np.stack([x, y], axis=1) * 2) / 2
 
 
-def _mark_size(points: Points) -> float:
+def _mark_size(points: Float64Array) -> float:
     """1 where marks have room, down to 0.4 where many fall on one spot of 6 units."""
     spots = len(np.unique(np.round(points / 6), axis=0))
     return round(float(np.clip(np.sqrt(spots / max(len(points), 1)), 0.4, 1.0)), 2)
@@ -93,16 +91,16 @@ def _round_length(limit: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= limit * (1 + 1e-9)))
 
 
-def _dots(points: Points) -> str:
+def _dots(points: Float64Array) -> str:
     return "".join(f"M{x:g} {y:g}h0" for x, y in np.unique(points, axis=0))
 
 
-def _triangles(points: Points, size: float) -> str:
+def _triangles(points: Float64Array, size: float) -> str:
     """Triangles of the given half-width around points."""
     return "".join(f"M{x:g} {y - size:g}l{size:g} {1.75 * size:g}h{-2 * size:g}z" for x, y in np.unique(points, axis=0))
 
 
-def _crosses(points: Points, size: float) -> str:
+def _crosses(points: Float64Array, size: float) -> str:
     """Crosses of the given half-width on points."""
     span = 2 * size
     return "".join(

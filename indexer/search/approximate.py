@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Floats, Rows, Stored
+from indexer.arrays import Stored
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import faiss_threads, layers, set_search
 from indexer.search.flat_file import faiss_reason
 from indexer.search.kinds import create
 from indexer.search.pools import threads
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 
 if TYPE_CHECKING:
     import faiss
@@ -28,7 +29,7 @@ class FaissVectors:
         self.index, self._where = index, where
         self._exact: ExactVectors | None = None
 
-    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
+    def nearest(self, queries: Float32Array, k: int, rows: IntArray | None = None) -> tuple[Float32Array, IntArray]:
         """Plain L2 distances (q, k) float32 and rows (q, k) int64 of near vectors, in the order of (distance, row).
 
         k is cut to what there is. Where too few lists or links were visited to find k, the query runs again through
@@ -49,11 +50,11 @@ class FaissVectors:
             _fill(squared, found, np.arange(self.index.ntotal))
         return self._ordered(squared, found)
 
-    def nearest_of_all(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+    def nearest_of_all(self, queries: Float32Array, k: int) -> tuple[Float32Array, IntArray]:
         """As `nearest`, through all lists or links: exact where lists hold whole vectors."""
         return self._ordered(*self._run(queries, min(k, self.index.ntotal), everything(self.index, None)))
 
-    def _among(self, queries: Floats, k: int, rows: Rows) -> tuple[Floats, Rows]:
+    def _among(self, queries: Float32Array, k: int, rows: IntArray) -> tuple[Float32Array, IntArray]:
         import faiss
 
         if self._exact is None and (kept := kept_vectors(self.index)) is not None:
@@ -66,7 +67,7 @@ class FaissVectors:
         _fill(squared, found, rows)
         return self._ordered(squared, found)
 
-    def _decoded(self, queries: Floats, k: int, rows: Rows) -> tuple[Floats, Rows]:
+    def _decoded(self, queries: Float32Array, k: int, rows: IntArray) -> tuple[Float32Array, IntArray]:
         """The nearest of the decoded vectors of `rows`, a block at a time."""
         squared, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         step = max(1, ADD_VALUES // self.index.d)
@@ -77,7 +78,7 @@ class FaissVectors:
         distances, found = self._ordered(squared, found)
         return distances[:, :k], found[:, :k]
 
-    def _run(self, queries: Floats, k: int, parameters: Any) -> tuple[Floats, Rows]:
+    def _run(self, queries: Float32Array, k: int, parameters: Any) -> tuple[Float32Array, IntArray]:
         try:
             with faiss_threads(1 if len(queries) < FEW else threads()):
                 squared, found = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
@@ -87,13 +88,13 @@ class FaissVectors:
             raise ContractError(f"{self._where}: damaged, it holds rows beyond its {self.index.ntotal}")
         return squared, found
 
-    def _ordered(self, squared: Floats, found: Rows) -> tuple[Floats, Rows]:
+    def _ordered(self, squared: Float32Array, found: IntArray) -> tuple[Float32Array, IntArray]:
         distances = np.sqrt(np.maximum(squared, 0.0))
         order = np.lexsort((found, distances), axis=1)
         return np.take_along_axis(distances, order, 1), np.take_along_axis(found, order, 1)
 
 
-def _fill(squared: Floats, found: Rows, rows: Rows) -> None:
+def _fill(squared: Float32Array, found: IntArray, rows: IntArray) -> None:
     """Put the first rows that were not reached, at infinity, where -1 stands (links may leave rows unreachable)."""
     for line in np.flatnonzero((found < 0).any(axis=1)):
         missing = found[line] < 0

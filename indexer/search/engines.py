@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from indexer.arrays import Floats, Rows, Stored
+from indexer.arrays import Stored
 from indexer.search.pools import Pool, numbers_of, parts, pool_size
+from seqdata.geometry import Float32Array, IntArray
 
 SCORE_VALUES = 1 << 24  # float32 scores held at once: 64 MiB
 WIDE_VALUES = (
@@ -30,14 +31,14 @@ class NumpyEngine:
         self._vectors = vectors
         self._half = np.full(len(vectors), np.nan, np.float32)
 
-    def best(self, queries: Floats, m: int, pool: Pool) -> tuple[Floats, Rows]:
+    def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
         """See `Engine.best`."""
         leaders = _Leaders(len(queries), m)
         for first, scores, numbers in self._scores(queries, pool):
             leaders.offer(first, scores, numbers)
         return leaders.scores, leaders.rows
 
-    def above(self, queries: Floats, limits: Floats, pool: Pool) -> tuple[Rows, Rows]:
+    def above(self, queries: Float32Array, limits: Float32Array, pool: Pool) -> tuple[IntArray, IntArray]:
         """See `Engine.above`."""
         found = []
         for first, scores, numbers in self._scores(queries, pool):
@@ -49,7 +50,7 @@ class NumpyEngine:
         """See `Engine.largest`."""
         return float(self._half[pool].max())
 
-    def _scores(self, queries: Floats, pool: Pool) -> Iterator[tuple[int, Floats, Rows]]:
+    def _scores(self, queries: Float32Array, pool: Pool) -> Iterator[tuple[int, Float32Array, IntArray]]:
         """Yield (first query, scores (q', b), row numbers (b,)): each block is read once for all queries.
 
         float32 vectors are multiplied where they lie, in as few products as the scores' memory allows: two threads
@@ -71,12 +72,12 @@ class NumpyEngine:
                 scores -= half
                 yield first, scores, numbers
 
-    def _block(self, part: Pool) -> Floats:
+    def _block(self, part: Pool) -> Float32Array:
         """Stored vectors as float32."""
         block = self._vectors[part]
         return block if block.dtype == np.float32 else widen(block)
 
-    def _halves(self, part: Pool, block: Floats) -> Floats:
+    def _halves(self, part: Pool, block: Float32Array) -> Float32Array:
         half = self._half[part]
         if np.isnan(half).any():
             half = half_norms(block)
@@ -84,14 +85,14 @@ class NumpyEngine:
         return half
 
 
-def half_norms(block: Floats) -> Floats:
+def half_norms(block: Float32Array) -> Float32Array:
     """|x|²/2 of every vector (b, k): (b,) float32."""
-    squares: Floats = np.einsum("nd,nd->n", block, block)
+    squares: Float32Array = np.einsum("nd,nd->n", block, block)
     squares /= 2
     return squares
 
 
-def widen(block: Stored) -> Floats:
+def widen(block: Stored) -> Float32Array:
     """float16 vectors (b, k) as float32, twice as fast as NumPy's own conversion; not for infinity or NaN.
 
     Sign, exponent and mantissa move to their places in a float32, whose exponent is then 112 too small.
@@ -116,7 +117,7 @@ class _Leaders:
         self.rows = np.zeros((queries, m), np.int64)
         self._seen = np.zeros(queries, np.int64)
 
-    def offer(self, first: int, scores: Floats, rows: Rows) -> None:
+    def offer(self, first: int, scores: Float32Array, rows: IntArray) -> None:
         """Take in scores (q', b) of queries `first`... to `rows` (b,).
 
         Columns come in runs that grow fourfold: what the first ones reach keeps most of the rest out.
@@ -128,7 +129,7 @@ class _Leaders:
             self._seen[first] += stop - start
             start = stop
 
-    def _take(self, first: int, scores: Floats, rows: Rows) -> None:
+    def _take(self, first: int, scores: Float32Array, rows: IntArray) -> None:
         part, (count, m) = slice(first, first + len(scores)), (len(scores), self.scores.shape[1])
         held = self.scores[part]
         floor = held[:, -1:]

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Floats, Rows, Stored
+from indexer.arrays import Stored
 from indexer.search.engines import NumpyEngine
 from indexer.search.pools import Engine, EngineName, Pool, pool_size
+from seqdata.geometry import Float32Array, IntArray
 
 SLACK = 8  # candidates beyond k: most queries are then settled without a second look
 REFINE_VALUES = 1 << 17  # float32 values gathered at once while distances are recomputed: they stay in the cache
@@ -27,7 +28,7 @@ class Readable(Protocol):
         """N."""
         ...
 
-    def __getitem__(self, rows: Rows, /) -> npt.NDArray[Any]:
+    def __getitem__(self, rows: IntArray, /) -> npt.NDArray[Any]:
         """The vectors of rows (m,): (m, k), float32 or float16."""
         ...
 
@@ -40,7 +41,7 @@ class ExactVectors:
         self._vectors = vectors
         self._engine = choose_engine(vectors, engine) if isinstance(engine, str) else engine
 
-    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
+    def nearest(self, queries: Float32Array, k: int, rows: IntArray | None = None) -> tuple[Float32Array, IntArray]:
         """Plain L2 distances (q, k) float32 and rows (q, k) int64 of the vectors nearest to queries, ties by row.
 
         Queries are projected already. With `rows`, among those only. k is cut to what there is. A distance is the
@@ -62,7 +63,9 @@ class ExactVectors:
             self._settle(queries, scores[:, -1], distances, nearest, pool)
         return distances, nearest
 
-    def _settle(self, queries: Floats, floor: Floats, distances: Floats, nearest: Rows, pool: Pool) -> None:
+    def _settle(
+        self, queries: Float32Array, floor: Float32Array, distances: Float32Array, nearest: IntArray, pool: Pool
+    ) -> None:
         """Recompute, in place, the queries for which a row that was not proposed may be as near as the k-th."""
         squared = np.einsum("qd,qd->q", queries, queries, dtype=np.float64)
         limit = (squared - distances[:, -1].astype(np.float64) ** 2) / 2 - self._rounding(squared, pool)
@@ -77,15 +80,15 @@ class ExactVectors:
         kept = order[first[:, None] + np.arange(k)]
         distances[unsure], nearest[unsure] = apart[kept], rows[kept]
 
-    def _rounding(self, squared: np.ndarray[tuple[int], np.dtype[np.float64]], pool: Pool) -> Floats:
+    def _rounding(self, squared: np.ndarray[tuple[int], np.dtype[np.float64]], pool: Pool) -> Float32Array:
         """A bound (q,) of a score's float32 error: some seven standard deviations of a sum rounded k times."""
         largest = 2 * self._engine.largest(pool)
         length = 4 * np.sqrt(self._vectors.shape[1]) + 8
-        bound: Floats = length * UNIT * (np.sqrt(squared * largest) + squared + largest)
+        bound: Float32Array = length * UNIT * (np.sqrt(squared * largest) + squared + largest)
         return bound
 
 
-def as_pool(rows: Rows | None, count: int) -> Pool:
+def as_pool(rows: IntArray | None, count: int) -> Pool:
     """Rows to search as a pool: a slice where they follow each other, so that nothing is copied."""
     if rows is None:
         return slice(0, count)
@@ -94,7 +97,7 @@ def as_pool(rows: Rows | None, count: int) -> Pool:
     return rows
 
 
-def distances_between(queries: Floats, lines: Rows, vectors: Readable, rows: Rows) -> Floats:
+def distances_between(queries: Float32Array, lines: IntArray, vectors: Readable, rows: IntArray) -> Float32Array:
     """Plain L2 distances (h,) float32 of the pairs queries[lines], vectors[rows], from their differences."""
     squares = np.empty(len(rows), np.float32)
     step = max(1, REFINE_VALUES // vectors.shape[1])
@@ -102,7 +105,7 @@ def distances_between(queries: Floats, lines: Rows, vectors: Readable, rows: Row
         part = slice(start, start + step)
         difference = vectors[rows[part]] - queries[lines[part]]
         squares[part] = np.einsum("hd,hd->h", difference, difference)
-    distances: Floats = np.sqrt(squares)
+    distances: Float32Array = np.sqrt(squares)
     return distances
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from indexer.arrays import Floats, Stored
+from indexer.arrays import Stored
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, OutputError
+from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def faiss_reason(error: BaseException) -> str:
 
 
 def write_exact(
-    path: Path, vectors: Iterable[Floats], rows: int, kind: Exact, transform: Transform | None, normalise: bool
+    path: Path, vectors: Iterable[Float32Array], rows: int, kind: Exact, transform: Transform | None, normalise: bool
 ) -> None:
     """Write `rows` projected vectors, blocks (m, k) float32, to an exact index file in one stream.
 
@@ -86,7 +87,7 @@ def write_exact(
         explain_write_failure(path, error)
 
 
-def narrow(block: Floats, kind: Exact) -> Stored:
+def narrow(block: Float32Array, kind: Exact) -> Stored:
     """A block (m, k) as the file stores it. Raises: ContractError when a value does not fit into float16."""
     if kind == "flat":
         return np.ascontiguousarray(block)

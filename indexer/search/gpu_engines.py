@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Floats, Rows, Stored
+from indexer.arrays import Stored
 from indexer.search.engines import NumpyEngine
 from indexer.search.pools import Pool, numbers_of, parts
 from seqdata.errors import MissingDependencyError
+from seqdata.geometry import Float32Array, IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ class TorchEngine:
             if vectors.nbytes < free // 2:
                 self._resident = torch.from_numpy(np.array(vectors)).to(device)
 
-    def best(self, queries: Floats, m: int, pool: Pool) -> tuple[Floats, Rows]:
+    def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
         """See `Engine.best`."""
         import torch
 
@@ -54,7 +55,7 @@ class TorchEngine:
             rows = rows.gather(1, order)
         return scores.cpu().numpy(), rows.cpu().numpy()
 
-    def above(self, queries: Floats, limits: Floats, pool: Pool) -> tuple[Rows, Rows]:
+    def above(self, queries: Float32Array, limits: Float32Array, pool: Pool) -> tuple[IntArray, IntArray]:
         """See `Engine.above`."""
         import torch
 
@@ -69,7 +70,7 @@ class TorchEngine:
         """See `Engine.largest`."""
         return self._largest
 
-    def _scores(self, queries: Floats, pool: Pool) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    def _scores(self, queries: Float32Array, pool: Pool) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
         import torch
 
         asked = torch.from_numpy(np.ascontiguousarray(queries)).to(self._device)
@@ -116,7 +117,7 @@ class FaissGpuEngine(NumpyEngine):
         super().__init__(vectors)
         self._resources = faiss.StandardGpuResources()
 
-    def best(self, queries: Floats, m: int, pool: Pool) -> tuple[Floats, Rows]:
+    def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
         """See `Engine.best`; pools of any rows are gathered first."""
         import faiss
 

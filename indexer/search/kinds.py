@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Rows
 from indexer.search.faiss_layers import faiss_threads, layers
 from indexer.search.flat_file import FACTORY, faiss_reason
 from indexer.search.pools import threads
 from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.geometry import IntArray
 
 if TYPE_CHECKING:
     import faiss
@@ -171,12 +171,12 @@ def train(index: "faiss.Index", vectors: "np.ndarray[Any, np.dtype[np.float32]]"
     return count
 
 
-def training_rows(index: "faiss.Index", total: int, seed: int) -> Rows:
+def training_rows(index: "faiss.Index", total: int, seed: int) -> IntArray:
     """The rows, of `total`, whose vectors train an index: 64 a centre, spread over all."""
     return spread_rows(total, max(_prepare(index)[0], CODEBOOK) * SAMPLE_A_CELL, seed)
 
 
-def spread_rows(total: int, count: int, seed: int) -> Rows:
+def spread_rows(total: int, count: int, seed: int) -> IntArray:
     """`count` of `total` rows, rising, one at random from each of as many equal stretches.
 
     Rows lie drive after drive, so every drive gives its share; never the first rows alone.
@@ -185,7 +185,7 @@ def spread_rows(total: int, count: int, seed: int) -> Rows:
         return np.arange(total)
     edges = np.arange(count + 1) * total // count
     inside = np.random.default_rng(seed).random(count)
-    rows: Rows = edges[:-1] + (inside * np.diff(edges)).astype(np.int64)
+    rows: IntArray = edges[:-1] + (inside * np.diff(edges)).astype(np.int64)
     return rows
 
 

@@ -6,9 +6,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from indexer.arrays import Floats, Rows
+from seqdata.geometry import Float32Array, IntArray
 
-Pool = slice | Rows
+Pool = slice | IntArray
 
 """The stored rows to search: a run of them (no copy is made), or any."""
 
@@ -18,11 +18,11 @@ EngineName = Literal["auto", "cpu", "cuda", "faiss-gpu"]
 class Engine(Protocol):
     """Finds the rows of `pool` with the greatest scores to queries (q, k) float32."""
 
-    def best(self, queries: Floats, m: int, pool: Pool) -> tuple[Floats, Rows]:
+    def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
         """The m greatest scores (q, m) float32, greatest first, and their rows (q, m)."""
         ...
 
-    def above(self, queries: Floats, limits: Floats, pool: Pool) -> tuple[Rows, Rows]:
+    def above(self, queries: Float32Array, limits: Float32Array, pool: Pool) -> tuple[IntArray, IntArray]:
         """Query numbers (h,) and rows (h,) of all pairs whose score is at least the query's limit (q,)."""
         ...
 
@@ -53,6 +53,6 @@ def parts(pool: Pool, step: int) -> Iterator[Pool]:
             yield pool[start : start + step]
 
 
-def numbers_of(part: Pool) -> Rows:
+def numbers_of(part: Pool) -> IntArray:
     """The rows of a pool, one by one."""
     return np.arange(part.start, part.stop) if isinstance(part, slice) else part

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from indexer.arrays import Floats, Rows
 from indexer.search.approximate import FaissVectors, kept_vectors, open_faiss
 from indexer.search.exact import ExactVectors, Readable
 from indexer.search.faiss_layers import estimate
@@ -15,6 +14,7 @@ from indexer.search.kinds import KindSpec
 from indexer.selection.choose import Point, settle
 from indexer.selection.held_out import FLOAT16, FLOAT32, Searcher, hold_out
 from indexer.versions.manifest import IndexManifest
+from seqdata.geometry import Float32Array, IntArray
 
 CODES = "not measured: the index keeps codes, not the vectors to compare with"
 HALVES = "not measured: the older vectors are kept as float16 alone, with nothing to compare them with"
@@ -36,11 +36,11 @@ class ListVectors:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Rows) -> Floats:
-        found: Floats = self._searcher.index.reconstruct_batch(rows)
+    def __getitem__(self, rows: IntArray) -> Float32Array:
+        found: Float32Array = self._searcher.index.reconstruct_batch(rows)
         return found
 
-    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
+    def nearest(self, queries: Float32Array, k: int, rows: IntArray | None = None) -> tuple[Float32Array, IntArray]:
         """The nearest of all vectors, through all lists; see `indexer.selection.held_out.Searcher`."""
         return self._searcher.nearest_of_all(queries, k)
 

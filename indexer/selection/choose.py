@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Floats, Stored
+from indexer.arrays import Stored
 from indexer.search.approximate import FaissVectors, add
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import estimate, ladder, set_search
@@ -19,6 +19,7 @@ from indexer.search.pools import threads
 from indexer.selection.held_out import DATABASE_ROWS, Held, K, Searcher, hold_out
 from indexer.selection.timing import Phases
 from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.geometry import Float32Array
 
 if TYPE_CHECKING:
     import faiss
@@ -134,7 +135,7 @@ def measures(spec: KindSpec, rows: int) -> bool:
 def choose(
     spec: KindSpec,
     vectors: Stored,
-    queries: Floats | None = None,
+    queries: Float32Array | None = None,
     queries_of: str = DATABASE_ROWS,
     phases: Phases | None = None,
 ) -> Chosen:

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
-from indexer.arrays import Floats, Rows
 from indexer.search.exact import Readable, distances_between
 from indexer.search.kinds import spread_rows
+from seqdata.geometry import Float32Array, IntArray
 
 K = 10
 KEPT = 32  # the K that count, and room for rows just as near as the last of them
@@ -22,7 +22,7 @@ FLOAT16 = "the float16 vectors that the index keeps"
 class Searcher(Protocol):
     """Anything that finds near rows."""
 
-    def nearest(self, queries: Floats, k: int, rows: Rows | None = None) -> tuple[Floats, Rows]:
+    def nearest(self, queries: Float32Array, k: int, rows: IntArray | None = None) -> tuple[Float32Array, IntArray]:
         """Distances (q, k) and rows (q, k)."""
         ...
 
@@ -36,9 +36,9 @@ class Held:
     queries are from, `truth` what the exact search compared.
     """
 
-    queries: Floats
-    rows: Rows
-    near: Rows
+    queries: Float32Array
+    rows: IntArray
+    near: IntArray
     queries_of: str = DATABASE_ROWS
     truth: str = FLOAT32
 
@@ -47,13 +47,13 @@ class Held:
         """How many neighbours to ask for: ten, and one more where queries are rows, which find themselves."""
         return K if (self.rows == NOT_A_ROW).all() else K + 1
 
-    def recall(self, found: Rows) -> float:
+    def recall(self, found: IntArray) -> float:
         """The mean share of the ten nearest among the rows found (q, k), of which the query itself is left out."""
         others = found if self.k == K else without(found, self.rows)
         return float((others[:, :, None] == self.near[:, None]).any(axis=2).mean())
 
 
-def without(found: Rows, rows: Rows) -> Rows:
+def without(found: IntArray, rows: IntArray) -> IntArray:
     """Neighbours (q, k) of (q, k + 1) without the query itself, or without the last where it was not found."""
     kept = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, : found.shape[1] - 1]
     return np.take_along_axis(found, kept, 1)
@@ -63,7 +63,7 @@ def hold_out(
     vectors: Readable,
     exact: Searcher,
     seed: int,
-    queries: Floats | None = None,
+    queries: Float32Array | None = None,
     queries_of: str = DATABASE_ROWS,
     truth: str = FLOAT32,
 ) -> Held:
@@ -80,7 +80,13 @@ def hold_out(
 
 
 def judge(
-    queries: Floats, rows: Rows, apart: Floats, found: Rows, total: int, queries_of: str, truth: str = FLOAT32
+    queries: Float32Array,
+    rows: IntArray,
+    apart: Float32Array,
+    found: IntArray,
+    total: int,
+    queries_of: str,
+    truth: str = FLOAT32,
 ) -> Held:
     """Queries with their nearest of `total` rows: distances and rows (q, KEPT + 1), or all where there are fewer.
 

@@ -11,11 +11,12 @@ from seqdata import protocols
 from seqdata.contracts.manifest import DatasetManifest, TableInfo, read_manifest
 from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
 from seqdata.contracts.tables import table_contract
-from seqdata.dataset.extra_tables import pairs_path, read_added
+from seqdata.dataset.extra_tables import AddedTables, add_tables, pairs_path, read_added
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.images import Pixels
 from seqdata.frames.locations import LazyPlaces
 from seqdata.frames.reader import FrameReader, frame_hashes
+from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import accepts
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
@@ -23,10 +24,9 @@ from seqdata.sequences.tables import nearest_name, stored_radius
 from seqdata.storage.parquet import read_parquet
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
+from seqdata.streaming.batches import CACHE_BYTES, StreamSettings
 from seqdata.streaming.shuffle import Shuffle
-from seqdata.streaming.stream import CACHE_BYTES, Stream, StreamSettings
-
-Integers = npt.NDArray[np.int64]
+from seqdata.streaming.stream import Stream
 
 
 def open(path: str | Path | Store, version: int | None = None) -> "Dataset":
@@ -133,7 +133,7 @@ class Dataset:
         stored = self.manifest.protocol
         return stored if stored is not None and stored.name == name else None
 
-    def frame_rows(self, table: pl.DataFrame) -> Integers:
+    def frame_rows(self, table: pl.DataFrame) -> IntArray:
         """Frame row of every frame of every window: int64 (n, L)."""
         return self.sequencer.frame_rows(table)
 
@@ -208,6 +208,10 @@ class Dataset:
         query = self.sequences(protocol, split, "query")
         database = self.sequences(protocol, split, "database")
         return self.positives(query, database, radius, "any", protocol.unit).lazy()
+
+    def add_tables(self, protocol: Protocol, max_radius: float | None = None) -> AddedTables:
+        """Add the tables of another protocol to this dataset; see `seqdata.dataset.extra_tables.add_tables`."""
+        return add_tables(self.store, self.manifest, self.sequencer, protocol, max_radius)
 
     def _stored_tables(self, protocol: Protocol) -> dict[str, TableInfo]:
         """Tables of the manifest, and those that were added for a protocol."""

@@ -6,23 +6,21 @@ own manifest and id stay what they are.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import polars as pl
 from pydantic import Field, ValidationError
 
-from seqdata.contracts.manifest import FOLDER, TableInfo
+from seqdata.contracts.manifest import FOLDER, DatasetManifest, TableInfo
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError
+from seqdata.sequences.sequencer import Sequencer
 from seqdata.sequences.tables import PlannedTable, planned_tables, positives_name, reach
 from seqdata.storage.files import json_bytes
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
-
-if TYPE_CHECKING:
-    from seqdata.dataset.dataset import Dataset
 
 
 class AddedTables(Frozen):
@@ -73,26 +71,28 @@ def pairs_path(
     return None
 
 
-def add_tables(dataset: "Dataset", protocol: Protocol, max_radius: float | None = None) -> AddedTables:
+def add_tables(
+    store: Store, manifest: DatasetManifest, sequencer: Sequencer, protocol: Protocol, max_radius: float | None = None
+) -> AddedTables:
     """Add tracks, windows, positives and nearest distances of a protocol; what is there already stays.
 
     Pairs reach the greatest of `max_radius` (default 25, in the protocol's unit) and the protocol's radii. Tables that
     the dataset or an earlier call holds are not written again.
     Raises: ContractError when the protocol wants another spacing rule, OutputError where the store refuses.
     """
-    store, own = dataset.store, dataset.manifest.tables
-    held = {Path(path).name: info for path, info in table_infos(store, dataset.id).items()}
+    own = manifest.tables
+    held = {Path(path).name: info for path, info in table_infos(store, manifest.id).items()}
     held = {name: info for name, info in held.items() if store.size(info.path) == info.bytes}
-    listed = read_added(store, dataset.id, protocol).tables
+    listed = read_added(store, manifest.id, protocol).tables
     tables = {name: info for name, info in listed.items() if name in held}
-    for table in planned_tables(dataset.sequencer, protocol, max_radius):
+    for table in planned_tables(sequencer, protocol, max_radius):
         if table.split and pairs_path(store, {**own, **tables}, protocol, table.split, table.radius):
             continue
         name = f"{table.name.removesuffix('.parquet')}@{table.radius:g}.parquet" if table.split else table.name
         if name not in own:
-            tables[name] = held.get(name) or _stored(store, f"{folder_of(dataset.id)}/{name}", table)
-    made = AddedTables(dataset=dataset.id, protocol=protocol, tables=tables)
-    with store.writing(f"{folder_of(dataset.id)}/{protocol.hash}.json") as path:
+            tables[name] = held.get(name) or _stored(store, f"{folder_of(manifest.id)}/{name}", table)
+    made = AddedTables(dataset=manifest.id, protocol=protocol, tables=tables)
+    with store.writing(f"{folder_of(manifest.id)}/{protocol.hash}.json") as path:
         path.write_bytes(json_bytes(made.model_dump(mode="json")))
     return made
 

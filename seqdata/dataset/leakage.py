@@ -17,6 +17,7 @@ import polars as pl
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
+from seqdata.geometry import Float64Array
 from seqdata.sequences.nearest import distance_to
 from seqdata.sequences.sequencer import ROLES, Sequencer, TrackPolicy
 
@@ -24,14 +25,12 @@ RADII = (5.0, 10.0, 25.0, 50.0, 100.0)
 STEP_METRES = 100.0
 SHARED = 0.5  # from this share of frames on, a split is said to share the training route
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class _Ground:
     """The protocol's track: its table, and a row each the coordinates (n, 2) in metres and the zone's number (n,)."""
 
-    xy: Floats
+    xy: Float64Array
     zone: npt.NDArray[np.int64]
     track: pl.DataFrame
 
@@ -119,7 +118,7 @@ def _shares(
     return table
 
 
-def _route(ground: _Ground, mask: npt.NDArray[np.bool_]) -> Floats:
+def _route(ground: _Ground, mask: npt.NDArray[np.bool_]) -> Float64Array:
     """Metres of route that each row of the track stands for, among the rows of `mask`: (n,)."""
     run = ground.track["run"].to_numpy()
     step = np.sqrt((np.diff(ground.xy, axis=0) ** 2).sum(axis=1))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from seqdata.build.builder import BuildRequest, Progress, seal, write_shards
+from seqdata.build.builder import BuildRequest, seal, write_shards
 from seqdata.build.finish import (
     Draft,
     Tables,
@@ -30,6 +30,7 @@ from seqdata.build.shards import FOLDER
 from seqdata.contracts.manifest import BuildSettings, DatasetManifest, read_manifest
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
+from seqdata.parallel import Progress
 from seqdata.sources.base import Listing, quarantine_rows
 from seqdata.sources.registry import open_source
 from seqdata.storage.lock import claimed

@@ -11,17 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqdata.errors import ContractError
-
-Integers = npt.NDArray[np.int64]
+from seqdata.geometry import IntArray
 
 
 @dataclass(frozen=True)
 class FramePlaces:
     """Where every frame of a dataset lies: shard, offset and length in bytes, int64 (F,) each."""
 
-    shard: Integers
-    offset: Integers
-    length: Integers
+    shard: IntArray
+    offset: IntArray
+    length: IntArray
 
 
 _COLUMNS = ("shard", "offset", "length")

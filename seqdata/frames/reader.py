@@ -10,7 +10,8 @@ import polars as pl
 from seqdata.errors import ContractError
 from seqdata.frames.decode import decode_rows
 from seqdata.frames.images import BadImageError, Pixels
-from seqdata.frames.locations import FramePlaces, Integers
+from seqdata.frames.locations import FramePlaces
+from seqdata.geometry import IntArray
 from seqdata.storage.store import Store
 
 Hashes = npt.NDArray[np.uint64]
@@ -24,12 +25,12 @@ def frame_hashes(frames: pl.LazyFrame) -> Hashes:
     return np.column_stack([half.to_numpy() for half in halves])
 
 
-def read_encoded(reader: Store, places: FramePlaces, rows: Integers) -> dict[int, bytes]:
+def read_encoded(reader: Store, places: FramePlaces, rows: IntArray) -> dict[int, bytes]:
     """The stored bytes of each distinct frame row. Raises: InputError when a shard is absent or short."""
     return {row: bytes(view) for row, view in read_views(reader, places, rows).items()}
 
 
-def read_views(reader: Store, places: FramePlaces, rows: Integers) -> dict[int, memoryview]:
+def read_views(reader: Store, places: FramePlaces, rows: IntArray) -> dict[int, memoryview]:
     """As `read_encoded`, each frame a view of what one ranged read gave: a window's frames are not copied apart."""
     found: dict[int, memoryview] = {}
     for members in _ranges(places, np.unique(rows)):
@@ -42,7 +43,7 @@ def read_views(reader: Store, places: FramePlaces, rows: Integers) -> dict[int, 
     return found
 
 
-def _ranges(places: FramePlaces, rows: Integers) -> Iterator[Integers]:
+def _ranges(places: FramePlaces, rows: IntArray) -> Iterator[IntArray]:
     """Groups of frame rows that one ranged read fetches: one shard, neighbours less than `GAP_BYTES` apart."""
     order = rows[np.lexsort((places.offset[rows], places.shard[rows]))]
     end = places.offset[order] + places.length[order]
@@ -52,7 +53,7 @@ def _ranges(places: FramePlaces, rows: Integers) -> Iterator[Integers]:
         yield from np.split(order, np.flatnonzero(apart) + 1)
 
 
-def decode_frames(encoded: Mapping[int, bytes | memoryview], rows: Integers, size: tuple[int, int] | None) -> Pixels:
+def decode_frames(encoded: Mapping[int, bytes | memoryview], rows: IntArray, size: tuple[int, int] | None) -> Pixels:
     """Pixels of `rows` in their order: uint8 (n, 3, H, W), each distinct frame decoded once.
 
     Raises: ContractError when a frame does not decode, or sizes differ and no `size` = (H, W) is given.
@@ -84,6 +85,6 @@ class FrameReader:
     reader: Store
     places: FramePlaces
 
-    def __call__(self, rows: Integers, size: tuple[int, int] | None = None) -> Pixels:
+    def __call__(self, rows: IntArray, size: tuple[int, int] | None = None) -> Pixels:
         """Pixels of `rows`: uint8 (n, 3, H, W). Raises: as `read_views` and `decode_frames`."""
         return decode_frames(read_views(self.reader, self.places, rows), rows, size)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqdata.sequences.tiles import Floats, Integers, Tiles
+from seqdata.geometry import Float64Array, IntArray
+from seqdata.sequences.tiles import Tiles
 
 BLOCK = 1 << 17  # frame distances computed at once: 1 MiB of float64, so that a block stays in a core's own cache
 
@@ -46,7 +47,7 @@ class Shape:
         return slice(begin, begin + (self.slots - 1) * self.stride + 1, self.stride)
 
 
-def sliding(values: Floats, combine: Combine, shape: Shape, axis: int) -> Floats:
+def sliding(values: Float64Array, combine: Combine, shape: Shape, axis: int) -> Float64Array:
     """Combine (minimum or maximum) the frames of every window along `axis` 0 or 1: frames -> slots.
 
     Widths double: a minimum over five frames takes three passes instead of four, over fifteen four.
@@ -57,11 +58,13 @@ def sliding(values: Floats, combine: Combine, shape: Shape, axis: int) -> Floats
         shift = min(width, shape.length - width) * shape.step
         values = combine(values[(*lead, slice(None, -shift))], values[(*lead, slice(shift, None))])
         width += min(width, shape.length - width)
-    picked: Floats = values[(*lead, shape.at(0))]
+    picked: Float64Array = values[(*lead, shape.at(0))]
     return picked
 
 
-def squared_blocks(frames: Floats, query: Shape, database: Shape) -> tuple[Floats, Floats, Floats, Floats]:
+def squared_blocks(
+    frames: Float64Array, query: Shape, database: Shape
+) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
     """The four squared window distances from squared frame distances.
 
     Shapes: frames (query frames, database frames, b) -> four arrays (query slots, database slots, b): least,
@@ -76,7 +79,7 @@ def squared_blocks(frames: Floats, query: Shape, database: Shape) -> tuple[Float
 
 
 def tile_pairs(
-    query: Tiles, database: Tiles, pairs: tuple[Integers, Integers], radius: float, inclusive: bool
+    query: Tiles, database: Tiles, pairs: tuple[IntArray, IntArray], radius: float, inclusive: bool
 ) -> Columns:
     """All window pairs of the given tile pairs whose least distance is under `radius` (or equal, if
     `inclusive`).
@@ -100,8 +103,8 @@ def tile_pairs(
 
 
 def _kinds(
-    query: Tiles, database: Tiles, pairs: tuple[Integers, Integers]
-) -> Iterator[tuple[Integers, tuple[Shape, Shape]]]:
+    query: Tiles, database: Tiles, pairs: tuple[IntArray, IntArray]
+) -> Iterator[tuple[IntArray, tuple[Shape, Shape]]]:
     """The tile pairs of each combination of window lengths and steps: mostly there is one."""
     q, d = pairs
     keys = np.stack([query.length[q], query.step[q], database.length[d], database.step[d]], axis=1)
@@ -117,7 +120,7 @@ def _kinds(
 def _batches(
     query: Tiles,
     database: Tiles,
-    pairs: tuple[Integers, Integers],
+    pairs: tuple[IntArray, IntArray],
     shapes: tuple[Shape, Shape],
     radius: float,
     inclusive: bool,
@@ -140,7 +143,9 @@ def _batches(
         yield _expand(query, database, q_slot, d_slot, distances)
 
 
-def _frame_distances(query: Tiles, database: Tiles, q: Integers, d: Integers, shapes: tuple[Shape, Shape]) -> Floats:
+def _frame_distances(
+    query: Tiles, database: Tiles, q: IntArray, d: IntArray, shapes: tuple[Shape, Shape]
+) -> Float64Array:
     """Squared distances (query frames, database frames, tile pairs); past the end the last frame repeats."""
     a = _coordinates(query, q, shapes[0].frames)
     b = _coordinates(database, d, shapes[1].frames)
@@ -152,20 +157,20 @@ def _frame_distances(query: Tiles, database: Tiles, q: Integers, d: Integers, sh
     return np.asarray(squared)
 
 
-def _coordinates(tiles: Tiles, rows: Integers, frames: int) -> tuple[Floats, Floats]:
+def _coordinates(tiles: Tiles, rows: IntArray, frames: int) -> tuple[Float64Array, Float64Array]:
     index = tiles.start[rows] + np.arange(frames)[:, None]
     np.minimum(index, len(tiles.windows.xy) - 1, out=index)
     return tiles.windows.xy[index, 0], tiles.windows.xy[index, 1]
 
 
-def _exists(tiles: Tiles, rows: Integers) -> npt.NDArray[np.bool_]:
+def _exists(tiles: Tiles, rows: IntArray) -> npt.NDArray[np.bool_]:
     """Whether each slot of the tiles `rows` holds a window: (slots, b)."""
     slot = rows * tiles.slots + np.arange(tiles.slots)[:, None]
     return np.asarray(tiles.offset[slot + 1] > tiles.offset[slot])
 
 
 def _expand(
-    query: Tiles, database: Tiles, q_slot: Integers, d_slot: Integers, distances: list[Floats]
+    query: Tiles, database: Tiles, q_slot: IntArray, d_slot: IntArray, distances: list[Float64Array]
 ) -> tuple[npt.NDArray[Any], ...]:
     """Rows of the windows in the slots; a slot pair stands once for every pair of equal windows in it."""
     q_begin, d_begin = query.offset[q_slot], database.offset[d_slot]

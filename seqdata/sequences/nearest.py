@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from seqdata.sequences.tiles import Floats, Integers, WindowSet
+from seqdata.geometry import Float64Array, IntArray
+from seqdata.sequences.tiles import WindowSet
 
 CHUNK = 1 << 18  # frames asked for at once
 NEAREST_SCHEMA = pl.Schema({"query": pl.Int32, "min_distance": pl.Float64, "centre_distance": pl.Float64})
@@ -35,7 +36,7 @@ def nearest(query: WindowSet, database: WindowSet) -> pl.DataFrame:
     return table.with_columns(pl.col("min_distance", "centre_distance").fill_nan(None)).cast(NEAREST_SCHEMA)
 
 
-def distance_to(points: Floats, ground: Floats) -> Floats:
+def distance_to(points: Float64Array, ground: Float64Array) -> Float64Array:
     """Distance of every point to the nearest of `ground`: (n, 2), (m, 2) -> (n,); infinite where m is 0."""
     if not len(ground) or not len(points):
         return np.full(len(points), np.inf)
@@ -45,11 +46,11 @@ def distance_to(points: Floats, ground: Floats) -> Floats:
     found = [tree.query(points[at : at + CHUNK])[1] for at in range(0, len(points), CHUNK)]
     delta = points - ground[np.concatenate(found)]
     # The same arithmetic as the pair tables', so that both say the same number.
-    distance: Floats = np.sqrt(delta[:, 0] * delta[:, 0] + delta[:, 1] * delta[:, 1])
+    distance: Float64Array = np.sqrt(delta[:, 0] * delta[:, 0] + delta[:, 1] * delta[:, 1])
     return distance
 
 
-def _least_of_windows(query: WindowSet, rows: Integers, ground: Floats) -> Floats:
+def _least_of_windows(query: WindowSet, rows: IntArray, ground: Float64Array) -> Float64Array:
     """Least distance of each window's frames to `ground`: (n,)."""
     used = _frames(query, rows)
     of_frame = np.full(len(query.xy), np.inf)
@@ -62,7 +63,7 @@ def _least_of_windows(query: WindowSet, rows: Integers, ground: Floats) -> Float
     return least
 
 
-def _frames(windows: WindowSet, rows: Integers) -> Integers:
+def _frames(windows: WindowSet, rows: IntArray) -> IntArray:
     """Frame rows that any of the windows `rows` holds, each once."""
     used: npt.NDArray[np.bool_] = np.zeros(len(windows.xy), dtype=bool)
     for index in range(int(windows.length[rows].max())):
@@ -71,7 +72,7 @@ def _frames(windows: WindowSet, rows: Integers) -> Integers:
     return np.flatnonzero(used)
 
 
-def _centres(windows: WindowSet, rows: Integers) -> Integers:
+def _centres(windows: WindowSet, rows: IntArray) -> IntArray:
     """Frame rows of the windows' centres."""
-    centres: Integers = windows.first[rows] + (windows.length[rows] - 1) // 2 * windows.step[rows]
+    centres: IntArray = windows.first[rows] + (windows.length[rows] - 1) // 2 * windows.step[rows]
     return centres

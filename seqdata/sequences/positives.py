@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqdata.errors import ContractError
-from seqdata.geometry import heading_difference
+from seqdata.geometry import Float64Array, IntArray, heading_difference
 from seqdata.sequences.distances import Columns, tile_pairs
-from seqdata.sequences.tiles import Floats, Integers, TileFinder, Tiles, WindowSet, common_stride, cut_tiles
+from seqdata.sequences.tiles import TileFinder, Tiles, WindowSet, common_stride, cut_tiles
 from seqdata.storage.files import atomic_path
 
 __all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
@@ -150,7 +150,7 @@ def _blocks(
     finder = TileFinder(cut_tiles(database, range(len(database)), common_stride(database)), radius)
     headings = (query.centre_heading(), database.centre_heading())
 
-    def block(tiles: Tiles, pairs: tuple[Integers, Integers]) -> pl.DataFrame:
+    def block(tiles: Tiles, pairs: tuple[IntArray, IntArray]) -> pl.DataFrame:
         return _table(tile_pairs(tiles, finder.database, pairs, radius, unit == "frames"), *headings)
 
     flying: deque[tuple[int, Future[pl.DataFrame]]] = deque()
@@ -167,7 +167,7 @@ def _blocks(
                 future.cancel()
 
 
-def _plans(query: WindowSet, finder: TileFinder) -> Iterator[tuple[int, Tiles, tuple[Integers, Integers]]]:
+def _plans(query: WindowSet, finder: TileFinder) -> Iterator[tuple[int, Tiles, tuple[IntArray, IntArray]]]:
     """Ranges of query windows with their tile pairs, in order; a range too rich in pairs is halved."""
     stride = common_stride(query)
     ranges = [range(at, min(at + QUERY_ROWS, len(query))) for at in range(0, len(query), QUERY_ROWS)][::-1]
@@ -182,7 +182,7 @@ def _plans(query: WindowSet, finder: TileFinder) -> Iterator[tuple[int, Tiles, t
             yield rows.stop, tiles, pairs
 
 
-def _table(columns: Columns, query_heading: Floats, database_heading: Floats) -> pl.DataFrame:
+def _table(columns: Columns, query_heading: Float64Array, database_heading: Float64Array) -> pl.DataFrame:
     """The pair table of one block, with the heading difference of the centre frames; unknown becomes null."""
     turn = heading_difference(query_heading[columns["query"]], database_heading[columns["database"]])
     table = pl.DataFrame({**columns, "heading_difference": turn}).with_columns(

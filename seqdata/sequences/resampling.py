@@ -12,15 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from seqdata.errors import ContractError
-from seqdata.geometry import steps, track_metres
-
-Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+from seqdata.geometry import BoolArray, Float64Array, steps, track_metres
 
 FIRST_LOOK = 16  # frames looked at first when searching for the next kept frame; doubled until it is found
 
 
-def keep_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float, rule: str = "greedy") -> Mask:
+def keep_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float, rule: str = "greedy") -> BoolArray:
     """Frames of one trajectory that the spacing rule `rule` ("greedy" or "arc") keeps: (n,), (n,) metres ->
     (n,) bool.
 
@@ -33,7 +30,7 @@ def keep_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float, r
     raise ContractError(f"spacing rule {rule!r}: expected greedy or arc")
 
 
-def greedy_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) -> Mask:
+def greedy_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) -> BoolArray:
     """Keep the first frame, then each frame at least `spacing` metres in a straight line from the last kept
     one.
 
@@ -57,7 +54,7 @@ def greedy_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float)
     return keep
 
 
-def arc_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) -> Mask:
+def arc_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) -> BoolArray:
     """Keep the frame nearest each multiple of `spacing` metres along the driven path, no frame twice.
 
     Shapes: (n,), (n,) metres in driving order -> (n,) bool. Of two equally near frames the earlier is kept;
@@ -81,7 +78,7 @@ def arc_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) ->
     return keep
 
 
-def _next_beyond(east: Floats, north: Floats, here: int, spacing: float) -> int:
+def _next_beyond(east: Float64Array, north: Float64Array, here: int, spacing: float) -> int:
     """First row after `here` at least `spacing` metres away from it, or the number of rows."""
     start, look = here + 1, FIRST_LOOK
     while start < len(east):

@@ -16,9 +16,7 @@ import numpy.typing as npt
 import shapely
 
 from seqdata.errors import ContractError
-
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from seqdata.geometry import Float64Array, IntArray
 
 SLOTS = 16  # windows a tile at stride 1
 LONGEST_STRIDE = 1024  # a greater step between windows is a gap, not a stride
@@ -34,12 +32,12 @@ class WindowSet:
     the windows. Only windows of equal group are ever compared.
     """
 
-    xy: Floats
-    heading: Floats
-    first: Integers
-    length: Integers
-    step: Integers
-    group: Integers
+    xy: Float64Array
+    heading: Float64Array
+    first: IntArray
+    length: IntArray
+    step: IntArray
+    group: IntArray
 
     @classmethod
     def of(
@@ -80,9 +78,9 @@ class WindowSet:
         """Number of windows."""
         return len(self.first)
 
-    def centre_heading(self) -> Floats:
+    def centre_heading(self) -> Float64Array:
         """Heading of every window's centre frame, index (L−1)//2: (n,) degrees."""
-        headings: Floats = self.heading[self.first + (self.length - 1) // 2 * self.step]
+        headings: Float64Array = self.heading[self.first + (self.length - 1) // 2 * self.step]
         return headings
 
 
@@ -98,15 +96,15 @@ class Tiles:
     windows: WindowSet
     stride: int
     slots: int
-    start: Integers
-    stop: Integers
-    length: Integers
-    step: Integers
-    group: Integers
-    order: Integers
-    offset: Integers
+    start: IntArray
+    stop: IntArray
+    length: IntArray
+    step: IntArray
+    group: IntArray
+    order: IntArray
+    offset: IntArray
 
-    def frames(self) -> Integers:
+    def frames(self) -> IntArray:
         """Frames that each tile spans when all its slots are filled, what its distances cost: (t,)."""
         return (self.slots - 1) * self.stride + (self.length - 1) * self.step + 1
 
@@ -162,7 +160,7 @@ def _cut(windows: WindowSet, rows: range, stride: int, slots: int) -> Tiles:
     )
 
 
-def _slot_offsets(tile: Integers, slot: Integers, tiles: int, slots: int) -> Integers:
+def _slot_offsets(tile: IntArray, slot: IntArray, tiles: int, slots: int) -> IntArray:
     counts = np.bincount(tile * slots + slot, minlength=tiles * slots)
     offset = np.zeros(tiles * slots + 1, np.int64)
     np.cumsum(counts, out=offset[1:])
@@ -173,8 +171,8 @@ def _slot_offsets(tile: Integers, slot: Integers, tiles: int, slots: int) -> Int
 class Pieces:
     """Boxes around the frames of tiles: tile, group int64 (p,); boxes, shapely polygons (p,)."""
 
-    tile: Integers
-    group: Integers
+    tile: IntArray
+    group: IntArray
     boxes: npt.NDArray[np.object_]
 
 
@@ -218,7 +216,7 @@ class TileFinder:
             rows = np.flatnonzero(pieces.group == group)
             self._trees[group] = (shapely.STRtree(pieces.boxes[rows]), pieces.tile[rows])
 
-    def candidates(self, query: Tiles) -> tuple[Integers, Integers]:
+    def candidates(self, query: Tiles) -> tuple[IntArray, IntArray]:
         """Pairs of (query tile, database tile), each once, by rising query then database tile: int64 (c,)
         each.
         """

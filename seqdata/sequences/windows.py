@@ -14,11 +14,8 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata.errors import ContractError
-from seqdata.geometry import steps
+from seqdata.geometry import BoolArray, IntArray, steps
 from seqdata.sequences.resampling import keep_mask
-
-Integers = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 TRACK_SCHEMA = {"trajectory": pl.String, "frame": pl.Int32, "run": pl.Int32, "rank": pl.Int32}
 WINDOW_SCHEMA = {"first": pl.Int32, "length": pl.Int16, "step": pl.Int16}
@@ -83,7 +80,7 @@ def track(
     return pl.DataFrame(dict(zip(TRACK_SCHEMA, columns, strict=True))).cast(pl.Schema(TRACK_SCHEMA))
 
 
-def trajectory_starts(trajectory: pl.Series) -> Integers:
+def trajectory_starts(trajectory: pl.Series) -> IntArray:
     """Row of each trajectory's first frame, (t,) int64 rising, for a column whose trajectories lie together.
 
     Raises: ContractError when a trajectory appears in two places.
@@ -95,13 +92,15 @@ def trajectory_starts(trajectory: pl.Series) -> Integers:
     return starts
 
 
-def run_breaks(rank: Integers, step_metres: npt.NDArray[np.float64], starts: Integers, max_step: float | None) -> Bools:
+def run_breaks(
+    rank: IntArray, step_metres: npt.NDArray[np.float64], starts: IntArray, max_step: float | None
+) -> BoolArray:
     """True at every row that begins a run: a trajectory's start, a rank that does not step by 1, or a jump.
 
     Shapes: rank (n,), step_metres (n,) metres from the previous row, starts (t,) rows -> (n,) bool. A step of
     exactly `max_step` is no jump.
     """
-    breaks: Bools = np.diff(rank, prepend=rank[:1] - 2) != 1
+    breaks: BoolArray = np.diff(rank, prepend=rank[:1] - 2) != 1
     breaks[starts] = True
     if max_step is not None:
         breaks |= ~(step_metres <= max_step)
@@ -140,7 +139,7 @@ def windows(track: pl.DataFrame, *, length: int, stride: int = 1, edges: str = "
 
 def window_frames(
     track: pl.DataFrame, first: npt.ArrayLike, length: npt.ArrayLike, step: npt.ArrayLike = 1
-) -> Integers:
+) -> IntArray:
     """Frame rows of every frame of the given windows: (n,) first rows in `track` -> int64 (n, L).
 
     `length` and `step` are numbers, or (n,) columns of one value each.
@@ -155,13 +154,13 @@ def window_frames(
     count = int(lengths[0]) if len(lengths) else 0
     steps_ = np.asarray(step, np.int64).reshape(-1, 1)
     rows = np.asarray(first, np.int64).reshape(-1, 1) + np.arange(count) * steps_
-    frames: Integers = track["frame"].to_numpy().astype(np.int64)[rows]
+    frames: IntArray = track["frame"].to_numpy().astype(np.int64)[rows]
     return frames
 
 
 def _spaced(
-    east: npt.NDArray[np.float64], north: npt.NDArray[np.float64], starts: Integers, spacing: float, rule: str
-) -> Bools:
+    east: npt.NDArray[np.float64], north: npt.NDArray[np.float64], starts: IntArray, spacing: float, rule: str
+) -> BoolArray:
     """`keep_mask` of every trajectory, joined: (n,) bool."""
     masks = [
         keep_mask(e, n, spacing, rule)
@@ -177,7 +176,7 @@ def _check_options(panoramas: str, max_step: float | None) -> None:
         raise ContractError(f"max_step {max_step}: expected a positive number of metres")
 
 
-def _check_sorted(rank: Integers, starts: Integers) -> None:
+def _check_sorted(rank: IntArray, starts: IntArray) -> None:
     rising = np.diff(rank) >= 0
     rising[starts[1:] - 1] = True
     if not rising.all():

@@ -7,15 +7,27 @@ needed again is fetched again.
 import os
 import re
 from pathlib import Path
+from typing import Protocol
 
 import xxhash
 
-from seqdata.contracts.manifest import TableInfo
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage.files import atomic_path
 from seqdata.storage.store import Store
 
 FETCH_BYTES = 8 << 20
+
+
+class TableEntry(Protocol):
+    """What a manifest says of a table: its size in bytes and the XXH3-128 of its bytes (32 hex digits)."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+
+    @property
+    def hash(self) -> str:
+        """XXH3-128 of its bytes, 32 hex digits."""
 
 
 def cache_folder() -> Path:
@@ -27,7 +39,7 @@ def cache_folder() -> Path:
     return (named if named.is_absolute() else Path.home() / ".cache") / "seqdata"
 
 
-def local_table(store: Store, name: str, info: TableInfo) -> Path:
+def local_table(store: Store, name: str, info: TableEntry) -> Path:
     """A path at which the table `name` can be scanned: its own, or that of its copy in the cache.
 
     Raises: InputError when it is absent, of another size or not to be had, ContractError when its bytes have changed,
@@ -47,7 +59,7 @@ def local_table(store: Store, name: str, info: TableInfo) -> Path:
     return path
 
 
-def _check_size(store: Store, name: str, info: TableInfo) -> None:
+def _check_size(store: Store, name: str, info: TableEntry) -> None:
     size = store.size(name)
     if size is None:
         raise InputError(f"{store}/{name}: the table is missing; run seqdata verify, or build the dataset again")
@@ -55,7 +67,7 @@ def _check_size(store: Store, name: str, info: TableInfo) -> None:
         raise InputError(f"{store}/{name}: {size} bytes, the manifest says {info.bytes}; run seqdata verify")
 
 
-def _fetch(store: Store, name: str, info: TableInfo, path: Path) -> None:
+def _fetch(store: Store, name: str, info: TableEntry, path: Path) -> None:
     """Copy a table block by block; it appears under its name only when it hashes to what the manifest says."""
     _check_size(store, name, info)
     digest = xxhash.xxh3_128()

@@ -8,14 +8,11 @@ was withdrawn or left out by a policy). Which window stands where in an epoch ne
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from seqdata.errors import ContractError
 from seqdata.frames.cache import DecodeCache
 from seqdata.frames.images import Pixels
-
-Integers = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from seqdata.geometry import BoolArray, IntArray
 
 
 class Neighbours:
@@ -24,7 +21,7 @@ class Neighbours:
     `starts` holds the first frame row of every trajectory, and the number of frames.
     """
 
-    def __init__(self, frame_rows: Integers, starts: Integers) -> None:
+    def __init__(self, frame_rows: IntArray, starts: IntArray) -> None:
         self._frame_rows, self._starts = frame_rows, starts
 
     def of(self, row: int) -> list[int]:
@@ -37,13 +34,13 @@ class Neighbours:
         return nearest
 
     @cached_property
-    def _shown(self) -> Bools:
+    def _shown(self) -> BoolArray:
         shown = np.zeros(self._starts[-1], dtype=np.bool_)
         shown[self._frame_rows.ravel()] = True
         return shown
 
 
-def read_window(cache: DecodeCache, rows: Integers, neighbours: Neighbours) -> tuple[list[Pixels], Bools]:
+def read_window(cache: DecodeCache, rows: IntArray, neighbours: Neighbours) -> tuple[list[Pixels], BoolArray]:
     """Pixels (H, W, 3) of the frames `rows` (L,) of one window, and which of them are a neighbour's: bool (L,).
 
     Raises: InputError when a shard cannot be read, ContractError when a trajectory has no good frame.

@@ -5,29 +5,63 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from seqdata.errors import ContractError
 from seqdata.frames.buffers import Buffers
+from seqdata.frames.cache import DecodeCache
 from seqdata.frames.decode import channels_first
 from seqdata.frames.images import Pixels
-from seqdata.streaming.shuffle import open_blocks
-
-if TYPE_CHECKING:
-    from seqdata.streaming.stream import Stream
+from seqdata.geometry import BoolArray, IntArray
+from seqdata.streaming.shuffle import Shuffle, open_blocks
 
 Sequence = dict[str, Any]
 
 
 FORMAT = 1
 AHEAD = 2
+CACHE_BYTES = 1 << 30
+"""Bytes of decoded frames that a stream keeps, unless it is told otherwise."""
 log = logging.getLogger(__name__)
-Integers = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a stream reads and orders: see `Dataset.stream`."""
+
+    seed: int = 0
+    epoch: int = 0
+    shuffle: Shuffle = "blocks"
+    size: tuple[int, int] | None = None
+    cache_bytes: int = CACHE_BYTES
+    device: str = "cpu"
+
+
+class Readable(Protocol):
+    """What batches need of a stream: its windows by step, in an order that can be changed, over one cache of frames."""
+
+    settings: StreamSettings
+    cache: DecodeCache
+
+    @property
+    def id(self) -> str:
+        """What is streamed, whatever its order."""
+
+    def __len__(self) -> int:
+        """Windows of the epoch."""
+
+    def read(self, index: int) -> tuple[list[Pixels], BoolArray]:
+        """Frames of the window at a step, and which of them are replaced (L,)."""
+
+    def describe(self, steps: IntArray) -> Sequence:
+        """All fields but pixels of `steps` (B,), stacked."""
+
+    def reordered(self, *, seed: int, epoch: int, shuffle: Shuffle) -> "Readable":
+        """The same windows in another order, over the same cache."""
 
 
 class Batches:
@@ -44,7 +78,7 @@ class Batches:
 
     def __init__(
         self,
-        stream: "Stream",
+        stream: Readable,
         batch_size: int,
         *,
         rank: int = 0,
@@ -162,7 +196,7 @@ class Batches:
         while self._ahead:
             self._ahead.pop().cancel()
 
-    def _steps(self, step: int) -> Integers:
+    def _steps(self, step: int) -> IntArray:
         """Steps of the stream that this rank has in batch `step`."""
         start, stop = step * self._size, min((step + 1) * self._size, len(self._stream))
         return np.arange(start + self._rank, stop, self._world)
@@ -184,12 +218,12 @@ class _Batch:
     """A batch being read: each thread reads some of its windows and writes their frames into the batch's array."""
 
     def __init__(
-        self, stream: "Stream", steps: Integers, pool: ThreadPoolExecutor, parts: int, buffers: Buffers
+        self, stream: Readable, steps: IntArray, pool: ThreadPoolExecutor, parts: int, buffers: Buffers
     ) -> None:
         self._stream, self._steps, self._buffers = stream, steps, buffers
         self._lock = threading.Lock()
         self._frames: Pixels | None = None
-        self._replaced: dict[int, Bools] = {}
+        self._replaced: dict[int, BoolArray] = {}
         parts = min(parts, len(steps))
         self._tasks = [pool.submit(self._read, range(part, len(steps), parts)) for part in range(parts)]
 
@@ -209,7 +243,7 @@ class _Batch:
                 self._frames = self._buffers.take(shape)
             return self._frames
 
-    def result(self) -> tuple[Pixels, Bools]:
+    def result(self) -> tuple[Pixels, BoolArray]:
         """Frames (b, L, H, W, 3) and which are replaced (b, L), once all is read. Raises: what a task raised."""
         for task in self._tasks:
             task.result()

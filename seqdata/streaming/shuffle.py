@@ -10,11 +10,10 @@ order: another value is another order.
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from seqdata.errors import ContractError
+from seqdata.geometry import IntArray
 
-Integers = npt.NDArray[np.int64]
 Shuffle = Literal["blocks", "global", "none"]
 
 BLOCK = 64
@@ -22,7 +21,7 @@ LANES = 8
 OPEN = 64
 
 
-def order(windows: int, seed: int, epoch: int, shuffle: Shuffle = "blocks") -> Integers:
+def order(windows: int, seed: int, epoch: int, shuffle: Shuffle = "blocks") -> IntArray:
     """Rows of a table of `windows` windows in the order of (seed, epoch): int64 (windows,), each row once.
 
     "blocks" keeps neighbours near, so that decoded frames are used again; "global" is a uniform permutation; "none"
@@ -49,7 +48,7 @@ def _blocks(windows: int) -> int:
     return LANES * max(1, -(-windows // (LANES * BLOCK)))
 
 
-def _by_blocks(windows: int, generator: np.random.Generator) -> Integers:
+def _by_blocks(windows: int, generator: np.random.Generator) -> IntArray:
     count = _blocks(windows)
     edges = np.arange(count + 1) * windows // count
     dealt = generator.permutation(count).reshape(-1, LANES)
@@ -57,7 +56,7 @@ def _by_blocks(windows: int, generator: np.random.Generator) -> Integers:
     return np.concatenate([_rounds(edges[blocks], np.diff(edges)[blocks], generator) for blocks in opened])
 
 
-def _rounds(start: Integers, size: Integers, generator: np.random.Generator) -> Integers:
+def _rounds(start: IntArray, size: IntArray, generator: np.random.Generator) -> IntArray:
     """Rows of the open blocks, round by round; sizes differ by one at most, and longer blocks stand first.
 
     Standing first keeps the last, shorter round in the lanes of the full ones.
@@ -70,7 +69,7 @@ def _rounds(start: Integers, size: Integers, generator: np.random.Generator) -> 
     return np.concatenate([mixed.ravel(), start[size > full] + full])
 
 
-def mixing(rows: Integers, span: int) -> float:
+def mixing(rows: IntArray, span: int) -> float:
     """How well an order mixes: distinct blocks among `span` windows in a row, against a global shuffle (1 = as well).
 
     `rows` (n,) is an order; the mean over all whole spans is divided by the expectation for `span` of the n windows

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,30 +21,14 @@ from seqdata.frames.cache import DecodeCache
 from seqdata.frames.decode import channels_first, decoder, stacked
 from seqdata.frames.images import BadImageError, Pixels
 from seqdata.frames.reader import FrameReader, Hashes, read_encoded
+from seqdata.geometry import IntArray
 from seqdata.storage.hashing import sha256_json, xxh3_hex
 from seqdata.streaming import shuffle as orders
 from seqdata.streaming.bad_frames import Neighbours, read_window
-from seqdata.streaming.batches import Sequence
+from seqdata.streaming.batches import Batches, Sequence, StreamSettings
 from seqdata.streaming.shuffle import Shuffle
 
-if TYPE_CHECKING:
-    from seqdata.streaming.batches import Batches
-
-Integers = npt.NDArray[np.int64]
-CACHE_BYTES = 1 << 30
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StreamSettings:
-    """How a stream reads and orders: see `Dataset.stream`."""
-
-    seed: int = 0
-    epoch: int = 0
-    shuffle: Shuffle = "blocks"
-    size: tuple[int, int] | None = None
-    cache_bytes: int = CACHE_BYTES
-    device: str = "cpu"
 
 
 class Stream:
@@ -63,7 +47,7 @@ class Stream:
     def __init__(
         self,
         table: pl.DataFrame,
-        frame_rows: Integers,
+        frame_rows: IntArray,
         frames: pl.DataFrame,
         reader: FrameReader,
         hashes: Hashes,
@@ -113,7 +97,7 @@ class Stream:
         """Pixels (H, W, 3) of each frame of step `index`, held by the cache, and which are replaced: bool (L,)."""
         return read_window(self.cache, self.frame_rows[self._rows[index]], self._neighbours)
 
-    def describe(self, steps: Integers) -> Sequence:
+    def describe(self, steps: IntArray) -> Sequence:
         """All fields but pixels of `steps` (B,), stacked: numbers (B, L), texts as lists."""
         rows = self._rows[steps]
         frame_rows = self.frame_rows[rows]
@@ -128,10 +112,8 @@ class Stream:
 
     def batches(
         self, batch_size: int, *, rank: int = 0, world: int = 1, threads: int = 2, drop_last: bool = False
-    ) -> "Batches":
+    ) -> Batches:
         """The epoch in batches of `batch_size` over all ranks, read ahead by `threads` threads; see `Batches`."""
-        from seqdata.streaming.batches import Batches
-
         return Batches(self, batch_size, rank=rank, world=world, threads=threads, drop_last=drop_last)
 
     def reordered(
@@ -156,7 +138,7 @@ class Stream:
         """Key and fault of every frame that this process found bad."""
         return {self._keys[row].decode(): fault for row, fault in sorted(self.cache.bad.items())}
 
-    def _order(self) -> Integers:
+    def _order(self) -> IntArray:
         return orders.order(len(self.frame_rows), self.settings.seed, self.settings.epoch, self.settings.shuffle)
 
 
@@ -200,5 +182,5 @@ class _Names:
         codes = column.fill_null("").replace_strict(values, range(len(values)), return_dtype=pl.UInt32)
         return cls(codes.to_numpy(), values.to_list())
 
-    def of_rows(self, rows: Integers) -> list[str]:
+    def of_rows(self, rows: IntArray) -> list[str]:
         return [self.values[code] for code in self.codes[rows].tolist()]

@@ -3,20 +3,18 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from seqdata.errors import InputError, NotEnoughDataError
-
-Floats = npt.NDArray[np.float64]
+from seqdata.geometry import Float64Array
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
     """Where a receiver was: `time` seconds (n,), rising; `easting` and `northing` metres (n,), float64, in `zone`."""
 
-    time: Floats
-    easting: Floats
-    northing: Floats
+    time: Float64Array
+    easting: Float64Array
+    northing: Float64Array
     zone: str
 
     def __post_init__(self) -> None:
@@ -30,7 +28,7 @@ class Track:
         return len(self.time)
 
     @property
-    def local(self) -> Floats:
+    def local(self) -> Float64Array:
         """Metres `(n, 2)` east and north of the first fix."""
         return np.stack([self.easting - self.easting[0], self.northing - self.northing[0]], -1)
 

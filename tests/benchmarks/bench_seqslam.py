@@ -17,16 +17,16 @@ import faiss
 import numpy as np
 from PIL import Image
 
-from indexer.arrays import Floats
 from indexer.matching.aligned import match_aligned
 from indexer.matching.seqslam import match_seqslam
 from indexer.matching.thumbnails import thumbnails
+from seqdata.geometry import Float32Array
 
 LENGTH = 10
 SECONDS, MEGABYTES, RECALL, NEAR = 20, 1000, 0.894, 0.005
 
 
-def season(data: Path, name: str, clean: bool) -> Floats:
+def season(data: Path, name: str, clean: bool) -> Float32Array:
     """Plain z-scored thumbnails of one season's frames, in order."""
     wanted = set((data / "nordland" / "clean_frames.txt").read_text().split())
     with zipfile.ZipFile(data / "nordland" / f"{name}.zip") as archive:

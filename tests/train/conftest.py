@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.train.fake_dataset import FakeDataset, write_protocol
+from tests.support.fake_dataset import FakeDataset, write_protocol
 from train.models import registry as models
 
 torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Descriptors of windows: one backbone pass a distinct frame, windows by direct sliding sums, bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqdata.errors import ContractError
+from seqdata.parallel import Progress
 from train.data.frames import FrameSource, native_size
 from train.devices import pick_device
 from train.models.base import SequenceModel
@@ -17,7 +18,6 @@ from train.models.base import SequenceModel
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-Progress = Callable[[int, int], None]
 FEATURE_BYTES = 256 << 20
 FUSED_BYTES = 64 << 20
 LONGEST_BLOCK = 4096

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.arrays import Stored
 from indexer.search.approximate import FaissVectors
@@ -22,10 +21,8 @@ from indexer.search.kinds import EXACT, KindSpec, create, factory_string, traini
 from indexer.search.pools import threads
 from indexer.selection import choose as auto
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 from train.profiling.vectors import BLOCK_VALUES, draw_queries, free_memory, spooled, vector_blocks
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
 
 K = 10
 SHORTLIST = 20
@@ -122,7 +119,7 @@ def matching(
             return _vectors(engine, vectors[:database], kept, asked[:, 0])
 
 
-def _vectors(engine: str, stored: Stored, kept: Stored, asked: Floats) -> Matching:
+def _vectors(engine: str, stored: Stored, kept: Stored, asked: Float32Array) -> Matching:
     """A kind of index over single vectors `stored`, which holds them as `kept` where it is exact."""
     wanted = np.ascontiguousarray(asked)
     start = time.perf_counter()
@@ -162,7 +159,7 @@ def _approximate(kind: str, stored: Stored) -> _Built:
     return _Built(FaissVectors(chosen.index), chosen.point.factory, sum(parts), 1, search)
 
 
-def _frames(engine: str, vectors: Stored, asked: Floats, database: int) -> Matching:
+def _frames(engine: str, vectors: Stored, asked: Float32Array, database: int) -> Matching:
     """Sequence matching over frame vectors: every window, or the shortlist of the nearest first frames."""
     halves = _half_norms(vectors)
     ms, full = _time(lambda query: _aligned_everywhere(vectors, halves, query), asked)
@@ -171,7 +168,7 @@ def _frames(engine: str, vectors: Stored, asked: Floats, database: int) -> Match
         index = _exact("flat", vectors[:database])
         factory, size = f"{index.factory} + aligned", size + index.bytes
 
-        def rerank(query: Floats) -> Rows:
+        def rerank(query: Float32Array) -> IntArray:
             return _aligned(vectors, query, index.searcher.nearest(query[:1], SHORTLIST)[1][0])
 
         ms, found = _time(rerank, asked)
@@ -189,13 +186,13 @@ def _frames(engine: str, vectors: Stored, asked: Floats, database: int) -> Match
     )
 
 
-def _half_norms(vectors: Stored) -> Floats:
+def _half_norms(vectors: Stored) -> Float32Array:
     """|x|²/2 of every vector `(n,)`, a block at a time."""
     step = max(1, BLOCK_VALUES // vectors.shape[1])
     return np.concatenate([half_norms(vectors[at : at + step]) for at in range(0, len(vectors), step)])
 
 
-def _aligned_everywhere(vectors: Stored, halves: Floats, query: Floats) -> Rows:
+def _aligned_everywhere(vectors: Stored, halves: Float32Array, query: Float32Array) -> IntArray:
     """First rows of the 10 windows with the least mean distance to `query` (L, d), frame by frame.
 
     Every frame is compared with every frame in one product, which is then added up along its diagonals.
@@ -207,14 +204,14 @@ def _aligned_everywhere(vectors: Stored, halves: Floats, query: Floats) -> Rows:
     return np.argsort(total, kind="stable")[:K]
 
 
-def _aligned(vectors: Stored, query: Floats, windows: Rows) -> Rows:
+def _aligned(vectors: Stored, query: Float32Array, windows: IntArray) -> IntArray:
     """The 10 of these first rows whose windows have the least mean distance to `query` (L, d), frame by frame."""
     frames = vectors[windows[:, None] + np.arange(len(query))]
     total = np.linalg.norm(frames - query, axis=2).sum(1)
     return windows[np.argsort(total, kind="stable")[:K]]
 
 
-def _time(search: Callable[[Floats], Rows], queries: Floats) -> tuple[float, list[Rows]]:
+def _time(search: Callable[[Float32Array], IntArray], queries: Float32Array) -> tuple[float, list[IntArray]]:
     """Median milliseconds a query, and what each found; the first query is asked twice, to warm up."""
     search(queries[0])
     seconds, found = [], []
@@ -225,7 +222,7 @@ def _time(search: Callable[[Floats], Rows], queries: Floats) -> tuple[float, lis
     return 1000 * float(np.median(seconds)), found
 
 
-def _agreement(found: "list[Rows]", exact: "list[Rows] | Rows") -> float:
+def _agreement(found: "list[IntArray]", exact: "list[IntArray] | IntArray") -> float:
     """Share of the exact neighbours that were found."""
     shares = [len(np.intersect1d(mine, true)) / len(true) for mine, true in zip(found, exact, strict=True)]
     return float(np.mean(shares))

@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from indexer.arrays import Stored
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
-
-Floats = npt.NDArray[np.float32]
 
 CENTRES = 1000
 MOVED = 0.5
@@ -22,7 +21,7 @@ BLOCK_VALUES = 1 << 24  # float32 values made at once: 64 MiB
 MEMINFO = Path("/proc/meminfo")
 
 
-def vector_blocks(rows: int, dimensions: int, seed: int) -> Iterator[Floats]:
+def vector_blocks(rows: int, dimensions: int, seed: int) -> Iterator[Float32Array]:
     """Unit vectors around 1,000 centres (noise of norm 1): blocks `(b, d)` float32, `rows` in all."""
     rng = np.random.default_rng(seed)
     centres = _unit(rng.standard_normal((CENTRES, dimensions), dtype=np.float32))
@@ -33,7 +32,7 @@ def vector_blocks(rows: int, dimensions: int, seed: int) -> Iterator[Floats]:
         yield _unit(noise)
 
 
-def draw_queries(vectors: Stored, queries: int, length: int, seed: int) -> Floats:
+def draw_queries(vectors: Stored, queries: int, length: int, seed: int) -> Float32Array:
     """`length` rows running from a random one, each moved by noise of norm 0.5: `(queries, length, d)` float32."""
     rng = np.random.default_rng([seed, 1])
     first = rng.integers(0, len(vectors) - length + 1, queries)
@@ -43,7 +42,7 @@ def draw_queries(vectors: Stored, queries: int, length: int, seed: int) -> Float
 
 @contextmanager
 def spooled(
-    blocks: Iterable[Floats], shape: tuple[int, int], kind: npt.DTypeLike, folder: Path | None
+    blocks: Iterable[Float32Array], shape: tuple[int, int], kind: npt.DTypeLike, folder: Path | None
 ) -> Iterator[Stored]:
     """The blocks' vectors `shape` in a file that has no name, mapped: it is gone when the process is, however it ends.
 
@@ -81,7 +80,7 @@ def free_memory() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _unit(vectors: Floats) -> Floats:
+def _unit(vectors: Float32Array) -> Float32Array:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit: Floats = vectors / lengths
+    unit: Float32Array = vectors / lengths
     return unit

@@ -10,24 +10,24 @@ import torch
 from numpy.typing import NDArray
 
 from seqdata.errors import NotEnoughDataError
+from seqdata.geometry import IntArray
 from train.losses.distances import ranking
 from train.sampling.pairs import Radii, near
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-Integers = NDArray[np.int64]
 CHUNK = 1024
-Describe = Callable[[Integers], NDArray[np.float32]]
+Describe = Callable[[IntArray], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Triplets:
     """Mined triplets: rows of the query table `(n,)`, of the database table `(n,)` and `(n, M)`."""
 
-    query: Integers
-    positive: Integers
-    negatives: Integers
+    query: IntArray
+    positive: IntArray
+    negatives: IntArray
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Drawn:
     `positives` is a list of database rows a query; `query` and `drawn` are distinct rows.
     """
 
-    query: Integers
-    drawn: Integers
-    positives: list[Integers]
+    query: IntArray
+    drawn: IntArray
+    positives: list[IntArray]
 
 
 def draw(
@@ -61,7 +61,7 @@ def draw(
     rng = np.random.default_rng(key)
     order = rng.permutation(len(queries))
     chosen: list[int] = []
-    positives: list[Integers] = []
+    positives: list[IntArray] = []
     for start in range(0, len(order), 2 * size):
         rows = order[start : start + 2 * size]
         for row, matches in zip(rows, _positives(dataset, queries[rows], database, radii), strict=True):
@@ -79,7 +79,7 @@ def draw(
     return Drawn(np.array(chosen, np.int64), drawn, positives)
 
 
-def _positives(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> list[Integers]:
+def _positives(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> list[IntArray]:
     """Database rows of the positives of each query."""
     tight = replace(radii, negative=radii.positive)
     pairs = radii.positives(near(dataset, queries, database, tight)).sort("query", "database")
@@ -133,8 +133,8 @@ def mine(
 
 
 def _compared(
-    drawn: Drawn, shown: Integers, query: NDArray[np.float32], reference: NDArray[np.float32], frames: int | None
-) -> tuple[Integers, NDArray[np.float32]]:
+    drawn: Drawn, shown: IntArray, query: NDArray[np.float32], reference: NDArray[np.float32], frames: int | None
+) -> tuple[IntArray, NDArray[np.float32]]:
     """The nearest positive `(n,)` of each query and what ranks the drawn windows `(n, m)`, some queries at a time.
 
     `reference` holds the descriptors of the database windows `shown`.

@@ -10,12 +10,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from seqdata.errors import NotEnoughDataError
+from seqdata.geometry import IntArray
 from train.sampling.pairs import PairGraph, Radii, near
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-Integers = NDArray[np.int64]
 BLOCK = 256  # units looked through at once for one that still fits into a batch
 
 
@@ -23,7 +23,7 @@ BLOCK = 256  # units looked through at once for one that still fits into a batch
 class PlaceBatch:
     """Windows of one step: rows `(B,)` into queries followed by database, and pair masks bool `(B, B)`."""
 
-    windows: Integers
+    windows: IntArray
     positive: NDArray[np.bool_]
     negative: NDArray[np.bool_]
 
@@ -80,7 +80,7 @@ class PlaceSampler:
             rows = np.unique(units[batch])
             yield self._batch(distinct[rows], *graph.masks(rows))
 
-    def _batch(self, rows: Integers, positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> PlaceBatch:
+    def _batch(self, rows: IntArray, positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> PlaceBatch:
         """The windows with their masks, without pairs of one role where only crossing pairs count."""
         if self.cross:
             query = rows < len(self.queries)
@@ -88,9 +88,9 @@ class PlaceSampler:
             positive, negative = positive & crossing, negative & crossing
         return PlaceBatch(rows, positive, negative)
 
-    def _draw(self, rng: np.random.Generator, count: int) -> Integers:
+    def _draw(self, rng: np.random.Generator, count: int) -> IntArray:
         """`_windows` of `count` runs; every start is used once before any is again."""
-        starts, found = rng.permutation(self._starts()), list[Integers]()
+        starts, found = rng.permutation(self._starts()), list[IntArray]()
         drawn = 0
         while drawn < count:
             before = drawn
@@ -107,7 +107,7 @@ class PlaceSampler:
             starts = rng.permutation(starts)
         return self._windows(np.concatenate(found))
 
-    def _starts(self) -> Integers:
+    def _starts(self) -> IntArray:
         """Query rows at which `run` neighbouring windows of one trajectory begin."""
         trajectory = self.queries["trajectory"].to_numpy()
         last = len(trajectory) - self.run + 1
@@ -116,7 +116,7 @@ class PlaceSampler:
         whole = trajectory[:last] == trajectory[self.run - 1 :]
         return np.flatnonzero(whole).astype(np.int64)
 
-    def _ask(self, rows: Integers) -> None:
+    def _ask(self, rows: IntArray) -> None:
         """Enter the members of the places of query rows; they are the same in every epoch, so each is found once."""
         rows = rows[~self._asked[rows]]
         if not len(rows):
@@ -136,7 +136,7 @@ class PlaceSampler:
             chosen = distinct[_mutual(candidates, positive, self.windows - 1)]
             self._members[row, : len(chosen)] = chosen
 
-    def _windows(self, runs: Integers) -> Integers:
+    def _windows(self, runs: IntArray) -> IntArray:
         """Queries of runs `(n, run)` and the members of their places, as rows of queries + database.
 
         `(n, run · windows)`; a place with fewer members repeats its query.
@@ -152,7 +152,7 @@ class PlaceSampler:
         )
 
 
-def _mutual(candidates: Integers, positive: sp.csr_matrix, most: int) -> list[int]:
+def _mutual(candidates: IntArray, positive: sp.csr_matrix, most: int) -> list[int]:
     """The first of `candidates`, then each next that is positive to all chosen before, at most `most`; in order."""
     chosen: list[int] = []
     while len(candidates) and len(chosen) < most:
@@ -163,7 +163,7 @@ def _mutual(candidates: Integers, positive: sp.csr_matrix, most: int) -> list[in
     return chosen
 
 
-def _pack(units: Integers, near_pairs: sp.csr_matrix, per_batch: int, steps: int) -> Iterator[list[int]]:
+def _pack(units: IntArray, near_pairs: sp.csr_matrix, per_batch: int, steps: int) -> Iterator[list[int]]:
     """Fill batches with units (rows of windows) in order; a unit with a near window in the batch waits for a later one.
 
     Where too few of those waiting fit together, units that were used before fill up, so that on a short route batches
@@ -186,7 +186,7 @@ def _pack(units: Integers, near_pairs: sp.csr_matrix, per_batch: int, steps: int
         yield chosen
 
 
-def _free(order: Integers, units: Integers, blocked: NDArray[np.bool_]) -> Iterator[int]:
+def _free(order: IntArray, units: IntArray, blocked: NDArray[np.bool_]) -> Iterator[int]:
     """The units of `order` that have no blocked window when their turn comes, looked through block by block."""
     for at in range(0, len(order), BLOCK):
         block = order[at : at + BLOCK]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqdata.errors import ContractError
+from seqdata.geometry import IntArray
 from train.losses.contrastive import ContrastiveLoss
 from train.losses.multi_similarity import PlaceLoss, pair_notes
 from train.losses.triplet import TripletLoss
@@ -22,8 +23,7 @@ from train.settings import TrainSettings
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-Integers = NDArray[np.int64]
-DescribeRows = Callable[[Integers], NDArray[np.float32]]
+DescribeRows = Callable[[IntArray], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Step:
     lies farther than the positive.
     """
 
-    windows: Integers
+    windows: IntArray
     loss: Callable[[Tensor], Tensor]
     notes: Callable[[Tensor], Tensor]
 

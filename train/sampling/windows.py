@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.errors import NotEnoughDataError
+from seqdata.geometry import IntArray
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class TrainData:
     queries: pl.DataFrame
     database: pl.DataFrame
     shown: pl.DataFrame
-    frame_rows: Integers
+    frame_rows: IntArray
 
     @classmethod
     def of(cls, dataset: "Dataset", protocol: Protocol, split: str = "train", shift: int = 0) -> "TrainData":
@@ -49,7 +47,7 @@ class TrainData:
         shown = pl.concat([queries, pixels])
         return cls(queries, database, shown, dataset.frame_rows(shown))
 
-    def sequence_ids(self, windows: Integers) -> list[str]:
+    def sequence_ids(self, windows: IntArray) -> list[str]:
         """What names each window: trajectory and first row in its track."""
         chosen = self.shown[windows].select("trajectory", "first")
         return [f"{trajectory}[{first}]" for trajectory, first in chosen.iter_rows()]
@@ -67,7 +65,7 @@ def shifted(database: pl.DataFrame, shift: int) -> tuple[pl.DataFrame, pl.DataFr
     return database[found["source"].to_numpy()], database[found["target"].to_numpy()]
 
 
-def drive_groups(inverse: Integers, count: int) -> Integers:
+def drive_groups(inverse: IntArray, count: int) -> IntArray:
     """Groups of distinct frames that windows link: `inverse` `(B, L)` into `count` sorted frames → int64 `(count,)`.
 
     Frames that share a window, directly or by a chain of windows, belong to one stretch of one drive.

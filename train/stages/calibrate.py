@@ -9,7 +9,6 @@ import numpy.typing as npt
 import polars as pl
 
 import indexer
-from indexer.arrays import Floats
 from indexer.evaluation import predictions
 from indexer.evaluation.scoring import table_key
 from indexer.evaluation.shared_frames import most_shared, shared_pairs, without_pairs
@@ -17,6 +16,7 @@ from indexer.localizer.reject import Calibration, calibrate
 from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
+from seqdata.geometry import Float32Array
 from train.data.describe import describe, describe_blocks
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
@@ -80,7 +80,7 @@ def calibrate_index(
     )
 
 
-def _exact_index(out: Path, index: PlaceIndex, blocks: Iterator[Floats], places: pl.DataFrame) -> PlaceIndex:
+def _exact_index(out: Path, index: PlaceIndex, blocks: Iterator[Float32Array], places: pl.DataFrame) -> PlaceIndex:
     """An exact index over other windows, with the transform and the normalisation of `index`."""
     inputs = {"calibration": index.id}
     normalise = index.manifest.normalised
@@ -99,7 +99,7 @@ def _positives(dataset: Dataset, protocol: Protocol, split: str, shared: pl.Data
 
 def _nearest(
     index: PlaceIndex,
-    vectors: Floats,
+    vectors: Float32Array,
     protocol: Protocol,
     query: pl.DataFrame,
     database: pl.DataFrame,

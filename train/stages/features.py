@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import numpy.lib.format as npy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from indexer.pca import fit as pca
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, OutputError
+from seqdata.geometry import IntArray
 from seqdata.storage.files import atomic_path, write_json_atomic
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import write_parquet_atomic
@@ -28,7 +28,6 @@ from train.runs import checkpoint
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-Integers = NDArray[np.int64]
 PART_BYTES = 1 << 30
 
 
@@ -55,7 +54,7 @@ def write_features(
     dataset: "Dataset",
     out: str | Path,
     request: FeatureRequest,
-    frames: Integers | None = None,
+    frames: IntArray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureManifest:
     """Describe `frames` (rising frame rows; default: all of the dataset) into the folder `out`, each frame once.
@@ -109,7 +108,7 @@ def _drop_fusion(model: FrameModel) -> None:
 
 
 def _fit_projection(
-    model: FrameModel, source: FrameSource, rows: Integers, request: FeatureRequest, where: torch.device
+    model: FrameModel, source: FrameSource, rows: IntArray, request: FeatureRequest, where: torch.device
 ) -> None:
     """Fit the PCA on random frames and put it into the model as its projection."""
     model.projection = None
@@ -136,7 +135,7 @@ def _as_linear(transform: Transform) -> nn.Linear:
 
 @torch.no_grad()
 def _features(
-    model: FrameModel, source: FrameSource, rows: Integers, request: FeatureRequest, where: torch.device
+    model: FrameModel, source: FrameSource, rows: IntArray, request: FeatureRequest, where: torch.device
 ) -> Tensor:
     """Features of frames `(n, ...)` float32 on the CPU."""
     frames = torch.from_numpy(source.read(rows)).to(where)
@@ -148,7 +147,7 @@ def _write_parts(
     folder: Path,
     model: FrameModel,
     source: FrameSource,
-    rows: Integers,
+    rows: IntArray,
     request: FeatureRequest,
     where: torch.device,
     progress: Callable[[int, int], None] | None,

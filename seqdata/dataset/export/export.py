@@ -22,11 +22,11 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.export.folders import write_folders
 from seqdata.dataset.export.tars import write_tars
 from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.parallel import Progress
 from seqdata.storage.files import explain_write_failure, read_json, write_json_atomic
 from seqdata.storage.hashing import sha256_json, xxh3_hex
 
 Format = Literal["sequences", "folders"]
-Progress = Callable[[int, int], None]
 """Called with (windows or frames done, in all)."""
 
 REPORT_NAME = "export.json"

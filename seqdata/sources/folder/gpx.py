@@ -11,24 +11,20 @@ from typing import NoReturn
 from xml.parsers import expat
 
 import numpy as np
-import numpy.typing as npt
 
 from seqdata.errors import InputError
+from seqdata.geometry import BoolArray, Float64Array, IntArray
 from seqdata.sources.folder.times import parse_moment
-
-Floats = npt.NDArray[np.float64]
-Times = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Track:
     """Track points in order of time: time (n,) microseconds, latitude and longitude (n,) degrees, segment (n,)."""
 
-    time: Times
-    latitude: Floats
-    longitude: Floats
-    segment: Times
+    time: IntArray
+    latitude: Float64Array
+    longitude: Float64Array
+    segment: IntArray
 
 
 @dataclass(frozen=True)
@@ -39,10 +35,10 @@ class Placed:
     of two segments.
     """
 
-    latitude: Floats
-    longitude: Floats
-    outside: Mask
-    in_gap: Mask
+    latitude: Float64Array
+    longitude: Float64Array
+    outside: BoolArray
+    in_gap: BoolArray
 
 
 @dataclass
@@ -119,7 +115,7 @@ def _in_time(path: Path, rows: list[tuple[int, float, float, int]]) -> Track:
     return track
 
 
-def place_on(track: Track, time: Times, gap: float) -> Placed:
+def place_on(track: Track, time: IntArray, gap: float) -> Placed:
     """Where images taken at `time`, (n,) microseconds, lie on the track; `gap` is the greatest one in seconds.
 
     Convention: see the module; a time that a point has itself needs no second one.

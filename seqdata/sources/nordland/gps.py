@@ -12,9 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata.errors import InputError, NotEnoughDataError
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from seqdata.geometry import Float64Array, IntArray
 
 METRES_PER_DEGREE = 111_195.0
 NEIGHBOURS = 9
@@ -26,11 +24,11 @@ GREATEST_SPEED = 60.0
 class GpsLog:
     """Good rows of one log: `second` of the day int64 (n,), rising; latitude, longitude float64 degrees (n,)."""
 
-    second: Ints
-    latitude: Floats
-    longitude: Floats
+    second: IntArray
+    latitude: Float64Array
+    longitude: Float64Array
 
-    def nearest(self, second: Ints) -> Ints:
+    def nearest(self, second: IntArray) -> IntArray:
         """Row of the available second nearest to each of `second` (the earlier one at a tie)."""
         after = np.clip(np.searchsorted(self.second, second), 1, len(self.second) - 1)
         before = after - 1
@@ -80,14 +78,14 @@ def _parse(path: Path) -> pl.DataFrame:
     return fields.drop_nulls()
 
 
-def _second_of_day(tid: Ints) -> Ints:
+def _second_of_day(tid: IntArray) -> IntArray:
     """Seconds since midnight, −1 where `tid` is no time of day."""
     hours, minutes, seconds = tid // 1_000_000, tid // 10_000 % 100, tid // 100 % 100
     valid = (tid >= 0) & (hours < 24) & (minutes < 60) & (seconds < 60)
     return np.where(valid, hours * 3600 + minutes * 60 + seconds, -1)
 
 
-def _rising(second: Ints) -> npt.NDArray[np.bool_]:
+def _rising(second: IntArray) -> npt.NDArray[np.bool_]:
     """Rows on the rising line of time: a row is kept when it is later than every kept row and no wild leap ahead."""
     steps = np.diff(second, prepend=second[:1] - 1)
     leap = (steps > 3600) | (steps <= 0)

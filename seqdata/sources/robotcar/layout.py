@@ -15,10 +15,11 @@ import polars as pl
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
+from seqdata.geometry import IntArray
 from seqdata.sources.archives import Folder, Overlay, open_archive
 from seqdata.sources.base import quarantine_skipped
 from seqdata.sources.files import image_names
-from seqdata.sources.robotcar.pose import Ints, Log, PoseSource, read_log
+from seqdata.sources.robotcar.pose import Log, PoseSource, read_log
 
 CAMERAS = ("stereo_left", "stereo_centre", "stereo_right", "mono_left", "mono_right", "mono_rear")
 _LAP = re.compile(r"\d{4}(?:-\d\d){5}")
@@ -64,7 +65,7 @@ class Layout:
         png = pl.col("name").str.to_lowercase().str.ends_with(".png")
         return files.sort(~png, "name").unique("stem", keep="first", maintain_order=True)
 
-    def timestamps(self, lap: str) -> Ints | None:
+    def timestamps(self, lap: str) -> IntArray | None:
         """Microseconds of every frame that was taken, downloaded or not, in the file's order; None without the file.
 
         Raises: InputError naming a line that is no "<timestamp> <chunk>".
@@ -121,7 +122,7 @@ class Layout:
             raise InputError(f"{self.raw}: {name} cannot be read ({error}); download it again") from error
 
 
-def _parse_timestamps(data: bytes, file: str) -> Ints:
+def _parse_timestamps(data: bytes, file: str) -> IntArray:
     """The first number of every line. Raises: InputError naming the first line that has none."""
     lines = pl.Series("line", data.decode(errors="replace").rstrip().splitlines(), dtype=pl.String)
     found = lines.str.extract(_LINE, 1).cast(pl.Int64)

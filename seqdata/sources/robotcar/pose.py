@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from seqdata.geometry import Float64Array, IntArray
 from seqdata.sources.csv_tables import on_globe, parse_columns, parse_text_csv
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 PoseSource = Literal["rtk", "ins", "gps"]
 PoseMode = Literal["interpolate", "nearest"]
 GOOD = "INS_SOLUTION_GOOD"
@@ -32,12 +31,12 @@ class Log:
     `yaw` is None where the source has none.
     """
 
-    time: Ints
-    latitude: Floats
-    longitude: Floats
-    easting: Floats
-    northing: Floats
-    yaw: Floats | None
+    time: IntArray
+    latitude: Float64Array
+    longitude: Float64Array
+    easting: Float64Array
+    northing: Float64Array
+    yaw: Float64Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +44,11 @@ class Poses:
     """Poses at m times, (m,) each: `known` tells where there is one; `heading` degrees 0…360, NaN without yaw."""
 
     known: npt.NDArray[np.bool_]
-    latitude: Floats
-    longitude: Floats
-    easting: Floats
-    northing: Floats
-    heading: Floats
+    latitude: Float64Array
+    longitude: Float64Array
+    easting: Float64Array
+    northing: Float64Array
+    heading: Float64Array
 
 
 def read_log(data: bytes, file: str, source: PoseSource) -> Log:
@@ -74,7 +73,7 @@ def read_log(data: bytes, file: str, source: PoseSource) -> Log:
     return Log(time=rows["timestamp"].to_numpy(), yaw=None if source == "gps" else rows["yaw"].to_numpy(), **metres)
 
 
-def look_up(log: Log, time: Ints, mode: PoseMode, gap: float) -> Poses:
+def look_up(log: Log, time: IntArray, mode: PoseMode, gap: float) -> Poses:
     """The poses at `time` (m,) µs: between the two good rows around each, or at the nearer (a tie: the earlier).
 
     Unknown where no row lies on one side, or the two are more than `gap` seconds apart; a row at the very time is both.
@@ -92,7 +91,7 @@ def look_up(log: Log, time: Ints, mode: PoseMode, gap: float) -> Poses:
     if mode == "nearest":
         share = np.where(share > 0.5, 1.0, 0.0)
 
-    def between(column: Floats) -> Floats:
+    def between(column: Float64Array) -> Float64Array:
         start, end = column[before], column[after]
         return np.asarray(np.where(share == 1.0, end, start + share * (end - start)))
 

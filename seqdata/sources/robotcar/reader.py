@@ -22,12 +22,13 @@ from seqdata import geometry
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.images import Pixels
+from seqdata.geometry import IntArray
 from seqdata.sources.base import Listing, quarantine_rows, refuse_unknown, split_duplicates, take_option
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import reading
 from seqdata.sources.robotcar.images import Development, crop_text, develop, lookup_file, parse_crop
 from seqdata.sources.robotcar.layout import CAMERAS, Layout
-from seqdata.sources.robotcar.pose import Ints, PoseMode, PoseSource, look_up
+from seqdata.sources.robotcar.pose import PoseMode, PoseSource, look_up
 
 DEFAULT_PROTOCOL = "robotcar-seqvlad"
 SAME_ZONE_METRES = 1000.0
@@ -181,7 +182,7 @@ class RobotcarSource:
         return placed.filter(known), rows.filter(~known)
 
 
-def _frames(lap: str, time: Ints, camera: str) -> pl.DataFrame:
+def _frames(lap: str, time: IntArray, camera: str) -> pl.DataFrame:
     """One row a line of the timestamps file: `stem` (its picture's name) and what is known of a frame without a log."""
     rows = pl.DataFrame({"time": time}, schema={"time": pl.Int64}).with_row_index("position")
     return rows.with_columns(

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from seqdata import geometry
 from seqdata.errors import InputError, NotEnoughDataError
+from seqdata.geometry import Float64Array
 from seqdata.synth.settings import CityPlan, generator
-from seqdata.synth.tracks import Floats, Track
+from seqdata.synth.tracks import Track
 from seqdata.synth.world.layout import MARGIN, Street
 
 CORNER = 20.0
@@ -38,15 +39,17 @@ class Course:
     """The streets along a track: `starts` (k,) metres of the course at which each begins, `metres` (n,) of each fix."""
 
     streets: tuple[Street, ...]
-    starts: Floats
-    metres: Floats
+    starts: Float64Array
+    metres: Float64Array
 
     @cached_property
     def length(self) -> float:
         """Metres from the first street's beginning to the last one's end."""
         return float(self.starts[-1] + self.streets[-1].length)
 
-    def place(self, metres: Floats, lateral: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+    def place(
+        self, metres: Float64Array, lateral: Float64Array
+    ) -> tuple[npt.NDArray[np.int64], Float64Array, Float64Array]:
         """Street number (m,), local position (m, 2) and heading (m,) degrees at metres of the course.
 
         `lateral` (m,) is metres to the right of the course's line.
@@ -104,7 +107,7 @@ def city_along(name: str, split: str, track: Track, *, database: str = "summer",
     return CityPlan(name, split, 1, float(latitude[0]), float(longitude[0]), (database,), (query,), track)
 
 
-def _corners(points: Floats) -> npt.NDArray[np.int64]:
+def _corners(points: Float64Array) -> npt.NDArray[np.int64]:
     """Fixes at least `CORNER` metres from the one taken before, and both ends of the track and of its gaps."""
     gap = np.hypot(*np.diff(points, axis=0).T) > GREATEST_STEP
     forced = np.append(gap, True) | np.insert(gap, 0, True)
@@ -118,7 +121,7 @@ def _corners(points: Floats) -> npt.NDArray[np.int64]:
     return np.array(taken)
 
 
-def _pieces(corners: Floats) -> list[tuple[int, int]]:
+def _pieces(corners: Float64Array) -> list[tuple[int, int]]:
     """First and last corner of each street: cut at sharp turns, at gaps of the track, and where it grows too long."""
     steps = np.diff(corners, axis=0)
     length = np.hypot(*steps.T)
@@ -139,7 +142,7 @@ def _pieces(corners: Floats) -> list[tuple[int, int]]:
     return pieces
 
 
-def _street(key: str, line: Floats, length: float, seed: int) -> Street:
+def _street(key: str, line: Float64Array, length: float, seed: int) -> Street:
     """A street along `line` `(P, 2)`, lengthened straight by the margin at both ends."""
     rng = generator(seed, key, "street")
     before, after = line[0] - line[1], line[-1] - line[-2]
@@ -149,7 +152,7 @@ def _street(key: str, line: Floats, length: float, seed: int) -> Street:
     return Street(key, points, half, half - float(rng.uniform(2.2, 3.4)), length)
 
 
-def _on_course(points: Floats, corners: npt.NDArray[np.int64], marks: Floats) -> Floats:
+def _on_course(points: Float64Array, corners: npt.NDArray[np.int64], marks: Float64Array) -> Float64Array:
     """Metres of the course at every fix: its foot on the piece between the corners around it, never going back."""
     known = np.isfinite(marks)
     corners, marks = corners[known], marks[known]

@@ -8,16 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from seqdata import geometry
 from seqdata.errors import InputError, NotEnoughDataError
+from seqdata.geometry import Float64Array
 from seqdata.sources.csv_tables import on_globe, read_text_csv
 from seqdata.sources.folder.gpx import read_track
 
-Floats = npt.NDArray[np.float64]
-Fixes = tuple[Floats, Floats, Floats, str]
+Fixes = tuple[Float64Array, Float64Array, Float64Array, str]
 
 UNTIMED_SPEED = 10.0
 """Metres a second of a drive whose file names no times."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from seqdata.errors import OutputError
+from seqdata.parallel import Progress
 from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import panorama, pinhole
 from seqdata.synth.camera.lens import develop, encode, shrink
@@ -24,7 +25,6 @@ from seqdata.synth.visits import VISITS
 from seqdata.synth.world.layout import Street, city_streets
 from seqdata.synth.world.scene import build_scene
 
-Progress = Callable[[int, int], None]
 Cities = dict[CityPlan, list[Trajectory]]
 Odd = dict[str, frozenset[str]]
 ROLES = ("database", "query")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seqdata.errors import OutputError
+from seqdata.geometry import Float64Array
 from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import pinhole
 from seqdata.synth.camera.lens import develop, shrink
@@ -28,7 +29,7 @@ from seqdata.synth.camera.stage import Stage, View, set_stage
 from seqdata.synth.drives.along import Course, course_of, made_track
 from seqdata.synth.dumps.nordland_log import log_bytes
 from seqdata.synth.settings import generator
-from seqdata.synth.tracks import Floats, Track
+from seqdata.synth.tracks import Track
 from seqdata.synth.visits import VISITS
 from seqdata.synth.world.scene import build_scene
 
@@ -91,7 +92,7 @@ class _Journey:
 
     course: Course
     number: NDArray[np.int64]
-    metres: Floats
+    metres: Float64Array
     dark: NDArray[np.bool_]
     clean: NDArray[np.bool_]
 
@@ -207,7 +208,12 @@ def _images(journey: _Journey, settings: NordlandSettings, seed: int) -> Iterato
 
 
 def _photograph(
-    stage: Stage, position: Floats, heading: float, light: float, settings: NordlandSettings, rng: np.random.Generator
+    stage: Stage,
+    position: Float64Array,
+    heading: float,
+    light: float,
+    settings: NordlandSettings,
+    rng: np.random.Generator,
 ) -> bytes:
     """The PNG of one frame; the camera is the same in every season."""
     size = settings.supersample

@@ -6,7 +6,7 @@ import io
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seqdata.errors import OutputError
+from seqdata.geometry import IntArray
+from seqdata.parallel import Progress
 from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import pinhole
 from seqdata.synth.camera.lens import develop, shrink
@@ -23,14 +25,13 @@ from seqdata.synth.camera.render import render
 from seqdata.synth.camera.stage import Stage, View, set_stage
 from seqdata.synth.drives.along import Course, course_of, made_track
 from seqdata.synth.drives.drives import parked
-from seqdata.synth.dumps.robotcar_drive import Ints, Lap, frame_times, log_table
+from seqdata.synth.dumps.robotcar_drive import Lap, frame_times, log_table
 from seqdata.synth.settings import Floats, generator
 from seqdata.synth.tracks import Track
 from seqdata.synth.visits import VISITS
 from seqdata.synth.world.scene import build_scene
 
 Pixels = NDArray[np.uint8]
-Progress = Callable[[int, int], None]
 Camera = Literal["stereo_left", "stereo_centre", "stereo_right", "mono_left", "mono_right", "mono_rear"]
 
 OXFORD = (51.7606, -1.2613)
@@ -146,12 +147,12 @@ def _lap(name: str, visit: str, track: Track, course: Course, settings: Robotcar
     return Lap(name, visit, track, course, pace, lateral, settings.stop, seed)
 
 
-def _taken(lap: Lap, time: Ints, settings: RobotcarSettings) -> NDArray[np.bool_]:
+def _taken(lap: Lap, time: IntArray, settings: RobotcarSettings) -> NDArray[np.bool_]:
     """Which listed frames have a picture."""
     return np.asarray(generator(lap.seed, lap.name, "absent").random(len(time)) >= settings.absent)
 
 
-def _write_tables(folder: Path, lap: Lap, time: Ints, settings: RobotcarSettings) -> None:
+def _write_tables(folder: Path, lap: Lap, time: IntArray, settings: RobotcarSettings) -> None:
     """The timestamps file and the three logs of one lap."""
     (folder / "gps").mkdir(parents=True)
     lines = (f"{stamp} {i // settings.chunk + 1}\n" for i, stamp in enumerate(time))
@@ -171,7 +172,7 @@ def _pictures(camera: str) -> str:
 def _write_images(
     out: Path,
     laps: list[Lap],
-    times: dict[str, Ints],
+    times: dict[str, IntArray],
     taken: dict[str, NDArray[np.bool_]],
     settings: RobotcarSettings,
     progress: Progress | None,
@@ -186,7 +187,7 @@ def _write_images(
 
 
 def _images(
-    laps: list[Lap], times: dict[str, Ints], taken: dict[str, NDArray[np.bool_]], settings: RobotcarSettings
+    laps: list[Lap], times: dict[str, IntArray], taken: dict[str, NDArray[np.bool_]], settings: RobotcarSettings
 ) -> Iterator[tuple[Lap, int, bytes]]:
     """(lap, timestamp, PNG bytes); a street is built once and dressed once a lap."""
     poses = {lap.name: lap.pose((times[lap.name] - lap.start) / 1e6) for lap in laps}
@@ -227,7 +228,7 @@ def _png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def _pack(out: Path, lap: str, time: Ints, settings: RobotcarSettings) -> None:
+def _pack(out: Path, lap: str, time: IntArray, settings: RobotcarSettings) -> None:
     """Move one lap's pictures and logs into tars named as the downloads are; every chunk holds the timestamps file."""
     listed = f"{lap}/{_timestamps(settings.camera)}"
     folder = f"{lap}/{_pictures(settings.camera)}"

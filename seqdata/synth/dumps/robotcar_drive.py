@@ -15,12 +15,10 @@ import utm
 from numpy.typing import NDArray
 
 from seqdata import geometry
+from seqdata.geometry import Float64Array, IntArray
 from seqdata.synth.drives.along import Course
 from seqdata.synth.settings import generator
 from seqdata.synth.tracks import Track
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 RATES = {"rtk": 10.0, "ins": 50.0, "gps": 5.0}
 """Rows a second of each log."""
@@ -54,18 +52,18 @@ class Lap:
         """Seconds of driving, without the stop."""
         return float(self.track.time[-1] - self.track.time[0]) / self.pace
 
-    def metres(self, seconds: Floats) -> Floats:
+    def metres(self, seconds: Float64Array) -> Float64Array:
         """Metres of the course (n,) at `seconds` (n,): halfway the car stands still for `stop` seconds."""
         middle = self.driven / 2
         moving = np.where(seconds < middle, seconds, np.maximum(seconds - self.stop, middle))
         return np.interp(moving * self.pace, self.track.time - self.track.time[0], self.course.metres)
 
-    def pose(self, seconds: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+    def pose(self, seconds: Float64Array) -> tuple[NDArray[np.int64], Float64Array, Float64Array]:
         """Street number (n,), local position (n, 2) and heading in degrees (n,) at `seconds` (n,)."""
         return self.course.place(self.metres(seconds), np.full(len(seconds), self.lateral))
 
 
-def frame_times(lap: Lap, rate: float) -> Ints:
+def frame_times(lap: Lap, rate: float) -> IntArray:
     """Timestamps (µs) of a camera's frames: `rate` a second, a millisecond early or late."""
     count = int((lap.driven + lap.stop) * rate)
     jitter = generator(lap.seed, lap.name, "frames").integers(-1000, 1001, count)
@@ -100,7 +98,9 @@ def log_table(lap: Lap, source: str, dropout: float) -> pl.DataFrame:
     return pl.DataFrame({**stamp, **status, **place, **metres, **zone, **_motion(seconds, easting, northing, heading)})
 
 
-def _motion(seconds: Floats, easting: Floats, northing: Floats, heading: Floats) -> dict[str, Floats]:
+def _motion(
+    seconds: Float64Array, easting: Float64Array, northing: Float64Array, heading: Float64Array
+) -> dict[str, Float64Array]:
     """Velocities (m/s) and attitude (rad)."""
     still = np.zeros(len(seconds))
     yaw = np.radians((heading + 180.0) % 360.0 - 180.0)
@@ -109,7 +109,7 @@ def _motion(seconds: Floats, easting: Floats, northing: Floats, heading: Floats)
     return {**speed, "roll": still, "pitch": still, "yaw": yaw.round(9)}
 
 
-def _drift(count: int, size: float, rng: np.random.Generator) -> Floats:
+def _drift(count: int, size: float, rng: np.random.Generator) -> Float64Array:
     """A slow error (n,) of standard deviation about `size`: two waves of random phase."""
     phase, turns = rng.uniform(0, 2 * np.pi, 2), rng.uniform(1, 4, 2)
     waves = [np.sin(np.linspace(0, 2 * np.pi * turn, count) + start) for start, turn in zip(phase, turns, strict=True)]

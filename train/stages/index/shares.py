@@ -8,7 +8,6 @@ import polars as pl
 
 import indexer
 import seqdata
-from indexer.arrays import Floats
 from indexer.builder import share_plan as plans
 from indexer.builder import shares as sharded
 from indexer.builder.share_plan import Trained
@@ -22,6 +21,7 @@ from indexer.versions.folders import adopt
 from seqdata import protocols
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array
 from seqdata.parallel import Engine, run_jobs
 from train.data.describe import describe_blocks
 from train.models.base import SequenceModel
@@ -112,7 +112,7 @@ def _train(
     factory = spec.factory or kinds.factory_string(spec.kind, total, stored)
     trained = Trained(transform, size, storage=spec.name, factory=factory)
 
-    def vectors_of(windows: pl.DataFrame, what: str) -> Floats:
+    def vectors_of(windows: pl.DataFrame, what: str) -> Float32Array:
         """Projected block by block: before PCA the sample of a large index would not fit into memory."""
         told = stage(progress, f"describe {what}")
         blocks = describe_blocks(model, dataset, windows, device=request.device, progress=told)

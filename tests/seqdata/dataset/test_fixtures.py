@@ -1,0 +1,43 @@
+"""Datasets of every schema version so far: they open for ever, under their ids, with their windows, truth and pixels.
+
+dataset-v1: schema version 1, two drives. dataset-v2: schema version 2, in three versions: two drives and an empty file,
+a drive appended, a frame withdrawn.
+"""
+
+from pathlib import Path
+
+import pytest
+
+import seqdata
+from seqdata.dataset.verify import verify
+from seqdata.dataset.versions import withdrawn
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+KNOWN = [
+    ("dataset-v1", 1, "23e361cc1f1c518081a3268455f1607f686279c6eb62f1bf3fe0889bf97516ec", 21, 13, 40, []),
+    ("dataset-v2", 1, "0433c09701e94b43f9cd7c27116d42e361eaa73f2ebdcaa8ea69f12ce967718f", 13, 5, 6, []),
+    ("dataset-v2", 2, "e20b5e3548fb3d912617dbb3d4a5b7dbcf262ac7c68c6023564745a9c852567f", 19, 7, 12, []),
+    ("dataset-v2", 3, "e9abe33ac88d956b66c19348efc00a78a44699607717515a9e52b8931847a19d", 18, 5, 4, ["map-001"]),
+]
+
+
+@pytest.mark.parametrize(("name", "version", "identifier", "frames", "windows", "pairs", "gone"), KNOWN)
+def test_old_datasets_open(
+    name: str, version: int, identifier: str, frames: int, windows: int, pairs: int, gone: list[str]
+) -> None:
+    opened = seqdata.open(FIXTURES / name, version=version)
+    assert opened.id == identifier
+    assert opened.frames.collect().height == opened.manifest.counts.frames == frames
+    table = opened.sequences("own", "test")
+    assert table.height == windows
+    assert opened.protocol_positives("own", "test").height == pairs
+    pixels = opened.read(table, range(table.height))
+    assert pixels.shape == (windows, 5, 3, 24, 32)
+    assert pixels.std() > 40, "noise, not grey"
+    assert withdrawn(opened) == gone
+    assert opened.manifest.source.attribution == "the user's own drives"
+
+
+@pytest.mark.parametrize("name", ["dataset-v1", "dataset-v2"])
+def test_old_datasets_are_whole(name: str) -> None:
+    assert list(verify(FIXTURES / name)) == []

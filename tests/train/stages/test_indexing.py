@@ -1,0 +1,219 @@
+"""From run to index and answer: windows described backward, answers by fewer components, what a version depends on."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import indexer
+import seqdata
+from indexer.pca.project import project
+from indexer.place_index import PlaceIndex
+from indexer.search.flat_file import map_exact
+from indexer.search.kinds import KindSpec
+from indexer.versions.manifest import read_measured
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import ContractError
+from tests.support.street import LENGTH, build_street, make_index, make_run, write_street
+from train.data.describe import describe
+from train.runs.checkpoint import load_model
+from train.stages.evaluate import answer
+from train.stages.index.append import append_index
+from train.stages.index.build import IndexRequest, build_index, existing_version, index_work, of_papers
+from train.stages.index.samples import held_out, stratified_rows
+from train.stages.index.shares import merge_shares, write_share
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    raw = write_street(tmp_path_factory.mktemp("street") / "raw")
+    return build_street(raw, raw.parent / "dataset")
+
+
+def request(street: Dataset, folder: Path, kind: str = "cat") -> IndexRequest:
+    run = make_run(street, folder / "run", kind)
+    return IndexRequest(run, folder / "index", street.load_protocol("halves"), device="cpu")
+
+
+def stored(index: PlaceIndex) -> np.ndarray:
+    facts = index.manifest
+    return np.asarray(map_exact(index.path / "index.faiss", facts.rows, facts.size, facts.input_size, "flat"))
+
+
+def test_a_reversed_database_holds_each_window_last_frame_first(street: Dataset, tmp_path: Path) -> None:
+    """A concatenation of frame descriptors turns round block by block; places and truth stay."""
+    plain = request(street, tmp_path)
+    turned = replace(plain, reverse=True)
+    forward, backward = (indexer.open(build_index(street, each)) for each in (plain, turned))
+    blocks = stored(forward).reshape(len(forward), LENGTH, -1)
+    np.testing.assert_allclose(
+        stored(backward).reshape(blocks.shape), blocks[:, ::-1], atol=1e-6 * np.abs(blocks).max()
+    )
+    assert np.abs(blocks[:, 0] - blocks[:, -1]).max() > 1e-2 * np.abs(blocks).max()
+    assert backward.sequences.equals(forward.sequences)
+    assert backward.id != forward.id
+    ((_, info),) = answer(street, backward, plain.run, plain.protocol, device="cpu")
+    assert info.method == "gem-cat-small (untrained), database reversed"
+    assert append_index(street, backward, plain.run, device="cpu") == backward.path
+
+
+def test_shares_of_a_reversed_database_make_the_same_version(street: Dataset, tmp_path: Path) -> None:
+    whole = replace(request(street, tmp_path), reverse=True)
+    parts = replace(whole, out=tmp_path / "shares")
+    for number in (1, 2):
+        write_share(street, parts, number, 2)
+    plain = indexer.open(build_index(street, whole))
+    merged = indexer.open(merge_shares(street, parts.out, plain.id))
+    np.testing.assert_allclose(stored(merged), stored(plain), atol=1e-5)
+
+
+def test_fewer_components_are_an_index_of_a_smaller_pca(street: Dataset, tmp_path: Path) -> None:
+    asked = request(street, tmp_path, "sum")
+    large, small, plain = (indexer.open(build_index(street, replace(asked, pca=count))) for count in (8, 3, None))
+    whole, shorter = answer(street, large, asked.run, asked.protocol, sizes=(3,), device="cpu")
+    ((expected, about),) = answer(street, small, asked.run, asked.protocol, device="cpu")
+    assert (whole[1].size, shorter[1].size, about.size) == (8, 3, 3)
+    assert shorter[0].select("query", "rank", "database").equals(expected.select("query", "rank", "database"))
+    np.testing.assert_allclose(shorter[0]["distance"], expected["distance"], rtol=1e-3, atol=1e-5)
+    assert not shorter[0]["database"].equals(whole[0]["database"])
+    with pytest.raises(ContractError, match="with a PCA"):
+        plain.search(np.zeros(plain.size), 1, components=2)
+    with pytest.raises(ContractError, match="has 8"):
+        large.search(np.zeros(large.size), 1, components=9)
+
+
+def test_how_frames_were_shrunk_stands_in_the_version(street: Dataset, tmp_path: Path) -> None:
+    raw = write_street(tmp_path / "raw")
+    protocol = street.load_protocol("halves")
+    settings = BuildSettings(short_side=18, quality=70)
+    build(BuildRequest("folder", raw, tmp_path / "small", settings=settings, protocol=protocol))
+    shrunk, _ = make_index(seqdata.open(tmp_path / "small"), tmp_path / "a", "sum")
+    plain, _ = make_index(street, tmp_path / "b", "sum")
+    assert (shrunk.manifest.inputs["short_side"], shrunk.manifest.inputs["quality"]) == (18, 70)
+    assert not {"short_side", "quality", "reversed"} & plain.manifest.inputs.keys()
+
+
+def test_vectors_after_pca_are_normalised_for_models_that_are_not_the_papers(street: Dataset, tmp_path: Path) -> None:
+    papers = replace(request(street, tmp_path / "papers", "cat"), pca=5)
+    ours = replace(request(street, tmp_path / "ours", "mean"), pca=5)
+    cases = [(papers, None, False), (papers, True, True), (ours, None, True), (ours, False, False)]
+    for asked, wanted, normalised in cases:
+        index = indexer.open(build_index(street, replace(asked, normalise=wanted)))
+        assert index.manifest.normalised is normalised
+        lengths = np.linalg.norm(stored(index), axis=1)
+        assert np.allclose(lengths, 1, atol=1e-5) is normalised
+        parts = replace(asked, normalise=wanted, out=asked.out.parent / f"shares-{normalised}")
+        write_share(street, parts, 1, 1)
+        assert merge_shares(street, parts.out, index.id).name == index.id
+    assert not indexer.open(build_index(street, replace(ours, pca=None))).manifest.normalised
+
+
+def test_names_of_the_papers_presets_are_whole_words() -> None:
+    assert all(map(of_papers, ("sta", "sta-small", "cls-fc-vit", "netvlad-cat-r18", "r2plus1d-r50", "delta")))
+    assert not any(map(of_papers, ("stacked", "mean-r18", "seqgem-small", "salad-mean-small", "team:seqnet", "frames")))
+
+
+def test_a_sample_is_the_same_share_of_every_trajectory() -> None:
+    trajectory = pl.Series(["a"] * 1000 + ["b"] * 300 + ["c"] * 50)
+    rows = stratified_rows(trajectory, 270, seed=1)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    counts = trajectory[rows].value_counts()
+    assert all(abs(count - {"a": 200, "b": 60, "c": 10}[name]) <= 1 for name, count in counts.iter_rows())
+    assert rows.tolist() == stratified_rows(trajectory, 270, seed=1).tolist()
+    assert rows.tolist() != stratified_rows(trajectory, 270, seed=2).tolist()
+    assert np.abs(np.diff(rows)).max() < 40
+    assert len(set(range(200)) & set(rows.tolist())) < 80
+
+
+def recall_of(index: PlaceIndex, vectors: np.ndarray, windows: np.ndarray) -> float:
+    """The share of the ten nearest vectors that the index finds for descriptors `windows`, by a literal count."""
+    asked = project(windows, index.transform, index.manifest.normalised)
+    apart = np.linalg.norm(asked[:, None].astype(np.float64) - vectors[None], axis=2)
+    exact, found = np.argsort(apart, axis=1)[:, :10].tolist(), index.search(windows, 10)[1].tolist()
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)]))
+
+
+def test_an_index_is_measured_by_queries_of_another_split(street: Dataset, tmp_path: Path) -> None:
+    """Recall of coarse codes is that of the validation queries, not of the database's own rows; in shares too."""
+    plain = replace(request(street, tmp_path, "sum"), pca=6)
+    exact = indexer.open(build_index(street, plain))
+    queries = street.sequences(plain.protocol, "val", "query")
+    vectors = describe(load_model(plain.run), street, queries, device="cpu")
+    for factory, mergeable in (("IVF2,SQ4", True), ("PQ2x3", False)):
+        asked = replace(plain, kind=KindSpec(factory=factory, recall_target=0.01))
+        folders = [build_index(street, asked)]
+        if mergeable:
+            parts = replace(asked, out=tmp_path / "shares")
+            for number in (1, 2):
+                write_share(street, parts, number, 2)
+            folders.append(merge_shares(street, parts.out, folders[0].name))
+        for folder in folders:
+            measured = read_measured(folder)
+            assert (measured.queries, measured.queries_of) == (len(queries), "val queries")
+            assert measured.recall is not None
+            assert measured.recall[10] == pytest.approx(recall_of(indexer.open(folder), stored(exact), vectors))
+            assert measured.recall[10] < 1
+    assert {
+        "describe sample",
+        "fit",
+        "describe queries",
+        "describe",
+        "write",
+        "train",
+        "add",
+        "measure",
+        "build",
+    } == set(read_measured(build_index(street, asked)).seconds)
+    assert set(read_measured(exact.path).seconds) == {"describe sample", "fit", "describe", "write", "build"}
+
+
+def test_without_other_queries_rows_of_the_database_are_asked(street: Dataset, tmp_path: Path) -> None:
+    lists = replace(request(street, tmp_path), split="val", kind=KindSpec("ivf"))
+    halves = replace(request(street, tmp_path / "halves"), kind=KindSpec("fp16"))
+    parts = replace(halves, out=tmp_path / "shares")
+    for number in (1, 2, 3):
+        write_share(street, parts, number, 3)
+    made = [build_index(street, each) for each in (lists, halves)]
+    merged = merge_shares(street, parts.out, made[1].name)
+    for folder in (*made, merged):
+        measured = read_measured(folder)
+        assert (measured.queries, measured.queries_of) == (indexer.open(folder).manifest.rows, "database rows")
+        assert measured.recall is not None and measured.recall[10] > 0.9
+    assert (merged / "index.faiss").read_bytes() == (made[1] / "index.faiss").read_bytes()
+
+
+def test_held_out_windows_share_no_frame_with_the_database(street: Dataset, tmp_path: Path) -> None:
+    asked = request(street, tmp_path)
+    windows = street.sequences(asked.protocol, "val", "query")
+    everything = held_out(street, asked.protocol, "test", street.sequences(asked.protocol, "test", "database"), 0)
+    assert everything is not None and everything.windows.equals(windows)
+    some = held_out(street, asked.protocol, "test", windows[:5], 0)
+    assert some is not None and some.windows.equals(windows[5 + LENGTH - 1 :])
+    assert held_out(street, asked.protocol, "test", windows, 0) is None
+    assert held_out(street, asked.protocol, "val", windows[:0], 0) is None, "the indexed split's own are not asked"
+
+
+def test_a_renamed_run_gives_the_same_version(street: Dataset, tmp_path: Path) -> None:
+    """Its name is told beside the inputs; a version from when it was among them is still found."""
+    asked = request(street, tmp_path)
+    shutil.copytree(asked.run, tmp_path / "better name")
+    renamed = replace(asked, run=tmp_path / "better name", out=tmp_path / "other")
+    one, other = build_index(street, asked), build_index(street, renamed)
+    assert one.name == other.name
+    assert [indexer.open(each).manifest.origin["run"] for each in (one, other)] == ["run", "better name"]
+    assert build_index(street, replace(renamed, out=asked.out)) == one
+    work = index_work(street, asked)
+    before = indexer.build(
+        tmp_path / "before", blocks=iter([stored(indexer.open(one))]), places=street.places(work.database),
+        transform=None, inputs={**work.inputs, "run": "run"},
+    )  # fmt: skip
+    old = replace(asked, out=tmp_path / "before")
+    assert before.name != one.name
+    assert existing_version(old, work) == build_index(street, old) == before
+    assert write_share(street, old, 1, 2) > 0
+    assert not list((tmp_path / "before").glob(".parts"))
