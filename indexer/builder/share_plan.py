@@ -22,7 +22,7 @@ from indexer.versions.locks import changing
 from indexer.versions.manifest import TRANSFORM, version_id
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
-from seqdata.geometry import IntArray
+from seqdata.geometry import Float32Array, IntArray
 from seqdata.storage.files import atomic_path, explain_write_failure, json_bytes, write_bytes_atomic
 
 if TYPE_CHECKING:
