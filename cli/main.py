@@ -1,105 +1,170 @@
-"""The program: every verb in one place, and the one handler that turns errors into a line and an exit code."""
+"""The program `seqdata`: every command by name, and the one handler that turns an error into a line and an exit code.
+
+The module of a command is imported when the command is invoked or asked for its help, so that `seqdata --help` costs
+little more than an empty Typer application and the imports of a command stand at the top of its file.
+"""
 
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from cli.dataset import (
-    build as building,
-)
-from cli.dataset import (
-    export as exporting,
-)
-from cli.dataset import (
-    inspect as inspecting,
-)
-from cli.dataset import (
-    leakage,
-    versions,
-)
-from cli.dataset import (
-    sequences as tables,
-)
-from cli.evaluation import evaluate as evaluating
-from cli.evaluation import report as reporting
-from cli.index import group as index_group
-from cli.index import pack as packing
-from cli.index import search as searching
-from cli.start import init as starting
-from cli.start import synth as synthesis
-from cli.training import (
-    describe as describing,
-)
-from cli.training import (
-    experiment as experiments,
-)
-from cli.training import (
-    models,
-)
-from cli.training import (
-    profile as profiling,
-)
-from cli.training import (
-    train as training,
-)
-from seqdata.errors import Interrupted, QuarantineNotice, SeqdataError
+from seqdata.errors import BROKEN_PIPE, Interrupted, OutputError, SeqdataError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where its function is, and what is said about it before that is imported."""
+
+    target: str
+    """Module and function, as `package.module:function`."""
+    help: str
+    """Line in the list of commands: the first line of the function's docstring."""
+    epilog: str | None = None
+    """Line below the command's own help."""
+    hidden: bool = False
+    """Whether the list of commands leaves it out."""
+    after_interrupt: str = "run the same command again to continue"
+    """What to do after Ctrl-C."""
+
+    @property
+    def function(self) -> Callable[..., None]:
+        """The function, its module imported."""
+        module, _, name = self.target.partition(":")
+        function: Callable[..., None] = getattr(import_module(module), name)
+        return function
+
+
+BUILD = "build"
+INDEX_COMMANDS = {
+    BUILD: Command(
+        "cli.index.build:index",
+        "Build a version of a place index from a run and a dataset.",
+        epilog="Versions: seqdata index merge | append | list | show | diff | verify | tag | rollback | gc, each with "
+        "--help.",
+    ),
+    "merge": Command("cli.index.append:merge", "Join the parts that seqdata index --shard-range i/N wrote."),
+    "append": Command("cli.index.append:append", "Add the new windows of a dataset to its index."),
+    "list": Command("cli.index.versions:list_", "List the versions of an index, oldest first."),
+    "show": Command("cli.index.versions:show", "Print the inputs of a version and what was measured on it."),
+    "diff": Command("cli.index.versions:diff", "Print the differences between two versions."),
+    "verify": Command("cli.index.versions:verify", "Check every file of a version, or of all, against its hash."),
+    "tag": Command("cli.index.versions:tag", "Name a version; gc keeps what has a name."),
+    "rollback": Command("cli.index.versions:rollback", "Make an earlier version the latest."),
+    "gc": Command("cli.index.versions:gc", "Delete versions that are neither latest nor tagged."),
+}
+COMMANDS = {
+    "init": Command("cli.start.init:init", "Write a commented seqdata.toml into the current folder."),
+    "synth": Command("cli.start.synth:synth", "Write a small synthetic dump in a real dataset's layout."),
+    "build": Command("cli.dataset.build:build", "Build a dataset from a raw dump."),
+    "info": Command("cli.dataset.inspect:info", "Print counts, spacing, sizes and protocol splits of a dataset."),
+    "verify": Command("cli.dataset.inspect:verify", "Check every byte of a dataset against its hashes."),
+    "quarantine": Command("cli.dataset.inspect:quarantine", "List every input that a build left out, with its reason."),
+    "protocols": Command("cli.dataset.sequences:protocols", "List the shipped protocols, or print one."),
+    "sequences": Command("cli.dataset.sequences:sequences", "Add windows of other lengths, spacings or protocols."),
+    "leakage": Command("cli.dataset.leakage:leakage", "Measure how much test ground lies near the training ground."),
+    "export": Command("cli.dataset.export:export", "Write windows as tars or image folders for other programs."),
+    "merge": Command("cli.dataset.versions:merge", "Seal a dataset whose shards were written by array jobs."),
+    "append": Command("cli.dataset.versions:append", "Add new cities, laps or drives to a sealed dataset."),
+    "withdraw": Command("cli.dataset.versions:withdraw", "Remove frames from a sealed dataset, as a new version."),
+    "models": Command("cli.training.models:models", "List the models, or show what one is made of."),
+    "describe": Command("cli.training.describe:describe", "Compute and store a descriptor of every frame."),
+    "train": Command(
+        "cli.training.train:train",
+        "Train a sequence-descriptor model on a dataset.",
+        after_interrupt="continue with seqdata train --resume",
+    ),
+    "eval": Command("cli.evaluation.evaluate:evaluate", "Measure recall of an index, predictions or descriptors."),
+    "baseline": Command(
+        "cli.evaluation.evaluate:baseline", "Measure recall of frame matching, without a sequence model."
+    ),
+    "search": Command("cli.index.search:search", "Find the nearest places of images, videos or descriptors."),
+    "pack": Command("cli.index.pack:pack", "Write an index and its model as one folder for a robot."),
+    "report": Command("cli.evaluation.report:report", "Write a self-contained HTML page about an index."),
+    "experiment": Command(
+        "cli.training.experiment:experiment", "Run one of the papers' experiments and print its table."
+    ),
+    "profile": Command("cli.training.profile:profile", "Measure time and memory of models and of search."),
+    "demo": Command("cli.start.init:demo", "Run every step on a synthetic city.", hidden=True),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists its commands by their registry and imports one when it is used."""
+
+    registry: ClassVar[Mapping[str, Command]] = COMMANDS
+    prefix: ClassVar[str] = ""
+
+    def __init__(self, **attributes: Any) -> None:
+        """Put a placeholder with name and help in the place of every command."""
+        super().__init__(**attributes)
+        placeholders = {
+            name: TyperCommand(name=name, help=command.help, hidden=command.hidden)
+            for name, command in self.registry.items()
+        }
+        self.commands = {**placeholders, **self.commands}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Replace the placeholder of the command that is invoked, or asked for its help, by the command itself."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in self.registry:
+            command = _load(name, self.registry[name])
+        return name, command, rest
+
+
+class IndexGroup(LazyGroup):
+    """`seqdata index DATASET --pca 64` means `seqdata index build DATASET --pca 64`.
+
+    A dataset folder that is called like a command is written as `./list`.
+    """
+
+    registry: ClassVar[Mapping[str, Command]] = INDEX_COMMANDS
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `build` before arguments that do not begin with a command."""
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [BUILD, *args])
+
+
+def _load(name: str, command: Command) -> Any:
+    """Import a command and give it the form in which a group holds it."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single.command(name, epilog=command.epilog, hidden=command.hidden)(_interruptible(command))
+    return typer.main.get_command(single)  # a Typer application with one command is that command, without a group
+
+
+def _interruptible(command: Command) -> Callable[..., None]:
+    """The command's function, with Ctrl-C as an error of ours: Typer would end the program without a word."""
+    function = command.function
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"interrupted; {command.after_interrupt}") from error
+
+    return guarded
+
 
 app = typer.Typer(
     name="seqdata",
+    cls=LazyGroup,
     help="Raw street-level drives in, a versioned, measured place index out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS: dict[str, Callable[..., None]] = {
-    "init": starting.init,
-    "synth": synthesis.synth,
-    "build": building.build,
-    "info": inspecting.info,
-    "verify": inspecting.verify,
-    "quarantine": inspecting.quarantine,
-    "protocols": tables.protocols,
-    "sequences": tables.sequences,
-    "leakage": leakage.leakage,
-    "export": exporting.export,
-    "merge": versions.merge,
-    "append": versions.append,
-    "withdraw": versions.withdraw,
-    "models": models.models,
-    "describe": describing.describe,
-    "train": training.train,
-    "eval": evaluating.evaluate,
-    "baseline": evaluating.baseline,
-    "search": searching.search,
-    "pack": packing.pack,
-    "report": reporting.report,
-    "experiment": experiments.experiment,
-    "profile": profiling.profile,
-    "demo": starting.demo,
-}
-
-
-def _interruptible(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with Ctrl-C as an error of ours: Typer would end the program without a word."""
-
-    @functools.wraps(command)
-    def guarded(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except KeyboardInterrupt as error:
-            hint = "seqdata train --resume goes on" if name == "train" else "the same command goes on"
-            raise Interrupted(f"interrupted; {hint}") from error
-
-    return guarded
-
-
-for _name, _command in COMMANDS.items():
-    app.command(_name, hidden=_name == "demo")(_interruptible(_name, _command))
-index_group.add_to(app, _interruptible)
+app.add_typer(
+    typer.Typer(cls=IndexGroup, rich_markup_mode=None),
+    name="index",
+    help="Build a place index, or list, compare and tag its versions.",
+)
 
 
 def run() -> None:
@@ -107,15 +172,15 @@ def run() -> None:
     try:
         app()
     except SeqdataError as error:
-        word = "note" if isinstance(error, (QuarantineNotice, Interrupted)) else "error"
-        typer.echo(f"{word}: {error}", err=True)
+        typer.echo(f"{error.label}: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
+        # Without this Python would try to write what is left in the buffer when it ends, and complain again.
         sys.stderr.close()
-        sys.exit(141)
+        sys.exit(BROKEN_PIPE)
     except OSError as error:
         typer.echo(f"error: {error.filename or 'storage'}: {error.strerror or error}", err=True)
-        sys.exit(5)
+        sys.exit(OutputError.exit_code)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-"""Every error a user can meet, with the exit code that the command line gives it.
+"""Every error that a user can meet, with the exit code that the command line ends with.
 
 A message is one line that names the file, the field and what to do next. Anything that is not a `SeqdataError` is a
-defect of ours and may show a traceback.
+defect of ours and may show a traceback. docs/errors.md lists the codes: 0 is success, 1 a defect, 2 a usage error.
 """
+
+BROKEN_PIPE = 141
+"""Exit code when the reader of stdout has gone: 128 + SIGPIPE, as a shell reports it."""
 
 
 class SeqdataError(Exception):
-    """Base of all errors shown to a user as one line; `exit_code` is what the command line returns.
-
-    Source: the exit codes are listed in docs/errors.md; 0 is success, 1 a defect of ours, 2 a usage error.
-    """
+    """Base of all errors that a user sees as one line."""
 
     exit_code = 1
+    """What the command line ends with."""
+
+    label = "error"
+    """The word before the message; "note" where nothing has failed."""
 
     def __init__(self, message: str) -> None:
         """A message may quote what a file holds: line ends in it become spaces."""
@@ -40,6 +44,7 @@ class QuarantineNotice(SeqdataError):  # noqa: N818 - it is news, not a failure
     """A build ended well, but left inputs out: they are in quarantine with their reasons (exit code 6)."""
 
     exit_code = 6
+    label = "note"
 
 
 class MissingDependencyError(SeqdataError):
@@ -49,18 +54,19 @@ class MissingDependencyError(SeqdataError):
 
 
 class NotEnoughDataError(SeqdataError):
-    """Too few descriptors, queries or positives for what was asked; the message says what works (exit code 8)."""
+    """Too few descriptors, queries or positives for a step; the message says what would work (exit code 8)."""
 
     exit_code = 8
-
-
-class Interrupted(SeqdataError):  # noqa: N818 - it is news, not a failure
-    """Ctrl-C ended the command; what was sealed stays, and the message says how to go on (exit code 130)."""
-
-    exit_code = 130
 
 
 class DivergedError(SeqdataError):
     """Loss or gradient is no longer finite (exit code 9); the message names epoch, step and the batch's sequences."""
 
     exit_code = 9
+
+
+class Interrupted(SeqdataError):  # noqa: N818 - it is news, not a failure
+    """Ctrl-C ended the command; finished parts stay on disk, and the message says how to continue (exit code 130)."""
+
+    exit_code = 130
+    label = "note"

@@ -79,7 +79,9 @@ def build(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Build a dataset from a raw dump; killed and started again, it goes on and ends in the same bytes.
+    """Build a dataset from a raw dump.
+
+    An interrupted build, started again, continues and ends in the same bytes.
 
     Exit code 6 means: built, but some inputs were left out (see seqdata quarantine).
     """

@@ -26,10 +26,12 @@ def export(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Write windows as tars of one sample a window, or as the image folders that the reference codes read.
+    """Write windows as tars or image folders for other programs.
 
-    Bytes are those that are stored; killed and started again, it goes on. --length or --stride choose windows without
-    a protocol.
+    Tars hold one sample a window; folders are those that the reference codes read.
+
+    Image bytes are the stored ones. An interrupted export, started again, continues. --length or --stride choose
+    windows without a protocol.
     """
     import seqdata
     from cli.config import load

@@ -14,7 +14,7 @@ DatasetArgument = Annotated[
 
 
 def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
-    """Counts, spacing, sizes and protocol splits of a dataset."""
+    """Print counts, spacing, sizes and protocol splits of a dataset."""
     import seqdata
     from cli.config import load
     from seqdata.dataset.info import describe
@@ -97,7 +97,10 @@ def verify(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Check every byte of a dataset against its hashes; exit code 4 when something has changed and was not repaired."""
+    """Check every byte of a dataset against its hashes.
+
+    Ends with exit code 4 when something has changed and was not repaired.
+    """
     from cli.config import load
     from seqdata.dataset.repair import repair as run_repair
     from seqdata.dataset.verify import verify as run_verify
@@ -137,7 +140,7 @@ def _fault_text(fault: dict[str, Any]) -> str:
 
 
 def quarantine(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
-    """Every input that a build left out, with its reason."""
+    """List every input that a build left out, with its reason."""
     import seqdata
     from cli.config import load
 

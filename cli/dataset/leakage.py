@@ -21,7 +21,10 @@ def leakage(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """How much of each split's ground lies within some metres of the training ground, and what that means."""
+    """Measure how much test ground lies near the training ground.
+
+    For each split: the share of frames and of route within some metres of the training split, and what that means.
+    """
     from cli.config import load
     from seqdata.dataset.leakage import RADII, sentences
     from seqdata.dataset.leakage import leakage as measure

@@ -33,7 +33,10 @@ def sequences(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Add windows and truth of other lengths, spacings or protocols to a sealed dataset; its shards stay untouched."""
+    """Add windows of other lengths, spacings or protocols.
+
+    Windows and their ground truth are added to a sealed dataset; its shards stay untouched.
+    """
     from cli.config import load
     from seqdata.dataset.info import protocol_counts
     from seqdata.errors import ContractError
@@ -87,7 +90,10 @@ def protocols(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """List the shipped protocols with their hashes; `show NAME` prints one whole."""
+    """List the shipped protocols, or print one.
+
+    `show NAME` prints one whole; the list gives their hashes.
+    """
     from cli.config import load
     from seqdata.errors import ContractError
 

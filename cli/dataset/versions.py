@@ -27,7 +27,10 @@ OutArgument = Annotated[str, typer.Argument(help="Dataset folder or URL.", metav
 
 
 def merge(out: OutArgument, as_json: JsonFlag = False) -> None:
-    """Seal a dataset whose shards were written by seqdata build --shard-range i/N; missing shards are named."""
+    """Seal a dataset whose shards were written by array jobs.
+
+    The jobs are seqdata build --shard-range i/N; missing shards are named.
+    """
     from seqdata.build.builder import merge as run_merge
 
     run_merge(out)
@@ -48,7 +51,9 @@ def append(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Add new cities, laps or drives to a sealed dataset, as a new version that shares the old shards.
+    """Add new cities, laps or drives to a sealed dataset.
+
+    The result is a new version that shares the old shards.
 
     The dataset's own settings and protocol hold. Frames that it has already are skipped.
     """
@@ -82,7 +87,9 @@ def withdraw(
     reason: Annotated[str, typer.Option(help="Why; stands in quarantine beside each frame.")] = "withdrawn",
     as_json: JsonFlag = False,
 ) -> None:
-    """Take frames out of a sealed dataset, as a new version: no window or stream yields them.
+    """Remove frames from a sealed dataset, as a new version.
+
+    No window or stream yields them.
 
     Their bytes stay in the shards; a key that begins with - goes after --.
     """

@@ -67,9 +67,10 @@ def evaluate(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Recall of an index, or of any model's predictions or descriptors, under one protocol or several.
+    """Measure recall of an index, predictions or descriptors.
 
-    Predictions are stored, so another radius or rule needs no new search, nor does the same question asked again.
+    Several protocols may be named. Predictions are stored, so that another radius or rule, or the same command again,
+    needs no new search.
     """
     from cli.config import load
     from cli.evaluation import predictions as judging
@@ -143,7 +144,10 @@ def baseline(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Recall of frame matching: 64×32 grey thumbnails without any model, or the frame descriptors of --features."""
+    """Measure recall of frame matching, without a sequence model.
+
+    Frames are matched by grey thumbnails of 64×32 pixels, or by the frame descriptors of --features.
+    """
     import seqdata
     from cli.config import load
     from cli.evaluation import predictions as judging

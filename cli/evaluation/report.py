@@ -26,7 +26,10 @@ def report(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """One self-contained HTML page: recall tables and curves, a map of hits and misses, filmstrips of queries."""
+    """Write a self-contained HTML page about an index.
+
+    It shows recall tables and curves, a map of hits and misses, and filmstrips of queries.
+    """
     from cli.config import load
     from cli.lookup import find_dataset, find_run, open_index
     from indexer.report.report import write_report

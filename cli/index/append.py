@@ -24,7 +24,10 @@ def append(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Add the windows that a dataset has gained (seqdata append) to its index as a new version; nothing is refitted."""
+    """Add the new windows of a dataset to its index.
+
+    The windows that seqdata append has added become a new version; nothing is fitted again.
+    """
     import seqdata
     from cli.config import load
     from cli.lookup import find_run, open_index
@@ -51,7 +54,10 @@ def append(
 def merge(
     dataset: DatasetArgument = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
 ) -> None:
-    """Join the shares that seqdata index --shard-range i/N wrote into a version; missing shares are named."""
+    """Join the parts that seqdata index --shard-range i/N wrote.
+
+    They become one version; missing parts are named.
+    """
     from cli.config import load
     from cli.lookup import find_dataset
     from indexer.builder.share_plan import PARTS, parts_folder, read_plan

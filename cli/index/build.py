@@ -55,7 +55,10 @@ def index(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Describe a split's database with a run's model and build a version of its index: PCA, then exact or faster."""
+    """Build a version of a place index from a run and a dataset.
+
+    The run's model describes the database of a split; PCA, then an exact or a faster index follows.
+    """
     from cli.config import load
     from cli.lookup import find_dataset
     from indexer.search.kinds import KindSpec

@@ -34,7 +34,10 @@ def pack(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Write a folder that tells places from frames without the training code: see indexer.Localizer."""
+    """Write an index and its model as one folder for a robot.
+
+    The folder localizes frames without the training code: see indexer.Localizer.
+    """
     from cli.config import load
     from cli.lookup import find_run, open_index
     from indexer.localizer.pack import read_pack_manifest

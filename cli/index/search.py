@@ -53,7 +53,10 @@ def search(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """The k nearest places of images, videos or queries; a first PATH that is an index is searched, else the newest."""
+    """Find the nearest places of images, videos or descriptors.
+
+    A first PATH that is an index is searched, else the newest index.
+    """
     from cli.config import load
     from cli.lookup import open_any_index, open_index
     from seqdata.errors import ContractError, InputError

@@ -51,7 +51,10 @@ def find_folder(config: Path | None, flag: Path | None, version: str | None) -> 
 
 
 def list_(index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
-    """List an index's versions, oldest first: rows, size, kind, recall against exact search, tags."""
+    """List the versions of an index, oldest first.
+
+    Each with rows, size, kind, recall against exact search, and tags.
+    """
     from dataclasses import asdict
 
     from indexer.versions.listing import entries
@@ -76,7 +79,7 @@ def _entry_line(entry: "VersionEntry") -> str:
 def show(
     version: VersionArgument = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
 ) -> None:
-    """Print what a version was built from and what was measured when it was built."""
+    """Print the inputs of a version and what was measured on it."""
     from indexer.versions.listing import flatten
     from indexer.versions.manifest import read_manifest, read_measured
 
@@ -98,7 +101,10 @@ def diff(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Show what two versions differ in: the inputs behind their ids, and what came out of them."""
+    """Print the differences between two versions.
+
+    These are the inputs behind their ids, and the results of the build.
+    """
     from indexer.versions.listing import differences
     from indexer.versions.manifest import read_manifest
 
@@ -114,7 +120,10 @@ def diff(
 def verify(
     version: VersionArgument = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
 ) -> None:
-    """Hash every file of a version, or of all; a damaged one is named and ends with exit code 4."""
+    """Check every file of a version, or of all, against its hash.
+
+    A damaged file is named, and the command ends with exit code 4.
+    """
     from indexer.versions.checks import check_version
     from indexer.versions.folders import list_versions, version_folder
     from seqdata.errors import ContractError
@@ -144,7 +153,10 @@ def tag(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Give a version a name that gc respects; a tag that is there already moves."""
+    """Name a version; gc keeps what has a name.
+
+    A tag that exists already moves to the version.
+    """
     from indexer.versions.tags import remove_tag, set_tag
     from seqdata.errors import ContractError
 
@@ -159,7 +171,10 @@ def tag(
 def rollback(
     version: VersionArgument = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
 ) -> None:
-    """Point latest to a version, by one rename; without a name to the one built before it."""
+    """Make an earlier version the latest.
+
+    Without a name that is the version built before the latest one. The pointer moves by one rename.
+    """
     from indexer.versions.tags import rollback as run_rollback
 
     folder = find_index(config, index)
@@ -177,7 +192,10 @@ def gc(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Delete versions that neither latest nor a tag names; one that a reader on this machine has open stays."""
+    """Delete versions that are neither latest nor tagged.
+
+    A version that a reader on this machine has open stays.
+    """
     from dataclasses import asdict
 
     from indexer.versions.tags import collect

@@ -26,7 +26,10 @@ def init(
 
 
 def demo(out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo")) -> None:
-    """Run every step on a synthetic city, as a user would type it (what `make demo` runs)."""
+    """Run every step on a synthetic city.
+
+    The commands are those that a user would type; `make demo` runs it.
+    """
     from cli.start.demo import run_demo
 
     run_demo(out)

@@ -34,7 +34,10 @@ def synth(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a small synthetic dump in the real layout of MSLS, Oxford RobotCar or Nordland."""
+    """Write a small synthetic dump in a real dataset's layout.
+
+    The layout is that of MSLS, Oxford RobotCar or Nordland.
+    """
     from seqdata.errors import ContractError
     from seqdata.synth import read_track
 

@@ -44,7 +44,10 @@ def describe(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Describe every frame of a dataset once; seqdata train --features trains heads from the result, on a CPU too."""
+    """Compute and store a descriptor of every frame.
+
+    seqdata train --features then trains heads on the stored descriptors, on a CPU too.
+    """
     import seqdata
     from cli.config import load
     from train.stages.features import FeatureRequest, write_features

@@ -39,7 +39,10 @@ def experiment(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Run one of the papers' experiments; what is done is kept, so the same command goes on after an interruption."""
+    """Run one of the papers' experiments and print its table.
+
+    Finished cells are stored, so that the same command continues after an interruption.
+    """
     if name is None:
         _list(as_json=as_json)
         return

@@ -29,7 +29,10 @@ def models(
     options: OptionFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the models; `show NAME` prints stages, shapes, parameters, FLOPs of a sequence and descriptor size."""
+    """List the models, or show what one is made of.
+
+    `show NAME` prints stages, shapes, parameters, FLOPs of a sequence and descriptor size.
+    """
     from seqdata.errors import ContractError
 
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}

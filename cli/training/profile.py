@@ -39,7 +39,10 @@ def profile(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; matching runs on the CPU.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Memory and time to describe one sequence, by model; time and memory to find it, by database size."""
+    """Measure time and memory of models and of search.
+
+    A model describes one sequence; a search finds one descriptor, for each size of database.
+    """
     from cli.flags import json_pairs
     from train.models import registry as models
     from train.models.plugins import find_factory

@@ -66,7 +66,9 @@ def train(
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
-    """Train a sequence-descriptor model on a dataset; --resume goes on to the same losses as an unbroken run.
+    """Train a sequence-descriptor model on a dataset.
+
+    An interrupted run continues with --resume, to the same losses as an unbroken one.
 
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import seqdata
+from cli.main import COMMANDS, INDEX_COMMANDS, Command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,9 +29,28 @@ def test_imports_stay_free_of_torch(package: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_help_imports_neither_tables_nor_models() -> None:
-    code = "import sys, cli.main; sys.exit(any(n in sys.modules for n in ('polars', 'pydantic', 'numpy', 'tqdm')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_the_help_imports_neither_tables_nor_models_nor_commands() -> None:
+    code = (
+        "import sys; from cli.main import app; app(['--help'], standalone_mode=False)\n"
+        "heavy = {'polars', 'pydantic', 'numpy', 'tqdm', 'cli.dataset.build', 'cli.training.train'}\n"
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "  build       Build a dataset from a raw dump.\n" in ended.stdout
+
+
+@pytest.mark.parametrize("command", [*COMMANDS.values(), *INDEX_COMMANDS.values()], ids=lambda command: command.target)
+def test_the_list_of_commands_says_what_their_own_help_says(command: Command) -> None:
+    first_line = (command.function.__doc__ or "").splitlines()[0]
+    assert command.help == first_line
+    assert command.help.endswith(".")
+    assert len(command.help) <= 64  # longer ones are cut off on a terminal of 80 columns
+
+
+def test_every_index_command_is_named_below_the_help_of_index() -> None:
+    epilog = INDEX_COMMANDS["build"].epilog or ""
+    assert " | ".join(name for name in INDEX_COMMANDS if name != "build") in epilog
 
 
 def test_no_module_imports_click() -> None:
