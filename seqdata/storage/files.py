@@ -78,6 +78,20 @@ def write_json_atomic(path: str | Path, value: Any) -> None:
     write_bytes_atomic(path, json_bytes(value))
 
 
+def folders_by_age(parent: str | Path, marker: str) -> list[Path]:
+    """List the folders directly below `parent` that hold the file `marker`, the oldest marker first.
+
+    Args:
+        parent: Folder to look in; it may be absent.
+        marker: File that makes a folder one of its kind, such as `run.json` or `versions/latest`.
+
+    Returns:
+        The folders, by the time at which their marker was last written, then by name.
+    """
+    markers = sorted(Path(parent).glob(f"*/{marker}"), key=lambda path: (path.stat().st_mtime_ns, str(path)))
+    return [path.parents[marker.count("/")] for path in markers]
+
+
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file. Raises: InputError when it is missing or not JSON."""
     try:

@@ -1,0 +1,281 @@
+"""Build: raw dump → sealed shards → tables → manifest. Shards are idempotent, so a killed build resumes.
+
+The plan (listing and settings) has a hash; every shard is sealed under it. Starting again in the same place keeps the
+sealed shards and ends in the same bytes as an unbroken build; a place that holds anything else is refused. Array jobs
+write a share of the shards each (`build_range`), then `merge` seals; the bytes are again the same.
+"""
+
+from seqdata.parallel import Progress
+from dataclasses import dataclass
+from pathlib import Path
+from seqdata.build.shards import ShardPlan
+from seqdata.build.shards import write_shard
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.sources.registry import open_source
+from seqdata.storage.store import Store
+import polars as pl
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from seqdata.contracts.manifest import FOLDER as ADDED
+from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.build.finish import finish
+from seqdata.storage.lock import LOCK_NAME, claimed
+from seqdata.contracts.manifest import (
+    MANIFEST_NAME,
+    VERSIONS,
+    BuildSettings,
+    DatasetManifest,
+    SourceInfo,
+    read_manifest,
+)
+from seqdata.build.plan import (
+    Plan,
+    Work,
+    begin,
+    describe_source,
+    end,
+    make_work,
+    read_left_out,
+    read_plan,
+    refuse_empty,
+)
+from seqdata.contracts.protocol import Protocol
+from seqdata.parallel import ENGINES, Engine, run_jobs
+from seqdata.build.shards import FOLDER, ShardPlan, read_seal, write_shard
+from seqdata.sources.registry import open_source
+from seqdata.storage.store import Store
+
+"""Called with (frames done, frames in all) after each shard."""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build: the kind of dump, where it is, its options, where the dataset goes, and the settings.
+
+    `out` is a folder or any fsspec URL. `engine` runs the shards: a pool of `workers` processes, or `ray`.
+    """
+
+    kind: str
+    raw: Path
+    out: str | Path
+    options: Mapping[str, str] = field(default_factory=dict)
+    settings: BuildSettings = field(default_factory=BuildSettings)
+    protocol: Protocol | None = None
+    workers: int = 1
+    engine: Engine = "pool"
+
+    @property
+    def what(self) -> str:
+        """What is built, as others are told."""
+        return f"{self.kind} from {self.raw}"
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """Job `number` (from 1) of `jobs`: every `jobs`-th shard."""
+
+    number: int
+    jobs: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ShardRange":
+        """The range that `i/N` names. Raises: ContractError."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        number, jobs = (int(part) for part in match.groups()) if match else (0, 0)
+        if not 1 <= number <= jobs:
+            raise ContractError(f"shard range '{text}': expected i/N with i from 1 to N, such as 2/8")
+        return cls(number, jobs)
+
+    def of(self, shards: tuple[ShardPlan, ...]) -> list[ShardPlan]:
+        """The shards of this job."""
+        return list(shards[self.number - 1 :: self.jobs])
+
+
+def build(request: BuildRequest, progress: Progress | None = None) -> DatasetManifest:
+    """Build a dataset and return its manifest; a finished equal build is returned as it is.
+
+    Raises: InputError (wrong or missing dump), ContractError (a bad table), OutputError (place occupied or full).
+    """
+    work = list_work(request)
+    store = Store(request.out)
+    refuse_strangers(store)
+    with claimed(store, request.what):
+        finished = _finished(store, work.plan.source, request)
+        if finished is not None:
+            return finished
+        begin(store, work)
+        write_shards(request, store, work, list(work.plan.shards), progress)
+        return seal(store, work.plan, work.left_out)
+
+
+def build_range(request: BuildRequest, share: ShardRange, progress: Progress | None = None) -> int:
+    """Write one job's share of the shards and seal nothing; returns how many shards it has. `merge` ends the build.
+
+    Raises: as `build`.
+    """
+    work = list_work(request)
+    store = Store(request.out)
+    refuse_strangers(store)
+    with claimed(store, f"part {share.number} of {share.jobs} of {request.what}", f"{share.number}-of-{share.jobs}"):
+        mine = share.of(work.plan.shards)
+        if _finished(store, work.plan.source, request) is None:
+            begin(store, work)
+            write_shards(request, store, work, mine, progress)
+    return len(mine)
+
+
+def merge(out: str | Path) -> DatasetManifest:
+    """Seal a build whose shards array jobs have written; a sealed dataset is returned as it is.
+
+    Raises: InputError when nothing was begun here or shards are missing (it names them).
+    """
+    store = Store(out)
+    if read_plan(store) is None:
+        return read_manifest(store)
+    with claimed(store, "seqdata merge"):
+        plan = read_plan(store)
+        if plan is None or plan.version > 1:
+            return read_manifest(store)
+        missing = [each.name for each in plan.shards if read_seal(store, each, plan.hash) is None]
+        if missing:
+            shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            raise InputError(
+                f"{store}: {len(missing)} of {len(plan.shards)} shards are missing ({shown}); run their jobs again"
+            )
+        clear_leftovers(store, list(plan.shards))
+        return seal(store, plan, read_left_out(store))
+
+
+def seal(store: Store, plan: Plan, left_out: pl.DataFrame) -> DatasetManifest:
+    """`finish`, and the plan is taken away."""
+    manifest = finish(store, plan, left_out)
+    end(store)
+    return manifest
+
+
+def list_work(request: BuildRequest) -> Work:
+    """List the dump and plan its shards; nothing is written.
+
+    Raises: InputError (wrong or missing dump), ContractError (a bad table, an unknown engine).
+    """
+    if request.engine not in ENGINES:
+        raise ContractError(f"engine '{request.engine}': expected {' or '.join(ENGINES)}")
+    source = open_source(request.kind, request.raw, request.options)
+    listing = source.listing()
+    refuse_empty(listing, request.raw)
+    info = describe_source(request.kind, dict(request.options), source, listing)
+    if request.protocol is not None:
+        source.check_protocol(request.protocol)
+        request.protocol.check_rule(request.settings.resample_rule)
+    return make_work(source, listing, info, request.settings, request.protocol)
+
+
+def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetManifest | None:
+    """The manifest that stands there, when it is of this very build. Raises: OutputError when it is another's."""
+    if store.size(MANIFEST_NAME) is None:
+        return None
+    manifest = read_manifest(store)
+    same = manifest.settings == request.settings and manifest.protocol == request.protocol
+    if not (same and manifest.source.same_dump(info)):
+        raise OutputError(f"{store}: holds another dataset ({manifest.id[:12]}); choose another --out or remove it")
+    plan = read_plan(store)
+    if plan is not None and plan.version <= manifest.version:
+        end(store)  # killed after the manifest
+    return manifest
+
+
+def refuse_strangers(store: Store) -> None:
+    """Raise OutputError when the place holds anything that a build does not write."""
+    ours = ("tracks-", "sequences-", "positives-", "nearest-", ".")
+    known = (FOLDER, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
+    tables = ("frames.parquet", "trajectories.parquet", "quarantine.parquet")
+    for name in _entries(store):
+        if name not in (*known, *tables) and not name.startswith(ours):
+            raise OutputError(f"{store}: holds something else ({name}); choose an empty folder for --out")
+
+
+def _entries(store: Store) -> list[str]:
+    """Names directly in a place; of a URL only its files."""
+    if not store.is_local:
+        return store.names()
+    folder = store.path("")
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def write_shards(
+    request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan], progress: Progress | None
+) -> None:
+    """Write those of `shards` that are not sealed yet, here or by the request's engine."""
+    clear_leftovers(store, shards)
+    plan_hash = work.plan.hash
+    todo = [each for each in shards if read_seal(store, each, plan_hash) is None]
+    total = sum(each.stop - each.start for each in shards)
+    done = total - sum(each.stop - each.start for each in todo)
+    for finished in _run(request, store, work, todo):
+        done += finished.stop - finished.start
+        if progress is not None:
+            progress(done, total)
+
+
+def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan]) -> Iterator[ShardPlan]:
+    settings, plan_hash = work.plan.settings, work.plan.hash
+    alone = request.engine == "pool" and (request.workers <= 1 or len(shards) <= 1)
+    if alone or store.root.startswith("memory://"):  # a memory file system is one process's own
+        for each in shards:
+            write_shard(store, each, _rows(work.records, each), work.source, settings, plan_hash)
+            yield each
+        return
+    jobs = (
+        ShardJob(
+            kind=request.kind,
+            raw=request.raw,
+            options=dict(request.options),
+            out=store.root,
+            settings=settings,
+            plan_hash=plan_hash,
+            plan=each,
+            records=_rows(work.records, each),
+        )
+        for each in shards
+    )
+    yield from run_jobs(jobs, request.engine, min(request.workers, len(shards)))
+
+
+def clear_leftovers(store: Store, shards: list[ShardPlan]) -> None:
+    """Remove what a killed writer of these shards left half-written."""
+    ours = {name for each in shards for name in (each.name, each.table)}
+    for name in store.names(FOLDER):
+        base = name.rsplit("/", 1)[-1]
+        if base.endswith(".tmp") and base.lstrip(".").rsplit(".", 2)[0] in ours:
+            store.remove(name)
+
+
+def _rows(records: pl.DataFrame, plan: ShardPlan) -> pl.DataFrame:
+    """The plan's rows of the listing, halo rows first."""
+    return records.slice(plan.start - plan.halo, plan.stop - plan.start + plan.halo)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to write: where from, where to, the plan's rows of the listing (halo rows first), and how."""
+
+    kind: str
+    raw: Path
+    options: dict[str, str]
+    out: str
+    settings: BuildSettings
+    plan_hash: str
+    plan: ShardPlan
+    records: pl.DataFrame
+
+    def run(self) -> ShardPlan:
+        """Write the shard, in whatever process this is; the dump is opened there. Raises: as `write_shard`."""
+        source = open_source(self.kind, self.raw, self.options)
+        write_shard(Store(self.out), self.plan, self.records, source, self.settings, self.plan_hash)
+        return self.plan

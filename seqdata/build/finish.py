@@ -1,0 +1,317 @@
+"""The end of a build: sealed shards become one frames table, its trajectories, a protocol's tables, and the manifest.
+
+Everything here follows from the sealed shards and the version before, so it may be interrupted and done again; the
+manifest comes last. Frames pass through by the trajectory, never the whole table at once; only the columns that
+windows need are held while a protocol's tables are cut.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from seqdata.contracts.manifest import TableInfo
+from seqdata.contracts.manifest import VERSIONS
+from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.parquet import parquet_writer
+from seqdata.storage.store import Store
+import polars as pl
+import pyarrow.parquet as pq
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.contracts.manifest import (
+    MANIFEST_NAME,
+    BuildSettings,
+    Counts,
+    DatasetManifest,
+    ShardInfo,
+    SourceInfo,
+    read_manifest,
+    tool_versions,
+    version_name,
+)
+from seqdata.build.plan import Plan, along_track
+from seqdata.sequences.tables import planned_tables
+from seqdata.contracts.protocol import Protocol
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer
+from seqdata.build.shards import FOLDER, read_sealed
+from seqdata.storage.store import Store
+from seqdata.storage.files import json_bytes
+from seqdata.storage.parquet import parquet_writer, read_parquet
+from seqdata.storage.table_cache import local_table
+
+
+
+class Tables:
+    """Writes tables of `version` into a store: those of version 1 beside the manifest, later ones in `versions/<n>`.
+
+    `infos` holds what was written so far, by the table's name.
+    """
+
+    def __init__(self, store: Store, version: int = 1) -> None:
+        self.store = store
+        self.folder = "" if version == 1 else f"{VERSIONS}/{version:06d}"
+        self.infos: dict[str, TableInfo] = {}
+
+    def path(self, name: str) -> str:
+        """Where the table `name` of this version stands in the dataset."""
+        return f"{self.folder}/{name}" if self.folder else name
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Yield a local path to write the Parquet table `name` to. Raises: OutputError."""
+        with self.store.writing(self.path(name)) as temporary:
+            yield temporary
+            size, rows = temporary.stat().st_size, pq.read_metadata(temporary).num_rows
+            info = TableInfo(path=self.path(name), bytes=size, hash=xxh3_file(temporary), rows=rows)
+        self.infos[name] = info
+
+    def write(self, name: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
+        """Write a whole table. Raises: OutputError."""
+        with self.writing(name) as temporary, parquet_writer(temporary, table.schema, metadata) as put:
+            put(table)
+
+    def clear(self) -> None:
+        """Remove what an unfinished run left of this version: its tables, and half-written files beside them.
+
+        Only for whoever holds the place alone: a writer's files are half-written too.
+        """
+        for folder in {"", VERSIONS, self.folder}:
+            for name in self.store.names(folder):
+                base = name.rsplit("/", 1)[-1]
+                table = folder == self.folder and base.endswith(".parquet") and not base.startswith(".")
+                if table or base.endswith(".tmp"):
+                    self.store.remove(name)
+
+
+
+JUMP_METRES = 100.0
+GROUP_ROWS = 1 << 16
+"""Rows of a row group of the frames table, rounded up to whole trajectories; also how many are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A version but for its tables: what its manifest takes from the version before and from the plan."""
+
+    version: int
+    parent: str | None
+    sources: tuple[SourceInfo, ...]
+    settings: BuildSettings
+    protocol: Protocol | None
+
+
+@dataclass
+class Gathered:
+    """What sealed shards of source number `source` say beside their frames, complete when `frames` is used up."""
+
+    source: int
+    shards: list[ShardInfo] = field(default_factory=list)
+    bad: list[dict[str, Any]] = field(default_factory=list)
+
+    def frames(self, store: Store, plan: Plan) -> Iterator[pl.DataFrame]:
+        """The frames of every shard of the plan, in order. Raises: OutputError when one is not sealed."""
+        for each in plan.shards:
+            shard = read_sealed(store, each, plan.hash)
+            if shard is None:
+                raise OutputError(f"{store}/{FOLDER}/{each.name}: not sealed; run the same build again")
+            seal = shard.seal
+            self.bad += seal.quarantined
+            self.shards.append(
+                ShardInfo(
+                    name=each.name,
+                    bytes=seal.bytes,
+                    hash=seal.hash,
+                    seal=shard.table_hash,
+                    frames=shard.frames.height,
+                    halo=each.halo,
+                    source=self.source,
+                )
+            )
+            yield shard.frames
+
+
+def finish(store: Store, plan: Plan, left_out: pl.DataFrame, into: Store | None = None) -> DatasetManifest:
+    """Seal the version that `plan` describes: write its tables and, last, its manifest, there or `into` another place.
+
+    `left_out` are the inputs that the plan leaves out (contract `quarantine`).
+    Raises: InputError when no frame at all could be stored, OutputError when a shard is not sealed or the disk refuses.
+    """
+    before = read_manifest(store) if plan.version > 1 else None
+    draft = Draft(plan.version, plan.parent, (plan.source,), plan.settings, plan.protocol)
+    old_frames: Iterator[pl.DataFrame] = iter(())
+    quarantine = table_contract("quarantine").conform(left_out)
+    if before is not None:
+        draft = Draft(plan.version, plan.parent, (*before.sources, plan.source), plan.settings, plan.protocol)
+        old_frames = stored_frames(store, before)
+        quarantine = pl.concat([stored_table(store, before, "quarantine"), quarantine])
+    gathered = Gathered(source=len(draft.sources) - 1)
+    new_frames = (complete(part, plan.settings) for part in by_trajectory(gathered.frames(store, plan)))
+    first = next(new_frames, None)
+    if first is None:
+        reasons = ", ".join(_join_quarantine(quarantine, gathered.bad)["reason"].unique())
+        raise InputError(f"{store}: not one frame of the dump could be stored ({reasons})")
+    tables = Tables(into or store, plan.version)
+    tables.clear()
+    summary = write_frames(tables, chain(by_trajectory(old_frames), [first], new_frames), draft)
+    shards = (*(before.shards if before is not None else ()), *gathered.shards)
+    return seal_version(tables, draft, shards, summary, _join_quarantine(quarantine, gathered.bad))
+
+
+def seal_version(
+    tables: Tables,
+    draft: Draft,
+    shards: Iterable[ShardInfo],
+    summary: "Summary",
+    quarantine: pl.DataFrame,
+) -> DatasetManifest:
+    """Write the last table and the manifest of a version whose frames are written; the version before is kept."""
+    store = tables.store
+    tables.write("quarantine.parquet", quarantine, {"seqdata.table": "quarantine"})
+    reasons = quarantine["reason"].value_counts().sort("reason")
+    manifest = DatasetManifest(
+        version=draft.version,
+        parent=draft.parent,
+        sources=draft.sources,
+        settings=draft.settings,
+        protocol=draft.protocol,
+        tools=tool_versions(),
+        shards=tuple(shards),
+        tables=dict(sorted(tables.infos.items())),
+        counts=Counts(
+            frames=summary.frames,
+            trajectories=tables.infos["trajectories.parquet"].rows,
+            image_bytes=summary.image_bytes,
+            quarantined=dict(zip(reasons["reason"], reasons["count"], strict=True)),
+        ),
+    )
+    if draft.version > 1:
+        with store.writing(version_name(draft.version - 1)) as temporary:
+            temporary.write_bytes(store.read_bytes(MANIFEST_NAME))
+    with store.writing(MANIFEST_NAME) as temporary:
+        temporary.write_bytes(json_bytes(manifest.model_dump(mode="json")))
+    return manifest
+
+
+@dataclass
+class Summary:
+    """Counts over the frames that were written, and their trajectories."""
+
+    frames: int = 0
+    image_bytes: int = 0
+    trajectories: list[pl.DataFrame] = field(default_factory=list)
+
+    def add(self, frames: pl.DataFrame) -> None:
+        """Count some more whole trajectories."""
+        self.trajectories.append(summarise(frames, self.frames))
+        self.frames += frames.height
+        self.image_bytes += int(frames["length"].cast(pl.Int64).sum())
+
+
+def write_frames(tables: Tables, parts: Iterable[pl.DataFrame], draft: Draft) -> Summary:
+    """Write the frames table from parts of whole trajectories, then what follows from it: trajectories and the
+    protocol's tables.
+    """
+    contract, summary = table_contract("frames"), Summary()
+    with tables.writing("frames.parquet") as temporary:
+        with parquet_writer(temporary, contract.polars_schema(), {"seqdata.table": "frames"}) as write:
+            for part in parts:
+                conformed = contract.conform(part)
+                write(conformed)
+                summary.add(conformed)
+        geometry = None if draft.protocol is None else pl.read_parquet(temporary, columns=list(GEOMETRY_COLUMNS))
+    empty = pl.DataFrame(schema=table_contract("trajectories").polars_schema())
+    trajectories = pl.concat([empty, *summary.trajectories])
+    tables.write("trajectories.parquet", trajectories, {"seqdata.table": "trajectories"})
+    if draft.protocol is not None and geometry is not None:
+        settings = draft.settings
+        sequencer = Sequencer(geometry.select(GEOMETRY_COLUMNS), settings.resample_rule, settings.resample_metres)
+        for table in planned_tables(sequencer, draft.protocol, settings.max_radius):
+            with tables.writing(table.name) as temporary:
+                table.write(temporary)
+    return summary
+
+
+def by_trajectory(parts: Iterable[pl.DataFrame], rows: int = GROUP_ROWS) -> Iterator[pl.DataFrame]:
+    """The same rows in parts of whole trajectories, of about `rows` rows or one trajectory each; none is empty."""
+    waiting = pl.DataFrame()
+    for part in parts:
+        waiting = pl.concat([waiting, part]) if waiting.height else part
+        if waiting.height < rows:
+            continue
+        last = waiting.height - int(waiting["trajectory"].rle().struct.field("len")[-1])
+        if last:
+            yield waiting[:last]
+            waiting = waiting[last:]
+    if waiting.height:
+        yield waiting
+
+
+def complete(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
+    """Frames of whole trajectories with heading, track_m and resampled; where frames were dropped, the plan did it."""
+    if settings.drop:
+        return frames.with_columns(pl.lit(value=True).alias("resampled"))
+    return along_track(frames, settings)
+
+
+def summarise(frames: pl.DataFrame, first_row: int = 0) -> pl.DataFrame:
+    """The trajectories table of frames that begin at `first_row` of the frames table.
+
+    Units: metres; a jump is more than 100 m between neighbours.
+    """
+    step = pl.col("track_m").diff()
+    grouped = frames.with_row_index("row", offset=first_row).group_by("trajectory", maintain_order=True)
+    summary = grouped.agg(
+        pl.col("city").first(),
+        pl.col("role").first(),
+        pl.col("row").first().alias("first"),
+        pl.len().alias("frames"),
+        (pl.col("position").diff() != 1).sum().alias("gaps"),
+        (step > JUMP_METRES).sum().alias("jumps"),
+        (pl.col("track_m").last() - pl.col("track_m").first()).alias("length_m"),
+        step.median().alias("median_step_m"),
+    )
+    return table_contract("trajectories").conform(summary)
+
+
+def stored_frames(
+    store: Store, manifest: DatasetManifest, columns: Iterable[str] | None = None
+) -> Iterator[pl.DataFrame]:
+    """The frames table of a version, or some columns, a row group at a time. Raises: ContractError when damaged."""
+    info = manifest.tables["frames.parquet"]
+    path = local_table(store, info.path, info)
+    wanted = None if columns is None else list(columns)
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                frames = pl.from_arrow(file.read_row_group(group, columns=wanted))
+                if isinstance(frames, pl.DataFrame):
+                    yield frames
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: not readable as Parquet; run seqdata verify") from error
+
+
+def stored_table(store: Store, manifest: DatasetManifest, name: str) -> pl.DataFrame:
+    """A whole table of a version, as its contract says. Raises: ContractError when it is damaged."""
+    info = manifest.tables[f"{name}.parquet"]
+    return table_contract(name).conform(read_parquet(local_table(store, info.path, info)))
+
+
+def _join_quarantine(left_out: pl.DataFrame, bad: list[dict[str, Any]]) -> pl.DataFrame:
+    """What the listing left out and what the shards left out, sorted by source."""
+    contract = table_contract("quarantine")
+    found = pl.DataFrame(bad, schema=contract.polars_schema(), orient="row")
+    return sort_quarantine(pl.concat([contract.conform(left_out), found]))
+
+
+def sort_quarantine(rows: pl.DataFrame) -> pl.DataFrame:
+    """Quarantine rows in the order in which they are stored."""
+    return rows.sort("source", "reason", "key", nulls_last=True, maintain_order=True)

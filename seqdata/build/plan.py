@@ -1,0 +1,181 @@
+"""What a build will do, settled before the first byte: the listing's records and the shards they are cut into.
+
+The plan stands in the output place until the dataset is sealed, so that a killed build, an array job or `merge` knows
+what belongs there. It follows from the dump and the settings alone: array jobs may all write it.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from pydantic import ValidationError
+
+from seqdata import geometry
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.contracts.manifest import PLAN_NAME, BuildSettings, SourceInfo
+from seqdata.contracts.records import Frozen, describe_first
+from seqdata.contracts.protocol import Protocol
+from seqdata.sequences.resampling import keep_mask
+from seqdata.build.shards import FOLDER, ShardPlan, plan_shards
+from seqdata.sources.base import Listing, Source, quarantine_rows
+from seqdata.storage.store import Store
+from seqdata.storage.files import json_bytes
+from seqdata.storage.parquet import parquet_writer
+from seqdata.storage.hashing import sha256_json, xxh3_hex
+from seqdata.sequences.windows import trajectory_starts
+
+LEFT_OUT_NAME = ".plan-quarantine.parquet"
+ROWS_A_HASH = 100_000
+PATH_OPTIONS = ("clean_list", "positions", "undistort")
+"""Source options that are paths: a manifest keeps their names, not where they lay on one machine."""
+
+
+class Plan(Frozen):
+    """A version to be built: the dump, the settings, the shards; `hash` is what its shards are sealed under.
+
+    `parent` is the id of the version that is appended to, None for a build.
+    """
+
+    hash: str
+    version: int = 1
+    parent: str | None = None
+    source: SourceInfo
+    settings: BuildSettings
+    protocol: Protocol | None
+    shards: tuple[ShardPlan, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A plan with what it takes to carry it out: the open source, the records to store, and the inputs left out."""
+
+    plan: Plan
+    source: Source
+    records: pl.DataFrame
+    left_out: pl.DataFrame
+
+
+def describe_source(kind: str, options: dict[str, str], source: Source, listing: Listing) -> SourceInfo:
+    """The dump's identity: a hash over every record and every input left out, independent of where the dump lies."""
+    records = table_contract("records").conform(listing.records)
+    parts = [*records.iter_slices(ROWS_A_HASH), *listing.quarantine.iter_slices(ROWS_A_HASH)]
+    return SourceInfo(
+        kind=kind,
+        options={name: Path(value).name if name in PATH_OPTIONS else value for name, value in options.items()},
+        fingerprint=sha256_json([xxh3_hex(part.write_csv().encode()) for part in parts]),
+        attribution=source.attribution,
+        licence=getattr(source, "licence", ""),
+    )
+
+
+def make_work(
+    source: Source,
+    listing: Listing,
+    info: SourceInfo,
+    settings: BuildSettings,
+    protocol: Protocol | None,
+    *,
+    version: int = 1,
+    parent: str | None = None,
+    first_shard: int = 0,
+) -> Work:
+    """Cut a listing into shards, frames that are not to be stored left out."""
+    records, left_out = listing.records, listing.quarantine
+    if settings.drop:
+        records, left_out = _drop(records, left_out, settings)
+    identity = {
+        "source": info.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json"),
+        "parent": parent,
+        "first_shard": first_shard,
+    }
+    plan = Plan(
+        hash=sha256_json(identity),
+        version=version,
+        parent=parent,
+        source=info,
+        settings=settings,
+        protocol=protocol,
+        shards=tuple(plan_shards(records, settings, first_shard)),
+    )
+    return Work(plan, source, records, left_out)
+
+
+def along_track(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
+    """Frames of whole trajectories with what follows from their positions: heading (kept where given), track_m
+    (metres), resampled (by the settings' rule).
+    """
+    starts = trajectory_starts(frames["trajectory"])
+    easting = np.split(frames["easting"].to_numpy(), starts[1:])
+    northing = np.split(frames["northing"].to_numpy(), starts[1:])
+    tracks = list(zip(easting, northing, strict=True))
+    metres = np.concatenate([geometry.track_metres(e, n) for e, n in tracks])
+    driven = np.concatenate([geometry.driving_headings(e, n) for e, n in tracks])
+    kept = np.concatenate([keep_mask(e, n, settings.resample_metres, settings.resample_rule) for e, n in tracks])
+    own_heading = pl.Series("driven", driven.astype(np.float32)).fill_nan(None)
+    return frames.with_columns(
+        pl.coalesce(pl.col("heading"), own_heading).alias("heading"),
+        pl.Series("track_m", metres),
+        pl.Series("resampled", kept),
+    )
+
+
+def _drop(records: pl.DataFrame, left_out: pl.DataFrame, settings: BuildSettings) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Only the frames that the rule keeps, with the headings and metres of the whole drive; the others' rows."""
+    if not records.height:
+        return records, left_out
+    complete = along_track(records, settings)
+    kept = pl.col("resampled")
+    rule = f"less than {settings.resample_metres:g} m on ({settings.resample_rule}); built with --drop"
+    dropped = quarantine_rows(complete.filter(~kept), "not_resampled", rule)
+    return complete.filter(kept).drop("resampled"), pl.concat([table_contract("quarantine").conform(left_out), dropped])
+
+
+def begin(store: Store, work: Work) -> None:
+    """Put the plan in place, or find it there. Raises: OutputError when another one stands there unfinished."""
+    stored = read_plan(store)
+    if stored is not None and stored.hash != work.plan.hash:
+        raise OutputError(
+            f"{store}: holds an unfinished build of another dump or with other settings; remove it, or choose "
+            "another --out"
+        )
+    if stored is None and work.plan.version == 1 and store.names(FOLDER):
+        raise OutputError(f"{store}: holds shards that no plan names; remove them, or choose another --out")
+    if stored == work.plan:
+        return
+    left_out = table_contract("quarantine").conform(work.left_out)
+    with store.writing(LEFT_OUT_NAME) as temporary, parquet_writer(temporary, left_out.schema) as put:
+        put(left_out)
+    with store.writing(PLAN_NAME) as temporary:
+        temporary.write_bytes(json_bytes(work.plan.model_dump(mode="json")))
+
+
+def read_plan(store: Store) -> Plan | None:
+    """The plan of the unfinished version, None where there is none. Raises: ContractError when it is broken."""
+    if store.size(PLAN_NAME) is None:
+        return None
+    try:
+        return Plan.model_validate(store.read_json(PLAN_NAME))
+    except ValidationError as error:
+        raise ContractError(f"{store}/{PLAN_NAME}: {describe_first(error)}") from error
+
+
+def read_left_out(store: Store) -> pl.DataFrame:
+    """The inputs that the plan leaves out already (contract `quarantine`)."""
+    return pl.read_parquet(io.BytesIO(store.read_bytes(LEFT_OUT_NAME)))
+
+
+def end(store: Store) -> None:
+    """Take the plan away: its version is sealed."""
+    store.remove(PLAN_NAME)
+    store.remove(LEFT_OUT_NAME)
+
+
+def refuse_empty(listing: Listing, raw: Path) -> None:
+    """Raise InputError when a dump has no frame that can be used."""
+    if not listing.records.height:
+        reasons = ", ".join(listing.quarantine["reason"].unique().sort())
+        raise InputError(f"{raw}: no frame can be used ({reasons or 'the dump is empty'})")

@@ -1,0 +1,259 @@
+"""Shards: plain USTAR tars that any WebDataset reader can read, each sealed by a Parquet of its frames.
+
+A frame is two members side by side, `<key>.jpg` and `<key>.json`. A shard ends where a trajectory ends; a trajectory
+longer than a shard is cut, and the next shard starts with a halo of repeated frames, so that a plain sequential reader
+still meets every window of up to halo + 1 frames exactly once.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seqdata.errors import InputError
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.frames.images import BadImageError, Pixels
+from seqdata.frames.encode import StoredImage, prepare
+from seqdata.sources.base import Source
+from seqdata.storage.store import Store
+from seqdata.storage.parquet import parquet_writer
+from seqdata.storage.hashing import xxh3_hex
+from seqdata.storage.tar import TarWriter
+
+FOLDER = "shards"
+_SHARD_METADATA = "seqdata.shard"
+_STORED = {
+    "offset": pl.Int64(),
+    "length": pl.Int32(),
+    "width": pl.Int32(),
+    "height": pl.Int32(),
+    "hash": pl.Binary(),
+    "shard": pl.Int32(),
+}
+_SAMPLE_COLUMNS = ("source", "key", "trajectory", "position", "latitude", "longitude", "time", "panorama")
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Listing rows `start … stop` make shard `number`; the `halo` rows before `start` are repeated first."""
+
+    number: int
+    start: int
+    stop: int
+    halo: int
+
+    @property
+    def name(self) -> str:
+        """Name of the tar below `shards/`."""
+        return f"part-{self.number:06d}.tar"
+
+    @property
+    def table(self) -> str:
+        """Name of the Parquet that seals the shard."""
+        return f"part-{self.number:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a finished shard says of its tar: size, XXH3-128, the plan it belongs to, and what it left out."""
+
+    bytes: int
+    hash: str
+    plan: str
+    quarantined: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SealedShard:
+    """A finished shard: its seal, the XXH3-128 of the Parquet that holds it, and the rows of its frames."""
+
+    seal: Seal
+    table_hash: str
+    frames: pl.DataFrame
+
+
+def plan_shards(records: pl.DataFrame, settings: BuildSettings, first: int = 0) -> list[ShardPlan]:
+    """Cut the listing into shards of about `settings.shard_bytes` raw bytes, where trajectories end if possible.
+
+    Numbers count from `first`.
+    """
+    plans: list[ShardPlan] = []
+    open_start, open_bytes = 0, 0
+    for start, stop, cuts, total in _trajectory_cuts(records, settings.shard_bytes):
+        if open_start < start and (len(cuts) > 1 or open_bytes + total > settings.shard_bytes):
+            plans.append(ShardPlan(first + len(plans), open_start, start, 0))
+            open_start, open_bytes = start, 0
+        if len(cuts) > 1:
+            for cut, end in zip(cuts, [*cuts[1:], stop], strict=True):
+                plans.append(ShardPlan(first + len(plans), cut, end, min(settings.halo, cut - start)))
+            open_start = stop
+        else:
+            open_bytes += total
+    if open_start < records.height:
+        plans.append(ShardPlan(first + len(plans), open_start, records.height, 0))
+    return plans
+
+
+def _trajectory_cuts(records: pl.DataFrame, shard_bytes: int) -> Iterator[tuple[int, int, list[int], int]]:
+    """Start row, stop row, first rows of its parts and bytes of each trajectory."""
+    runs = records["trajectory"].rle().struct.unnest()
+    sizes = records["bytes"].to_numpy()
+    stops = np.cumsum(runs["len"].to_numpy().astype(np.int64)).tolist()
+    for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+        of_trajectory = sizes[start:stop]
+        part = (np.cumsum(of_trajectory) - of_trajectory) // shard_bytes
+        cuts = (start + np.flatnonzero(np.diff(part, prepend=-1))).tolist()
+        yield start, stop, cuts, int(of_trajectory.sum())
+
+
+def write_shard(
+    store: Store,
+    plan: ShardPlan,
+    records: pl.DataFrame,
+    source: Source,
+    settings: BuildSettings,
+    plan_hash: str,
+) -> None:
+    """Write and seal one shard; one that is sealed already under the same plan is left as it is.
+
+    `records` are the plan's rows, halo rows first. The tar stands under its name before its Parquet, whose presence
+    seals the shard. Raises: OutputError; InputError when the dump changed under the build.
+    """
+    if read_seal(store, plan, plan_hash) is not None:
+        return
+    written = _Written()
+    with store.writing(f"{FOLDER}/{plan.name}") as temporary, temporary.open("wb") as file:
+        tar = TarWriter(file)
+        for index, record in enumerate(records.select(_SAMPLE_COLUMNS).iter_rows(named=True)):
+            _write_frame(tar, index, record, source, settings, written, halo=index < plan.halo)
+        digest = tar.finish()
+    seal = {"bytes": tar.size, "hash": digest, "plan": plan_hash, "quarantined": written.bad}
+    table, metadata = written.table(records, plan.number), {_SHARD_METADATA: json.dumps(seal)}
+    with store.writing(f"{FOLDER}/{plan.table}") as temporary, parquet_writer(temporary, table.schema, metadata) as put:
+        put(table)
+
+
+def read_seal(store: Store, plan: ShardPlan, plan_hash: str) -> Seal | None:
+    """The seal of a shard, or None as for `read_sealed`."""
+    sealed = read_sealed(store, plan, plan_hash)
+    return None if sealed is None else sealed.seal
+
+
+def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | None:
+    """The sealed shard of `plan` with its frames; None when it is absent or damaged, of another plan, or its tar is
+    not the size it was.
+    """
+    found = _parse_seal(store, f"{FOLDER}/{plan.table}")
+    if found is None:
+        return None
+    data, seal = found
+    if seal.plan != plan_hash or store.size(f"{FOLDER}/{plan.name}") != seal.bytes:
+        return None
+    try:
+        frames = pl.read_parquet(io.BytesIO(data))
+    except pl.exceptions.PolarsError:  # damaged since: the shard is written again
+        return None
+    return SealedShard(seal, xxh3_hex(data), frames)
+
+
+def sealed_under(store: Store, shard: str) -> str | None:
+    """Hash of the plan that the shard `shard` (such as part-000000.tar) was sealed under; None without a whole seal."""
+    found = _parse_seal(store, f"{FOLDER}/{shard.removesuffix('.tar')}.parquet")
+    return None if found is None else found[1].plan
+
+
+def _parse_seal(store: Store, name: str) -> tuple[bytes, Seal] | None:
+    """A seal and the Parquet's bytes; None when it is absent or damaged."""
+    if store.size(name) is None:
+        return None
+    data = store.read_bytes(name)
+    try:
+        return data, Seal(**json.loads(pq.read_metadata(io.BytesIO(data)).metadata[_SHARD_METADATA.encode()]))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return None
+
+
+@dataclass
+class _Written:
+    """What a shard holds so far: row of the listing and place of each stored frame, and what was left out."""
+
+    rows: list[int] = field(default_factory=list)
+    places: list[tuple[int, int, int, int, bytes]] = field(default_factory=list)
+    bad: list[dict[str, Any]] = field(default_factory=list)
+
+    def table(self, records: pl.DataFrame, shard: int) -> pl.DataFrame:
+        """The stored frames' records with their places."""
+        stored = {name: kind for name, kind in _STORED.items() if name != "shard"}
+        places = pl.DataFrame(self.places, schema=stored, orient="row")
+        kept = pl.concat([records.drop("bytes")[self.rows], places], how="horizontal")
+        return kept.with_columns(pl.lit(shard, _STORED["shard"]).alias("shard"))
+
+
+def _write_frame(
+    tar: TarWriter,
+    index: int,
+    record: dict[str, Any],
+    source: Source,
+    settings: BuildSettings,
+    written: _Written,
+    *,
+    halo: bool,
+) -> None:
+    """Add one frame's two members to the tar and note its place, or its reason; halo frames are noted nowhere."""
+    try:
+        image = prepare_frame(read_image(source, record["source"]), settings)
+    except BadImageError as error:
+        if not halo:
+            known = {name: record[name] for name in ("source", "key", "trajectory", "position")}
+            written.bad.append({**known, "reason": error.reason, "message": str(error)})
+        return
+    offset = tar.add(f"{record['key']}.{image.suffix}", image.data)
+    tar.add(f"{record['key']}.json", _sample_json(record, halo=halo))
+    if not halo:
+        written.rows.append(index)
+        digest = bytes.fromhex(xxh3_hex(image.data))
+        written.places.append((offset, len(image.data), image.width, image.height, digest))
+
+
+def prepare_frame(image: bytes | Pixels, settings: BuildSettings) -> StoredImage:
+    """The stored form of a frame under the settings. Raises: BadImageError."""
+    return prepare(
+        image,
+        keep_png=settings.keep_png,
+        check=settings.check,
+        short_side=settings.short_side,
+        quality=settings.quality,
+    )
+
+
+def read_image(source: Source, name: str) -> bytes | Pixels:
+    """One frame of the dump. Raises: InputError when it is gone, BadImageError when only this file is damaged."""
+    try:
+        return source.read(name)
+    except (FileNotFoundError, KeyError) as error:
+        raise InputError(f"{name}: vanished from the dump while it was being built; start the build again") from error
+    except OSError as error:
+        raise InputError(f"{name}: could not be read ({error}); start the build again") from error
+
+
+def _sample_json(record: dict[str, Any], *, halo: bool) -> bytes:
+    """The sample's JSON, at most one tar block: what a plain WebDataset reader needs; Parquet is authoritative."""
+    sample = {
+        "key": record["key"],
+        "trajectory": record["trajectory"],
+        "position": record["position"],
+        "lat": round(record["latitude"], 7),
+        "lon": round(record["longitude"], 7),
+        "time": record["time"],
+    }
+    if halo:
+        sample["halo"] = True
+    if record["panorama"]:
+        sample["panorama"] = True
+    return json.dumps(sample, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,175 @@
+"""The run folder: what is written where, and when a run may be continued."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.storage.files import read_json, write_bytes_atomic, write_json_atomic
+from train.settings import TrainSettings
+
+PACKAGES = ("seqdata", "torch", "timm", "pytorch-metric-learning", "numpy", "polars")
+
+
+class RunFolder:
+    """RUN/: run.json, metrics.jsonl, checkpoints/{best,last}, mined/, tensorboard/.
+
+    `open` starts a new folder or takes up an old one; every file is written whole or not at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics: list[dict[str, Any]] = []
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def mined(self) -> Path:
+        """Where mined tuples are, a file a round."""
+        return self.path / "mined"
+
+    @property
+    def best(self) -> Path:
+        """Stem of the best checkpoint."""
+        return self.checkpoints / "best"
+
+    @property
+    def last(self) -> Path:
+        """Stem of the last checkpoint."""
+        return self.checkpoints / "last"
+
+    @property
+    def recorded(self) -> bool:
+        """Whether this is the folder of a run, however far it came."""
+        return (self.path / "run.json").is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether an epoch of this run was ever finished."""
+        return (self.last.parent / "last.optimizer.json").is_file()
+
+    @property
+    def steps(self) -> int:
+        """Steps of all epochs whose metrics are known."""
+        return sum(len(entry.get("losses", ())) for entry in self.metrics)
+
+    def open(self, record: dict[str, Any], resume: bool) -> dict[str, Any]:
+        """Write run.json of a new run, or check that `record` continues the old one; returns what was written.
+
+        A resumed run keeps its first environment and its weights file's hash; other environments are added to
+        `later_environments`.
+        Raises: OutputError when the folder holds something and `resume` is off, ContractError when dataset, protocol or
+        settings differ from those of the run to resume.
+        """
+        if self.recorded and resume:
+            record = _continued(self._check(record), record)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            hint = "choose another --out, or --resume" if self.recorded else "choose another --out"
+            raise OutputError(f"{self.path}: the folder is not empty; {hint}")
+        self.write(record)
+        return record
+
+    def _check(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The old record, which `record` may continue."""
+        old = self.read()
+        for field in ("dataset", "protocol", "features", "course"):
+            if old.get(field) != record[field]:
+                differing = _difference(old.get(field), record[field])
+                why = ": its cosine schedule ends with the last epoch" if differing.startswith("epochs:") else ""
+                raise ContractError(
+                    f"{self.path / 'run.json'}: cannot resume, {field} differs ({differing}{why}); "
+                    "start a new run with --out"
+                )
+        return old
+
+    def read(self) -> dict[str, Any]:
+        """run.json as it stands, its course by today's fields. Raises: ContractError when it is of another program."""
+        path = self.path / "run.json"
+        old: dict[str, Any] = read_json(path)
+        try:
+            return {**old, "course": TrainSettings.model_validate(old["settings"]).same_course()}
+        except (KeyError, ValidationError) as error:
+            raise ContractError(
+                f"{path}: not the record of a run that can go on; start a new one with --out"
+            ) from error
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Replace run.json. Raises: OutputError."""
+        write_json_atomic(self.path / "run.json", record)
+
+    def take_up(self, epoch: int) -> None:
+        """Read the metrics up to and including `epoch`; later lines belong to an epoch that is trained again."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.metrics = [entry for entry in map(json.loads, lines) if entry["epoch"] <= epoch]
+
+    def add_metrics(self, entry: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl. Raises: OutputError."""
+        self.metrics.append(entry)
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.metrics)
+        write_bytes_atomic(self.path / "metrics.jsonl", text.encode())
+
+
+def checkpoint_stem(path: str | Path) -> Path:
+    """Find a checkpoint by a run folder, by one of its two files, or by its stem.
+
+    Args:
+        path: A run folder (which means its `checkpoints/best`), a .safetensors or .json file, or a stem.
+
+    Returns:
+        Path without the ending, to which `.safetensors` and `.json` are added.
+
+    Raises:
+        InputError: If no checkpoint is there.
+    """
+    path = Path(path)
+    stem = path / "checkpoints" / "best" if path.is_dir() else path
+    stem = stem.with_suffix("") if stem.suffix in (".json", ".safetensors") else stem
+    if not stem.parent.joinpath(f"{stem.name}.json").is_file():
+        raise InputError(f"{path}: no checkpoint here; name a run folder, or a checkpoint's .safetensors or .json")
+    return stem
+
+
+def environment() -> dict[str, str]:
+    """What decides numbers: versions of Python and the packages, and CUDA and its devices where there are any."""
+    import torch
+
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    if torch.cuda.is_available():
+        found["cuda"] = str(torch.version.cuda)
+        found["gpu"] = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    return found
+
+
+def _continued(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run that goes on."""
+    first, later = old.get("environment", new["environment"]), old.get("later_environments", [])
+    known = new["environment"] in (first, *later)
+    return {
+        **new,
+        "weights_hash": new["weights_hash"] or old.get("weights_hash"),
+        "environment": first,
+        "later_environments": later if known else [*later, new["environment"]],
+    }
+
+
+def _difference(old: Any, new: Any) -> str:
+    """The first field that differs between two records."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        both = old.keys() & new.keys()
+        for key in (*sorted(both), *sorted((old.keys() | new.keys()) - both)):
+            if old.get(key) != new.get(key):
+                return f"{key}: {old.get(key)!r} then, {new.get(key)!r} now"
+    return f"{old!r} then, {new!r} now"

@@ -1,0 +1,106 @@
+"""What other commands need to know of a run: its record, protocol, weights hash, and where its predictions lie."""
+
+from pathlib import Path
+from typing import Any
+
+import indexer
+from indexer.evaluation import predictions
+from indexer.evaluation.external_files import is_own
+from indexer.evaluation.predictions import PredictionsInfo
+from indexer.place_index import PlaceIndex
+from seqdata.contracts.protocol import Protocol
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import ContractError, InputError
+from seqdata.storage.files import folders_by_age, read_json
+from seqdata.storage.hashing import xxh3_file
+from train.runs.folder import checkpoint_stem
+
+
+def predictions_path(run: Path, index: PlaceIndex, protocol: Protocol) -> Path:
+    """Path at which a run stores what an index answers under a protocol."""
+    return run / "predictions" / f"{protocol.name}-{protocol.hash}{_tail(index)}"
+
+
+def _tail(index: PlaceIndex) -> str:
+    """End of the names of the predictions files of an index version."""
+    return f"-{index.manifest.inputs['split']}-{index.id}.parquet"
+
+
+def predictions_below(folder: Path) -> list[Path]:
+    """List the predictions files that belong to a run, a baseline or an index.
+
+    Args:
+        folder: Folder of a run, a baseline or an index, or of one version of an index.
+
+    Returns:
+        The files in the folder and in its `predictions/`, sorted; of an index without any, those that the runs in
+        `runs/` beside it stored for its opened version.
+    """
+    paths = sorted([*folder.glob("*.parquet"), *folder.glob("predictions/*.parquet")])
+    if not paths and ((folder / "latest").is_file() or (folder / "manifest.json").is_file()):
+        index = indexer.open(folder)
+        runs = index.path.resolve().parents[3] / "runs"  # OUT/indexes/NAME/versions/ID
+        paths = sorted(runs.glob(f"*/predictions/*-{index.id}.parquet"))
+    return paths
+
+
+def comparable_predictions(folder: Path, info: PredictionsInfo) -> list[Path]:
+    """List the predictions of a folder (see `predictions_below`) that answer the protocol and split of `info`."""
+    paths = [path for path in predictions_below(folder) if is_own(path)]
+    infos = {path: predictions.read_info(path) for path in paths}
+    question = (info.protocol_hash, info.split)
+    return [path for path in paths if (infos[path].protocol_hash, infos[path].split) == question]
+
+
+def newest_unfinished(runs: Path) -> Path:
+    """Find the run folder below `runs` that was written last and has not ended.
+
+    Raises:
+        InputError: If every run has ended, or there is none.
+    """
+    unfinished = [
+        folder for folder in folders_by_age(runs, "run.json") if not read_json(folder / "run.json").get("finished")
+    ]
+    if not unfinished:
+        raise InputError(f"{runs}: no unfinished run; to train a finished one further, name it with --out")
+    return unfinished[-1]
+
+
+def run_record(run: Path) -> dict[str, Any]:
+    """Read the run.json of a run.
+
+    Raises:
+        InputError: If the folder is no run.
+        ContractError: If a field is missing.
+    """
+    record: dict[str, Any] = read_json(run / "run.json")
+    needed = ("dataset", "dataset_path", "protocol", "settings", "model")
+    missing = [name for name in needed if not isinstance(record, dict) or name not in record]
+    if missing:
+        raise ContractError(f"{run / 'run.json'}: field '{missing[0]}' is missing; this is no run of seqdata train")
+    return record
+
+
+def checkpoint_hash(run: Path) -> str:
+    """XXH3-128 of the run's best weights. Raises: InputError when they are gone."""
+    stem = checkpoint_stem(run)
+    path = stem.parent / f"{stem.name}.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the run is incomplete")
+    return xxh3_file(path)
+
+
+def run_protocol(dataset: Dataset, run: Path) -> Protocol:
+    """Load the protocol that a run was trained under, from the dataset or by its name.
+
+    Raises:
+        ContractError: If the protocol file has changed since.
+    """
+    record = run_record(run)
+    loaded = dataset.load_protocol(record["settings"]["protocol"])
+    if loaded.hash != record["protocol"]["hash"]:
+        trained = f"{record['protocol']['name']}@{record['protocol']['hash']}"
+        raise ContractError(
+            f"{run / 'run.json'}: trained under {trained}, the protocol is now {loaded.label}; name one with --protocol"
+        )
+    return loaded
