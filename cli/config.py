@@ -1,4 +1,4 @@
-"""`seqdata.toml`: where raw data lies and outputs go, and defaults of options. Flags override the file."""
+"""`seqdata.toml`: where raw data is and outputs go, and defaults of options. Flags override the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cli.output import note
+from seqdata.contracts.tables import read_toml
 from seqdata.errors import ContractError, InputError
+from seqdata.storage.files import folders_by_age
 
 CONFIG_NAME = "seqdata.toml"
 _TOP = {"raw": str, "out": str, "protocol": str, "build": dict, "train": dict, "index": dict}
@@ -44,7 +46,7 @@ out = "{out}"
 
 [train]
 # model = "seqvlad-r18"  # `seqdata train --help` lists the models
-# recipe = "p1-triplet"  # or places-finetune
+# recipe = "seqvlad-triplet"  # or places-finetune
 # epochs = 30
 # seed = 0
 
@@ -55,25 +57,27 @@ out = "{out}"
 
 @dataclass(frozen=True)
 class Config:
-    """The resolved work folder: `root` is the folder of the file (or the current one), `values` what it says."""
+    """A work folder with its settings."""
 
     root: Path
+    """Folder of the settings file, or the current one."""
     values: dict[str, Any] = field(default_factory=dict)
+    """Content of the settings file."""
 
     @property
     def out(self) -> Path:
-        """Folder below which datasets/, runs/ and indexes/ stand."""
+        """Folder below which datasets/, runs/ and indexes/ are."""
         return self.root / str(self.values.get("out", "."))
 
     def pick(self, flag: Value | None, section: str, name: str, default: Value) -> Value:
-        """The flag if given, else the file's value, else the default."""
+        """The flag if it was given, else the file's value, else the default."""
         if flag is not None:
             return flag
-        found: Value = self.values.get(section, {}).get(name, default)
-        return found
+        value: Value = self.values.get(section, {}).get(name, default)
+        return value
 
     def raw(self, flag: Path | None) -> Path:
-        """The raw dump's folder. Raises: InputError when neither flag nor file names one."""
+        """The folder of the raw dump. Raises: InputError when neither flag nor file names one."""
         if flag is not None:
             return flag
         if "raw" not in self.values:
@@ -84,39 +88,45 @@ class Config:
         """The protocol that flag or file name; a .toml path in the file is relative to the file."""
         if flag is not None:
             return flag
-        named = self.values.get("protocol")
-        return str(self.root / named) if named is not None and named.endswith(".toml") else named
+        name = self.values.get("protocol")
+        return str(self.root / name) if name is not None and name.endswith(".toml") else name
 
     def newest(self, kind: str, marker: str, flag: Path | None, verb: str) -> Path:
-        """The flag's folder, else the newest folder below `out/<kind>` that holds `marker`; says which on stderr.
+        """The folder that a flag names, else the newest one of its kind; says on stderr which.
 
-        Raises: InputError that names the verb to run first when there is none.
+        Args:
+            kind: Folder below `out`: "datasets", "runs" or "indexes".
+            marker: File that such a folder holds (see `folders_by_age`).
+            flag: Value of the flag or argument.
+            verb: Command that makes such a folder, for the message.
+
+        Raises:
+            InputError: If there is none; the message names the command to run first.
         """
         if flag is not None:
             return flag
-        found = sorted((self.out / kind).glob(f"*/{marker}"), key=lambda path: (path.stat().st_mtime_ns, str(path)))
-        if not found:
+        folders = folders_by_age(self.out / kind, marker)
+        if not folders:
             raise InputError(f"{self.out / kind}: nothing there yet; run seqdata {verb} first, or name a folder")
-        chosen = found[-1].parents[marker.count("/")]
-        note(f"using {chosen} (the newest in {self.out / kind})")
-        return chosen
+        note(f"using {folders[-1]} (the newest in {self.out / kind})")
+        return folders[-1]
 
 
 def load(path: Path | None) -> Config:
-    """The configuration at `path`, else ./seqdata.toml, else none.
+    """Read the settings at `path`, else those in ./seqdata.toml, else none.
 
-    Raises: InputError when a named file is missing or not TOML, ContractError for an unknown or wrong field.
+    Raises:
+        InputError: If a named file is missing or not TOML.
+        ContractError: If a field is unknown or of another type.
     """
-    from seqdata.contracts.tables import read_toml
-
-    chosen = path or Path(CONFIG_NAME)
-    if path is None and not chosen.is_file():
+    if path is None and not Path(CONFIG_NAME).is_file():
         return Config(Path())
-    values = read_toml(chosen)
-    _check(chosen, values, _TOP, "")
+    path = path or Path(CONFIG_NAME)
+    values = read_toml(path)
+    _check(path, values, _TOP, "")
     for section, fields in _SECTIONS.items():
-        _check(chosen, values.get(section, {}), fields, f"{section}.")
-    return Config(chosen.parent, values)
+        _check(path, values.get(section, {}), fields, f"{section}.")
+    return Config(path.parent, values)
 
 
 def _check(path: Path, values: Mapping[str, Any], fields: Mapping[str, type], prefix: str) -> None:
@@ -124,5 +134,6 @@ def _check(path: Path, values: Mapping[str, Any], fields: Mapping[str, type], pr
     for name, value in values.items():
         if name not in fields:
             raise ContractError(f"{path}: unknown field '{prefix}{name}'; it takes {', '.join(fields)}")
+        # isinstance would take true for a whole number, because bool is a kind of int.
         if type(value) is not fields[name]:
             raise ContractError(f"{path}: field '{prefix}{name}' must be a {fields[name].__name__}, it is {value!r}")

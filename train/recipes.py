@@ -1,8 +1,12 @@
-"""Named training recipes: values of `TrainSettings` that were published or measured together."""
+"""Named training recipes: values of `train.settings.TrainSettings` that were published or measured together.
+
+docs/methods.md#recipes lists them. A recipe is one entry of `RECIPES`; an earlier name goes into `ALIASES`.
+"""
 
 from typing import Any
 
-# What SeqNet and SeqMatchNet share: plain L2, margin √0.1, 10 negatives, queries without a violating one skipped.
+# What SeqNet (Garg and Milford, RA-L 2021) and SeqMatchNet (Garg et al., CoRL 2021) share: plain L2, margin √0.1,
+# 10 negatives, queries without a violating one skipped.
 _SEQNET: dict[str, Any] = {
     "regime": "triplet",
     "batch": 16,
@@ -16,11 +20,13 @@ _SEQNET: dict[str, Any] = {
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # P1 section IV-A: the papers' recipe, for pretrained backbones.
-    "p1-triplet": {"regime": "triplet"},
-    # P2 section IV-A: two learning rates; the cache lasts 1,000 steps of 4 triplets, which are an epoch here. P2 does
-    # not say how long an epoch is.
-    "p2-sta": {
+    # Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. IV-A:
+    # every default of TrainSettings, for pretrained backbones.
+    "seqvlad-triplet": {"regime": "triplet"},
+    # Zhang et al., Learning Sequence Descriptor based on Spatio-Temporal Attention for Visual Place Recognition,
+    # sec. IV-B: two learning rates; the cache lasts 1,000 steps of 4 triplets, which are an epoch here, because the
+    # paper does not say how long an epoch is.
+    "sta-triplet": {
         "model": "sta",
         "regime": "triplet",
         "lr": 1e-4,
@@ -28,7 +34,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "rounds": 1,
         "round_queries": 4000,
     },
-    # SeqNet on stored frame features, in P1's rounds of 1,000 queries against 1,000 windows, to the last epoch.
+    # SeqNet on stored frame features, in rounds of 1,000 queries against 1,000 windows, to the last epoch.
     "seqnet": {"model": "seqnet-vgg16", **_SEQNET, "lr": 1e-4, "halve_every": 50, "epochs": 200, "patience": 200},
     # SeqMatchNet the same way, with its own rate and pace.
     "seqmatchnet": {
@@ -97,3 +103,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 # The same for a route filmed at 250 m a frame: only the very frame is positive, the next but one is negative already,
 # because neighbouring windows, which share frames, are what a query is mistaken for.
 RECIPES["nordland-scratch"] = {**RECIPES["places-scratch"], "positive_radius": 0.0, "negative_radius": 1.0}
+
+# Names of earlier versions, which stored runs and people's notes hold.
+ALIASES = {"p1-triplet": "seqvlad-triplet", "p2-sta": "sta-triplet"}

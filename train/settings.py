@@ -7,131 +7,199 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqdata.contracts.records import describe_first
 from seqdata.errors import ContractError
-from train.recipes import RECIPES
+from train.recipes import ALIASES, RECIPES
 
+# Above 10 an exponent has slipped: every published rate of the field is far below 1.
 Rate = Annotated[float, Field(gt=0, le=10)]
-"""A learning rate: whoever means more has slipped in an exponent."""
+
+# Fields that change speed or memory, or when a run stops, but no number of a step.
+_FIELDS_WITHOUT_EFFECT = {
+    "features",
+    "patience",
+    "save_every",
+    "device",
+    "frame_batch",
+    "cache_bytes",
+    "compile",
+    "checkpointing",
+}
 
 
 class TrainSettings(BaseModel):
-    """Everything that decides a training run besides the dataset; defaults follow P1's triplet recipe.
+    """Everything that decides a training run besides the dataset.
 
-    Model: `model`, `weights` ("pretrained", a file, or "random" where that is said), `options` (see
-    `train.models.registry.create`); `features`: folder of stored features that the model's head is trained on
-    instead of pixels
-    (see `train.data.features.create_head`).
-    Data: `protocol` (name or file); `positive_radius`, `negative_radius` and `heading_max` (degrees by which a positive
-    may face another way), each None = the protocol's; `shift_positives` moves the database frames by N windows against
-    their positions, a control that must not learn.
-    Regime "triplet": `round_queries` queries a round, `rounds` an epoch, `negatives` a query, `positives_cap`,
-    `margin`, `skip_easy` (see `train.losses.triplet.TripletLoss`), `batch` triplets a step.
-    Regime "places": `places` × `windows` a batch in runs of `run`, `pairs` "all" or "cross" (query against database
-    only: pairs of one drive teach little), `loss` "multi-similarity" or "contrastive" (`temperature`), `steps` an epoch
-    (None: each query once).
-    Optimiser: `optimizer`, `lr`, `lr_groups` (other rates for parameters below a name, such as {"temporal": 1e-3}),
-    `momentum` (SGD), `weight_decay`, `schedule` ("cosine" to zero over all epochs, "halve" every `halve_every` epochs),
-    `warmup` steps, `accumulate` steps an update, whose gradients are averaged: one larger batch of triplets, but place
-    batches and `skip_easy` count within each step.
-    Loop: `epochs` (0 = write the untrained model), `patience` epochs without a better val R@5, `save_every` steps
-    (0 = only when interrupted), `seed`, `device`.
-    Machine: `frame_batch` frames a pass when describing, `cache_bytes` of decoded frames in memory, `amp` (bf16 on
-    CUDA), `compile` (torch.compile), `checkpointing` frames whose activations are kept at a time (0 = all; see
-    `train.loop.step.StepModel`).
-    VLAD: `kmeans_frames` frames and `kmeans_features` local features for the initialisation (0 frames: none).
-    Augmentation: `shift`, `light`, `mirror`, `erase` (see `train.data.augment.Augment`).
+    Defaults follow the triplet recipe of Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place
+    Recognition, RA-L 2022, sec. IV-A, unless a field says otherwise.
+
+    Example:
+        >>> settings = TrainSettings.create("places-scratch", protocol="own", epochs=3)
+        >>> settings.regime, settings.places, settings.epochs
+        ('places', 96, 3)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    # Model
     model: str = "seqvlad-r18"
+    """Model preset (`seqdata models` lists them), or `package.module:factory` of your own."""
     weights: str = "pretrained"
+    """Start weights of the backbone: "pretrained" (timm's download), a file, or "random"."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """Model options over the preset's, as `seqdata models show` names them."""
     features: str | None = None
+    """Folder of stored features (`seqdata describe`) that the model's head is trained on instead of pixels."""
+
+    # Data
     protocol: str
+    """Protocol: a name, or a TOML file."""
     positive_radius: float | None = Field(default=None, ge=0)
+    """Windows nearer than this are positives; metres, or frames where the protocol counts frames. None: the
+    protocol's (10 m in practice)."""
     negative_radius: float | None = Field(default=None, ge=0)
+    """Windows farther than this may be negatives; unit as above. None: the protocol's (25 m in practice)."""
     heading_max: float | None = Field(default=None, gt=0, le=180)
+    """Degrees by which a positive may face another way than the query. None: the protocol's."""
     shift_positives: int = 0
+    """Windows by which the database frames are moved against their positions: a control that must not learn."""
 
     regime: Literal["triplet", "places"] = "triplet"
+    """How steps are made: "triplet" (mined triplets) or "places" (batches of places)."""
+
+    # Regime "triplet"
     round_queries: int = Field(default=1000, ge=1)
+    """Queries drawn a round, and database windows among which their negatives are mined."""
     rounds: int = Field(default=5, ge=1)
+    """Rounds an epoch; the present weights describe the drawn windows anew in each."""
     negatives: int = Field(default=5, ge=1)
+    """Hardest negatives mined for each query."""
     positives_cap: int = Field(default=10, ge=1)
+    """Positives a query, drawn at random, among which the nearest is chosen; ours, so that a stop at a light does not
+    fill the round."""
     margin: float = Field(default=0.1, ge=0)
+    """Margin of the triplet loss, in units of L2 distance between descriptors."""
     skip_easy: bool = False
+    """Leave queries without a violating negative out of the mean, instead of counting them as zero (as SeqNet)."""
     batch: int = Field(default=4, ge=1)
+    """Triplets (one query, one positive, `negatives` negatives) a step."""
+
+    # Regime "places"
     places: int = Field(default=32, ge=1)
+    """Places a step. Ours."""
     windows: int = Field(default=2, ge=2)
+    """Windows of each place in a step, one query among them. Ours."""
     run: int = Field(default=1, ge=1)
+    """Neighbouring places that are drawn together, so that steps hold near misses. Ours; 1 draws one by one."""
     pairs: Literal["all", "cross"] = "all"
-    loss: Literal["multi-similarity", "contrastive"] = "multi-similarity"
+    """Pairs that the loss counts: "all", or "cross" for query against database only, because pairs of one drive teach
+    little."""
+    loss: str = "multi-similarity"
+    """Loss of place batches: a name of `train.losses.registry.PAIR_LOSSES`."""
     temperature: float = Field(default=0.05, gt=0)
+    """Temperature of the contrastive loss, by which cosines are divided."""
     steps: int | None = Field(default=None, ge=1)
+    """Steps an epoch. None: as many as give each query once."""
 
+    # Optimiser
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Optimiser of torch."""
     lr: Rate = 1e-5
+    """Learning rate."""
     lr_groups: dict[str, Rate] = Field(default_factory=dict)
+    """Other learning rates for the parameters below a name, such as {"temporal": 1e-3}."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
+    """Weight decay of the optimiser."""
     schedule: Literal["none", "cosine", "halve"] = "none"
+    """Learning rate over time: constant, "cosine" to zero over all epochs, or halved every `halve_every` epochs."""
     halve_every: int = Field(default=50, ge=1)
+    """Epochs after which the schedule "halve" halves the rate (50: SeqNet)."""
     warmup: int = Field(default=0, ge=0)
+    """Steps over which the rate rises from zero."""
     accumulate: int = Field(default=1, ge=1)
+    """Steps whose gradients are averaged before an update. This equals one larger batch of triplets, but place batches
+    and `skip_easy` count within each step."""
 
+    # Loop
     epochs: int = Field(default=30, ge=0)
+    """Epochs; 0 writes the untrained model."""
     patience: int = Field(default=5, ge=1)
+    """Epochs without a better R@5 on the validation split after which training stops."""
     save_every: int = Field(default=500, ge=0)
+    """Steps between two saved states; 0 saves only when interrupted."""
     seed: int = Field(default=0, ge=0)
+    """Seed of everything random."""
     device: str = "auto"
+    """Where to compute: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N"."""
 
+    # Machine
     frame_batch: int = Field(default=64, ge=1)
+    """Frames a pass through the encoder when windows are described. A guess that fits 8 GiB at 480×640."""
     cache_bytes: int = Field(default=1 << 30, ge=0)
+    """Bytes of decoded frames that are cached in memory."""
     amp: bool = True
+    """bfloat16 arithmetic on a CUDA device that has it."""
     compile: bool = False
+    """Compile the model (`torch.compile`)."""
     checkpointing: int = Field(default=0, ge=0)
+    """Frames whose activations are in memory at a time, the others being computed again backwards; 0: all of them."""
 
+    # Start of the VLAD layer
     kmeans_frames: int = Field(default=500, ge=0)
+    """Training frames whose local features the VLAD centres are found in by k-means; 0 leaves them random."""
     kmeans_features: int = Field(default=50_000, ge=1)
+    """Local features that k-means runs on."""
 
+    # Augmentation of training frames
     shift: float = Field(default=0.0, ge=0, lt=0.5)
+    """Greatest shift of frames, as a share of their width and of half their height; edges repeat."""
     light: float = Field(default=0.0, ge=0, lt=1)
+    """Contrast factor within 1 ± light, and brightness within ± 64 · light grey levels."""
     mirror: bool = False
+    """Mirror a whole batch with chance one half, so that positives stay positives."""
     erase: float = Field(default=0.0, ge=0, le=1)
+    """Share of frames of which a block is painted over."""
 
     @classmethod
     def create(
         cls, recipe: str | None = None, base: Mapping[str, Any] | None = None, /, **fields: Any
     ) -> "TrainSettings":
-        """Settings of a named recipe with `fields` over it (None fields are left at the recipe's value).
+        """Make the settings of a named recipe with single fields over it.
 
-        `base`: what stands below the recipe, such as the settings of a run to go on with; default: the defaults.
+        Args:
+            recipe: Name of a recipe, or an older name of one; None for the defaults.
+            base: Values below the recipe, such as the settings of a run to continue.
+            **fields: Values above the recipe; None leaves the recipe's value.
 
-        Raises: ContractError for an unknown recipe or a wrong field, naming what is valid.
+        Raises:
+            ContractError: For an unknown recipe, a wrong field, or a field that the regime does not read; the message
+                names what is valid.
+
+        Example:
+            >>> TrainSettings.create(protocol="own", margin=0.2, epochs=None).margin
+            0.2
         """
-        if recipe is not None and recipe not in RECIPES:
+        name = ALIASES.get(recipe or "", recipe)
+        if name is not None and name not in RECIPES:
             raise ContractError(f"no training recipe '{recipe}'; choose one of {', '.join(sorted(RECIPES))}")
-        given = {key: value for key, value in fields.items() if value is not None}
+        values = {key: value for key, value in fields.items() if value is not None}
         try:
-            return cls.model_validate({**(base or {}), **RECIPES.get(recipe or "", {}), **given})
+            settings = cls.model_validate({**(base or {}), **RECIPES.get(name or "", {}), **values})
         except ValidationError as error:
             raise ContractError(f"training settings: {describe_first(error)}") from error
+        # A loss given by hand under mined triplets would be ignored without a word.
+        unused = [key for key in ("loss", "temperature") if key in values and settings.regime == "triplet"]
+        if unused:
+            raise ContractError(
+                f"training settings: '{unused[0]}' is read by regime=places only; leave it out, or add regime=places"
+            )
+        return settings
 
     def same_course(self) -> dict[str, Any]:
-        """The fields that decide the numbers of a run: two runs with equal ones may continue each other.
+        """Return the fields that decide the numbers of a run, as JSON values.
 
-        The number of epochs is one of them only where the learning rate follows it.
+        Two runs with equal ones may continue each other. The number of epochs is among them only where the learning
+        rate follows it.
         """
-        free = {
-            "features",
-            "patience",
-            "save_every",
-            "device",
-            "frame_batch",
-            "cache_bytes",
-            "compile",
-            "checkpointing",
-        }
-        if self.schedule != "cosine":
-            free.add("epochs")
+        free = _FIELDS_WITHOUT_EFFECT if self.schedule == "cosine" else {*_FIELDS_WITHOUT_EFFECT, "epochs"}
         return self.model_dump(mode="json", exclude=free)

@@ -1,1 +1,1 @@
-"""Losses over descriptors: triplet, multi-similarity, contrastive."""
+"""Losses on window descriptors: triplet, and losses of place batches over pair masks."""

@@ -1,4 +1,8 @@
-"""Contrastive loss over place batches."""
+"""Contrastive loss over place batches.
+
+InfoNCE: van den Oord et al., Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748, 2018,
+eq. (4), with several positives a row.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,26 +10,36 @@ from torch import Tensor, nn
 
 
 class ContrastiveLoss(nn.Module):
-    """In-batch InfoNCE over cosine similarities with an ignore band.
+    """InfoNCE within a batch over cosine similarities, with pairs that count for neither side.
 
-    For every positive pair (i, p): −log of exp(s_ip/τ) over exp(s_ip/τ) + Σ_n exp(s_in/τ), n the negatives of i;
-    averaged over pairs. Descriptors `(B, D)` (L2-normalised here), masks bool `(B, B)` → scalar.
-    Source: InfoNCE / NT-Xent with several positives; band pairs are in no sum.
+    For every positive pair (i, p): −log( exp(s_ip/τ) / (exp(s_ip/τ) + Σ_n exp(s_in/τ)) ), n over the negatives of i;
+    then the mean over pairs. A pair in neither mask lies between the radii and is in no sum.
+
+    Shape:
+        descriptors: `(B, D)`, brought to unit length here; positive, negative: bool `(B, B)`; output: a scalar.
+
+    Example:
+        >>> descriptors = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> positive = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+        >>> negative = torch.tensor([[False, False, True], [False, False, True], [True, True, False]])
+        >>> ContrastiveLoss(temperature=1.0)(descriptors, positive, negative)  # log(1 + e⁰ / e¹)
+        tensor(0.3133)
     """
 
     def __init__(self, temperature: float = 0.05) -> None:
-        """Raises: ValueError for a temperature that is not positive."""
+        """Set the temperature τ that cosines are divided by. Raises: ValueError where it is not positive."""
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         self.temperature = temperature
 
     def forward(self, descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """The loss, a scalar; zero without a positive pair."""
+        """Compute the loss, a scalar; zero without a positive pair."""
         unit = F.normalize(descriptors, dim=-1)
         logits = unit @ unit.T / self.temperature
-        far = logits.masked_fill(~negative, -torch.inf).logsumexp(1)
+        negatives = logits.masked_fill(~negative, -torch.inf).logsumexp(1)
         anchor, other = torch.where(positive)
         if len(anchor) == 0:
-            return descriptors.sum() * 0.0
-        return F.softplus(far[anchor] - logits[anchor, other]).mean()
+            return descriptors.sum() * 0.0  # a zero that still has a gradient, for optimisers and other processes
+        # −log(e^p / (e^p + e^n)) = softplus(n − p), which overflows for no temperature.
+        return F.softplus(negatives[anchor] - logits[anchor, other]).mean()

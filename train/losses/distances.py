@@ -1,7 +1,8 @@
-"""How far apart descriptors are: plain L2, or the mean of the frames' own distances (SeqMatchNet).
+"""Distances between descriptors: plain L2, or the mean distance of aligned frames (SeqMatchNet).
 
-Convention: an "aligned" descriptor holds the vectors of its L frames one after the other, `(…, L·W)`; `frames` is L
-there and None for L2.
+Convention:
+    An "aligned" descriptor `(…, L·W)` holds the vectors of its L frames one after the other, W numbers each. In the
+    functions below `frames` is L for such descriptors and None for plain L2.
 """
 
 import torch
@@ -11,27 +12,51 @@ from train.models.base import SequenceModel
 
 
 def frames_of(model: SequenceModel, length: int) -> int | None:
-    """What the functions below want to know of a model: L where its descriptors are compared frame by frame."""
+    """Return `length` where the model's descriptors are compared frame by frame, and None for plain L2."""
     return length if model.distance == "aligned" else None
 
 
 def separation(left: Tensor, right: Tensor, frames: int | None = None, eps: float = 1e-12) -> Tensor:
-    """Distance of descriptors to descriptors: `(…, D)`, `(…, D)` → `(…)`, with a finite gradient at zero."""
-    gap = left - right
+    """Compute distances of descriptors pair by pair, with a finite gradient where they are equal.
+
+    Args:
+        left: Descriptors `(…, D)`.
+        right: Descriptors `(…, D)`; leading axes are broadcast.
+        frames: L of aligned descriptors, None for L2.
+        eps: Least squared distance. The square root has no slope at zero, so equal descriptors would give NaN.
+
+    Returns:
+        Distances `(…)`, in the units of the descriptors.
+
+    Example:
+        >>> separation(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0]))
+        tensor(5.)
+        >>> separation(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0]), frames=2)
+        tensor(3.5000)
+    """
+    difference = left - right
     if frames is None:
-        return gap.square().sum(-1).clamp(min=eps).sqrt()
-    each = gap.reshape(*gap.shape[:-1], frames, -1).square().sum(-1)
-    return each.clamp(min=eps).sqrt().mean(-1)
+        return difference.square().sum(-1).clamp(min=eps).sqrt()
+    squares = difference.reshape(*difference.shape[:-1], frames, -1).square().sum(-1)
+    return squares.clamp(min=eps).sqrt().mean(-1)
 
 
 def ranking(query: Tensor, reference: Tensor, frames: int | None = None) -> Tensor:
-    """Numbers that rank `reference` `(n, D)` as seen from `query` `(q, D)`: `(q, n)`, the nearest least.
+    """Compute numbers that rank reference descriptors as seen from each query, the nearest least.
 
-    Squared L2 without the query's own square; for aligned frames the distance itself. Never `(q, n, D)` in memory.
+    Args:
+        query: Descriptors `(q, D)`.
+        reference: Descriptors `(n, D)`.
+        frames: L of aligned descriptors, None for L2.
+
+    Returns:
+        `(q, n)`: the mean distance of aligned frames, or for L2 the squared distance without the query's own square.
     """
     if frames is None:
+        # |q − r|² = |q|² − 2 q·r + |r|², and |q|² is the same for all references of a query.
         return reference.square().sum(1) - 2 * query @ reference.T
+    # Frame by frame, because broadcasting would hold (q, n, D) numbers at once.
     total = query.new_zeros(len(query), len(reference))
-    for q, r in zip(query.chunk(frames, 1), reference.chunk(frames, 1), strict=True):
-        total += torch.cdist(q, r)
+    for query_frame, reference_frame in zip(query.chunk(frames, 1), reference.chunk(frames, 1), strict=True):
+        total += torch.cdist(query_frame, reference_frame)
     return total / frames

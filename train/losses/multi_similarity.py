@@ -1,4 +1,8 @@
-"""Multi-similarity loss over place batches, with its miner."""
+"""Multi-similarity loss over place batches, with its miner.
+
+Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, CVPR 2019, as
+`pytorch-metric-learning` implements it; pairs come from distances on the ground instead of labels.
+"""
 
 from typing import cast
 
@@ -11,29 +15,35 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def pair_notes(descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """`TripletLoss.notes` of a place batch at margin 0: each positive pair against the anchor's nearest negative.
+    """Compute what is logged beside a place batch's loss: each positive pair against the anchor's nearest negative.
 
-    Descriptors `(B, D)` (compared by angle, as the losses do: L2 of unit vectors), masks bool `(B, B)` → `(2,)`;
-    zeros without such a pair.
+    Args:
+        descriptors: `(B, D)`, compared by angle as the losses do (L2 of unit vectors).
+        positive: Bool `(B, B)`, the positive pairs.
+        negative: Bool `(B, B)`, the negative pairs.
+
+    Returns:
+        `(2,)`, as `train.losses.triplet.TripletLoss.notes` at margin 0; zeros without such a pair.
     """
     unit = F.normalize(descriptors, dim=-1)
-    gap = torch.cdist(unit, unit)
-    nearest = gap.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
-    beyond = (nearest - gap)[positive & nearest.isfinite()]
-    if len(beyond) == 0:
+    distances = torch.cdist(unit, unit)
+    nearest = distances.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
+    lead = (nearest - distances)[positive & nearest.isfinite()]
+    if len(lead) == 0:
         return descriptors.new_zeros(2)
-    return torch.stack([(beyond < 0).float().mean(), beyond.mean()])
+    return torch.stack([(lead < 0).float().mean(), lead.mean()])
 
 
 class BandMiner(MultiSimilarityMiner):  # type: ignore[misc]  # the library is untyped
-    """MultiSimilarityMiner over given pair masks instead of labels, so that a pair can be neither.
+    """MultiSimilarityMiner over pair masks instead of labels, so that a pair can be neither positive nor negative.
 
-    `positive`, `negative` bool `(B, B)`: pairs in the band between the radii are in neither mask and are never mined.
-    Kept are positives less similar than the hardest negative + epsilon, and negatives more similar than the hardest
-    positive − epsilon. Source: pytorch-metric-learning's miner, which it equals where masks follow from labels.
+    Mined are positives less similar than the hardest negative + epsilon, and negatives more similar than the hardest
+    positive − epsilon. Pairs between the radii are in neither mask. Where the masks follow from labels the pairs are
+    those of pytorch-metric-learning's own miner.
     """
 
     def __init__(self, positive: Tensor, negative: Tensor, epsilon: float = 0.1) -> None:
+        """Set the masks, bool `(B, B)`, and the slack in cosine."""
         super().__init__(epsilon=epsilon)
         self.positive = positive
         self.negative = negative
@@ -41,31 +51,40 @@ class BandMiner(MultiSimilarityMiner):  # type: ignore[misc]  # the library is u
     def mine(
         self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Indices (anchor, positive, anchor, negative); labels are not looked at."""
+        """Return indices (anchor, positive, anchor, negative); the labels are not read."""
         similarity = cast(Tensor, self.distance(embeddings, ref_emb))
         hardest_negative = similarity.masked_fill(~self.negative, -torch.inf).amax(1, keepdim=True)
         hardest_positive = similarity.masked_fill(~self.positive, torch.inf).amin(1, keepdim=True)
-        near = self.positive & (similarity - self.epsilon < hardest_negative)
-        far = self.negative & (similarity + self.epsilon > hardest_positive)
-        (anchor, other), (again, wrong) = torch.where(near), torch.where(far)
-        return anchor, other, again, wrong
+        hard_positives = torch.where(self.positive & (similarity - self.epsilon < hardest_negative))
+        hard_negatives = torch.where(self.negative & (similarity + self.epsilon > hardest_positive))
+        return (*hard_positives, *hard_negatives)
 
 
 class PlaceLoss(nn.Module):
-    """MultiSimilarity over a place batch with an ignore band.
+    """Multi-similarity loss of a place batch, on the pairs that `BandMiner` mines.
 
-    Descriptors `(B, D)`, masks bool `(B, B)` → scalar.
-    Source: pytorch-metric-learning's MultiSimilarityLoss (alpha 1, beta 50, base 0 as in place-recognition practice)
-    and its miner (epsilon 0.1), on pairs chosen by distance rather than labels.
+    Defaults are those of place-recognition practice: Ali-bey et al., GSV-Cities, Neurocomputing 2022.
+
+    Shape:
+        descriptors: `(B, D)`; positive, negative: bool `(B, B)`; output: a scalar.
+
+    Example:
+        >>> eye = torch.eye(2, dtype=torch.bool)
+        >>> positive = torch.block_diag(~eye, ~eye).bool()
+        >>> negative = ~torch.block_diag(~eye, ~eye).bool() & ~torch.eye(4, dtype=torch.bool)
+        >>> PlaceLoss()(torch.ones(4, 2), positive, negative).isfinite()
+        tensor(True)
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 50.0, base: float = 0.0, epsilon: float = 0.1) -> None:
+        """Set the weights of positives and negatives, their common threshold and the miner's slack."""
         super().__init__()
         self.loss = MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)
         self.epsilon = epsilon
 
     def forward(self, descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """The loss, a scalar; zero where nothing is hard."""
+        """Compute the loss, a scalar; zero where no pair is hard."""
+        # The library asks for labels. One of its own for each row makes no pair, and the miner's pairs replace them.
         labels = torch.arange(len(descriptors), device=descriptors.device)
         pairs = BandMiner(positive, negative, self.epsilon)(descriptors, labels)
         return cast(Tensor, self.loss(descriptors, labels, pairs))

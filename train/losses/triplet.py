@@ -1,4 +1,8 @@
-"""Losses on window descriptors: the papers' triplet, and place-batch losses over geometric pair masks."""
+"""Triplet loss on window descriptors.
+
+Zhang et al., Learning Sequence Descriptor based on Spatio-Temporal Attention for Visual Place Recognition, eq. (9), and
+Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. IV-A.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,15 +12,30 @@ from train.losses.distances import separation
 
 
 class TripletLoss(nn.Module):
-    """Hinge on plain L2 distances, averaged over the negatives and the batch.
+    """Hinge on plain L2 distances: mean of max(0, |q − p| − |q − n| + margin) over negatives and queries.
 
-    `query` and `positive` `(B, D)`, `negatives` `(B, M, D)` → scalar: mean of max(0, |q−p| − |q−n| + margin). `frames`:
-    see `train.losses.distances`. With `skip_easy` queries without a violating negative count for nothing, not for zero.
-    Source: P1 section IV, margin 0.1; P2 eq. (9); `skip_easy` as SeqNet is trained.
+    Shape:
+        query, positive: `(B, D)`; negatives: `(B, M, D)`; output: a scalar.
+
+    Example:
+        >>> query, positive = torch.zeros(1, 2), torch.tensor([[0.3, 0.0]])
+        >>> negatives = torch.tensor([[[0.0, 0.35], [1.0, 0.0]]])
+        >>> TripletLoss(margin=0.1)(query, positive, negatives)  # 0.05 for the near negative, 0 for the far one
+        tensor(0.0250)
     """
 
     def __init__(self, margin: float = 0.1, *, frames: int | None = None, skip_easy: bool = False) -> None:
-        """Raises: ValueError for a negative margin."""
+        """Set the loss up.
+
+        Args:
+            margin: Distance by which a negative must lie farther than the positive; 0.1 in both papers.
+            frames: L of aligned descriptors (see `train.losses.distances`), None for L2.
+            skip_easy: Leave queries without a violating negative out of the mean, instead of counting them as zero:
+                Garg and Milford, SeqNet, RA-L 2021, train so.
+
+        Raises:
+            ValueError: For a negative margin.
+        """
         super().__init__()
         if margin < 0:
             raise ValueError(f"margin must not be negative, got {margin}")
@@ -25,19 +44,27 @@ class TripletLoss(nn.Module):
         self.skip_easy = skip_easy
 
     def forward(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        """The loss, a scalar."""
-        near = separation(query, positive, self.frames).unsqueeze(1)
-        far = separation(query.unsqueeze(1), negatives, self.frames)
-        hinge = F.relu(near - far + self.margin)
+        """Compute the loss, a scalar."""
+        to_positive, to_negatives = self._distances(query, positive, negatives)
+        hinge = F.relu(to_positive - to_negatives + self.margin)
         if not self.skip_easy:
             return hinge.mean()
-        counted = (hinge > 0).any(1).sum() * hinge.shape[1]
-        return hinge.sum() / counted.clamp(min=1)
+        # All M negatives of a counted query stay in the mean, the satisfied ones too; ours, see docs/methods.md.
+        count = (hinge > 0).any(1).sum() * hinge.shape[1]
+        return hinge.sum() / count.clamp(min=1)
 
     @torch.no_grad()
     def notes(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        """`(2,)`: the share of triplets with a loss, and the mean of min|q−n| − |q−p| over the queries."""
-        near = separation(query, positive, self.frames).unsqueeze(1)
-        far = separation(query.unsqueeze(1), negatives, self.frames)
-        active = (near - far + self.margin > 0).float().mean()
-        return torch.stack([active, (far.amin(1, keepdim=True) - near).mean()])
+        """Compute what is logged beside the loss.
+
+        Returns:
+            `(2,)`: the share of triplets with a loss, and the mean of min |q − n| − |q − p| over the queries.
+        """
+        to_positive, to_negatives = self._distances(query, positive, negatives)
+        active = (to_positive - to_negatives + self.margin > 0).float().mean()
+        return torch.stack([active, (to_negatives.amin(1, keepdim=True) - to_positive).mean()])
+
+    def _distances(self, query: Tensor, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances of the queries to their positive `(B, 1)` and to their negatives `(B, M)`."""
+        to_positive = separation(query, positive, self.frames).unsqueeze(1)
+        return to_positive, separation(query.unsqueeze(1), negatives, self.frames)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
-from train.losses.contrastive import ContrastiveLoss
-from train.losses.multi_similarity import PlaceLoss, pair_notes
+from train.losses.multi_similarity import pair_notes
+from train.losses.registry import create_pair_loss
 from train.losses.triplet import TripletLoss
 from train.sampling.mining import Triplets, mine
 from train.sampling.pairs import Radii
@@ -159,8 +159,7 @@ class PlaceRegime:
             seed=settings.seed,
         )
         self.steps = settings.steps or -(-len(data.queries) // settings.places)
-        contrastive = settings.loss == "contrastive"
-        self.loss = ContrastiveLoss(settings.temperature) if contrastive else PlaceLoss()
+        self.loss = create_pair_loss(settings.loss, settings.temperature)
 
     def mine(self, epoch: int, number: int, describe: DescribeRows) -> None:
         """Place batches follow from geometry alone."""

@@ -250,6 +250,6 @@ def test_two_batches_are_read_ahead_and_no_more():
 def test_wrong_settings_are_named(protocol_file):
     with pytest.raises(ContractError, match="'lr'"):
         settings(protocol_file, lr=-1.0)
-    with pytest.raises(ContractError, match="p1-triplet"):
+    with pytest.raises(ContractError, match="seqvlad-triplet"):
         TrainSettings.create("no-such", protocol=protocol_file)
     assert TrainSettings.create("places-scratch", protocol=protocol_file, epochs=3).epochs == 3
