@@ -30,7 +30,7 @@ def of_index(asked: Asked, index: Path | None, how: Searched) -> list[Answered]:
     Raises: ContractError for another split than the index's, else as `answer`.
     """
     from cli.lookup import find_dataset, find_protocol, find_run
-    from indexer.evaluation.scoring import fits
+    from indexer.evaluation.truth import fits
     from indexer.versions.folders import evaluations_folder
     from train.runs.record import predictions_path, run_record
     from train.stages.evaluate import answer, stored_answer

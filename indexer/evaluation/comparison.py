@@ -1,18 +1,25 @@
-"""Is the gap between two methods real? Paired comparison of two sets of predictions under one protocol."""
+"""Paired comparison of two sets of predictions under one protocol: is the gap in recall beyond chance?
+
+Both are resampled by the same draws of trajectories or blocks, so that what is hard for both cancels out.
+"""
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from indexer.evaluation.intervals import FEWEST, Units, draw_weights, resampling_units
 from indexer.evaluation.predictions import PredictionsInfo
-from indexer.evaluation.recall import AT, first_hit_ranks, has_positive
-from indexer.evaluation.scoring import Truth, common_depth, truth
+from indexer.evaluation.recall import counted_queries, first_hit_ranks
+from indexer.evaluation.scoring import ranks_within
 from indexer.evaluation.shared_frames import without_pairs
+from indexer.evaluation.truth import common_depth, load_truth
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.geometry import BoolArray, IntArray
+
+Predicted = tuple[pl.DataFrame, PredictionsInfo]
+"""Predictions (table contract `predictions`) and what they answer."""
 
 
 class Gap(Frozen):
@@ -61,23 +68,35 @@ class Comparison(Frozen):
         return f"{self.protocol}@{self.protocol_hash}"
 
 
-def gap(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], seed: int) -> Gap:
-    """Compare hits (n,) of two methods over the same counted queries; `labels` (n,) names each query's unit.
+def gap(first: BoolArray, second: BoolArray, labels: IntArray, seed: int) -> Gap:
+    """Compare the hits of two methods over the same counted queries.
 
-    Both methods are resampled by the same draws of units, so what is hard for both cancels out.
-    Source: paired cluster bootstrap, percentile form; sign test (exact binomial) over units; McNemar, exact form.
+    The interval is a paired cluster bootstrap, percentile form; the sign test is the exact binomial one over units,
+    McNemar's the exact one over queries. See docs/methods.md#intervals.
+
+    Args:
+        first: Hits (n,) of the first method.
+        second: Hits (n,) of the second method.
+        labels: Resampled unit of each query (n,).
+        seed: Of the draws.
+
+    Example:
+        >>> hits, misses = np.ones(20, np.bool_), np.arange(20) % 2 == 0
+        >>> result = gap(hits, misses, labels=np.arange(20), seed=0)
+        >>> result.difference, result.beyond_chance
+        (0.5, True)
     """
     unit_of = np.unique(labels, return_inverse=True)[1]
     number = int(unit_of.max()) + 1
     totals = np.bincount(unit_of, minlength=number)
-    apart = np.bincount(unit_of, first.astype(np.int64) - second.astype(np.int64), number)
+    unit_gaps = np.bincount(unit_of, first.astype(np.int64) - second.astype(np.int64), number)
     interval = None
     if number >= FEWEST:
         weights = draw_weights(number, seed)
-        low, high = np.percentile((weights @ apart) / (weights @ totals), [2.5, 97.5])
+        low, high = np.percentile((weights @ unit_gaps) / (weights @ totals), [2.5, 97.5])
         interval = (float(low), float(high))
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    better, worse = int((apart > 0).sum()), int((apart < 0).sum())
+    better, worse = int((unit_gaps > 0).sum()), int((unit_gaps < 0).sum())
     return Gap(
         first=float(first.mean()),
         second=float(second.mean()),
@@ -93,8 +112,8 @@ def gap(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], labels: npt
     )
 
 
-def say_units(units: Units, number: int, seed: int) -> str:
-    """How the intervals of a comparison were found, in words."""
+def _describe_intervals(units: Units, number: int, seed: int) -> str:
+    """Say in words how the intervals of a comparison over `number` units are computed."""
     if number < FEWEST:
         return f"no interval: only {units.say(number)} to resample"
     return f"paired bootstrap over {units.say(number)}, seed {seed}"
@@ -102,33 +121,43 @@ def say_units(units: Units, number: int, seed: int) -> str:
 
 def _even_odds(one: int, other: int) -> float:
     """Two-sided exact probability of a split at least so uneven when both sides are equally likely."""
-    from scipy.stats import binomtest
+    from scipy.stats import binomtest  # heavy: 0.6 s, for one number
 
     return float(binomtest(one, one + other).pvalue) if one + other else 1.0
 
 
-Predicted = tuple[pl.DataFrame, PredictionsInfo]
-
-
 def compare(dataset: Dataset, protocol: Protocol, first: Predicted, second: Predicted, seed: int = 0) -> Comparison:
-    """Whether the gap in R@N between two sets of predictions is beyond chance, query by query.
+    """Compare the R@N of two sets of predictions query by query, under one protocol.
 
-    Both are judged under `protocol`; they must answer the same windows of the same split.
-    Raises: ContractError when they do not, NotEnoughDataError when no query has a positive.
+    Args:
+        dataset: The dataset whose windows both answer.
+        protocol: The protocol that judges both.
+        first: Predictions with what they answer.
+        second: Others, of the same windows of the same split.
+        seed: Of the draws.
+
+    Raises:
+        ContractError: If they answer different windows or splits.
+        NotEnoughDataError: If no query has a positive.
     """
     if (first[1].split, first[1].pool) != (second[1].split, second[1].pool):
         raise ContractError(
             f"the two answer different questions: split {first[1].split}, cities '{first[1].pool}', and split "
             f"{second[1].split}, cities '{second[1].pool}'"
         )
-    judged = truth(dataset, protocol, first[1])
-    truth(dataset, protocol, second[1])
-    counted = _counted(judged)
-    units = resampling_units(judged.queries, counted)
-    ranks = [_ranks(judged, table)[counted] for table, _ in (first, second)]
+    truth = load_truth(dataset, protocol, first[1])
+    load_truth(dataset, protocol, second[1])  # refuses the second's windows where they are others
+    positives = without_pairs(truth.positives, truth.shared)
+    if not positives.height:
+        raise NotEnoughDataError(f"protocol {protocol.label}: no query has a positive; nothing to compare")
+    counted = counted_queries(positives, truth.queries.height, protocol.no_positive)
+    units = resampling_units(truth.queries, counted)
+    ranks = [
+        first_hit_ranks(without_pairs(table, truth.shared), positives, truth.queries.height)[counted]
+        for table, _ in (first, second)
+    ]
     labels = units.labels[counted]
-    depth = min(common_depth(table, judged.shared, judged.pools) for table, _ in (first, second))
-    at = [n for n in AT if n <= min(judged.database, depth)] or [1]
+    depth = min(common_depth(table, truth.shared, truth.pool_sizes) for table, _ in (first, second))
     number = len(np.unique(labels))
     return Comparison(
         protocol=protocol.name,
@@ -138,19 +167,6 @@ def compare(dataset: Dataset, protocol: Protocol, first: Predicted, second: Pred
         second=second[1].method,
         queries=len(labels),
         units=number,
-        method=say_units(units, number, seed),
-        gaps={n: gap(ranks[0] <= n, ranks[1] <= n, labels, seed) for n in at},
+        method=_describe_intervals(units, number, seed),
+        gaps={n: gap(ranks[0] <= n, ranks[1] <= n, labels, seed) for n in ranks_within(min(truth.database, depth))},
     )
-
-
-def _counted(judged: Truth) -> npt.NDArray[np.bool_]:
-    """Which queries the protocol counts (n,) bool. Raises: NotEnoughDataError when none has a positive."""
-    answerable = has_positive(without_pairs(judged.positives, judged.shared), judged.queries.height)
-    if not answerable.any():
-        raise NotEnoughDataError(f"protocol {judged.protocol.label}: no query has a positive; nothing to compare")
-    return answerable if judged.protocol.no_positive == "leave-out" else np.ones_like(answerable)
-
-
-def _ranks(judged: Truth, predictions: pl.DataFrame) -> npt.NDArray[np.int32]:
-    kept = without_pairs(predictions, judged.shared)
-    return first_hit_ranks(kept, without_pairs(judged.positives, judged.shared), judged.queries.height)

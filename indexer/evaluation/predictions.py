@@ -1,6 +1,7 @@
 """Predictions: the nearest database windows of each query, stored so that any radius or rule re-scores them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,21 @@ from seqdata.storage.parquet import read_metadata, write_parquet_atomic
 HEADER = "seqdata.predictions"
 
 Search = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], tuple[npt.ArrayLike, npt.ArrayLike]]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who made predictions, as it stands beside the number: method, split, dataset id, index version, numbers a vector.
+
+    `ranked_by` says in words which column of another program's file gave the order.
+    """
+
+    method: str
+    split: str
+    dataset: str = ""
+    index: str | None = None
+    size: int | None = None
+    ranked_by: str | None = None
 
 
 class PredictionsInfo(Frozen):
@@ -41,6 +57,12 @@ class PredictionsInfo(Frozen):
     queries: int
     database: int
     size: int | None = None
+    ranked_by: str | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """Who made these predictions, as an evaluation names it."""
+        return Provenance(self.method, self.split, self.dataset, self.index, self.size, self.ranked_by)
 
     def under(self, protocol: Protocol) -> "PredictionsInfo":
         """The same as an answer under another protocol, which cuts the same windows (see `scoring.fits`)."""
@@ -88,7 +110,9 @@ def write(path: str | Path, predictions: pl.DataFrame, info: PredictionsInfo) ->
     """Write predictions with their metadata as Parquet. Raises: ContractError, OutputError."""
     table_contract("predictions").validate(predictions, file=path)
     _check_rows(predictions, info, path)
-    write_parquet_atomic(predictions, path, {HEADER: info.model_dump_json()})
+    # Files of the product's own indexes keep the bytes that they had before `ranked_by` was known.
+    header = info.model_dump_json(exclude=None if info.ranked_by else {"ranked_by"})
+    write_parquet_atomic(predictions, path, {HEADER: header})
 
 
 def read(path: str | Path) -> tuple[pl.DataFrame, PredictionsInfo]:

@@ -1,4 +1,8 @@
-"""Recall@N with its interval under one protocol, from stored predictions and a table of positives."""
+"""Recall@N with its interval under one protocol, from predictions and the truth that judges them.
+
+Recall is counted here and nowhere else: `seqdata eval`, training's validation and experiments all come through
+`first_hit_ranks` and `counted_queries`. The list of reported N stands here too.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -11,13 +15,20 @@ from pydantic import Field
 from indexer.evaluation.breakdowns import GroupRecall, Groups, by_groups
 from indexer.evaluation.intervals import recall_intervals, resampling_units
 from indexer.evaluation.metrics import Metrics, answers, measure
+from indexer.evaluation.predictions import Provenance
 from indexer.evaluation.shared_frames import without_pairs
+from indexer.evaluation.truth import Truth, common_depth
 from seqdata.contracts.protocol import Rule, Unit
 from seqdata.contracts.records import Frozen
 from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.geometry import BoolArray
 
-AT = (1, 5, 10, 20)
+RANKS = (1, 5, 10, 20)
+"""The N of R@N that an evaluation reports."""
+SHORT_RANKS = RANKS[:3]
+"""Those that training's validation and the tables of experiments report, where there is less room."""
 MISSED = np.iinfo(np.int32).max
+"""Rank of a query none of whose positives was predicted."""
 
 
 class CityRecall(Frozen):
@@ -31,10 +42,13 @@ class Evaluation(Frozen):
     """One measured number with everything it means, JSON-able by `model_dump(mode="json")`.
 
     `recall` and `interval` by N; `curve` and `curve_interval` for every N from 1 to the largest. `queries`
-    were counted, `left_out` had no positive and were not (0 when `no_positive` is `miss`). `units` were
-    resampled. `length` is a window's frames, `size` a descriptor's numbers (None for a matcher). `shared` pairs of a
-    query and a database window hold the same frame of the dataset: they are neither predictions nor positives.
-    `metrics` are there when asked for, `by` holds recalls of groups of queries (see `indexer.evaluation.breakdowns`).
+    were counted, `left_out` had no positive and were not (0 when `no_positive` is `miss`). Of the counted ones
+    `unanswered` have no prediction at all and are misses. `units` were resampled. `length` is a window's frames, `size`
+    a descriptor's numbers (None for a matcher). `shared` pairs of a query and a database window hold the same frame of
+    the dataset: they are neither predictions nor positives. `ranked_by` says what gave the order of another program's
+    predictions. `metrics` are there when asked for, `by` holds recalls of groups of queries (see
+    `indexer.evaluation.breakdowns`).
+
     Convention: `positive_rule` within `radius` `unit` as in the protocol; shares are from 0 to 1.
     """
 
@@ -50,6 +64,7 @@ class Evaluation(Frozen):
     no_positive: Literal["leave-out", "miss"] = "leave-out"
     queries: int
     left_out: int
+    unanswered: int = 0
     database: int
     recall: dict[int, float]
     interval: dict[int, tuple[float, float]]
@@ -63,6 +78,7 @@ class Evaluation(Frozen):
     length: int | None = None
     size: int | None = None
     shared: int = 0
+    ranked_by: str | None = None
     metrics: Metrics | None = None
     by: dict[str, dict[str, GroupRecall]] = Field(default_factory=dict)
 
@@ -86,139 +102,178 @@ class Evaluation(Frozen):
 
 def evaluate(
     predictions: pl.DataFrame,
-    positives: pl.DataFrame,
-    queries: pl.DataFrame,
+    truth: Truth,
+    provenance: Provenance,
     *,
-    database_size: int,
-    method: str,
-    protocol_name: str,
-    protocol_hash: str,
-    split: str,
-    rule: Rule,
-    radius: float,
-    unit: Unit,
-    heading_max: float | None = None,
-    pool: Literal["together", "each"] = "together",
-    no_positive: Literal["leave-out", "miss"] = "leave-out",
-    at: Sequence[int] = AT,
+    ranks: Sequence[int] = RANKS,
     seed: int = 0,
-    dataset: str = "",
-    index: str | None = None,
-    length: int | None = None,
-    size: int | None = None,
-    shared: pl.DataFrame | None = None,
     full: bool = False,
     groups: Mapping[str, Groups] | None = None,
 ) -> Evaluation:
-    """Recall@N: the share of counted queries with a positive among their N nearest.
+    """Measure recall@N: the share of counted queries with a positive among their N nearest.
 
-    `predictions` (columns query, rank from 1, database), `positives` (columns query, database: rows of the
-    same tables, already filtered by rule and radius), `queries` the query windows in full (table contract
-    `places`). With `pool="each"` the predictions and positives of a query must already lie in its own city
-    (`predictions.by_city`); the recall is then the average over all queries, and `cities` holds each city's
-    own. `shared` pairs (see `indexer.evaluation.shared_frames`) are left out of predictions and positives. `full` adds
-    `metrics`, `groups` recalls by name of the breakdown.
+    See Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. IV-A,
+    and docs/methods.md#recall; the intervals are those of `indexer.evaluation.intervals`.
 
-    Raises: NotEnoughDataError when no query has a positive, ContractError when the predictions hold fewer
-    ranks than the largest N or rows outside the tables.
-    Source: P1 section IV-A; the interval is described in `indexer.evaluation.intervals`.
+    Args:
+        predictions: Table contract `predictions`: query, rank from 1, database, distance. Where the protocol's pool is
+            `each`, those of a query lie in its own city (see `predictions.by_city`), and `cities` of the result holds
+            each city's own recall beside the average over all queries.
+        truth: The protocol, its query windows and their positives.
+        provenance: Who made the predictions.
+        ranks: The N to report.
+        seed: Of the bootstrap's draws.
+        full: Whether to add `metrics` (mean rank, average precision, precision-recall).
+        groups: Groups of queries by name of a breakdown, whose recall is reported each (see `breakdowns`).
+
+    Raises:
+        NotEnoughDataError: If no query has a positive.
+        ContractError: If predictions hold fewer ranks than the largest N, or rows outside the tables.
+
+    Example:
+        >>> from indexer.evaluation.predictions import table
+        >>> from seqdata import protocols
+        >>> queries = pl.DataFrame({"trajectory": ["a", "b"], "city": ["x", "x"], "first": [0, 0], "length": [1, 1],
+        ...     "step": [1, 1], "easting": [0.0, 9.0], "northing": [0.0, 0.0]})
+        >>> positives = pl.DataFrame({"query": [0, 1], "database": [0, 1]})
+        >>> truth = Truth(protocols.load("own"), queries, positives, database=3)
+        >>> nearest = table(distances=[[0.1, 0.4], [0.2, 0.3]], rows=[[0, 2], [2, 1]])
+        >>> evaluate(nearest, truth, Provenance("mine", "test"), ranks=(1, 2)).recall
+        {1: 0.5, 2: 1.0}
     """
-    top = max(at)
-    _check(predictions, positives, len(queries), database_size, top if pool == "together" else 1)
-    if shared is not None:
-        predictions, positives = without_pairs(predictions, shared), without_pairs(positives, shared)
-    answerable = has_positive(positives, len(queries))
-    _refuse_unanswerable(answerable, protocol_name, split, database_size)
-    counted = answerable if no_positive == "leave-out" else np.ones_like(answerable)
-    ranks = first_hit_ranks(predictions, positives, len(queries))
-    hits = ranks[:, None] <= np.arange(1, top + 1)
+    protocol, total = truth.protocol, truth.queries.height
+    top = max(ranks)
+    _check_rows(predictions, truth)
+    depth = common_depth(predictions, truth.shared, truth.pool_sizes)
+    if depth < min(top, int(truth.pool_sizes.max(initial=0))):
+        raise ContractError(f"predictions hold {depth} ranks, R@{top} needs {top}: search again with -k {top}")
+    is_answered = queries_in(predictions, total)
+    predictions = without_pairs(predictions, truth.shared)
+    positives = without_pairs(truth.positives, truth.shared)
+    answerable = queries_in(positives, total)
+    counted = counted_queries(positives, total, protocol.no_positive)
+    if not answerable.any():
+        raise NotEnoughDataError(
+            f"protocol {protocol.name}, split {provenance.split}: none of {total} queries has a positive among "
+            f"{truth.database} database windows; check the split, the radius and the positions"
+        )
+    hits = first_hit_ranks(predictions, positives, total)[:, None] <= np.arange(1, top + 1)
     curve = hits[counted].mean(axis=0)
-    units = resampling_units(queries, counted)
+    units = resampling_units(truth.queries, counted)
     bounds, methods = recall_intervals(hits, counted, units, seed)
+    metrics = None
+    if full:
+        # Ranks that only some queries have would favour those: all are measured to the depth they have in common.
+        metrics = measure(
+            answers(predictions.filter(pl.col("rank") <= depth), positives, counted), units, counted, seed
+        )
     return Evaluation(
-        method=method,
-        protocol=protocol_name,
-        protocol_hash=protocol_hash,
-        split=split,
-        positive_rule=rule,
-        radius=radius,
-        unit=unit,
-        heading_max=heading_max,
-        pool=pool,
-        no_positive=no_positive,
+        method=provenance.method,
+        protocol=protocol.name,
+        protocol_hash=protocol.hash,
+        split=provenance.split,
+        positive_rule=protocol.rule,
+        radius=protocol.radius,
+        unit=protocol.unit,
+        heading_max=protocol.heading_max,
+        pool=protocol.pool,
+        no_positive=protocol.no_positive,
         queries=int(counted.sum()),
         left_out=int((~counted).sum()),
-        database=database_size,
-        recall={n: float(curve[n - 1]) for n in at},
-        interval={n: (float(bounds[n - 1, 0]), float(bounds[n - 1, 1])) for n in at},
-        interval_method=_say_methods(at, methods),
+        unanswered=int((counted & ~is_answered).sum()),
+        database=truth.database,
+        recall={n: float(curve[n - 1]) for n in ranks},
+        interval={n: (float(bounds[n - 1, 0]), float(bounds[n - 1, 1])) for n in ranks},
+        interval_method=_name_methods(ranks, methods),
         curve=tuple(curve.tolist()),
         curve_interval=tuple((float(low), float(high)) for low, high in bounds),
         units=len(np.unique(units.labels[counted])),
-        cities=_by_city(queries["city"], hits, counted, at),
-        dataset=dataset,
-        index=index,
-        length=length,
-        size=size,
-        shared=0 if shared is None else shared.height,
-        metrics=measure(answers(predictions, positives, counted), units, counted, seed) if full else None,
-        by={name: by_groups(g, hits, counted, answerable, units, at, seed) for name, g in (groups or {}).items()},
+        cities=_recall_by_city(truth.queries["city"], hits, counted, ranks),
+        dataset=provenance.dataset,
+        index=provenance.index,
+        length=protocol.length,
+        size=provenance.size,
+        shared=truth.shared.height,
+        ranked_by=provenance.ranked_by,
+        metrics=metrics,
+        by={
+            name: by_groups(group, hits, counted, answerable, units, ranks, seed)
+            for name, group in (groups or {}).items()
+        },
     )
 
 
-def _refuse_unanswerable(answerable: npt.NDArray[np.bool_], protocol: str, split: str, database: int) -> None:
-    """Raise NotEnoughDataError when no query has a positive."""
-    if not answerable.any():
-        raise NotEnoughDataError(
-            f"protocol {protocol}, split {split}: none of {len(answerable)} queries has a positive among "
-            f"{database} database windows; check the split, the radius and the positions"
-        )
+def recall_at(predictions: pl.DataFrame, truth: Truth, ranks: Sequence[int] = SHORT_RANKS) -> dict[int, float]:
+    """Measure recall@N alone, without intervals or checks of depth: what training's validation asks every epoch.
+
+    Args:
+        predictions: Table contract `predictions`; a query that has fewer ranks than N is a miss beyond them.
+        truth: The protocol, its query windows and their positives.
+        ranks: The N to report.
+
+    Returns:
+        Recall by N, equal to `evaluate`'s; 0 where no query is counted.
+    """
+    positives = without_pairs(truth.positives, truth.shared)
+    total = truth.queries.height
+    first = first_hit_ranks(without_pairs(predictions, truth.shared), positives, total)
+    first = first[counted_queries(positives, total, truth.protocol.no_positive)]
+    return {n: float((first <= n).mean()) if len(first) else 0.0 for n in ranks}
 
 
-def has_positive(positives: pl.DataFrame, queries: int) -> npt.NDArray[np.bool_]:
-    """Which of `queries` queries have a positive: (n,) bool."""
-    found = np.zeros(queries, np.bool_)
-    found[positives["query"].to_numpy()] = True
-    return found
+def counted_queries(positives: pl.DataFrame, queries: int, no_positive: Literal["leave-out", "miss"]) -> BoolArray:
+    """Say which of `queries` queries (n,) enter a recall: those with a positive, or all where lacking one is a miss."""
+    return queries_in(positives, queries) if no_positive == "leave-out" else np.ones(queries, np.bool_)
+
+
+def queries_in(table: pl.DataFrame, queries: int) -> BoolArray:
+    """Say which of `queries` queries (n,) occur in the column `query` of positives or predictions."""
+    occurs = np.zeros(queries, np.bool_)
+    occurs[table["query"].to_numpy()] = True
+    return occurs
 
 
 def first_hit_ranks(predictions: pl.DataFrame, positives: pl.DataFrame, queries: int) -> npt.NDArray[np.int32]:
-    """Rank (n,) int32 of each query's first positive, counted from 1; 2³¹-1 where none was predicted."""
-    pairs = positives.select(pl.col("query").cast(pl.Int32), pl.col("database").cast(pl.Int32)).unique()
+    """Find the rank (n,) of each query's first positive, counted from 1; `MISSED` where none was predicted.
+
+    Example:
+        >>> predictions = pl.DataFrame({"query": [0, 0], "rank": [1, 2], "database": [4, 7]})
+        >>> first_hit_ranks(predictions, pl.DataFrame({"query": [0], "database": [7]}), queries=1).tolist()
+        [2]
+    """
+    pairs = positives.select(pl.col(name).cast(predictions.schema[name]) for name in ("query", "database")).unique()
     first = predictions.join(pairs, on=["query", "database"], how="semi").group_by("query").agg(pl.min("rank"))
     ranks = np.full(queries, MISSED, np.int32)
     ranks[first["query"].to_numpy()] = first["rank"].to_numpy()
     return ranks
 
 
-def _check(predictions: pl.DataFrame, positives: pl.DataFrame, queries: int, database: int, top: int) -> None:
-    for name, table in (("predictions", predictions), ("positives", positives)):
-        for column, size in (("query", queries), ("database", database)):
+def _check_rows(predictions: pl.DataFrame, truth: Truth) -> None:
+    """Raise ContractError for rows outside the window tables."""
+    for name, table in (("predictions", predictions), ("positives", truth.positives)):
+        for column, size in (("query", truth.queries.height), ("database", truth.database)):
             if len(table) and not table[column].is_between(0, size - 1).all():
                 raise ContractError(f"{name}: column '{column}' names rows outside its table of {size}")
-    deepest = int(predictions["rank"].cast(pl.Int64).max() or 0) if len(predictions) else 0  # type: ignore[arg-type]
-    if deepest < min(top, database):
-        raise ContractError(f"predictions hold {deepest} ranks, R@{top} needs {top}: search again with -k {top}")
 
 
-def _say_methods(at: Sequence[int], methods: list[str]) -> str:
-    """One line: the methods of the reported N, each with its N when they differ."""
-    used = {n: methods[n - 1] for n in at}
-    if len(set(used.values())) == 1:
-        return used[at[0]]
+def _name_methods(ranks: Sequence[int], methods: list[str]) -> str:
+    """Name the interval methods of the reported N in one line, each with its N where they differ."""
     grouped: dict[str, list[str]] = {}
-    for n, text in used.items():
-        grouped.setdefault(text, []).append(f"R@{n}")
+    for n in ranks:
+        grouped.setdefault(methods[n - 1], []).append(f"R@{n}")
+    if len(grouped) == 1:
+        return methods[ranks[0] - 1]
     return "; ".join(f"{', '.join(names)}: {text}" for text, names in grouped.items())
 
 
-def _by_city(
-    cities: pl.Series, hits: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_], at: Sequence[int]
+def _recall_by_city(
+    cities: pl.Series, hits: BoolArray, counted: BoolArray, ranks: Sequence[int]
 ) -> dict[str, CityRecall]:
+    """Recall of each city's counted queries, from hits (n, c)."""
     names = cities.to_numpy()
     result = {}
     for city in np.unique(names[counted]):
-        mine = hits[counted & (names == city)]
-        recall = {n: float(mine[:, n - 1].mean()) for n in at}
-        result[str(city)] = CityRecall(queries=len(mine), recall=recall)
+        city_hits = hits[counted & (names == city)]
+        recall = {n: float(city_hits[:, n - 1].mean()) for n in ranks}
+        result[str(city)] = CityRecall(queries=len(city_hits), recall=recall)
     return result

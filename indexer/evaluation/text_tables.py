@@ -168,6 +168,14 @@ def _lines(rows: Sequence[Sequence[str]], counts: int = 0) -> list[str]:
 
 def _notes(group: Sequence[Evaluation]) -> list[str]:
     shared = [f"  {n} pairs of windows share a frame and never match" for n in {e.shared: 0 for e in group} if n]
+    for row in group:
+        if row.unanswered:
+            misses = "a miss" if row.unanswered == 1 else "misses"
+            shared.append(
+                f"  {row.method}: {row.queries} queries, {row.unanswered} of them without any prediction, {misses}"
+            )
+        if row.ranked_by:
+            shared.append(f"  {row.method}: ranked by {row.ranked_by}")
     methods = list(dict.fromkeys(evaluation.interval_method for evaluation in group))
     if len(methods) == 1:
         return [*shared, f"  95 % intervals: {methods[0]}"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.evaluation.recall import first_hit_ranks
+from indexer.evaluation.recall import first_hit_ranks, queries_in
 
 Status = Literal["hit", "near", "miss", "left-out"]
 Frames = npt.NDArray[np.uint8]

@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from indexer.evaluation.truth import Truth
+from seqdata import protocols
 from seqdata.contracts.tables import table_contract
+from seqdata.geometry import IntArray
 
 
 def make_places(
@@ -39,3 +42,13 @@ def make_places(
 def pairs(*rows: tuple[int, int]) -> pl.DataFrame:
     """A positives table of (query, database) rows."""
     return pl.DataFrame(list(rows), schema={"query": pl.Int32, "database": pl.Int32}, orient="row")
+
+
+def make_truth(
+    positives: pl.DataFrame, queries: pl.DataFrame, database: int, *, shared: pl.DataFrame | None = None,
+    pools: IntArray | None = None, **fields: Any,
+) -> Truth:  # fmt: skip
+    """The truth of queries under a protocol "demo" (any frame, 25 m) with other `fields`."""
+    demo = {"name": "demo", "rule": "any", "radius": 25.0, "no_positive": "leave-out"}
+    protocol = protocols.load("own").model_copy(update={**demo, **fields})
+    return Truth(protocol, queries, positives, database, pairs() if shared is None else shared, pools)

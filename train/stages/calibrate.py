@@ -10,7 +10,7 @@ import polars as pl
 
 import indexer
 from indexer.evaluation import predictions
-from indexer.evaluation.scoring import table_key
+from indexer.evaluation.truth import table_key
 from indexer.evaluation.shared_frames import most_shared, shared_pairs, without_pairs
 from indexer.localizer.reject import Calibration, calibrate
 from indexer.place_index import PlaceIndex

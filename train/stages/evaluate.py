@@ -9,7 +9,8 @@ import polars as pl
 
 from indexer.evaluation import predictions
 from indexer.evaluation.predictions import PredictionsInfo
-from indexer.evaluation.scoring import KEEP, fits, make_info, table_key
+from indexer.evaluation.scoring import KEEP, make_info
+from indexer.evaluation.truth import fits, table_key
 from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset

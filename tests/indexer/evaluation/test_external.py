@@ -12,7 +12,8 @@ from indexer.evaluation import external_descriptors as foreign
 from indexer.evaluation import external_files as foreign_files
 from indexer.evaluation import predictions
 from indexer.evaluation.comparison import compare
-from indexer.evaluation.scoring import fits, pools_of, score, with_radius
+from indexer.evaluation.scoring import score
+from indexer.evaluation.truth import fits, pools_of, with_radius
 from indexer.matching.baselines import match_frames
 from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank_frames

@@ -18,8 +18,7 @@ from indexer.evaluation.metrics import Answers, CurveStatistics, answers, measur
 from indexer.evaluation.recall import Evaluation, evaluate
 from indexer.evaluation.text_tables import flat_rows, format_against, format_table
 from seqdata.errors import ContractError
-from tests.indexer.evaluation.test_recall import PROTOCOL
-from tests.support.indexes import make_places, pairs
+from tests.support.indexes import make_places, make_truth, pairs
 
 
 def literal_points(distance: list[float], right: list[bool]) -> list[tuple[float, float, float]]:
@@ -76,7 +75,9 @@ def test_ranks_and_average_precision(data: st.DataObject) -> None:
             assert found.average_precision[at] == pytest.approx(average_precision_score(truth, -np.arange(database)))
 
 
-def run(count: int = 240, no_positive: str = "leave-out", trajectories: int = 12, **more) -> Evaluation:
+def run(
+    count: int = 240, trajectories: int = 12, groups: dict | None = None, size: int | None = None, **fields
+) -> Evaluation:
     """Queries right with a chance that falls with their distance; every tenth has no positive."""
     rng = np.random.default_rng(3)
     apart = rng.random(count).astype("f4")
@@ -86,8 +87,10 @@ def run(count: int = 240, no_positive: str = "leave-out", trajectories: int = 12
     table = predictions.table(np.stack([apart, apart + 1], axis=1), rows)
     positives = pairs(*[(i, i) for i in range(count) if i % 10])
     places = make_places(count, trajectories=trajectories)
-    options = {**PROTOCOL, "no_positive": no_positive, **more}
-    return evaluate(table, positives, places, database_size=count, at=(1, 2), full=True, **options)
+    provenance = predictions.Provenance("ours", "test", size=size)
+    return evaluate(
+        table, make_truth(positives, places, count, **fields), provenance, ranks=(1, 2), full=True, groups=groups
+    )
 
 
 def test_queries_without_a_positive() -> None:
@@ -203,11 +206,11 @@ def test_paired_gap_knows_a_real_one_from_none() -> None:
 
 
 def test_against_keeps_each_protocol_in_its_column() -> None:
-    near, far = run(), run(radius=50.0, protocol_hash="ba9876543210")
+    near, far = run(), run(radius=50.0)
     text = format_against([far, near], "radius")
     lines = [line.split() for line in text.splitlines()]
     assert lines[0] == ["radius", "25", "50"]
-    assert lines[1] == ["protocol", "demo@0123456789ab", "demo@ba9876543210"]
+    assert lines[1] == ["protocol", near.label, far.label]
     with pytest.raises(ContractError, match="size is not known"):
         format_against([near], "size")
     with warnings.catch_warnings():

@@ -12,34 +12,35 @@ from hypothesis import strategies as st
 
 import indexer
 from indexer.evaluation import predictions
-from indexer.evaluation.recall import Evaluation, evaluate
+from indexer.evaluation.predictions import Provenance
+from indexer.evaluation.recall import RANKS, Evaluation, evaluate, recall_at
 from indexer.evaluation.scoring import read_recorded, record
 from indexer.evaluation.text_tables import flat_rows, format_against, format_table
+from indexer.evaluation.truth import common_depth
 from indexer.versions.checks import check_version
 from indexer.versions.folders import evaluations_folder
 from indexer.versions.listing import entries
 from indexer.versions.tags import collect
 from seqdata.errors import ContractError, NotEnoughDataError, OutputError
 from seqdata.storage.files import write_json_atomic
-from tests.support.indexes import make_places, pairs
+from tests.support.indexes import make_places, make_truth, pairs
 
-PROTOCOL = {
-    "method": "ours",
-    "protocol_name": "demo",
-    "protocol_hash": "0123456789ab",
-    "split": "test",
-    "rule": "any",
-    "radius": 25.0,
-    "unit": "metres",
-}
+PROVENANCE = Provenance("ours", "test")
 
 
 def run(
-    rows: np.ndarray, positives: pl.DataFrame, database: int, queries: pl.DataFrame | None = None, **more
+    rows: np.ndarray,
+    positives: pl.DataFrame,
+    database: int,
+    *,
+    ranks: tuple[int, ...] = RANKS,
+    provenance: Provenance = PROVENANCE,
+    **fields,
 ) -> Evaluation:
+    """Evaluate predicted rows (q, k) under the demo protocol with other `fields`."""
     table = predictions.table(np.zeros(rows.shape), rows)
-    queries = make_places(len(rows)) if queries is None else queries
-    return evaluate(table, positives, queries, database_size=database, **{**PROTOCOL, **more})
+    truth = make_truth(positives, make_places(len(rows)), database, **fields)
+    return evaluate(table, truth, provenance, ranks=ranks)
 
 
 def literal_recall(rows: np.ndarray, positives: set[tuple[int, int]], n: int, count_all: bool) -> float:
@@ -72,6 +73,10 @@ def test_recall_equals_literal_loops(data: st.DataObject) -> None:
     result = run(rows, pairs(*positives), database, no_positive="miss" if count_all else "leave-out")
     for n in (1, 5, 10, 20):
         assert result.recall[n] == pytest.approx(literal_recall(rows, positives, n, count_all))
+    fields = {"no_positive": result.no_positive}
+    truth = make_truth(pairs(*positives), make_places(queries), database, **fields)
+    short = recall_at(predictions.table(np.zeros(rows.shape), rows), truth)
+    assert short == {n: result.recall[n] for n in (1, 5, 10)}  # training's validation counts as eval does
     assert result.queries + result.left_out == queries
     assert result.left_out == (0 if count_all else queries - len({query for query, _ in positives}))
     assert list(result.curve) == sorted(result.curve)
@@ -83,20 +88,37 @@ def test_recall_equals_literal_loops(data: st.DataObject) -> None:
 def test_duplicated_positive_pairs_change_nothing() -> None:
     rows = np.array([[0, 1], [1, 0]])
     once, twice = pairs((0, 0), (1, 0)), pairs((0, 0), (0, 0), (1, 0))
-    assert run(rows, once, 2, at=(1, 2)) == run(rows, twice, 2, at=(1, 2))
+    assert run(rows, once, 2, ranks=(1, 2)) == run(rows, twice, 2, ranks=(1, 2))
 
 
 def test_query_without_predictions_is_a_miss() -> None:
     table = predictions.table(np.zeros((1, 2)), np.array([[0, 1]]), np.array([1]))
-    result = evaluate(table, pairs((0, 0), (1, 0)), make_places(2), database_size=2, at=(1, 2), **PROTOCOL)
-    assert result.recall == {1: 0.5, 2: 0.5}
+    truth = make_truth(pairs((0, 0), (1, 0)), make_places(2), 2)
+    result = evaluate(table, truth, PROVENANCE, ranks=(1, 2))
+    assert result.recall == recall_at(table, truth, (1, 2)) == {1: 0.5, 2: 0.5}
+    assert result.unanswered == 1
+    assert "1 of them without any prediction, a miss" in format_table([result])
+
+
+def test_recall_is_reported_to_the_depth_that_all_queries_have() -> None:
+    """One query has 20 ranks, another 2, a third none: R@5 of the second is not known, the third is a miss."""
+    deep = predictions.table(np.zeros((1, 20)), np.arange(20)[None])
+    short = predictions.table(np.zeros((1, 2)), np.array([[1, 2]]), np.array([1]))
+    table = pl.concat([deep, short])
+    truth = make_truth(pairs((0, 3), (1, 1), (2, 0)), make_places(3), 50)
+    assert common_depth(table, truth.shared, truth.pool_sizes) == 2
+    with pytest.raises(ContractError, match="predictions hold 2 ranks, R@5 needs 5: search again with -k 5"):
+        evaluate(table, truth, PROVENANCE, ranks=(1, 5))
+    result = evaluate(table, truth, PROVENANCE, ranks=(1, 2), full=True)
+    assert (result.recall[1], result.queries, result.unanswered) == (pytest.approx(1 / 3), 3, 1)
+    assert result.metrics.depth == 2  # the first query's ranks beyond it count for nothing
 
 
 def test_rescoring_needs_no_search() -> None:
     rows = np.array([[0, 1], [1, 0], [1, 0]])
     narrow, wide = pairs((0, 0), (1, 0)), pairs((0, 0), (1, 0), (1, 1), (2, 1))
-    assert run(rows, narrow, 2, at=(1,)).recall[1] == 0.5
-    assert run(rows, wide, 2, at=(1,), radius=50.0).recall[1] == 1.0
+    assert run(rows, narrow, 2, ranks=(1,)).recall[1] == 0.5
+    assert run(rows, wide, 2, ranks=(1,), radius=50.0).recall[1] == 1.0
 
 
 def test_refusals() -> None:
@@ -125,33 +147,32 @@ def test_cities_each_alone_are_averaged_over_queries() -> None:
     table = predictions.by_city(cities, database.tolist(), search)
     assert table.filter(pl.col("query") < 3)["database"].is_between(0, 1).all()
     assert table.filter(pl.col("query") == 3)["database"].to_list() == [4, 3, 2]
-    result = evaluate(
-        table, pairs((0, 0), (1, 0), (2, 1), (3, 4)), make_places(4, city=pl.Series(cities)), database_size=5,
-        pool="each", at=(1, 5), **PROTOCOL,
-    )  # fmt: skip
+    positives, queries = pairs((0, 0), (1, 0), (2, 1), (3, 4)), make_places(4, city=pl.Series(cities))
+    truth = make_truth(positives, queries, 5, pools=np.array([2, 2, 2, 3]), pool="each")
+    result = evaluate(table, truth, PROVENANCE, ranks=(1, 5))
     assert result.recall == {1: 0.75, 5: 1.0}
     assert result.cities["a"].recall[1] == pytest.approx(2 / 3)
     assert (result.cities["b"].queries, result.cities["b"].recall[1]) == (1, 1.0)
 
 
 def test_json_round_trip() -> None:
-    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, at=(1, 2), heading_max=45.0)
+    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, ranks=(1, 2), heading_max=45.0)
     again = Evaluation.model_validate(json.loads(json.dumps(result.model_dump(mode="json"))))
     assert again == result
 
 
 def test_table_keeps_protocols_apart() -> None:
     rows = np.array([[0, 1], [1, 0]])
-    one = run(rows, pairs((0, 0), (1, 0)), 2, at=(1, 2))
+    one = run(rows, pairs((0, 0), (1, 0)), 2, ranks=(1, 2))
     others = [
-        run(rows, pairs((0, 0), (1, 0)), 2, at=(1, 2), method="baseline"),
-        run(rows, pairs((0, 0)), 2, at=(1, 2), radius=5.0),
-        run(rows, pairs((0, 0)), 2, at=(1, 2), protocol_hash="ba9876543210"),
+        run(rows, pairs((0, 0), (1, 0)), 2, ranks=(1, 2), provenance=Provenance("baseline", "test")),
+        run(rows, pairs((0, 0)), 2, ranks=(1, 2), radius=5.0),
+        run(rows, pairs((0, 0)), 2, ranks=(1, 2), version=2),
     ]
     text = format_table([one, *others])
     blocks = text.split("\n\n")
     assert len(blocks) == 3
-    assert "demo@0123456789ab: test split, any rule < 25 metres" in blocks[0]
+    assert f"{one.label}: test split, any rule < 25 metres" in blocks[0]
     assert [line.split()[0] for line in blocks[0].splitlines()[1:4]] == ["method", "ours", "baseline"]
     assert "50.0 [" in blocks[0]
     assert "95 % intervals: " in blocks[0]
@@ -162,18 +183,18 @@ def test_against_drops_no_result() -> None:
     """Two indexes of one model, two runs without an index, and two splits: each has a cell of its own."""
     rows = np.array([[0, 1], [1, 0], [1, 0]])
     hit = [pairs(*((query, int(rows[query, 0])) for query in range(count))) for count in (1, 2, 3)]
-    every = {"no_positive": "miss", "at": (1,)}
+    every = {"no_positive": "miss", "ranks": (1,)}
     found = [
-        run(rows, hit[0], 2, index="a" * 16, **every),
-        run(rows, hit[1], 2, index="b" * 16, **every),
-        run(rows, hit[2], 2, index="b" * 16, split="val", **every),
-        run(rows, hit[0], 2, method="theirs", **every),
-        run(rows, hit[2], 2, method="theirs", **every),
+        run(rows, hit[0], 2, provenance=Provenance("ours", "test", index="a" * 16), **every),
+        run(rows, hit[1], 2, provenance=Provenance("ours", "test", index="b" * 16), **every),
+        run(rows, hit[2], 2, provenance=Provenance("ours", "val", index="b" * 16), **every),
+        run(rows, hit[0], 2, provenance=Provenance("theirs", "test"), **every),
+        run(rows, hit[2], 2, provenance=Provenance("theirs", "test"), **every),
     ]
     lines = format_against(found, "radius").splitlines()
     assert [line.split() for line in lines[:3]] == [
         ["radius", "25", "25"],
-        ["protocol", "demo@0123456789ab", "demo@0123456789ab"],
+        ["protocol", found[0].label, found[0].label],
         ["split", "test", "val"],
     ]
     cells = {line[: line.index("R@1")].strip(): line.split("R@1")[1].split("[")[0].strip() for line in lines[4:]}
@@ -193,16 +214,16 @@ def test_against_drops_no_result() -> None:
 
 def test_csv_columns_carry_their_protocol() -> None:
     rows = np.array([[0, 1], [1, 0]])
-    one = run(rows, pairs((0, 0), (1, 0)), 2, at=(1, 2))
-    other = run(rows, pairs((0, 0), (1, 0)), 2, at=(1, 2), protocol_hash="ba9876543210")
+    one = run(rows, pairs((0, 0), (1, 0)), 2, ranks=(1, 2))
+    other = run(rows, pairs((0, 0), (1, 0)), 2, ranks=(1, 2), version=2)
     assert "r1" in flat_rows([one, one])[0]
     both = flat_rows([one, other])
-    assert both[0]["demo@0123456789ab r1"] == one.recall[1]
-    assert "demo@0123456789ab r1" not in both[1]
-    assert both[1]["demo@ba9876543210 r2_low"] == other.interval[2][0]
+    assert both[0][f"{one.label} r1"] == one.recall[1]
+    assert f"{one.label} r1" not in both[1]
+    assert both[1][f"{other.label} r2_low"] == other.interval[2][0]
     assert not {name for row in both for name in row if name.startswith("r1")}
-    val = run(rows, pairs((0, 0)), 2, at=(1, 2), split="val")
-    assert "demo@0123456789ab val r1" in flat_rows([one, val])[1]
+    val = run(rows, pairs((0, 0)), 2, ranks=(1, 2), provenance=Provenance("ours", "val"))
+    assert f"{one.label} val r1" in flat_rows([one, val])[1]
 
 
 def build_index(out: Path, name: str) -> indexer.PlaceIndex:
@@ -212,7 +233,7 @@ def build_index(out: Path, name: str) -> indexer.PlaceIndex:
 
 
 def test_evaluations_lie_beside_the_versions_and_go_with_them(tmp_path: Path) -> None:
-    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, at=(1, 2))
+    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, ranks=(1, 2))
     index = build_index(tmp_path / "town", "a")
     before = sorted(index.path.iterdir())
     folder = evaluations_folder(index.path)
@@ -243,7 +264,7 @@ OLDER = ({"queries": 99}, {"method": "older"})
 
 
 def test_recording_at_once_loses_nothing(tmp_path: Path) -> None:
-    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, at=(1, 2))
+    result = run(np.array([[0, 1]]), pairs((0, 1)), 2, ranks=(1, 2))
     each = [result.model_copy(update={"method": f"model {number}"}) for number in range(24)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: record(tmp_path / "new", one), each))

@@ -12,9 +12,9 @@ from indexer.evaluation.shared_frames import shared_pairs, without_pairs
 from indexer.matching.frame_vectors import held
 from indexer.matching.rerank import rerank
 from seqdata.errors import ContractError
-from tests.indexer.evaluation.test_recall import PROTOCOL
+from tests.indexer.evaluation.test_recall import PROVENANCE
 from tests.indexer.matching.test_aligned import METRICS, windows
-from tests.support.indexes import make_places, pairs
+from tests.support.indexes import make_places, make_truth, pairs
 
 
 def shuffled(queries: int, database: int, k: int, seed: int) -> pl.DataFrame:
@@ -110,12 +110,18 @@ def test_no_query_matches_itself() -> None:
     shared = shared_pairs(table, table)
     rows = np.stack([np.argsort(np.abs(np.arange(10) - query), kind="stable") for query in range(10)])
     everything = [(q, d) for q in range(10) for d in range(10) if abs(q - d) <= 3]
-    told = predictions.table(np.zeros(rows.shape), rows)
-    fooled = evaluate(told, pairs(*[(q, q) for q in range(10)]), make_places(10), database_size=10, at=(1,), **PROTOCOL)
+    nearest = predictions.table(np.zeros(rows.shape), rows)
+    fooled = evaluate(
+        nearest, make_truth(pairs(*[(q, q) for q in range(10)]), make_places(10), 10), PROVENANCE, ranks=(1,)
+    )
     assert fooled.recall[1] == 1.0
-    honest = evaluate(told, pairs(*everything), make_places(10), database_size=10, at=(1, 5), shared=shared, **PROTOCOL)
+    honest = evaluate(
+        nearest, make_truth(pairs(*everything), make_places(10), 10, shared=shared), PROVENANCE, ranks=(1, 5)
+    )
     assert honest.shared == shared.height == 10 + 2 * 9 + 2 * 8
     assert honest.recall[1] == 1.0  # three windows on, the nearest that shares nothing
     only_itself = [(q, q) for q in range(1, 10)] + [(0, 3)]
-    left = evaluate(told, pairs(*only_itself), make_places(10), database_size=10, at=(1,), shared=shared, **PROTOCOL)
+    left = evaluate(
+        nearest, make_truth(pairs(*only_itself), make_places(10), 10, shared=shared), PROVENANCE, ranks=(1,)
+    )
     assert (left.queries, left.left_out, left.recall[1]) == (1, 9, 1.0)

@@ -18,7 +18,7 @@ from indexer.report.pictures import strip_uris
 from indexer.report.report import write_report
 from indexer.report.scene import ReportScene, make_scene, pick_queries, query_status
 from seqdata.errors import ContractError
-from tests.support.indexes import make_places, pairs
+from tests.support.indexes import make_places, make_truth, pairs
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 VOID = {"meta", "img", "path", "circle", "br"}
@@ -61,11 +61,9 @@ def scene(name: str = "drive", **more) -> ReportScene:
 
 def evaluation(name: str = "ours", radius: float = 25.0) -> Evaluation:
     table = predictions.table(np.zeros((24, 20)), (np.arange(24)[:, None] + np.arange(20)) % 24)
-    return evaluate(
-        table, pairs(*[(row, (row + row % 4) % 24) for row in range(22)]), make_places(24), database_size=24,
-        method=name,
-        protocol_name=name, protocol_hash="0123456789ab", split="test", rule="any", radius=radius, unit="metres",
-    )  # fmt: skip
+    positives = pairs(*[(row, (row + row % 4) % 24) for row in range(22)])
+    truth = make_truth(positives, make_places(24), 24, name=name, radius=radius)
+    return evaluate(table, truth, predictions.Provenance(name, "test"))
 
 
 def render(tmp_path, evaluations, shown) -> tuple[str, Checker]:
@@ -83,7 +81,7 @@ def test_report_is_whole(tmp_path) -> None:
     assert tags.count("table") == 2
     assert tags.count("article") == 12
     assert tags.count("figure") == 48
-    assert "ours@0123456789ab" in text
+    assert evaluation().label in text
     assert "no positive (2)" in text
     assert "d" * 64 in text
 
