@@ -14,11 +14,17 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
+from seqdata.geometry import IntArray
 from seqdata.storage.parquet import read_metadata, write_parquet_atomic
 
 HEADER = "seqdata.predictions"
 
-Search = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], tuple[npt.ArrayLike, npt.ArrayLike]]
+Search = Callable[[IntArray, IntArray], tuple[npt.ArrayLike, npt.ArrayLike]]
+"""From query rows (m,) and the database rows (n,) to search: distances (m, k), nearest first, and *rows of the whole
+database table* (m, k), as `PlaceIndex.search(..., rows=...)` returns them.
+"""
+Pool = Literal["together", "each"]
+"""Whether a query is searched in all cities together or in its own alone."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class PredictionsInfo(Frozen):
     query_table: str
     database_table: str
     method: str
-    pool: Literal["together", "each"] = "together"
+    pool: Pool = "together"
     index: str | None = None
     queries: int
     database: int
@@ -61,7 +67,7 @@ class PredictionsInfo(Frozen):
 
     @property
     def provenance(self) -> Provenance:
-        """Who made these predictions, as an evaluation names it."""
+        """Who made these predictions, as an evaluation names them."""
         return Provenance(self.method, self.split, self.dataset, self.index, self.size, self.ranked_by)
 
     def under(self, protocol: Protocol) -> "PredictionsInfo":
@@ -70,44 +76,76 @@ class PredictionsInfo(Frozen):
 
 
 def table(distances: npt.ArrayLike, rows: npt.ArrayLike, query_rows: npt.ArrayLike | None = None) -> pl.DataFrame:
-    """The predictions table of a search result: distances and rows (q, k), nearest first.
+    """Make the predictions table of a search result.
 
-    `query_rows` (q,) are the rows of the query table, 0 … q-1 when not given.
-    Convention: rank 1 is the nearest. Raises: ContractError when the shapes differ.
+    Convention: rank 1 is the nearest.
+
+    Args:
+        distances: Distances (q, k), nearest first.
+        rows: Rows (q, k) of the database table.
+        query_rows: Rows (q,) of the query table, 0 … q-1 when not given.
+
+    Raises:
+        ContractError: If the shapes differ.
+
+    Example:
+        >>> table([[0.1, 0.5]], [[7, 3]]).rows()
+        [(0, 1, 7, 0.10000000149011612), (0, 2, 3, 0.5)]
     """
-    found = np.asarray(rows, dtype=np.int32)
-    apart = np.asarray(distances, dtype=np.float32)
-    queries = np.arange(len(found)) if query_rows is None else np.asarray(query_rows)
-    if found.ndim != 2 or apart.shape != found.shape or queries.shape != found.shape[:1]:
-        raise ContractError(f"predictions: distances {apart.shape}, rows {found.shape}, queries {queries.shape}")
-    k = found.shape[1]
+    neighbours = np.asarray(rows, dtype=np.int32)
+    lengths = np.asarray(distances, dtype=np.float32)
+    queries = np.arange(len(neighbours)) if query_rows is None else np.asarray(query_rows)
+    if neighbours.ndim != 2 or lengths.shape != neighbours.shape or queries.shape != neighbours.shape[:1]:
+        raise ContractError(f"predictions: distances {lengths.shape}, rows {neighbours.shape}, queries {queries.shape}")
+    k = neighbours.shape[1]
     columns = {
         "query": np.repeat(queries, k).astype(np.int32),
-        "rank": np.tile(np.arange(1, k + 1, dtype=np.int16), len(found)),
-        "database": found.ravel(),
-        "distance": apart.ravel(),
+        "rank": np.tile(np.arange(1, k + 1, dtype=np.int16), len(neighbours)),
+        "database": neighbours.ravel(),
+        "distance": lengths.ravel(),
     }
     return table_contract("predictions").conform(pl.DataFrame(columns))
 
 
-def by_city(query_cities: Sequence[str], database_cities: Sequence[str], search: Search) -> pl.DataFrame:
-    """Predictions of the pool rule `each`: every query is searched within its own city only.
+def search_pools(pool: Pool, queries: pl.DataFrame, database: pl.DataFrame, search: Search) -> pl.DataFrame:
+    """Search every query among the windows of its pool: all of the database, or its own city's.
 
-    `query_cities` and `database_cities` hold one name a window; `search(query_rows, database_rows)` returns
-    distances and *rows of the whole database table* (m, k), as `PlaceIndex.search(..., rows=...)` does. A
-    query of a city without database has no predictions.
+    Args:
+        pool: The protocol's pool rule, `together` or `each`.
+        queries: Query windows (column city).
+        database: Database windows (column city).
+        search: Finds the nearest of some database rows for some query rows (see `Search`).
+
+    Returns:
+        Table contract `predictions`; a query of a city without database has none.
+    """
+    if pool == "each":
+        return by_city(queries["city"].to_list(), database["city"].to_list(), search)
+    return table(*search(np.arange(queries.height), np.arange(database.height)))
+
+
+def by_city(query_cities: Sequence[str], database_cities: Sequence[str], search: Search) -> pl.DataFrame:
+    """Search every query within its own city only.
+
+    Args:
+        query_cities: City of each query window.
+        database_cities: City of each database window.
+        search: As in `search_pools`.
+
+    Returns:
+        Table contract `predictions`; a query of a city without database has none.
     """
     queries, database = np.asarray(query_cities), np.asarray(database_cities)
     parts = [table(np.empty((0, 0)), np.empty((0, 0)))]
     for city in sorted(set(query_cities) & set(database_cities)):
-        mine = np.flatnonzero(queries == city)
-        distances, rows = search(mine, np.flatnonzero(database == city))
-        parts.append(table(distances, rows, mine))
+        city_queries = np.flatnonzero(queries == city)
+        distances, rows = search(city_queries, np.flatnonzero(database == city))
+        parts.append(table(distances, rows, city_queries))
     return pl.concat(parts).sort("query", "rank")
 
 
 def write(path: str | Path, predictions: pl.DataFrame, info: PredictionsInfo) -> None:
-    """Write predictions with their metadata as Parquet. Raises: ContractError, OutputError."""
+    """Write predictions with what they answer as Parquet. Raises: ContractError, OutputError."""
     table_contract("predictions").validate(predictions, file=path)
     _check_rows(predictions, info, path)
     # Files of the product's own indexes keep the bytes that they had before `ranked_by` was known.

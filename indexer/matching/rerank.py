@@ -11,8 +11,8 @@ import polars as pl
 
 from indexer.arrays import unit
 from indexer.evaluation.predictions import PredictionsInfo
-from indexer.evaluation.truth import common_depth, pools_of, windows_of
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
+from indexer.evaluation.truth import common_depth, pools_of, windows_of
 from indexer.matching.aligned import FrameReader, Metric
 from indexer.matching.frame_vectors import FrameVectors, ThumbnailReader, held
 from seqdata.contracts.protocol import Protocol

@@ -104,9 +104,7 @@ def query_status(
     status = np.full(queries, "miss", dtype="<U8")
     status[first_hit_ranks(nearest, near, queries) == 1] = "near"
     status[first_hit_ranks(nearest, positives, queries) == 1] = "hit"
-    has_positive = np.zeros(queries, np.bool_)
-    has_positive[positives["query"].to_numpy()] = True
-    status[~has_positive] = "left-out"
+    status[~queries_in(positives, queries)] = "left-out"
     return status
 
 

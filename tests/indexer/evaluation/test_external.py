@@ -306,3 +306,43 @@ def test_breakdowns_of_a_dataset(dataset: Dataset) -> None:
     assert set(found.by["heading"]) == {"same way, up to 45 deg"}
     with pytest.raises(ContractError, match="weather"):
         score(dataset, OWN, *answered, by=("weather",))
+
+
+PLACES = np.cumsum(np.random.default_rng(0).standard_normal((1200, 64)), axis=0) / 100
+NEAR_PLACES = PLACES[:1100] + 1e-2 * np.random.default_rng(1).standard_normal((1100, 64)) / 8
+DIRECTION = np.full(64, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("offset", "scale", "dtype"),
+    [
+        (0, 1, "f4"), (100, 1, "f4"), (8000, 1, "f4"), (0.125, 1e-3, "f4"), (1e9, 1e-3, "f8"), (0, 1, "f2"),
+        (0, 1e18, "f4"),
+    ],
+)  # fmt: skip
+def test_search_is_exact_where_descriptors_share_a_part(offset: float, scale: float, dtype: str) -> None:
+    """Product form in float32 loses the digits that differ; what is nearest must not depend on the offset."""
+    database, query = ((offset + scale * part).astype(dtype) for part in (PLACES, NEAR_PLACES))
+    exact = database.astype("f8")
+    truth = [((exact - one) ** 2).sum(axis=1).argmin() for one in query.astype("f8")]
+    rows = foreign.nearest(query, np.arange(len(query)), database, np.arange(len(database)), 5)[1]
+    assert (rows[:, 0] == truth).mean() == 1.0
+    few = foreign.nearest(query, np.arange(9), database, np.arange(len(database)), 5)[1]
+    assert few.tolist() == rows[:9].tolist()  # nor on how many queries are asked
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e18])
+def test_cosine_of_nearly_equal_vectors_is_exact(scale: float) -> None:
+    database, query = (((DIRECTION + 1e-3 * part) * scale).astype("f4") for part in (PLACES, NEAR_PLACES))
+    units = [side.astype("f8") / np.linalg.norm(side.astype("f8"), axis=1, keepdims=True) for side in (query, database)]
+    truth = (units[0] @ units[1].T).argmax(axis=1)
+    rows = foreign.nearest(query, np.arange(len(query)), database, np.arange(len(database)), 5, cosine=True)[1]
+    assert (rows[:, 0] == truth).mean() > 0.99  # float32 leaves a few pairs within one rounding of each other
+
+
+def test_equal_descriptors_rank_by_row() -> None:
+    """A collapsed model: every distance is the same, and the rows stand in their order, with a constant memory."""
+    database, query = np.ones((5000, 16), np.float32), np.ones((300, 16), np.float32)
+    distances, rows = foreign.nearest(query, np.arange(300), database, np.arange(5000), 20)
+    assert (rows == np.arange(20)).all()
+    assert not distances.any()
