@@ -5,35 +5,14 @@ sealed shards and ends in the same bytes as an unbroken build; a place that hold
 write a share of the shards each (`build_range`), then `merge` seals; the bytes are again the same.
 """
 
-from seqdata.parallel import Progress
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from seqdata.build.shards import ShardPlan
-from seqdata.build.shards import write_shard
-from seqdata.contracts.manifest import BuildSettings
-from seqdata.sources.registry import open_source
-from seqdata.storage.store import Store
-import polars as pl
-
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 
-from seqdata.contracts.manifest import FOLDER as ADDED
-from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.build.finish import finish
-from seqdata.storage.lock import LOCK_NAME, claimed
-from seqdata.contracts.manifest import (
-    MANIFEST_NAME,
-    VERSIONS,
-    BuildSettings,
-    DatasetManifest,
-    SourceInfo,
-    read_manifest,
-)
 from seqdata.build.plan import (
     Plan,
     Work,
@@ -45,35 +24,23 @@ from seqdata.build.plan import (
     read_plan,
     refuse_empty,
 )
-from seqdata.contracts.protocol import Protocol
-from seqdata.parallel import ENGINES, Engine, run_jobs
+from seqdata.build.request import BuildRequest as BuildRequest
+from seqdata.build.request import follow_protocol
 from seqdata.build.shards import FOLDER, ShardPlan, read_seal, write_shard
+from seqdata.contracts.manifest import FOLDER as ADDED
+from seqdata.contracts.manifest import (
+    MANIFEST_NAME,
+    VERSIONS,
+    BuildSettings,
+    DatasetManifest,
+    SourceInfo,
+    read_manifest,
+)
+from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.parallel import ENGINES, Progress, run_jobs
 from seqdata.sources.registry import open_source
+from seqdata.storage.lock import LOCK_NAME, claimed
 from seqdata.storage.store import Store
-
-"""Called with (frames done, frames in all) after each shard."""
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to build: the kind of dump, where it is, its options, where the dataset goes, and the settings.
-
-    `out` is a folder or any fsspec URL. `engine` runs the shards: a pool of `workers` processes, or `ray`.
-    """
-
-    kind: str
-    raw: Path
-    out: str | Path
-    options: Mapping[str, str] = field(default_factory=dict)
-    settings: BuildSettings = field(default_factory=BuildSettings)
-    protocol: Protocol | None = None
-    workers: int = 1
-    engine: Engine = "pool"
-
-    @property
-    def what(self) -> str:
-        """What is built, as others are told."""
-        return f"{self.kind} from {self.raw}"
 
 
 @dataclass(frozen=True)
@@ -102,10 +69,10 @@ def build(request: BuildRequest, progress: Progress | None = None) -> DatasetMan
 
     Raises: InputError (wrong or missing dump), ContractError (a bad table), OutputError (place occupied or full).
     """
-    work = list_work(request)
+    request, work = list_work(request)
     store = Store(request.out)
     refuse_strangers(store)
-    with claimed(store, request.what):
+    with claimed(store, request.title):
         finished = _finished(store, work.plan.source, request)
         if finished is not None:
             return finished
@@ -119,10 +86,10 @@ def build_range(request: BuildRequest, share: ShardRange, progress: Progress | N
 
     Raises: as `build`.
     """
-    work = list_work(request)
+    request, work = list_work(request)
     store = Store(request.out)
     refuse_strangers(store)
-    with claimed(store, f"part {share.number} of {share.jobs} of {request.what}", f"{share.number}-of-{share.jobs}"):
+    with claimed(store, f"part {share.number} of {share.jobs} of {request.title}", f"{share.number}-of-{share.jobs}"):
         mine = share.of(work.plan.shards)
         if _finished(store, work.plan.source, request) is None:
             begin(store, work)
@@ -159,21 +126,26 @@ def seal(store: Store, plan: Plan, left_out: pl.DataFrame) -> DatasetManifest:
     return manifest
 
 
-def list_work(request: BuildRequest) -> Work:
+def list_work(request: BuildRequest) -> tuple[BuildRequest, Work]:
     """List the dump and plan its shards; nothing is written.
 
-    Raises: InputError (wrong or missing dump), ContractError (a bad table, an unknown engine).
+    Returns:
+        The request with what its protocol pins (see `follow_protocol`), and the work.
+
+    Raises:
+        InputError: If the dump is wrong, missing or empty, or the request contradicts its protocol.
+        ContractError: If a table of the dump is bad, or the engine is unknown.
     """
     if request.engine not in ENGINES:
         raise ContractError(f"engine '{request.engine}': expected {' or '.join(ENGINES)}")
+    request, _ = follow_protocol(request)
     source = open_source(request.kind, request.raw, request.options)
     listing = source.listing()
     refuse_empty(listing, request.raw)
     info = describe_source(request.kind, dict(request.options), source, listing)
     if request.protocol is not None:
         source.check_protocol(request.protocol)
-        request.protocol.check_rule(request.settings.resample_rule)
-    return make_work(source, listing, info, request.settings, request.protocol)
+    return request, make_work(source, listing, info, request.settings, request.protocol)
 
 
 def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetManifest | None:

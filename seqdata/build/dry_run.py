@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 
 from seqdata.build.builder import BuildRequest, list_work
-from seqdata.frames.images import BadImageError
 from seqdata.build.plan import Work, along_track
-from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer
 from seqdata.build.shards import prepare_frame, read_image
+from seqdata.frames.images import BadImageError
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer
 from seqdata.storage.tar import BLOCK, TarWriter
 
 SAMPLE_FRAMES = 32
@@ -57,8 +57,8 @@ class BuildPlan:
 
 
 def plan_build(request: BuildRequest) -> BuildPlan:
-    """List the dump, look at some frames, and say what `build` would do. Raises: as `seqdata.build.builder.list_work`."""
-    work = list_work(request)
+    """List the dump, read some frames, and estimate what `build` would write. Raises: as `list_work`."""
+    request, work = list_work(request)
     records = work.records
     sample = _sample(work)
     halo = sum(each.halo for each in work.plan.shards)

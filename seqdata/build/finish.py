@@ -5,49 +5,41 @@ manifest comes last. Frames pass through by the trajectory, never the whole tabl
 windows need are held while a protocol's tables are cut.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from seqdata.contracts.manifest import TableInfo
-from seqdata.contracts.manifest import VERSIONS
-from seqdata.storage.hashing import xxh3_file
-from seqdata.storage.parquet import parquet_writer
-from seqdata.storage.store import Store
-import polars as pl
-import pyarrow.parquet as pq
-
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
-from seqdata.contracts.tables import table_contract
-from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.build.plan import Plan, along_track
+from seqdata.build.shards import FOLDER, read_sealed
 from seqdata.contracts.manifest import (
     MANIFEST_NAME,
+    VERSIONS,
     BuildSettings,
     Counts,
     DatasetManifest,
     ShardInfo,
     SourceInfo,
+    TableInfo,
     read_manifest,
     tool_versions,
     version_name,
 )
-from seqdata.build.plan import Plan, along_track
-from seqdata.sequences.tables import planned_tables
 from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.tables import table_contract
+from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer
-from seqdata.build.shards import FOLDER, read_sealed
-from seqdata.storage.store import Store
+from seqdata.sequences.tables import planned_tables
 from seqdata.storage.files import json_bytes
+from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import parquet_writer, read_parquet
+from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
-
 
 
 class Tables:
@@ -90,7 +82,6 @@ class Tables:
                 table = folder == self.folder and base.endswith(".parquet") and not base.startswith(".")
                 if table or base.endswith(".tmp"):
                     self.store.remove(name)
-
 
 
 JUMP_METRES = 100.0

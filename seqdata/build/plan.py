@@ -13,19 +13,19 @@ import polars as pl
 from pydantic import ValidationError
 
 from seqdata import geometry
+from seqdata.build.shards import FOLDER, ShardPlan, plan_shards
+from seqdata.contracts.manifest import PLAN_NAME, BuildSettings, SourceInfo
+from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.contracts.manifest import PLAN_NAME, BuildSettings, SourceInfo
-from seqdata.contracts.records import Frozen, describe_first
-from seqdata.contracts.protocol import Protocol
 from seqdata.sequences.resampling import keep_mask
-from seqdata.build.shards import FOLDER, ShardPlan, plan_shards
-from seqdata.sources.base import Listing, Source, quarantine_rows
-from seqdata.storage.store import Store
-from seqdata.storage.files import json_bytes
-from seqdata.storage.parquet import parquet_writer
-from seqdata.storage.hashing import sha256_json, xxh3_hex
 from seqdata.sequences.windows import trajectory_starts
+from seqdata.sources.base import Listing, Source, quarantine_rows
+from seqdata.storage.files import json_bytes
+from seqdata.storage.hashing import sha256_json, xxh3_hex
+from seqdata.storage.parquet import parquet_writer
+from seqdata.storage.store import Store
 
 LEFT_OUT_NAME = ".plan-quarantine.parquet"
 ROWS_A_HASH = 100_000

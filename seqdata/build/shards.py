@@ -16,14 +16,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqdata.errors import InputError
 from seqdata.contracts.manifest import BuildSettings
-from seqdata.frames.images import BadImageError, Pixels
+from seqdata.errors import InputError
 from seqdata.frames.encode import StoredImage, prepare
+from seqdata.frames.images import BadImageError, Pixels
 from seqdata.sources.base import Source
-from seqdata.storage.store import Store
-from seqdata.storage.parquet import parquet_writer
 from seqdata.storage.hashing import xxh3_hex
+from seqdata.storage.parquet import parquet_writer
+from seqdata.storage.store import Store
 from seqdata.storage.tar import TarWriter
 
 FOLDER = "shards"

@@ -132,9 +132,14 @@ class Protocol(Frozen):
             raise ContractError(f"protocol {self.name}: no split '{name}'; it has {', '.join(self.splits)}")
         return self.splits[name]
 
+    @property
+    def pinned_rule(self) -> SpacingRule | None:
+        """The resampling rule that a dataset must have for this protocol's spacing; None where any will do."""
+        return None if self.spacing is None else self.spacing_rule
+
     def check_rule(self, rule: str) -> None:
         """Raise ContractError when the protocol's spacing is by another rule than `rule`, the dataset's."""
-        if self.spacing is not None and self.spacing_rule not in (None, rule):
+        if self.pinned_rule not in (None, rule):
             raise ContractError(
                 f"protocol {self.name}: its spacing_rule is '{self.spacing_rule}', the dataset's is '{rule}' (field "
                 f"'resample_rule'); build the dataset with the rule {self.spacing_rule}, or name another protocol"

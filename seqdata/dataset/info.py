@@ -53,30 +53,38 @@ def _tables(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _resampling(dataset: Dataset, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """The dataset's spacing rule, how many frames it keeps, and a sentence where it changes nothing, or only halts.
+    """The dataset's spacing rule, how many frames it keeps, and a sentence where frames are sparser than the spacing.
 
-    Source: Nordland's split at one frame a second is driven at about 25 m a frame, where 2 m leaves out halts alone.
+    Nordland at one frame a second, for example, is driven at about 25 m a frame: 2 m removes frames at halts alone.
     """
     settings = dataset.manifest.settings
     frames = sum(group["frames"] for group in groups)
-    kept = sum(group["resampled"] for group in groups)
-    still = sum(group["standing"]["frames"] for group in groups)
+    kept_frames = sum(group["resampled"] for group in groups)
+    removed = frames - kept_frames
     medians = [group["spacing_m"]["p50"] for group in groups if group["spacing_m"]]
     note = ""
-    if kept == frames:
+    if not removed:
         note = f"resampling to {settings.resample_metres:g} m changes nothing: it keeps every frame"
     elif medians and min(medians) > settings.resample_metres:
+        standing = _removed_standing(dataset.frames)
         note = (
-            f"resampling to {settings.resample_metres:g} m changes nothing on the move: frames are {min(medians):.4g} "
-            f"m apart or more in the median; it leaves out {frames - kept} frames, {still} were taken standing still"
+            f"frames are {min(medians):.4g} m apart or more in the median; resampling to {settings.resample_metres:g} m "
+            f"removes {removed} frame{'s' if removed > 1 else ''}, {standing} recorded while standing"
         )
     return {
         "rule": settings.resample_rule,
         "metres": settings.resample_metres,
         "frames": frames,
-        "kept": kept,
+        "kept": kept_frames,
         "note": note,
     }
+
+
+def _removed_standing(frames: pl.LazyFrame) -> int:
+    """How many of the frames that resampling removes stand still, by the same rule as `motion`."""
+    marked = frames.select("trajectory", "position", "track_m", "time", "resampled").with_columns(*_steps())
+    removed = marked.filter(~pl.col("resampled")).select(_STILL.sum())
+    return int(removed.collect(engine="streaming").item())
 
 
 def _groups(dataset: Dataset) -> list[dict[str, Any]]:
@@ -136,6 +144,9 @@ STANDING_STEP = 0.1
 
 """Metres: repeated or nearly repeated fixes."""
 
+# A frame without a usable time is judged by its step alone.
+_STILL = pl.coalesce(pl.col("speed") < STANDING_SPEED, pl.col("step") < STANDING_STEP)
+
 MICROSECONDS = 1_000_000
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
@@ -148,9 +159,7 @@ def motion(frames: pl.LazyFrame) -> pl.DataFrame:
     `standing` (struct: frames, share of the frames that have a step, stretches, and seconds where times are known).
     """
     steps = frames.select("city", "role", "trajectory", "position", "track_m", "time").with_columns(*_steps())
-    marked = steps.with_columns(
-        pl.coalesce(pl.col("speed") < STANDING_SPEED, pl.col("step") < STANDING_STEP).alias("still")
-    ).with_columns((pl.col("still") & ~pl.col("still").shift(1, fill_value=False).fill_null(value=False)).alias("halt"))
+    marked = steps.with_columns(_STILL.alias("still")).with_columns((pl.col("still") & ~pl.col("still").shift(1, fill_value=False).fill_null(value=False)).alias("halt"))
     grouped = marked.group_by("city", "role").agg(
         _quantiles("step").alias("spacing_m"),
         _quantiles("speed").alias("speed_m_s"),

@@ -8,7 +8,7 @@ halo copies of them) stay in their shard: a plain tar reader must be told by `wi
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from seqdata.build.finish import (
     write_frames,
 )
 from seqdata.build.plan import Work, along_track, begin, describe_source, end, make_work, read_plan, refuse_empty
+from seqdata.build.request import follow_protocol
 from seqdata.build.shards import FOLDER
 from seqdata.contracts.manifest import BuildSettings, DatasetManifest, read_manifest
 from seqdata.contracts.tables import table_contract
@@ -60,13 +61,15 @@ def append(request: BuildRequest, progress: Progress | None = None) -> Appended:
     trajectory would grow, or a city would lie in two zones; OutputError when another build is there.
     """
     store = Store(request.out)
-    kind = read_manifest(store).source.kind
+    latest = read_manifest(store)
+    kind = latest.source.kind
     if request.kind != kind:
         raise ContractError(f"{store}: was built from a dump of kind {kind}; a {request.kind} dump cannot be appended")
+    request, _ = follow_protocol(replace(request, settings=latest.settings, protocol=latest.protocol))
     source = open_source(request.kind, request.raw, request.options)
     listing = source.listing()
     refuse_empty(listing, request.raw)
-    with claimed(store, f"append {request.what}"):
+    with claimed(store, f"append {request.title}"):
         before = read_manifest(store)
         fresh = fresh_listing(store, before, listing, request.raw)
         skipped = listing.records.height - fresh.records.height

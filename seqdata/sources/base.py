@@ -47,6 +47,10 @@ class Source(Protocol):
         """Nothing where the dump holds what `protocol` needs. Raises: InputError that names what is missing."""
         ...
 
+    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
+        """Options that `protocol` pins to another value than this source has: option → (pinned value, own value)."""
+        ...
+
 
 def take_option(options: dict[str, str], name: str, default: str = "") -> str:
     """Remove and return one option."""

@@ -155,6 +155,10 @@ class FolderSource:
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
         """Nothing: the dump has no clean list to miss."""
 
+    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
+        """None: no protocol pins how such a dump is read."""
+        return {}
+
 
 def _left_out(rows: pl.DataFrame, where: str) -> list[pl.DataFrame]:
     """Quarantine rows for the rows that name no image, an absent one, or one without a place."""

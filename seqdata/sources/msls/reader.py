@@ -48,7 +48,7 @@ _CSV_COLUMNS: dict[str, dict[str, pl.DataType]] = {
 
 def open(raw: Path, options: dict[str, str]) -> "MslsSource":
     """The MSLS dump at `raw`; option `cities` is a comma-separated list of exact city names."""
-    cities = tuple(name for name in take_option(options, "cities").split(",") if name)
+    cities = tuple(name.strip() for name in take_option(options, "cities").split(",") if name.strip())
     refuse_unknown(options, "msls", "cities")
     return MslsSource(find_files(raw), cities)
 
@@ -76,6 +76,10 @@ class MslsSource:
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
         """Nothing: the dump has no clean list to miss."""
+
+    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
+        """None: no protocol pins how such a dump is read."""
+        return {}
 
     def _chosen(self) -> list[str]:
         raw, found = self.files.raw, self.files.cities()

@@ -87,6 +87,10 @@ class NordlandSource:
                 "name one with --clean-list FILE"
             )
 
+    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
+        """None: no protocol pins how such a dump is read."""
+        return {}
+
     def _clean_path(self) -> Path | None:
         """The clean list's file, None when there is none. Raises: InputError when a named one is absent."""
         path = Path(self.clean_list) if self.clean_list else self.raw / CLEAN_LIST

@@ -118,19 +118,27 @@ class RobotcarSource:
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
         """Raise InputError when `protocol` pins positions or a crop that this build does not have, naming both."""
+        for option, (pinned, own) in self.pinned_options(protocol).items():
+            flag = f"--{option.replace('_', '-')}"
+            raise InputError(
+                f"{self.raw}: protocol {protocol.name} wants {flag} {pinned}, this build has {own}: "
+                f"give {flag} {pinned}, or another --protocol"
+            )
+
+    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
+        """Options that `protocol` pins to another value than this source has: option → (pinned value, own value)."""
         crop = None if protocol.crop is None else crop_text(parse_crop(protocol.crop))
-        pinned = (
-            ("pose", protocol.pose_source, self.pose.source),
-            ("pose-mode", protocol.pose_mode, self.pose.mode),
-            ("pose-gap", protocol.pose_gap, self.pose.gap),
-            ("crop", crop, crop_text(self.development.crop)),
-        )
-        for name, wanted, own in pinned:
-            if wanted is not None and wanted != own:
-                raise InputError(
-                    f"{self.raw}: protocol {protocol.name} wants --{name} {wanted}, this build has {own}: "
-                    f"give --{name} {wanted}, or another --protocol"
-                )
+        pins: dict[str, tuple[str | float | None, str | float]] = {
+            "pose": (protocol.pose_source, self.pose.source),
+            "pose_mode": (protocol.pose_mode, self.pose.mode),
+            "pose_gap": (protocol.pose_gap, self.pose.gap),
+            "crop": (crop, crop_text(self.development.crop)),
+        }
+        return {
+            option: (str(pinned), str(own))
+            for option, (pinned, own) in pins.items()
+            if pinned is not None and pinned != own
+        }
 
     def _laps(self) -> list[str]:
         """The chosen laps. Raises: InputError when one is absent or without a picture of the camera, or all are."""

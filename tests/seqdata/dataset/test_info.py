@@ -128,10 +128,19 @@ def test_it_says_when_resampling_changes_nothing(step: float, said: str, tmp_pat
 def test_one_stop_in_a_wide_drive_is_next_to_nothing(tmp_path: Path) -> None:
     described = describe(drive(tmp_path / "raw", [0, 25, 50, 50, 75, 100], None))
     assert described["resampling"]["note"] == (
-        "resampling to 2 m changes nothing on the move: frames are 25 m apart or more in the median; it leaves out 1 "
-        "frames, 1 were taken standing still"
+        "frames are 25 m apart or more in the median; resampling to 2 m removes 1 frame, 1 recorded while standing"
     )
     assert (described["resampling"]["kept"], described["resampling"]["frames"]) == (5, 6)
+    assert described["groups"][0]["standing"]["frames"] == 1
+
+
+def test_frames_removed_in_motion_are_not_called_standing(tmp_path: Path) -> None:
+    """25 m apart in the median, with three frames 1.5 m apart (moving) and one halt."""
+    metres = [0, 25, 50, 51.5, 75, 76.5, 100, 101.5, 125, 125, 150, 175, 200]
+    described = describe(drive(tmp_path / "raw", metres, None))
+    assert described["resampling"]["note"] == (
+        "frames are 23.5 m apart or more in the median; resampling to 2 m removes 4 frames, 1 recorded while standing"
+    )
     assert described["groups"][0]["standing"]["frames"] == 1
 
 
