@@ -150,6 +150,9 @@ def resize_positions(positions: Tensor, side: int, grid: tuple[int, int]) -> Ten
     return F.interpolate(maps, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
 
 
+PUBLIC_FIRST = "tokenizer.conv_layers.0.0.weight"
+"""First key of the public checkpoints."""
+
 _NAMES = (
     (r"^tokenizer\.conv_layers\.(\d)\.0\.", r"tokenizer.\1.0."),
     (r"^classifier\.positional_emb$", "positions"),

@@ -1,34 +1,48 @@
 """Weights of a backbone: seeded random, timm's download, or a file; never silently random."""
 
+import logging
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from seqdata.errors import ContractError, InputError, MissingDependencyError
+from seqdata.errors import ContractError, MissingDependencyError
 from train.models.encoders import cct
+from train.models.encoders.weight_files import check_values, read_parts
 
+logger = logging.getLogger(__name__)
+
+# File names under which the hub's cache holds a model's weights.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+# Options of timm that choose which files are read or what kind of model comes back.
 NOT_OPTIONS = ("cache_dir", "checkpoint_path", "features_only", "num_classes")
-WRAPPERS = ("state_dict", "state_dict_ema", "model")
+# Prefixes that DDP, torch.compile, Lightning and most training programs put before a model's own keys.
+WRAPPERS = ("module", "_orig_mod", "model", "backbone")
 
 
 def create_backbone(name: str, weights: str | Path, seed: int, **options: Any) -> nn.Module:
-    """A timm model without classifier, with `weights` = "random" (seeded), "pretrained" or a file.
+    """Make a timm model without classifier and give it weights.
 
-    Source: timm names and weights; `.pth` files are read without pickle's code (`weights_only=True`).
-    Raises: ContractError for an unknown name, an option that is not the architecture's (a file from somebody else must
-    not choose what is read), or keys that do not fit, InputError for an unreadable file,
-    MissingDependencyError when a download is impossible.
+    Args:
+        name: Name of a timm model, or of one registered with timm.
+        weights: "random" (drawn from `seed`), "pretrained" (timm's download) or a file, see `load_file`.
+        seed: Seed of random weights.
+        **options: Options of the architecture, for timm.
+
+    Raises:
+        ContractError: For an unknown name, an option that is not the architecture's (a configuration from somebody
+            else must not choose what is read), or weights that do not fit.
+        InputError: For an unreadable file.
+        MissingDependencyError: When a download is impossible.
     """
     if not timm.is_model(name.split(".")[0]):
         close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
@@ -107,49 +121,95 @@ def _need_hub(name: str) -> None:
 
 
 def load_file(model: nn.Module, path: Path) -> None:
-    """Load a state dict from `path` (.safetensors, .pth, .pt) into a classifier-free model.
+    """Load a file of weights into a classifier-free model.
 
-    Classifier weights in the file are left out; every other key must fit in name and shape.
-    Raises: InputError, ContractError naming the missing, unexpected and wrongly shaped keys.
+    The file may be a state dict or a training checkpoint; of a checkpoint the first part that fits is taken, and of a
+    state dict the keys below the first prefix that fits ("module.", "model.backbone.", …). Classifier weights are
+    left out; within the prefix every other key must fit in name and shape. What is taken is logged.
+
+    Raises:
+        InputError: When the file cannot be read.
+        ContractError: Naming the missing, unexpected and wrongly shaped keys, or a tensor that is not finite.
     """
-    read = read_state(path)
-    state = _without_head(model, cct.rename_public(read) if isinstance(model, cct.Cct) else read)
     own = model.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    extra = [key for key in state if key not in own]
-    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
-    faults = {"missing": missing, "unexpected": extra, "of another shape": shapes}
-    if any(faults.values()):
-        said = "; ".join(f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in faults.items() if keys)
-        raise ContractError(f"{path}: weights do not fit {type(model).__name__}: {said}")
-    model.load_state_dict(dict(state), strict=False)
+    fits = [
+        Fit(part, prefix, state, _faults(own, state))
+        for part, tensors in read_parts(path).items()
+        for prefix, state in _below_prefixes(model, tensors)
+    ]
+    # min() takes the first of equal ones, so the order of parts and prefixes decides between those that fit.
+    best = min(fits, key=lambda fit: tuple(map(len, fit.faults.values())))
+    if any(best.faults.values()):
+        faults = "; ".join(f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in best.faults.items() if keys)
+        raise ContractError(f"{path}: weights do not fit {type(model).__name__}{best.source}: {faults}")
+    check_values(path, best.state)
+    if best.source:
+        logger.warning("%s: weights taken%s", path, best.source)
+    model.load_state_dict(best.state, strict=False)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well the tensors below `prefix` in a `part` of a file fit a model: `faults` are keys by kind of fault."""
+
+    part: str
+    prefix: str
+    state: dict[str, Tensor]
+    faults: dict[str, list[str]]
+
+    @property
+    def source(self) -> str:
+        """Where in the file the tensors lie, in words; empty for a bare state dict."""
+        part = f" from its part '{self.part}'" if self.part else ""
+        return part + (f" under '{self.prefix}'" if self.prefix else "")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by key from a file; wrappers (`state_dict`, `model`) and a `module.` prefix are taken off.
+    """Read the tensors of a file's best part, without a prefix that all its keys share.
 
-    Raises: InputError when the file is missing or unreadable, ContractError when it holds no state dict.
+    Raises:
+        InputError: When the file is missing or unreadable.
+        ContractError: When it holds no state dict.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; give --weights FILE or --random-init")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling and safetensors errors share no base class
-        raise InputError(f"{path}: not readable as weights ({type(error).__name__}: {error})") from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    tensors = (
-        {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
-        if (isinstance(content, Mapping))
-        else {}
-    )
-    if not tensors:
-        raise ContractError(f"{path}: holds no state dict of tensors")
-    return tensors
+    tensors = next(iter(read_parts(path).values()))
+    return _below(tensors, _shared_prefix(tensors))
+
+
+def _below_prefixes(model: nn.Module, tensors: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """State dicts of the model that a file may mean, with their prefix in it: the keys as they are come first.
+
+    A prefix ends where the name of the model's first parameter starts, or its name in the public files of CCT; the
+    prefix that all keys share is among them, so that a message names the keys of another model without it.
+    """
+    first = cct.PUBLIC_FIRST if isinstance(model, cct.Cct) else next(iter(model.state_dict()))
+    ends = (first, next(iter(model.state_dict())))
+    prefixes = [key.removesuffix(end) for end in ends for key in tensors if key.endswith(f".{end}")]
+    for prefix in dict.fromkeys(["", *prefixes, _shared_prefix(tensors)]):
+        state = _below(tensors, prefix)
+        yield prefix, _without_head(model, cct.rename_public(state) if isinstance(model, cct.Cct) else state)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _shared_prefix(tensors: Mapping[str, Tensor]) -> str:
+    """The wrapper's prefix that all keys share, such as that of DDP, torch.compile or Lightning; empty for none."""
+    prefix = ""
+    while True:
+        names = {key.removeprefix(prefix).partition(".")[0] for key in tensors}
+        if len(names) != 1 or not names <= {*WRAPPERS}:
+            return prefix
+        prefix += f"{names.pop()}."
+
+
+def _faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Keys that keep a state dict from fitting, by kind."""
+    return {
+        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
+        "of another shape": [key for key in state if key in own and state[key].shape != own[key].shape],
+        "unexpected": [key for key in state if key not in own],
+    }
 
 
 def _without_head(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
