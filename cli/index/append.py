@@ -31,16 +31,17 @@ def append(
     import seqdata
     from cli.config import load
     from cli.lookup import find_run, open_index
+    from indexer.builder.pipeline.append import append_index
     from indexer.versions.manifest import read_manifest, read_measured
     from train.runs.record import run_record
-    from train.stages.index.append import append_index
+    from train.stages.describer import RunDescriber  # heavy
 
     place = load(config)
     before = open_index(place, index)
     chosen_run = find_run(place, run, before)
     opened = seqdata.open(dataset or run_record(chosen_run)["dataset_path"])
     with progress_bar("window") as bar:
-        folder = append_index(opened, before, chosen_run, device=device, model_from=model_from, progress=bar.to)
+        folder = append_index(opened, before, RunDescriber(chosen_run, device, model_from), bar.to)
     after = read_manifest(folder)
     measured = read_measured(folder)
     recall = dict(measured.recall or {})
@@ -64,7 +65,7 @@ def merge(
     from indexer.builder.shares import unfinished
     from indexer.versions.manifest import read_manifest, read_measured
     from seqdata.errors import InputError
-    from train.stages.index.shares import merge_shares
+    from indexer.builder.pipeline.shares import merge_shares
 
     place = load(config)
     folder = place.newest("indexes", PARTS, index, "index --shard-range 1/N")

@@ -22,7 +22,8 @@ from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
-    from train.stages.index.build import IndexRequest
+    from indexer.builder.pipeline.request import IndexRequest
+    from indexer.describer import Describer
 
 
 def index(
@@ -61,17 +62,18 @@ def index(
     """
     from cli.config import load
     from cli.lookup import find_dataset
+    from indexer.builder.pipeline.build import build_index
+    from indexer.builder.pipeline.request import IndexRequest
+    from indexer.builder.pipeline.shares import build_in_shares
     from indexer.search.kinds import KindSpec
     from train.runs.record import run_protocol, run_record
-    from train.stages.index.build import IndexRequest, build_index
-    from train.stages.index.shares import build_in_shares
+    from train.stages.describer import RunDescriber  # heavy
 
     place = load(config)
     chosen_run = place.newest("runs", "run.json", run, "train")
     record = run_record(chosen_run)
     opened = find_dataset(place, dataset, record["dataset"], record["dataset_path"], "name its folder")
     request = IndexRequest(
-        run=chosen_run,
         out=out or place.out / "indexes" / chosen_run.resolve().name,
         protocol=opened.load_protocol(protocol) if protocol is not None else run_protocol(opened, chosen_run),
         split=split,
@@ -79,21 +81,20 @@ def index(
         whiten=whiten,
         sample=sample,
         seed=seed,
-        device=device,
-        model_from=model_from,
         kind=KindSpec(kind, factory, recall_target, parse_bytes(memory) if memory is not None else None, seed),
         reverse=reverse,
         normalise=normalise,
     )
+    describer = RunDescriber(chosen_run, device, model_from)
     if shard_range is not None:
-        _share(opened, request, shard_range, as_json=as_json)
+        _share(opened, describer, request, shard_range, as_json=as_json)
         return
     chosen_engine = find_engine(engine)
     with progress_bar("window") as bar:
         if workers > 1 or chosen_engine == "ray":
-            folder = build_in_shares(opened, request, chosen_engine, workers, bar.to)
+            folder = build_in_shares(opened, describer, request, chosen_engine, workers, bar.to)
         else:
-            folder = build_index(opened, request, bar.to)
+            folder = build_index(opened, describer, request, bar.to)
     _tell(folder, request, as_json=as_json)
 
 
@@ -130,14 +131,16 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 
-def _share(opened: "Dataset", request: "IndexRequest", text: str, *, as_json: bool) -> None:
+def _share(
+    opened: "Dataset", describer: "Describer", request: "IndexRequest", text: str, *, as_json: bool
+) -> None:
     """Describe one share and tell what to do next."""
     from seqdata.build.builder import ShardRange
-    from train.stages.index.shares import write_share
+    from indexer.builder.pipeline.shares import write_share
 
     share = ShardRange.parse(text)
     with progress_bar("window") as bar:
-        windows = write_share(opened, request, share.number, share.jobs, bar.to)
+        windows = write_share(opened, describer, request, share.number, share.jobs, bar.to)
     emit(
         {"index": str(request.out), "shard_range": text, "rows": windows},
         f"{request.out}: {windows} windows of share {text}; at the end: seqdata index merge --index {request.out}",

@@ -21,7 +21,9 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.dataset import open as open_dataset
 from train.models import registry as models
 from train.runs.checkpoint import save_model
-from train.stages.index.build import IndexRequest, build_index
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest
+from train.stages.describer import RunDescriber
 from train.stages.pack import PackRequest, write_pack
 
 PROTOCOL = 'name = "corridor"\nsource = "bench"\nlength = 5\nradius = 2.5\nrule = "centre"\n[splits.test]\n'
@@ -37,7 +39,7 @@ def make_pack(weights: Path, corridor: Path, folder: Path) -> Path:
     save_model(folder / "run" / "checkpoints" / "best", model, {})
     dataset = open_dataset(folder / "dataset")
     index = indexer.open(
-        build_index(dataset, IndexRequest(run=folder / "run", out=folder / "index", protocol=protocol))
+        build_index(dataset, RunDescriber(folder / "run"), IndexRequest(out=folder / "index", protocol=protocol))
     )
     request = PackRequest(folder / "run", folder / "place.pack", dataset, split="test", precision=0.9)
     return write_pack(index, request)

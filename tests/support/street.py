@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import indexer
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.dataset import Dataset
@@ -11,7 +13,7 @@ from seqdata.storage.files import write_json_atomic
 from tests.conftest import jpeg
 from train.models import registry as models
 from train.runs.checkpoint import save_model
-from train.stages.index.build import IndexRequest, build_index
+from train.stages.describer import RunDescriber
 
 LENGTH = 3
 PROTOCOL = f"""
@@ -75,5 +77,5 @@ def make_run(street: Dataset, folder: Path, kind: str) -> Path:
 def make_index(street: Dataset, folder: Path, kind: str, pca: int | None = None) -> tuple[indexer.PlaceIndex, Path]:
     run = make_run(street, folder / "run", kind)
     protocol = street.load_protocol("halves")
-    request = IndexRequest(run=run, out=folder / "index", protocol=protocol, split="test", pca=pca, device="cpu")
-    return indexer.open(build_index(street, request)), run
+    request = IndexRequest(out=folder / "index", protocol=protocol, split="test", pca=pca)
+    return indexer.open(build_index(street, RunDescriber(run, "cpu"), request)), run

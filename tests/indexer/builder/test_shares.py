@@ -54,7 +54,7 @@ def spec(kind: str) -> KindSpec:
 
 
 def train(kind: str) -> Trained:
-    """As `train.stages.index.shares` does: the rows that a plain build trains on."""
+    """As `indexer.builder.pipeline.shares` does: the rows that a plain build trains on."""
     fitted = transform()
     factory = kinds.factory_string(kind, ROWS, 8) if kind in kinds.KINDS else kind
     if kind in kinds.EXACT:

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import indexer
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest
 from indexer.localizer.localizer import Localizer
 from indexer.localizer.pack import FRAMES, INDEX, MANIFEST, WINDOW, read_pack, read_pack_manifest
 from seqdata import protocols
@@ -23,7 +25,7 @@ from tests.conftest import jpeg
 from tests.support.street import LENGTH, MODELS, build_street, make_index, make_run, write_street
 from train.runs.checkpoint import load_model
 from train.stages.calibrate import calibrate_index, lacks
-from train.stages.index.build import IndexRequest, build_index
+from train.stages.describer import RunDescriber
 from train.stages.pack import PackRequest, calibration_split, write_pack
 from train.stages.search import SearchRequest, search_frames
 
@@ -158,8 +160,8 @@ def test_one_drive_in_both_roles_is_calibrated_on_other_places(street: Dataset, 
     halves = street.load_protocol("halves")
     near = halves.model_copy(update={"name": "self", "splits": {"test": both}})  # 7 m: all positives share a frame
     protocol = near.model_copy(update={"radius": 70.0})
-    request = IndexRequest(run=run, out=tmp_path / "self", protocol=protocol, split="test", device="cpu")
-    index = indexer.open(build_index(street, request))
+    request = IndexRequest(out=tmp_path / "self", protocol=protocol, split="test")
+    index = indexer.open(build_index(street, RunDescriber(run, "cpu"), request))
     assert lacks(street, near, "test") == "query with a positive"
     assert lacks(street, protocol, "test") is None
     model = load_model(run)
@@ -184,7 +186,7 @@ def test_one_drive_in_both_roles_is_calibrated_on_other_places(street: Dataset, 
 
 
 def test_push_rejects_resets_and_takes_any_form(packed: Path, raw: Path, frames: list[Path]) -> None:
-    from seqdata.frames.decode import decode_rows
+    from seqdata.frames.decode import decode_image
 
     here, all_ = Localizer(packed), Localizer(packed, keep_rejected=True)
     stranger = [jpeg(9000 + number) for number in range(8)]
@@ -200,7 +202,7 @@ def test_push_rejects_resets_and_takes_any_form(packed: Path, raw: Path, frames:
         assert found == (kept if kept.accepted else None)
     here.reset()
     assert [here.push(picture) for picture in frames[: LENGTH - 1]] == [None, None]
-    forms = [frames[0].read_bytes(), str(frames[1]), decode_rows(frames[2].read_bytes())]
+    forms = [frames[0].read_bytes(), str(frames[1]), decode_image(frames[2].read_bytes())]
     all_.reset()
     mixed = [all_.push(picture) for picture in forms][-1]
     all_.reset()

@@ -10,14 +10,16 @@ import torch
 import indexer
 from cli.index import pack as packing
 from cli.index import search as searching
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest
 from seqdata import protocols
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, SeqdataError
-from seqdata.frames.decode import decode
+from seqdata.frames.decode import channels_first, decode_image
 from tests.conftest import jpeg
 from tests.support.street import LENGTH, build_street, make_index, write_street
 from train.runs.checkpoint import load_model
-from train.stages.index.build import IndexRequest, build_index
+from train.stages.describer import RunDescriber
 from train.stages.query_frames import VideoRate
 from train.stages.search import SearchRequest, search_dataset, search_descriptors, search_frames, write_search_page
 
@@ -76,7 +78,7 @@ def test_windows_of_images(
     files = queries(work)[20 : 20 + count]
     answers = list(search_frames(index, files, request_))
     assert [answer.frames for answer in answers] == [tuple(map(str, files[at : at + LENGTH])) for at in starts]
-    pixels = [decode(file.read_bytes()) for file in files]
+    pixels = [channels_first(decode_image(file.read_bytes())) for file in files]
     same(answers, *literal(index, work, [pixels[at : at + LENGTH] for at in starts]))
 
 
@@ -125,8 +127,8 @@ def test_one_drive_in_both_roles_never_finds_itself(work: Path, street: Dataset,
     both = protocols.Split(database=("map",), query=("map",))
     protocol = street.load_protocol("halves").model_copy(update={"name": "self", "splits": {"test": both}})
     run = work / "runs" / "run"
-    request = IndexRequest(run=run, out=tmp_path / "self", protocol=protocol, split="test", device="cpu")
-    index = indexer.open(build_index(street, request))
+    request = IndexRequest(out=tmp_path / "self", protocol=protocol, split="test")
+    index = indexer.open(build_index(street, RunDescriber(run, "cpu"), request))
     answers = list(search_dataset(index, street, "test", SearchRequest(run, k=4, device="cpu")))
     rows = street.frame_rows(street.sequences(protocol, "test", "query"))
     with torch.no_grad():

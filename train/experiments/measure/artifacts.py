@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import indexer
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest
 from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
@@ -24,8 +26,8 @@ from train.loop.fit import fit
 from train.models.frame_model import FrameModel
 from train.runs import checkpoint
 from train.settings import TrainSettings
+from train.stages.describer import RunDescriber
 from train.stages.features import FeatureRequest, write_features
-from train.stages.index.build import IndexRequest, build_index
 
 Say = Callable[[str, int, int], None]
 """Called with (what is being done, done, total)."""
@@ -91,9 +93,9 @@ class Workshop:
     def index(
         self, dataset: Dataset, protocol: Protocol, run: Path, pca: int | None, sample: int, device: str
     ) -> PlaceIndex:
-        """The index of the protocol's test database. Raises: as `train.stages.index.build.build_index`."""
-        request = IndexRequest(run, self.folder / "indexes" / run.name, protocol, pca=pca, sample=sample, device=device)
-        return indexer.open(build_index(dataset, request, self.say))
+        """The index of the protocol's test database. Raises: as `indexer.builder.pipeline.build.build_index`."""
+        request = IndexRequest(self.folder / "indexes" / run.name, protocol, pca=pca, sample=sample)
+        return indexer.open(build_index(dataset, RunDescriber(run, device), request, self.say))
 
     def _named(self, dataset: Dataset, protocol: Protocol) -> str:
         """The protocol's name where the dataset knows it by that, else the path of a file that holds it."""

@@ -1,5 +1,6 @@
 """From run to index and answer: windows described backward, answers by fewer components, what a version depends on."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 
 import indexer
 import seqdata
+from indexer.builder.pipeline.append import append_index
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest, existing_version, index_work
+from indexer.builder.pipeline.samples import held_out, stratified_rows
+from indexer.builder.pipeline.shares import merge_shares, write_share
 from indexer.pca.project import project
 from indexer.place_index import PlaceIndex
 from indexer.search.flat_file import map_exact
@@ -22,11 +28,8 @@ from seqdata.errors import ContractError
 from tests.support.street import LENGTH, build_street, make_index, make_run, write_street
 from train.data.describe import describe
 from train.runs.checkpoint import load_model
+from train.stages.describer import RunDescriber, of_papers
 from train.stages.evaluate import answer
-from train.stages.index.append import append_index
-from train.stages.index.build import IndexRequest, build_index, existing_version, index_work, of_papers
-from train.stages.index.samples import held_out, stratified_rows
-from train.stages.index.shares import merge_shares, write_share
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +38,10 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return build_street(raw, raw.parent / "dataset")
 
 
-def request(street: Dataset, folder: Path, kind: str = "cat") -> IndexRequest:
+def request(street: Dataset, folder: Path, kind: str = "cat") -> tuple[RunDescriber, IndexRequest]:
+    """The model of a new run, and the request for its index."""
     run = make_run(street, folder / "run", kind)
-    return IndexRequest(run, folder / "index", street.load_protocol("halves"), device="cpu")
+    return RunDescriber(run, "cpu"), IndexRequest(folder / "index", street.load_protocol("halves"))
 
 
 def stored(index: PlaceIndex) -> np.ndarray:
@@ -47,9 +51,9 @@ def stored(index: PlaceIndex) -> np.ndarray:
 
 def test_a_reversed_database_holds_each_window_last_frame_first(street: Dataset, tmp_path: Path) -> None:
     """A concatenation of frame descriptors turns round block by block; places and truth stay."""
-    plain = request(street, tmp_path)
+    model, plain = request(street, tmp_path)
     turned = replace(plain, reverse=True)
-    forward, backward = (indexer.open(build_index(street, each)) for each in (plain, turned))
+    forward, backward = (indexer.open(build_index(street, model, each)) for each in (plain, turned))
     blocks = stored(forward).reshape(len(forward), LENGTH, -1)
     np.testing.assert_allclose(
         stored(backward).reshape(blocks.shape), blocks[:, ::-1], atol=1e-6 * np.abs(blocks).max()
@@ -57,26 +61,27 @@ def test_a_reversed_database_holds_each_window_last_frame_first(street: Dataset,
     assert np.abs(blocks[:, 0] - blocks[:, -1]).max() > 1e-2 * np.abs(blocks).max()
     assert backward.sequences.equals(forward.sequences)
     assert backward.id != forward.id
-    ((_, info),) = answer(street, backward, plain.run, plain.protocol, device="cpu")
+    ((_, info),) = answer(street, backward, model.run, plain.protocol, device="cpu")
     assert info.method == "gem-cat-small (untrained), database reversed"
-    assert append_index(street, backward, plain.run, device="cpu") == backward.path
+    assert append_index(street, backward, model) == backward.path
 
 
 def test_shares_of_a_reversed_database_make_the_same_version(street: Dataset, tmp_path: Path) -> None:
-    whole = replace(request(street, tmp_path), reverse=True)
+    model, plain_request = request(street, tmp_path)
+    whole = replace(plain_request, reverse=True)
     parts = replace(whole, out=tmp_path / "shares")
     for number in (1, 2):
-        write_share(street, parts, number, 2)
-    plain = indexer.open(build_index(street, whole))
+        write_share(street, model, parts, number, 2)
+    plain = indexer.open(build_index(street, model, whole))
     merged = indexer.open(merge_shares(street, parts.out, plain.id))
     np.testing.assert_allclose(stored(merged), stored(plain), atol=1e-5)
 
 
 def test_fewer_components_are_an_index_of_a_smaller_pca(street: Dataset, tmp_path: Path) -> None:
-    asked = request(street, tmp_path, "sum")
-    large, small, plain = (indexer.open(build_index(street, replace(asked, pca=count))) for count in (8, 3, None))
-    whole, shorter = answer(street, large, asked.run, asked.protocol, sizes=(3,), device="cpu")
-    ((expected, about),) = answer(street, small, asked.run, asked.protocol, device="cpu")
+    model, plan = request(street, tmp_path, "sum")
+    large, small, plain = (indexer.open(build_index(street, model, replace(plan, pca=count))) for count in (8, 3, None))
+    whole, shorter = answer(street, large, model.run, plan.protocol, sizes=(3,), device="cpu")
+    ((expected, about),) = answer(street, small, model.run, plan.protocol, device="cpu")
     assert (whole[1].size, shorter[1].size, about.size) == (8, 3, 3)
     assert shorter[0].select("query", "rank", "database").equals(expected.select("query", "rank", "database"))
     np.testing.assert_allclose(shorter[0]["distance"], expected["distance"], rtol=1e-3, atol=1e-5)
@@ -99,18 +104,19 @@ def test_how_frames_were_shrunk_stands_in_the_version(street: Dataset, tmp_path:
 
 
 def test_vectors_after_pca_are_normalised_for_models_that_are_not_the_papers(street: Dataset, tmp_path: Path) -> None:
-    papers = replace(request(street, tmp_path / "papers", "cat"), pca=5)
-    ours = replace(request(street, tmp_path / "ours", "mean"), pca=5)
-    cases = [(papers, None, False), (papers, True, True), (ours, None, True), (ours, False, False)]
-    for asked, wanted, normalised in cases:
-        index = indexer.open(build_index(street, replace(asked, normalise=wanted)))
+    papers = request(street, tmp_path / "papers", "cat")
+    ours = request(street, tmp_path / "ours", "mean")
+    cases = [(*papers, None, False), (*papers, True, True), (*ours, None, True), (*ours, False, False)]
+    for model, plain, option, normalised in cases:
+        reduced = replace(plain, pca=5, normalise=option)
+        index = indexer.open(build_index(street, model, reduced))
         assert index.manifest.normalised is normalised
         lengths = np.linalg.norm(stored(index), axis=1)
         assert np.allclose(lengths, 1, atol=1e-5) is normalised
-        parts = replace(asked, normalise=wanted, out=asked.out.parent / f"shares-{normalised}")
-        write_share(street, parts, 1, 1)
+        parts = replace(reduced, out=plain.out.parent / f"shares-{normalised}")
+        write_share(street, model, parts, 1, 1)
         assert merge_shares(street, parts.out, index.id).name == index.id
-    assert not indexer.open(build_index(street, replace(ours, pca=None))).manifest.normalised
+    assert not indexer.open(build_index(street, *ours)).manifest.normalised
 
 
 def test_names_of_the_papers_presets_are_whole_words() -> None:
@@ -140,17 +146,18 @@ def recall_of(index: PlaceIndex, vectors: np.ndarray, windows: np.ndarray) -> fl
 
 def test_an_index_is_measured_by_queries_of_another_split(street: Dataset, tmp_path: Path) -> None:
     """Recall of coarse codes is that of the validation queries, not of the database's own rows; in shares too."""
-    plain = replace(request(street, tmp_path, "sum"), pca=6)
-    exact = indexer.open(build_index(street, plain))
+    model, whole = request(street, tmp_path, "sum")
+    plain = replace(whole, pca=6)
+    exact = indexer.open(build_index(street, model, plain))
     queries = street.sequences(plain.protocol, "val", "query")
-    vectors = describe(load_model(plain.run), street, queries, device="cpu")
+    vectors = describe(load_model(model.run), street, queries, device="cpu")
     for factory, mergeable in (("IVF2,SQ4", True), ("PQ2x3", False)):
         asked = replace(plain, kind=KindSpec(factory=factory, recall_target=0.01))
-        folders = [build_index(street, asked)]
+        folders = [build_index(street, model, asked)]
         if mergeable:
             parts = replace(asked, out=tmp_path / "shares")
             for number in (1, 2):
-                write_share(street, parts, number, 2)
+                write_share(street, model, parts, number, 2)
             folders.append(merge_shares(street, parts.out, folders[0].name))
         for folder in folders:
             measured = read_measured(folder)
@@ -168,17 +175,18 @@ def test_an_index_is_measured_by_queries_of_another_split(street: Dataset, tmp_p
         "add",
         "measure",
         "build",
-    } == set(read_measured(build_index(street, asked)).seconds)
+    } == set(read_measured(build_index(street, model, asked)).seconds)
     assert set(read_measured(exact.path).seconds) == {"describe sample", "fit", "describe", "write", "build"}
 
 
 def test_without_other_queries_rows_of_the_database_are_asked(street: Dataset, tmp_path: Path) -> None:
-    lists = replace(request(street, tmp_path), split="val", kind=KindSpec("ivf"))
-    halves = replace(request(street, tmp_path / "halves"), kind=KindSpec("fp16"))
+    model, plain = request(street, tmp_path)
+    lists = replace(plain, split="val", kind=KindSpec("ivf"))
+    halves = replace(plain, out=tmp_path / "halves", kind=KindSpec("fp16"))
     parts = replace(halves, out=tmp_path / "shares")
     for number in (1, 2, 3):
-        write_share(street, parts, number, 3)
-    made = [build_index(street, each) for each in (lists, halves)]
+        write_share(street, model, parts, number, 3)
+    made = [build_index(street, model, each) for each in (lists, halves)]
     merged = merge_shares(street, parts.out, made[1].name)
     for folder in (*made, merged):
         measured = read_measured(folder)
@@ -188,7 +196,7 @@ def test_without_other_queries_rows_of_the_database_are_asked(street: Dataset, t
 
 
 def test_held_out_windows_share_no_frame_with_the_database(street: Dataset, tmp_path: Path) -> None:
-    asked = request(street, tmp_path)
+    _, asked = request(street, tmp_path)
     windows = street.sequences(asked.protocol, "val", "query")
     everything = held_out(street, asked.protocol, "test", street.sequences(asked.protocol, "test", "database"), 0)
     assert everything is not None and everything.windows.equals(windows)
@@ -199,21 +207,30 @@ def test_held_out_windows_share_no_frame_with_the_database(street: Dataset, tmp_
 
 
 def test_a_renamed_run_gives_the_same_version(street: Dataset, tmp_path: Path) -> None:
-    """Its name is told beside the inputs; a version from when it was among them is still found."""
-    asked = request(street, tmp_path)
-    shutil.copytree(asked.run, tmp_path / "better name")
-    renamed = replace(asked, run=tmp_path / "better name", out=tmp_path / "other")
-    one, other = build_index(street, asked), build_index(street, renamed)
+    """Its name stands beside the inputs; a version from when it was among them is still recognised."""
+    model, plain = request(street, tmp_path)
+    shutil.copytree(model.run, tmp_path / "better name")
+    renamed, elsewhere = RunDescriber(tmp_path / "better name", "cpu"), replace(plain, out=tmp_path / "other")
+    one, other = build_index(street, model, plain), build_index(street, renamed, elsewhere)
     assert one.name == other.name
     assert [indexer.open(each).manifest.origin["run"] for each in (one, other)] == ["run", "better name"]
-    assert build_index(street, replace(renamed, out=asked.out)) == one
-    work = index_work(street, asked)
+    assert build_index(street, renamed, plain) == one
+    work = index_work(street, model, plain)
     before = indexer.build(
         tmp_path / "before", blocks=iter([stored(indexer.open(one))]), places=street.places(work.database),
         transform=None, inputs={**work.inputs, "run": "run"},
     )  # fmt: skip
-    old = replace(asked, out=tmp_path / "before")
+    old = replace(plain, out=tmp_path / "before")
     assert before.name != one.name
-    assert existing_version(old, work) == build_index(street, old) == before
-    assert write_share(street, old, 1, 2) > 0
+    assert existing_version(old, work) == build_index(street, model, old) == before
+    assert write_share(street, model, old, 1, 2) > 0
     assert not list((tmp_path / "before").glob(".parts"))
+
+
+def test_workers_load_their_own_model(street: Dataset, tmp_path: Path) -> None:
+    """A describer is pickled without its weights, with a path that holds in another working directory."""
+    model, _ = request(street, tmp_path)
+    assert model.network is model.network
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy.run.is_absolute() and "network" not in vars(copy)
+    assert (copy.name, copy.weights, copy.model) == (model.name, model.weights, model.model)

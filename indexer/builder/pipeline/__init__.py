@@ -1,0 +1,1 @@
+"""From a dataset to an index: windows are described by any `Describer`, transformed, stored and measured."""

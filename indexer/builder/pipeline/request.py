@@ -1,0 +1,152 @@
+"""What to index, and what that comes to: the windows, everything their vectors depend on, and the version it names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from indexer.builder.build import find_version
+from indexer.builder.pipeline.samples import pca_sample
+from indexer.describer import Describer
+from indexer.evaluation.truth import table_key
+from indexer.search.kinds import KindSpec
+from seqdata.contracts.protocol import Protocol
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.sequences.windows import reversed_windows
+
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """What to index and how.
+
+    Args:
+        out: Folder of the index; a version is published below it.
+        protocol: Cuts the windows and names the splits.
+        split: Split whose database windows are indexed.
+        pca: Dimensions after PCA, None for no PCA.
+        whiten: Divide each PCA component by its standard deviation.
+        sample: Windows of the training database that PCA is fitted on (16,384 in Mereu et al., Learning Sequential
+            Descriptors for Sequence-based Visual Place Recognition, RA-L 2022).
+        seed: Seed of the sample, of the quantiser's training and of the held-out queries.
+        kind: How vectors are stored and searched.
+        reverse: Describe database windows last frame first; places and ground truth stay.
+        normalise: Bring vectors to unit length after PCA; None leaves it to the model
+            (`Describer.normalised_after_pca`).
+    """
+
+    out: Path
+    protocol: Protocol
+    split: str = "test"
+    pca: int | None = None
+    whiten: bool = False
+    sample: int = 16_384
+    seed: int = 0
+    kind: KindSpec = field(default_factory=KindSpec)
+    reverse: bool = False
+    normalise: bool | None = None
+
+
+@dataclass(frozen=True)
+class IndexWork:
+    """A request on a dataset, resolved.
+
+    `database` are the windows to index, `described` the same rows as the model reads them (reversed where asked for),
+    `sample` those that PCA is fitted on. `inputs` is everything the vectors depend on; its hash names the version.
+    `origin` is recorded beside the inputs and is no part of the identity, because a run may be renamed.
+    """
+
+    database: pl.DataFrame
+    described: pl.DataFrame
+    sample: pl.DataFrame
+    inputs: dict[str, Any]
+    normalise: bool
+    origin: dict[str, Any]
+
+
+def index_work(dataset: Dataset, describer: Describer, request: IndexRequest) -> IndexWork:
+    """Resolve a request: cut its windows and collect what their vectors depend on. No weights are loaded.
+
+    Raises:
+        NotEnoughDataError: If the split has no database window.
+    """
+    protocol = request.protocol
+    database = dataset.sequences(protocol, request.split, "database")
+    if not database.height:
+        raise NotEnoughDataError(
+            f"protocol {protocol.name}, split {request.split}: no database window in this dataset; "
+            f"its splits are {', '.join(protocol.splits)}"
+        )
+    count = None if request.pca is None else request.sample
+    sampled_split, sample = pca_sample(dataset, protocol, request.split, count, request.seed)
+    inputs = _inputs(dataset, describer, request, database, sampled_split, sample)
+    normalise = request.normalise
+    if normalise is None:
+        normalise = request.pca is not None and describer.normalised_after_pca
+    return IndexWork(database, database_windows(database, inputs), sample, inputs, normalise, {"run": describer.name})
+
+
+def existing_version(request: IndexRequest, work: IndexWork) -> Path | None:
+    """Find the finished version of a request, None where there is none.
+
+    Older versions counted the run's name among their inputs, so that id is looked for too.
+    """
+    for inputs in (work.inputs, {**work.inputs, "run": work.origin["run"]}):
+        version = find_version(request.out, inputs, normalise=work.normalise, kind=request.kind)
+        if version is not None:
+            return version
+    return None
+
+
+def database_windows(database: pl.DataFrame, inputs: Mapping[str, Any]) -> pl.DataFrame:
+    """Database windows as an index with these inputs describes them: last frame first where it is reversed."""
+    return reversed_windows(database) if inputs.get("reversed") else database
+
+
+def check_distance(describer: Describer) -> None:
+    """Raise ContractError when a model's descriptors are not compared by L2, which is all that an index can do."""
+    if describer.distance != "l2":
+        raise ContractError(f"{describer.name}: its descriptors are compared frame by frame, which an index cannot do")
+
+
+def frame_size(dataset: Dataset, database: pl.DataFrame) -> list[int] | None:
+    """[H, W] of the database's frames, None when they differ: images to search for are brought to it."""
+    sizes = dataset.frame_columns("height", "width")[np.unique(dataset.frame_rows(database))].unique()
+    return [int(side) for side in sizes.row(0)] if sizes.height == 1 else None
+
+
+def _inputs(
+    dataset: Dataset,
+    describer: Describer,
+    request: IndexRequest,
+    database: pl.DataFrame,
+    sampled_split: str,
+    sample: pl.DataFrame,
+) -> dict[str, Any]:
+    """Everything the vectors depend on; its hash names the version."""
+    fitted = {
+        "dimensions": request.pca,
+        "whiten": request.whiten,
+        "split": sampled_split,
+        "windows": table_key(sample),
+        "seed": request.seed,
+    }
+    # What is at its default stays out, so that older versions keep their names.
+    pixels = dataset.manifest.settings.model_dump(include={"short_side", "quality"}, exclude_defaults=True)
+    return {
+        **pixels,
+        **({"reversed": True} if request.reverse else {}),
+        "dataset": dataset.id,
+        "protocol": request.protocol.model_dump(mode="json"),
+        "protocol_hash": request.protocol.hash,
+        "split": request.split,
+        "windows": table_key(database),
+        "keep_png": dataset.manifest.settings.keep_png,
+        "frame_size": frame_size(dataset, database),
+        "model": dict(describer.model),
+        "checkpoint": describer.weights,
+        "pca": fitted if request.pca is not None else None,
+    }

@@ -1,0 +1,110 @@
+"""A training run as the index floor sees it: `indexer.describer.Describer` over the model of a run folder."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from seqdata.dataset.dataset import Dataset
+from seqdata.geometry import Float32Array
+from seqdata.parallel import Progress
+from seqdata.storage.files import read_json
+from train.data.describe import describe, describe_blocks
+from train.data.frames import FrameSource
+from train.models.base import SequenceModel
+from train.runs.checkpoint import load_model
+from train.runs.folder import checkpoint_stem
+from train.runs.record import checkpoint_hash
+
+PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-cat", "cls-fc", "seqpool-cat", "seqnet", "seqmatchnet", "delta", "lstm",
+          "sta", "timesformer", "r2plus1d")  # fmt: skip
+"""Methods of the papers: vectors of their presets (NAME or NAME-…) are not normalised again after PCA."""
+
+
+@dataclass(frozen=True)
+class RunDescriber:
+    """The model of a run, which is loaded when it is first needed (see `indexer.describer.Describer`).
+
+    Args:
+        run: Folder of a run, or its weights file.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        model_from: Where the model's code is, for models of other packages (see `train.runs.checkpoint.load_model`).
+    """
+
+    run: Path
+    device: str = "auto"
+    model_from: str | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., "RunDescriber"], tuple[Path, str, str | None]]:
+        """Pickle without the loaded model, and with a path that holds in a worker's own working directory."""
+        return RunDescriber, (self.run.resolve(), self.device, self.model_from)
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return self.run.resolve().name
+
+    @cached_property
+    def weights(self) -> str:
+        """XXH3-128 of the run's best weights. Raises: InputError when they are gone."""
+        return checkpoint_hash(self.run)
+
+    @cached_property
+    def model(self) -> dict[str, Any]:
+        """Configuration that the run's model was made from. Raises: InputError when it is gone."""
+        stem = checkpoint_stem(self.run)
+        config: dict[str, Any] = read_json(stem.parent / f"{stem.name}.json")["model"]
+        return config
+
+    @property
+    def normalised_after_pca(self) -> bool:
+        """False for the papers' own methods, which compare vectors as PCA leaves them; True for all others."""
+        return not of_papers(str(self.model["name"]))
+
+    @cached_property
+    def network(self) -> SequenceModel:
+        """The model itself. Raises: as `train.runs.checkpoint.load_model`."""
+        return load_model(self.run, self.model_from)
+
+    @property
+    def distance(self) -> str:
+        """How two descriptors are compared: "l2", or "aligned" (the mean distance of their frames)."""
+        return self.network.distance
+
+    def descriptor_size(self, length: int) -> int:
+        """Numbers in the descriptor of a window of `length` frames. Raises: ContractError for another length."""
+        return self.network.descriptor_size(length)
+
+    def blocks(
+        self, dataset: Dataset, windows: pl.DataFrame, progress: Progress | None = None
+    ) -> Iterator[Float32Array]:
+        """Yield descriptors (m, D) float32 of the windows in table order. Raises: as `describe_blocks`."""
+        return describe_blocks(self.network, dataset, windows, device=self.device, progress=progress)
+
+    def vectors(
+        self,
+        dataset: Dataset,
+        windows: pl.DataFrame,
+        progress: Progress | None = None,
+        frame_size: tuple[int, int] | None = None,
+    ) -> Float32Array:
+        """Return descriptors (n, D) float32, row i of window i. Raises: as `train.data.describe.describe`."""
+        source = None if frame_size is None or self.network.size is not None else FrameSource(dataset, frame_size)
+        return describe(self.network, dataset, windows, device=self.device, progress=progress, source=source)
+
+    def use_threads(self, count: int) -> None:
+        """Let PyTorch use `count` threads in this process."""
+        torch.set_num_threads(count)
+
+
+def of_papers(model: str) -> bool:
+    """Whether a model's name is that of one of the papers' presets, as a whole word.
+
+    >>> of_papers("sta-small"), of_papers("stacked")
+    (True, False)
+    """
+    return any(model == method or model.startswith(f"{method}-") for method in PAPERS)
