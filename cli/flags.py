@@ -1,18 +1,22 @@
-"""Flags that are written as name=value and may repeat."""
+"""Flags that several commands share, and the one reading of their forms (name=value; a,b,c; one of some words; 8GB)."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from seqdata.errors import ContractError
 
-def text_pairs(texts: list[str] | None, flag: str) -> dict[str, str]:
-    """name=value texts. Raises: ContractError for another form, or for a name that is given twice."""
-    from seqdata.errors import ContractError
+Choice = TypeVar("Choice", bound=str)
 
+
+def parse_pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
+    """Read texts of the form name=value. Raises: ContractError for another form, or for a name that is given twice."""
     values: dict[str, str] = {}
-    for text in texts or []:
+    for text in texts or ():
         name, mark, value = text.partition("=")
         if not mark:
             raise ContractError(f"{flag} {text}: write it as name=value")
@@ -22,9 +26,9 @@ def text_pairs(texts: list[str] | None, flag: str) -> dict[str, str]:
     return values
 
 
-def json_pairs(texts: list[str] | None, flag: str) -> dict[str, Any]:
-    """As `text_pairs`; a value is read as JSON where it is JSON."""
-    return {name: _json_or_text(value) for name, value in text_pairs(texts, flag).items()}
+def parse_json_pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
+    """As `parse_pairs`; a value that is JSON is read as JSON, any other is text."""
+    return {name: _json_or_text(value) for name, value in parse_pairs(texts, flag).items()}
 
 
 def _json_or_text(value: str) -> Any:
@@ -33,6 +37,69 @@ def _json_or_text(value: str) -> Any:
     except json.JSONDecodeError:
         return value
 
+
+def parse_list(text: str | None) -> tuple[str, ...]:
+    """Split a comma-separated value; empty parts and repetitions are dropped."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
+
+
+def parse_numbers(text: str | None, flag: str) -> tuple[float, ...]:
+    """Read comma-separated numbers. Raises: ContractError when a part is no number."""
+    try:
+        return tuple(float(part) for part in parse_list(text))
+    except ValueError as error:
+        raise ContractError(f"{flag} {text}: numbers separated by commas are needed") from error
+
+
+def parse_counts(text: str | None, flag: str) -> tuple[int, ...]:
+    """Read comma-separated whole numbers. Raises: ContractError when a part is none."""
+    parts = parse_list(text)
+    if not all(part.isdecimal() for part in parts):
+        raise ContractError(f"{flag} {text}: whole numbers separated by commas are needed")
+    return tuple(int(part) for part in parts)
+
+
+def parse_choice(value: str, flag: str, choices: Sequence[Choice]) -> Choice:
+    """Check a word against those that a flag takes. Raises: ContractError that lists them."""
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise ContractError(f"{flag} {value}: expected {', '.join(choices)}")
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """Read a size as people write it: 8GB, 500 MB, 2.5e9 (powers of 1000). Raises: ContractError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d{1,2})?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise ContractError(f"{flag} {text}: expected a size such as 8GB or 500MB")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def refuse_without(partner: str, is_present: bool, **flags: object) -> None:
+    """Raise ContractError for the first of `flags` that is given although it does nothing without its partner."""
+    idle = next((name for name, value in flags.items() if value is not None), None)
+    if idle is not None and not is_present:
+        raise ContractError(f"--{idle.replace('_', '-')}: only together with {partner}")
+
+
+DatasetArgument = Annotated[
+    Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
+]
+
+ProtocolFlag = Annotated[
+    str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
+]
+
+OptionFlag = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Any model option, as name=value; may repeat.", show_default=False),
+]
+
+EncoderFlag = Annotated[str | None, typer.Option(help="Any timm encoder.", show_default=False)]
+
+PoolFlag = Annotated[str | None, typer.Option(help="Pooling of the encoder: vlad, netvlad, gem, …", show_default=False)]
+
+FusionFlag = Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)]
 
 IndexArgument = Annotated[Path | None, typer.Argument(help="Index folder; default: the newest.", show_default=False)]
 
@@ -43,7 +110,7 @@ RunFlag = Annotated[Path | None, typer.Option(help="Run folder; default: the ind
 FeaturesFlag = Annotated[
     Path | None,
     typer.Option(
-        help="Feature dataset or run whose frame descriptors are matched; default: thumbnails.", show_default=False
+        help="Stored features or a run whose frame descriptors are matched; default: thumbnails.", show_default=False
     ),
 ]
 
@@ -51,9 +118,14 @@ DeviceFlag = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 ModelFromFlag = Annotated[
     str | None,
-    typer.Option("--model-from", help="package.module:factory behind the run, if you trust it.", show_default=False),
+    typer.Option(
+        "--model-from", help="Code of the run's model, as package.module:factory, if you trust it.", show_default=False
+    ),
 ]
 
 EngineFlag = Annotated[
-    str, typer.Option(help="What searches a flat or fp16 index: auto, cpu, cuda or faiss-gpu (auto: a GPU if there).")
+    str,
+    typer.Option(
+        help="How a flat or fp16 index is searched: auto, cpu, cuda or faiss-gpu (auto: on a GPU if one is there)."
+    ),
 ]

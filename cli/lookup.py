@@ -1,101 +1,97 @@
-"""Finding what belongs together: the dataset and the run behind an index, the protocol that a flag names."""
+"""What belongs together: the index that a flag names, the dataset and run behind it, and the protocol that judges it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+import indexer
+import seqdata
 from cli.config import Config
+from cli.flags import parse_choice
 from cli.output import note
-from seqdata.errors import ContractError, InputError
+from indexer.place_index import PlaceIndex
+from indexer.search.flat_file import FACTORY
+from indexer.search.pools import EngineName
+from seqdata import protocols
+from seqdata.contracts.protocol import Protocol
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import ContractError, InputError, SeqdataError
+from train.runs.record import run_behind
 
-if TYPE_CHECKING:
-    from indexer.place_index import PlaceIndex
-    from indexer.search.pools import EngineName
-    from seqdata.contracts.protocol import Protocol
-    from seqdata.dataset.dataset import Dataset
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
-def open_any_index(config: Config, flag: Path | None, engine: str = "auto") -> "PlaceIndex":
-    """The named index, else the newest below indexes/, whoever built it, to be searched by an engine.
+def open_dataset(config: Config, flag: Path | None) -> Dataset:
+    """Open the named dataset, else the newest below datasets/. Raises: InputError when there is none."""
+    return seqdata.open(config.newest("datasets", "manifest.json", flag, "build"))
 
-    Raises: ContractError for an unknown engine, or a GPU and an index that has no such choice;
-    MissingDependencyError where the engine's device is not there.
+
+def open_any_index(config: Config, flag: Path | None, engine: str = "auto") -> PlaceIndex:
+    """Open the named index, else the newest below indexes/, whichever program built it.
+
+    Raises:
+        ContractError: If the engine is unknown, or a GPU is named for an index of another kind than flat and fp16.
+        MissingDependencyError: If the engine's device is not there.
     """
-    import indexer
-    from indexer.search.flat_file import FACTORY
-
-    chosen = _engine(engine)
-    opened = indexer.open(config.newest("indexes", "latest", flag, "index"), engine=chosen)
-    if chosen in ("cuda", "faiss-gpu") and opened.manifest.storage not in FACTORY:
+    engine_name = parse_choice(engine, "--engine", ENGINES)
+    index = indexer.open(config.newest("indexes", "latest", flag, "index"), engine=engine_name)
+    if engine_name in ("cuda", "faiss-gpu") and index.manifest.storage not in FACTORY:
         raise ContractError(
-            f"--engine {chosen}: of flat and fp16 indexes only; {opened.path} is {opened.manifest.storage}, searched "
-            "on the CPU"
+            f"--engine {engine_name}: for flat and fp16 indexes only; {index.path} is {index.manifest.storage}, which "
+            "is searched on the CPU"
         )
-    return opened
+    return index
 
 
-def _engine(name: str) -> "EngineName":
-    from indexer.search.pools import EngineName
-
-    found: EngineName | None = next((known for known in get_args(EngineName) if known == name), None)
-    if found is None:
-        raise ContractError(f"--engine {name}: expected {', '.join(get_args(EngineName))}")
-    return found
-
-
-def open_index(config: Config, flag: Path | None, engine: str = "auto") -> "PlaceIndex":
+def open_index(config: Config, flag: Path | None, engine: str = "auto") -> PlaceIndex:
     """As `open_any_index`. Raises: ContractError also when seqdata index did not build it."""
-    opened = open_any_index(config, flag, engine)
-    missing = {"dataset", "protocol", "split", "checkpoint", "windows"} - opened.manifest.inputs.keys()
+    index = open_any_index(config, flag, engine)
+    missing = {"dataset", "protocol", "split", "checkpoint", "windows"} - index.manifest.inputs.keys()
     if missing:
         raise ContractError(
-            f"{opened.path}: not built by seqdata index (its inputs lack '{min(missing)}'); use it in Python"
+            f"{index.path}: not built by seqdata index (its inputs lack '{min(missing)}'); use it in Python"
         )
-    return opened
+    return index
 
 
 def find_dataset(
-    config: Config, flag: Path | None, wanted: str, hint: str = "", remedy: str = "name its folder with --dataset"
-) -> "Dataset":
-    """The named dataset, else the one whose id is `wanted`: at the path `hint`, or below datasets/.
+    config: Config, flag: Path | None, identifier: str, hint: str = "", remedy: str = "name its folder with --dataset"
+) -> Dataset:
+    """Open the named dataset, else the one of an id: at the path or URL `hint`, or below datasets/.
 
-    Raises: InputError with a `remedy` when there is none.
+    Raises:
+        InputError: If there is none; the message ends with `remedy`.
     """
-    import seqdata
-    from seqdata.errors import SeqdataError
-
     if flag is not None:
         return seqdata.open(flag)
-    remembered = [Path(hint)] if "://" in hint or (hint and (Path(hint) / "manifest.json").is_file()) else []
-    found = [path.parent for path in sorted((config.out / "datasets").glob("*/manifest.json"))]
-    for place in [*remembered, *found]:
+    hinted = [Path(hint)] if "://" in hint or (hint and (Path(hint) / "manifest.json").is_file()) else []
+    folders = [path.parent for path in sorted((config.out / "datasets").glob("*/manifest.json"))]
+    for folder in [*hinted, *folders]:
         try:
-            opened = seqdata.open(place)
+            dataset = seqdata.open(folder)
         except SeqdataError as error:
             note(f"passing over a broken dataset: {error}")
             continue
-        if opened.id == wanted:
-            return opened
-    raise InputError(f"no dataset with id {wanted[:12]} in {config.out / 'datasets'}; {remedy}")
+        if dataset.id == identifier:
+            return dataset
+    raise InputError(f"no dataset with id {identifier[:12]} in {config.out / 'datasets'}; {remedy}")
 
 
-def find_run(config: Config, flag: Path | None, index: "PlaceIndex") -> Path:
-    """The named run, else the one below runs/ that the index was built from. Raises: InputError when it is gone."""
-    if flag is not None:
-        return flag
-    facts = index.manifest
-    named = config.out / "runs" / str({**facts.inputs, **facts.origin}["run"])
-    above = index.path.resolve().parents
-    beside = [above[3] / "runs" / named.name] if len(above) > 3 else []
-    for folder in (named, *beside):
-        if (folder / "run.json").is_file():
-            return folder
-    raise InputError(f"{named}: the run behind the index {index.id} is not there; name it with --run")
+def find_run(config: Config, flag: Path | None, index: PlaceIndex) -> Path:
+    """The named run, else the one that the index was built from. Raises: InputError when it is gone."""
+    return flag if flag is not None else run_behind(index, config.out / "runs")
 
 
-def find_protocol(flag: str | None, index: "PlaceIndex", dataset: "Dataset") -> "Protocol":
+def find_protocol(flag: str | None, index: PlaceIndex, dataset: Dataset) -> Protocol:
     """The protocol that the flag names, else the one that the index was built under."""
-    from seqdata import protocols
-
     if flag is None:
         return protocols.parse(index.manifest.inputs["protocol"], index.path / "manifest.json")
     return dataset.load_protocol(flag)
+
+
+def dataset_protocol(config: Config, flag: str | None, dataset: Dataset) -> Protocol:
+    """The protocol that flag or settings name, else the dataset's own. Raises: ContractError when there is none."""
+    name = config.protocol(flag)
+    protocol = dataset.manifest.protocol if name is None else dataset.load_protocol(name)
+    if protocol is None:
+        raise ContractError(f"{dataset.location}: built without a protocol; name one with --protocol")
+    return protocol

@@ -90,7 +90,7 @@ COMMANDS = {
         "cli.training.experiment:experiment", "Run one of the papers' experiments and print its table."
     ),
     "profile": Command("cli.training.profile:profile", "Measure time and memory of models and of search."),
-    "demo": Command("cli.start.init:demo", "Run every step on a synthetic city.", hidden=True),
+    "demo": Command("cli.start.demo:demo", "Run every step on a synthetic city.", hidden=True),
 }
 
 

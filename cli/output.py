@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from seqdata.parallel import Progress
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ConfigFlag = Annotated[
     Path | None, typer.Option("--config", help="Settings file; default: ./seqdata.toml if there.", show_default=False)
@@ -16,12 +18,12 @@ ConfigFlag = Annotated[
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
+    """Print a line for the person at the terminal, on stderr."""
     typer.echo(text, err=True)
 
 
 def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """Print the result: `text` for people, or `result` as JSON, on stdout."""
+    """Print the result on stdout: `text` for people, or `result` as JSON."""
     typer.echo(json.dumps(result, indent=2, sort_keys=True, ensure_ascii=False, default=str) if as_json else text)
 
 
@@ -35,33 +37,39 @@ def size(count: float) -> str:
 
 
 class Bar:
-    """A progress bar on stderr, silent where stderr is no terminal; `to` moves it and names the stage."""
+    """A progress bar on stderr, silent where stderr is no terminal; `update` moves it and names the stage."""
 
     def __init__(self, unit: str) -> None:
-        from tqdm import tqdm
+        from tqdm import tqdm  # takes as long to import as all of `seqdata --help`, and half of the commands show none
 
-        hidden = not sys.stderr.isatty()
-        self._bar = tqdm(unit=unit, file=sys.stderr, disable=hidden, leave=False, miniters=1, dynamic_ncols=True)
+        is_hidden = not sys.stderr.isatty()
+        self._bar = tqdm(unit=unit, file=sys.stderr, disable=is_hidden, leave=False, miniters=1, dynamic_ncols=True)
         self._stage = ""
 
-    def to(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Show `done` of `total` of `stage`, and `text`; the rate is that since the stage was entered."""
+    def update(self, stage: str, count: int, total: int, text: str = "") -> None:
+        """Show that `count` of the `total` items of a stage are finished; the rate counts from its beginning."""
         bar = self._bar
         if bar.disable:
             return
         bar.total = total
         bar.set_postfix_str(text, refresh=False)
-        if stage == self._stage and done >= bar.n:
-            bar.update(done - bar.n)
+        if stage == self._stage and count >= bar.n:
+            bar.update(count - bar.n)
             return
         self._stage = stage
         bar.set_description(stage, refresh=False)
         bar.reset(total)
-        bar.initial = bar.n = bar.last_print_n = done  # done before: no work of this stage's clock
+        # What was finished before the bar saw the stage (a resumed run) took none of the bar's time: left out of the
+        # rate, or the time that is still needed would look far too short.
+        bar.initial = bar.n = bar.last_print_n = count
         bar.refresh()
 
+    def stage(self, name: str) -> Progress:
+        """A callback (items finished, items in all) that moves the bar through one stage."""
+        return lambda count, total: self.update(name, count, total)
+
     def note(self, text: str) -> None:
-        """A line on stderr above the bar."""
+        """Print a line on stderr above the bar."""
         self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
@@ -71,7 +79,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Bar]:
-    """A `Bar` that is removed at the end."""
+    """Yield a `Bar` that is removed at the end."""
     bar = Bar(unit)
     try:
         yield bar

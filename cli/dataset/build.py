@@ -1,8 +1,13 @@
 """`seqdata build`: a raw dump to a dataset."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pydantic import ValidationError
+
+import seqdata
+from cli.config import load
 from cli.dataset.build_flags import (
     CheckFlag,
     DropFlag,
@@ -25,26 +30,36 @@ from cli.dataset.source_flags import (
     CameraFlag,
     CitiesFlag,
     CleanListFlag,
+    CropFlag,
     CutFlag,
     KindArgument,
     LapsFlag,
     PoseFlag,
+    PoseGapFlag,
+    PoseModeFlag,
     PositionsFlag,
     RawArgument,
     RawFlag,
     RolesFlag,
     SourceOptionFlag,
+    UndistortFlag,
     find_kind,
     find_raw,
     source_options,
 )
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
-
-if TYPE_CHECKING:
-    from seqdata.build.builder import BuildRequest
-    from seqdata.contracts.manifest import BuildSettings
-    from seqdata.contracts.protocol import Protocol
-    from seqdata.parallel import Engine
+from seqdata import protocols
+from seqdata.build.builder import ShardRange, build_range
+from seqdata.build.builder import build as run_build
+from seqdata.build.dry_run import plan_build
+from seqdata.build.request import BuildRequest, choose_protocol, follow_protocol
+from seqdata.contracts.manifest import BuildSettings
+from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.records import describe_first
+from seqdata.dataset.info import describe
+from seqdata.errors import ContractError, QuarantineNotice
+from seqdata.parallel import ENGINES, Engine
+from seqdata.sources.registry import default_protocol
 
 
 def build(
@@ -57,6 +72,10 @@ def build(
     laps: LapsFlag = None,
     camera: CameraFlag = None,
     pose: PoseFlag = None,
+    pose_mode: PoseModeFlag = None,
+    pose_gap: PoseGapFlag = None,
+    crop: CropFlag = None,
+    undistort: UndistortFlag = None,
     clean_list: CleanListFlag = None,
     positions: PositionsFlag = None,
     roles: RolesFlag = None,
@@ -85,16 +104,13 @@ def build(
 
     Exit code 6 means: built, but some inputs were left out (see seqdata quarantine).
     """
-    import os
-
-    from cli.config import load
-    from seqdata.build.builder import BuildRequest
-
     settings = load(config)
     dump = find_raw(settings, raw, raw_flag)
     kind = find_kind(kind, dump)
-    named = {"cities": cities, "laps": laps, "camera": camera, "pose": pose, "clean_list": clean_list,
+    named = {"cities": cities, "laps": laps, "camera": camera, "pose": pose, "pose_mode": pose_mode,
+             "pose_gap": pose_gap, "crop": crop, "undistort": undistort, "clean_list": clean_list,
              "positions": positions, "roles": roles, "cut": cut, "buffer": buffer}  # fmt: skip
+    protocol_name = settings.protocol(protocol)
     request = BuildRequest(
         kind=kind,
         raw=dump,
@@ -111,10 +127,11 @@ def build(
             drop=drop,
             max_radius=max_radius,
         ),
-        protocol=_protocol(settings.protocol(protocol), kind, cut=cut is not None),
+        protocol=_protocol(protocol_name, kind, cut=cut is not None),
         workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
         engine=find_engine(engine),
     )
+    request = _settle(request, is_named=protocol_name is not None)
     if dry_run:
         _dry_run(request, as_json=as_json)
     elif shard_range is not None:
@@ -123,16 +140,28 @@ def build(
         _whole(request, as_json=as_json)
 
 
-def _whole(request: "BuildRequest", *, as_json: bool) -> None:
-    from seqdata.build.builder import build
+def _settle(request: BuildRequest, *, is_named: bool) -> BuildRequest:
+    """Complete a request by its protocol's pins, and print them; a default protocol yields to contradicting flags."""
+    replaced = ""
+    if not is_named:
+        request, replaced = choose_protocol(request)
+    if replaced:
+        note(replaced)
+    request, taken = follow_protocol(request)
+    if taken and request.protocol is not None:
+        flags = " ".join(f"--{flag} {value}" for flag, value in taken.items())
+        note(f"{flags}: taken from protocol {request.protocol.label}")
+    return request
 
+
+def _whole(request: BuildRequest, *, as_json: bool) -> None:
     with progress_bar("frame") as bar:
-        build(request, lambda done, total: bar.to("build", done, total))
+        run_build(request, bar.stage("build"))
     _note_drop(request)
     finish(request.out, as_json=as_json)
 
 
-def _note_drop(request: "BuildRequest") -> None:
+def _note_drop(request: BuildRequest) -> None:
     """Say that frames left out break windows that are not cut by spacing."""
     if request.settings.drop and request.protocol is not None and request.protocol.spacing is None:
         note(
@@ -141,13 +170,11 @@ def _note_drop(request: "BuildRequest") -> None:
         )
 
 
-def _part(request: "BuildRequest", shard_range: str, *, as_json: bool) -> None:
+def _part(request: BuildRequest, shard_range: str, *, as_json: bool) -> None:
     """One array job."""
-    from seqdata.build.builder import ShardRange, build_range
-
     share = ShardRange.parse(shard_range)
     with progress_bar("frame") as bar:
-        shards = build_range(request, share, lambda done, total: bar.to(f"shards {shard_range}", done, total))
+        shards = build_range(request, share, bar.stage(f"shards {shard_range}"))
     result = {"path": str(request.out), "shard_range": shard_range, "shards": shards}
     text = (
         f"{request.out}: {shards} shards of share {shard_range}; when all shares are done: seqdata merge {request.out}"
@@ -155,10 +182,8 @@ def _part(request: "BuildRequest", shard_range: str, *, as_json: bool) -> None:
     emit(result, text, as_json=as_json)
 
 
-def _dry_run(request: "BuildRequest", *, as_json: bool) -> None:
+def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
     """Print the plan."""
-    from seqdata.build.dry_run import plan_build
-
     plan = plan_build(request)
     _note_drop(request)
     result = {"path": str(request.out), **plan.as_dict()}
@@ -184,36 +209,24 @@ def _dry_run(request: "BuildRequest", *, as_json: bool) -> None:
     emit(result, "\n".join(lines), as_json=as_json)
 
 
-def find_engine(name: str) -> "Engine":
+def find_engine(name: str) -> Engine:
     """The engine of a name. Raises: ContractError for one that there is not."""
-    from seqdata.errors import ContractError
-    from seqdata.parallel import ENGINES
-
     for engine in ENGINES:
         if name == engine:
             return engine
     raise ContractError(f"engine '{name}': expected {' or '.join(ENGINES)}")
 
 
-def _build_settings(**values: object) -> "BuildSettings":
+def _build_settings(**values: object) -> BuildSettings:
     """Checked settings; None keeps a default. Raises: ContractError for a value that does not fit."""
-    from pydantic import ValidationError
-
-    from seqdata.contracts.manifest import BuildSettings
-    from seqdata.contracts.records import describe_first
-    from seqdata.errors import ContractError
-
     try:
         return BuildSettings.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         raise ContractError(f"build settings: {describe_first(error)}") from error
 
 
-def _protocol(name: str | None, kind: str, *, cut: bool) -> "Protocol | None":
+def _protocol(name: str | None, kind: str, *, cut: bool) -> Protocol | None:
     """The named protocol, the kind's own when none is named (of drives that are cut: `own-cut`), None for 'none'."""
-    from seqdata import protocols
-    from seqdata.sources.registry import default_protocol
-
     if name == "none":
         return None
     return protocols.load(name or ("own-cut" if cut else default_protocol(kind)))
@@ -221,10 +234,6 @@ def _protocol(name: str | None, kind: str, *, cut: bool) -> "Protocol | None":
 
 def finish(out: str | Path, *, as_json: bool) -> None:
     """Print what stands at `out` now; leave with exit code 6 when something is in quarantine."""
-    import seqdata
-    from seqdata.dataset.info import describe
-    from seqdata.errors import QuarantineNotice
-
     dataset = seqdata.open(out)
     described = describe(dataset)
     text = (

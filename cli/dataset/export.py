@@ -5,8 +5,13 @@ from typing import Annotated
 
 import typer
 
+import seqdata
+from cli.config import load
 from cli.dataset.inspect import DatasetArgument
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
+from seqdata.dataset.export.export import export as run_export
+from seqdata.dataset.export.export import windows_of
+from seqdata.errors import ContractError
 
 
 def export(
@@ -33,12 +38,6 @@ def export(
     Image bytes are the stored ones. An interrupted export, started again, continues. --length or --stride choose
     windows without a protocol.
     """
-    import seqdata
-    from cli.config import load
-    from seqdata.dataset.export.export import export as run_export
-    from seqdata.dataset.export.export import windows_of
-    from seqdata.errors import ContractError
-
     settings = load(config)
     opened = seqdata.open(settings.newest("datasets", "manifest.json", dataset, "build"))
     own_windows = length is not None or stride is not None
@@ -47,8 +46,8 @@ def export(
             f"--length and --stride are set by the protocol {protocol}; leave them out, or the protocol"
         )
     named = settings.protocol(protocol)
-    chosen = None if own_windows or named == "none" else named or opened.manifest.protocol
-    table = windows_of(opened, chosen, split, role, length or 5, stride or 1)
+    source_protocol = None if own_windows or named == "none" else named or opened.manifest.protocol
+    table = windows_of(opened, source_protocol, split, role, length or 5, stride or 1)
     target = out or settings.out / "exports" / format
     with progress_bar("window") as bar:
         report = run_export(
@@ -57,7 +56,7 @@ def export(
             target,
             format,  # type: ignore[arg-type]  # checked there
             shard_bytes=shard_megabytes << 20,
-            progress=lambda done, total: bar.to("export", done, total),
+            progress=bar.stage("export"),
         )
     parts = ", ".join(
         f"{part['windows']} {part['split'] or 'all'} {part['role'] or ''}".strip() for part in report["parts"]

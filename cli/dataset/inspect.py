@@ -5,8 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.flags import text_pairs
+import seqdata
+from cli.config import load
+from cli.flags import parse_pairs
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+from seqdata.dataset.info import describe
+from seqdata.dataset.repair import repair as run_repair
+from seqdata.dataset.verify import verify as run_verify
+from seqdata.errors import ContractError
 
 DatasetArgument = Annotated[
     Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
@@ -15,10 +21,6 @@ DatasetArgument = Annotated[
 
 def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
     """Print counts, spacing, sizes and protocol splits of a dataset."""
-    import seqdata
-    from cli.config import load
-    from seqdata.dataset.info import describe
-
     described = describe(seqdata.open(load(config).newest("datasets", "manifest.json", dataset, "build")))
     emit(described, _info_text(described), as_json=as_json)
 
@@ -101,20 +103,15 @@ def verify(
 
     Ends with exit code 4 when something has changed and was not repaired.
     """
-    from cli.config import load
-    from seqdata.dataset.repair import repair as run_repair
-    from seqdata.dataset.verify import verify as run_verify
-    from seqdata.errors import ContractError
-
-    options = text_pairs(option, "--option")
+    options = parse_pairs(option, "--option")
     folder = load(config).newest("datasets", "manifest.json", dataset, "build")
     hashed = 0
     with progress_bar("B") as bar:
 
-        def count(done: int) -> None:
+        def count(count: int) -> None:
             nonlocal hashed
-            hashed += done
-            bar.to("verify", hashed, hashed)
+            hashed += count
+            bar.update("verify", hashed, hashed)
 
         faults = list(run_verify(folder, count, workers))
     for fault in faults if repair is not None else []:
@@ -141,9 +138,6 @@ def _fault_text(fault: dict[str, Any]) -> str:
 
 def quarantine(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
     """List every input that a build left out, with its reason."""
-    import seqdata
-    from cli.config import load
-
     opened = seqdata.open(load(config).newest("datasets", "manifest.json", dataset, "build"))
     rows = opened.quarantine.to_dicts()
     lines = [f"{row['reason']:<18}{row['source']}  {row['message']}" for row in rows]

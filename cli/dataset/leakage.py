@@ -4,9 +4,12 @@ from typing import Annotated
 
 import typer
 
+from cli.config import load
 from cli.dataset.inspect import DatasetArgument
 from cli.dataset.sequences import open_dataset
 from cli.output import ConfigFlag, JsonFlag, emit
+from seqdata.dataset.leakage import RADII, sentences
+from seqdata.dataset.leakage import leakage as measure
 
 
 def leakage(
@@ -25,15 +28,11 @@ def leakage(
 
     For each split: the share of frames and of route within some metres of the training split, and what that means.
     """
-    from cli.config import load
-    from seqdata.dataset.leakage import RADII, sentences
-    from seqdata.dataset.leakage import leakage as measure
-
-    opened, chosen = open_dataset(load(config), dataset, protocol)
+    opened, protocol_used = open_dataset(load(config), dataset, protocol)
     radii = tuple(sorted(set(radius or RADII)))
-    table = measure(opened.sequencer, chosen, radii)
-    told = sentences(table, 25.0 if 25.0 in radii else radii[-1])
-    lines = [f"{chosen.label}, {opened.location}", ""]
+    table = measure(opened.sequencer, protocol_used, radii)
+    lines = sentences(table, 25.0 if 25.0 in radii else radii[-1])
+    lines = [f"{protocol_used.label}, {opened.location}", ""]
     lines += [
         f"{'split':<10}{'role':<10}{'radius':>8}{'frames':>10}{'near':>8}{'route km':>10}{'near':>8}{'nearest':>10}"
     ]
@@ -44,5 +43,5 @@ def leakage(
             f"{row['split']:<10}{row['role']:<10}{row['radius']:>6g} m{row['frames']:>10}{row['frame_share']:>8.1%}"
             f"{row['route_m'] / 1000:>10.2f}{share:>8}{least:>10}"
         )
-    result = {"protocol": chosen.label, "dataset": opened.id, "sentences": told, "rows": table.to_dicts()}
-    emit(result, "\n".join([*lines, "", *told]), as_json=as_json)
+    result = {"protocol": protocol_used.label, "dataset": opened.id, "sentences": lines, "rows": table.to_dicts()}
+    emit(result, "\n".join([*lines, "", *lines]), as_json=as_json)

@@ -1,17 +1,19 @@
 """`seqdata sequences` and `protocols`: windows and truth of any protocol over a sealed dataset."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import seqdata
+from cli.config import Config, load
 from cli.dataset.inspect import DatasetArgument
 from cli.output import ConfigFlag, JsonFlag, emit, note, size
-
-if TYPE_CHECKING:
-    from cli.config import Config
-    from seqdata.contracts.protocol import Protocol
-    from seqdata.dataset.dataset import Dataset
+from seqdata import protocols as registry
+from seqdata.contracts.protocol import Protocol
+from seqdata.dataset.dataset import Dataset
+from seqdata.dataset.info import protocol_counts
+from seqdata.errors import ContractError
 
 
 def sequences(
@@ -37,22 +39,18 @@ def sequences(
 
     Windows and their ground truth are added to a sealed dataset; its shards stay untouched.
     """
-    from cli.config import load
-    from seqdata.dataset.info import protocol_counts
-    from seqdata.errors import ContractError
-
     if max_radius is not None and not 0 < max_radius < float("inf"):
         raise ContractError(f"--max-radius {max_radius:g}: expected a positive number")
     opened, base = open_dataset(load(config), dataset, protocol)
     made: dict[str, Any] = {}
     lines = []
-    for each in dict.fromkeys(length or [base.length]):
-        chosen = base.variant(each, stride, spacing)
-        added = opened.add_tables(chosen, max_radius)
-        counts = protocol_counts(opened, chosen)["splits"]
-        made[chosen.label] = {"tables": added.model_dump(mode="json")["tables"], "splits": counts}
-        stored = sum(table.bytes for table in added.tables.values())
-        lines.append(f"{chosen.label}: {len(added.tables)} tables added, {size(stored)}")
+    for number in dict.fromkeys(length or [base.length]):
+        variant = base.variant(number, stride, spacing)
+        added = opened.add_tables(variant, max_radius)
+        counts = protocol_counts(opened, variant)["splits"]
+        made[variant.label] = {"tables": added.model_dump(mode="json")["tables"], "splits": counts}
+        added_bytes = sum(table.bytes for table in added.tables.values())
+        lines.append(f"{variant.label}: {len(added.tables)} tables added, {size(added_bytes)}")
         lines += [_counts_text(name, split) for name, split in counts.items()]
     emit({"path": opened.location, "dataset": opened.id, "protocols": made}, "\n".join(lines), as_json=as_json)
 
@@ -68,20 +66,17 @@ def _counts_text(split: str, counts: dict[str, Any]) -> str:
     return text + (f"  (published: {', '.join(differing)})" if differing else "")
 
 
-def open_dataset(config: "Config", dataset: Path | None, protocol: str | None) -> "tuple[Dataset, Protocol]":
+def open_dataset(config: Config, dataset: Path | None, protocol: str | None) -> tuple[Dataset, Protocol]:
     """The named or newest dataset, and the named protocol, else the one it was built under.
 
     Raises: ContractError when neither names a protocol.
     """
-    import seqdata
-    from seqdata.errors import ContractError
-
     opened = seqdata.open(config.newest("datasets", "manifest.json", dataset, "build"))
     named = config.protocol(protocol)
-    chosen = opened.load_protocol(named) if named is not None else opened.manifest.protocol
-    if chosen is None:
+    chosen_protocol = opened.load_protocol(named) if named is not None else opened.manifest.protocol
+    if chosen_protocol is None:
         raise ContractError(f"{opened.location}: built without a protocol; name one with --protocol")
-    return opened, chosen
+    return opened, chosen_protocol
 
 
 def protocols(
@@ -94,37 +89,30 @@ def protocols(
 
     `show NAME` prints one whole; the list gives their hashes.
     """
-    from cli.config import load
-    from seqdata.errors import ContractError
-
     load(config)
-    wanted = name if what == "show" else what
+    file = name if what == "show" else what
     if what not in (None, "show") and name is not None:
         raise ContractError(f"protocols {what} {name}: expected seqdata protocols show NAME")
     if what == "show" and name is None:
         raise ContractError("protocols show: name a protocol; seqdata protocols lists them")
-    if wanted is None:
+    if file is None:
         _list_protocols(as_json=as_json)
     else:
-        _show_protocol(wanted, as_json=as_json)
+        _show_protocol(file, as_json=as_json)
 
 
 def _list_protocols(*, as_json: bool) -> None:
-    from seqdata import protocols as registry
-
-    loaded = [registry.load(each) for each in registry.names()]
-    lines = [f"{each.label:<40}{each.title}" for each in loaded]
-    emit({each.name: {"hash": each.hash, "title": each.title} for each in loaded}, "\n".join(lines), as_json=as_json)
+    loaded = [registry.load(protocol_file) for protocol_file in registry.names()]
+    lines = [f"{protocol_file.label:<40}{protocol_file.title}" for protocol_file in loaded]
+    emit({protocol_file.name: {"hash": protocol_file.hash, "title": protocol_file.title} for protocol_file in loaded}, "\n".join(lines), as_json=as_json)
     note(
         "seqdata protocols show NAME prints one (also NAME-L10, at another length); a file of your own is a .toml path"
     )
 
 
 def _show_protocol(name: str, *, as_json: bool) -> None:
-    from seqdata import protocols as registry
-
-    shown = registry.load(name)
-    fields = {"hash": shown.hash, **shown.model_dump(mode="json", exclude_none=True)}
+    loaded = registry.load(name)
+    fields = {"hash": loaded.hash, **loaded.model_dump(mode="json", exclude_none=True)}
     emit(fields, "\n".join(_field_lines(fields)), as_json=as_json)
 
 

@@ -1,15 +1,15 @@
 """What a user says about a raw dump: its kind, where it lies, and the source's own options."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cli.flags import text_pairs
+from cli.config import Config
+from cli.flags import parse_pairs
 from cli.output import note
-
-if TYPE_CHECKING:
-    from cli.config import Config
+from seqdata.errors import ContractError
+from seqdata.sources.detect import recognise
 
 KindArgument = Annotated[
     str, typer.Argument(help="Kind of raw dump: msls, robotcar, nordland, folder, or auto.", metavar="KIND")
@@ -41,11 +41,29 @@ CameraFlag = Annotated[
     str | None, typer.Option(help="robotcar: stereo_left (default), stereo_centre, mono_rear, …", show_default=False)
 ]
 PoseFlag = Annotated[str | None, typer.Option(help="robotcar: rtk (default), ins or gps.", show_default=False)]
+PoseModeFlag = Annotated[
+    str | None,
+    typer.Option(help="robotcar: interpolate (default) or nearest: how poses are looked up.", show_default=False),
+]
+PoseGapFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="robotcar, folder with a GPX track: longest gap between two poses around a frame, in seconds.",
+        show_default=False,
+    ),
+]
+CropFlag = Annotated[
+    str | None, typer.Option(help="robotcar: none (default) or the upper part, as in top1280x800.", show_default=False)
+]
+UndistortFlag = Annotated[
+    Path | None,
+    typer.Option(help="robotcar: the SDK's models folder, or a lookup table, to undistort with.", show_default=False),
+]
 SourceOptionFlag = Annotated[
     list[str] | None,
     typer.Option(
         "--option",
-        help="Any other option of the source, as name=value: pose_mode, pose_gap, crop, undistort, time_offset.",
+        help="Any other option of the source, as name=value: time_offset, …",
         show_default=False,
     ),
 ]
@@ -53,14 +71,12 @@ SourceOptionFlag = Annotated[
 
 def source_options(named: dict[str, Path | str | None], more: list[str] | None) -> dict[str, str]:
     """The options that were given, as text. Raises: ContractError for one that is no name=value or is given twice."""
-    given = [f"{name}={value}" for name, value in named.items() if value is not None]
-    return text_pairs([*given, *(more or [])], "--option")
+    texts = [f"{name}={value}" for name, value in named.items() if value is not None]
+    return parse_pairs([*texts, *(more or [])], "--option")
 
 
-def find_raw(settings: "Config", argument: Path | None, flag: Path | None) -> Path:
+def find_raw(settings: Config, argument: Path | None, flag: Path | None) -> Path:
     """The dump that argument, flag or seqdata.toml names. Raises: ContractError when two are named, InputError."""
-    from seqdata.errors import ContractError
-
     if argument is not None and flag is not None:
         raise ContractError(f"two raw dumps are named, {argument} and --raw {flag}; name one")
     return settings.raw(argument or flag)
@@ -68,10 +84,8 @@ def find_raw(settings: "Config", argument: Path | None, flag: Path | None) -> Pa
 
 def find_kind(kind: str, raw: Path) -> str:
     """The kind, found from what lies at `raw` where it is `auto`. Raises: InputError when that is not clear."""
-    from seqdata.sources.detect import recognise
-
     if kind != "auto":
         return kind
-    found = recognise(raw)
-    note(f"{raw}: a {found} dump")
-    return found
+    detected = recognise(raw)
+    note(f"{raw}: a {detected} dump")
+    return detected

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli.config import load
 from cli.dataset.build import finish
 from cli.dataset.build_flags import WorkersFlag
 from cli.dataset.source_flags import (
@@ -22,6 +23,11 @@ from cli.dataset.source_flags import (
     source_options,
 )
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from seqdata.build.builder import merge as run_merge
+from seqdata.build.request import BuildRequest
+from seqdata.dataset.versions import append as run_append
+from seqdata.dataset.versions import withdraw as run_withdraw
+from seqdata.errors import InputError
 
 OutArgument = Annotated[str, typer.Argument(help="Dataset folder or URL.", metavar="DATASET")]
 
@@ -31,8 +37,6 @@ def merge(out: OutArgument, as_json: JsonFlag = False) -> None:
 
     The jobs are seqdata build --shard-range i/N; missing shards are named.
     """
-    from seqdata.build.builder import merge as run_merge
-
     run_merge(out)
     finish(out, as_json=as_json)
 
@@ -57,10 +61,6 @@ def append(
 
     The dataset's own settings and protocol hold. Frames that it has already are skipped.
     """
-    from cli.config import load
-    from seqdata.build.builder import BuildRequest
-    from seqdata.dataset.versions import append as run_append
-
     settings = load(config)
     dump = find_raw(settings, raw, raw_flag)
     named = {"cities": cities, "laps": laps, "clean_list": clean_list, "positions": positions}
@@ -72,7 +72,7 @@ def append(
         workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
     )
     with progress_bar("frame") as bar:
-        appended = run_append(request, lambda done, total: bar.to("append", done, total))
+        appended = run_append(request, bar.stage("append"))
     there = f"{appended.skipped} frames were there already"
     note(f"version {appended.manifest.version}: {there}, {appended.listed} are new" if appended.listed else there)
     finish(out, as_json=as_json)
@@ -93,13 +93,10 @@ def withdraw(
 
     Their bytes stay in the shards; a key that begins with - goes after --.
     """
-    from seqdata.dataset.versions import withdraw as run_withdraw
-    from seqdata.errors import InputError
-
-    wanted = [*(keys or []), *(_lines(keys_file) if keys_file is not None else [])]
-    if not wanted:
+    keys = [*(keys or []), *(_lines(keys_file) if keys_file is not None else [])]
+    if not keys:
         raise InputError("no frame is named: give keys, or a file of them with --keys FILE")
-    manifest = run_withdraw(out, wanted, reason)
+    manifest = run_withdraw(out, keys, reason)
     gone = manifest.counts.quarantined.get("withdrawn", 0)
     emit(
         {
@@ -116,8 +113,6 @@ def withdraw(
 
 def _lines(path: Path) -> list[str]:
     """The lines of a file that are not empty. Raises: InputError when it cannot be read."""
-    from seqdata.errors import InputError
-
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

@@ -169,7 +169,7 @@ def baseline(
     with progress_bar("frame") as bar:
 
         def show(done: int, total: int) -> None:
-            bar.to("read frames", done, total)
+            bar.update("read frames", done, total)
 
         table, info = match_frames(
             opened, chosen, split, chosen_method, show, vectors=vectors,

@@ -57,7 +57,7 @@ def of_index(asked: Asked, index: Path | None, how: Searched) -> list[Answered]:
                 continue
             (table, info), *shorter = answer(
                 source, opened, folder, chosen, sizes=how.sizes, device=how.device, model_from=how.model_from,
-                progress=lambda at, total: bar.to("describe queries", at, total),
+                progress=bar.stage("describe queries"),
             )  # fmt: skip
             done.append(Answered(source, chosen, table, info, kept, path, shorter=tuple(shorter)))
     return done
@@ -163,7 +163,7 @@ def reranked(
     with progress_bar("frame") as bar:
         table, info = rerank_frames(
             answered.dataset, answered.protocol, answered.table, answered.info, k, vectors=vectors,
-            metric=a_metric("--rerank-metric", metric), progress=lambda at, total: bar.to("read frames", at, total),
+            metric=a_metric("--rerank-metric", metric), progress=bar.stage("read frames"),
         )  # fmt: skip
     plain = answered.path
     tail = f"rerank{k}" + (f"-{features.resolve().name}" if features else "") + (f"-{metric}" if metric else "")

@@ -1,13 +1,13 @@
-"""`seqdata index`: a run and a dataset to a versioned place index."""
+"""`seqdata index`: a version of a place index from a run and a dataset."""
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cli.dataset.build import find_engine
-from cli.flags import DeviceFlag, ModelFromFlag
+import indexer
+from cli.config import load
+from cli.flags import DeviceFlag, ModelFromFlag, parse_bytes, parse_choice
 from cli.index.flags import (
     FactoryFlag,
     KindFlag,
@@ -18,12 +18,18 @@ from cli.index.flags import (
     ShardRangeFlag,
 )
 from cli.index.versions import recall_text
+from cli.lookup import find_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
-
-if TYPE_CHECKING:
-    from seqdata.dataset.dataset import Dataset
-    from indexer.builder.pipeline.request import IndexRequest
-    from indexer.describer import Describer
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest
+from indexer.builder.pipeline.shares import build_in_shares, write_share
+from indexer.describer import Describer
+from indexer.search.kinds import KindSpec
+from indexer.versions.manifest import read_measured
+from seqdata.build.builder import ShardRange
+from seqdata.dataset.dataset import Dataset
+from seqdata.parallel import ENGINES
+from train.runs.record import run_protocol, run_record
 
 
 def index(
@@ -32,9 +38,9 @@ def index(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder; default: the newest.", show_default=False)] = None,
     pca: Annotated[
-        int | None, typer.Option(help="Dimensions after PCA; none without.", min=1, show_default=False)
+        int | None, typer.Option(help="Dimensions after PCA; default: no PCA.", min=1, show_default=False)
     ] = None,
-    whiten: Annotated[bool, typer.Option("--whiten", help="Whiten after PCA (the papers do not).")] = False,
+    whiten: Annotated[bool, typer.Option("--whiten", help="Whiten after PCA (the papers' models do not).")] = False,
     protocol: Annotated[
         str | None, typer.Option(help="Protocol name or .toml; default: the run's.", show_default=False)
     ] = None,
@@ -51,8 +57,8 @@ def index(
     reverse: ReverseFlag = False,
     normalise: NormaliseFlag = None,
     shard_range: ShardRangeFlag = None,
-    engine: Annotated[str, typer.Option(help="What runs several --workers: pool or ray.")] = "pool",
-    workers: Annotated[int, typer.Option(help="Shares that are described at once.", min=1)] = 1,
+    engine: Annotated[str, typer.Option(help="How several --workers are run: pool (processes) or ray.")] = "pool",
+    workers: Annotated[int, typer.Option(help="Parts of the database that are described at once.", min=1)] = 1,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -60,89 +66,75 @@ def index(
 
     The run's model describes the database of a split; PCA, then an exact or a faster index follows.
     """
-    from cli.config import load
-    from cli.lookup import find_dataset
-    from indexer.builder.pipeline.build import build_index
-    from indexer.builder.pipeline.request import IndexRequest
-    from indexer.builder.pipeline.shares import build_in_shares
-    from indexer.search.kinds import KindSpec
-    from train.runs.record import run_protocol, run_record
     from train.stages.describer import RunDescriber  # heavy
 
-    place = load(config)
-    chosen_run = place.newest("runs", "run.json", run, "train")
-    record = run_record(chosen_run)
-    opened = find_dataset(place, dataset, record["dataset"], record["dataset_path"], "name its folder")
+    work = load(config)
+    run_folder = work.newest("runs", "run.json", run, "train")
+    record = run_record(run_folder)
+    source = find_dataset(work, dataset, record["dataset"], record["dataset_path"], "name its folder")
+    memory_bytes = None if memory is None else parse_bytes(memory, "--memory")
     request = IndexRequest(
-        out=out or place.out / "indexes" / chosen_run.resolve().name,
-        protocol=opened.load_protocol(protocol) if protocol is not None else run_protocol(opened, chosen_run),
+        out=out or work.out / "indexes" / run_folder.resolve().name,
+        protocol=source.load_protocol(protocol) if protocol is not None else run_protocol(source, run_folder),
         split=split,
-        pca=place.pick(pca, "index", "pca", None),
+        pca=work.pick(pca, "index", "pca", None),
         whiten=whiten,
         sample=sample,
         seed=seed,
-        kind=KindSpec(kind, factory, recall_target, parse_bytes(memory) if memory is not None else None, seed),
+        kind=KindSpec(kind, factory, recall_target, memory_bytes, seed),
         reverse=reverse,
         normalise=normalise,
     )
-    describer = RunDescriber(chosen_run, device, model_from)
+    describer = RunDescriber(run_folder, device, model_from)
     if shard_range is not None:
-        _share(opened, describer, request, shard_range, as_json=as_json)
+        _write_part(source, describer, request, shard_range, as_json=as_json)
         return
-    chosen_engine = find_engine(engine)
+    engine_name = parse_choice(engine, "--engine", ENGINES)
     with progress_bar("window") as bar:
-        if workers > 1 or chosen_engine == "ray":
-            folder = build_in_shares(opened, describer, request, chosen_engine, workers, bar.to)
+        if workers > 1 or engine_name == "ray":
+            folder = build_in_shares(source, describer, request, engine_name, workers, bar.update)
         else:
-            folder = build_index(opened, describer, request, bar.to)
-    _tell(folder, request, as_json=as_json)
+            folder = build_index(source, describer, request, bar.update)
+    _print_version(folder, request, as_json=as_json)
 
 
-def _tell(folder: Path, request: "IndexRequest", *, as_json: bool) -> None:
+def _print_version(folder: Path, request: IndexRequest, *, as_json: bool) -> None:
     """Print the version that was published."""
-    import indexer
-    from indexer.versions.manifest import read_measured
-
-    built = indexer.open(folder)
-    facts = built.manifest
-    result = {"path": str(folder), "index": str(request.out), "id": built.id, "rows": facts.rows, "size": facts.size}
-    measured = read_measured(folder)
-    recall = dict(measured.recall or {})
-    result |= {"storage": facts.storage, "factory": facts.factory, "search": facts.search, "recall": recall}
-    result |= {"queries": measured.queries, "queries_of": measured.queries_of}
-    kept = f", PCA keeps {facts.transform.explained:.1%} of the variance" if facts.transform else ""
+    version = indexer.open(folder)
+    manifest, measured = version.manifest, read_measured(folder)
+    result = {
+        "path": str(folder),
+        "index": str(request.out),
+        "id": version.id,
+        "rows": manifest.rows,
+        "size": manifest.size,
+        "storage": manifest.storage,
+        "factory": manifest.factory,
+        "search": manifest.search,
+        "recall": dict(measured.recall or {}),
+        "queries": measured.queries,
+        "queries_of": measured.queries_of,
+    }
+    variance = ""
+    if manifest.transform is not None:
+        result["explained"] = manifest.transform.explained
+        variance = f", PCA keeps {manifest.transform.explained:.1%} of the variance"
     text = (
-        f"{folder}: {facts.rows} windows of {request.protocol.label} {request.split}, {facts.input_size} to "
-        f"{facts.size} dimensions{kept}, {facts.storage}, {size(sum(each.bytes for each in facts.files.values()))}"
+        f"{folder}: {manifest.rows} windows of {request.protocol.label} {request.split}, {manifest.input_size} to "
+        f"{manifest.size} dimensions{variance}, {manifest.storage}, "
+        f"{size(sum(file.bytes for file in manifest.files.values()))}{recall_text(measured)}"
     )
-    text += recall_text(measured)
-    if facts.transform is not None:
-        result["explained"] = facts.transform.explained
     emit(result, text, as_json=as_json)
 
 
-def parse_bytes(text: str) -> int:
-    """Bytes of a size as people write it: 8GB, 500 MB, 2.5e9 (powers of 1000). Raises: ContractError."""
-    from seqdata.errors import ContractError
-
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d{1,2})?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise ContractError(f"--memory {text}: expected a size such as 8GB or 500MB")
-    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
-
-
-def _share(
-    opened: "Dataset", describer: "Describer", request: "IndexRequest", text: str, *, as_json: bool
-) -> None:
-    """Describe one share and tell what to do next."""
-    from seqdata.build.builder import ShardRange
-    from indexer.builder.pipeline.shares import write_share
-
-    share = ShardRange.parse(text)
+def _write_part(source: Dataset, describer: Describer, request: IndexRequest, text: str, *, as_json: bool) -> None:
+    """Describe one part of the database and say what to do next."""
+    part = ShardRange.parse(text)
     with progress_bar("window") as bar:
-        windows = write_share(opened, describer, request, share.number, share.jobs, bar.to)
+        windows = write_share(source, describer, request, part.number, part.jobs, bar.update)
     emit(
         {"index": str(request.out), "shard_range": text, "rows": windows},
-        f"{request.out}: {windows} windows of share {text}; at the end: seqdata index merge --index {request.out}",
+        f"{request.out}: {windows} windows of part {text}; when all parts are written: seqdata index merge --index "
+        f"{request.out}",
         as_json=as_json,
     )

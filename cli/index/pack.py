@@ -1,26 +1,25 @@
 """`seqdata pack`: an index and its model as one folder for a robot."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cli.flags import DeviceFlag, ModelFromFlag, RunFlag
+from cli.config import load
+from cli.flags import DeviceFlag, IndexArgument, ModelFromFlag, RunFlag
+from cli.lookup import find_dataset, find_run, open_index
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
-
-if TYPE_CHECKING:
-    from cli.config import Config
-    from indexer.localizer.pack import PackManifest
-    from indexer.place_index import PlaceIndex
-    from seqdata.dataset.dataset import Dataset
+from indexer.localizer.pack import PackManifest, read_pack_manifest
+from train.runs.record import run_record
 
 
 def pack(
-    index: Annotated[Path | None, typer.Argument(help="Index folder; default: the newest.", show_default=False)] = None,
+    index: IndexArgument = None,
     out: Annotated[Path, typer.Option(help="New folder of the pack.")] = Path("place.pack"),
     run: RunFlag = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="Dataset whose queries calibrate; default: the index's.", show_default=False)
+        Path | None,
+        typer.Option(help="Dataset whose queries calibrate the threshold; default: the index's.", show_default=False),
     ] = None,
     split: Annotated[
         str | None,
@@ -38,46 +37,40 @@ def pack(
 
     The folder localizes frames without the training code: see indexer.Localizer.
     """
-    from cli.config import load
-    from cli.lookup import find_run, open_index
-    from indexer.localizer.pack import read_pack_manifest
-    from train.stages.pack import PackRequest, calibration_split, write_pack
+    from train.stages.pack import PackRequest, calibration_split, write_pack  # heavy
 
-    place = load(config)
-    opened = open_index(place, index)
-    chosen = find_run(place, run, opened)
+    work = load(config)
+    place_index = open_index(work, index)
+    run_folder = find_run(work, run, place_index)
+    calibration = None
+    if calibration_split(place_index, split):
+        hint = run_record(run_folder)["dataset_path"]
+        calibration = find_dataset(work, dataset, place_index.manifest.inputs["dataset"], hint)
     request = PackRequest(
-        run=chosen,
+        run=run_folder,
         out=out,
-        dataset=_dataset(place, dataset, chosen, opened) if calibration_split(opened, split) else None,
+        dataset=calibration,
         split=split,
         precision=precision,
         device=device,
         model_from=model_from,
     )
     with progress_bar("window") as bar:
-        folder = write_pack(opened, request, bar.to)
+        folder = write_pack(place_index, request, bar.update)
     manifest = read_pack_manifest(folder)
-    stored = sum(each.bytes for each in manifest.files.values())
-    text = (
-        f"{folder}: windows of {manifest.length} frames, index {manifest.index}, {size(stored)}\n{_threshold(manifest)}"
-    )
-    emit({"path": str(folder), "bytes": stored, **manifest.model_dump(mode="json")}, text, as_json=as_json)
+    pack_bytes = sum(file.bytes for file in manifest.files.values())
+    text = f"{folder}: windows of {manifest.length} frames, index {manifest.index}, {size(pack_bytes)}\n"
+    result = {"path": str(folder), "bytes": pack_bytes, **manifest.model_dump(mode="json")}
+    emit(result, text + _threshold_text(manifest), as_json=as_json)
 
 
-def _dataset(place: "Config", flag: Path | None, run: Path, index: "PlaceIndex") -> "Dataset":
-    from cli.lookup import find_dataset
-    from train.runs.record import run_record
-
-    return find_dataset(place, flag, index.manifest.inputs["dataset"], run_record(run)["dataset_path"])
-
-
-def _threshold(manifest: "PackManifest") -> str:
-    """What the pack accepts, in a line."""
-    found = manifest.calibration
-    if found is None:
+def _threshold_text(manifest: PackManifest) -> str:
+    """The distance up to which the pack accepts a place, and how it was calibrated, in one line."""
+    calibration = manifest.calibration
+    if calibration is None:
         return f"no reject threshold: {manifest.calibration_note}"
     return (
-        f"accepted up to a distance of {found.threshold:.4f}: precision {found.precision:.1%} (wanted "
-        f"{found.wanted:.1%}), recall {found.recall:.1%} on {found.queries} queries of {found.protocol} {found.split}"
+        f"accepted up to a distance of {calibration.threshold:.4f}: precision {calibration.precision:.1%} (wanted "
+        f"{calibration.wanted:.1%}), recall {calibration.recall:.1%} on {calibration.queries} queries of "
+        f"{calibration.protocol} {calibration.split}"
     )

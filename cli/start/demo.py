@@ -1,4 +1,4 @@
-"""`seqdata demo`: the whole road on a synthetic city, by the commands a user would type."""
+"""`seqdata demo`: every step from raw dump to report on a synthetic city, by the commands that a user would type."""
 
 import json
 import os
@@ -6,9 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cli.output import note
+from indexer.evaluation.recall import Evaluation
+from indexer.evaluation.text_tables import format_table
 from seqdata.errors import OutputError, SeqdataError
 from seqdata.storage.files import write_json_atomic
 
@@ -17,10 +21,20 @@ MODEL = "seqvlad-small"
 RECIPE = "demo-city"
 
 
+def demo(out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo")) -> None:
+    """Run every step on a synthetic city.
+
+    The commands are those that a user would type; `make demo` runs it.
+    """
+    run_demo(out)
+
+
 def run_demo(out: Path) -> None:
     """Write the city, build, train, index, evaluate, search and report below `out`, and `out/summary.json`.
 
-    Raises: OutputError when `out` holds something, SeqdataError when a step fails (with its own message above).
+    Raises:
+        OutputError: If `out` holds something.
+        SeqdataError: If a step fails; its own message stands above.
     """
     if out.exists() and any(out.iterdir()):
         raise OutputError(f"{out}: not empty; remove it, or choose another folder with --out")
@@ -53,7 +67,7 @@ def run_demo(out: Path) -> None:
 
 
 class _Steps:
-    """Runs commands in the demo's folder, shows each as typed, and keeps what they printed and took."""
+    """Runs commands in the demo's folder, prints each as typed, and records its result and seconds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,8 +77,9 @@ class _Steps:
     def run(
         self, stage: str, *arguments: str, allowed: tuple[int, ...] = (0,), json_flag: bool = True
     ) -> dict[str, Any]:
-        """One command; its JSON. Raises: SeqdataError when it ends with another code than `allowed`."""
+        """Run one command and return its JSON. Raises: SeqdataError when it ends with a code not in `allowed`."""
         note(f"\n$ seqdata {' '.join(arguments)}")
+        # A process of its own, by the installed program: the demo also shows that what the README types works.
         program = [str(Path(sys.executable).with_name("seqdata")), *arguments]
         started = time.monotonic()
         ended = subprocess.run(
@@ -94,15 +109,11 @@ class _Steps:
 
 
 def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
-    kept = ("method", "recall", "interval", "interval_method", "queries", "left_out", "database")
-    return {name: evaluation[name] for name in kept}
+    """The numbers of an evaluation that the demo's page shows."""
+    fields = ("method", "recall", "interval", "interval_method", "queries", "left_out", "database")
+    return {name: evaluation[name] for name in fields}
 
 
 def _print_table(evaluations: list[dict[str, Any]]) -> None:
-    """The recalls on stdout, as `seqdata eval` prints them."""
-    import typer
-
-    from indexer.evaluation.recall import Evaluation
-    from indexer.evaluation.text_tables import format_table
-
-    typer.echo(format_table([Evaluation.model_validate(each) for each in evaluations]))
+    """Print the recalls on stdout, as `seqdata eval` does."""
+    typer.echo(format_table([Evaluation.model_validate(evaluation) for evaluation in evaluations]))

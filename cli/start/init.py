@@ -1,11 +1,14 @@
-"""`seqdata init` and `demo`: begin a work folder, or see the whole road once."""
+"""`seqdata init`: the settings file of a new work folder."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.config import CONFIG_NAME, TEMPLATE
 from cli.output import note
+from seqdata.errors import OutputError
+from seqdata.storage.files import write_bytes_atomic
 
 
 def init(
@@ -13,23 +16,9 @@ def init(
     out: Annotated[str, typer.Option(help="Folder for outputs.")] = "seqdata-out",
 ) -> None:
     """Write a commented seqdata.toml into the current folder."""
-    from cli.config import CONFIG_NAME, TEMPLATE
-    from seqdata.errors import OutputError
-    from seqdata.storage.files import write_bytes_atomic
-
     path = Path(CONFIG_NAME)
     if path.exists():
-        raise OutputError(f"{path}: there is one already; edit it, or remove it first")
+        raise OutputError(f"{path}: already there; edit it, or remove it first")
     quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in (("raw", raw), ("out", out))}
     write_bytes_atomic(path, TEMPLATE.format(**quoted).encode())
     note(f"wrote {path}; next: seqdata build msls")
-
-
-def demo(out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo")) -> None:
-    """Run every step on a synthetic city.
-
-    The commands are those that a user would type; `make demo` runs it.
-    """
-    from cli.start.demo import run_demo
-
-    run_demo(out)

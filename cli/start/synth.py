@@ -1,15 +1,26 @@
 """`seqdata synth`: raw dumps to test with, in their real layouts."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli.output import JsonFlag, emit, progress_bar
-
-if TYPE_CHECKING:
-    from seqdata.parallel import Progress
-    from seqdata.synth import Track
+from seqdata.errors import ContractError
+from seqdata.parallel import Progress
+from seqdata.synth import (
+    DEMO_CITIES,
+    CitySettings,
+    NordlandSettings,
+    RobotcarSettings,
+    Track,
+    city_along,
+    read_track,
+    write_msls,
+    write_nordland,
+    write_robotcar,
+)
 
 LAYOUTS = {"nordland": ("folder", "zip", "sections"), "robotcar": ("folder", "tar"), "msls": ("folder",)}
 
@@ -17,18 +28,19 @@ LAYOUTS = {"nordland": ("folder", "zip", "sections"), "robotcar": ("folder", "ta
 def synth(
     out: Annotated[Path, typer.Argument(help="New folder for the dump.")],
     kind: Annotated[str, typer.Option(help="msls, robotcar or nordland.")] = "msls",
-    seed: Annotated[int, typer.Option(help="Another seed is another place.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random; another seed makes another place.")] = 0,
     track: Annotated[
         Path | None, typer.Option(help="GNSS track to drive along: .gpx or .csv.", show_default=False)
     ] = None,
     track_zone: Annotated[
-        str | None, typer.Option(help="UTM zone of a track in eastings and northings.", show_default=False)
+        str | None,
+        typer.Option(help="UTM zone of a track in eastings and northings.", show_default=False),
     ] = None,
     seconds: Annotated[
         int | None, typer.Option(help="robotcar, nordland: length of the drive.", min=1, show_default=False)
     ] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels a frame.", min=16, show_default=False)] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels a frame.", min=16, show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(help="Width of a frame in pixels.", min=16, show_default=False)] = None,
+    height: Annotated[int | None, typer.Option(help="Height of a frame in pixels.", min=16, show_default=False)] = None,
     layout: Annotated[
         str | None, typer.Option(help="nordland: folder, zip, sections; robotcar: folder, tar.", show_default=False)
     ] = None,
@@ -38,18 +50,15 @@ def synth(
 
     The layout is that of MSLS, Oxford RobotCar or Nordland.
     """
-    from seqdata.errors import ContractError
-    from seqdata.synth import read_track
-
     if kind not in LAYOUTS:
         raise ContractError(f"--kind {kind}: expected {', '.join(sorted(LAYOUTS))}")
     if layout is not None and layout not in LAYOUTS[kind]:
         raise ContractError(f"--layout {layout}: {kind} has {', '.join(LAYOUTS[kind])}")
-    given = {"seconds": seconds, "width": width, "height": height, "layout": layout}
-    sizes = {name: value for name, value in given.items() if value is not None}
-    course = None if track is None else read_track(track, zone=track_zone)
+    flags = {"seconds": seconds, "width": width, "height": height, "layout": layout}
+    sizes = {name: value for name, value in flags.items() if value is not None}
+    drive = None if track is None else read_track(track, zone=track_zone)
     with progress_bar("frame") as bar:
-        result = _write(kind, out, sizes, course, seed, lambda done, total: bar.to("render", done, total))
+        result = _write(kind, out, sizes, drive, seed, bar.stage("render"))
     emit(result, f"{out}: {result['frames']} frames of {kind}" + _protocol_text(result), as_json=as_json)
 
 
@@ -61,25 +70,11 @@ def _write(
     kind: str,
     out: Path,
     sizes: dict[str, Any],
-    track: "Track | None",
+    track: Track | None,
     seed: int,
-    progress: "Progress",
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Write the dump; what was written as JSON values. Raises: ContractError for a size that does not fit."""
-    from dataclasses import asdict
-
-    from seqdata.errors import ContractError
-    from seqdata.synth import (
-        DEMO_CITIES,
-        CitySettings,
-        NordlandSettings,
-        RobotcarSettings,
-        city_along,
-        write_msls,
-        write_nordland,
-        write_robotcar,
-    )
-
+    """Write the dump and return its counts as JSON values. Raises: ContractError for a size that does not fit."""
     try:
         if kind == "nordland":
             settings = NordlandSettings(**sizes)
@@ -88,8 +83,7 @@ def _write(
             lap = RobotcarSettings(**sizes)
             written = write_robotcar(out, settings=lap, track=track, seed=seed, progress=progress)
         else:
-            refused = sizes.keys() & {"seconds"}
-            if refused:
+            if "seconds" in sizes:
                 raise ContractError("--seconds: a synthetic city has streets, not one drive; leave it out")
             sizes.pop("layout", None)
             cities = DEMO_CITIES if track is None else (city_along("track", "test", track),)

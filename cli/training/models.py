@@ -1,16 +1,12 @@
-"""`seqdata models`: every model by name, and what one is made of."""
+"""`seqdata models`: every model by name, and the stages, shapes and costs of one."""
 
 from typing import Annotated, Any
 
 import typer
 
-from cli.flags import json_pairs
+from cli.flags import EncoderFlag, FusionFlag, OptionFlag, PoolFlag, parse_json_pairs
 from cli.output import JsonFlag, emit, note
-
-OptionFlag = Annotated[
-    list[str] | None,
-    typer.Option("--option", help="Any model option, as name=value; may repeat.", show_default=False),
-]
+from seqdata.errors import ContractError
 
 
 def models(
@@ -19,13 +15,14 @@ def models(
         str | None, typer.Argument(help="The model to show: a name, or package.module:factory.", show_default=False)
     ] = None,
     length: Annotated[
-        int | None, typer.Option(help="Frames of the window to count for (default 5).", min=1, show_default=False)
+        int | None,
+        typer.Option(
+            help="Frames of a window for which shapes and costs are given (default 5).", min=1, show_default=False
+        ),
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Any timm encoder; without a name, a model of its own.", show_default=False)
-    ] = None,
-    pool: Annotated[str | None, typer.Option(help="Its pooling: vlad, netvlad, gem, …", show_default=False)] = None,
-    fusion: Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)] = None,
+    encoder: EncoderFlag = None,
+    pool: PoolFlag = None,
+    fusion: FusionFlag = None,
     options: OptionFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -33,30 +30,29 @@ def models(
 
     `show NAME` prints stages, shapes, parameters, FLOPs of a sequence and descriptor size.
     """
-    from seqdata.errors import ContractError
-
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
-    chosen = {part: value for part, value in parts.items() if value is not None} | json_pairs(options, "--option")
-    wanted = (name if what == "show" else what) or ("frames" if encoder is not None else None)
+    model_options = {part: value for part, value in parts.items() if value is not None}
+    model_options |= parse_json_pairs(options, "--option")
+    model = (name if what == "show" else what) or ("frames" if encoder is not None else None)
     if what not in (None, "show") and name is not None:
         raise ContractError(f"models {what} {name}: expected seqdata models show NAME")
-    if wanted is None and (what == "show" or chosen):
+    if model is None and (what == "show" or model_options):
         raise ContractError("models show: name a model; seqdata models lists them")
-    if wanted is None:
+    if model is None:
         _list(as_json=as_json)
         return
-    from train.models.card import card
+    from train.models.card import card  # heavy
 
-    shown = card(wanted, length, **chosen)
-    emit(shown, "\n".join(_lines(shown)), as_json=as_json)
+    content = card(model, length, **model_options)
+    emit(content, "\n".join(_card_lines(content)), as_json=as_json)
 
 
 def _list(*, as_json: bool) -> None:
-    """Names with their options, by family."""
-    from train.models import registry
+    """Print the names of the models with their options, by family."""
+    from train.models import registry  # heavy
     from train.models.plugins import plugin_names
 
-    families = {family: dict(sorted(found.presets.items())) for family, found in registry.FAMILIES.items()}
+    families = {name: dict(sorted(family.presets.items())) for name, family in registry.FAMILIES.items()}
     lines = [f"{name:<24}{_short(options)}" for presets in families.values() for name, options in presets.items()]
     plugins = plugin_names()
     emit({"families": families, "plugins": plugins}, "\n".join(lines + plugins), as_json=as_json)
@@ -64,12 +60,12 @@ def _list(*, as_json: bool) -> None:
 
 
 def _short(options: dict[str, Any]) -> str:
-    """The options of a preset in a few words."""
-    shown = {key: value for key, value in options.items() if key not in ("size", "trainable", "patch_normalised")}
-    return ", ".join(f"{key}={value}" for key, value in shown.items()) or "the family's defaults"
+    """The main options of a preset as name=value."""
+    minor = ("size", "trainable", "patch_normalised")
+    return ", ".join(f"{key}={value}" for key, value in options.items() if key not in minor) or "the family's defaults"
 
 
-def _lines(card: dict[str, Any]) -> list[str]:
+def _card_lines(card: dict[str, Any]) -> list[str]:
     """The card as a table for people."""
     height, width = card["size"]
     own = ", the frames' own size (taken as an example)" if card["own_size"] else ""
@@ -86,7 +82,7 @@ def _lines(card: dict[str, Any]) -> list[str]:
     ]
     return [
         *lines,
-        f"in all: {card['parameters']:,} parameters, {card['trainable_share']:.0%} trained, "
+        f"total: {card['parameters']:,} parameters, {card['trainable_share']:.0%} trained, "
         f"{card['flops'] / 1e9:.2f} GFLOP a sequence",
         f"descriptor: {card['descriptor']:,} numbers, compared by {card['distance']}; window lengths: {lengths}",
     ]

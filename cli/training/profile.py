@@ -1,13 +1,14 @@
-"""`seqdata profile`: what a model and a search cost on this machine."""
+"""`seqdata profile`: time and memory of a model and of a search on this machine."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.flags import parse_json_pairs
 from cli.output import JsonFlag, emit, progress_bar, size
+from train.profiling import matching as match_profiling
 
 if TYPE_CHECKING:
-    from train.profiling.matching import Matching
     from train.profiling.models import Extraction
 
 MODELS = (
@@ -23,16 +24,18 @@ def profile(
     option: Annotated[
         list[str] | None, typer.Option(help="Option of these models, as name=value; may repeat.", show_default=False)
     ] = None,
-    length: Annotated[int, typer.Option(help="Frames of a sequence, also where frames are matched.", min=1)] = 5,
+    length: Annotated[
+        int, typer.Option(help="Frames of a sequence; aligned matching and HVPR match as many.", min=1)
+    ] = 5,
     repeats: Annotated[int, typer.Option(help="Timed passes.", min=1)] = 10,
     database: Annotated[
         list[int] | None,
         typer.Option(
-            help="Database size for matching, in a temporary file; may repeat. 0: none. Default: 10000, 50000.",
+            help="Rows of a temporary database to search; may repeat. 0: none. Default: 10000, 50000.",
             show_default=False,
         ),
     ] = None,
-    dimensions: Annotated[int, typer.Option(help="Numbers of a stored descriptor.", min=8)] = 4096,
+    dimensions: Annotated[int, typer.Option(help="Dimensions of a stored descriptor.", min=8)] = 4096,
     engine: Annotated[
         list[str] | None, typer.Option(help="flat, fp16, ivf, imi, hnsw, pq, aligned, hvpr.", show_default=False)
     ] = None,
@@ -43,77 +46,76 @@ def profile(
 
     A model describes one sequence; a search finds one descriptor, for each size of database.
     """
-    from cli.flags import json_pairs
-    from train.models import registry as models
+    from train.models import registry  # heavy
     from train.models.plugins import find_factory
-    from train.profiling import matching as match_profiling
-    from train.profiling import models as profiling
+    from train.profiling import models as model_profiling
 
-    options = json_pairs(option, "--option")
-    chosen = list(model or MODELS)
-    for name in chosen:
+    options = parse_json_pairs(option, "--option")
+    names = list(model or MODELS)
+    for name in names:
         if find_factory(name) is None:
-            models.resolve(name, options)
+            registry.resolve(name, options)
     sizes = [count for count in (database or DATABASES) if count]
     engines = list(engine or ["flat"])
-    found: dict[str, Extraction] = {}
-    searched: list[Matching] = []
+    extractions: dict[str, Extraction] = {}
+    searches: list[match_profiling.Matching] = []
     with progress_bar("model") as bar:
-        for number, name in enumerate(chosen):
-            bar.to(name, number, len(chosen))
-            made = models.create(name, **options)
-            found[name] = profiling.extraction(made, length, device=device, repeats=repeats)
+        for number, name in enumerate(names):
+            bar.update(name, number, len(names))
+            network = registry.create(name, **options)
+            extractions[name] = model_profiling.extraction(network, length, device=device, repeats=repeats)
         for number, count in enumerate(sizes):
-            bar.to(f"{count} vectors", number, len(sizes))
-            searched += [match_profiling.matching(each, count, dimensions, length=length) for each in engines]
+            bar.update(f"{count} vectors", number, len(sizes))
+            searches += [match_profiling.matching(kind, count, dimensions, length=length) for kind in engines]
     result = {
-        "extraction": {name: each.to_json() for name, each in found.items()},
-        "matching": [each.to_json() for each in searched],
+        "extraction": {name: extraction.to_json() for name, extraction in extractions.items()},
+        "matching": [matching.to_json() for matching in searches],
     }
-    emit(result, _text(found, searched), as_json=as_json)
+    emit(result, _text(extractions, searches), as_json=as_json)
 
 
-def _text(found: "dict[str, Extraction]", searched: "list[Matching]") -> str:
+def _text(extractions: "dict[str, Extraction]", searches: list[match_profiling.Matching]) -> str:
     """Both tables."""
-    first = next(iter(found.values()))
+    first = next(iter(extractions.values()))
     head = ["model", "frames", "pixels", "dimensions", "ms, median", "ms, p95", "ms, fusion", "memory", "weights"]
     lines = [
         f"one sequence on {first.device}, {first.threads} threads, random weights",
-        *_columns([head, *map(_model, found.items())]),
+        *_columns([head, *map(_extraction_row, extractions.items())]),
     ]
-    if searched:
+    if searches:
         sizes = ["database", "dimensions", "frames"]
-        wide = ["engine", "factory", "search", *sizes, "ms a query", "threads", "memory", "agreement"]
+        head = ["engine", "factory", "search", *sizes, "ms a query", "threads", "memory", "agreement"]
         lines += [
             "",
             "one query at a time; agreement: share of the 10 exact neighbours found (aligned, hvpr: of the first)",
+            *_columns([head, *map(_search_row, searches)]),
         ]
-        lines += _columns([wide, *map(_search, searched)])
     return "\n".join(lines)
 
 
-def _model(item: "tuple[str, Extraction]") -> list[str]:
-    name, each = item
-    times = [f"{1000 * seconds:.2f}" for seconds in (each.p50, each.p95, each.fusion)]
-    pixels = f"{each.size[0]}×{each.size[1]}"
-    return [name, str(each.frames), pixels, str(each.descriptor), *times, size(each.memory), size(each.weights)]
+def _extraction_row(item: "tuple[str, Extraction]") -> list[str]:
+    name, extraction = item
+    times = [f"{1000 * seconds:.2f}" for seconds in (extraction.p50, extraction.p95, extraction.fusion)]
+    pixels = f"{extraction.size[0]}×{extraction.size[1]}"
+    costs = [size(extraction.memory), size(extraction.weights)]
+    return [name, str(extraction.frames), pixels, str(extraction.descriptor), *times, *costs]
 
 
-def _search(each: "Matching") -> list[str]:
-    sizes = [str(each.database), str(each.dimensions), str(each.length)]
-    cost = [f"{each.ms:.3f}", str(each.threads), size(1e6 * each.megabytes), f"{each.agreement:.3f}"]
-    return [each.engine, each.factory, each.search or "-", *sizes, *cost]
+def _search_row(search: match_profiling.Matching) -> list[str]:
+    sizes = [str(search.database), str(search.dimensions), str(search.length)]
+    costs = [f"{search.ms:.3f}", str(search.threads), size(1e6 * search.megabytes), f"{search.agreement:.3f}"]
+    return [search.engine, search.factory, search.search or "-", *sizes, *costs]
 
 
 def _columns(rows: list[list[str]]) -> list[str]:
-    """Rows as aligned lines: names flush left, numbers flush right."""
+    """Rows as aligned lines: words flush left, numbers flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [not rows[-1][at][:1].isdigit() for at in range(len(widths))]
+    is_word = [not cell[:1].isdigit() for cell in rows[-1]]
     return [
         "  "
         + "  ".join(
-            text.ljust(width) if flush else text.rjust(width)
-            for text, width, flush in zip(row, widths, left, strict=True)
+            text.ljust(width) if word else text.rjust(width)
+            for text, width, word in zip(row, widths, is_word, strict=True)
         )
         for row in rows
     ]

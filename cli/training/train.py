@@ -1,43 +1,37 @@
 """`seqdata train`: a dataset to a run."""
 
-import json
 import os
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from cli.flags import json_pairs
+from cli.config import Config, load
+from cli.flags import DatasetArgument, EncoderFlag, FusionFlag, OptionFlag, PoolFlag, ProtocolFlag, parse_json_pairs
+from cli.lookup import dataset_protocol, find_dataset, open_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
-
-if TYPE_CHECKING:
-    from cli.config import Config
-    from seqdata.dataset.dataset import Dataset
-    from train.settings import TrainSettings
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import ContractError
+from train.runs.folder import RunFolder
+from train.runs.record import newest_unfinished, run_summary
+from train.settings import TrainSettings
 
 SetFlag = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any other training setting, as name=value; may repeat.", show_default=False),
 ]
-OptionFlag = Annotated[
-    list[str] | None,
-    typer.Option("--option", help="Any model option, as name=value; may repeat.", show_default=False),
-]
 
 
 def train(
-    dataset: Annotated[
-        Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model preset (default seqvlad-r18).", show_default=False)] = None,
+    dataset: DatasetArgument = None,
+    model: Annotated[str | None, typer.Option(help="Model preset; default: seqvlad-r18.", show_default=False)] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="p1-triplet, p2-sta, seqnet, places-finetune, …", show_default=False)
+        str | None, typer.Option(help="seqvlad-triplet, sta-triplet, seqnet, places-finetune, …", show_default=False)
     ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
-    ] = None,
+    protocol: ProtocolFlag = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.", show_default=False)] = None,
     weights: Annotated[
         str | None, typer.Option(help="File of backbone weights; default: timm's pretrained.", show_default=False)
@@ -46,9 +40,9 @@ def train(
     features: Annotated[
         Path | None, typer.Option(help="Stored features (seqdata describe) to train a head on.", show_default=False)
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Any timm encoder.", show_default=False)] = None,
-    pool: Annotated[str | None, typer.Option(help="Its pooling: vlad, netvlad, gem, …", show_default=False)] = None,
-    fusion: Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)] = None,
+    encoder: EncoderFlag = None,
+    pool: PoolFlag = None,
+    fusion: FusionFlag = None,
     model_from: Annotated[
         str | None, typer.Option(help="Your own model: package.module:factory.", show_default=False)
     ] = None,
@@ -58,9 +52,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).", min=0)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default=False)] = None,
     accumulate: Annotated[
-        int | None, typer.Option(help="Steps an update of the weights.", min=1, show_default=False)
+        int | None, typer.Option(help="Steps whose gradients are averaged into one update.", min=1, show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     settings: SetFlag = None,
     options: OptionFlag = None,
     as_json: JsonFlag = False,
@@ -72,175 +66,146 @@ def train(
 
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """
-    from cli.config import load
-    from train.settings import TrainSettings
-
-    place = load(config)
+    work = load(config)
     _check_processes(out)
-    named = model_from or model or ("frames" if encoder is not None else None)
-    before = _to_resume(place, out) if resume else None
-    record = None if before is None else _record(before, named)
-    opened = _dataset(place, dataset, record)
+    model_name = model_from or model or ("frames" if encoder is not None else None)
+    resumed = _run_to_resume(work, out) if resume else None
+    record = None if resumed is None else _record(resumed, model_name)
+    source = _dataset(work, dataset, record)
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
-    own = {name: value for name, value in parts.items() if value is not None} | json_pairs(options, "--option")
-    weights = "random" if random_init else weights
-    flags = {"model": named, "recipe": recipe, "weights": weights, "epochs": epochs, "seed": seed, "device": device,
-             "accumulate": accumulate}  # fmt: skip
-    chosen: dict[str, Any] = dict(flags)
-    if record is None or recipe is not None:  # a recipe goes over what the run knows, and the file over the recipe
-        chosen = {name: place.pick(value, "train", name, None) for name, value in flags.items()}
-    chosen["protocol"] = protocol if record is not None else _protocol(place, protocol, opened)
-    chosen["options"] = own or None
-    chosen["features"] = None if features is None else str(features)
+    model_options = {name: value for name, value in parts.items() if value is not None}
+    model_options |= parse_json_pairs(options, "--option")
+    flags = {
+        "model": model_name,
+        "recipe": recipe,
+        "weights": "random" if random_init else weights,
+        "epochs": epochs,
+        "seed": seed,
+        "device": device,
+        "accumulate": accumulate,
+    }
+    fields: dict[str, Any] = dict(flags)
+    # A recipe goes over the record of the run to resume, and the settings file over the recipe. Without a recipe the
+    # record alone holds, because the file may have changed since the run began.
+    if record is None or recipe is not None:
+        fields = {name: work.pick(value, "train", name, None) for name, value in flags.items()}
+    fields["protocol"] = protocol if record is not None else _protocol_name(work, protocol, source)
+    fields["options"] = model_options or None
+    fields["features"] = None if features is None else str(features)
     base = None if record is None else record["settings"]
-    resolved = TrainSettings.create(chosen.pop("recipe"), base, **{**chosen, **json_pairs(settings, "--set")})
-    folder = before or out or _new_folder(place, resolved)
-    _fit(opened, resolved, folder, resume=resume)
-    if not _leads():
+    resolved = TrainSettings.create(fields.pop("recipe"), base, **{**fields, **parse_json_pairs(settings, "--set")})
+    folder = resumed or out or _new_folder(work, resolved)
+    _fit(source, resolved, folder, resume=resume)
+    if not _is_first_process():
         return
-    result = _result(folder)
-    emit(result, f"{folder}: {result['epochs']} epochs, best {_recalls(result['best'])}", as_json=as_json)
+    result = run_summary(folder)
+    emit(result, f"{folder}: {result['epochs']} epochs, best {_recalls_text(result['best'])}", as_json=as_json)
 
 
-def _leads() -> bool:
+def _is_first_process() -> bool:
     """Whether this is the only process, or the first of those that torchrun started: the one that prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _check_processes(out: Path | None) -> None:
-    """Raise ContractError when several processes would each find a run folder of their own."""
-    from seqdata.errors import ContractError
-
+    """Raise ContractError when several processes would each choose a run folder of their own."""
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ContractError("several processes train one run: name its folder with --out")
 
 
-def _protocol(place: "Config", flag: str | None, dataset: "Dataset") -> str:
-    """Flag, file, or the dataset's own protocol. Raises: ContractError when there is none."""
-    from seqdata.errors import ContractError
-
-    named = place.protocol(flag)
-    if named is not None:
-        return named
-    stored = dataset.manifest.protocol
-    if stored is None:
-        raise ContractError(f"{dataset.location}: built without a protocol; name one with --protocol")
-    return stored.name
+def _protocol_name(config: Config, flag: str | None, dataset: Dataset) -> str:
+    """The protocol that the run records: the name or file of flag or settings, else the name of the dataset's own."""
+    return config.protocol(flag) or dataset_protocol(config, None, dataset).name
 
 
-def _to_resume(place: "Config", out: Path | None) -> Path:
-    """The named run folder, else the newest below runs/ that has not ended. Raises: InputError when all have."""
-    from seqdata.errors import InputError
-    from seqdata.storage.files import read_json
-
+def _run_to_resume(config: Config, out: Path | None) -> Path:
+    """The named run folder, else the newest unfinished one below runs/. Raises: InputError when there is none."""
     if out is not None:
         return out
-    records = sorted((place.out / "runs").glob("*/run.json"), key=lambda path: (path.stat().st_mtime_ns, str(path)))
-    open_ends = [path.parent for path in records if not read_json(path).get("finished")]
-    if not open_ends:
-        raise InputError(f"{place.out / 'runs'}: no run there is unfinished; to lengthen one, name it with --out")
-    note(f"resuming {open_ends[-1]} (the newest unfinished in {place.out / 'runs'})")
-    return open_ends[-1]
+    runs = config.out / "runs"
+    run = newest_unfinished(runs)
+    note(f"resuming {run} (the newest unfinished in {runs})")
+    return run
 
 
 def _record(folder: Path, model: str | None) -> dict[str, Any] | None:
-    """run.json of a run to go on with, None where it was never begun.
+    """The run.json of a run to resume, None where the run never began.
 
     Raises: ContractError when it is no such record, or its model is code that was not named again.
     """
-    from seqdata.errors import ContractError
-    from train.runs.folder import RunFolder
-
     run = RunFolder(folder)
     if not run.recorded:
         return None
     record = run.read()
-    of_record = str(record["settings"].get("model"))
-    if ":" in of_record and model != of_record:
+    recorded_model = str(record["settings"].get("model"))
+    if ":" in recorded_model and model != recorded_model:
         raise ContractError(
-            f"{folder / 'run.json'}: its model is made by '{of_record}'; if you trust that code, add --model-from "
-            f"{of_record}"
+            f"{folder / 'run.json'}: its model is made by '{recorded_model}'; if you trust that code, add --model-from "
+            f"{recorded_model}"
         )
     return record
 
 
-def _dataset(place: "Config", flag: Path | None, record: dict[str, Any] | None) -> "Dataset":
-    """The named dataset, else the one of the run to go on with, else the newest. Raises: InputError without one."""
-    import seqdata
-    from cli.lookup import find_dataset
-
+def _dataset(config: Config, flag: Path | None, record: dict[str, Any] | None) -> Dataset:
+    """The named dataset, else the one of the run to resume, else the newest. Raises: InputError without one."""
     if record is not None:
-        return find_dataset(place, flag, str(record.get("dataset")), str(record.get("dataset_path", "")))
-    return seqdata.open(place.newest("datasets", "manifest.json", flag, "build"))
+        return find_dataset(config, flag, str(record.get("dataset")), str(record.get("dataset_path", "")))
+    return open_dataset(config, flag)
 
 
-def _new_folder(place: "Config", settings: "TrainSettings") -> Path:
-    """A new folder below runs/ that carries the date."""
-    from datetime import datetime, timezone
-
+def _new_folder(config: Config, settings: TrainSettings) -> Path:
+    """A new folder below runs/, named by model and time (UTC)."""
     stamp = datetime.now(tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
-    return place.out / "runs" / f"{settings.model.replace(':', '-')}-{stamp}"
+    return config.out / "runs" / f"{settings.model.replace(':', '-')}-{stamp}"
 
 
-def _fit(dataset: "Dataset", settings: "TrainSettings", folder: Path, *, resume: bool) -> None:
+def _fit(dataset: Dataset, settings: TrainSettings, folder: Path, *, resume: bool) -> None:
     """Train with a bar within each phase and one line an epoch, both on stderr."""
-    from train.loop.fit import fit
+    from train.loop.fit import fit  # heavy
 
     with progress_bar("step") as bar:
-        clock = _Clock()
+        clock = _EpochClock()
 
-        def show(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
-            if not _leads():
+        def report(phase: str, count: int, total: int, values: Mapping[str, float]) -> None:
+            if not _is_first_process():
                 return
             epoch = int(values["epoch"])
             if phase == "epoch":
-                bar.note(f"epoch {epoch}: {_values(values)}")
+                bar.note(f"epoch {epoch}: {_values_text(values)}")
                 return
             clock.enter(epoch)
-            text = f"loss {values['loss']:.4f}, epoch {clock.left(done, total)}" if phase == "train" else ""
-            bar.to(f"epoch {epoch}/{int(values['epochs'])} {phase}", done, total, text)
+            text = f"loss {values['loss']:.4f}, epoch {clock.time_left(count, total)}" if phase == "train" else ""
+            bar.update(f"epoch {epoch}/{int(values['epochs'])} {phase}", count, total, text)
 
-        fit(dataset, settings, folder, progress=show, resume=resume)
+        fit(dataset, settings, folder, progress=report, resume=resume)
 
 
-class _Clock:
-    """The time that an epoch still takes, by all that its steps took so far, mining among them included."""
+class _EpochClock:
+    """Estimates the time that an epoch still takes from all that its steps took, mining between them included."""
 
     def __init__(self) -> None:
         self._epoch = -1
-        self._began = 0.0
-        self._before: int | None = None
+        self._start = 0.0
+        self._earlier_steps: int | None = None
 
     def enter(self, epoch: int) -> None:
-        """Something of this epoch was done."""
+        """Start the clock at the first report of an epoch."""
         if epoch != self._epoch:
-            self._epoch, self._began, self._before = epoch, time.monotonic(), None
+            self._epoch, self._start, self._earlier_steps = epoch, time.monotonic(), None
 
-    def left(self, done: int, total: int) -> str:
-        """After step `done` of the `total` of the epoch; steps before the first one seen were another process's."""
-        if self._before is None:
-            self._before = done - 1
-        seconds = (time.monotonic() - self._began) / (done - self._before) * (total - done)
+    def time_left(self, step: int, total: int) -> str:
+        """Time left (m:ss) after a step of `total`."""
+        if self._earlier_steps is None:
+            self._earlier_steps = step - 1  # those before the first one seen ran in another process, before a resume
+        seconds = (time.monotonic() - self._start) / (step - self._earlier_steps) * (total - step)
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
 
-def _values(values: Mapping[str, float]) -> str:
+def _values_text(values: Mapping[str, float]) -> str:
     numbers = {name: value for name, value in values.items() if name != "epoch" and isinstance(value, float)}
     return ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()) or "no val split to measure on"
 
 
-def _result(folder: Path) -> dict[str, Any]:
-    """What the run came to: its record's key facts and its best epoch."""
-    from seqdata.storage.files import read_json
-
-    record = read_json(folder / "run.json")
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [json.loads(line) for line in lines if line]
-    best: dict[str, Any] = max(epochs, key=lambda row: (row.get("val") or {}).get("r5", -1.0), default={})
-    kept = {name: record[name] for name in ("dataset", "protocol", "model", "descriptor_size", "settings")}
-    return {"path": str(folder), "epochs": len(epochs) - 1, "best": best, **kept}
-
-
-def _recalls(row: dict[str, Any]) -> str:
-    found = [f"val R@{name[1:]} {share:.3f}" for name, share in (row.get("val") or {}).items()]
-    return f"epoch {row.get('epoch', 0)}: {', '.join(found) or 'no val split'}"
+def _recalls_text(row: Mapping[str, Any]) -> str:
+    recalls = [f"val R@{name[1:]} {recall:.3f}" for name, recall in (row.get("val") or {}).items()]
+    return f"epoch {row.get('epoch', 0)}: {', '.join(recalls) or 'no val split'}"

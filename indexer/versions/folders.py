@@ -35,6 +35,16 @@ def version_folder(index: Path, identifier: str) -> Path:
     return index / VERSIONS / identifier
 
 
+def is_index(path: Path) -> bool:
+    """Whether a path is an index, one of its versions, or a folder that holds indexes."""
+    below = path.glob("*/latest") if path.is_dir() else ()
+    return (
+        (path / LATEST).is_file()
+        or (path / "ids.parquet").is_file()
+        or any((latest.parent / VERSIONS).is_dir() for latest in below)
+    )
+
+
 def evaluations_folder(version: Path) -> Path:
     """Where evaluations of a version folder are kept: beside `versions/`, for a published version never changes."""
     folder = version.resolve()

@@ -1,5 +1,6 @@
 """What other commands need to know of a run: its record, protocol, weights hash, and where its predictions lie."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import folders_by_age, read_json
 from seqdata.storage.hashing import xxh3_file
+from train.runs.best_epoch import best_epoch
 from train.runs.folder import checkpoint_stem
 
 
@@ -52,6 +54,29 @@ def comparable_predictions(folder: Path, info: PredictionsInfo) -> list[Path]:
     return [path for path in paths if (infos[path].protocol_hash, infos[path].split) == question]
 
 
+def run_behind(index: PlaceIndex, runs: Path) -> Path:
+    """Find the folder of the run that an index was built from.
+
+    Args:
+        index: An index that `seqdata index` built.
+        runs: Folder of runs to look in first; the `runs/` beside the index's own folder comes second.
+
+    Returns:
+        Folder of the run.
+
+    Raises:
+        InputError: If it is in neither.
+    """
+    facts = index.manifest
+    run = runs / str({**facts.inputs, **facts.origin}["run"])
+    parents = index.path.resolve().parents  # OUT/indexes/NAME/versions/ID
+    beside = [parents[3] / "runs" / run.name] if len(parents) > 3 else []
+    for folder in (run, *beside):
+        if (folder / "run.json").is_file():
+            return folder
+    raise InputError(f"{run}: the run behind the index {index.id} is not there; name it with --run")
+
+
 def newest_unfinished(runs: Path) -> Path:
     """Find the run folder below `runs` that was written last and has not ended.
 
@@ -79,6 +104,20 @@ def run_record(run: Path) -> dict[str, Any]:
     if missing:
         raise ContractError(f"{run / 'run.json'}: field '{missing[0]}' is missing; this is no run of seqdata train")
     return record
+
+
+def run_summary(run: Path) -> dict[str, Any]:
+    """Read the result of a run.
+
+    Returns:
+        `path`, `epochs` (without epoch 0), `best` (the metrics of the best epoch, see `train.runs.best_epoch`), and
+        `dataset`, `protocol`, `model`, `descriptor_size` and `settings` of the record.
+    """
+    record = read_json(run / "run.json")
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    epochs = [json.loads(line) for line in lines if line]
+    facts = {name: record[name] for name in ("dataset", "protocol", "model", "descriptor_size", "settings")}
+    return {"path": str(run), "epochs": len(epochs) - 1, "best": dict(best_epoch(epochs)), **facts}
 
 
 def checkpoint_hash(run: Path) -> str:

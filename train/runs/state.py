@@ -7,7 +7,6 @@ state.
 """
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from torch import nn
 
 from seqdata.errors import ContractError, OutputError
 from seqdata.storage.files import explain_write_failure
-from train.runs import checkpoint
 from train.models.base import SequenceModel
+from train.runs import checkpoint
+from train.runs.best_epoch import is_better
 
 STATE = "state"
 
@@ -33,26 +33,23 @@ class Course:
     since_best: int = 0
 
     def note(self, epoch: int, recalls: dict[str, float] | None) -> bool:
-        """Enter an epoch's recalls; whether it is the best so far (by R@5, then R@1; without validation, the last)."""
+        """Enter an epoch's recalls (None without validation); whether it is the best so far (see `best_epoch`)."""
         self.epoch = epoch
-        better = recalls is None or self.best is None or _merit(recalls) > _merit(self.best)
+        is_gain = recalls is None or self.best is None or recalls["r5"] > self.best["r5"]
+        self.since_best = 0 if is_gain else self.since_best + 1
+        better = is_better(recalls, self.best)
         if better:
-            self.best_epoch, self.best, self.since_best = epoch, recalls, 0
-        else:
-            self.since_best += 1
+            self.best_epoch, self.best = epoch, recalls
         return better
-
-
-def _merit(recalls: Mapping[str, float]) -> tuple[float, float]:
-    return recalls["r5"], recalls["r1"]
 
 
 @dataclass
 class Position:
     """Where in an epoch a run stands: `step` steps of round `round` are done, and what the epoch has given so far.
 
-    `losses`, `active` and `hardness` by step (see `train.sampling.regimes.Step`); `weights`: hash of those that the round's
-    tuples were mined with; `mined_frames`: distinct frames described for mining; `waited` and `trained`: seconds.
+    `losses`, `active` and `hardness` by step (see `train.sampling.regimes.Step`); `weights`: hash of those that the
+    round's tuples were mined with; `mined_frames`: distinct frames described for mining; `waited` and `trained`:
+    seconds.
     """
 
     epoch: int = 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.index.build import parse_bytes
+from cli.flags import parse_bytes
 from cli.main import app
 from indexer.versions.manifest import read_measured
 from seqdata.errors import ContractError, InputError, SeqdataError
@@ -67,19 +67,19 @@ def test_what_is_no_verb_is_a_build(town: Path) -> None:
     for arguments in ((), ("--pca", "8"), ("./list",), ("build",)):
         with pytest.raises(InputError, match="run seqdata train first"):
             run("index", *arguments)
-    with pytest.raises(InputError, match="no shares"):
+    with pytest.raises(InputError, match="no parts of an index"):
         run("index", "merge", "--index", str(town))
 
 
 @pytest.mark.parametrize(("text", "count"), [("8GB", 8e9), ("500 mb", 5e8), ("2.5e9", 2.5e9), ("7k", 7e3), ("12", 12)])
 def test_memory_as_people_write_it(text: str, count: float) -> None:
-    assert parse_bytes(text) == count
+    assert parse_bytes(text, "--memory") == count
 
 
 @pytest.mark.parametrize("text", ["", "GB", "8XB", "-1GB", "0", "8 GiB"])
 def test_memory_refused(text: str) -> None:
     with pytest.raises(ContractError, match="--memory"):
-        parse_bytes(text)
+        parse_bytes(text, "--memory")
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 import indexer
-from cli.index.search import _is_index
 from cli.main import app
+from indexer.versions.folders import is_index
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, MissingDependencyError, SeqdataError
 from tests.support.street import build_street, make_index, write_street
@@ -53,7 +53,7 @@ def test_the_folder_that_an_index_lies_in(work: Path) -> None:
     with pytest.raises(InputError, match="indexes: holds several indexes, name one: index, other"):
         search("indexes", *IMAGES)
     for no_index in ("raw", "datasets", "datasets/street", "absent", IMAGES[0]):
-        assert not _is_index(Path(no_index))
+        assert not is_index(Path(no_index))
 
 
 def test_frames_of_the_page(work: Path, tmp_path: Path) -> None:
@@ -93,5 +93,5 @@ def test_an_approximate_index_has_no_engine_to_choose(work: Path, monkeypatch: p
     facts = index.manifest.model_copy(update={"storage": "hnsw"})
     monkeypatch.setattr(index, "manifest", facts)
     monkeypatch.setattr(indexer, "open", lambda *_, **__: index)
-    with pytest.raises(SeqdataError, match=r"--engine cuda: of flat and fp16 indexes only; .* is hnsw"):
+    with pytest.raises(SeqdataError, match=r"--engine cuda: for flat and fp16 indexes only; .* is hnsw"):
         search("indexes/index", *IMAGES, "--engine", "cuda")

@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_by_resume_alone(work, whole, seqdata):
         assert "resuming runs/broken (the newest unfinished" in seqdata("train", "--resume").err
         with pytest.raises(ContractError, match=r"cannot resume, course differs \(lr: 0.001 then, 0.01 now"):
             seqdata("train", "--resume", "--out", "named", "--set", "lr=0.01")
-        with pytest.raises(InputError, match="no run there is unfinished"):
+        with pytest.raises(InputError, match="no unfinished run"):
             seqdata("train", "--resume")
     finally:
         (work / "seqdata.toml").unlink()
@@ -230,15 +230,15 @@ def test_a_bar_that_comes_back_to_a_stage_keeps_its_rate_and_moves(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     bar = Bar("step")
-    bar.to("train", 250, 500)
-    bar.to("mine", 1, 40)
-    bar.to("mine", 40, 40)
-    bar.to("train", 251, 500, "loss 0.5")
+    bar.update("train", 250, 500)
+    bar.update("mine", 1, 40)
+    bar.update("mine", 40, 40)
+    bar.update("train", 251, 500, "loss 0.5")
     for done in (252, 253, 254):
         time.sleep(0.12)
-        bar.to("train", done, 500, f"loss {done}")
+        bar.update("train", done, 500, f"loss {done}")
         assert f"{done}/500" in terminal.getvalue()[-400:] and f"loss {done}" in terminal.getvalue()[-400:]
     assert 1 < bar._bar.format_dict["rate"] < 9
-    bar.to("train", 3, 500)  # the same stage from its start
+    bar.update("train", 3, 500)  # the same stage from its start
     assert bar._bar.n == 3
     bar.close()
