@@ -1,8 +1,14 @@
-"""Files of other programs: lists of ids, and ranked predictions in Parquet, CSV or JSON."""
+"""Files of other programs: lists of ids, and ranked predictions in Parquet, CSV or JSON.
+
+A file has one meaning: its ids are all keys of frames or all row numbers, in both columns and in every kind of file,
+and one column (or the order of its rows) gives the ranks. Where two meanings would fit, it is refused.
+"""
 
 import json
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from indexer.evaluation.predictions import HEADER, PredictionsInfo
@@ -13,12 +19,24 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, SeqdataError
 from seqdata.storage.parquet import read_metadata
 
-COLUMNS = ("query", "database", "rank", "distance")
+SIDES = ("query", "database")
+SIMILARITIES = ("score", "similarity")
+NUMBERS: dict[str, type[pl.DataType]] = {
+    "rank": pl.Int64,
+    "distance": pl.Float64,
+    "score": pl.Float64,
+    "similarity": pl.Float64,
+}
 DEEPEST = 32_767
+"""Greatest rank of a predictions table, whose ranks are int16."""
+REVERSED_STEPS = 10
+"""Falling steps from row to row, none rising, before an order is called reversed: chance in one of a thousand files."""
+
+IdKind = Literal["auto", "keys", "rows"]
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is one of the product's own predictions files, which know what they answer."""
+    """Say whether a file is one of the product's own predictions files, which know what they answer."""
     if path.suffix.lower() != ".parquet" or not path.is_file():
         return False
     try:
@@ -28,13 +46,19 @@ def is_own(path: Path) -> bool:
 
 
 def read_ids(path: Path) -> pl.Series:
-    """Ids, one a row, as text: a text file with one a line, or the column `key` (or the only one) of CSV or Parquet.
+    """Read ids, one a row, as text.
 
-    Raises: InputError when there is no such file, ContractError when it holds no such column.
+    Args:
+        path: A text file with one id a line, or CSV or Parquet with a column `key` (or one column only).
+
+    Raises:
+        InputError: If there is no such file.
+        ContractError: If it holds no such column.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
-        return pl.Series("key", _text(path).split())
-    table = _table(path)
+        lines = (line.strip() for line in _read_text(path).splitlines())
+        return pl.Series("key", [line for line in lines if line], pl.String)
+    table = _read_table(path)
     name = "key" if "key" in table.columns else table.columns[0]
     if "key" not in table.columns and table.width != 1:
         raise ContractError(f"{path}: no column 'key' among {', '.join(table.columns)}")
@@ -42,108 +66,229 @@ def read_ids(path: Path) -> pl.Series:
 
 
 def read_predictions(
-    dataset: Dataset, protocol: Protocol, split: str, path: Path, name: str | None = None
+    dataset: Dataset,
+    protocol: Protocol,
+    split: str,
+    path: Path,
+    name: str | None = None,
+    ids: IdKind = "auto",
 ) -> tuple[pl.DataFrame, PredictionsInfo]:
-    """Ranked database windows of each query from a file of any other model, as the product's own predictions.
+    """Read the ranked database windows of each query from a file of any other model.
 
-    Parquet or CSV with columns `query` and `database`, one row a pair, and `rank` (from the nearest on) or `distance`
-    or both; without either the order of the rows is the rank. JSON: an object of each query's ranked list,
-    `{"query": ["database", …]}`, or a list of objects with these columns.
+    Parquet or CSV with columns `query` and `database`, one row a pair, and what ranks them: `rank` (from the nearest
+    on), `distance` (least first), `score` or `similarity` (greatest first); without any of them the order of the rows
+    is the rank. JSON: an object of each query's ranked list, `{"query": ["database", …]}`, or a list of objects with
+    these columns. A query without predictions is a miss.
 
-    Convention: ids are keys of the windows' centre frames, or, as integers, rows of the protocol's window tables.
-    Predictions without distances get NaN: precision-recall is not told for them. A query without predictions is a miss.
-    Raises: InputError, ContractError naming the file and the first id, rank or column that does not fit.
+    Convention: ids are keys of the windows' centre frames, or rows of the protocol's window tables counted from 0;
+    which of the two is decided once for a file. A similarity is stored as the distance `-similarity`, so that
+    precision-recall is known; without distances or similarities it is NaN and precision-recall is not.
+
+    Args:
+        dataset: The dataset whose windows are named.
+        protocol: The protocol that cuts them.
+        split: Split of the protocol.
+        path: The file.
+        name: What a table of results calls the model; default: the file's name.
+        ids: What ids are, where a file fits both ways.
+
+    Returns:
+        Table contract `predictions`, and what it answers; `ranked_by` of it names what gave the ranks.
+
+    Raises:
+        InputError: If there is no such file.
+        ContractError: If something in it does not fit: the first id, rank or column is named.
     """
-    queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
-    found = _load(path)
-    sides = {"query": queries, "database": database}
-    rows = {side: _rows(found[side], dataset, table, path) for side, table in sides.items()}
-    table = _rank(found.with_columns(**rows), path)
+    queries, database = (dataset.sequences(protocol, split, role) for role in SIDES)
+    table = _read_pairs(path)
+    keys = {"query": dataset.places(queries)["key"], "database": dataset.places(database)["key"]}
+    table, ranked_by = _rank(table.with_columns(**_window_rows(table, keys, ids, path)), path)
     table = table_contract("predictions").conform(table.sort("query", "rank"))
-    return table, make_info(dataset, protocol, split, queries, database, method=name or path.stem)
+    info = make_info(dataset, protocol, split, queries, database, method=name or path.stem)
+    return table, info.model_copy(update={"ranked_by": ranked_by})
 
 
-def _load(path: Path) -> pl.DataFrame:
-    """The pairs of a file with the columns it has of `COLUMNS`."""
-    table = _json(path) if path.suffix.lower() == ".json" else _table(path)
-    missing = [name for name in ("query", "database") if name not in table.columns]
+def _read_pairs(path: Path) -> pl.DataFrame:
+    """The pairs of a file with those of its columns that have a meaning; ids are text."""
+    table = _read_json(path) if path.suffix.lower() == ".json" else _read_table(path)
+    names = {column: column.strip().lower() for column in table.columns}
+    names = {column: name for column, name in names.items() if name in SIDES or name in NUMBERS}
+    twice = next((name for name in names.values() if list(names.values()).count(name) > 1), None)
+    if twice is not None:
+        raise ContractError(f"{path}: several columns are called '{twice}'; keep one")
+    table = table.rename(names)
+    missing = [name for name in SIDES if name not in table.columns]
     if missing or not table.height:
         fault = f"no column '{missing[0]}'" if missing else "no predictions in it"
-        raise ContractError(f"{path}: {fault}; columns query and database are needed, rank and distance may be there")
+        raise ContractError(
+            f"{path}: {fault}; columns query and database are needed, rank, distance or score may be there"
+        )
+    numbers = [name for name in NUMBERS if name in table.columns]
+    if not numbers:
+        _refuse_unknown_order(table, path)
+    table = table.select(*SIDES, *numbers)
+    for side in SIDES:
+        kind = table.schema[side]
+        if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
+            raise ContractError(f"{path}: column '{side}' holds {kind}; ids are text or integers")
     try:
-        numbers = {"rank": pl.Int64, "distance": pl.Float32}
-        table = table.select(name for name in COLUMNS if name in table.columns)
-        table = table.with_columns(pl.col(name).cast(kind) for name, kind in numbers.items() if name in table.columns)
+        casts = [pl.col(side).cast(pl.String) for side in SIDES] + [
+            pl.col(name).cast(NUMBERS[name]) for name in numbers
+        ]
+        table = table.with_columns(casts)
     except pl.exceptions.PolarsError as error:
-        raise ContractError(f"{path}: columns rank and distance must hold numbers ({error})") from error
-    for side in ("query", "database"):
-        if not (table.schema[side].is_integer() or table.schema[side] == pl.String):
-            raise ContractError(f"{path}: column '{side}' holds {table.schema[side]}; ids are text or integers")
+        raise ContractError(f"{path}: columns {', '.join(numbers)} must hold numbers ({error})") from error
     empty = [name for name in table.columns if table[name].null_count()]
     if empty:
         raise ContractError(f"{path}: column '{empty[0]}' has empty cells")
     return table
 
 
-def _rows(ids: pl.Series, dataset: Dataset, table: pl.DataFrame, path: Path) -> pl.Series:
-    """Rows of a window table that ids name: keys of centre frames, or row numbers."""
-    keys = dataset.places(table)["key"]
-    if ids.dtype.is_integer():
-        rows = ids.cast(pl.Int64)
-        wrong = ids.filter(~rows.is_between(0, table.height - 1))
-    else:
-        names = ids.cast(pl.String)
-        numbers = names.cast(pl.Int64, strict=False)
-        if not names.is_in(keys.implode()).any() and not numbers.null_count():
-            return _rows(numbers.alias(ids.name), dataset, table, path)
-        first = pl.DataFrame({"key": keys, "row": range(len(keys))}).unique("key", keep="first")
-        rows = names.to_frame("key").join(first, on="key", how="left", maintain_order="left")["row"]
-        wrong = names.filter(rows.is_null())
-    if len(wrong):
-        raise ContractError(
-            f"{path}: column '{ids.name}' names '{wrong[0]}', which is no {ids.name} window of this protocol and split "
-            f"({len(wrong)} of {len(ids)} rows; ids are keys of centre frames, or row numbers below {table.height})"
-        )
-    return rows.cast(pl.Int32)
+def _refuse_unknown_order(table: pl.DataFrame, path: Path) -> None:
+    """Raise ContractError for a column of numbers that may be what ranks the rows, but is called otherwise."""
+    for name in table.columns:
+        if name not in SIDES and not table[name].cast(pl.Float64, strict=False).null_count():
+            raise ContractError(
+                f"{path}: column '{name}' holds numbers, but it is not known whether they rank the rows; call it "
+                "'distance' (least first), 'score' (greatest first) or 'rank', or leave it out"
+            )
 
 
-def _rank(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Predictions with ranks from 1 without gaps, and distances."""
-    if table.select("query", "database").is_duplicated().any():
+def _window_rows(table: pl.DataFrame, keys: dict[str, pl.Series], ids: IdKind, path: Path) -> dict[str, pl.Series]:
+    """Rows of the two window tables that a file's ids name, all of them keys or all of them row numbers."""
+    readings: dict[str, dict[str, pl.Series]] = {
+        "keys": {side: _rows_of_keys(table[side], keys[side]) for side in SIDES},
+        "rows": {side: _rows_of_numbers(table[side], len(keys[side])) for side in SIDES},
+    }
+    fitting = [kind for kind, rows in readings.items() if not any(rows[side].null_count() for side in SIDES)]
+    if ids == "auto" and len(fitting) == 2:
+        if any((readings["keys"][side] != readings["rows"][side]).any() for side in SIDES):
+            raise ContractError(
+                f"{path}: its ids fit as keys of centre frames and as row numbers, which are other windows; say which "
+                "they are with --ids keys or --ids rows"
+            )
+        return readings["keys"]
+    kind = ids if ids != "auto" else fitting[0] if fitting else _likelier_kind(readings)
+    rows = readings[kind]
+    for side in SIDES:
+        wrong = table[side].filter(rows[side].is_null())
+        if len(wrong):
+            raise ContractError(
+                f"{path}: column '{side}' names '{wrong[0]}', which is no {side} window of this protocol and split "
+                f"({len(wrong)} of {table.height} rows; ids are keys of centre frames, or row numbers below "
+                f"{len(keys[side])}, in both columns alike)"
+            )
+    return rows
+
+
+def _likelier_kind(readings: dict[str, dict[str, pl.Series]]) -> str:
+    """Which of two readings that both fail leaves fewer ids unexplained: its first wrong id is then named."""
+    return min(readings, key=lambda kind: sum(rows.null_count() for rows in readings[kind].values()))
+
+
+def _rows_of_keys(ids: pl.Series, keys: pl.Series) -> pl.Series:
+    """Rows of the windows whose centre frames have these keys, null where there is none."""
+    if not ids.is_in(keys.implode()).all():
+        # A spreadsheet turns the key 0007 into 7: where keys are told apart by their number alone, that one is meant.
+        id_numbers, numbers = (texts.cast(pl.Int64, strict=False) for texts in (ids, keys))
+        if not id_numbers.null_count() + numbers.null_count() and numbers.n_unique() == keys.n_unique():
+            ids, keys = id_numbers, numbers
+    by_key = pl.DataFrame({"id": keys, "row": range(len(keys))}).unique("id", keep="first")
+    return ids.to_frame("id").join(by_key, on="id", how="left", maintain_order="left")["row"].cast(pl.Int32)
+
+
+def _rows_of_numbers(ids: pl.Series, count: int) -> pl.Series:
+    """Ids as row numbers below `count`, null where they are none; 007 is a key and no number."""
+    numbers = ids.cast(pl.Int64, strict=False)
+    is_row = numbers.is_between(0, count - 1) & (numbers.cast(pl.String) == ids)
+    return pl.select(pl.when(is_row).then(numbers).cast(pl.Int32)).to_series()
+
+
+def _rank(table: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, str]:
+    """Predictions with ranks from 1 without gaps and with distances, and what gave the ranks, in words."""
+    if table.select(SIDES).is_duplicated().any():
         raise ContractError(f"{path}: a query names the same database window twice")
+    table, measure = _with_distances(table, path)
     if "rank" in table.columns:
         if table.select("query", "rank").is_duplicated().any():
             raise ContractError(f"{path}: column 'rank' holds a rank twice for one query")
-        ordered = table.sort("query", "rank")
-    elif "distance" in table.columns:
+        ordered, ranked_by = table.sort("query", "rank"), "column 'rank'"
+        _refuse_reversed(ordered, measure, "'rank' rises", path)
+    elif measure is not None:
+        if measure == "distance":
+            _refuse_reversed(table.sort("query", maintain_order=True), measure, "the file goes on", path)
         ordered = table.sort("query", "distance", maintain_order=True)
+        ranked_by = f"column '{measure}', {'least' if measure == 'distance' else 'greatest'} first"
     else:
-        ordered = table.sort("query", maintain_order=True)
+        ordered, ranked_by = table.sort("query", maintain_order=True), "the order of its rows"
     ranked = ordered.with_columns(pl.int_range(1, pl.len() + 1).over("query").alias("rank"))
     if int(ranked["rank"].max() or 0) > DEEPEST:  # type: ignore[arg-type]
         raise ContractError(f"{path}: more than {DEEPEST} predictions for a query; keep the first hundred")
-    if "distance" not in ranked.columns:
-        ranked = ranked.with_columns(pl.lit(float("nan"), pl.Float32).alias("distance"))
-    return ranked.select("query", pl.col("rank").cast(pl.Int16), "database", pl.col("distance").cast(pl.Float32))
+    # Sorted as float64, stored as float32: similarities that agree in seven digits keep their order.
+    columns = ("query", pl.col("rank").cast(pl.Int16), "database", pl.col("distance").cast(pl.Float32))
+    return ranked.select(columns), ranked_by
 
 
-def _table(path: Path) -> pl.DataFrame:
+def _with_distances(table: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, str | None]:
+    """The table with a column `distance`, from the column that measures, whose name is returned; NaN without one."""
+    measures = [name for name in ("distance", *SIMILARITIES) if name in table.columns]
+    for name in measures:
+        rows = np.flatnonzero(table[name].is_nan().to_numpy())
+        if len(rows):
+            raise ContractError(
+                f"{path}: column '{name}' is NaN in {len(rows)} rows, first in row {rows[0] + 1} "
+                f"(query {table['query'][int(rows[0])]}); such a pair has no rank, leave it out"
+            )
+    if not measures:
+        return table.with_columns(pl.lit(float("nan"), pl.Float64).alias("distance")), None
+    if "distance" in measures and float(table["distance"].min() or 0) < 0:  # type: ignore[arg-type]
+        raise ContractError(
+            f"{path}: column 'distance' holds negative numbers, which no distance is; call it 'similarity' if the "
+            "greatest is the nearest"
+        )
+    lengths = [table[name] if name == "distance" else -table[name] for name in measures]
+    for name, other in zip(measures[1:], lengths[1:], strict=True):
+        ordered = table.select("query", first=lengths[0], other=other).sort("query", "first", "other")
+        if (ordered["other"].diff() < 0).filter(ordered["query"].diff() == 0).any():
+            raise ContractError(f"{path}: columns '{measures[0]}' and '{name}' rank differently; keep one of them")
+    return table.with_columns(lengths[0].alias("distance")), measures[0]
+
+
+def _refuse_reversed(ordered: pl.DataFrame, measure: str | None, where: str, path: Path) -> None:
+    """Raise ContractError where every query's distances fall from row to row: they are similarities."""
+    steps = ordered["distance"].diff().filter(ordered["query"].diff() == 0)
+    if measure is None or not (steps <= 0).all() or (steps < 0).sum() < REVERSED_STEPS:
+        return
+    if measure != "distance":
+        raise ContractError(f"{path}: rank 1 has the lowest '{measure}' of every query; it must be the nearest")
+    raise ContractError(
+        f"{path}: column 'distance' falls within every query as {where}; call it 'similarity' if the greatest is "
+        "the nearest"
+    )
+
+
+def _read_table(path: Path) -> pl.DataFrame:
+    """A Parquet file, or CSV with every cell as text."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        raise ContractError(f"{path}: an array; ids and predictions are read from Parquet, CSV or JSON")
     try:
-        if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema_length=0)
+        return pl.read_parquet(path) if suffix == ".parquet" else pl.read_csv(path, infer_schema_length=0)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise ContractError(f"{path}: not readable as {path.suffix.lower() or 'CSV'} ({error})") from error
+        raise ContractError(f"{path}: not readable as {suffix or 'CSV'} ({error})") from error
 
 
-def _json(path: Path) -> pl.DataFrame:
+def _read_json(path: Path) -> pl.DataFrame:
+    """A JSON object of ranked lists, or a list of objects with one pair each."""
     try:
-        data = json.loads(_text(path))
+        data = json.loads(_read_text(path))
         if isinstance(data, dict):
-            pairs = [(query, one) for query, ranked in data.items() for one in ranked]
-            return pl.DataFrame(pairs, schema=["query", "database"], orient="row", strict=True)
+            if not all(isinstance(ranked, list) for ranked in data.values()):
+                raise TypeError("a query's value is no list")
+            pairs = [(query, str(one)) for query, ranked in data.items() for one in ranked if _is_id(one)]
+            return pl.DataFrame(pairs, schema={"query": pl.String, "database": pl.String}, orient="row")
         if not isinstance(data, list):
             raise TypeError("neither an object nor a list")
         return pl.DataFrame(data, strict=True)
@@ -151,10 +296,17 @@ def _json(path: Path) -> pl.DataFrame:
         raise ContractError(f"{path}: not JSON of the form {{query: [database, ...]}} ({error})") from error
 
 
-def _text(path: Path) -> str:
+def _is_id(value: object) -> bool:
+    """Whether a JSON value is an id. Raises: TypeError when it is something else, such as a pair with a score."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise TypeError(f"an id is text or a whole number, not {value!r:.40}")
+    return True
+
+
+def _read_text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ContractError(f"{path}: not readable as text ({error})") from error

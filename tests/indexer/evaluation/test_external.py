@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from indexer.evaluation import external_files as foreign_files
 from indexer.evaluation import predictions
 from indexer.evaluation.comparison import compare
 from indexer.evaluation.scoring import score
+from indexer.evaluation.text_tables import format_table
 from indexer.evaluation.truth import fits, pools_of, with_radius
 from indexer.matching.baselines import match_frames
 from indexer.matching.frame_vectors import FrameVectors
@@ -152,14 +154,11 @@ def ranked(dataset: Dataset) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "json", "object.json", "rows.parquet", "rows.csv", "distance.csv"])
 def test_predictions_of_another_model(dataset: Dataset, tmp_path: Path, kind: str) -> None:
-    table, (query, database) = ranked(dataset)
+    table, _ = ranked(dataset)
     path = tmp_path / f"theirs.{kind}"
     shuffled = table.sample(fraction=1, shuffle=True, seed=0)
     if kind.startswith("rows"):
-        at = [{key: row for row, key in enumerate(side["key"].to_list())} for side in (query, database)]
-        shuffled = shuffled.with_columns(
-            pl.col("query").replace_strict(at[0]), pl.col("database").replace_strict(at[1])
-        )
+        shuffled = as_rows(dataset, shuffled)
     if kind == "object.json":
         lists = table.group_by("query", maintain_order=True).agg("database")
         path.write_text(json.dumps(dict(lists.rows())))
@@ -206,6 +205,141 @@ def test_wrong_predictions_are_named(dataset: Dataset, tmp_path: Path) -> None:
             foreign_files.read_predictions(dataset, OWN, "test", tmp_path / name)
     with pytest.raises(InputError, match="no such file"):
         foreign_files.read_predictions(dataset, OWN, "test", tmp_path / "absent.csv")
+
+
+def read_recall(dataset: Dataset, path: Path, **options: str) -> tuple[dict[int, float], str | None]:
+    table, info = foreign_files.read_predictions(dataset, OWN, "test", path, **options)
+    result = score(dataset, OWN, table, info)
+    assert result.ranked_by == info.ranked_by
+    return result.recall, result.ranked_by
+
+
+def write_any(table: pl.DataFrame, path: Path) -> Path:
+    """A table in the kind of file that its name says."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(table.to_dicts()))
+    else:
+        table.write_parquet(path) if path.suffix == ".parquet" else table.write_csv(path)
+    return path
+
+
+def as_rows(dataset: Dataset, table: pl.DataFrame) -> pl.DataFrame:
+    """Pairs by key as pairs by row number."""
+    query, database = ({key: row for row, key in enumerate(side["key"].to_list())} for side in sides(dataset))
+    return table.with_columns(pl.col("query").replace_strict(query), pl.col("database").replace_strict(database))
+
+
+KINDS = ("parquet", "csv", "json")
+
+
+class Renamed:
+    """A dataset whose centre frames are called otherwise: `keys(role, row)`."""
+
+    def __init__(self, dataset: Dataset, name: Callable[[int], str]) -> None:
+        self._dataset, self._name = dataset, name
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._dataset, name)
+
+    def places(self, table: pl.DataFrame) -> pl.DataFrame:
+        offset = 0 if table["role"][0] == "database" else 100
+        names = [self._name(offset + row) for row in range(table.height)]
+        return self._dataset.places(table).with_columns(pl.Series("key", names))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [1, 4])
+def test_ids_have_one_meaning_a_file(dataset: Dataset, tmp_path: Path, kind: str, width: int) -> None:
+    """Frames called 1.jpg, 2.jpg …: keys and row numbers look alike, whatever kind of file holds them."""
+    named = Renamed(dataset, lambda row: str(row + 1).zfill(width))  # database 1 …, queries 101 …
+    table, _ = ranked(dataset)
+    rows = as_rows(dataset, table)
+    plain = read_recall(dataset, write_any(table, tmp_path / f"plain.{kind}"))
+    keys = rows.with_columns(pl.col("query") + 101, pl.col("database") + 1)
+    texts = keys.with_columns(pl.col("query", "database").cast(pl.String).str.zfill(width))
+    for content in (rows, keys, keys.cast({"query": pl.UInt64, "database": pl.UInt16}), texts):
+        assert read_recall(named, write_any(content, tmp_path / f"t.{kind}")) == plain
+    mixed = keys.with_columns(database=rows["database"])
+    with pytest.raises(ContractError, match=r"column 'database' names '0', which is no.* in both columns"):
+        read_recall(named, write_any(mixed, tmp_path / f"mixed.{kind}"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_that_fit_both_ways_are_asked_for(dataset: Dataset, tmp_path: Path, kind: str) -> None:
+    named = Renamed(dataset, lambda row: str(row - 100 if row >= 100 else (row + 7) % 36))
+    rows = as_rows(dataset, ranked(dataset)[0])
+    path = write_any(rows, tmp_path / f"t.{kind}")
+    with pytest.raises(
+        ContractError, match=r"fit as keys of centre frames and as row numbers.*--ids keys or --ids rows"
+    ):
+        read_recall(named, path)
+    by_rows, by_keys = (read_recall(named, path, ids=ids)[0] for ids in ("rows", "keys"))
+    assert by_rows[1] > by_keys[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("column", ["score", "similarity", " Score"])
+def test_similarities_rank_from_the_greatest(dataset: Dataset, tmp_path: Path, kind: str, column: str) -> None:
+    table, _ = ranked(dataset)
+    mixed = table.sample(fraction=1, shuffle=True, seed=2)
+    # Differences beyond float32: the order is that of the file's own numbers.
+    scored = mixed.select("query", "database", (0.5 - 1e-12 * pl.col("distance")).alias(column))
+    name = column.strip().lower()
+    recall, ranked_by = read_recall(dataset, write_any(scored, tmp_path / f"t.{kind}"))
+    assert recall == read_recall(dataset, write_any(table, tmp_path / f"ranked.{kind}"))[0]
+    assert ranked_by == f"column '{name}', greatest first"
+    read, info = foreign_files.read_predictions(dataset, OWN, "test", tmp_path / f"t.{kind}")
+    result = score(dataset, OWN, read, info, full=True)
+    assert f"theirs: ranked by {ranked_by}" in format_table([result.model_copy(update={"method": "theirs"})])
+    assert result.metrics.auc is not None
+
+
+def test_orders_that_cannot_be_meant_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    table, _ = ranked(dataset)
+    path = tmp_path / "t.csv"
+    nan = pl.when(pl.col("rank") == 2).then(float("nan")).otherwise("distance").alias("distance")
+    near = 1 / (1 + pl.col("distance"))
+    for wrong, words in (
+        (table.with_columns(nan).drop("rank"), r"'distance' is NaN in 25 rows, first in row 2 \(query \d+\)"),
+        (table.with_columns(nan), "'distance' is NaN"),
+        (table.with_columns(score=pl.lit(float("nan"))), "'score' is NaN"),
+        (table.with_columns(distance=-pl.col("distance")), r"holds negative numbers.*call it 'similarity'"),
+        (table.with_columns(distance=near), "'distance' falls within every query as 'rank' rises"),
+        (table.with_columns(distance=near).drop("rank"), "'distance' falls within every query as the file goes on"),
+        (table.with_columns(score=pl.col("distance")).drop("distance"), "rank 1 has the lowest 'score'"),
+        (table.with_columns(score=pl.col("distance")).drop("rank"), "'distance' and 'score' rank differently"),
+        (table.select("query", "database", confidence="distance"), r"column 'confidence' holds numbers.*call it"),
+        (table.with_columns(Rank="rank"), "several columns are called 'rank'"),
+    ):
+        wrong.write_csv(path)
+        with pytest.raises(ContractError, match=words) as caught:
+            foreign_files.read_predictions(dataset, OWN, "test", path)
+        assert "\n" not in str(caught.value)
+    both = table.with_columns(score=-pl.col("distance")).drop("rank").sample(fraction=1, shuffle=True, seed=0)
+    assert read_recall(dataset, write_any(both, path))[1] == "column 'distance', least first"
+    for text in ('{"a": {"b": 0.5}}', '{"a": "b"}', '{"a": [["b", 0.5]]}', '{"a": [true]}'):
+        (tmp_path / "t.json").write_text(text)
+        with pytest.raises(ContractError, match="not JSON of the form"):
+            foreign_files.read_predictions(dataset, OWN, "test", tmp_path / "t.json")
+    saved(tmp_path / "t.npy", np.zeros((3, 2)))
+    with pytest.raises(ContractError, match="read from Parquet, CSV or JSON"):
+        foreign_files.read_predictions(dataset, OWN, "test", tmp_path / "t.npy")
+
+
+def test_short_lists_limit_the_ranks(dataset: Dataset, tmp_path: Path) -> None:
+    """One query has 36 ranks, the others two: only R@1 is known of all; a query without any is a miss."""
+    query, database = sides(dataset)
+    pairs = [
+        {"query": key, "database": other, "rank": rank}
+        for number, key in enumerate(query["key"][:-1].to_list())
+        for rank, other in enumerate(database["key"].to_list()[: None if number == 0 else 2], start=1)
+    ]
+    table, info = foreign_files.read_predictions(
+        dataset, OWN, "test", write_any(pl.DataFrame(pairs), tmp_path / "t.parquet")
+    )
+    result = score(dataset, OWN, table, info)
+    assert (set(result.recall), result.queries, result.unanswered) == ({1}, 26, 1)
+    assert "26 queries, 1 of them without any prediction, a miss" in format_table([result])
 
 
 def test_one_drive_in_both_roles_never_finds_itself(dataset: Dataset) -> None:
