@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from seqdata.contracts.records import Frozen
 from seqdata.errors import ContractError, InputError
-from seqdata.frames.decode import decode, resize
+from seqdata.frames.decode import decode_image, resize
 from seqdata.frames.encode import prepare
 from seqdata.frames.images import BadImageError, Pixels, shrink, shrunk_size
 
@@ -37,7 +37,7 @@ class FrameForm(Frozen):
         name, data = ("the frame", picture) if isinstance(picture, bytes) else (str(picture), _bytes(Path(picture)))
         try:
             stored = prepare(data, keep_png=self.keep_png, short_side=self.short_side, quality=self.quality)
-            return decode(stored.data, self.size)
+            return np.ascontiguousarray(decode_image(stored.data, self.size).transpose(2, 0, 1))
         except BadImageError as error:
             raise InputError(f"{name}: {error}") from error
 

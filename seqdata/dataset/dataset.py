@@ -14,8 +14,8 @@ from seqdata.contracts.tables import table_contract
 from seqdata.dataset.extra_tables import AddedTables, add_tables, pairs_path, read_added
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.images import Pixels
-from seqdata.frames.locations import LazyPlaces
-from seqdata.frames.reader import FrameReader, frame_hashes
+from seqdata.frames.locations import LazyLocations
+from seqdata.frames.reader import DamagedFrameError, FrameReader
 from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import accepts
@@ -123,15 +123,15 @@ class Dataset:
         Raises: as `seqdata.protocols.load`.
         """
         if isinstance(protocol, (str, Path)) and Path(protocol).suffix != ".toml":
-            found = self._own_protocol(str(protocol)) or protocols.variant_of(str(protocol), self._own_protocol)
-            if found is not None:
-                return found
+            own_protocol = self._own_protocol(str(protocol)) or protocols.variant_of(str(protocol), self._own_protocol)
+            if own_protocol is not None:
+                return own_protocol
         return protocols.load(protocol)
 
     def _own_protocol(self, name: str) -> Protocol | None:
         """The protocol it was built under, when it has this name."""
-        stored = self.manifest.protocol
-        return stored if stored is not None and stored.name == name else None
+        own = self.manifest.protocol
+        return own if own is not None and own.name == name else None
 
     def frame_rows(self, table: pl.DataFrame) -> IntArray:
         """Frame row of every frame of every window: int64 (n, L)."""
@@ -139,8 +139,8 @@ class Dataset:
 
     def places(self, table: pl.DataFrame) -> pl.DataFrame:
         """The windows with key, position, coordinates and heading of their centre frames (contract `places`)."""
-        wanted = ("key", "position", "latitude", "longitude", "zone", "easting", "northing", "heading")
-        columns = self.frame_columns(*wanted)[table["centre"].to_numpy()]
+        columns = ("key", "position", "latitude", "longitude", "zone", "easting", "northing", "heading")
+        columns = self.frame_columns(*columns)[table["centre"].to_numpy()]
         return table_contract("places").conform(pl.concat([table, columns], how="horizontal"))
 
     def positives(
@@ -169,9 +169,9 @@ class Dataset:
         dataset where stored pairs reach far enough, computed otherwise: both give the same rows.
         """
         loaded = self.load_protocol(protocol)
-        wanted = loaded.radius if radius is None else radius
-        kept = accepts(rule or loaded.rule, wanted, loaded.unit, loaded.heading_max)
-        return self._scan_pairs(loaded, split, wanted).filter(kept).collect(engine="streaming")
+        reach = loaded.radius if radius is None else radius
+        condition = accepts(rule or loaded.rule, reach, loaded.unit, loaded.heading_max)
+        return self._scan_pairs(loaded, split, reach).filter(condition).collect(engine="streaming")
 
     def answerable(self, protocol: Protocol, split: str, any_heading: bool = False) -> int:
         """How many queries of a split have a positive, with `any_heading` one that may face any way.
@@ -179,14 +179,14 @@ class Dataset:
         Stored pairs are scanned, never loaded whole.
         """
         limit = None if any_heading else protocol.heading_max
-        wanted = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
-        pairs = self._scan_pairs(protocol, split, protocol.radius).filter(wanted)
+        reach = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
+        pairs = self._scan_pairs(protocol, split, protocol.radius).filter(reach)
         return int(pairs.select(pl.col("query").n_unique()).collect(engine="streaming").item())
 
     def protocol_pairs(self, protocol: Protocol, split: str, radius: float | None = None) -> pl.DataFrame:
         """All pairs of a split nearer than `radius` by least distance; by default every radius that it names for it."""
-        wanted = stored_radius(protocol, split) if radius is None else radius
-        return self._scan_pairs(protocol, split, wanted).filter(accepts("any", wanted, protocol.unit)).collect()
+        reach = stored_radius(protocol, split) if radius is None else radius
+        return self._scan_pairs(protocol, split, reach).filter(accepts("any", reach, protocol.unit)).collect()
 
     def nearest(self, protocol: str | Path | Protocol, split: str) -> pl.DataFrame:
         """How far each query of a split is from the nearest database window, however far (contract `nearest`).
@@ -230,11 +230,18 @@ class Dataset:
     def read_frames(self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
         """Pixels of frames by row: uint8 (n, 3, H, W) RGB; see `read`."""
         rows = np.asarray(frame_rows, dtype=np.int64)
-        return FrameReader(self.store, self._places.of(rows))(rows, size)
+        try:
+            return FrameReader(self.store, self._locations.covering(rows), size).read(rows)
+        except DamagedFrameError as error:
+            raise DamagedFrameError(error.row, error.fault, self.frame_key(error.row)) from error
 
-    def frame_reader(self) -> FrameReader:
-        """What reads frames by row, ready to be sent to loader workers: it holds places and no table."""
-        return FrameReader(self.store, self._places.all())
+    def frame_reader(self, size: tuple[int, int] | None = None, device: str = "cpu") -> FrameReader:
+        """What reads frames by row, ready to be sent to loader workers: it holds locations and hashes, no table."""
+        return FrameReader(self.store, self._locations.all(), size, device)
+
+    def frame_key(self, row: int) -> str:
+        """The key of one frame, without loading the keys of all."""
+        return str(self.frames.slice(row, 1).select("key").collect().item())
 
     def stream(
         self,
@@ -255,9 +262,8 @@ class Dataset:
         word: Shuffle = ("global" if shuffle else "none") if isinstance(shuffle, bool) else shuffle
         settings = StreamSettings(seed, epoch, word, size, cache_bytes, device)
         frames = self.frame_columns("key", "trajectory", "position", "easting", "northing")
-        hashes = frame_hashes(self.frames)
-        rows = self.frame_rows(table)
-        return Stream(table, rows, frames, self.frame_reader(), hashes, dataset=self.id, settings=settings)
+        reader = self.frame_reader(size, device)
+        return Stream(table, self.frame_rows(table), frames, reader, dataset=self.id, settings=settings)
 
     def frame_columns(self, *names: str) -> pl.DataFrame:
         """Columns of the frames table, held in memory from the first use on."""
@@ -282,8 +288,8 @@ class Dataset:
         return Sequencer(frames, settings.resample_rule, settings.resample_metres)
 
     @cached_property
-    def _places(self) -> LazyPlaces:
-        return LazyPlaces(self._checked("frames.parquet"))
+    def _locations(self) -> LazyLocations:
+        return LazyLocations(self._checked("frames.parquet"))
 
     def _table(self, name: str) -> pl.DataFrame:
         path = self._checked(f"{name}.parquet")

@@ -1,4 +1,7 @@
-"""From stored bytes to pixels: simplejpeg and Pillow on the CPU, torchcodec on a CUDA device."""
+"""From stored bytes to pixels: simplejpeg and Pillow on the CPU, torchcodec on a CUDA device.
+
+Convention: pixels are RGB, uint8, (H, W, 3), the order in which decoders write; sizes are (H, W).
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,46 +13,63 @@ from PIL import Image
 
 from seqdata.errors import ContractError, MissingDependencyError
 from seqdata.frames.buffers import Buffers
-from seqdata.frames.images import _JPEG_MAGIC, Pixels, open_image, to_rgb
+from seqdata.frames.images import JPEG_MAGIC, Pixels, open_image, to_rgb
 
 Size = tuple[int, int] | None
+Decode = Callable[[bytes, Size, Buffers | None], Pixels]
 
-Decode = Callable[[bytes, Size, Buffers], Pixels]
 
-_JPEG = b"\xff\xd8"
+def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None) -> Pixels:
+    """Decode a stored image on the CPU.
+
+    Args:
+        data: Bytes of a JPEG or PNG file (or of any other kind that Pillow reads).
+        size: (height, width) to resize to with Pillow's bilinear filter; None keeps the image's own size.
+        buffers: Memory to decode into; used where the image is not resized.
+
+    Returns:
+        Pixels uint8 (H, W, 3) RGB.
+
+    Raises:
+        BadImageError: If the bytes do not decode.
+    """
+    if not data.startswith(JPEG_MAGIC):
+        return resize(to_rgb(open_image(data)), size)
+    try:
+        if size is not None or buffers is None:
+            return resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), size)
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        pixels = buffers.take((height, width, 3))
+        simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, buffer=pixels)
+    except (ValueError, KeyError):  # CMYK and the like: Pillow knows more kinds
+        return resize(to_rgb(open_image(data)), size)
+    return pixels
 
 
 @cache
 def decoder(device: str = "cpu") -> Decode:
-    """What decodes on `device` ("cpu", "cuda" or "cuda:N"): bytes, a size (H, W) or None, memory → uint8 (H, W, 3) RGB.
+    """Choose what decodes on a device; it is called as `decode_image`.
 
-    Convention: "cpu" decodes with simplejpeg, with Pillow what that cannot; its pixels are those of `Dataset.read`.
-    "cuda" decodes JPEGs with torchcodec on the device and brings them to the host, where they are resized; its pixels
-    differ from the CPU's by rounding. What the device cannot decode, the CPU does.
-    Raises: ContractError for another device, MissingDependencyError when torchcodec or the device is absent.
+    Convention: pixels of "cuda" differ from the CPU's by rounding. They are decoded with torchcodec on the device and
+    brought to the host, where they are resized. What the device cannot decode, the CPU does.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ContractError: For another device.
+        MissingDependencyError: If torchcodec or the device is absent.
     """
     if device == "cpu":
-        return _on_cpu
+        return decode_image
     if device.split(":")[0] != "cuda":
         raise ContractError(f"device '{device}': frames are decoded on cpu, cuda or cuda:N")
-    return _on_cuda(device)
+    return _cuda_decoder(device)
 
 
-def _on_cpu(data: bytes, size: Size, buffers: Buffers) -> Pixels:
-    if size is None and data.startswith(_JPEG):
-        try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-            pixels = buffers.take((height, width, 3))
-            simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, buffer=pixels)
-        except (ValueError, KeyError):
-            return decode_rows(data, size)
-        return pixels
-    return decode_rows(data, size)
-
-
-def _on_cuda(device: str) -> Decode:
+def _cuda_decoder(device: str) -> Decode:
     try:
-        import torch
+        import torch  # heavy
 
         decode_jpeg = import_module("torchcodec.decoders").decode_jpeg
     except (ImportError, RuntimeError, OSError) as error:
@@ -57,58 +77,44 @@ def _on_cuda(device: str) -> Decode:
     if not torch.cuda.is_available():
         raise MissingDependencyError(f"decoding on {device}: torch sees no CUDA device; use device='cpu'")
 
-    def decode(data: bytes, size: Size, _: Buffers) -> Pixels:
-        if not data.startswith(_JPEG):
-            return decode_rows(data, size)
+    def decode_on_device(data: bytes, size: Size, buffers: Buffers | None) -> Pixels:
+        if not data.startswith(JPEG_MAGIC):
+            return decode_image(data, size, buffers)
         try:
             pixels: Pixels = decode_jpeg(data, mode="RGB", device=device).permute(1, 2, 0).contiguous().cpu().numpy()
         except RuntimeError:  # a kind of JPEG that the device does not know; bad bytes are bad on the CPU too
-            return decode_rows(data, size)
+            return decode_image(data, size, buffers)
         return resize(pixels, size)
 
-    return decode
+    return decode_on_device
 
 
-def decode(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
-    """Pixels (3, H, W) uint8 RGB of a stored image, resized to `size` = (H, W) with Pillow's bilinear filter.
+def resize(pixels: Pixels, size: Size) -> Pixels:
+    """Resize pixels (H, W, 3) to `size` = (H, W) with Pillow's bilinear filter; None or an equal size changes nothing.
 
-    Raises: BadImageError when the bytes do not decode.
+    >>> resize(np.zeros((4, 6, 3), np.uint8), (2, 3)).shape
+    (2, 3, 3)
     """
-    return np.ascontiguousarray(decode_rows(data, size).transpose(2, 0, 1))
-
-
-def decode_rows(data: bytes, size: tuple[int, int] | None = None) -> Pixels:
-    """As `decode`, but (H, W, 3), the order in which decoders write: no copy is made. Raises: BadImageError."""
-    return resize(_decode_rgb(data), size)
-
-
-def resize(pixels: Pixels, size: tuple[int, int] | None) -> Pixels:
-    """Pixels (H, W, 3) at `size` = (H, W) with Pillow's bilinear filter; as they are for None or an equal size."""
     if size is None or pixels.shape[:2] == tuple(size):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _decode_rgb(data: bytes) -> Pixels:
-    if data.startswith(_JPEG_MAGIC):
-        try:
-            decoded: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False)
-            return decoded
-        except (ValueError, KeyError):
-            pass  # CMYK and the like: Pillow knows more kinds
-    return to_rgb(open_image(data))
+def stack_frames(frames: list[Pixels]) -> Pixels:
+    """Stack frames (H, W, 3) to one array (L, H, W, 3). Raises: ContractError when their sizes differ."""
+    check_one_size(frames)
+    return np.stack(frames)
 
 
-def stacked(frames: list[Pixels]) -> Pixels:
-    """Frames (H, W, 3) as one array (L, H, W, 3). Raises: ContractError when their sizes differ."""
+def check_one_size(frames: list[Pixels]) -> None:
+    """Raise ContractError when frames (H, W, 3) differ in size and cannot be stacked."""
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
         raise ContractError(
             f"frames of different sizes ({len(shapes)} kinds) cannot be stacked; give size=(height, width)"
         )
-    return np.stack(frames)
 
 
 def channels_first(pixels: Pixels) -> Pixels:
-    """(..., H, W, 3) seen as (..., 3, H, W): no copy, channels stay last in memory."""
+    """View (..., H, W, 3) as (..., 3, H, W): no copy, channels stay last in memory."""
     return np.moveaxis(pixels, -1, -3)

@@ -11,9 +11,8 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 
-from seqdata.frames.decode import decode, decode_rows, resize
 from seqdata.frames.images import (
-    _JPEG_MAGIC,
+    JPEG_MAGIC,
     BadImageError,
     Pixels,
     encode,
@@ -29,7 +28,7 @@ from seqdata.frames.images import (
     upright,
 )
 
-__all__ = ["BadImageError", "Check", "Pixels", "StoredImage", "decode", "decode_rows", "prepare", "resize"]
+__all__ = ["BadImageError", "Check", "Pixels", "StoredImage", "prepare"]
 
 Check = Literal["header", "decode"]
 
@@ -71,7 +70,7 @@ def prepare(
         return _written(_fitted(rgb_array(data), short_side), 1, quality)
     if not data:
         raise BadImageError("empty_image", "the file has no bytes")
-    if data.startswith(_JPEG_MAGIC):
+    if data.startswith(JPEG_MAGIC):
         return _prepare_jpeg(data, check, short_side, quality)
     image = open_image(data)
     if data.startswith(_PNG_MAGIC) and keep_png and shrunk_size(*image.size, short_side) is None:

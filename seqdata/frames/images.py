@@ -16,6 +16,8 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 
+JPEG_MAGIC = b"\xff\xd8"
+
 GREATEST_JPEG_SIDE = 65_500
 GREATEST_PIXELS = 400_000_000
 Image.MAX_IMAGE_PIXELS = GREATEST_PIXELS
@@ -154,6 +156,3 @@ def rgb_array(array: npt.NDArray[Any]) -> Pixels:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(f"expected pixels uint8 (H, W, 3), found {array.dtype} {array.shape}")
     return array
-
-
-_JPEG_MAGIC = b"\xff\xd8"

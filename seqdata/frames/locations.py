@@ -1,4 +1,4 @@
-"""Where frames lie, found a few at a time: a random read of a dataset of ten million frames loads no whole table."""
+"""Where stored frames lie in the shards, read lazily: a random read of ten million frames loads no whole table."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,23 +13,30 @@ import pyarrow.parquet as pq
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
 
+Hashes = npt.NDArray[np.uint8]
+"""XXH3-128 of stored frames: uint8 (F, 16)."""
+
+HASH_BYTES = 16
+_NUMBERS = ("shard", "offset", "length")
+
 
 @dataclass(frozen=True)
-class FramePlaces:
-    """Where every frame of a dataset lies: shard, offset and length in bytes, int64 (F,) each."""
+class FrameLocations:
+    """Where every frame of a dataset lies: shard, offset and length in bytes, int64 (F,) each, and its hash."""
 
     shard: IntArray
     offset: IntArray
     length: IntArray
+    hash: Hashes
 
 
-_COLUMNS = ("shard", "offset", "length")
+class LazyLocations:
+    """The locations in a frames table on disk, read one Parquet row group at a time when rows of it are needed.
 
+    Costs 40 bytes of memory for each frame of the row groups in use.
 
-class LazyPlaces:
-    """The places in a frames table on disk, filled one Parquet row group at a time as rows are asked for.
-
-    Memory that was never asked for is never touched, so it costs nothing: 24 bytes a frame of the row groups in use.
+    Raises:
+        ContractError: If the table is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,31 +45,40 @@ class LazyPlaces:
             footer = file.metadata
         heights = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(heights, dtype=np.int64)])
-        self._filled = np.zeros(len(heights), dtype=bool)
-        self._places = FramePlaces(*(np.zeros(footer.num_rows, dtype=np.int64) for _ in _COLUMNS))
+        self._is_read = np.zeros(len(heights), dtype=bool)
+        # np.zeros asks the system for pages that it hands out when they are first written: unread groups cost nothing.
+        numbers = (np.zeros(footer.num_rows, dtype=np.int64) for _ in _NUMBERS)
+        self._locations = FrameLocations(*numbers, np.zeros((footer.num_rows, HASH_BYTES), dtype=np.uint8))
 
-    def of(self, rows: npt.NDArray[np.int64]) -> FramePlaces:
-        """The places, right for `rows`. Raises: IndexError for a row that is not there, ContractError when damaged."""
+    def covering(self, rows: IntArray) -> FrameLocations:
+        """Read what is missing for frame rows `rows` (n,); entries of other rows may be zero.
+
+        Raises:
+            IndexError: For a row that the table does not have.
+            ContractError: If the table is damaged.
+        """
         if len(rows) and not (rows.min() >= 0 and rows.max() < self._starts[-1]):
             raise IndexError(f"frame rows {rows.min()} to {rows.max()} of {self._starts[-1]}")
-        return self._fill(np.unique(np.searchsorted(self._starts, rows, side="right") - 1))
+        return self._read(np.unique(np.searchsorted(self._starts, rows, side="right") - 1))
 
-    def all(self) -> FramePlaces:
-        """The places of every frame. Raises: ContractError when the table is damaged."""
-        return self._fill(range(len(self._filled)))
+    def all(self) -> FrameLocations:
+        """Read the locations of every frame. Raises: ContractError when the table is damaged."""
+        return self._read(range(len(self._is_read)))
 
-    def _fill(self, groups: Iterable[int]) -> FramePlaces:
-        missing = [int(group) for group in groups if not self._filled[group]]
+    def _read(self, groups: Iterable[int]) -> FrameLocations:
+        missing = [int(group) for group in groups if not self._is_read[group]]
         if not missing:
-            return self._places
+            return self._locations
         with self._open() as file:
             for group in missing:
                 rows = slice(self._starts[group], self._starts[group + 1])
-                table = file.read_row_group(group, columns=list(_COLUMNS), use_threads=False)
-                for name in _COLUMNS:
-                    getattr(self._places, name)[rows] = table[name].to_numpy()
-                self._filled[group] = True
-        return self._places
+                # Without Arrow's threads: they do not survive the fork that makes a loader worker.
+                table = file.read_row_group(group, columns=[*_NUMBERS, "hash"], use_threads=False)
+                for name in _NUMBERS:
+                    getattr(self._locations, name)[rows] = table[name].to_numpy()
+                self._locations.hash[rows] = _hash_bytes(table["hash"])
+                self._is_read[group] = True
+        return self._locations
 
     @contextmanager
     def _open(self) -> Iterator[pq.ParquetFile]:
@@ -71,3 +87,11 @@ class LazyPlaces:
                 yield file
         except (OSError, pa.ArrowException) as error:
             raise ContractError(f"{self._path}: damaged; run seqdata verify") from error
+
+
+def _hash_bytes(column: pa.ChunkedArray) -> Hashes:
+    """A binary column of 16-byte values as uint8 (n, 16); the cast refuses values of another length."""
+    fixed = column.cast(pa.binary(HASH_BYTES)).combine_chunks()
+    parts = fixed.chunks if isinstance(fixed, pa.ChunkedArray) else [fixed]
+    values = b"".join(part.buffers()[1][part.offset * HASH_BYTES :][: len(part) * HASH_BYTES] for part in parts)
+    return np.frombuffer(values, dtype=np.uint8).reshape(-1, HASH_BYTES)

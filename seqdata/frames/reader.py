@@ -1,90 +1,151 @@
-"""Random access to frames: from frame rows to pixels with one ranged read a shard, gaps under 256 KiB read through."""
+"""Frames by row: one ranged read a shard, a check of the stored hash, decoding. All that reads pixels uses this."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
 
 from seqdata.errors import ContractError
-from seqdata.frames.decode import decode_rows
+from seqdata.frames.buffers import Buffers
+from seqdata.frames.cache import DecodeCache
+from seqdata.frames.decode import Size, check_one_size, decoder
 from seqdata.frames.images import BadImageError, Pixels
-from seqdata.frames.locations import FramePlaces
+from seqdata.frames.locations import FrameLocations
 from seqdata.geometry import IntArray
+from seqdata.storage.hashing import xxh3_hex
 from seqdata.storage.store import Store
 
-Hashes = npt.NDArray[np.uint64]
 GAP_BYTES = 256 << 10
+"""Gaps below this are read through: on a remote store one longer answer costs less than a second request."""
+
+log = logging.getLogger(__name__)
 
 
-def frame_hashes(frames: pl.LazyFrame) -> Hashes:
-    """XXH3-128 of every stored frame in a frames table: uint64 (F, 2), the upper half first."""
-    table = frames.select("hash").collect()["hash"]
-    halves = [table.bin.slice(at, 8).bin.reinterpret(dtype=pl.UInt64, endianness="big") for at in (0, 8)]
-    return np.column_stack([half.to_numpy() for half in halves])
+class DamagedFrameError(ContractError):
+    """A frame whose stored bytes are not those of the build; `row` is its frame row, `fault` what is wrong."""
 
-
-def read_encoded(reader: Store, places: FramePlaces, rows: IntArray) -> dict[int, bytes]:
-    """The stored bytes of each distinct frame row. Raises: InputError when a shard is absent or short."""
-    return {row: bytes(view) for row, view in read_views(reader, places, rows).items()}
-
-
-def read_views(reader: Store, places: FramePlaces, rows: IntArray) -> dict[int, memoryview]:
-    """As `read_encoded`, each frame a view of what one ranged read gave: a window's frames are not copied apart."""
-    found: dict[int, memoryview] = {}
-    for members in _ranges(places, np.unique(rows)):
-        offset, length = places.offset[members], places.length[members]
-        start, stop = int(offset[0]), int((offset + length).max())
-        block = memoryview(reader.read(f"shards/part-{int(places.shard[members[0]]):06d}.tar", start, stop - start))
-        # Plain numbers: taking them from arrays one by one would cost as much as the read.
-        for row, at, size in zip(members.tolist(), (offset - start).tolist(), length.tolist(), strict=True):
-            found[row] = block[at : at + size]
-    return found
-
-
-def _ranges(places: FramePlaces, rows: IntArray) -> Iterator[IntArray]:
-    """Groups of frame rows that one ranged read fetches: one shard, neighbours less than `GAP_BYTES` apart."""
-    order = rows[np.lexsort((places.offset[rows], places.shard[rows]))]
-    end = places.offset[order] + places.length[order]
-    apart = np.diff(places.shard[order]) != 0
-    apart |= places.offset[order][1:] - end[:-1] >= GAP_BYTES
-    if len(order):
-        yield from np.split(order, np.flatnonzero(apart) + 1)
-
-
-def decode_frames(encoded: Mapping[int, bytes | memoryview], rows: IntArray, size: tuple[int, int] | None) -> Pixels:
-    """Pixels of `rows` in their order: uint8 (n, 3, H, W), each distinct frame decoded once.
-
-    Raises: ContractError when a frame does not decode, or sizes differ and no `size` = (H, W) is given.
-    """
-    decoded: dict[int, Pixels] = {}
-    for row, data in encoded.items():
-        try:
-            decoded[row] = decode_rows(bytes(data), size)
-        except BadImageError as error:
-            raise ContractError(f"frame {row} does not decode ({error}); run seqdata verify on the dataset") from error
-    shapes = {pixels.shape for pixels in decoded.values()}
-    if len(shapes) > 1:
-        raise ContractError(
-            f"frames of different sizes ({len(shapes)} kinds) cannot be stacked; give size=(height, width)"
+    def __init__(self, row: int, fault: str, name: str = "") -> None:
+        super().__init__(
+            f"frame {row}{f' ({name})' if name else ''} is damaged ({fault}); "
+            "run `seqdata verify DATASET` to list damaged frames"
         )
-    if not len(rows):
-        return np.zeros((0, 3, *(size or (0, 0))), dtype=np.uint8)
-    height, width, _ = shapes.pop()
-    frames = np.empty((len(rows), 3, height, width), dtype=np.uint8)
-    for at, row in enumerate(rows):
-        frames[at] = decoded[int(row)].transpose(2, 0, 1)
-    return frames
+        self.row, self.fault = row, fault
 
 
 @dataclass(frozen=True)
 class FrameReader:
-    """Frame rows to pixels, from one dataset's shards; picklable, and safe in a forked process."""
+    """Frame rows to pixels, from one dataset's shards; picklable, and safe in a forked process.
 
-    reader: Store
-    places: FramePlaces
+    `size` is (height, width) to resize to, `device` what decodes (see `seqdata.frames.decode.decoder`). Holds no
+    decoder itself, so that it can be sent to a worker.
+    """
 
-    def __call__(self, rows: IntArray, size: tuple[int, int] | None = None) -> Pixels:
-        """Pixels of `rows`: uint8 (n, 3, H, W). Raises: as `read_views` and `decode_frames`."""
-        return decode_frames(read_views(self.reader, self.places, rows), rows, size)
+    store: Store
+    locations: FrameLocations
+    size: Size = None
+    device: str = "cpu"
+    buffers: Buffers = field(default_factory=Buffers)
+
+    def __post_init__(self) -> None:
+        """Raise ContractError or MissingDependencyError when the device cannot decode."""
+        decoder(self.device)
+
+    def cache(self, cache_bytes: int) -> DecodeCache:
+        """Make a cache of at most `cache_bytes` of decoded frames over this reader."""
+        return DecodeCache(self.fetch, self.decode, cache_bytes)
+
+    def fetch(self, rows: list[int]) -> dict[int, bytes]:
+        """Read the stored bytes of distinct rows. Raises: InputError when a shard is absent or short."""
+        return read_encoded(self.store, self.locations, np.asarray(rows, dtype=np.int64))
+
+    def decode(self, row: int, data: bytes) -> Pixels:
+        """Decode the bytes of a row to (H, W, 3). Raises: BadImageError when they do not decode or are others'."""
+        try:
+            self._check_hash(row, data)
+            return decoder(self.device)(data, self.size, self.buffers)
+        except BadImageError as error:
+            log.warning("frame %d is damaged (%s). Run `seqdata verify DATASET` to list damaged frames.", row, error)
+            raise
+
+    def encoded(self, rows: IntArray) -> dict[int, bytes]:
+        """Read the stored bytes of each distinct row and check them. Raises: InputError, DamagedFrameError."""
+        images = read_encoded(self.store, self.locations, rows)
+        for row, data in images.items():
+            try:
+                self._check_hash(row, data)
+            except BadImageError as error:
+                raise DamagedFrameError(row, str(error)) from error
+        return images
+
+    def read(self, rows: IntArray) -> Pixels:
+        """Read frames.
+
+        Args:
+            rows: Frame rows (n,), in any order; each distinct one is decoded once.
+
+        Returns:
+            Pixels uint8 (n, 3, H, W) RGB in the order of `rows`.
+
+        Raises:
+            InputError: If a shard is absent or short.
+            DamagedFrameError: If a frame's bytes do not decode or have another hash.
+            ContractError: If frames differ in size and the reader has none.
+        """
+        decoded: dict[int, Pixels] = {}
+        for row, view in read_views(self.store, self.locations, rows).items():
+            data = bytes(view)
+            try:
+                self._check_hash(row, data)
+                decoded[row] = decoder(self.device)(data, self.size, None)
+            except BadImageError as error:
+                raise DamagedFrameError(row, str(error)) from error
+        return stack_channels_first([decoded[int(row)] for row in rows], self.size)
+
+    def _check_hash(self, row: int, data: bytes) -> None:
+        """Raise BadImageError when bytes that may well decode are not those that the build stored."""
+        if bytes.fromhex(xxh3_hex(data)) != self.locations.hash[row].tobytes():
+            raise BadImageError("bad_image", "its bytes do not match the stored hash")
+
+
+def stack_channels_first(frames: list[Pixels], size: Size = None) -> Pixels:
+    """Copy frames (H, W, 3) into one contiguous array (n, 3, H, W); `size` is the shape of none.
+
+    Contiguous, not a view: kernels of another memory layout add up in another order, and losses would change.
+    """
+    check_one_size(frames)
+    if not frames:
+        return np.zeros((0, 3, *(size or (0, 0))), dtype=np.uint8)
+    height, width, _ = frames[0].shape
+    stacked = np.empty((len(frames), 3, height, width), dtype=np.uint8)
+    for target, frame in zip(stacked, frames, strict=True):
+        target[...] = frame.transpose(2, 0, 1)
+    return stacked
+
+
+def read_encoded(store: Store, locations: FrameLocations, rows: IntArray) -> dict[int, bytes]:
+    """Read the stored bytes of each distinct frame row. Raises: InputError when a shard is absent or short."""
+    return {row: bytes(view) for row, view in read_views(store, locations, rows).items()}
+
+
+def read_views(store: Store, locations: FrameLocations, rows: IntArray) -> dict[int, memoryview]:
+    """As `read_encoded`, each frame a view of what one ranged read gave, without a copy of its own."""
+    views: dict[int, memoryview] = {}
+    for members in _ranges(locations, np.unique(rows)):
+        offset, length = locations.offset[members], locations.length[members]
+        start, stop = int(offset[0]), int((offset + length).max())
+        block = memoryview(store.read(f"shards/part-{int(locations.shard[members[0]]):06d}.tar", start, stop - start))
+        # Plain numbers: taking them from arrays one by one would cost as much as the read.
+        for row, first, size in zip(members.tolist(), (offset - start).tolist(), length.tolist(), strict=True):
+            views[row] = block[first : first + size]
+    return views
+
+
+def _ranges(locations: FrameLocations, rows: IntArray) -> Iterator[IntArray]:
+    """Group frame rows so that one ranged read fetches a group: one shard, neighbours less than `GAP_BYTES` distant."""
+    order = rows[np.lexsort((locations.offset[rows], locations.shard[rows]))]
+    end = locations.offset[order] + locations.length[order]
+    breaks = np.diff(locations.shard[order]) != 0
+    breaks |= locations.offset[order][1:] - end[:-1] >= GAP_BYTES
+    if len(order):
+        yield from np.split(order, np.flatnonzero(breaks) + 1)

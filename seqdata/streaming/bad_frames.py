@@ -1,13 +1,14 @@
 """Windows whose frames turned bad since the build: each bad frame shows its nearest good neighbour instead.
 
 Convention: nearest in the same window by frames of the window, the earlier of two equally near; where the whole window
-is bad, nearest in the same trajectory by frame rows, among frames that the stream's windows show (so never one that
+is bad, nearest in the same trajectory by frame rows, among frames that the windows in use show (so never one that
 was withdrawn or left out by a policy). Which window stands where in an epoch never changes.
 """
 
 from functools import cached_property
 
 import numpy as np
+import polars as pl
 
 from seqdata.errors import ContractError
 from seqdata.frames.cache import DecodeCache
@@ -16,51 +17,87 @@ from seqdata.geometry import BoolArray, IntArray
 
 
 class Neighbours:
-    """Which frames may stand in for one: `frame_rows` (n, L) of all windows, `starts` (t + 1,) of all trajectories.
+    """Which frames may replace one: those of its trajectory that a window shows.
 
-    `starts` holds the first frame row of every trajectory, and the number of frames.
+    Args:
+        frame_rows: Frame rows of all windows in use, int64 of any shape.
+        trajectories: The trajectory of every frame of the dataset, in the order of the frames table.
     """
 
-    def __init__(self, frame_rows: IntArray, starts: IntArray) -> None:
-        self._frame_rows, self._starts = frame_rows, starts
+    def __init__(self, frame_rows: IntArray, trajectories: pl.Series) -> None:
+        # Runs of equal names, not distinct names: frames of a trajectory lie side by side in the table.
+        runs = np.diff(trajectories.rle_id().to_numpy().astype(np.int64), prepend=-1)
+        self._starts = np.append(np.flatnonzero(runs), len(trajectories))
+        self._frame_rows = frame_rows
 
-    def of(self, row: int) -> list[int]:
-        """Frame rows of the trajectory that holds `row`, the nearest first, without `row`."""
+    def nearest(self, row: int) -> list[int]:
+        """List the frame rows of the trajectory that holds `row`, the nearest first, without `row`."""
         number = int(np.searchsorted(self._starts, row, side="right"))
         first, stop = self._starts[number - 1 : number + 1]
-        rows = first + np.flatnonzero(self._shown[first:stop])
+        rows = first + np.flatnonzero(self._is_shown[first:stop])
         rows = rows[rows != row]
         nearest: list[int] = rows[np.lexsort((rows, np.abs(rows - row)))].tolist()
         return nearest
 
     @cached_property
-    def _shown(self) -> BoolArray:
-        shown = np.zeros(self._starts[-1], dtype=np.bool_)
-        shown[self._frame_rows.ravel()] = True
-        return shown
+    def _is_shown(self) -> BoolArray:
+        # Filled at the first bad frame only: a stream of a whole dataset never pays for it.
+        is_shown = np.zeros(self._starts[-1], dtype=np.bool_)
+        is_shown[self._frame_rows.ravel()] = True
+        return is_shown
 
 
 def read_window(cache: DecodeCache, rows: IntArray, neighbours: Neighbours) -> tuple[list[Pixels], BoolArray]:
-    """Pixels (H, W, 3) of the frames `rows` (L,) of one window, and which of them are a neighbour's: bool (L,).
+    """Read one window.
 
-    Raises: InputError when a shard cannot be read, ContractError when a trajectory has no good frame.
+    Args:
+        cache: Decoded frames.
+        rows: Frame rows (L,) of the window.
+        neighbours: What may replace a bad frame.
+
+    Returns:
+        Pixels (H, W, 3) of each frame, and which of them are a neighbour's: bool (L,).
+
+    Raises:
+        InputError: If a shard cannot be read.
+        ContractError: If a trajectory has no good frame.
     """
-    wanted = rows.tolist()
-    found = cache.frames(wanted)
-    good = np.flatnonzero([found[row] is not None for row in wanted])
-    replaced = np.ones(len(wanted), dtype=np.bool_)
-    replaced[good] = False
-    if not len(good):
-        return [_from_trajectory(cache, row, neighbours) for row in wanted], replaced
-    nearest = good[np.abs(good - np.arange(len(wanted))[:, None]).argmin(axis=1)]
-    frames = (found[wanted[at]] for at in nearest)
-    return [frame for frame in frames if frame is not None], replaced
+    frames = cache.frames(rows.tolist())
+    shown = shown_rows(cache, rows, neighbours)
+    is_replaced = shown != rows
+    if is_replaced.any():
+        frames |= cache.frames(row for row in shown.tolist() if row not in frames)
+    return [frame for row in shown.tolist() if (frame := frames[row]) is not None], is_replaced
 
 
-def _from_trajectory(cache: DecodeCache, row: int, neighbours: Neighbours) -> Pixels:
+def shown_rows(cache: DecodeCache, rows: IntArray, neighbours: Neighbours) -> IntArray:
+    """Choose the frame that each frame of a window shows, now that all of them were read through `cache`.
+
+    Args:
+        cache: Knows which frames are bad.
+        rows: Frame rows (L,) of the window.
+        neighbours: What may replace a bad frame.
+
+    Returns:
+        Frame rows (L,), all good: `rows` themselves but for bad ones.
+
+    Raises:
+        ContractError: If a trajectory has no good frame.
+    """
+    is_good = np.array([row not in cache.bad for row in rows.tolist()])
+    if is_good.all():
+        return rows
+    if not is_good.any():
+        return np.array([_nearest_of_trajectory(cache, row, neighbours) for row in rows.tolist()], dtype=np.int64)
+    good = np.flatnonzero(is_good)
+    # argmin takes the first of equally near positions, so the earlier frame wins a tie, as the convention says.
+    offsets = np.abs(good - np.arange(len(rows))[:, None])
+    return rows[good[offsets.argmin(axis=1)]]
+
+
+def _nearest_of_trajectory(cache: DecodeCache, row: int, neighbours: Neighbours) -> int:
     """The nearest good frame of the trajectory that holds frame `row`."""
-    for candidate in neighbours.of(row):
-        frame = cache.frames([candidate])[candidate]
-        if frame is not None:
-            return frame
+    for candidate in neighbours.nearest(row):
+        if cache.frames([candidate])[candidate] is not None:
+            return candidate
     raise ContractError(f"no frame of the trajectory around frame {row} decodes; run seqdata verify on the dataset")

@@ -6,9 +6,8 @@ is touched while items are made: polars owns threads, which do not survive the f
 """
 
 import copy
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -16,19 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from seqdata.frames.buffers import Buffers
-from seqdata.frames.cache import DecodeCache
-from seqdata.frames.decode import channels_first, decoder, stacked
-from seqdata.frames.images import BadImageError, Pixels
-from seqdata.frames.reader import FrameReader, Hashes, read_encoded
-from seqdata.geometry import IntArray
+from seqdata.frames.decode import channels_first, stack_frames
+from seqdata.frames.images import Pixels
+from seqdata.frames.reader import FrameReader
+from seqdata.geometry import BoolArray, IntArray
 from seqdata.storage.hashing import sha256_json, xxh3_hex
 from seqdata.streaming import shuffle as orders
 from seqdata.streaming.bad_frames import Neighbours, read_window
 from seqdata.streaming.batches import Batches, Sequence, StreamSettings
 from seqdata.streaming.shuffle import Shuffle
-
-log = logging.getLogger(__name__)
 
 
 class Stream:
@@ -50,13 +45,19 @@ class Stream:
         frame_rows: IntArray,
         frames: pl.DataFrame,
         reader: FrameReader,
-        hashes: Hashes,
         *,
         dataset: str = "",
         settings: StreamSettings | None = None,
     ) -> None:
-        """`frame_rows` int64 (n, L) belongs to `table` row for row; `frames`: key, trajectory, position, easting and
-        northing of every frame of the dataset, `hashes` theirs; `dataset` is its id.
+        """Order the windows of `table`; nothing is read yet.
+
+        Args:
+            table: Window table.
+            frame_rows: Frame rows int64 (n, L) of its windows, row for row.
+            frames: Columns key, trajectory, position, easting and northing of every frame of the dataset.
+            reader: Reads the dataset's frames, at the size and on the device of the settings.
+            dataset: The dataset's id.
+            settings: Order, and budget of the cache.
         """
         self.settings = settings or StreamSettings()
         self.frame_rows = frame_rows
@@ -65,11 +66,8 @@ class Stream:
         self._names = {name: _Names.of(table[name]) for name in ("trajectory", "city", "role")}
         self._keys = frames["key"].to_numpy().astype(np.bytes_)
         self._numbers = {name: frames[name].to_numpy() for name in ("position", "easting", "northing")}
-        runs = np.diff(frames["trajectory"].rle_id().to_numpy().astype(np.int64), prepend=-1)
-        self._neighbours = Neighbours(frame_rows, np.append(np.flatnonzero(runs), frames.height))
-        decoder(self.settings.device)
-        self._files = _Files(reader, hashes, self.settings.size, self.settings.device)
-        self.cache = DecodeCache(self._files.fetch, self._files.decode, self.settings.cache_bytes)
+        self._neighbours = Neighbours(frame_rows, frames["trajectory"])
+        self.cache = reader.cache(self.settings.cache_bytes)
 
     def __len__(self) -> int:
         """Number of sequences in an epoch."""
@@ -87,13 +85,13 @@ class Stream:
         item = self.describe(np.array([index]))
         one = {name: values[0] for name, values in item.items()}
         one["row"] = int(one["row"])
-        return {"frames": channels_first(stacked(pixels)), **one, "replaced": replaced}
+        return {"frames": channels_first(stack_frames(pixels)), **one, "replaced": replaced}
 
     def __iter__(self) -> Iterator[Sequence]:
         """The epoch from its first step."""
         return (self[index] for index in range(len(self)))
 
-    def read(self, index: int) -> tuple[list[Pixels], npt.NDArray[np.bool_]]:
+    def read(self, index: int) -> tuple[list[Pixels], BoolArray]:
         """Pixels (H, W, 3) of each frame of step `index`, held by the cache, and which are replaced: bool (L,)."""
         return read_window(self.cache, self.frame_rows[self._rows[index]], self._neighbours)
 
@@ -140,33 +138,6 @@ class Stream:
 
     def _order(self) -> IntArray:
         return orders.order(len(self.frame_rows), self.settings.seed, self.settings.epoch, self.settings.shuffle)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """How the cache reads and decodes frames; holds no decoder itself, so that it can be sent to a worker."""
-
-    reader: FrameReader
-    hashes: Hashes
-    size: tuple[int, int] | None
-    device: str
-    buffers: Buffers = field(default_factory=Buffers)
-
-    def fetch(self, rows: list[int]) -> dict[int, bytes]:
-        """Stored bytes of distinct rows."""
-        return read_encoded(self.reader.reader, self.reader.places, np.asarray(rows, dtype=np.int64))
-
-    def decode(self, row: int, data: bytes) -> Pixels:
-        """Pixels (H, W, 3) of a row. Raises: BadImageError when its bytes do not decode or are not those stored."""
-        upper, lower = self.hashes[row].tolist()
-        if int(xxh3_hex(data), 16) != upper << 64 | lower:
-            log.warning("frame %d: its bytes have another hash; a neighbour is shown, run seqdata verify", row)
-            raise BadImageError("bad_image", "its bytes have another hash than the dataset says")
-        try:
-            return decoder(self.device)(data, self.size, self.buffers)
-        except BadImageError as error:
-            log.warning("frame %d: does not decode (%s); a neighbour is shown, run seqdata verify", row, error)
-            raise
 
 
 @dataclass(frozen=True)

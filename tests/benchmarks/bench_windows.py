@@ -54,7 +54,7 @@ class Windows:
             if decode:
                 self.dataset.read(self.table, [row])
             else:
-                read_views(self.reader.reader, self.reader.places, self.frames[row])
+                read_views(self.reader.store, self.reader.locations, self.frames[row])
         return len(rows) * LENGTH
 
     def draw(self, random: np.random.Generator, count: int) -> np.ndarray:

@@ -76,11 +76,11 @@ def export(
         written = 0
         for (split, role), rows in _groups(table):
             place = partial / str(split or _NO_SPLIT[format]) / _ROLE_FOLDERS[role]
-            done = _shifted(progress, written, table.height)
+            report_done = _shifted(progress, written, table.height)
             if format == "sequences":
-                write_tars(dataset, table[rows], place, shard_bytes, done)
+                write_tars(dataset, table[rows], place, shard_bytes, report_done)
             else:
-                write_folders(dataset, table[rows], place, done)
+                write_folders(dataset, table[rows], place, report_done)
             written += len(rows)
     return report
 
@@ -139,7 +139,7 @@ def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
         raise OutputError(f"{out}: the reference code splits paths at @; choose an --out without one")
     partial = out.with_name(f".{out.name}.partial")
     try:
-        if partial.exists() and _stored(partial) != report:
+        if partial.exists() and _partial_report(partial) != report:
             shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
         write_json_atomic(partial / REPORT_NAME, report)
@@ -151,7 +151,7 @@ def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
         explain_write_failure(out, error)
 
 
-def _stored(partial: Path) -> Any:
+def _partial_report(partial: Path) -> Any:
     try:
         return read_json(partial / REPORT_NAME)
     except InputError:

@@ -20,7 +20,6 @@ import polars as pl
 
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.export.tars import suffix_of
-from seqdata.frames.reader import read_encoded
 from seqdata.storage.hashing import xxh3_hex
 
 FRAMES_AT_ONCE = 128
@@ -28,7 +27,7 @@ _UNSAFE = r"[^A-Za-z0-9._-]+"
 _LONGEST = 60
 
 
-def write_folders(dataset: Dataset, table: pl.DataFrame, place: Path, done: Callable[[int], None]) -> None:
+def write_folders(dataset: Dataset, table: pl.DataFrame, place: Path, report_progress: Callable[[int], None]) -> None:
     """Write every frame of the windows of `table` once, as the bytes that are stored; whole files there are kept."""
     named = _names(dataset, table)
     reader = dataset.frame_reader()
@@ -36,10 +35,10 @@ def write_folders(dataset: Dataset, table: pl.DataFrame, place: Path, done: Call
         (place / folder).mkdir(parents=True, exist_ok=True)
     for part in named.iter_slices(FRAMES_AT_ONCE):
         rows = part["row"].to_numpy()
-        images = read_encoded(reader.reader, reader.places, rows)
+        images = reader.encoded(rows)
         for row, folder, name in part.select("row", "folder", "name").iter_rows():
             _write_once(place / folder / f"{name}.{suffix_of(images[row])}", images[row])
-        done(int(part["windows"].item(-1)))
+        report_progress(int(part["windows"].item(-1)))
 
 
 def _write_once(path: Path, data: bytes) -> None:
@@ -80,7 +79,7 @@ def _metres(name: str) -> pl.Expr:
 
 def _marks(dataset: Dataset, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For every frame of the dataset: used, in one window with the next used frame, and windows that end there."""
-    count = len(dataset.frame_reader().places.length)
+    count = len(dataset.frame_reader().locations.length)
     used, joined, ending = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, np.int64)
     for part in table.iter_slices(100_000):
         frame_rows = dataset.frame_rows(part)

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from seqdata.dataset.dataset import Dataset
-from seqdata.frames.reader import read_encoded
 from seqdata.storage.files import atomic_path
 from seqdata.storage.tar import TarWriter
 
@@ -28,7 +27,7 @@ def suffix_of(image: bytes) -> str:
 
 
 def write_tars(
-    dataset: Dataset, table: pl.DataFrame, place: Path, shard_bytes: int, done: Callable[[int], None]
+    dataset: Dataset, table: pl.DataFrame, place: Path, shard_bytes: int, report_progress: Callable[[int], None]
 ) -> None:
     """Write the windows of `table` to `place/part-000000.tar …`, in its order; tars that stand there are kept.
 
@@ -44,12 +43,12 @@ def write_tars(
                 for first in range(start, stop, WINDOWS_AT_ONCE):
                     _write_windows(dataset, table[first : min(stop, first + WINDOWS_AT_ONCE)], first, tar)
                 tar.finish()
-        done(stop)
+        report_progress(stop)
 
 
 def _cuts(dataset: Dataset, table: pl.DataFrame, shard_bytes: int) -> list[tuple[int, int]]:
     """[start, stop) rows of each tar."""
-    lengths = dataset.frame_reader().places.length
+    lengths = dataset.frame_reader().locations.length
     parts = [lengths[dataset.frame_rows(part)].sum(axis=1) for part in table.iter_slices(100_000)]
     before = np.concatenate([[0], np.cumsum(np.concatenate(parts))[:-1]])
     starts = np.flatnonzero(np.diff(before // shard_bytes, prepend=-1)).tolist()
@@ -59,10 +58,10 @@ def _cuts(dataset: Dataset, table: pl.DataFrame, shard_bytes: int) -> list[tuple
 def _write_windows(dataset: Dataset, windows: pl.DataFrame, first: int, tar: TarWriter) -> None:
     frame_rows = dataset.frame_rows(windows)
     reader = dataset.frame_reader()
-    images = read_encoded(reader.reader, reader.places, frame_rows.ravel())
+    images = reader.encoded(frame_rows.ravel())
     fields = dataset.frame_columns(*_COLUMNS)
-    known = windows.select("trajectory", "city", "split", "role").to_dicts()
-    for number, (rows, of_window) in enumerate(zip(frame_rows, known, strict=True), first):
+    labels = windows.select("trajectory", "city", "split", "role").to_dicts()
+    for number, (rows, of_window) in enumerate(zip(frame_rows, labels, strict=True), first):
         for index, row in enumerate(rows.tolist()):
             tar.add(f"{number:09d}.{index:03d}.{suffix_of(images[row])}", images[row])
         tar.add(f"{number:09d}.json", _sample_json(of_window, fields[rows]))

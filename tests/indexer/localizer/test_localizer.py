@@ -13,7 +13,7 @@ from indexer.localizer.places import nearest_places
 from indexer.localizer.video import video_frames
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, InputError, MissingDependencyError
-from seqdata.frames.decode import decode
+from seqdata.frames.decode import channels_first, decode_image
 from seqdata.frames.encode import prepare
 from tests.conftest import jpeg
 from tests.support.indexes import make_places
@@ -60,7 +60,7 @@ def test_a_frame_gets_what_a_build_does(tmp_path: Path) -> None:
     data = jpeg(1, 60, 80)
     (tmp_path / "a.jpg").write_bytes(data)
     form = FrameForm(short_side=30, quality=80, size=(24, 40))
-    expected = decode(prepare(data, short_side=30, quality=80).data, (24, 40))
+    expected = channels_first(decode_image(prepare(data, short_side=30, quality=80).data, (24, 40)))
     np.testing.assert_array_equal(form.pixels(data), expected)
     np.testing.assert_array_equal(form.pixels(tmp_path / "a.jpg"), expected)
     np.testing.assert_array_equal(form.pixels(str(tmp_path / "a.jpg")), expected)

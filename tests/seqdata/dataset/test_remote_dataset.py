@@ -16,7 +16,7 @@ from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset import verify
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.frames.locations import FramePlaces, LazyPlaces
+from seqdata.frames.locations import FrameLocations, LazyLocations
 from seqdata.frames.reader import GAP_BYTES
 from seqdata.storage.parquet import write_parquet_atomic
 from seqdata.storage.remote import Patience
@@ -222,7 +222,7 @@ def test_small_gaps_are_read_through_and_large_ones_are_not(tmp_path: Path) -> N
     (tmp_path / "shards").mkdir()
     data = np.random.default_rng(1).integers(0, 256, offsets[-1] + 500, dtype=np.uint8).tobytes()
     (tmp_path / "shards" / "part-000000.tar").write_bytes(data)
-    places = FramePlaces(np.zeros(4, dtype=np.int64), offsets, lengths)
+    places = FrameLocations(np.zeros(4, dtype=np.int64), offsets, lengths, np.zeros((4, 16), dtype=np.uint8))
     with serve(tmp_path) as files:
         found = read_encoded(Store(files.url, QUICK), places, np.arange(4))
         assert [request.range for request in files.asked()] == [
@@ -291,20 +291,22 @@ def test_places_are_filled_a_row_group_at_a_time(tmp_path: Path) -> None:
         "shard": rng.integers(0, 9, 1000).astype(np.int32),
         "offset": rng.integers(0, 1 << 40, 1000),
         "length": rng.integers(1, 1 << 20, 1000).astype(np.int32),
+        "hash": [rng.bytes(16) for _ in range(1000)],
     })  # fmt: skip
     pq.write_table(table.to_arrow(), tmp_path / "frames.parquet", row_group_size=300)
-    lazy = LazyPlaces(tmp_path / "frames.parquet")
+    lazy = LazyLocations(tmp_path / "frames.parquet")
     for rows in ([299, 300], [999], []):
-        found = lazy.of(np.array(rows, dtype=np.int64))
-        for name in table.columns:
+        found = lazy.covering(np.array(rows, dtype=np.int64))
+        for name in ("shard", "offset", "length"):
             assert (getattr(found, name)[rows] == table[name].to_numpy()[rows]).all()
+        assert [found.hash[row].tobytes() for row in rows] == [table["hash"][row] for row in rows]
     assert not found.length[600:900].any(), "a group that nobody asked for"
     assert (lazy.all().length == table["length"].to_numpy()).all()
     for row in (-1, 1000):
         with pytest.raises(IndexError, match="1000"):
-            lazy.of(np.array([row]))
+            lazy.covering(np.array([row]))
     (tmp_path / "frames.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(ContractError, match=r"frames\.parquet: damaged"):
-        LazyPlaces(tmp_path / "frames.parquet")
+        LazyLocations(tmp_path / "frames.parquet")
     write_parquet_atomic(table.head(0), tmp_path / "frames.parquet")
-    assert len(LazyPlaces(tmp_path / "frames.parquet").all().shard) == 0
+    assert len(LazyLocations(tmp_path / "frames.parquet").all().shard) == 0

@@ -15,12 +15,17 @@ from PIL import Image
 
 from seqdata.frames import encode as pixels
 from seqdata.frames import images
-from seqdata.frames.decode import decode
+from seqdata.frames.decode import channels_first, decode_image
 from seqdata.frames.encode import prepare
 from seqdata.frames.images import BadImageError
 from tests.conftest import jpeg
 
 WHOLE = jpeg(3)
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Pixels (3, H, W)."""
+    return channels_first(decode_image(data))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -157,11 +157,11 @@ def test_frames_of_several_sizes_need_a_size(tmp_path: Path) -> None:
 
 def test_an_error_comes_at_its_batch_and_again(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = dataset.stream(dataset.sequences(length=3), shuffle="none", cache_bytes=0)
-    whole = Store.read
+    locations, whole = dataset.frame_reader().locations, Store.read
 
     def failing(self: Store, name: str, offset: int, length: int) -> bytes:
-        places = stream._files.reader.places  # a read that covers frame 10: another thread may take the frames after it
-        if name.endswith(f"-{places.shard[10]:06d}.tar") and offset <= places.offset[10] < offset + length:
+        # A read that covers frame 10: another thread may take the frames after it.
+        if name.endswith(f"-{locations.shard[10]:06d}.tar") and offset <= locations.offset[10] < offset + length:
             raise InputError("gone")
         return whole(self, name, offset, length)
 
@@ -181,8 +181,9 @@ def test_an_error_comes_at_its_batch_and_again(dataset: Dataset, monkeypatch: py
 
 def test_replaced_frames_are_counted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     table = dataset.sequences(length=4)
-    stream = dataset.stream(table)
-    stream._files.hashes[[5, 50]] = 0
+    other = seqdata.open(dataset.path)
+    other.frame_reader().locations.hash[[5, 50]] = 0
+    stream = other.stream(table)
     shows = np.isin(dataset.frame_rows(table), [5, 50])
     with stream.batches(8, threads=3) as batches:
         flags = {row: flag for batch in batches for row, flag in zip(batch["row"], batch["replaced"], strict=True)}
@@ -294,7 +295,7 @@ def test_a_device_decodes_what_it_can(dataset: Dataset, monkeypatch: pytest.Monk
 
     import torch
 
-    from seqdata.frames.decode import decode
+    from seqdata.frames.decode import channels_first, decode_image
 
     asked: list[str] = []
 
@@ -302,7 +303,7 @@ def test_a_device_decodes_what_it_can(dataset: Dataset, monkeypatch: pytest.Monk
         asked.append(device)
         if len(asked) % 2:
             raise RuntimeError("not this one")
-        return 255 - torch.from_numpy(decode(data))
+        return 255 - torch.from_numpy(channels_first(decode_image(data)))
 
     module = types.ModuleType("torchcodec.decoders")
     module.decode_jpeg = decode_jpeg  # type: ignore[attr-defined]

@@ -119,7 +119,7 @@ def test_a_bad_frame_shows_its_nearest_good_neighbour(
     keys = dataset.frame_columns("key")["key"]
     assert set(mended.bad) == {keys[12], keys[13], keys[30]}
     assert "hash" in mended.bad[keys[30]]
-    assert sum("run seqdata verify" in record.message for record in caplog.records) == 3
+    assert sum("seqdata verify" in record.message for record in caplog.records) == 3
 
 
 def test_a_bad_window_takes_frames_of_its_trajectory(dataset: Dataset, damaged: Callable[..., Dataset]) -> None:

@@ -1,0 +1,56 @@
+"""Reading ahead: the next items are loaded while the present one is used, and the frames of one by several threads."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from seqdata.frames.cache import DecodeCache
+from seqdata.frames.images import Pixels
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+THREADS = 2
+"""Decoding threads by default; as `Stream.batches`."""
+_END = object()
+
+
+def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], depth: int = 2) -> Iterator[Loaded]:
+    """Yield `load(item)` in order; one thread takes and loads the next `depth` items meanwhile.
+
+    One thread, since taking items in order is part of their meaning; what loads an item may use more (`read_frames`).
+    Errors of `items` and `load` rise at the place where the item would have come.
+
+    >>> list(prefetch([1, 2, 3], lambda number: number * number))
+    [1, 4, 9]
+    """
+    iterator = iter(items)
+
+    def take() -> Loaded | object:
+        item = next(iterator, _END)
+        return _END if item is _END else load(item)  # type: ignore[arg-type]
+
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        ahead: deque[Future[Loaded | object]] = deque(pool.submit(take) for _ in range(depth))
+        while (loaded := ahead.popleft().result()) is not _END:
+            ahead.append(pool.submit(take))
+            yield loaded  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_frames(cache: DecodeCache, rows: list[int], threads: int = THREADS) -> dict[int, Pixels | None]:
+    """Read distinct frame rows through a cache, decoded by several threads; None where a frame is bad.
+
+    Raises: as `DecodeCache.frames`.
+    """
+    parts = [part.tolist() for part in np.array_split(np.asarray(rows, np.int64), min(threads, max(1, len(rows))))]
+    if len(parts) == 1:
+        return cache.frames(parts[0])
+    # Threads of one call, not of the process: starting one costs some 50 µs, a frame of 640×480 takes 1.6 ms to decode,
+    # and no pool is left behind for a fork to inherit. Parts are contiguous, so each is one ranged read.
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="decode") as pool:
+        return {row: frame for part in pool.map(cache.frames, parts) for row, frame in part.items()}
