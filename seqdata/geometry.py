@@ -33,10 +33,10 @@ def choose_zone(latitude: ArrayLike, longitude: ArrayLike) -> str:
     Raises: InputError when no finite position is given, or the median lies outside UTM (80° S … 84° N).
     """
     lat, lon = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
-    known = np.isfinite(lat) & np.isfinite(lon)
-    if not known.any():
+    is_finite = np.isfinite(lat) & np.isfinite(lon)
+    if not is_finite.any():
         raise InputError("no UTM zone can be chosen: no position is given")
-    lat, lon = lat[known], lon[known]
+    lat, lon = lat[is_finite], lon[is_finite]
     middle = float(np.median(lat))
     # Longitudes are unwrapped around the first point, so that a set across the antimeridian has a median
     # inside it.
@@ -74,14 +74,14 @@ def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: str) -> tuple[Float6
         np.atleast_1d(np.asarray(latitude, np.float64)),
         np.atleast_1d(np.asarray(longitude, np.float64)),
     )
-    known = np.isfinite(lat) & np.isfinite(lon)
+    is_finite = np.isfinite(lat) & np.isfinite(lon)
     easting, northing = np.full(lat.shape, np.nan), np.full(lat.shape, np.nan)
-    if known.any():
+    if is_finite.any():
         try:
-            east, north, _, _ = utm.from_latlon(lat[known], lon[known], number, force_northern=northern)
+            east, north, _, _ = utm.from_latlon(lat[is_finite], lon[is_finite], number, force_northern=northern)
         except utm.OutOfRangeError as error:
             raise InputError(f"positions do not fit UTM zone {zone}: {error}") from error
-        easting[known], northing[known] = east, north
+        easting[is_finite], northing[is_finite] = east, north
     return easting, northing
 
 

@@ -50,15 +50,15 @@ def agrees(count: int | None, expected: Count) -> bool:
     return bool(abs(count - 1000 * float(digits)) <= half)
 
 
-def variant_of(name: str, known: "Callable[[str], Protocol | None]") -> "Protocol | None":
+def variant_of(name: str, find: "Callable[[str], Protocol | None]") -> "Protocol | None":
     """The variant that a name such as `msls-seqvlad-L10` asks for; `known` finds the protocol before the marks."""
     match = _VARIANT.fullmatch(name)
-    base = known(match["base"]) if match else None
+    base = find(match["base"]) if match else None
     if match is None or base is None or match["base"] == name:
         return None
-    asked: dict[str, Any] = {field: match[field] and float(match[field]) for field in ("length", "stride", "spacing")}
+    change: dict[str, Any] = {field: match[field] and float(match[field]) for field in ("length", "stride", "spacing")}
     return base.variant(
-        **{field: int(value) if value and field != "spacing" else value for field, value in asked.items()}
+        **{field: int(value) if value and field != "spacing" else value for field, value in change.items()}
     )
 
 
@@ -74,13 +74,13 @@ def load(protocol: "str | Path | Protocol") -> Protocol:
     """
     if isinstance(protocol, Protocol):
         return protocol
-    found = parse(read_toml(protocol), protocol) if Path(protocol).suffix == ".toml" else _shipped(str(protocol))
-    found = found or variant_of(str(protocol), _shipped)
-    if found is None:
+    loaded = parse(read_toml(protocol), protocol) if Path(protocol).suffix == ".toml" else _shipped(str(protocol))
+    loaded = loaded or variant_of(str(protocol), _shipped)
+    if loaded is None:
         raise ContractError(
             f"no protocol '{protocol}'; shipped are {', '.join(names())}, or name a .toml file of your own"
         )
-    return found
+    return loaded
 
 
 def _shipped(name: str) -> Protocol | None:

@@ -28,11 +28,11 @@ def leakage(
 
     For each split: the share of frames and of route within some metres of the training split, and what that means.
     """
-    opened, protocol_used = open_dataset(load(config), dataset, protocol)
+    opened, audited = open_dataset(load(config), dataset, protocol)
     radii = tuple(sorted(set(radius or RADII)))
-    table = measure(opened.sequencer, protocol_used, radii)
-    lines = sentences(table, 25.0 if 25.0 in radii else radii[-1])
-    lines = [f"{protocol_used.label}, {opened.location}", ""]
+    table = measure(opened.sequencer, audited, radii)
+    verdicts = sentences(table, 25.0 if 25.0 in radii else radii[-1])
+    lines = [f"{audited.label}, {opened.location}", ""]
     lines += [
         f"{'split':<10}{'role':<10}{'radius':>8}{'frames':>10}{'near':>8}{'route km':>10}{'near':>8}{'nearest':>10}"
     ]
@@ -43,5 +43,5 @@ def leakage(
             f"{row['split']:<10}{row['role']:<10}{row['radius']:>6g} m{row['frames']:>10}{row['frame_share']:>8.1%}"
             f"{row['route_m'] / 1000:>10.2f}{share:>8}{least:>10}"
         )
-    result = {"protocol": protocol_used.label, "dataset": opened.id, "sentences": lines, "rows": table.to_dicts()}
-    emit(result, "\n".join([*lines, "", *lines]), as_json=as_json)
+    result = {"protocol": audited.label, "dataset": opened.id, "sentences": verdicts, "rows": table.to_dicts()}
+    emit(result, "\n".join([*lines, "", *verdicts]), as_json=as_json)

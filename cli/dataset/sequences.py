@@ -44,8 +44,8 @@ def sequences(
     opened, base = open_dataset(load(config), dataset, protocol)
     made: dict[str, Any] = {}
     lines = []
-    for number in dict.fromkeys(length or [base.length]):
-        variant = base.variant(number, stride, spacing)
+    for frames in dict.fromkeys(length or [base.length]):
+        variant = base.variant(frames, stride, spacing)
         added = opened.add_tables(variant, max_radius)
         counts = protocol_counts(opened, variant)["splits"]
         made[variant.label] = {"tables": added.model_dump(mode="json")["tables"], "splits": counts}
@@ -73,10 +73,10 @@ def open_dataset(config: Config, dataset: Path | None, protocol: str | None) -> 
     """
     opened = seqdata.open(config.newest("datasets", "manifest.json", dataset, "build"))
     named = config.protocol(protocol)
-    chosen_protocol = opened.load_protocol(named) if named is not None else opened.manifest.protocol
-    if chosen_protocol is None:
+    active = opened.load_protocol(named) if named is not None else opened.manifest.protocol
+    if active is None:
         raise ContractError(f"{opened.location}: built without a protocol; name one with --protocol")
-    return opened, chosen_protocol
+    return opened, active
 
 
 def protocols(
@@ -102,9 +102,10 @@ def protocols(
 
 
 def _list_protocols(*, as_json: bool) -> None:
-    loaded = [registry.load(protocol_file) for protocol_file in registry.names()]
-    lines = [f"{protocol_file.label:<40}{protocol_file.title}" for protocol_file in loaded]
-    emit({protocol_file.name: {"hash": protocol_file.hash, "title": protocol_file.title} for protocol_file in loaded}, "\n".join(lines), as_json=as_json)
+    shipped = [registry.load(name) for name in registry.names()]
+    lines = [f"{protocol.label:<40}{protocol.title}" for protocol in shipped]
+    rows = {protocol.name: {"hash": protocol.hash, "title": protocol.title} for protocol in shipped}
+    emit(rows, "\n".join(lines), as_json=as_json)
     note(
         "seqdata protocols show NAME prints one (also NAME-L10, at another length); a file of your own is a .toml path"
     )

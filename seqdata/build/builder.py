@@ -109,11 +109,11 @@ def merge(out: str | Path) -> DatasetManifest:
         plan = read_plan(store)
         if plan is None or plan.version > 1:
             return read_manifest(store)
-        missing = [each.name for each in plan.shards if read_seal(store, each, plan.hash) is None]
+        missing = [shard.name for shard in plan.shards if read_seal(store, shard, plan.hash) is None]
         if missing:
-            shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
             raise InputError(
-                f"{store}: {len(missing)} of {len(plan.shards)} shards are missing ({shown}); run their jobs again"
+                f"{store}: {len(missing)} of {len(plan.shards)} shards are missing ({names}); run their jobs again"
             )
         clear_leftovers(store, list(plan.shards))
         return seal(store, plan, read_left_out(store))
@@ -165,10 +165,10 @@ def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetM
 def refuse_strangers(store: Store) -> None:
     """Raise OutputError when the place holds anything that a build does not write."""
     ours = ("tracks-", "sequences-", "positives-", "nearest-", ".")
-    known = (FOLDER, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
+    names = (FOLDER, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
     tables = ("frames.parquet", "trajectories.parquet", "quarantine.parquet")
     for name in _entries(store):
-        if name not in (*known, *tables) and not name.startswith(ours):
+        if name not in (*names, *tables) and not name.startswith(ours):
             raise OutputError(f"{store}: holds something else ({name}); choose an empty folder for --out")
 
 
@@ -186,22 +186,22 @@ def write_shards(
     """Write those of `shards` that are not sealed yet, here or by the request's engine."""
     clear_leftovers(store, shards)
     plan_hash = work.plan.hash
-    todo = [each for each in shards if read_seal(store, each, plan_hash) is None]
-    total = sum(each.stop - each.start for each in shards)
-    done = total - sum(each.stop - each.start for each in todo)
+    todo = [shard for shard in shards if read_seal(store, shard, plan_hash) is None]
+    total = sum(shard.stop - shard.start for shard in shards)
+    finished_frames = total - sum(shard.stop - shard.start for shard in todo)
     for finished in _run(request, store, work, todo):
-        done += finished.stop - finished.start
+        finished_frames += finished.stop - finished.start
         if progress is not None:
-            progress(done, total)
+            progress(finished_frames, total)
 
 
 def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan]) -> Iterator[ShardPlan]:
     settings, plan_hash = work.plan.settings, work.plan.hash
     alone = request.engine == "pool" and (request.workers <= 1 or len(shards) <= 1)
     if alone or store.root.startswith("memory://"):  # a memory file system is one process's own
-        for each in shards:
-            write_shard(store, each, _rows(work.records, each), work.source, settings, plan_hash)
-            yield each
+        for shard in shards:
+            write_shard(store, shard, _rows(work.records, shard), work.source, settings, plan_hash)
+            yield shard
         return
     jobs = (
         ShardJob(
@@ -211,17 +211,17 @@ def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan
             out=store.root,
             settings=settings,
             plan_hash=plan_hash,
-            plan=each,
-            records=_rows(work.records, each),
+            plan=shard,
+            records=_rows(work.records, shard),
         )
-        for each in shards
+        for shard in shards
     )
     yield from run_jobs(jobs, request.engine, min(request.workers, len(shards)))
 
 
 def clear_leftovers(store: Store, shards: list[ShardPlan]) -> None:
     """Remove what a killed writer of these shards left half-written."""
-    ours = {name for each in shards for name in (each.name, each.table)}
+    ours = {name for shard in shards for name in (shard.name, shard.table)}
     for name in store.names(FOLDER):
         base = name.rsplit("/", 1)[-1]
         if base.endswith(".tmp") and base.lstrip(".").rsplit(".", 2)[0] in ours:

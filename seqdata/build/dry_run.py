@@ -61,7 +61,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     request, work = list_work(request)
     records = work.records
     sample = _sample(work)
-    halo = sum(each.halo for each in work.plan.shards)
+    halo = sum(shard.halo for shard in work.plan.shards)
     repeated = (records.height + halo) / max(records.height, 1)
     raw_bytes = int(records["bytes"].sum())
     tar_bytes = raw_bytes * sample.shrink + MEMBER_BYTES * records.height
@@ -97,20 +97,20 @@ class _Sample:
 def _sample(work: Work) -> _Sample:
     """Read and prepare frames spread over the listing, for at most two seconds."""
     rows = np.unique(np.linspace(0, work.records.height - 1, SAMPLE_FRAMES).astype(np.int64))
-    began, raw, stored, bad, done = time.perf_counter(), 0, 0, 0, 0
+    began, raw, stored_bytes, bad, count = time.perf_counter(), 0, 0, 0, 0
     with tempfile.TemporaryFile() as file:
         tar = TarWriter(file)
         for name, size in work.records.select("source", "bytes")[rows].iter_rows():
-            done += 1
+            count += 1
             try:
                 data = prepare_frame(read_image(work.source, name), work.plan.settings).data
                 tar.add("frame.jpg", data)
-                raw, stored = raw + size, stored + len(data)
+                raw, stored_bytes = raw + size, stored_bytes + len(data)
             except BadImageError:
                 bad += 1
             if time.perf_counter() - began > SAMPLE_SECONDS:
                 break
-    return _Sample(done, bad, stored / raw if raw else 1.0, (time.perf_counter() - began) / max(done, 1))
+    return _Sample(count, bad, stored_bytes / raw if raw else 1.0, (time.perf_counter() - began) / max(count, 1))
 
 
 def _groups(records: pl.DataFrame) -> list[dict[str, Any]]:

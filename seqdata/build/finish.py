@@ -101,7 +101,7 @@ class Draft:
 
 
 @dataclass
-class Gathered:
+class SealedFrames:
     """What sealed shards of source number `source` say beside their frames, complete when `frames` is used up."""
 
     source: int
@@ -110,20 +110,20 @@ class Gathered:
 
     def frames(self, store: Store, plan: Plan) -> Iterator[pl.DataFrame]:
         """The frames of every shard of the plan, in order. Raises: OutputError when one is not sealed."""
-        for each in plan.shards:
-            shard = read_sealed(store, each, plan.hash)
+        for planned in plan.shards:
+            shard = read_sealed(store, planned, plan.hash)
             if shard is None:
-                raise OutputError(f"{store}/{FOLDER}/{each.name}: not sealed; run the same build again")
+                raise OutputError(f"{store}/{FOLDER}/{planned.name}: not sealed; run the same build again")
             seal = shard.seal
             self.bad += seal.quarantined
             self.shards.append(
                 ShardInfo(
-                    name=each.name,
+                    name=planned.name,
                     bytes=seal.bytes,
                     hash=seal.hash,
                     seal=shard.table_hash,
                     frames=shard.frames.height,
-                    halo=each.halo,
+                    halo=planned.halo,
                     source=self.source,
                 )
             )
@@ -144,17 +144,17 @@ def finish(store: Store, plan: Plan, left_out: pl.DataFrame, into: Store | None 
         draft = Draft(plan.version, plan.parent, (*before.sources, plan.source), plan.settings, plan.protocol)
         old_frames = stored_frames(store, before)
         quarantine = pl.concat([stored_table(store, before, "quarantine"), quarantine])
-    gathered = Gathered(source=len(draft.sources) - 1)
-    new_frames = (complete(part, plan.settings) for part in by_trajectory(gathered.frames(store, plan)))
+    sealed = SealedFrames(source=len(draft.sources) - 1)
+    new_frames = (complete(part, plan.settings) for part in by_trajectory(sealed.frames(store, plan)))
     first = next(new_frames, None)
     if first is None:
-        reasons = ", ".join(_join_quarantine(quarantine, gathered.bad)["reason"].unique())
+        reasons = ", ".join(_join_quarantine(quarantine, sealed.bad)["reason"].unique())
         raise InputError(f"{store}: not one frame of the dump could be stored ({reasons})")
     tables = Tables(into or store, plan.version)
     tables.clear()
     summary = write_frames(tables, chain(by_trajectory(old_frames), [first], new_frames), draft)
-    shards = (*(before.shards if before is not None else ()), *gathered.shards)
-    return seal_version(tables, draft, shards, summary, _join_quarantine(quarantine, gathered.bad))
+    shards = (*(before.shards if before is not None else ()), *sealed.shards)
+    return seal_version(tables, draft, shards, summary, _join_quarantine(quarantine, sealed.bad))
 
 
 def seal_version(
@@ -279,11 +279,11 @@ def stored_frames(
     """The frames table of a version, or some columns, a row group at a time. Raises: ContractError when damaged."""
     info = manifest.tables["frames.parquet"]
     path = local_table(store, info.path, info)
-    wanted = None if columns is None else list(columns)
+    names = None if columns is None else list(columns)
     try:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                frames = pl.from_arrow(file.read_row_group(group, columns=wanted))
+                frames = pl.from_arrow(file.read_row_group(group, columns=names))
                 if isinstance(frames, pl.DataFrame):
                     yield frames
     except (OSError, ValueError) as error:
@@ -299,8 +299,8 @@ def stored_table(store: Store, manifest: DatasetManifest, name: str) -> pl.DataF
 def _join_quarantine(left_out: pl.DataFrame, bad: list[dict[str, Any]]) -> pl.DataFrame:
     """What the listing left out and what the shards left out, sorted by source."""
     contract = table_contract("quarantine")
-    found = pl.DataFrame(bad, schema=contract.polars_schema(), orient="row")
-    return sort_quarantine(pl.concat([contract.conform(left_out), found]))
+    bad_rows = pl.DataFrame(bad, schema=contract.polars_schema(), orient="row")
+    return sort_quarantine(pl.concat([contract.conform(left_out), bad_rows]))
 
 
 def sort_quarantine(rows: pl.DataFrame) -> pl.DataFrame:

@@ -114,12 +114,12 @@ def along_track(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
     tracks = list(zip(easting, northing, strict=True))
     metres = np.concatenate([geometry.track_metres(e, n) for e, n in tracks])
     driven = np.concatenate([geometry.driving_headings(e, n) for e, n in tracks])
-    kept = np.concatenate([keep_mask(e, n, settings.resample_metres, settings.resample_rule) for e, n in tracks])
+    keep = np.concatenate([keep_mask(e, n, settings.resample_metres, settings.resample_rule) for e, n in tracks])
     own_heading = pl.Series("driven", driven.astype(np.float32)).fill_nan(None)
     return frames.with_columns(
         pl.coalesce(pl.col("heading"), own_heading).alias("heading"),
         pl.Series("track_m", metres),
-        pl.Series("resampled", kept),
+        pl.Series("resampled", keep),
     )
 
 
@@ -128,23 +128,23 @@ def _drop(records: pl.DataFrame, left_out: pl.DataFrame, settings: BuildSettings
     if not records.height:
         return records, left_out
     complete = along_track(records, settings)
-    kept = pl.col("resampled")
+    keep = pl.col("resampled")
     rule = f"less than {settings.resample_metres:g} m on ({settings.resample_rule}); built with --drop"
-    dropped = quarantine_rows(complete.filter(~kept), "not_resampled", rule)
-    return complete.filter(kept).drop("resampled"), pl.concat([table_contract("quarantine").conform(left_out), dropped])
+    dropped = quarantine_rows(complete.filter(~keep), "not_resampled", rule)
+    return complete.filter(keep).drop("resampled"), pl.concat([table_contract("quarantine").conform(left_out), dropped])
 
 
 def begin(store: Store, work: Work) -> None:
     """Put the plan in place, or find it there. Raises: OutputError when another one stands there unfinished."""
-    stored = read_plan(store)
-    if stored is not None and stored.hash != work.plan.hash:
+    plan = read_plan(store)
+    if plan is not None and plan.hash != work.plan.hash:
         raise OutputError(
             f"{store}: holds an unfinished build of another dump or with other settings; remove it, or choose "
             "another --out"
         )
-    if stored is None and work.plan.version == 1 and store.names(FOLDER):
+    if plan is None and work.plan.version == 1 and store.names(FOLDER):
         raise OutputError(f"{store}: holds shards that no plan names; remove them, or choose another --out")
-    if stored == work.plan:
+    if plan == work.plan:
         return
     left_out = table_contract("quarantine").conform(work.left_out)
     with store.writing(LEFT_OUT_NAME) as temporary, parquet_writer(temporary, left_out.schema) as put:

@@ -28,7 +28,7 @@ from seqdata.storage.tar import TarWriter
 
 FOLDER = "shards"
 _SHARD_METADATA = "seqdata.shard"
-_STORED = {
+_LOCATION_COLUMNS = {
     "offset": pl.Int64(),
     "length": pl.Int32(),
     "width": pl.Int32(),
@@ -149,10 +149,10 @@ def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | 
     """The sealed shard of `plan` with its frames; None when it is absent or damaged, of another plan, or its tar is
     not the size it was.
     """
-    found = _parse_seal(store, f"{FOLDER}/{plan.table}")
-    if found is None:
+    parsed = _parse_seal(store, f"{FOLDER}/{plan.table}")
+    if parsed is None:
         return None
-    data, seal = found
+    data, seal = parsed
     if seal.plan != plan_hash or store.size(f"{FOLDER}/{plan.name}") != seal.bytes:
         return None
     try:
@@ -164,8 +164,8 @@ def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | 
 
 def sealed_under(store: Store, shard: str) -> str | None:
     """Hash of the plan that the shard `shard` (such as part-000000.tar) was sealed under; None without a whole seal."""
-    found = _parse_seal(store, f"{FOLDER}/{shard.removesuffix('.tar')}.parquet")
-    return None if found is None else found[1].plan
+    parsed = _parse_seal(store, f"{FOLDER}/{shard.removesuffix('.tar')}.parquet")
+    return None if parsed is None else parsed[1].plan
 
 
 def _parse_seal(store: Store, name: str) -> tuple[bytes, Seal] | None:
@@ -189,10 +189,10 @@ class _Written:
 
     def table(self, records: pl.DataFrame, shard: int) -> pl.DataFrame:
         """The stored frames' records with their places."""
-        stored = {name: kind for name, kind in _STORED.items() if name != "shard"}
-        places = pl.DataFrame(self.places, schema=stored, orient="row")
-        kept = pl.concat([records.drop("bytes")[self.rows], places], how="horizontal")
-        return kept.with_columns(pl.lit(shard, _STORED["shard"]).alias("shard"))
+        columns = {name: kind for name, kind in _LOCATION_COLUMNS.items() if name != "shard"}
+        places = pl.DataFrame(self.places, schema=columns, orient="row")
+        table = pl.concat([records.drop("bytes")[self.rows], places], how="horizontal")
+        return table.with_columns(pl.lit(shard, _LOCATION_COLUMNS["shard"]).alias("shard"))
 
 
 def _write_frame(
@@ -210,8 +210,8 @@ def _write_frame(
         image = prepare_frame(read_image(source, record["source"]), settings)
     except BadImageError as error:
         if not halo:
-            known = {name: record[name] for name in ("source", "key", "trajectory", "position")}
-            written.bad.append({**known, "reason": error.reason, "message": str(error)})
+            identity = {name: record[name] for name in ("source", "key", "trajectory", "position")}
+            written.bad.append({**identity, "reason": error.reason, "message": str(error)})
         return
     offset = tar.add(f"{record['key']}.{image.suffix}", image.data)
     tar.add(f"{record['key']}.json", _sample_json(record, halo=halo))

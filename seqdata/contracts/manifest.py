@@ -133,13 +133,13 @@ class DatasetManifest(Frozen):
 
 def tool_versions() -> dict[str, str]:
     """Versions of the packages that decide bytes."""
-    found = {}
+    versions = {}
     for name in _TOOLS:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            versions[name] = "absent"
+    return versions
 
 
 def read_manifest(place: str | Path | Store, version: int | None = None) -> DatasetManifest:
@@ -171,11 +171,13 @@ def parse_manifest(data: Any, path: str | Path) -> DatasetManifest:
     """The manifest in `data`. Raises: ContractError that names the first wrong field, or a version that is too new."""
     if isinstance(data, dict) and data.get("kind") not in (None, "dataset"):
         raise ContractError(f"{path}: holds the manifest of another kind ({data['kind']}), not of a dataset")
-    found = data.get("schema_version", 0) if isinstance(data, dict) else SCHEMA_VERSION
-    if found not in (1, SCHEMA_VERSION):
-        raise ContractError(f"{path}: schema version {found}, this program reads 1 to {SCHEMA_VERSION}; update seqdata")
+    schema_version = data.get("schema_version", 0) if isinstance(data, dict) else SCHEMA_VERSION
+    if schema_version not in (1, SCHEMA_VERSION):
+        raise ContractError(
+            f"{path}: schema version {schema_version}, this program reads 1 to {SCHEMA_VERSION}; update seqdata"
+        )
     try:
-        manifest = DatasetManifest.model_validate(_upgrade(data) if found == 1 else data)
+        manifest = DatasetManifest.model_validate(_upgrade(data) if schema_version == 1 else data)
     except ValidationError as error:
         raise ContractError(f"{path}: {describe_first(error)}") from error
     manifest._id = sha256_json(data)

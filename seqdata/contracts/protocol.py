@@ -151,8 +151,8 @@ class Protocol(Frozen):
         `msls-seqvlad` at length 10 is `msls-seqvlad-L10`, with a hash of its own; what stays the same is not named.
         Raises: ContractError for a value that is not positive.
         """
-        asked = {"length": length, "stride": stride, "spacing": spacing}
-        change = {field: value for field, value in asked.items() if value not in (None, getattr(self, field))}
+        values = {"length": length, "stride": stride, "spacing": spacing}
+        change = {field: value for field, value in values.items() if value not in (None, getattr(self, field))}
         if any(not value > 0 for value in change.values()):
             raise ContractError(f"protocol {self.name}: length, stride and spacing must be positive, not {change}")
         if not change:

@@ -17,11 +17,11 @@ class Frozen(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        stored: dict[str, Any] = handler(self)
+        fields_out: dict[str, Any] = handler(self)
         fields = type(self).model_fields
         defaults = {name: fields[name].get_default(call_default_factory=True) for name in self.later}
         unused = {name for name, default in defaults.items() if getattr(self, name) == default}
-        return {name: value for name, value in stored.items() if name not in unused}
+        return {name: value for name, value in fields_out.items() if name not in unused}
 
 
 def describe_first(error: ValidationError) -> str:

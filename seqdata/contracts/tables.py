@@ -80,9 +80,9 @@ class TableContract:
             where = f"{file}: column '{column.name}'"
             if column.name not in table.columns:
                 raise ContractError(f"{where} is missing; the {self.name} table (version {self.version}) needs it")
-            found = table.schema[column.name]
-            if found != TYPES[column.type]:
-                raise ContractError(f"{where} has type {found}, the {self.name} table needs {column.type}")
+            column_type = table.schema[column.name]
+            if column_type != TYPES[column.type]:
+                raise ContractError(f"{where} has type {column_type}, the {self.name} table needs {column.type}")
             nulls = table[column.name].null_count()
             if nulls and not column.nullable:
                 raise ContractError(f"{where} has {nulls} empty values, the {self.name} table allows none")

@@ -81,23 +81,23 @@ def add_tables(
     Raises: ContractError when the protocol wants another spacing rule, OutputError where the store refuses.
     """
     own = manifest.tables
-    held = {Path(path).name: info for path, info in table_infos(store, manifest.id).items()}
-    held = {name: info for name, info in held.items() if store.size(info.path) == info.bytes}
+    written = {Path(path).name: info for path, info in table_infos(store, manifest.id).items()}
+    written = {name: info for name, info in written.items() if store.size(info.path) == info.bytes}
     listed = read_added(store, manifest.id, protocol).tables
-    tables = {name: info for name, info in listed.items() if name in held}
+    tables = {name: info for name, info in listed.items() if name in written}
     for table in planned_tables(sequencer, protocol, max_radius):
         if table.split and pairs_path(store, {**own, **tables}, protocol, table.split, table.radius):
             continue
         name = f"{table.name.removesuffix('.parquet')}@{table.radius:g}.parquet" if table.split else table.name
         if name not in own:
-            tables[name] = held.get(name) or _stored(store, f"{folder_of(manifest.id)}/{name}", table)
+            tables[name] = written.get(name) or _write_table(store, f"{folder_of(manifest.id)}/{name}", table)
     made = AddedTables(dataset=manifest.id, protocol=protocol, tables=tables)
     with store.writing(f"{folder_of(manifest.id)}/{protocol.hash}.json") as path:
         path.write_bytes(json_bytes(made.model_dump(mode="json")))
     return made
 
 
-def _stored(store: Store, name: str, table: PlannedTable) -> TableInfo:
+def _write_table(store: Store, name: str, table: PlannedTable) -> TableInfo:
     """Write a table into the store and describe it."""
     with store.writing(name) as path:
         table.write(path)

@@ -39,17 +39,17 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 def _tables(dataset: Dataset) -> list[dict[str, Any]]:
     """Every table: name, rows, bytes, and the contract it follows with the contract's version."""
-    found = []
+    tables = []
     for name, table in dataset.manifest.tables.items():
         contract = name.removesuffix(".parquet").split("-")[0]
         try:
             version = table_contract(contract).version
         except InputError:  # a table of a later program
             version = None
-        found.append(
+        tables.append(
             {"name": name, "rows": table.rows, "bytes": table.bytes, "contract": contract, "contract_version": version}
         )
-    return found
+    return tables
 
 
 def _resampling(dataset: Dataset, groups: list[dict[str, Any]]) -> dict[str, Any]:
@@ -68,8 +68,8 @@ def _resampling(dataset: Dataset, groups: list[dict[str, Any]]) -> dict[str, Any
     elif medians and min(medians) > settings.resample_metres:
         standing = _removed_standing(dataset.frames)
         note = (
-            f"frames are {min(medians):.4g} m apart or more in the median; resampling to {settings.resample_metres:g} m "
-            f"removes {removed} frame{'s' if removed > 1 else ''}, {standing} recorded while standing"
+            f"frames are {min(medians):.4g} m apart or more in the median; resampling to {settings.resample_metres:g} "
+            f"m removes {removed} frame{'s' if removed > 1 else ''}, {standing} recorded while standing"
         )
     return {
         "rule": settings.resample_rule,
@@ -118,11 +118,11 @@ def protocol_counts(dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
     for name in protocol.splits:
         query = dataset.sequences(protocol, name, "query").height
         database = dataset.sequences(protocol, name, "database").height
-        found = dataset.answerable(protocol, name) if query and database else 0
-        counts = {"database": database, "query": query, "without_positive": query - found}
+        answerable = dataset.answerable(protocol, name) if query and database else 0
+        counts = {"database": database, "query": query, "without_positive": query - answerable}
         if protocol.heading_max is not None:
-            found = dataset.answerable(protocol, name, any_heading=True) if query and database else 0
-            counts["without_positive_any_heading"] = query - found
+            answerable = dataset.answerable(protocol, name, any_heading=True) if query and database else 0
+            counts["without_positive_any_heading"] = query - answerable
         expected = protocol.expected_counts.get(name, {})
         for role in ROLES:
             if f"{role}_frames" in expected:
@@ -159,7 +159,9 @@ def motion(frames: pl.LazyFrame) -> pl.DataFrame:
     `standing` (struct: frames, share of the frames that have a step, stretches, and seconds where times are known).
     """
     steps = frames.select("city", "role", "trajectory", "position", "track_m", "time").with_columns(*_steps())
-    marked = steps.with_columns(_STILL.alias("still")).with_columns((pl.col("still") & ~pl.col("still").shift(1, fill_value=False).fill_null(value=False)).alias("halt"))
+    marked = steps.with_columns(_STILL.alias("still")).with_columns(
+        (pl.col("still") & ~pl.col("still").shift(1, fill_value=False).fill_null(value=False)).alias("halt")
+    )
     grouped = marked.group_by("city", "role").agg(
         _quantiles("step").alias("spacing_m"),
         _quantiles("speed").alias("speed_m_s"),
@@ -179,8 +181,8 @@ def _steps() -> list[pl.Expr]:
     """Metres, seconds and speed of the step to each frame, null where there is none."""
     follows = (pl.col("trajectory") == pl.col("trajectory").shift(1)) & (pl.col("position").diff() == 1)
     step = pl.when(follows).then(pl.col("track_m").diff())
-    apart = pl.col("time").diff() / MICROSECONDS
-    seconds = pl.when(follows & (apart > 0) & (apart <= TIMED)).then(apart)
+    interval = pl.col("time").diff() / MICROSECONDS
+    seconds = pl.when(follows & (interval > 0) & (interval <= TIMED)).then(interval)
     return [step.alias("step"), seconds.alias("seconds"), (step / seconds).alias("speed")]
 
 

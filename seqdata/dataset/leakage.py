@@ -65,10 +65,10 @@ def sentences(table: pl.DataFrame, radius: float = 25.0) -> list[str]:
 
     Raises: ContractError when the table has no such radius.
     """
-    chosen = table.filter(pl.col("radius") == radius)
-    if table.height and not chosen.height:
+    at_radius = table.filter(pl.col("radius") == radius)
+    if table.height and not at_radius.height:
         raise ContractError(f"radius {radius:g}: the table has {sorted(table['radius'].unique())}")
-    return [_sentence(rows, radius) for rows in chosen.partition_by("split", maintain_order=True)]
+    return [_sentence(rows, radius) for rows in at_radius.partition_by("split", maintain_order=True)]
 
 
 def _sentence(roles: pl.DataFrame, radius: float) -> str:

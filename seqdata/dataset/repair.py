@@ -104,24 +104,24 @@ def _steps(store: Store) -> Iterator[Step]:
         before = current
 
 
-def _work(store: Store, step: Step, raw: Path, given: Mapping[str, str], *, alone: bool) -> Work | None:
+def _work(store: Store, step: Step, raw: Path, overrides: Mapping[str, str], *, alone: bool) -> Work | None:
     """What the build or append did, under the hash that its shards are sealed with.
 
     None for another dump's, where others are damaged too; where it is the only one, its bytes will show.
     Raises: ContractError when the dump makes other shards.
     """
     manifest, before = step.manifest, step.before
-    stored = manifest.sources[-1]
-    in_dump = {name: str(raw / text) for name, text in stored.options.items() if text and (raw / text).is_file()}
-    source = open_source(stored.kind, raw, {**stored.options, **in_dump, **given})
+    dump = manifest.sources[-1]
+    in_dump = {name: str(raw / text) for name, text in dump.options.items() if text and (raw / text).is_file()}
+    source = open_source(dump.kind, raw, {**dump.options, **in_dump, **overrides})
     listing = source.listing()
-    now = describe_source(stored.kind, dict(stored.options), source, listing)
-    if not alone and now.fingerprint != stored.fingerprint:
+    now = describe_source(dump.kind, dict(dump.options), source, listing)
+    if not alone and now.fingerprint != dump.fingerprint:
         return None
     work = make_work(
         source,
         listing if before is None else fresh_listing(store, before, listing, raw),
-        stored,
+        dump,
         manifest.settings,
         manifest.protocol,
         version=manifest.version,

@@ -54,9 +54,9 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
     store = Store(place)
     manifest = read_manifest(store)
     files = _listed(store, manifest)
-    known = {file.name for file in files}
+    names = {file.name for file in files}
     for name in store.names("shards"):
-        if name not in known:
+        if name not in names:
             yield Fault(name, "not in the manifest; remove it")
     pool = ThreadPoolExecutor(workers)
     try:
@@ -78,9 +78,9 @@ def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
     """Every file of every version, and what was added to them, tables first, each once."""
     older = [read_manifest(store, version) for version in range(1, manifest.version)]
     every = (manifest, *older)
-    infos = [info for each in every for info in (*each.tables.values(), *table_infos(store, each.id).values())]
+    infos = [info for one in every for info in (*one.tables.values(), *table_infos(store, one.id).values())]
     tables = [_File(info.path, info.bytes, info.hash) for info in infos]
-    shards = {shard.name: shard for each in every for shard in each.shards}
+    shards = {shard.name: shard for one in every for shard in one.shards}
     pairs = [
         (
             _File(f"shards/{shard.name}", shard.bytes, shard.hash, shard),
@@ -113,13 +113,13 @@ def _digest(store: Store, name: str, size: int) -> str:
 
 def _named(store: Store, manifest: DatasetManifest, file: _File, fault: str) -> Iterator[Fault]:
     """The damaged frames of a shard, or the file itself where no frame of it can be named."""
-    found = False
+    is_named = False
     if file.shard is not None and fault != "missing":
         frames = _frames_of(store, manifest, file.shard)
         for damaged in _damaged_frames(store, file.name, frames):
-            found = True
+            is_named = True
             yield damaged
-    if not found:
+    if not is_named:
         beside = " outside its frames' images" if file.shard is not None and fault.endswith("changed") else ""
         yield Fault(file.name, fault + beside)
 

@@ -105,17 +105,17 @@ def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManife
         before = read_manifest(store)
         quarantine = stored_table(store, before, "quarantine")
         gone = quarantine.filter(pl.col("reason") == WITHDRAWN)["key"]
-        wanted = pl.Series("key", list(keys), dtype=pl.String).unique().sort()
-        wanted = wanted.filter(~wanted.is_in(gone.implode()))
-        if not len(wanted):
+        requested = pl.Series("key", list(keys), dtype=pl.String).unique().sort()
+        requested = requested.filter(~requested.is_in(gone.implode()))
+        if not len(requested):
             return before
-        rows = _rows_of(store, before, wanted)
+        rows = _rows_of(store, before, requested)
         if rows.height == before.counts.frames:
             raise InputError(f"{store}: all frames would be withdrawn; delete the dataset instead")
         tables = Tables(store, before.version + 1)
         tables.clear()
         draft = Draft(before.version + 1, before.id, before.sources, before.settings, before.protocol)
-        summary = write_frames(tables, _remaining(store, before, wanted), draft)
+        summary = write_frames(tables, _remaining(store, before, requested), draft)
         withdrawn = quarantine_rows(rows, WITHDRAWN, reason)
         return seal_version(tables, draft, before.shards, summary, sort_quarantine(pl.concat([quarantine, withdrawn])))
 
@@ -128,25 +128,25 @@ def withdrawn(dataset: "Dataset") -> list[str]:
 def _rows_of(store: Store, before: DatasetManifest, keys: pl.Series) -> pl.DataFrame:
     """Source, key, trajectory and position of frames. Raises: ContractError for a key that the dataset has not."""
     columns = ("source", "key", "trajectory", "position")
-    found = pl.concat(
+    rows = pl.concat(
         [
             part.select(columns).filter(pl.col("key").is_in(keys.implode()))
             for part in stored_frames(store, before, columns)
         ]
     )
-    missing = keys.filter(~keys.is_in(found["key"].implode()))
+    missing = keys.filter(~keys.is_in(rows["key"].implode()))
     if len(missing):
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ContractError(f"{store}: no frame has the key '{missing[0]}'{more}; seqdata withdraw takes frame keys")
-    return found
+    return rows
 
 
 def _remaining(store: Store, before: DatasetManifest, keys: pl.Series) -> Iterator[pl.DataFrame]:
     """The frames that stay, in parts of whole trajectories; the resampling flags follow from those that stay."""
     for part in by_trajectory(stored_frames(store, before)):
-        kept = part.filter(~pl.col("key").is_in(keys.implode()))
-        if kept.height:
-            yield _flagged(kept, before.settings) if kept.height < part.height else kept
+        remaining = part.filter(~pl.col("key").is_in(keys.implode()))
+        if remaining.height:
+            yield _flagged(remaining, before.settings) if remaining.height < part.height else remaining
 
 
 def _flagged(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
@@ -169,11 +169,11 @@ def fresh_listing(store: Store, before: DatasetManifest, listing: Listing, raw: 
     """The part of a listing that the dataset does not hold yet. Raises: ContractError, see `append`."""
     records = listing.records
     old_quarantine = stored_table(store, before, "quarantine")
-    known, zones = _known(store, before, records["key"])
+    old_frames, zones = _old_frames(store, before, records["key"])
     left_out = old_quarantine.drop_nulls("key").select("key", "trajectory", "position").unique("key")
-    _refuse_other_frames(records, known, raw)
+    _refuse_other_frames(records, old_frames, raw)
     _refuse_other_frames(records, left_out.with_columns(pl.lit(None, pl.Float64).alias("easting")), raw)
-    new = records.join(known, on="key", how="anti", maintain_order="left")
+    new = records.join(old_frames, on="key", how="anti", maintain_order="left")
     new = new.join(left_out, on="key", how="anti", maintain_order="left")
     growing = new.join(stored_table(store, before, "trajectories"), on="trajectory", how="semi")
     if growing.height:
@@ -189,20 +189,20 @@ def fresh_listing(store: Store, before: DatasetManifest, listing: Listing, raw: 
     return Listing(new, quarantine)
 
 
-def _known(store: Store, before: DatasetManifest, keys: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _old_frames(store: Store, before: DatasetManifest, keys: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Stored frames that have one of `keys`, and the zone of every stored city."""
     columns = ("key", "trajectory", "position", "easting", "city", "zone")
-    wanted = pl.DataFrame({"key": keys})
-    known, zones = [], []
+    key_table = pl.DataFrame({"key": keys})
+    old_frames, zones = [], []
     for part in stored_frames(store, before, columns):
-        known.append(part.select(columns[:4]).join(wanted, on="key", how="semi"))
+        old_frames.append(part.select(columns[:4]).join(key_table, on="key", how="semi"))
         zones.append(part.select("city", "zone").unique())
-    return pl.concat(known), pl.concat(zones).unique()
+    return pl.concat(old_frames), pl.concat(zones).unique()
 
 
-def _refuse_other_frames(records: pl.DataFrame, known: pl.DataFrame, raw: Path) -> None:
+def _refuse_other_frames(records: pl.DataFrame, old_frames: pl.DataFrame, raw: Path) -> None:
     """Raise ContractError when a key of the listing names another frame in the dataset."""
-    joined = records.join(known, on="key", suffix="_old")
+    joined = records.join(old_frames, on="key", suffix="_old")
     differs = [(pl.col(name) != pl.col(f"{name}_old")).fill_null(value=False) for name in ("trajectory", "position")]
     differs.append(((pl.col("easting") - pl.col("easting_old")).abs() > 1e-3).fill_null(value=False))
     other = joined.filter(pl.any_horizontal(differs))

@@ -134,9 +134,9 @@ def _batches(
         exists = _exists(query, q)[:, None] & _exists(database, d)[None]
         hits = np.flatnonzero((blocks[0] <= limit) & exists)
         distances = [np.sqrt(np.ascontiguousarray(block).reshape(-1)[hits]) for block in blocks]
-        kept = distances[0] <= radius if inclusive else distances[0] < radius
-        if not kept.all():
-            hits, distances = hits[kept], [distance[kept] for distance in distances]
+        within = distances[0] <= radius if inclusive else distances[0] < radius
+        if not within.all():
+            hits, distances = hits[within], [distance[within] for distance in distances]
         slot_pair, pair = np.divmod(hits, len(q))
         q_slot, d_slot = np.divmod(slot_pair, shapes[1].slots)
         q_slot, d_slot = q[pair] * query.slots + q_slot, d[pair] * database.slots + d_slot

@@ -43,8 +43,8 @@ def distance_to(points: Float64Array, ground: Float64Array) -> Float64Array:
     from scipy.spatial import cKDTree  # slow to import, and opening a dataset does not need it
 
     tree = cKDTree(ground)
-    found = [tree.query(points[at : at + CHUNK])[1] for at in range(0, len(points), CHUNK)]
-    delta = points - ground[np.concatenate(found)]
+    indices = [tree.query(points[at : at + CHUNK])[1] for at in range(0, len(points), CHUNK)]
+    delta = points - ground[np.concatenate(indices)]
     # The same arithmetic as the pair tables', so that both say the same number.
     distance: Float64Array = np.sqrt(delta[:, 0] * delta[:, 0] + delta[:, 1] * delta[:, 1])
     return distance

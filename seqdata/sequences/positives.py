@@ -104,14 +104,14 @@ def write_positives(
     total = 0
     with atomic_path(path) as temporary, _writer(temporary, schema) as writer:
         waiting: list[pl.DataFrame] = []
-        for done, block in _blocks(query, database, radius, unit, threads):
+        for finished, block in _blocks(query, database, radius, unit, threads):
             waiting.append(block)
             total += len(block)
             if sum(map(len, waiting)) >= ROW_GROUP:
                 _write(writer, schema, waiting)
                 waiting = []
             if progress is not None:
-                progress(done)
+                progress(finished)
         _write(writer, schema, waiting)
     return total
 
@@ -136,10 +136,10 @@ def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float |
     if rule not in RULE_COLUMNS:
         raise ContractError(f"rule {rule!r}: expected one of {', '.join(RULE_COLUMNS)}")
     distance = pl.col(RULE_COLUMNS[rule])
-    wanted = distance <= radius if unit == "frames" else distance < radius
+    condition = distance <= radius if unit == "frames" else distance < radius
     if heading_max is not None:
-        wanted &= (pl.col("heading_difference") <= heading_max).fill_null(False)
-    return wanted
+        condition &= (pl.col("heading_difference") <= heading_max).fill_null(False)
+    return condition
 
 
 def _blocks(
@@ -156,8 +156,8 @@ def _blocks(
     flying: deque[tuple[int, Future[pl.DataFrame]]] = deque()
     with ThreadPoolExecutor(max(1, threads)) as pool:
         try:
-            for done, tiles, pairs in _plans(query, finder):
-                flying.append((done, pool.submit(block, tiles, pairs)))
+            for finished, tiles, pairs in _plans(query, finder):
+                flying.append((finished, pool.submit(block, tiles, pairs)))
                 if len(flying) > threads:
                     yield flying[0][0], flying.popleft()[1].result()
             while flying:

@@ -84,9 +84,9 @@ def _next_beyond(east: Float64Array, north: Float64Array, here: int, spacing: fl
     while start < len(east):
         dx, dy = east[start : start + look] - east[here], north[start : start + look] - north[here]
         beyond = np.sqrt(dx * dx + dy * dy) >= spacing
-        found = int(beyond.argmax())
-        if beyond[found]:
-            return start + found
+        index = int(beyond.argmax())
+        if beyond[index]:
+            return start + index
         start, look = start + look, look * 2
     return len(east)
 

@@ -137,34 +137,34 @@ class Sequencer:
         inside = np.concatenate([[0], np.cumsum(self.frames_of(protocol, split, role))])
         first = table["first"].to_numpy()
         stop = first + (table["length"].to_numpy().astype(np.int64) - 1) * table["step"].to_numpy() + 1
-        chosen = table.filter(pl.Series(inside[stop] - inside[first] == stop - first, dtype=pl.Boolean))
+        table_part = table.filter(pl.Series(inside[stop] - inside[first] == stop - first, dtype=pl.Boolean))
         subtask = protocol.split(split).subtask
         if subtask is not None:
-            listed = self.frames["subtasks"][chosen["centre"].to_numpy()].str.split(" ").list.contains(subtask)
-            chosen = chosen.filter(listed)
-        return chosen.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
+            listed = self.frames["subtasks"][table_part["centre"].to_numpy()].str.split(" ").list.contains(subtask)
+            table_part = table_part.filter(listed)
+        return table_part.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
 
     def frames_of(self, protocol: Protocol, split: str, role: str) -> npt.NDArray[np.bool_]:
         """Which frames of the protocol's track play `role` in a split: bool, one a row of the track.
 
         Raises: ContractError for an unknown split, or a cut in another zone than the frames'.
         """
-        chosen = protocol.split(split)
+        members = protocol.split(split)
         track = self.track(TrackPolicy.of_protocol(protocol).key)
         frames = self.frames.select("trajectory", "city", "role", "zone", "easting", "northing")[track["frame"]]
-        trajectories = chosen.database if role == "database" else chosen.query
-        wanted = pl.col("role") == role if trajectories is None else pl.col("trajectory").is_in(trajectories)
-        if chosen.cities is not None:
-            wanted &= pl.col("city").is_in(chosen.cities)
-        if chosen.part is not None:
-            wanted &= pl.col("trajectory").str.ends_with(f"/{chosen.part}")
-        mask: npt.NDArray[np.bool_] = frames.select(wanted.fill_null(False).alias("wanted"))["wanted"].to_numpy()
-        if chosen.positions is not None:
+        trajectories = members.database if role == "database" else members.query
+        plays_role = pl.col("role") == role if trajectories is None else pl.col("trajectory").is_in(trajectories)
+        if members.cities is not None:
+            plays_role &= pl.col("city").is_in(members.cities)
+        if members.part is not None:
+            plays_role &= pl.col("trajectory").str.ends_with(f"/{members.part}")
+        mask: npt.NDArray[np.bool_] = frames.select(plays_role.fill_null(False).alias("wanted"))["wanted"].to_numpy()
+        if members.positions is not None:
             rank = track["rank"].to_numpy()
-            mask = mask & (rank >= chosen.positions[0]) & (rank < chosen.positions[1])
-        if chosen.side is not None and protocol.cut is not None:
+            mask = mask & (rank >= members.positions[0]) & (rank < members.positions[1])
+        if members.side is not None and protocol.cut is not None:
             mask = mask.copy()
-            mask[mask] = on_side(frames.filter(pl.Series(mask)), protocol.cut, chosen.side)
+            mask[mask] = on_side(frames.filter(pl.Series(mask)), protocol.cut, members.side)
         return mask
 
     def frame_rows(self, table: pl.DataFrame) -> npt.NDArray[np.int64]:
@@ -243,5 +243,5 @@ def on_side(frames: pl.DataFrame, cut: Cut, side: str) -> npt.NDArray[np.bool_]:
         raise ContractError(f"the protocol's cut is in zone {cut.zone}, frames of the dataset lie in zone {other[0]}")
     points = shapely.points(frames["easting"].to_numpy(), frames["northing"].to_numpy())
     distance = shapely.distance(shapely.Polygon(cut.corners), points)
-    chosen: npt.NDArray[np.bool_] = distance == 0 if side == "inside" else (distance > 0) & (distance >= cut.buffer)
-    return chosen
+    mask: npt.NDArray[np.bool_] = distance == 0 if side == "inside" else (distance > 0) & (distance >= cut.buffer)
+    return mask

@@ -82,17 +82,17 @@ def _truth_tables(sequencer: Sequencer, protocol: Protocol, split: str, max_radi
     if not len(query) or not len(database):
         return
     radius = max(stored_radius(protocol, split), max_radius)
-    told = {"protocol": protocol.label, "split": split}
-    stored = {"seqdata.table": "positives", **told, "radius": repr(radius)}
+    labels = {"protocol": protocol.label, "split": split}
+    metadata = {"seqdata.table": "positives", **labels, "radius": repr(radius)}
 
     def write_pairs(path: Path) -> None:
-        truth.write_positives(path, query, database, radius=radius, unit=protocol.unit, metadata=stored)
+        truth.write_positives(path, query, database, radius=radius, unit=protocol.unit, metadata=metadata)
 
     yield PlannedTable(positives_name(protocol, split), write_pairs, split, radius)
     yield PlannedTable(
-        nearest_name(protocol, split), lambda path: _write(path, nearest(query, database), "nearest", **told)
+        nearest_name(protocol, split), lambda path: _write(path, nearest(query, database), "nearest", **labels)
     )
 
 
-def _write(path: Path, table: pl.DataFrame, kind: str, **told: str) -> None:
-    write_parquet_atomic(table, path, {"seqdata.table": kind, **told})
+def _write(path: Path, table: pl.DataFrame, kind: str, **labels: str) -> None:
+    write_parquet_atomic(table, path, {"seqdata.table": kind, **labels})

@@ -57,8 +57,8 @@ class WindowSet:
         points = np.ascontiguousarray(xy, np.float64).reshape(-1, 2)
         rows = np.asarray(first, np.int64)
         columns = [np.broadcast_to(np.asarray(column, np.int64), rows.shape) for column in (length, step, group)]
-        known = np.full(len(points), np.nan) if heading is None else np.asarray(heading, np.float64)
-        made = cls(points, known, rows, *columns)
+        headings = np.full(len(points), np.nan) if heading is None else np.asarray(heading, np.float64)
+        made = cls(points, headings, rows, *columns)
         made._check()
         return made
 
@@ -227,8 +227,8 @@ class TileFinder:
             if group in self._trees:
                 tree, tile = self._trees[group]
                 rows = np.flatnonzero(pieces.group == group)
-                found = tree.query(pieces.boxes[rows])
-                keys.append(pieces.tile[rows[found[0]]] * width + tile[found[1]])
+                hits = tree.query(pieces.boxes[rows])
+                keys.append(pieces.tile[rows[hits[0]]] * width + tile[hits[1]])
         # Sorting beats np.unique, whose hashing is many times slower on keys like these.
         key = np.sort(np.concatenate(keys))
         key = key[np.diff(key, prepend=-1) != 0]

@@ -64,19 +64,19 @@ def track(
     Raises: ContractError for an unknown policy or rule, a limit that is not positive, or unsorted frames.
     """
     _check_options(panoramas, max_step)
-    kept = frames.filter(~pl.col("panorama").fill_null(False)) if panoramas == "drop" else frames
-    kept = kept.filter(pl.col("clean_position").is_not_null()) if clean else kept
-    starts = trajectory_starts(kept["trajectory"])
-    rank = kept["clean_position" if clean else "position"].cast(pl.Int64).to_numpy()
+    remaining = frames.filter(~pl.col("panorama").fill_null(False)) if panoramas == "drop" else frames
+    remaining = remaining.filter(pl.col("clean_position").is_not_null()) if clean else remaining
+    starts = trajectory_starts(remaining["trajectory"])
+    rank = remaining["clean_position" if clean else "position"].cast(pl.Int64).to_numpy()
     _check_sorted(rank, starts)
-    east, north = (kept[name].cast(pl.Float64).to_numpy() for name in ("easting", "northing"))
+    east, north = (remaining[name].cast(pl.Float64).to_numpy() for name in ("easting", "northing"))
     if spacing is not None:
-        mask = kept["resampled"].to_numpy() if flagged else _spaced(east, north, starts, spacing, rule)
-        kept, east, north = kept.filter(pl.Series(mask)), east[mask], north[mask]
-        starts = trajectory_starts(kept["trajectory"])
-        rank = np.arange(len(kept)) - np.repeat(starts, np.diff(np.append(starts, len(kept))))
+        mask = remaining["resampled"].to_numpy() if flagged else _spaced(east, north, starts, spacing, rule)
+        remaining, east, north = remaining.filter(pl.Series(mask)), east[mask], north[mask]
+        starts = trajectory_starts(remaining["trajectory"])
+        rank = np.arange(len(remaining)) - np.repeat(starts, np.diff(np.append(starts, len(remaining))))
     breaks = run_breaks(rank, steps(east, north), starts, max_step)
-    columns = [kept["trajectory"], kept["frame"], np.cumsum(breaks) - 1, rank]
+    columns = [remaining["trajectory"], remaining["frame"], np.cumsum(breaks) - 1, rank]
     return pl.DataFrame(dict(zip(TRACK_SCHEMA, columns, strict=True))).cast(pl.Schema(TRACK_SCHEMA))
 
 

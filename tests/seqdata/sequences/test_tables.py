@@ -19,7 +19,7 @@ from seqdata.contracts.manifest import BuildSettings
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.extra_tables import read_added, table_infos
 from seqdata.dataset.info import protocol_counts
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, InputError
 from seqdata.sequences.sequencer import Sequencer
 from seqdata.sequences.tables import MAX_RADIUS, nearest_name, positives_name, reach
 from seqdata.storage.hashing import xxh3_file
@@ -181,11 +181,14 @@ def test_counts_with_and_without_a_heading_limit(own):
     assert "without_positive_any_heading" not in protocol_counts(own, own.load_protocol("own"))["splits"]["test"]
 
 
-def test_a_build_under_another_spacing_rule_ends_before_it_begins(drives, tmp_path):
+def test_a_build_takes_its_protocols_rule_and_one_under_another_rule_ends_before_it_begins(drives, tmp_path):
     arc = protocols.load("own").model_copy(update={"spacing": 2.0, "spacing_rule": "arc"})
-    with pytest.raises(ContractError, match="spacing_rule is 'arc', the dataset's is 'greedy'"):
-        build(BuildRequest("folder", drives, tmp_path / "out", protocol=arc))
+    greedy = BuildSettings(resample_rule="greedy")
+    with pytest.raises(InputError, match="wants --rule arc for its spacing, not greedy: give --rule arc"):
+        build(BuildRequest("folder", drives, tmp_path / "out", settings=greedy, protocol=arc))
     assert not (tmp_path / "out" / "shards").exists()
+    built = build(BuildRequest("folder", drives, tmp_path / "out", protocol=arc))
+    assert built.settings.resample_rule == "arc"
 
 
 def program() -> typer.Typer:
