@@ -38,7 +38,7 @@ class PlaceIndex:
         needed = [PLACES, VECTORS, *([TRANSFORM] if has_transform else [])]
         for name in dict.fromkeys([*needed, *self.manifest.files]):
             check_file(folder, self.manifest, name, hashed=check and name != PLACES)
-        self.transform = transforms.load(folder / TRANSFORM) if has_transform else None
+        self.transform = transforms.load(folder / TRANSFORM, self.manifest.arithmetic) if has_transform else None
         self._check_sizes()
         self._engine: EngineName = engine
         self._vectors = self._open_vectors()

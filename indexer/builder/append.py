@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.builder.grow import Shape, grow
+from indexer.builder.grow import Shape, check_arithmetic, grow
 from indexer.pca.project import projected
 from indexer.place_index import PlaceIndex
 from indexer.selection.appended import recalibrate
@@ -45,6 +45,7 @@ def append(
     if not len(table):
         return folder
     parent = PlaceIndex(folder)
+    check_arithmetic(parent.manifest.arithmetic, parent.manifest.storage, parent.transform, folder)
     named = folder.resolve().parents[1]
     identifier = child_id(parent, inputs)
     if find_whole(named, identifier) is not None and adopt(named, identifier):
@@ -55,7 +56,10 @@ def append(
 def child_id(parent: PlaceIndex, inputs: dict[str, Any]) -> str:
     """The version that appending to `parent` gives, which then is built from `inputs`."""
     return version_id(
-        _with_parent(parent, inputs), normalise=parent.manifest.normalised, settings=parent.manifest.settings
+        _with_parent(parent, inputs),
+        normalise=parent.manifest.normalised,
+        settings=parent.manifest.settings,
+        arithmetic=parent.manifest.arithmetic,
     )
 
 
@@ -105,4 +109,5 @@ def _write(
             threads=facts.threads,
             seed=facts.seed,
             parent=parent.id,
+            arithmetic=facts.arithmetic,
         )

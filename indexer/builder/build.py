@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from indexer.arrays import Stored
+from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import check_descriptors, project, projected
 from indexer.pca.transform import Transform
 from indexer.search.exact import ExactVectors
@@ -41,12 +42,34 @@ VALUE_BYTES = {"fp16": 6}  # on the disk at once, of each value of a vector: flo
 def find_version(
     out: str | Path, inputs: dict[str, Any], *, normalise: bool = False, kind: KindSpec | str = "flat"
 ) -> Path | None:
-    """The finished version built from these inputs, or None: ask before describing anything.
+    """Find the finished version that was built from some inputs, before anything is described.
 
-    Its files are hashed; a damaged version counts as none (a warning names the file), and building replaces it.
+    Its files are hashed; a damaged version counts as none (a warning names the file), and building replaces it. A
+    version of the same inputs by older arithmetic counts too, so that a new release builds no index again unasked.
+
+    Args:
+        out: The named index, INDEX/<name>.
+        inputs: As for `build`.
+        normalise: As for `build`.
+        kind: As for `build`.
+
+    Returns:
+        The folder of the version, None where there is none.
+
+    Raises:
+        ContractError: If the kind is unknown.
+
+    Example:
+        >>> find_version("no/such/index", {"dataset": "one"}) is None
+        True
     """
-    identifier = version_id(inputs, normalise=normalise, settings=as_spec(kind).settings())
-    return find_whole(Path(out), identifier)
+    settings = as_spec(kind).settings()
+    for arithmetic in (ARITHMETIC, None):
+        identifier = version_id(inputs, normalise=normalise, settings=settings, arithmetic=arithmetic)
+        version = find_whole(Path(out), identifier)
+        if version is not None:
+            return version
+    return None
 
 
 def build(
@@ -142,7 +165,7 @@ def _build_new(
 ) -> Path:
     index, transform, spec, phases = work.index, work.transform, work.spec, work.phases
     started = time.monotonic()
-    identifier = version_id(inputs, normalise=work.normalise, settings=spec.settings())
+    identifier = version_id(inputs, normalise=work.normalise, settings=spec.settings(), arithmetic=ARITHMETIC)
     with building(index, identifier) as folder:
         sweep(index)
         if transform is not None:
@@ -175,6 +198,7 @@ def _build_new(
             settings=spec.settings(),
             threads=None if spec.name in EXACT else threads(),
             seed=spec.seed,
+            arithmetic=ARITHMETIC,
         )
 
 

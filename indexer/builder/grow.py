@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from indexer.builder import merge_lists as splicing
+from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.transform import Transform
 from indexer.search.flat_file import FACTORY, Exact, map_exact, write, write_exact
 from seqdata.errors import ContractError
@@ -35,6 +36,19 @@ class Shape:
     def exact(self) -> Exact | None:
         """The exact kind of storage, None for the others."""
         return cast("Exact", self.storage) if self.storage in FACTORY else None
+
+
+def check_arithmetic(arithmetic: str | None, storage: str, transform: Transform | None, path: Path) -> None:
+    """Refuse to add vectors to those of another arithmetic; where nothing is computed any is as good.
+
+    Raises:
+        ContractError: If older vectors were projected, or assigned to lists, in another way than new ones would be.
+    """
+    if arithmetic != ARITHMETIC and (transform is not None or storage not in FACTORY):
+        raise ContractError(
+            f"{path}: its vectors were computed by another arithmetic ({arithmetic or 'float32 products'}) than new "
+            f"ones are ({ARITHMETIC}), and one index holds vectors of one only; build the index again, in a new folder"
+        )
 
 
 def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: Shape, path: Path) -> None:

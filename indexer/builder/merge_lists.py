@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.search.inverted_lists import add_block
 from seqdata.errors import ContractError
 from seqdata.storage.files import explain_write_failure
 
@@ -153,8 +154,5 @@ def _ids(lists: Any, number: int) -> npt.NDArray[np.int64]:
 def add_projected(index: "faiss.Index", vectors: npt.NDArray[np.float32], first: int | None = None) -> None:
     """Add vectors (m, k) behind the transform, as the rows from `first` on (without: where the index ends)."""
     inner = core(index)
-    if first is None:
-        inner.add(vectors)
-    else:
-        inner.add_with_ids(vectors, np.arange(first, first + len(vectors)))
+    add_block(inner, vectors, first)
     _set_total(index, inner.ntotal)

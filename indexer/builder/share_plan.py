@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from indexer.builder import merge_lists as splicing
 from indexer.builder.held_arrays import write_arrays
+from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.transform import Transform
 from indexer.search.flat_file import FACTORY, wrap
 from indexer.selection.held_out import DATABASE_ROWS
@@ -39,7 +40,7 @@ class BuildPlan(Frozen):
 
     `rows` in all, `storage` and `factory` of the index, `settings` and `inputs` behind its `id`, `seed` and `threads`
     of the quantiser's training, `seconds` that the transform and the training took, `queries_of` whose the held-out
-    queries are, `origin` as in the manifest.
+    queries are, `arithmetic` and `origin` as in the manifest.
     """
 
     schema_version: Literal[1] = 1
@@ -54,6 +55,7 @@ class BuildPlan(Frozen):
     settings: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     threads: int | None = None
+    arithmetic: str | None = None
     seconds: float = 0.0
     queries_of: str = DATABASE_ROWS
     origin: dict[str, Any] = Field(default_factory=dict)
@@ -100,7 +102,7 @@ def prepare(
     OutputError; as `train`.
     """
     index = Path(out)
-    identifier = version_id(inputs, normalise=normalise, settings=settings)
+    identifier = version_id(inputs, normalise=normalise, settings=settings, arithmetic=ARITHMETIC)
     folder = parts_folder(index, identifier)
     try:
         (index / PARTS).mkdir(parents=True, exist_ok=True)
@@ -157,6 +159,7 @@ def _publish_plan(
         factory=found.factory,
         seed=found.seed,
         threads=found.threads,
+        arithmetic=ARITHMETIC,
         queries_of=found.queries_of,
         origin=origin,
     )

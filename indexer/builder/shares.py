@@ -15,7 +15,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from indexer.builder import merge_lists as splicing
-from indexer.builder.grow import Shape, encode, join_exact
+from indexer.builder.grow import Shape, check_arithmetic, encode, join_exact
 from indexer.builder.held_arrays import read_arrays, write_arrays
 from indexer.builder.share_plan import HELD, PARTS, PLAN, TRAINED, BuildPlan, parts_folder, read_plan
 from indexer.builder.share_recall import Nearest, calibrate, held_of_shares
@@ -31,7 +31,7 @@ from seqdata.storage.files import atomic_path, write_bytes_atomic
 
 SEAL = ".json"
 NEAREST = ".nearest"
-KEPT_FIELDS = {"storage", "factory", "normalised", "inputs", "origin", "settings", "seed", "threads"}
+KEPT_FIELDS = {"storage", "factory", "normalised", "inputs", "origin", "settings", "seed", "threads", "arithmetic"}
 
 
 def share(rows: int, number: int, of: int) -> range:
@@ -78,6 +78,7 @@ def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: I
 def _shape(folder: Path, plan: BuildPlan) -> Shape:
     has_transform = (folder / TRANSFORM).is_file()
     transform = transforms.load(folder / TRANSFORM) if has_transform else None
+    check_arithmetic(plan.arithmetic, plan.storage, transform, folder)
     return Shape(plan.storage, transform, plan.normalised, plan.input_size, plan.size)
 
 

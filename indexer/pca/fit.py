@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.pca.eigen import exact_top, randomised_top
+from indexer.pca.exact_product import round_to_grid
 from indexer.pca.moments import Sample, Scatter, gather
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, NotEnoughDataError
@@ -59,6 +60,8 @@ def fit(
     _fix_signs(matrix)
     if whiten:
         matrix /= np.sqrt(values).astype(np.float32)[:, None]
+    # Stored as they are multiplied, so that no rounded copy of them is needed beside.
+    matrix = round_to_grid(matrix)
     return Transform(
         mean=data.mean.astype(np.float32),
         matrix=matrix,

@@ -2,17 +2,19 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from indexer.pca.exact_product import ARITHMETIC, exact_product, round_to_grid
 from seqdata.errors import ContractError, InputError
 from seqdata.geometry import Float32Array, Float64Array
 from seqdata.storage.files import write_bytes_atomic
 
-APPLY_VALUES = 1 << 26  # float32 values centred at once: 256 MiB
+APPLY_VALUES = 1 << 23  # values of one block: 32 MiB of centred float32 and twice 64 MiB of float64 sums at most
 ARRAYS = ("mean", "matrix", "eigenvalues")
 HEADER = "transform"  # one metadata key only: safetensors writes several in random order
 
@@ -24,6 +26,7 @@ class Transform:
     `mean` (d,) float32, `matrix` (k, d) float32 with orthonormal rows (divided by the square root of the
     eigenvalue when `whiten`), `eigenvalues` (k,) float64 variances (denominator n - 1), `explained` their
     share of the whole variance, `route` how they were found, `samples` n, `seed` of the randomised route.
+    `arithmetic` says how `apply` multiplies; it is stored in the manifest of the index, not with the transform.
 
     Convention: the component of largest magnitude in every row is positive, so that equal samples give equal
     signs.
@@ -37,6 +40,7 @@ class Transform:
     samples: int
     whiten: bool = False
     seed: int = 0
+    arithmetic: str | None = ARITHMETIC
 
     @property
     def input_size(self) -> int:
@@ -49,19 +53,37 @@ class Transform:
         return int(self.matrix.shape[0])
 
     def apply(self, descriptors: npt.ArrayLike) -> Float32Array:
-        """Project (n, d) descriptors to (n, k) float32, a block of rows at a time.
+        """Project descriptors, a block of rows at a time.
 
-        Raises: ContractError when the descriptors are not (n, d).
+        The bits of a projected row depend on the row alone (see `indexer.pca.exact_product`). A transform of an index
+        that was built before this was so (`arithmetic` None) projects by a float32 product of the BLAS library, as its
+        stored vectors were.
+
+        Args:
+            descriptors: Finite descriptors (n, d), taken as float32.
+
+        Returns:
+            The projections (n, k) float32.
+
+        Raises:
+            ContractError: If the descriptors are not (n, d).
         """
         x = np.asarray(descriptors, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ContractError(f"descriptors of shape {x.shape}: this transform takes (n, {self.input_size})")
         y = np.empty((len(x), self.output_size), np.float32)
-        step = max(1, APPLY_VALUES // self.input_size)
+        step = max(1, APPLY_VALUES // max(self.input_size, self.output_size))
         for start in range(0, len(x), step):
             part = slice(start, start + step)
-            y[part] = (x[part] - self.mean) @ self.matrix.T
+            centred = x[part] - self.mean
+            y[part] = centred @ self.matrix.T if self.arithmetic is None else exact_product(centred, self._directions)
         return y
+
+    @cached_property
+    def _directions(self) -> Float32Array:
+        """The directions (k, d) on the grid of `exact_product`: the matrix itself where `fit` has put them there."""
+        rounded = round_to_grid(self.matrix)
+        return self.matrix if np.array_equal(rounded, self.matrix) else rounded
 
     def describe(self) -> dict[str, Any]:
         """The JSON-able facts about this transform (everything but the arrays)."""
@@ -87,10 +109,19 @@ class Transform:
         write_bytes_atomic(path, save(arrays, metadata={HEADER: facts}))
 
 
-def load(path: str | Path) -> Transform:
+def load(path: str | Path, arithmetic: str | None = ARITHMETIC) -> Transform:
     """Read a transform written by `Transform.save`.
 
-    Raises: InputError when there is no such file, ContractError when it is damaged or something else.
+    Args:
+        path: The safetensors file.
+        arithmetic: How the vectors were projected that it is used beside (`IndexManifest.arithmetic`).
+
+    Returns:
+        The transform.
+
+    Raises:
+        InputError: If there is no such file.
+        ContractError: If the file is damaged or something else.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -101,7 +132,7 @@ def load(path: str | Path) -> Transform:
             facts = json.loads((file.metadata() or {})[HEADER])
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
         sizes = {name: facts.pop(name) for name in ("input_size", "output_size")}
-        transform = Transform(**arrays, **facts)
+        transform = Transform(**arrays, **facts, arithmetic=arithmetic)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ContractError(f"{path}: not a transform of this toolkit, or damaged ({error})") from error
     _check_shapes(transform, sizes, path)

@@ -136,13 +136,6 @@ def kept_vectors(index: "faiss.Index") -> Stored | None:
     return None
 
 
-def add(index: "faiss.Index", vectors: Stored) -> None:
-    """Add projected vectors (n, k) block by block."""
-    step = max(1, ADD_VALUES // vectors.shape[1])
-    for start in range(0, len(vectors), step):
-        index.add(np.ascontiguousarray(vectors[start : start + step], dtype=np.float32))
-
-
 def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, search: dict[str, Any]) -> FaissVectors:
     """Map an index file of a factory string, with its search parameters.
 

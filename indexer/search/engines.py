@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from indexer.arrays import Stored
-from indexer.search.pools import Pool, numbers_of, parts, pool_size
+from indexer.search.pools import Pool, TooManyPairsError, numbers_of, parts, pool_size
 from seqdata.geometry import Float32Array, IntArray
 
 SCORE_VALUES = 1 << 24  # float32 scores held at once: 64 MiB
@@ -38,17 +38,22 @@ class NumpyEngine:
             leaders.offer(first, scores, numbers)
         return leaders.scores, leaders.rows
 
-    def above(self, queries: Float32Array, limits: Float32Array, pool: Pool) -> tuple[IntArray, IntArray]:
+    def above(
+        self, queries: Float32Array, limits: Float32Array, pool: Pool, most: int
+    ) -> Iterator[tuple[IntArray, IntArray]]:
         """See `Engine.above`."""
-        found = []
         for first, scores, numbers in self._scores(queries, pool):
-            lines, columns = np.nonzero(scores >= limits[first : first + len(scores), None])
-            found.append((lines + first, numbers[columns]))
-        return np.concatenate([lines for lines, _ in found]), np.concatenate([rows for _, rows in found])
+            is_above = scores >= limits[first : first + len(scores), None]
+            most -= np.count_nonzero(is_above)
+            if most < 0:
+                raise TooManyPairsError
+            lines, columns = np.nonzero(is_above)
+            yield lines + first, numbers[columns]
 
-    def largest(self, pool: Pool) -> float:
-        """See `Engine.largest`."""
-        return float(self._half[pool].max())
+    def half_norms(self, pool: Pool) -> Float32Array:
+        """See `Engine.half_norms`."""
+        halves: Float32Array = self._half[pool]
+        return halves
 
     def _scores(self, queries: Float32Array, pool: Pool) -> Iterator[tuple[int, Float32Array, IntArray]]:
         """Yield (first query, scores (q', b), row numbers (b,)): each block is read once for all queries.

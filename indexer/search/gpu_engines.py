@@ -8,7 +8,7 @@ import numpy as np
 
 from indexer.arrays import Stored
 from indexer.search.engines import NumpyEngine
-from indexer.search.pools import Pool, numbers_of, parts
+from indexer.search.pools import Pool, TooManyPairsError, numbers_of, parts
 from seqdata.errors import MissingDependencyError
 from seqdata.geometry import Float32Array, IntArray
 
@@ -34,7 +34,7 @@ class TorchEngine:
         """`vectors` as for `NumpyEngine`; `device` as torch names it."""
         self._vectors, self._device = vectors, device
         self._resident: Any = None
-        self._largest = 0.0
+        self._half = np.empty(len(vectors), np.float32)
         if device.startswith("cuda"):
             import torch
 
@@ -48,27 +48,32 @@ class TorchEngine:
 
         scores = torch.empty(len(queries), 0, device=self._device)
         rows = torch.empty(len(queries), 0, dtype=torch.int64, device=self._device)
-        for found, numbers in self._scores(queries, pool):
-            scores = torch.cat([scores, found], dim=1)
+        for block_scores, numbers in self._scores(queries, pool):
+            scores = torch.cat([scores, block_scores], dim=1)
             rows = torch.cat([rows, numbers.expand(len(queries), -1)], dim=1)
             scores, order = scores.topk(min(m, scores.shape[1]), dim=1)
             rows = rows.gather(1, order)
         return scores.cpu().numpy(), rows.cpu().numpy()
 
-    def above(self, queries: Float32Array, limits: Float32Array, pool: Pool) -> tuple[IntArray, IntArray]:
+    def above(
+        self, queries: Float32Array, limits: Float32Array, pool: Pool, most: int
+    ) -> Iterator[tuple[IntArray, IntArray]]:
         """See `Engine.above`."""
         import torch
 
         limit = torch.from_numpy(limits).to(self._device)[:, None]
-        found = []
         for scores, numbers in self._scores(queries, pool):
-            lines, columns = torch.nonzero(scores >= limit, as_tuple=True)
-            found.append((lines.cpu().numpy(), numbers[columns].cpu().numpy()))
-        return np.concatenate([lines for lines, _ in found]), np.concatenate([rows for _, rows in found])
+            is_above = scores >= limit
+            most -= int(torch.count_nonzero(is_above))
+            if most < 0:
+                raise TooManyPairsError
+            lines, columns = torch.nonzero(is_above, as_tuple=True)
+            yield lines.cpu().numpy(), numbers[columns].cpu().numpy()
 
-    def largest(self, pool: Pool) -> float:
-        """See `Engine.largest`."""
-        return self._largest
+    def half_norms(self, pool: Pool) -> Float32Array:
+        """See `Engine.half_norms`."""
+        halves: Float32Array = self._half[pool]
+        return halves
 
     def _scores(self, queries: Float32Array, pool: Pool) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
         import torch
@@ -80,7 +85,7 @@ class TorchEngine:
                 numbers = torch.from_numpy(numbers_of(part)).to(self._device)
                 block = self._block(part, numbers)
                 half = (block * block).sum(1) / 2
-                self._largest = max(self._largest, float(half.max()))
+                self._half[part] = half.cpu().numpy()
                 yield torch.addmm(half[None], asked, block.T, beta=-1), numbers
 
     def _block(self, part: Pool, numbers: "torch.Tensor") -> "torch.Tensor":

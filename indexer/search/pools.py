@@ -9,10 +9,13 @@ import numpy as np
 from seqdata.geometry import Float32Array, IntArray
 
 Pool = slice | IntArray
-
 """The stored rows to search: a run of them (no copy is made), or any."""
 
 EngineName = Literal["auto", "cpu", "cuda", "faiss-gpu"]
+
+
+class TooManyPairsError(Exception):
+    """So many rows are as near as rounding can tell that another way of search is needed."""
 
 
 class Engine(Protocol):
@@ -22,12 +25,17 @@ class Engine(Protocol):
         """The m greatest scores (q, m) float32, greatest first, and their rows (q, m)."""
         ...
 
-    def above(self, queries: Float32Array, limits: Float32Array, pool: Pool) -> tuple[IntArray, IntArray]:
-        """Query numbers (h,) and rows (h,) of all pairs whose score is at least the query's limit (q,)."""
+    def above(
+        self, queries: Float32Array, limits: Float32Array, pool: Pool, most: int
+    ) -> Iterator[tuple[IntArray, IntArray]]:
+        """Block by block, query numbers (h,) and rows (h,) of pairs whose score is at least the query's limit (q,).
+
+        Raises: TooManyPairsError before it yields more than `most` pairs.
+        """
         ...
 
-    def largest(self, pool: Pool) -> float:
-        """The greatest |x|²/2 in a pool that was searched."""
+    def half_norms(self, pool: Pool) -> Float32Array:
+        """|x|²/2 of every vector (n,) of a pool that was searched."""
         ...
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer.arrays import Stored
-from indexer.search.approximate import FaissVectors, add
+from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import estimate, ladder, set_search
 from indexer.search.flat_file import faiss_reason
+from indexer.search.inverted_lists import add
 from indexer.search.kinds import EXACT, KindSpec, cells, create, factory_string, subspaces, train
 from indexer.search.pools import threads
 from indexer.selection.held_out import DATABASE_ROWS, Held, K, Searcher, hold_out

@@ -29,10 +29,12 @@ def check_version(folder: Path) -> IndexManifest:
     Raises: ContractError that names the first damaged or foreign file.
     """
     manifest = read_manifest(folder)
-    found = version_id(manifest.inputs, normalise=manifest.normalised, settings=manifest.settings)
-    if not found == manifest.id == folder.name:
+    identifier = version_id(
+        manifest.inputs, normalise=manifest.normalised, settings=manifest.settings, arithmetic=manifest.arithmetic
+    )
+    if not identifier == manifest.id == folder.name:
         raise ContractError(
-            f"{folder / 'manifest.json'}: says it is version {manifest.id}, its inputs are those of {found}; "
+            f"{folder / 'manifest.json'}: says it is version {manifest.id}, its inputs are those of {identifier}; "
             "build the index again"
         )
     for name in manifest.files:

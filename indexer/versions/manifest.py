@@ -56,7 +56,9 @@ class IndexManifest(Frozen):
     values, `input_size` before the transform; `normalised` tells whether vectors were L2-normalised after it.
     `threads` and `seed` belong to the training of a quantiser or graph. `parent` is the version that this one was
     appended to, whose transform and quantiser it keeps. `origin` tells where it came from (the run's name, say) and is
-    no part of its identity. `created` and `seconds` stand here in schema version 1 only.
+    no part of its identity. `arithmetic` names how vectors were projected and assigned to lists (see
+    `indexer.pca.exact_product`); versions without it were built by float32 products. `created` and `seconds` stand here
+    in schema version 1 only.
     """
 
     schema_version: Literal[1, 2] = 2
@@ -78,6 +80,7 @@ class IndexManifest(Frozen):
     threads: int | None = None
     seed: int = 0
     parent: str | None = None
+    arithmetic: str | None = None
     files: dict[str, FileRecord]
     libraries: dict[str, str]
     created: str | None = None
@@ -125,14 +128,33 @@ def measure(seconds: dict[str, float], **found: Any) -> Measured:
     return Measured(created=created, seconds=rounded, peak_memory=max(used) * RSS_UNIT, **found)
 
 
-def version_id(inputs: dict[str, Any], *, normalise: bool = False, settings: dict[str, Any] | None = None) -> str:
-    """16 hex digits of the SHA-256 of inputs and index settings: the name of the version built from them.
+def version_id(
+    inputs: dict[str, Any],
+    *,
+    normalise: bool = False,
+    settings: dict[str, Any] | None = None,
+    arithmetic: str | None = None,
+) -> str:
+    """Name the version that is built from some inputs by a hash of them.
 
-    `settings` name another index than the exact one (kind, factory, seed, ...); without, ids are those of schema 1.
+    Args:
+        inputs: All that the vectors depend on, any JSON.
+        normalise: Whether vectors are L2-normalised after the transform.
+        settings: What names another index than the exact one (kind, factory, seed, ...).
+        arithmetic: The manifest's field of that name: a new arithmetic makes another version of the same inputs.
+
+    Returns:
+        16 hex digits of a SHA-256. Without `settings` and `arithmetic` they are those of schema version 1.
+
+    Example:
+        >>> version_id({"dataset": "one"})
+        '8a1e9192a953346a'
     """
     exact = {"schema_version": 1, "factory": "Flat", "metric": "L2", "normalise": normalise}
-    chosen = exact if not settings else {"schema_version": 2, "normalise": normalise, **settings}
-    return sha256_json({"inputs": inputs, "index": chosen})[:16]
+    index = exact if not settings else {"schema_version": 2, "normalise": normalise, **settings}
+    if arithmetic is not None:
+        index["arithmetic"] = arithmetic
+    return sha256_json({"inputs": inputs, "index": index})[:16]
 
 
 def library_versions() -> dict[str, str]:

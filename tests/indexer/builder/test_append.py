@@ -1,6 +1,7 @@
 """Sequences appended to an index: equal to a full build with the same transform and quantiser, the parent untouched."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import indexer
 from indexer.builder import append as adding
 from indexer.builder import merge_lists as splicing
 from indexer.pca import fit as pca
+from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import project
 from indexer.search import kinds
 from indexer.search.flat_file import wrap, write
@@ -230,20 +232,34 @@ def append_rows(out: Path) -> list[int]:
     return sorted(index.search(descriptors()[0], len(index))[1][0].tolist())
 
 
-def test_a_chain_from_schema_version_1(tmp_path: Path) -> None:
-    import shutil
-
-    fixture = ROOT / "tests" / "fixtures" / "index-v1" / "town"
+@pytest.mark.parametrize("version", ["index-v1", "index-v2"])
+def test_vectors_of_two_arithmetics_are_not_mixed(tmp_path: Path, version: str) -> None:
+    """The fixtures' vectors were projected by float32 products, whose bits depended on the block."""
+    fixture = ROOT / "tests" / "fixtures" / version / "town"
     shutil.copytree(fixture, tmp_path / "town")
-    x = np.random.default_rng(1).normal(size=(3, 24)).astype(np.float32)
-    folder = adding.append(tmp_path / "town", iter([x]), make_places(3), {"dataset": "more"})
+    before = indexer.open(tmp_path / "town")
+    assert before.manifest.arithmetic is None
+    x = np.random.default_rng(1).normal(size=(3, before.size)).astype(np.float32)
+    with pytest.raises(ContractError, match="build the index again"):
+        adding.append(tmp_path / "town", iter([x]), make_places(3), {"dataset": "more"})
+    assert list_versions(tmp_path / "town") == list_versions(fixture)
+
+
+def test_a_chain_from_before_the_arithmetic_had_a_name(tmp_path: Path) -> None:
+    """Nothing is computed where vectors are stored as they come: such an index goes on."""
+    parent = first(tmp_path / "town", "flat", with_pca=False, normalise=False)
+    manifest = read_manifest(parent)
+    assert manifest.arithmetic == ARITHMETIC
+    identifier = indexer.version_id(manifest.inputs)
+    manifest.model_copy(update={"arithmetic": None, "id": identifier}).write(parent)
+    parent.rename(parent.parent / identifier)
+    (tmp_path / "town" / "latest").write_text(f"{identifier}\n")
+    folder = append(tmp_path / "town")
     index = indexer.open(tmp_path / "town")
-    assert (index.manifest.schema_version, index.manifest.parent, len(index)) == (2, "421c4319df99e547", 43)
-    assert index.search(x, 1)[1][:, 0].tolist() == [40, 41, 42]
-    before = indexer.open(fixture)
-    queries = np.load(fixture.parent / "queries.npy")
-    np.testing.assert_array_equal(before.search(queries, 1)[1], index.search(queries, 1)[1])
+    assert (index.manifest.parent, index.manifest.arithmetic, len(index)) == (identifier, None, ROWS + NEW)
+    assert index.search(descriptors()[ROWS : ROWS + 3], 1)[1][:, 0].tolist() == [ROWS, ROWS + 1, ROWS + 2]
     assert folder.name == index.id
+    check_version(folder)
 
 
 def test_refusals(tmp_path: Path) -> None:
