@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from indexer.selection import choose as auto
 SIZE, CENTRES, GOAL = 256, 1000, 10.0
 
 
-def clustered(path, rows, seed=0):
+def clustered(path: Any, rows: Any, seed: Any = 0) -> Any:
     """Vectors (rows, 256) float32 in a file, mapped: a unit centre each, and noise of norm 1."""
     rng = np.random.default_rng(seed)
     centres = unit(rng.standard_normal((CENTRES, SIZE), dtype=np.float32))
@@ -37,12 +39,12 @@ def clustered(path, rows, seed=0):
     return vectors
 
 
-def unit(x):
+def unit(x: Any) -> Any:
     """Rows of norm 1."""
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def real_thumbnails(archive):
+def real_thumbnails(archive: Any) -> Any:
     """Thumbnails (n, 2048) of Nordland's summer frames, in the order of the line."""
     from PIL import Image
 
@@ -51,7 +53,7 @@ def real_thumbnails(archive):
     return thumbnails(np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("L")) for data in images(archive)]))
 
 
-def real_descriptors(archive, weights):
+def real_descriptors(archive: Any, weights: Any) -> Any:
     """Mean-pooled MobileNetV2 descriptors (n, 1280) of the same frames, stretched to 128 x 128."""
     import torch
     from PIL import Image
@@ -65,13 +67,13 @@ def real_descriptors(archive, weights):
         return np.concatenate([model.encode_frames(batch).numpy() for batch in batches])
 
 
-def images(archive):
+def images(archive: Any) -> Iterator[Any]:
     """The bytes of a season's frames, in the order of the line."""
     with zipfile.ZipFile(archive) as held:
         yield from (held.read(name) for name in sorted(held.namelist()) if name.endswith(".png"))
 
 
-def show(chosen, seconds):
+def show(chosen: Any, seconds: Any) -> None:
     """Print the curve; the chosen point is marked."""
     for point in chosen.curve:
         mark = ">" if point == chosen.point else " "
@@ -86,7 +88,7 @@ def show(chosen, seconds):
     print(f"  {seconds:.0f} s, peak {peak:.2f} GB, load {os.getloadavg()[0]:.1f}", flush=True)
 
 
-def run(vectors, spec):
+def run(vectors: Any, spec: Any) -> Any:
     """Choose, print, return the choice."""
     started = time.perf_counter()
     chosen = auto.choose(spec, vectors)
@@ -94,7 +96,7 @@ def run(vectors, spec):
     return chosen
 
 
-def main():
+def main() -> Any:
     """Print the curves; exit 1 when the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 import indexer
+from indexer.builder.pipeline.build import build_index
+from indexer.builder.pipeline.request import IndexRequest
 from indexer.localizer.places import nearest_places
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.dataset import open as open_dataset
 from train.models import registry as models
 from train.runs.checkpoint import save_model
-from indexer.builder.pipeline.build import build_index
-from indexer.builder.pipeline.request import IndexRequest
 from train.stages.describer import RunDescriber
 from train.stages.pack import PackRequest, write_pack
 

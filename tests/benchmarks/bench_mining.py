@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seqdata import protocols
 from tests.benchmarks.positions import REAL, PositionsDataset, real_city, write_protocol
 from train.data.describe import describe
-from train.data.frames import FrameSource
+from train.data.frames import WindowSource
 from train.models import registry as models
 from train.models.base import SequenceModel
 from train.sampling.mining import mine
@@ -25,7 +25,7 @@ from train.sampling.pairs import Radii
 from train.sampling.windows import TrainData
 
 
-class CountingSource(FrameSource):
+class CountingSource(WindowSource):
     """Frames that are their own row number, and a count of those that were encoded."""
 
     def __init__(self) -> None:

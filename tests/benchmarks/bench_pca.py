@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.fft import dct
@@ -27,7 +28,7 @@ FASTER = 10
 PAPER = ((6144, 360, 3.0), (8192, 480, 4.0))
 
 
-def sample(count, size, seed=0):
+def sample(count: Any, size: Any, seed: Any = 0) -> Any:
     """Descriptors (count, size) float32: variance 1/rank, turned by signs and a cosine transform."""
     rng = np.random.default_rng(seed)
     values = rng.standard_normal((count, size), dtype=np.float32)
@@ -35,7 +36,7 @@ def sample(count, size, seed=0):
     return dct(values, norm="ortho", axis=1) + np.float32(0.1)
 
 
-def fit_ours(x, k, route="auto"):
+def fit_ours(x: Any, k: Any, route: Any = "auto") -> Any:
     """Our matrix (k, d) and the route taken."""
     from indexer.pca import fit as pca
 
@@ -43,12 +44,12 @@ def fit_ours(x, k, route="auto"):
     return transform.matrix, transform.route
 
 
-def fit_exact(x, k):
+def fit_exact(x: Any, k: Any) -> Any:
     """Ours by the exact covariance route."""
     return fit_ours(x, k, "covariance")
 
 
-def fit_faiss(x, k):
+def fit_faiss(x: Any, k: Any) -> Any:
     """FAISS's matrix (k, d)."""
     import faiss
 
@@ -57,7 +58,7 @@ def fit_faiss(x, k):
     return faiss.vector_to_array(matrix.A).reshape(k, x.shape[1]), "PCAMatrix"
 
 
-def fit_sklearn(x, k):
+def fit_sklearn(x: Any, k: Any) -> Any:
     """scikit-learn's matrix (k, d), its own choice of solver."""
     from sklearn.decomposition import PCA
 
@@ -68,7 +69,7 @@ def fit_sklearn(x, k):
 FITS = {"ours": fit_ours, "exact": fit_exact, "faiss": fit_faiss, "sklearn": fit_sklearn}
 
 
-def explained(x, matrix):
+def explained(x: Any, matrix: Any) -> Any:
     """Share of the sample's variance that the projection keeps."""
     kept = whole = 0.0
     mean = x.mean(axis=0, dtype=np.float64)
@@ -79,12 +80,12 @@ def explained(x, matrix):
     return kept / whole
 
 
-def peak_gb():
+def peak_gb() -> Any:
     """Peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def worker(side, count, size, k, path):
+def worker(side: Any, count: Any, size: Any, k: Any, path: Any) -> None:
     """Measure one side and print it as JSON."""
     x = np.load(path, mmap_mode="r" if side in ("ours", "exact") else None)
     import torch  # loading torch is not part of the fit
@@ -98,13 +99,13 @@ def worker(side, count, size, k, path):
                       "explained": explained(x, matrix), "orthogonality": orthogonality}))  # fmt: skip
 
 
-def measure(side, count, size, k, path):
+def measure(side: Any, count: Any, size: Any, k: Any, path: Any) -> Any:
     """Run one side in a process of its own."""
     command = [sys.executable, __file__, "--worker", side, str(count), str(size), str(k), str(path)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def compare(count, size, k, sides):
+def compare(count: Any, size: Any, k: Any, sides: Any) -> Any:
     """Measure the sides on one sample and print their rows; returns whether ours holds its limits, and our row."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sample.npy"
@@ -131,7 +132,7 @@ def compare(count, size, k, sides):
     return good, ours
 
 
-def paper():
+def paper() -> Any:
     """24,576 → 4,096: our time and peak memory against the limits."""
     good = True
     for count, seconds, memory in PAPER:
@@ -142,7 +143,7 @@ def paper():
     return good
 
 
-def main():
+def main() -> Any:
     """Print the table; exit 1 when a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="2,048 dimensions only, and ours at 8,192")

@@ -8,6 +8,7 @@ for the lists. A backbone's rate is that of random weights: it does not depend o
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ FACTORIES = (
 )
 
 
-def clustered(rows, size, seed=0):
+def clustered(rows: Any, size: Any, seed: Any = 0) -> Any:
     """Vectors (rows, size) float32 around one centre a thousand rows, noise of norm 1."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((max(1, rows // 1000), size), dtype=np.float32)
@@ -42,14 +43,14 @@ def clustered(rows, size, seed=0):
     return centres[rng.integers(len(centres), size=rows)] + noise
 
 
-def timed(work):
+def timed(work: Any) -> Any:
     """Seconds of a call, and what it gave."""
     started = time.perf_counter()
     result = work()
     return time.perf_counter() - started, result
 
 
-def describe_rate():
+def describe_rate() -> Any:
     """Frames a second through a ResNet-18 at 480 x 640, and windows of five a second from its features."""
     import torch
 
@@ -65,7 +66,7 @@ def describe_rate():
     return len(frames) / seconds, len(index) / fused
 
 
-def project_rate():
+def project_rate() -> Any:
     """Descriptors a second from 24,576 to 4,096 dimensions."""
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((4096, 24_576), dtype=np.float32)
@@ -75,7 +76,7 @@ def project_rate():
     return len(block) / seconds
 
 
-def pieces(folder, size, rows):
+def pieces(folder: Any, size: Any, rows: Any) -> Any:
     """Rates at one descriptor size: scanning, encoding into lists, joining lists, searching them."""
     x = clustered(rows, size)
     write_exact(folder / "flat", iter([x]), rows, "flat", None, False)
@@ -109,14 +110,14 @@ def pieces(folder, size, rows):
     }
 
 
-def bytes_a_vector(size):
+def bytes_a_vector(size: Any) -> Any:
     """Bytes a vector of each kind, codes and ids, at 10 million rows."""
     rows = 10_000_000
     names = [text.format(cells=kinds.cells(rows), codes=kinds.subspaces(size)) for text in FACTORIES]
     return {name: estimate(kinds.create(name, size), rows) / rows for name in names}
 
 
-def main():
+def main() -> None:
     """Print the pieces, then the table of docs/scale.md."""
     print(f"threads {threads()}")
     frames, windows = describe_rate()

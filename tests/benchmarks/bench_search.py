@@ -10,6 +10,7 @@ import os
 import statistics
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from indexer.search.pools import threads
 SIZE, K, ROUNDS, LIMIT = 4096, 20, 5, 1.2
 
 
-def unit_rows(rows, seed):
+def unit_rows(rows: Any, seed: Any) -> Any:
     """Descriptors (rows, 4096) float32 of norm 1, decaying as those behind a PCA do."""
     rng = np.random.default_rng(seed)
     scale = (np.arange(1, SIZE + 1) ** -0.25).astype(np.float32)
@@ -31,7 +32,7 @@ def unit_rows(rows, seed):
     return x
 
 
-def in_turn(sides):
+def in_turn(sides: Any) -> Any:
     """Median milliseconds of each side (name → call), one after another in every round."""
     taken = {name: [] for name in sides}
     for _ in range(ROUNDS + 1):
@@ -42,7 +43,7 @@ def in_turn(sides):
     return {name: statistics.median(times[1:]) for name, times in taken.items()}
 
 
-def main():
+def main() -> Any:
     """Print the table; exit 1 when a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,7 +32,7 @@ CITIES, STREET, START = 22, 110.0, 20  # metres between corners; drives start wi
 DISTANCES = ["min_distance", "centre_distance", "last_distance", "worst_distance"]
 
 
-def drive(rng, frames):
+def drive(rng: Any, frames: Any) -> Any:
     """One contributor's sequence: a walk along a street grid, (frames, 2) metres with noise, drift and a rare
     jump.
     """
@@ -50,7 +51,7 @@ def drive(rng, frames):
     return xy
 
 
-def window_set(rng, wanted):
+def window_set(rng: Any, wanted: Any) -> Any:
     """`wanted` windows of one role: contributors' sequences city by city, uneven cities as in MSLS."""
     sizes = rng.integers(20, 400, wanted // 200 + 50)
     while (sizes - LENGTH + 1).sum() < wanted:
@@ -71,20 +72,20 @@ def window_set(rng, wanted):
     )
 
 
-def both_sets(scale):
+def both_sets(scale: Any) -> Any:
     """The same query and database windows in every process."""
     rng = np.random.default_rng(2024)
     return window_set(rng, int(QUERY * scale)), window_set(rng, int(DATABASE * scale))
 
 
-def spread(query, count):
+def spread(query: Any, count: Any) -> Any:
     """Every n-th stretch of 100 query windows: about `count` windows from all cities."""
     keep = np.arange(len(query)) // 100 % max(1, len(query) // count) == 0
     columns = (getattr(query, name)[keep] for name in ("first", "length"))
     return WindowSet.of(query.xy, *columns, group=query.group[keep], heading=query.heading)
 
 
-def brute(query, row, database):
+def brute(query: Any, row: Any, database: Any) -> Any:
     """All pairs of one query window by measuring its frames against every database frame: rows and four
     distances.
     """
@@ -98,7 +99,7 @@ def brute(query, row, database):
     return found[least < RADIUS], four[least < RADIUS]
 
 
-def agreement(file, query, database, sample):
+def agreement(file: Any, query: Any, database: Any, sample: Any) -> Any:
     """Compare a written file with brute force on `sample` random queries: pairs compared, wrong pairs, worst
     error.
     """
@@ -117,7 +118,7 @@ def agreement(file, query, database, sample):
     return {"compared": pairs, "wrong": wrong, "error": error}
 
 
-def frame_tree(query, database):
+def frame_tree(query: Any, database: Any) -> Any:
     """Frame-level comparison: a cKDTree of frames, near frame pairs expanded to window pairs, then all L²
     distances.
     """
@@ -147,7 +148,7 @@ def frame_tree(query, database):
     return sum(len(found) for _, found, _ in tables)
 
 
-def measure(side, scale, subset, sample):
+def measure(side: Any, scale: Any, subset: Any, sample: Any) -> Any:
     """One row of the table, in this process."""
     query, database = both_sets(scale)
     few = query if side == "whole" else spread(query, subset)
@@ -171,7 +172,7 @@ def measure(side, scale, subset, sample):
     return result | {"pairs": pairs, "megabytes": size}
 
 
-def report(rows):
+def report(rows: Any) -> None:
     """Print the table, both sides of the comparison from this run."""
     print(f"{'':26}{'query':>9}{'database':>10}{'pairs':>12}{'a query':>9}{'s':>8}{'peak GiB':>10}{'MB':>7}")
     names = {"whole": "tiles, to Parquet", "subset": "tiles, subset", "tree": "frame cKDTree, subset"}
@@ -193,7 +194,7 @@ def report(rows):
     )
 
 
-def main():
+def main() -> None:
     """Measure each side in a fresh process and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", type=float, default=1.0, help="share of the MSLS window counts")

@@ -1,5 +1,7 @@
 """Coordinates, zones and headings against written-out values and the library's own scalar route."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import utm
@@ -17,7 +19,7 @@ from seqdata.errors import InputError
         (51.76, -1.26, "30N", 620_100.0, 5_735_900.0),  # Oxford
     ],
 )
-def test_known_places(lat, lon, zone, easting, northing):
+def test_known_places(lat: Any, lon: Any, zone: Any, easting: Any, northing: Any) -> None:
     assert geometry.choose_zone([lat], [lon]) == zone
     east, north = geometry.to_utm([lat], [lon], zone)
     assert abs(east[0] - easting) < 1500
@@ -26,7 +28,7 @@ def test_known_places(lat, lon, zone, easting, northing):
 
 
 @given(st.floats(-79, 83), st.floats(-179.9, 179.9))
-def test_matches_library_scalar_and_inverts(lat, lon):
+def test_matches_library_scalar_and_inverts(lat: Any, lon: Any) -> None:
     zone = geometry.choose_zone([lat], [lon])
     east, north = geometry.to_utm([lat, lat], [lon, lon], zone)
     number, northern = geometry.parse_zone(zone)
@@ -36,7 +38,7 @@ def test_matches_library_scalar_and_inverts(lat, lon):
     assert np.allclose([back[0][0], back[1][0]], [lat, lon], rtol=0, atol=1e-5)
 
 
-def test_one_zone_runs_through_equator_and_zone_edge():
+def test_one_zone_runs_through_equator_and_zone_edge() -> None:
     lat, lon = np.array([-1e-5, 1e-5]), np.array([33.0, 33.0])
     for zone, base in (("36N", 0.0), ("36S", 1e7)):
         _, north = geometry.to_utm(lat, lon, zone)
@@ -46,25 +48,25 @@ def test_one_zone_runs_through_equator_and_zone_edge():
     assert geometry.track_metres(east, north)[-1] == pytest.approx(14.34, abs=0.05)
 
 
-def test_zone_of_a_set_is_that_of_its_median_point():
+def test_zone_of_a_set_is_that_of_its_median_point() -> None:
     assert geometry.choose_zone([50.0, 50.0, 50.0, np.nan], [5.9, 6.1, 6.2, 100.0]) == "32N"
     assert geometry.choose_zone([60.0], [4.0]) == "32N"  # Norway's exception
     assert geometry.choose_zone([10.0, 10.0, 10.0], [179.9, -179.9, -179.8]) == "1N"  # across the antimeridian
 
 
-def test_nan_positions_stay_nan():
+def test_nan_positions_stay_nan() -> None:
     east, north = geometry.to_utm([np.nan, 51.0], [0.0, 0.0], "31N")
     assert np.isnan([east[0], north[0]]).all()
     assert np.isfinite([east[1], north[1]]).all()
 
 
 @pytest.mark.parametrize("zone", ["", "32", "N", "0N", "61N", "32U", "x2N"])
-def test_bad_zone_is_named(zone):
+def test_bad_zone_is_named(zone: Any) -> None:
     with pytest.raises(InputError, match="UTM zone"):
         geometry.to_utm([1.0], [1.0], zone)
 
 
-def test_positions_outside_utm_are_refused():
+def test_positions_outside_utm_are_refused() -> None:
     with pytest.raises(InputError, match="outside UTM"):
         geometry.choose_zone([89.0], [0.0])
     with pytest.raises(InputError, match="do not fit"):
@@ -73,35 +75,35 @@ def test_positions_outside_utm_are_refused():
         geometry.choose_zone([np.nan], [np.nan])
 
 
-def test_headings_are_clockwise_from_north():
+def test_headings_are_clockwise_from_north() -> None:
     east, north = [0, 0, 10, 10, 0], [0, 10, 10, 0, 0]  # north, east, south, west
     assert geometry.driving_headings(east, north).tolist() == pytest.approx([0, 45, 135, 225, 270])
 
 
-def test_heading_holds_while_standing_and_looks_ahead_at_the_start():
+def test_heading_holds_while_standing_and_looks_ahead_at_the_start() -> None:
     east, north = np.array([0.0, 0, 0, 5, 10, 10, 10, 10]), np.zeros(8)
     assert geometry.driving_headings(east, north).tolist() == [90.0] * 8
     jitter = np.array([0, 0.01, -0.01, 0, 0.01, 0, -0.01, 0])
     assert np.allclose(geometry.driving_headings(east, north + jitter), 90.0, atol=0.5)
 
 
-def test_a_track_that_never_moves_has_no_heading():
+def test_a_track_that_never_moves_has_no_heading() -> None:
     assert np.isnan(geometry.driving_headings([3.0] * 4, [5.0] * 4)).all()
     assert np.isnan(geometry.driving_headings([3.0], [5.0])).all()
     assert geometry.driving_headings([], []).shape == (0,)
 
 
 @given(st.floats(-1000, 1000), st.floats(-1000, 1000))
-def test_heading_difference_is_the_angle_between_unit_vectors(a, b):
+def test_heading_difference_is_the_angle_between_unit_vectors(a: Any, b: Any) -> None:
     x, y = np.radians(a), np.radians(b)
     expected = np.degrees(np.arctan2(abs(np.sin(x - y)), np.cos(x - y)))
     assert float(geometry.heading_difference(a, b)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_heading_difference_crosses_north():
+def test_heading_difference_crosses_north() -> None:
     assert geometry.heading_difference([350, 10, 0, 90], [10, 350, 180, np.nan])[:3].tolist() == [20, 20, 180]
 
 
-def test_track_metres_add_up_steps():
+def test_track_metres_add_up_steps() -> None:
     assert geometry.track_metres([0, 3, 3], [0, 4, 4]).tolist() == [0, 5, 5]
     assert geometry.track_metres([], []).shape == (0,)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -66,7 +67,7 @@ class FakeDataset:
     address: str = "fake"
     read_rows: list[int] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         scene = rng.integers(0, 256, (3, self.size[0], 4000), dtype=np.uint8)
         rows, pixels = [], []
@@ -82,15 +83,23 @@ class FakeDataset:
         self.pixels = np.stack(pixels).astype(np.uint8)
 
     @property
-    def frames(self):
+    def frames(self) -> Any:
         height, width = self.size
         key = pl.format("{}-{}", "trajectory", "position")
         return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width), key=key)
 
-    def load_protocol(self, protocol):
+    def load_protocol(self, protocol: Any) -> Any:
         return protocols.load(protocol)
 
-    def sequences(self, protocol=None, split=None, role=None, length=5, stride=1, spacing=None):
+    def sequences(
+        self,
+        protocol: Any = None,
+        split: Any = None,
+        role: Any = None,
+        length: Any = 5,
+        stride: Any = 1,
+        spacing: Any = None,
+    ) -> Any:
         length = protocol.length if protocol is not None else length
         rows = []
         at = 0
@@ -103,16 +112,16 @@ class FakeDataset:
         names = ["track", "first", "length", "step", "trajectory", "city", "role", "split", "centre"]
         return pl.DataFrame(rows, schema=names, orient="row", schema_overrides={"first": pl.Int32, "centre": pl.Int32})
 
-    def frame_rows(self, table):
+    def frame_rows(self, table: Any) -> Any:
         length = int(table["length"][0])
         return table["first"].to_numpy().astype(np.int64)[:, None] + np.arange(length)
 
-    def distances(self, query, database):
+    def distances(self, query: Any, database: Any) -> Any:
         x = self.table["easting"].to_numpy()
         q, d = x[self.frame_rows(query)], x[self.frame_rows(database)]
         return np.abs(q[:, None, :, None] - d[None, :, None, :])
 
-    def positives(self, query, database, radius=25.0, rule="any", unit="metres"):
+    def positives(self, query: Any, database: Any, radius: Any = 25.0, rule: Any = "any", unit: Any = "metres") -> Any:
         assert rule == "any"
         least = self.distances(query, database).min((2, 3))
         near = least < radius if unit == "metres" else least <= radius
@@ -124,15 +133,15 @@ class FakeDataset:
         columns = {"query": q, "database": d, "min_distance": least[q, d], "heading_difference": turn}
         return pl.DataFrame(columns, schema_overrides=schema).with_columns(pl.col("heading_difference").fill_nan(None))
 
-    def protocol_positives(self, protocol, split):
+    def protocol_positives(self, protocol: Any, split: Any) -> Any:
         query = self.sequences(protocol, split, "query")
         return self.positives(query, self.sequences(protocol, split, "database"), protocol.radius)
 
-    def read_frames(self, rows, size=None):
+    def read_frames(self, rows: Any, size: Any = None) -> Any:
         assert size is None
         self.read_rows.extend(int(row) for row in rows)
         return self.pixels[np.asarray(rows)]
 
-    def read(self, table, rows, size=None):
+    def read(self, table: Any, rows: Any, size: Any = None) -> Any:
         frames = self.frame_rows(table)[np.atleast_1d(rows)]
         return self.read_frames(frames.ravel()).reshape(*frames.shape, 3, *self.size)

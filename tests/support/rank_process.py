@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ class EndingDataset(FakeDataset):
 
     ends_at = -1
 
-    def read_frames(self, rows, size=None):
+    def read_frames(self, rows: Any, size: Any = None) -> Any:
         self.ends_at -= 1
         if self.ends_at == 0:
             signal.raise_signal(signal.SIGTERM)

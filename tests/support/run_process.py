@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ how, where = (sys.argv[3], int(sys.argv[4])) if len(sys.argv) > 3 else ("", 0)
 seen = 0
 
 
-def watch(phase, done, total, values):
+def watch(phase: Any, done: Any, total: Any, values: Any) -> None:
     global seen
     seen += phase == "train"
     if how and phase == "train" and seen == where:

@@ -1,5 +1,8 @@
 """Fixtures of the training floor: one torch thread, a fake dataset, tiny models."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,20 +13,20 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
-def data():
+def data() -> Any:
     return FakeDataset()
 
 
 @pytest.fixture
-def protocol_file(tmp_path):
+def protocol_file(tmp_path: Path) -> Any:
     return write_protocol(tmp_path)
 
 
 @pytest.fixture
-def tiny():
+def tiny() -> Any:
     """A factory of tiny models that run on 16 x 24 frames in milliseconds."""
 
-    def make(name="seqvlad-small", **options):
+    def make(name: Any = "seqvlad-small", **options: Any) -> Any:
         options = {"encoder": "resnet10t", "cut": "layer1", **options}
         if name.startswith("seqvlad"):
             options.setdefault("clusters", 4)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -44,7 +45,7 @@ SHORT = [
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
+def work(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with a built dataset, its protocol and a file of weights."""
     folder = tmp_path_factory.mktemp("training")
     raw = write_drives(folder / "raw", {"map": 40, "query": 30})
@@ -57,7 +58,7 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(work):
+def whole(work: Any) -> Any:
     """An unbroken run of two epochs from the weights file, in a process of its own: its folder and its stderr."""
     ended = started(work, "--weights", "resnet10t.safetensors", "--out", "whole", *TINY, *SHORT)
     told = ended.communicate(timeout=120)[1]
@@ -65,40 +66,40 @@ def whole(work):
     return work / "whole", told
 
 
-def started(work, *arguments):
+def started(work: Any, *arguments: Any) -> Any:
     command = [str(BIN / "seqdata"), "train", "datasets/street", *arguments]
     return subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
-def seqdata(work, monkeypatch, capsys):
+def seqdata(work: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """A command in the work folder, within this process; its stdout and stderr."""
     monkeypatch.chdir(work)
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         app([str(argument) for argument in arguments], standalone_mode=False)
         return capsys.readouterr()
 
     return run
 
 
-def losses(run):
+def losses(run: Any) -> Any:
     return [json.loads(line).get("losses") for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same(run, whole):
+def assert_same(run: Any, whole: Any) -> None:
     assert losses(run) == losses(whole)
     first, second = (read_tensors(folder / "checkpoints" / "last.safetensors") for folder in (run, whole))
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_stderr_in_a_pipe_gets_one_line_an_epoch(whole):
+def test_stderr_in_a_pipe_gets_one_line_an_epoch(whole: Any) -> None:
     lines = whole[1].splitlines()
     assert [line.partition(":")[0] for line in lines] == ["epoch 0", "epoch 1", "epoch 2"], lines
     assert all(re.fullmatch(r"epoch \d: (\w+ [\d.e+-]+(, )?)+", line) and "r5 " in line for line in lines)
 
 
-def test_a_killed_run_goes_on_by_resume_alone(work, whole, seqdata):
+def test_a_killed_run_goes_on_by_resume_alone(work: Any, whole: Any, seqdata: Any) -> None:
     """Without its flags, its weights file, and at last its name; toml and newest dataset do not count."""
     weights = work / "resnet10t.safetensors"
     weights.with_name("lent.safetensors").write_bytes(weights.read_bytes())
@@ -135,7 +136,7 @@ def test_a_killed_run_goes_on_by_resume_alone(work, whole, seqdata):
         assert record["weights_hash"] == json.loads((whole[0] / "run.json").read_text())["weights_hash"] is not None
 
 
-def test_the_same_command_with_resume_and_a_longer_run(work, seqdata):
+def test_the_same_command_with_resume_and_a_longer_run(work: Any, seqdata: Any) -> None:
     (work / "seqdata.toml").write_text("[train]\nseed = 3\n")  # over the recipe, whether it is new or goes on
     flags = ["--recipe", "places-finetune", "--random-init", "--out", "longer", *TINY, "--device", "cpu", "--set",
              "places=3", "--set", "steps=2", "--set", "kmeans_frames=8", "--set", "schedule=none"]  # fmt: skip
@@ -149,7 +150,7 @@ def test_the_same_command_with_resume_and_a_longer_run(work, seqdata):
     assert json.loads((work / "longer" / "run.json").read_text())["settings"]["seed"] == 3
 
 
-def test_resume_runs_no_code_that_was_not_named_again(work, whole, seqdata):
+def test_resume_runs_no_code_that_was_not_named_again(work: Any, whole: Any, seqdata: Any) -> None:
     shutil.copytree(whole[0], work / "foreign")
     record = json.loads((work / "foreign" / "run.json").read_text())
     record["settings"]["model"] = "absent.module:factory"
@@ -160,7 +161,7 @@ def test_resume_runs_no_code_that_was_not_named_again(work, whole, seqdata):
         seqdata("train", "--resume", "--out", "foreign", "--model-from", "absent.module:factory")
 
 
-def test_a_head_trains_on_described_features(work, seqdata):
+def test_a_head_trains_on_described_features(work: Any, seqdata: Any) -> None:
     plain = ["--random-init", "--option", "encoder=resnet10t", "--option", "cut=layer1"]
     described = seqdata("describe", "datasets/street", "--model", "mean-small", *plain, "--out", "f", "--json")
     assert json.loads(described.out)["rows"] == 70
@@ -173,7 +174,7 @@ def test_a_head_trains_on_described_features(work, seqdata):
     assert record["model"]["fusion"] == "seqnet" and record["model"]["pooling"] == "avg"
 
 
-def test_parts_are_named_one_by_one(work, seqdata):
+def test_parts_are_named_one_by_one(work: Any, seqdata: Any) -> None:
     parts = ["--encoder", "resnet10t", "--pool", "gem", "--fusion", "cat", "--option", "cut=layer1"]
     result = json.loads(
         seqdata("train", "datasets/street", *parts, "--random-init", "--epochs", "0", "--out", "parts", "--json").out
@@ -187,12 +188,12 @@ def test_parts_are_named_one_by_one(work, seqdata):
 @pytest.mark.parametrize(
     "given", ["lr=1e38", "lr=Infinity", 'lr_groups={"encoder": 1e38}', "weight_decay=1e38", "base=1"]
 )
-def test_a_setting_that_cannot_be_is_named(given, seqdata):
+def test_a_setting_that_cannot_be_is_named(given: Any, seqdata: Any) -> None:
     with pytest.raises(ContractError, match=given.partition("=")[0]):
         seqdata("train", "datasets/street", "--random-init", *TINY, "--set", given)
 
 
-def test_torchrun_trains_one_run(work, monkeypatch, seqdata):
+def test_torchrun_trains_one_run(work: Any, monkeypatch: pytest.MonkeyPatch, seqdata: Any) -> None:
     flags = ["datasets/street", "--random-init", *TINY, "--set", "regime=places", "--set", "places=3", "--set",
              "steps=3", "--set", "lr=1e-5", "--set", "kmeans_frames=8", "--epochs", "1", "--device", "cpu"]  # fmt: skip
     command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", BIN / "seqdata", "train"]
@@ -212,11 +213,13 @@ def test_torchrun_trains_one_run(work, monkeypatch, seqdata):
 
 
 class Terminal(io.StringIO):
-    def isatty(self):
+    def isatty(self) -> Any:
         return True
 
 
-def test_on_a_terminal_the_bar_says_epoch_stage_and_loss(work, monkeypatch, seqdata):
+def test_on_a_terminal_the_bar_says_epoch_stage_and_loss(
+    work: Any, monkeypatch: pytest.MonkeyPatch, seqdata: Any
+) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     seqdata("train", "datasets/street", "--random-init", *TINY, *SHORT, "--set", "mirror=true", "--out", "shown")
@@ -226,7 +229,7 @@ def test_on_a_terminal_the_bar_says_epoch_stage_and_loss(work, monkeypatch, seqd
     assert text.count("\nepoch 1: ") + text.count("\repoch 1: ") == 1
 
 
-def test_a_bar_that_comes_back_to_a_stage_keeps_its_rate_and_moves(monkeypatch):
+def test_a_bar_that_comes_back_to_a_stage_keeps_its_rate_and_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     bar = Bar("step")

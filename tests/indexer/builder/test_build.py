@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,7 +49,7 @@ def brute_force(stored: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.nda
 
 @pytest.mark.parametrize("with_pca", [False, True])
 @pytest.mark.parametrize("normalise", [False, True])
-def test_search_is_brute_force(tmp_path, with_pca: bool, normalise: bool) -> None:
+def test_search_is_brute_force(tmp_path: Path, with_pca: bool, normalise: bool) -> None:
     x, queries = descriptors(), descriptors(1, 31)
     transform = pca.fit(x, 8) if with_pca else None
     build(tmp_path / "town", transform, normalise)
@@ -61,7 +63,7 @@ def test_search_is_brute_force(tmp_path, with_pca: bool, normalise: bool) -> Non
     assert (distances.dtype, rows.dtype) == (np.float32, np.int64)
 
 
-def test_file_alone_is_the_whole_index(tmp_path) -> None:
+def test_file_alone_is_the_whole_index(tmp_path: Path) -> None:
     """Plain FAISS on `index.faiss`, with raw descriptors, finds the same neighbours: the transform is inside."""
     import faiss
 
@@ -72,14 +74,14 @@ def test_file_alone_is_the_whole_index(tmp_path) -> None:
     np.testing.assert_allclose(np.sqrt(squared), distances, atol=1e-4)
 
 
-def test_distance_to_itself_is_zero(tmp_path) -> None:
+def test_distance_to_itself_is_zero(tmp_path: Path) -> None:
     build(tmp_path / "town")
     distances, rows = indexer.open(tmp_path / "town").search(descriptors(), 1)
     np.testing.assert_array_equal(rows[:, 0], np.arange(ROWS))
     assert (distances == 0).all()
 
 
-def test_result_does_not_depend_on_the_batch(tmp_path) -> None:
+def test_result_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     build(tmp_path / "town")
     index = indexer.open(tmp_path / "town")
     distances, rows = index.search(descriptors(1, 64), 5)
@@ -88,7 +90,7 @@ def test_result_does_not_depend_on_the_batch(tmp_path) -> None:
     np.testing.assert_array_equal(distances, np.concatenate([apart for apart, _ in one]))
 
 
-def test_more_neighbours_than_rows(tmp_path) -> None:
+def test_more_neighbours_than_rows(tmp_path: Path) -> None:
     build(tmp_path / "town")
     distances, rows = indexer.open(tmp_path / "town").search(descriptors(1, 3), 1000)
     assert rows.shape == distances.shape == (3, ROWS)
@@ -96,7 +98,7 @@ def test_more_neighbours_than_rows(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("among", [np.arange(40, 70), np.array([3, 99, 7, 50])])
-def test_search_among_rows(tmp_path, among: np.ndarray) -> None:
+def test_search_among_rows(tmp_path: Path, among: np.ndarray) -> None:
     build(tmp_path / "town")
     distances, rows = indexer.open(tmp_path / "town").search(descriptors(1, 8), 3, rows=among)
     expected, inside = brute_force(descriptors()[among], descriptors(1, 8), 3)
@@ -104,7 +106,7 @@ def test_search_among_rows(tmp_path, among: np.ndarray) -> None:
     np.testing.assert_allclose(distances, expected, atol=1e-5)
 
 
-def test_search_refusals(tmp_path) -> None:
+def test_search_refusals(tmp_path: Path) -> None:
     build(tmp_path / "town", pca.fit(descriptors(), 8))
     index = indexer.open(tmp_path / "town")
     bad = descriptors(1, 2)
@@ -120,7 +122,7 @@ def test_search_refusals(tmp_path) -> None:
     assert index.search(bad, 3, rows=[])[0].shape == (2, 0)
 
 
-def test_sequences_and_manifest(tmp_path) -> None:
+def test_sequences_and_manifest(tmp_path: Path) -> None:
     folder = build(tmp_path / "town", pca.fit(descriptors(), 8))
     index = indexer.open(folder)
     assert index.sequences.equals(make_places(ROWS))
@@ -132,7 +134,7 @@ def test_sequences_and_manifest(tmp_path) -> None:
     index.verify()
 
 
-def test_second_process_finds_the_same(tmp_path) -> None:
+def test_second_process_finds_the_same(tmp_path: Path) -> None:
     build(tmp_path / "town", pca.fit(descriptors(), 8))
     np.save(tmp_path / "q.npy", descriptors(1, 9))
     code = """
@@ -150,11 +152,11 @@ def test_second_process_finds_the_same(tmp_path) -> None:
     np.testing.assert_array_equal(other["distances"], distances)
 
 
-def test_same_inputs_are_a_no_op(tmp_path) -> None:
+def test_same_inputs_are_a_no_op(tmp_path: Path) -> None:
     first = build(tmp_path / "town")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
-    def untouched():
+    def untouched() -> Iterator[Any]:
         raise AssertionError("blocks were read")
         yield
 
@@ -167,13 +169,13 @@ def test_same_inputs_are_a_no_op(tmp_path) -> None:
     assert indexer.find_version(tmp_path / "town", {"dataset": "b"}) is None
 
 
-def test_inputs_that_do_not_name_everything_are_caught(tmp_path) -> None:
+def test_inputs_that_do_not_name_everything_are_caught(tmp_path: Path) -> None:
     build(tmp_path / "town")
     with pytest.raises(ContractError, match="name all"):
         build(tmp_path / "town", rows=60)
 
 
-def test_latest_and_versions(tmp_path) -> None:
+def test_latest_and_versions(tmp_path: Path) -> None:
     first = build(tmp_path / "town")
     held = indexer.open(tmp_path / "town")
     second = build(tmp_path / "town", name="b", rows=60)
@@ -191,7 +193,7 @@ def test_latest_and_versions(tmp_path) -> None:
         indexer.open(tmp_path)
 
 
-def test_nothing_to_open(tmp_path) -> None:
+def test_nothing_to_open(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="run seqdata index"):
             indexer.open(path)
@@ -211,7 +213,7 @@ DAMAGED = [(name, damage) for name in FILES for damage in DAMAGES if (name, dama
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGED)
-def test_damage_is_named(tmp_path, name: str, damage: str) -> None:
+def test_damage_is_named(tmp_path: Path, name: str, damage: str) -> None:
     path = build(tmp_path / "town", pca.fit(descriptors(), 8)) / name
     data = bytearray(path.read_bytes())
     if damage == "gone":
@@ -228,7 +230,7 @@ def test_damage_is_named(tmp_path, name: str, damage: str) -> None:
         _ = indexer.open(tmp_path / "town").sequences
 
 
-def test_flipped_manifest(tmp_path) -> None:
+def test_flipped_manifest(tmp_path: Path) -> None:
     """A flipped byte either breaks the manifest by name or hits a free text that nothing depends on."""
     path = build(tmp_path / "town") / "manifest.json"
     whole = path.read_bytes()
@@ -242,7 +244,7 @@ def test_flipped_manifest(tmp_path) -> None:
     assert named > len(whole) / 11 / 2
 
 
-def test_foreign_index_behind_a_fitting_manifest(tmp_path) -> None:
+def test_foreign_index_behind_a_fitting_manifest(tmp_path: Path) -> None:
     """Even with matching hashes, another kind or size of index is refused by name."""
     import faiss
 
@@ -261,7 +263,7 @@ def test_foreign_index_behind_a_fitting_manifest(tmp_path) -> None:
             indexer.open(folder)
 
 
-def test_blocks_must_fit_places(tmp_path) -> None:
+def test_blocks_must_fit_places(tmp_path: Path) -> None:
     x = descriptors()
     for blocks in ([x[:50]], [x, x], [x[:60], x[60:, :5]], [], [np.full_like(x, np.inf)]):
         with pytest.raises(ContractError):
@@ -275,7 +277,7 @@ def test_blocks_must_fit_places(tmp_path) -> None:
     assert list((tmp_path / "town" / "versions").iterdir()) == []
 
 
-def test_occupied_output_is_refused(tmp_path) -> None:
+def test_occupied_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "town").mkdir()
     (tmp_path / "town" / "thesis.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"thesis\.txt"):
@@ -314,7 +316,7 @@ def run_build(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
-def test_killed_build_leaves_nothing_under_a_final_name(tmp_path) -> None:
+def test_killed_build_leaves_nothing_under_a_final_name(tmp_path: Path) -> None:
     assert run_build(tmp_path / "town", "kill").returncode == -9
     assert list_versions(tmp_path / "town") == []
     assert not (tmp_path / "town" / "latest").exists()
@@ -327,7 +329,7 @@ def test_killed_build_leaves_nothing_under_a_final_name(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("limit", [1000, 8000])
-def test_no_space_leaves_nothing(tmp_path, limit: int) -> None:
+def test_no_space_leaves_nothing(tmp_path: Path, limit: int) -> None:
     """The disk refuses the places table (limit 1,000 bytes) or the vectors (8,000)."""
     result = run_build(tmp_path / "town", "full", str(limit))
     assert result.returncode == OutputError.exit_code, result.stderr
@@ -336,7 +338,7 @@ def test_no_space_leaves_nothing(tmp_path, limit: int) -> None:
     assert list_versions(tmp_path / "town") == []
 
 
-def test_no_space_is_said_before_the_work(tmp_path, monkeypatch) -> None:
+def test_no_space_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
     with pytest.raises(OutputError, match="no space left"):
         build(tmp_path / "town", pca.fit(descriptors(), 8))
@@ -347,7 +349,7 @@ def _race(out: str) -> str:
     return str(build(Path(out), rows=ROWS))
 
 
-def test_two_builders_at_once_end_well(tmp_path) -> None:
+def test_two_builders_at_once_end_well(tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         folders = pool.map(_race, [str(tmp_path / "town")] * 2)
     assert folders[0] == folders[1]
@@ -355,12 +357,12 @@ def test_two_builders_at_once_end_well(tmp_path) -> None:
     indexer.open(tmp_path / "town").verify()
 
 
-def test_second_builder_keeps_the_first_ones_version(tmp_path) -> None:
+def test_second_builder_keeps_the_first_ones_version(tmp_path: Path) -> None:
     """The other builder publishes while this one still streams."""
     out = tmp_path / "town"
     inputs = {"dataset": "a", "pca": None}
 
-    def blocks():
+    def blocks() -> Iterator[Any]:
         build(out)
         yield descriptors()
 
@@ -381,7 +383,7 @@ def test_unknown_name() -> None:
     assert "open" in dir(indexer)
 
 
-def test_places_must_keep_their_contract(tmp_path) -> None:
+def test_places_must_keep_their_contract(tmp_path: Path) -> None:
     places = make_places(ROWS).drop("easting")
     with pytest.raises(ContractError, match="easting"):
         indexer.build(tmp_path / "town", blocks=iter([descriptors()]), places=places, transform=None, inputs={"a": 1})

@@ -46,7 +46,7 @@ def data() -> FakeDataset:
     return FakeDataset()
 
 
-def test_few_stay_in_memory(data, tmp_path):
+def test_few_stay_in_memory(data: Any, tmp_path: Path) -> None:
     model, windows = FrameSums(), data.sequences(length=3)[::-1]
     with sample_vectors(model, data, windows, tmp_path / "town") as vectors:
         assert not isinstance(vectors, np.memmap)
@@ -56,7 +56,9 @@ def test_few_stay_in_memory(data, tmp_path):
     assert not (tmp_path / "town").exists()
 
 
-def test_many_are_mapped_in_track_order_and_give_the_same_transform(data, tmp_path, monkeypatch):
+def test_many_are_mapped_in_track_order_and_give_the_same_transform(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, windows = FrameSums(), data.sequences(length=3)
     counts = []
     size_bytes = 4 * len(windows) * SIZE
@@ -79,17 +81,17 @@ def test_many_are_mapped_in_track_order_and_give_the_same_transform(data, tmp_pa
 class Full:
     """A file on a device without space."""
 
-    def write(self, data):
+    def write(self, data: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> Any:
         return None
 
 
-def test_refusals_are_named(data, tmp_path, monkeypatch):
+def test_refusals_are_named(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEMORY_BYTES", 0)
     (tmp_path / "file").write_bytes(b"")
     with (
@@ -119,7 +121,7 @@ KILLED = """
 """
 
 
-def test_a_kill_leaves_nothing(tmp_path):
+def test_a_kill_leaves_nothing(tmp_path: Path) -> None:
     code = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "town")]
     ended = subprocess.run(code, cwd=ROOT, check=False, env=os.environ)
     assert ended.returncode == -signal.SIGKILL

@@ -1,6 +1,7 @@
 """Ranks, average precision and precision-recall against literal versions and scikit-learn; groups; comparisons."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -76,7 +77,7 @@ def test_ranks_and_average_precision(data: st.DataObject) -> None:
 
 
 def run(
-    count: int = 240, trajectories: int = 12, groups: dict | None = None, size: int | None = None, **fields
+    count: int = 240, trajectories: int = 12, groups: dict | None = None, size: int | None = None, **fields: Any
 ) -> Evaluation:
     """Queries right with a chance that falls with their distance; every tenth has no positive."""
     rng = np.random.default_rng(3)

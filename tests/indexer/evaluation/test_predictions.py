@@ -1,5 +1,7 @@
 """Predictions on disk: round trip and refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -24,7 +26,7 @@ def test_table() -> None:
         predictions.table(np.zeros((2, 3)), np.zeros((2, 4)))
 
 
-def test_round_trip(tmp_path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     predictions.write(tmp_path / "p.parquet", some(), INFO)
     table, info = predictions.read(tmp_path / "p.parquet")
     assert table.equals(some())
@@ -32,7 +34,7 @@ def test_round_trip(tmp_path) -> None:
     assert predictions.read_info(tmp_path / "p.parquet") == INFO
 
 
-def test_refusals(tmp_path) -> None:
+def test_refusals(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     for read in (predictions.read, predictions.read_info):
         path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,7 +36,7 @@ def run(
     *,
     ranks: tuple[int, ...] = RANKS,
     provenance: Provenance = PROVENANCE,
-    **fields,
+    **fields: Any,
 ) -> Evaluation:
     """Evaluate predicted rows (q, k) under the demo protocol with other `fields`."""
     table = predictions.table(np.zeros(rows.shape), rows)

@@ -1,6 +1,8 @@
 """Frame matching against a slow direct loop, and the thumbnails."""
 
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ METRICS = {
 }
 
 
-def literal(query_frames, query_windows, database_frames, database_windows, k, metric="l1"):
+def literal(
+    query_frames: Any, query_windows: Any, database_frames: Any, database_windows: Any, k: Any, metric: Any = "l1"
+) -> Any:
     """Every pair of windows, every pair of frames, every value."""
     apart = np.zeros((len(query_windows), len(database_windows)))
     for i, one in enumerate(query_windows):
@@ -118,7 +122,7 @@ def test_flat_frames_and_bad_frames() -> None:
 
 
 @pytest.mark.real
-def test_nordland_reference(real) -> None:
+def test_nordland_reference(real: Path) -> None:
     """Winter against summer on the clean frames: .196 R@1 with the plain z-score, within ±1 rank."""
     wanted = (real / "nordland" / "clean_frames.txt").read_text().split()
 

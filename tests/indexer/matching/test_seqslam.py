@@ -1,6 +1,8 @@
 """SeqSLAM against a slow direct loop, its contrast and lines, and the reference figures on real frames."""
 
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ def literal_contrast(apart: list[list[float]], runs: list[int], neighbours: int)
     return result
 
 
-def literal_seqslam(queries, asked, database, stored, runs, k, chosen):
+def literal_seqslam(queries: Any, asked: Any, database: Any, stored: Any, runs: Any, k: Any, chosen: Any) -> Any:
     """Every query window, every database window, every velocity, every frame of the line."""
     apart = [[float(np.abs(q - d).mean()) for d in database] for q in queries]
     contrast = literal_contrast(apart, runs, chosen.neighbours)
@@ -135,7 +137,7 @@ def test_deltas_equal_direct_loop(length: int) -> None:
 
 
 @pytest.mark.real
-def test_nordland_reference(real) -> None:
+def test_nordland_reference(real: Path) -> None:
     """Winter against summer, ds = 10, contrast over five frames each side, plain z-score, within one frame: .894."""
     wanted = (real / "nordland" / "clean_frames.txt").read_text().split()
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_blocks_equal_whole(count: int, size: int, block: int) -> None:
 
 
 @pytest.mark.parametrize(("count", "size", "route"), [(50, 30, "covariance"), (30, 50, "gram"), (30, 50, "randomised")])
-def test_memmap_gives_the_same_transform(tmp_path, count: int, size: int, route: pca.Route) -> None:
+def test_memmap_gives_the_same_transform(tmp_path: Path, count: int, size: int, route: pca.Route) -> None:
     x = sample(count, size)
     x.tofile(tmp_path / "x.f32")
     mapped = np.memmap(tmp_path / "x.f32", np.float32, "r", shape=x.shape)
@@ -71,7 +72,7 @@ def test_memmap_gives_the_same_transform(tmp_path, count: int, size: int, route:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on data, which maps are no part of, is Linux's")
-def test_memmap_is_not_copied(tmp_path) -> None:
+def test_memmap_is_not_copied(tmp_path: Path) -> None:
     """A mapped sample of 120 MB is fitted by every route with 48 MB of memory beside the map."""
     code = """
         import resource, sys
@@ -93,7 +94,7 @@ def test_memmap_is_not_copied(tmp_path) -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "x.f32")], check=True)
 
 
-def test_small_blocks_of_columns_and_rows(monkeypatch) -> None:
+def test_small_blocks_of_columns_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indexer.pca.moments.BLOCK_VALUES", 100)
     for x in (sample(40, 150), sample(200, 60)):
         check(pca.fit(x, 8), x, 8)
@@ -116,7 +117,7 @@ def test_whitening_equals_numpy_svd(count: int, size: int, route: pca.Route) -> 
     np.testing.assert_allclose(np.cov(transform.apply(x).T), np.eye(9), atol=1e-3)
 
 
-def test_apply_in_small_blocks(monkeypatch) -> None:
+def test_apply_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x = sample(60, 30)
     transform = pca.fit(x, 5)
     expected = transform.apply(x)
@@ -124,7 +125,7 @@ def test_apply_in_small_blocks(monkeypatch) -> None:
     np.testing.assert_allclose(transform.apply(x), expected, atol=1e-5)
 
 
-def test_wide_descriptors_in_bounded_memory(tmp_path) -> None:
+def test_wide_descriptors_in_bounded_memory(tmp_path: Path) -> None:
     """d = 60,000 (94 MB of samples in a file): beyond them and the k directions kept, memory does not grow with d."""
     code = """
         import resource, sys
@@ -216,7 +217,7 @@ def test_refusals() -> None:
         pca.fit(iter([np.ones((3, 4)), np.ones((3, 5))]), 2)
 
 
-def test_warns_below_twice_k(caplog) -> None:
+def test_warns_below_twice_k(caplog: pytest.LogCaptureFixture) -> None:
     pca.fit(sample(40, 64), 20)
     assert caplog.text == ""
     pca.fit(sample(39, 64), 20)

@@ -1,5 +1,8 @@
 """The transform's file: round trip, equal bytes, named faults."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +16,7 @@ def fitted() -> transform.Transform:
     return pca.fit(np.random.default_rng(0).normal(size=(60, 20)).astype(np.float32), 6, whiten=True)
 
 
-def test_round_trip(tmp_path, fitted) -> None:
+def test_round_trip(tmp_path: Path, fitted: Any) -> None:
     fitted.save(tmp_path / "t.safetensors")
     again = transform.load(tmp_path / "t.safetensors")
     for name in transform.ARRAYS:
@@ -25,7 +28,7 @@ def test_round_trip(tmp_path, fitted) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -5])
-def test_cut_file_is_named(tmp_path, fitted, keep: int) -> None:
+def test_cut_file_is_named(tmp_path: Path, fitted: Any, keep: int) -> None:
     path = tmp_path / "t.safetensors"
     fitted.save(path)
     path.write_bytes(path.read_bytes()[:keep])
@@ -33,7 +36,7 @@ def test_cut_file_is_named(tmp_path, fitted, keep: int) -> None:
         transform.load(path)
 
 
-def test_foreign_file_is_named(tmp_path) -> None:
+def test_foreign_file_is_named(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"weight": np.ones(3, np.float32)}, tmp_path / "t.safetensors")

@@ -4,6 +4,8 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,17 +34,17 @@ class Checker(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
 
-    def handle_starttag(self, tag, attrs) -> None:
+    def handle_starttag(self, tag: Any, attrs: Any) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_endtag(self, tag) -> None:
+    def handle_endtag(self, tag: Any) -> None:
         if tag not in VOID:
             assert self.open.pop() == tag
 
 
-def scene(name: str = "drive", **more) -> ReportScene:
+def scene(name: str = "drive", **more: Any) -> ReportScene:
     queries = make_places(24, city=pl.Series(["a"] * 16 + ["b"] * 8), trajectory=name)
     database = make_places(24, city=pl.Series(["a"] * 16 + ["b"] * 8), trajectory=name)
     rows = (np.arange(24)[:, None] + np.array([0, 1, 5]) + (np.arange(24)[:, None] % 3 == 1) * 3) % 24
@@ -66,7 +68,7 @@ def evaluation(name: str = "ours", radius: float = 25.0) -> Evaluation:
     return evaluate(table, truth, predictions.Provenance(name, "test"))
 
 
-def render(tmp_path, evaluations, shown) -> tuple[str, Checker]:
+def render(tmp_path: Path, evaluations: Any, shown: Any) -> tuple[str, Checker]:
     path = write_report(tmp_path / "report.html", evaluations=evaluations, scene=shown)
     text = path.read_text(encoding="utf-8")
     checker = Checker()
@@ -75,7 +77,7 @@ def render(tmp_path, evaluations, shown) -> tuple[str, Checker]:
     return text, checker
 
 
-def test_report_is_whole(tmp_path) -> None:
+def test_report_is_whole(tmp_path: Path) -> None:
     text, checker = render(tmp_path, [evaluation(), evaluation(radius=5.0)], scene())
     tags = [tag for tag, _ in checker.tags]
     assert tags.count("table") == 2
@@ -86,7 +88,7 @@ def test_report_is_whole(tmp_path) -> None:
     assert "d" * 64 in text
 
 
-def test_report_loads_nothing(tmp_path) -> None:
+def test_report_loads_nothing(tmp_path: Path) -> None:
     text, checker = render(tmp_path, [evaluation()], scene())
     assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
     for tag, attributes in checker.tags:
@@ -95,14 +97,14 @@ def test_report_loads_nothing(tmp_path) -> None:
         assert (attributes.get("src") or "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,")
 
 
-def test_hostile_names_are_escaped(tmp_path) -> None:
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     text, checker = render(tmp_path, [evaluation(HOSTILE)], scene(HOSTILE))
     assert "<script" not in text
     assert "alert" in text
     assert not any("onerror" in attributes for _, attributes in checker.tags)
 
 
-def test_report_without_strips_or_evaluations(tmp_path) -> None:
+def test_report_without_strips_or_evaluations(tmp_path: Path) -> None:
     text, _ = render(tmp_path, [evaluation()], scene(count=0))
     assert "<article" not in text
     with pytest.raises(ContractError, match="at least one evaluation"):

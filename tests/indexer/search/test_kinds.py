@@ -1,5 +1,8 @@
 """Index kinds: factory rules, results against exact search, rows, refusals, training samples, recorded facts."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,7 +32,7 @@ def spec(name: str) -> KindSpec:
     return KindSpec(name) if name in kinds.KINDS else KindSpec(factory=name)
 
 
-def build(out, x: np.ndarray, kind: KindSpec | str, transform=None, **options):
+def build(out: Any, x: np.ndarray, kind: KindSpec | str, transform: Any = None, **options: Any) -> Any:
     blocks = iter(np.array_split(x, 3))
     places = make_places(len(x))
     return indexer.build(out, blocks=blocks, places=places, transform=transform, inputs={}, kind=kind, **options)
@@ -40,7 +43,7 @@ def overlap(found: np.ndarray, exact: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", [*NAMED, *FACTORIES])
-def test_every_kind_through_a_version(tmp_path, vectors, name: str) -> None:
+def test_every_kind_through_a_version(tmp_path: Path, vectors: Any, name: str) -> None:
     """Built behind a PCA, opened mapped, searched: sorted, whole, as good as its measured recall says."""
     transform = pca.fit(vectors, 8)
     folder = build(tmp_path / "town", vectors, spec(name), transform)
@@ -76,7 +79,7 @@ def test_every_kind_through_a_version(tmp_path, vectors, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMED, *FACTORIES])
-def test_search_among_rows(tmp_path, vectors, name: str) -> None:
+def test_search_among_rows(tmp_path: Path, vectors: Any, name: str) -> None:
     """A city alone: k of its rows always come, and kinds that keep vectors find them exactly."""
     index = indexer.open(build(tmp_path / "town", vectors, spec(name)))
     exact = indexer.open(build(tmp_path / "exact", vectors, "flat"))
@@ -93,14 +96,14 @@ def test_search_among_rows(tmp_path, vectors, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ivf", "hnsw", "imi", "pq", "SQ8"])
-def test_more_neighbours_than_visited_lists_hold(tmp_path, vectors, name: str) -> None:
+def test_more_neighbours_than_visited_lists_hold(tmp_path: Path, vectors: Any, name: str) -> None:
     index = indexer.open(build(tmp_path / "town", vectors, spec(name)))
     distances, rows = index.search(vectors[:3], ROWS + 5)
     assert (np.sort(rows, axis=1) == np.arange(ROWS)).all()
     assert (np.diff(distances, axis=1) >= 0).all()
 
 
-def test_unreachable_rows_stand_last(vectors) -> None:
+def test_unreachable_rows_stand_last(vectors: Any) -> None:
     """A graph may leave vectors without a link: they come last, at infinity, each once."""
     import faiss
 
@@ -116,7 +119,7 @@ def test_unreachable_rows_stand_last(vectors) -> None:
     assert (rows >= 0).all()
 
 
-def test_refinement_keeps_vectors_after_pca(tmp_path, vectors) -> None:
+def test_refinement_keeps_vectors_after_pca(tmp_path: Path, vectors: Any) -> None:
     import faiss
 
     folder = build(tmp_path / "town", vectors, KindSpec(factory="IVF16,PQ4x4,RFlat"), pca.fit(vectors, 8))
@@ -128,7 +131,7 @@ def test_refinement_keeps_vectors_after_pca(tmp_path, vectors) -> None:
             KindSpec(factory=factory)
 
 
-def test_plain_faiss_finds_the_same(tmp_path, vectors) -> None:
+def test_plain_faiss_finds_the_same(tmp_path: Path, vectors: Any) -> None:
     """The file holds the transform, the kind and the chosen search parameters."""
     import faiss
 
@@ -153,7 +156,7 @@ def test_imi_refuses_inner_product() -> None:
 @pytest.mark.parametrize(
     "factory", ["Nonsense", "IVF16", "PQ3", "IVF0,Flat", "PQ0", "IDMap,Flat", "HNSW0", "", "IVF-4,Flat"]
 )
-def test_senseless_factories_are_refused(tmp_path, vectors, factory: str) -> None:
+def test_senseless_factories_are_refused(tmp_path: Path, vectors: Any, factory: str) -> None:
     """By name, in this process; some of them end the process in FAISS."""
     with pytest.raises((ContractError, NotEnoughDataError)):
         build(tmp_path / "town", vectors[:300], KindSpec(factory=factory))
@@ -174,7 +177,7 @@ def test_specs() -> None:
     assert KindSpec(factory="SQ8").settings()["factory"] == "SQ8"
 
 
-def test_kind_is_part_of_the_identity(tmp_path, vectors) -> None:
+def test_kind_is_part_of_the_identity(tmp_path: Path, vectors: Any) -> None:
     folders = {build(tmp_path / "town", vectors, name) for name in ("flat", "fp16", "ivf", KindSpec("ivf", seed=1))}
     assert len(folders) == 4
     assert build(tmp_path / "town", vectors, "ivf") in folders
@@ -193,12 +196,12 @@ def test_factory_rules() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 11, 60])
 @pytest.mark.parametrize("name", ["ivf", "hnsw", "auto", "fp16"])
-def test_tiny_databases(tmp_path, vectors, rows: int, name: str) -> None:
+def test_tiny_databases(tmp_path: Path, vectors: Any, rows: int, name: str) -> None:
     index = indexer.open(build(tmp_path / "town", vectors[:rows], name))
     assert index.search(vectors[:rows], 1)[1][:, 0].tolist() == list(range(rows)) or name == "ivf"
 
 
-def test_too_small_to_train_is_named(tmp_path, vectors) -> None:
+def test_too_small_to_train_is_named(tmp_path: Path, vectors: Any) -> None:
     with pytest.raises(NotEnoughDataError, match="100 vectors cannot train 256 centres; use --kind flat"):
         build(tmp_path / "town", vectors[:100], "pq")
 
@@ -215,7 +218,7 @@ def test_samples_are_spread_over_the_whole_set(total: int, count: int) -> None:
         assert (rows != spread_rows(total, count, 1)).any()
 
 
-def test_training_sees_every_drive(vectors) -> None:
+def test_training_sees_every_drive(vectors: Any) -> None:
     """Drives follow each other and differ: centres trained on the first rows alone would miss all but one."""
     drives = np.concatenate([vectors + 100 * drive for drive in range(40)]).astype(np.float32)
     index = create("IVF64,Flat", SIZE)
@@ -242,7 +245,7 @@ def test_ladders_and_search_parameters() -> None:
 @pytest.mark.parametrize(
     "factory", ["Flat", "SQfp16", "IVF16,Flat", "IMI2x4,Flat", "HNSW16", "PQ4x8", "IVF16,PQ4x8,RFlat"]
 )
-def test_estimated_bytes_are_those_written(vectors, factory: str) -> None:
+def test_estimated_bytes_are_those_written(vectors: Any, factory: str) -> None:
     import faiss
 
     big = np.tile(vectors, (10, 1))

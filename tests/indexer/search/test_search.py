@@ -4,6 +4,9 @@ import functools
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +73,7 @@ def check(engine: pools.Engine, vectors: np.ndarray, queries: np.ndarray, k: int
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("count", "size", "queries", "k"), [(3000, 17, 30, 10), (50, 8, 3, 60), (5000, 4, 600, 3)])
-def test_equals_a_literal_scan(engine, dtype, count: int, size: int, queries: int, k: int) -> None:
+def test_equals_a_literal_scan(engine: Any, dtype: Any, count: int, size: int, queries: int, k: int) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((count, size)).astype(dtype)
     asked = rng.standard_normal((queries, size)).astype(np.float32)
@@ -79,7 +82,7 @@ def test_equals_a_literal_scan(engine, dtype, count: int, size: int, queries: in
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_ties_and_near_ties_are_settled(engine) -> None:
+def test_ties_and_near_ties_are_settled(engine: Any) -> None:
     """More equal vectors than candidates, far from the origin: the product alone cannot tell them apart."""
     rng = np.random.default_rng(1)
     vectors = (rng.standard_normal((400, 24)) * 1e-3 + 30).astype(np.float32)
@@ -89,7 +92,7 @@ def test_ties_and_near_ties_are_settled(engine) -> None:
     check(engine(vectors), vectors, vectors[[7]], 12, np.arange(50, 300))
 
 
-def test_small_blocks(monkeypatch) -> None:
+def test_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several products, several runs of queries, columns that grow fourfold, float16 widened in pieces."""
     for name, value in (
         ("SCORE_VALUES", 640),
@@ -138,7 +141,7 @@ def test_absent_devices_are_named() -> None:
     assert isinstance(choose_engine(vectors, "cpu"), NumpyEngine)
 
 
-def build(out, kind: str, with_pca: bool, normalise: bool):
+def build(out: Any, kind: str, with_pca: bool, normalise: bool) -> Any:
     x = np.random.default_rng(4).standard_normal((200, 20)).astype(np.float32)
     transform = pca.fit(x, 7) if with_pca else None
     return x, indexer.build(
@@ -150,7 +153,7 @@ def build(out, kind: str, with_pca: bool, normalise: bool):
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
 @pytest.mark.parametrize("with_pca", [False, True])
 @pytest.mark.parametrize("normalise", [False, True])
-def test_streamed_file_is_faiss_own(tmp_path, kind: str, with_pca: bool, normalise: bool) -> None:
+def test_streamed_file_is_faiss_own(tmp_path: Path, kind: str, with_pca: bool, normalise: bool) -> None:
     """Plain FAISS finds the same by the file alone, and wrote the same bytes but for wrappers that align them."""
     import faiss
 
@@ -167,7 +170,7 @@ def test_streamed_file_is_faiss_own(tmp_path, kind: str, with_pca: bool, normali
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
 @pytest.mark.parametrize("with_pca", [False, True])
 @pytest.mark.parametrize("normalise", [False, True])
-def test_mapped_vectors_are_aligned_and_not_read(tmp_path, kind: str, with_pca: bool, normalise: bool) -> None:
+def test_mapped_vectors_are_aligned_and_not_read(tmp_path: Path, kind: str, with_pca: bool, normalise: bool) -> None:
     _, folder = build(tmp_path / "town", kind, with_pca, normalise)
     size = 7 if with_pca else 20
     mapped = flat.map_exact(folder / "index.faiss", 200, size, 20, kind)
@@ -176,7 +179,7 @@ def test_mapped_vectors_are_aligned_and_not_read(tmp_path, kind: str, with_pca: 
     assert mapped.dtype == (np.float32 if kind == "flat" else np.float16)
 
 
-def test_fp16_is_half_and_finds_what_exact_finds(tmp_path) -> None:
+def test_fp16_is_half_and_finds_what_exact_finds(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     x = rng.standard_normal((2000, 64)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -195,7 +198,7 @@ def test_fp16_is_half_and_finds_what_exact_finds(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 2e-7])
-def test_recall_of_fp16_is_against_float32(tmp_path, scale: float) -> None:
+def test_recall_of_fp16_is_against_float32(tmp_path: Path, scale: float) -> None:
     """A literal count; of values so small that float16 drops most of their digits, recall is visibly below 1."""
     x = (np.random.default_rng(8).standard_normal((700, 24)) * scale).astype(np.float32)
     folder = indexer.build(
@@ -216,8 +219,8 @@ def test_recall_of_fp16_is_against_float32(tmp_path, scale: float) -> None:
     assert not list(folder.glob(".*")), "the float32 vectors are gone"
 
 
-def test_values_beyond_fp16_are_refused(tmp_path) -> None:
-    def blocks():
+def test_values_beyond_fp16_are_refused(tmp_path: Path) -> None:
+    def blocks() -> Iterator[Any]:
         yield np.full((10, 4), 70_000, np.float32)
         raise AssertionError("read on, for hours perhaps")
 
@@ -228,7 +231,7 @@ def test_values_beyond_fp16_are_refused(tmp_path) -> None:
 
 @pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("kind", ["flat", "fp16", "ivf", "imi", "hnsw"])
-def test_opening_does_not_keep_the_vectors(large, kind: str, checked: bool) -> None:
+def test_opening_does_not_keep_the_vectors(large: Any, kind: str, checked: bool) -> None:
     """The memory of a process that has opened an index of 20 MB or more grows by a fraction of it, hashed or not."""
     folder, tiny = large(kind)
     code = """
@@ -247,12 +250,12 @@ def test_opening_does_not_keep_the_vectors(large, kind: str, checked: bool) -> N
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
+def large(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A large index of a kind, and a tiny one of the same kind."""
     x = np.random.default_rng(6).standard_normal((2_000, 3_072), dtype=np.float32)
 
     @functools.cache
-    def made(kind: str):
+    def made(kind: str) -> Any:
         folder = tmp_path_factory.mktemp(kind)
         spec = KindSpec(kind, recall_target=0.01)
         return [

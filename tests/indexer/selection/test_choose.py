@@ -1,5 +1,8 @@
 """`auto`: recall against a literal count, no query matches itself, the cheapest within target and memory."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,7 +32,7 @@ class Fixed:
     def __init__(self, queries: np.ndarray, rows: np.ndarray) -> None:
         self.answers = {query.tobytes(): line for query, line in zip(queries, rows, strict=True)}
 
-    def nearest(self, queries, k, rows=None):
+    def nearest(self, queries: Any, k: Any, rows: Any = None) -> Any:
         found = np.stack([self.answers[query.tobytes()][:k] for query in queries])
         return np.zeros(found.shape, np.float32), found
 
@@ -106,7 +109,7 @@ def test_held_out_queries_are_spread() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_parameters_are_chosen_by_the_given_queries(tmp_path, kind: str, monkeypatch) -> None:
+def test_parameters_are_chosen_by_the_given_queries(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries are projected as the database is, their recall is that of a literal count, and whose they are is told."""
     x, asked = clustered(3000), clustered(80, seed=9) * np.float32(1.4)
     transform = pca.fit(x, 6)
@@ -128,7 +131,7 @@ def test_parameters_are_chosen_by_the_given_queries(tmp_path, kind: str, monkeyp
         )  # fmt: skip
 
 
-def test_small_database_ends_at_exact(tmp_path) -> None:
+def test_small_database_ends_at_exact(tmp_path: Path) -> None:
     x = clustered(300)
     folder = indexer.build(
         tmp_path / "a", blocks=iter([x]), places=make_places(300), transform=None, inputs={}, kind="auto"
@@ -147,7 +150,7 @@ def test_small_database_within_memory() -> None:
         choose(KindSpec("auto", memory=100), x)
 
 
-def test_half_precision_that_auto_chose_is_measured(tmp_path) -> None:
+def test_half_precision_that_auto_chose_is_measured(tmp_path: Path) -> None:
     x = clustered(300)
     folder = indexer.build(
         tmp_path / "a", blocks=iter([x]), places=make_places(300), transform=None, inputs={},
@@ -159,10 +162,12 @@ def test_half_precision_that_auto_chose_is_measured(tmp_path) -> None:
     assert [point["recall"] for point in measured.curve] == [measured.recall[10]]
 
 
-def points(monkeypatch, times: dict[str, tuple[float, float]], spec: KindSpec, rows: int = 2000) -> auto.Chosen:
+def points(
+    monkeypatch: pytest.MonkeyPatch, times: dict[str, tuple[float, float]], spec: KindSpec, rows: int = 2000
+) -> auto.Chosen:
     """`auto` over real indexes with recall and time told by factory prefix."""
 
-    def told(searcher, queries, point):
+    def told(searcher: Any, queries: Any, point: Any) -> Any:
         recall, one = next(value for name, value in times.items() if point.factory.startswith(name))
         return auto.replace(point, recall=recall, one=one, batch=one, threads=1)
 
@@ -174,7 +179,7 @@ def points(monkeypatch, times: dict[str, tuple[float, float]], spec: KindSpec, r
 EVEN = {"Flat": (1.0, 1.0), "SQfp16": (1.0, 1.5)}
 
 
-def test_fastest_that_reaches_the_target(monkeypatch) -> None:
+def test_fastest_that_reaches_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     times = {**EVEN, "IVF": (0.995, 0.3), "HNSW": (0.999, 0.1), "IMI": (0.97, 0.01)}
     chosen = points(monkeypatch, times, KindSpec("auto"))
     assert (chosen.point.kind, chosen.point.factory) == ("hnsw", "HNSW32")
@@ -183,14 +188,14 @@ def test_fastest_that_reaches_the_target(monkeypatch) -> None:
     assert chosen.facts()["recall"] == {10: 0.999}
 
 
-def test_not_worth_its_misses(monkeypatch) -> None:
+def test_not_worth_its_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Barely faster than exact is no reason to miss neighbours."""
     times = {**EVEN, "IVF": (0.995, 0.6), "HNSW": (0.999, 0.55), "IMI": (0.999, 0.9)}
     chosen = points(monkeypatch, times, KindSpec("auto"))
     assert (chosen.point.kind, chosen.index) == ("flat", None)
 
 
-def test_memory_and_smaller_codes(monkeypatch) -> None:
+def test_memory_and_smaller_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is not built; smaller codes are tried only when nothing larger is left."""
     rows, size = 2000, 16
     times = {
@@ -209,7 +214,7 @@ def test_memory_and_smaller_codes(monkeypatch) -> None:
         points(monkeypatch, times, KindSpec("auto", memory=rows * size * 2 - 1, recall_target=0.999))
 
 
-def test_large_graphs_are_left_out(monkeypatch) -> None:
+def test_large_graphs_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "GRAPH_ROWS", 1000)
     times = {**EVEN, "IVF": (0.995, 0.3), "HNSW": (1.0, 0.0), "IMI": (0.97, 0.01)}
     chosen = points(monkeypatch, times, KindSpec("auto"))
@@ -217,13 +222,13 @@ def test_large_graphs_are_left_out(monkeypatch) -> None:
     assert any("graph" in (point.note or "") for point in chosen.curve)
 
 
-def test_missed_target_of_a_named_kind_is_a_warning(caplog) -> None:
+def test_missed_target_of_a_named_kind_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     chosen = choose(KindSpec("pq", recall_target=1.0), clustered(600))
     assert "below the target 1.000" in caplog.text
     assert chosen.point.recall < 1
 
 
-def test_really_measured(tmp_path, monkeypatch) -> None:
+def test_really_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any stand-in: the version holds the curve, and recall reaches the target."""
     monkeypatch.setattr(auto, "EXACT_ROWS", 1000)
     x = clustered(3000, 32)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def descriptors() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict[str, Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A version of every kind behind a PCA."""
     x, folders = descriptors(), {}
     for kind in KINDS:
@@ -66,7 +67,9 @@ def copy(source: Path, tmp_path: Path, name: str = "copy") -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 @FUZZ
 @given(place=CUTS, patch=st.binary(min_size=1, max_size=9), cut=st.booleans())
-def test_damaged_index_is_named_before_faiss_reads_it(tmp_path, whole, kind, place, patch, cut) -> None:
+def test_damaged_index_is_named_before_faiss_reads_it(
+    tmp_path: Path, whole: Any, kind: str, place: Any, patch: Any, cut: Any
+) -> None:
     folder = copy(whole[kind], tmp_path)
     path = folder / "index.faiss"
     before = path.read_bytes()
@@ -80,7 +83,9 @@ def test_damaged_index_is_named_before_faiss_reads_it(tmp_path, whole, kind, pla
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
 @FUZZ
 @given(place=CUTS, patch=st.binary(min_size=1, max_size=9), cut=st.booleans(), head=st.booleans())
-def test_signed_exact_file_is_named_or_searched(tmp_path, whole, kind, place, patch, cut, head) -> None:
+def test_signed_exact_file_is_named_or_searched(
+    tmp_path: Path, whole: Any, kind: str, place: Any, patch: Any, cut: Any, head: Any
+) -> None:
     """Exact files are mapped without FAISS: any content is safe."""
     folder = copy(whole[kind], tmp_path)
     path = folder / "index.faiss"
@@ -127,7 +132,7 @@ def hostile(data: bytes, number: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS[2:])
-def test_signed_hostile_index_does_not_end_the_process(tmp_path, whole, kind: str) -> None:
+def test_signed_hostile_index_does_not_end_the_process(tmp_path: Path, whole: Any, kind: str) -> None:
     """Hashes that fit, so that FAISS itself meets the bytes: in a process of its own, which must end well."""
     folders = []
     for number in range(48):
@@ -146,7 +151,7 @@ def test_signed_hostile_index_does_not_end_the_process(tmp_path, whole, kind: st
 
 @FUZZ
 @given(place=CUTS, patch=st.binary(min_size=1, max_size=9), cut=st.booleans())
-def test_transform_file(tmp_path, whole, place, patch, cut) -> None:
+def test_transform_file(tmp_path: Path, whole: Any, place: Any, patch: Any, cut: Any) -> None:
     path = tmp_path / "t.safetensors"
     path.write_bytes(spoil((whole["flat"] / "transform.safetensors").read_bytes(), place, patch, cut))
     try:
@@ -172,7 +177,7 @@ VALUES = st.one_of(
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 @FUZZ
 @given(data=st.data())
-def test_manifest_of_any_values(tmp_path, whole, kind, data) -> None:
+def test_manifest_of_any_values(tmp_path: Path, whole: Any, kind: str, data: Any) -> None:
     """One field of the manifest replaced or removed: opened and searched, or a named error."""
     folder = copy(whole[kind], tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -196,7 +201,7 @@ def test_manifest_of_any_values(tmp_path, whole, kind, data) -> None:
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
 @FUZZ
 @given(rows=st.integers(0, 400), size=st.integers(1, 30), input_size=st.integers(0, 30))
-def test_other_shapes_are_refused(whole, kind, rows, size, input_size) -> None:
+def test_other_shapes_are_refused(whole: Any, kind: str, rows: Any, size: Any, input_size: Any) -> None:
     path = whole[kind] / "index.faiss"
     if (rows, size, input_size) == (ROWS, KEPT, SIZE):
         return
@@ -204,7 +209,7 @@ def test_other_shapes_are_refused(whole, kind, rows, size, input_size) -> None:
         flat.map_exact(path, rows, size, input_size, kind)
 
 
-def test_one_kind_is_not_taken_for_another(tmp_path, whole) -> None:
+def test_one_kind_is_not_taken_for_another(tmp_path: Path, whole: Any) -> None:
     """Every file behind every other manifest, with hashes that fit. (A graph's file ends as the exact one does, with
     the same vectors, so it may be taken for it.)
     """

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,11 +29,11 @@ FIRST_RELEASE = {
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "dataset-v1"
 
 
-def made(**fields) -> Protocol:
+def made(**fields: Any) -> Protocol:
     return Protocol.model_validate({"name": "made", "source": "folder", "splits": {"test": {}}, **fields})
 
 
-def frames(count=30, **columns) -> pl.DataFrame:
+def frames(count: Any = 30, **columns: Any) -> pl.DataFrame:
     """`count` frames of one drive due east, a metre apart, unless columns say otherwise."""
     base = {
         "trajectory": ["a"] * count,
@@ -52,18 +53,18 @@ def frames(count=30, **columns) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(("name", "digest"), FIRST_RELEASE.items())
-def test_protocols_of_the_first_release_keep_their_hashes(name, digest):
+def test_protocols_of_the_first_release_keep_their_hashes(name: str, digest: Any) -> None:
     assert protocols.load(name).hash == digest
 
 
-def test_a_stored_manifest_of_the_first_release_keeps_its_id_and_its_protocol():
+def test_a_stored_manifest_of_the_first_release_keeps_its_id_and_its_protocol() -> None:
     old = seqdata.open(FIXTURE)
     assert old.id == "23e361cc1f1c518081a3268455f1607f686279c6eb62f1bf3fe0889bf97516ec"
     assert old.manifest.protocol.label == "own@31b630943bcb"
     assert old.protocol_positives("own", "test").height > 0
 
 
-def test_new_fields_at_their_defaults_are_not_stored_and_set_ones_change_the_hash():
+def test_new_fields_at_their_defaults_are_not_stored_and_set_ones_change_the_hash() -> None:
     plain = protocols.load("own")
     stored = plain.model_dump(mode="json")
     assert not {*Protocol.later, "side", "subtask"} & (stored.keys() | stored["splits"]["test"].keys())
@@ -81,7 +82,7 @@ def test_new_fields_at_their_defaults_are_not_stored_and_set_ones_change_the_has
     assert plain.model_copy(update={"expected_at": {"10": {"test": {"query": "5k"}}}}).hash == plain.hash
 
 
-def test_the_papers_protocols_are_there_and_pin_their_practice():
+def test_the_papers_protocols_are_there_and_pin_their_practice() -> None:
     for name in ("robotcar-seqvlad", "robotcar-2m", "oxford1-sta", "oxford2-sta"):
         loaded = protocols.load(name)
         assert (loaded.spacing, loaded.spacing_rule) == (2.0, "greedy")
@@ -94,7 +95,7 @@ def test_the_papers_protocols_are_there_and_pin_their_practice():
     assert protocols.load("msls-val").length == 1
 
 
-def test_variants_are_named_hashed_and_loaded_by_name():
+def test_variants_are_named_hashed_and_loaded_by_name() -> None:
     base = protocols.load("msls-seqvlad")
     ten = base.variant(length=10)
     assert (ten.name, ten.length, ten.expected_counts["test"]["query"]) == ("msls-seqvlad-L10", 10, "4.5k")
@@ -113,7 +114,7 @@ def test_variants_are_named_hashed_and_loaded_by_name():
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 20_000), st.integers(0, 999), st.integers(0, 1))
-def test_a_rounded_count_holds_for_what_rounds_to_it(count, thousands, decimals):
+def test_a_rounded_count_holds_for_what_rounds_to_it(count: int, thousands: Any, decimals: Any) -> None:
     expected = f"{thousands / 10**decimals:.{decimals}f}k"
     literal = abs(count / 1000 - float(expected[:-1])) <= 0.5 / 10**decimals + 1e-12
     assert agrees(count, expected) == literal
@@ -129,7 +130,7 @@ def test_a_rounded_count_holds_for_what_rounds_to_it(count, thousands, decimals)
     st.none() | st.floats(1e-9, 1e9),
     st.none() | st.floats(1e-9, 1e9),
 )
-def test_a_track_key_names_its_policy_exactly(panoramas, clean, spacing, max_step):
+def test_a_track_key_names_its_policy_exactly(panoramas: Any, clean: Any, spacing: Any, max_step: Any) -> None:
     policy = TrackPolicy(panoramas, clean, spacing, max_step)
     assert TrackPolicy.of_key(policy.key) == policy
     assert "/" not in policy.key
@@ -138,18 +139,18 @@ def test_a_track_key_names_its_policy_exactly(panoramas, clean, spacing, max_ste
 @pytest.mark.parametrize(
     "key", ["", "some", "nopano-", "nopano-2", "nopano-clean-clean", "all-2m-3m", "nopano-step1m-2m"]
 )
-def test_other_texts_are_no_track_keys(key):
+def test_other_texts_are_no_track_keys(key: Any) -> None:
     with pytest.raises(ContractError, match="names no track table"):
         TrackPolicy.of_key(key)
 
 
-def test_wrong_policies_are_refused():
+def test_wrong_policies_are_refused() -> None:
     for options in ({"panoramas": "some"}, {"spacing": 0.0}, {"spacing": math.inf}, {"max_step": -1.0}):
         with pytest.raises(ContractError):
             TrackPolicy(**options)
 
 
-def test_a_cut_and_its_sides_need_each_other():
+def test_a_cut_and_its_sides_need_each_other() -> None:
     cut = {"zone": "30N", "corners": [[0, 0], [1, 0], [0, 1]], "buffer": 1}
     with pytest.raises(ContractError, match="need each other"):
         protocols.parse({"name": "x", "source": "folder", "splits": {"test": {}}, "cut": cut}, "x.toml")
@@ -159,7 +160,7 @@ def test_a_cut_and_its_sides_need_each_other():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 3.0, 10.0]), st.sampled_from(["inside", "outside"]))
-def test_sides_of_a_box_equal_a_literal_reading(seed, buffer, side):
+def test_sides_of_a_box_equal_a_literal_reading(seed: int, buffer: Any, side: Any) -> None:
     points = np.random.default_rng(seed).integers(-20, 40, (50, 2)).astype(float)
     cut = Cut(zone="30N", corners=((0, 0), (20, 0), (20, 10), (0, 10)), buffer=buffer)
     table = pl.DataFrame({"zone": ["30N"] * 50, "easting": points[:, 0], "northing": points[:, 1]})
@@ -170,7 +171,7 @@ def test_sides_of_a_box_equal_a_literal_reading(seed, buffer, side):
     assert on_side(table, cut, side).tolist() == expected
 
 
-def test_a_cut_in_another_zone_is_refused():
+def test_a_cut_in_another_zone_is_refused() -> None:
     cut = Cut(zone="30N", corners=((0, 0), (20, 0), (20, 10)), buffer=5)
     with pytest.raises(ContractError, match=r"zone 30N.*zone 31N"):
         on_side(pl.DataFrame({"zone": ["31N"], "easting": [0.0], "northing": [0.0]}), cut, "inside")
@@ -178,7 +179,7 @@ def test_a_cut_in_another_zone_is_refused():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 3))
-def test_a_window_belongs_to_a_split_with_every_frame(seed, length, stride):
+def test_a_window_belongs_to_a_split_with_every_frame(seed: int, length: int, stride: Any) -> None:
     rng = np.random.default_rng(seed)
     table = frames(
         40,
@@ -216,7 +217,7 @@ def test_a_window_belongs_to_a_split_with_every_frame(seed, length, stride):
         assert set(chosen["role"]) <= {role}
 
 
-def test_panoramas_are_dropped_kept_or_judged_at_the_centre():
+def test_panoramas_are_dropped_kept_or_judged_at_the_centre() -> None:
     table = frames(9, panorama=[False] * 4 + [True] + [False] * 4)
     cut = {
         policy: Sequencer(table).of_protocol(made(length=3, panoramas=policy))["centre"].to_list()
@@ -225,7 +226,7 @@ def test_panoramas_are_dropped_kept_or_judged_at_the_centre():
     assert cut == {"drop": [1, 2, 6, 7], "keep": [1, 2, 3, 4, 5, 6, 7], "centre": [1, 2, 3, 5, 6, 7]}
 
 
-def test_a_subtask_is_that_of_the_centre_frame():
+def test_a_subtask_is_that_of_the_centre_frame() -> None:
     table = frames(6, subtasks=["", "all", "all s2w", "s2w", "small", ""])
     chosen = Sequencer(table).of_protocol(made(length=3, splits={"test": {"subtask": "all"}}), "test", "database")
     assert chosen["centre"].to_list() == [1, 2]
@@ -233,7 +234,7 @@ def test_a_subtask_is_that_of_the_centre_frame():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([1.0, 2.0, 5.0]), st.sampled_from(["greedy", "arc"]))
-def test_any_spacing_comes_from_one_set_of_frames(seed, spacing, rule):
+def test_any_spacing_comes_from_one_set_of_frames(seed: int, spacing: Any, rule: Any) -> None:
     rng = np.random.default_rng(seed)
     east, north = rng.normal(0.7, 1, 60).cumsum(), rng.normal(0, 0.3, 60).cumsum()
     flags = rng.random(60) < 0.5
@@ -246,7 +247,7 @@ def test_any_spacing_comes_from_one_set_of_frames(seed, spacing, rule):
     assert unflagged.tolist() == np.flatnonzero(keep_mask(east, north, spacing, rule)).tolist()
 
 
-def test_another_spacing_rule_is_refused_with_both_named():
+def test_another_spacing_rule_is_refused_with_both_named() -> None:
     protocol = made(spacing=2.0, spacing_rule="arc")
     with pytest.raises(ContractError, match=r"spacing_rule is 'arc', the dataset's is 'greedy'"):
         Sequencer(frames()).of_protocol(protocol)
@@ -267,7 +268,7 @@ def replayed(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.real
-def test_the_cut_of_oxford1_on_the_real_laps(real):
+def test_the_cut_of_oxford1_on_the_real_laps(real: Path) -> None:
     protocol = protocols.load("oxford1-sta")
     laps = {"2015-03-17-11-08-44": "database", "2014-12-16-18-44-24": "query"}
     tables = []

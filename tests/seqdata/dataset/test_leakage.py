@@ -1,5 +1,8 @@
 """Leakage against brute force; one route is called out, ground of its own is not, and the real laps are named."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -22,7 +25,7 @@ LAPS = {
 }
 
 
-def made(**fields) -> Protocol:
+def made(**fields: Any) -> Protocol:
     return Protocol.model_validate({"name": "made", "source": "folder", "splits": LAPS, **fields})
 
 
@@ -56,7 +59,7 @@ def street(start: float, stop: float, north: float = 0.0) -> np.ndarray:
     return np.column_stack([east, np.full(len(east), north)])
 
 
-def literal(ours: Sequencer, protocol: Protocol, split: str, role: str, radius: float):
+def literal(ours: Sequencer, protocol: Protocol, split: str, role: str, radius: float) -> Any:
     """Frame by frame: frames, near ones, metres, near metres, least distance."""
     rows = ours.frames.to_dicts()
     splits = protocol.splits
@@ -64,7 +67,7 @@ def literal(ours: Sequencer, protocol: Protocol, split: str, role: str, radius: 
     names = splits[split].database if role == "database" else splits[split].query
     mine = [r for r in rows if r["trajectory"] in names]
 
-    def apart(a, b):
+    def apart(a: Any, b: Any) -> Any:
         return float(np.sqrt((a["easting"] - b["easting"]) ** 2 + (a["northing"] - b["northing"]) ** 2))
 
     least = [min([apart(r, t) for t in training if t["zone"] == r["zone"]], default=np.inf) for r in mine]
@@ -80,7 +83,7 @@ def literal(ours: Sequencer, protocol: Protocol, split: str, role: str, radius: 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([5.0, 25.0, 100.0]))
-def test_leakage_equals_a_literal_count(seed, radius):
+def test_leakage_equals_a_literal_count(seed: int, radius: Any) -> None:
     rng = np.random.default_rng(seed)
     names = ["map", "drive", "val", "test-map", "test-drive"]
     drives = {name: rng.integers(-8, 9, (int(rng.integers(1, 25)), 2)).cumsum(0) * 5.0 for name in names}
@@ -97,7 +100,7 @@ def test_leakage_equals_a_literal_count(seed, radius):
         assert (row["route_share"] is None) == (metres == 0)
 
 
-def test_one_route_is_called_out_and_ground_of_its_own_is_not():
+def test_one_route_is_called_out_and_ground_of_its_own_is_not() -> None:
     same = {"map": street(0, 400), "drive": street(0, 400, 3), "val": street(0, 400, 6)}
     same |= {"test-map": street(0, 400, 9), "test-drive": street(0, 400, 12)}
     table = leakage(sequencer(same), made())
@@ -115,7 +118,7 @@ def test_one_route_is_called_out_and_ground_of_its_own_is_not():
     assert sentences(elsewhere)[1] == "test is held out: it shares no zone with train"
 
 
-def test_shares_grow_with_the_radius_and_the_limit_is_strict():
+def test_shares_grow_with_the_radius_and_the_limit_is_strict() -> None:
     drives = {"map": street(0, 2), "drive": street(0, 2), "val": np.array([[25.0, 0.0], [24.0, 0.0]])}
     drives |= {"test-map": street(0, 2), "test-drive": street(0, 2)}
     table = leakage(sequencer(drives), made(), (100.0, 25.0)).filter(pl.col("split") == "val")
@@ -124,7 +127,7 @@ def test_shares_grow_with_the_radius_and_the_limit_is_strict():
     assert table["route_share"].to_list() == [0.5, 1.0]
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_what_cannot_be_compared_is_refused() -> None:
     ours = sequencer({"map": street(0, 40)})
     with pytest.raises(ContractError, match="no split 'train'"):
         leakage(ours, protocols.load("own"))
@@ -137,7 +140,7 @@ def test_what_cannot_be_compared_is_refused():
         sentences(leakage(sequencer({"map": street(0, 9), "val": street(0, 9)}), made()), 7.0)
 
 
-def test_the_block_of_a_page_says_it():
+def test_the_block_of_a_page_says_it() -> None:
     drives = {"map": street(0, 400), "val": street(0, 400, 6), "test-map": street(600, 900)}
     block = leakage_block(leakage(sequencer(drives), made(), (10.0, 25.0)))
     page = environment(leakage_folder()).get_template("leakage.html.j2").render(leakage=block)
@@ -148,14 +151,14 @@ def test_the_block_of_a_page_says_it():
     assert [line["shares"] for line in block.lines] == [[1.0, 1.0], [0.0, 0.0]]
 
 
-def leakage_folder():
+def leakage_folder() -> Any:
     from indexer.report.html import SHARED
 
     return SHARED
 
 
 @pytest.mark.real
-def test_the_real_laps_share_one_route_but_not_under_oxford1(real):
+def test_the_real_laps_share_one_route_but_not_under_oxford1(real: Path) -> None:
     drives = {}
     for lap, role in (("2015-03-17-11-08-44", "database"), ("2014-12-16-18-44-24", "query")):
         parts = [pl.read_csv(real / "robotcar-positions" / f"{lap}-{role}-{part}.csv") for part in ("train", "test")]

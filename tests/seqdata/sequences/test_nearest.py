@@ -1,5 +1,7 @@
 """Nearest distances against brute force over every frame pair, and against the pair tables."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +15,7 @@ from seqdata.sequences.positives import positives
 from seqdata.sequences.tiles import WindowSet
 
 
-def window_set(rng, count, groups, mixed=False):
+def window_set(rng: Any, count: Any, groups: Any, mixed: Any = False) -> Any:
     """Windows in any order over a walk on a grid, some of it far away; `mixed` lengths and steps."""
     xy = rng.integers(-5, 6, (count + 12, 2)).cumsum(0) * 5.0 + [4e5, 6e6]
     xy[rng.integers(0, count) :] += 30_000.0 * rng.integers(0, 2)
@@ -22,7 +24,7 @@ def window_set(rng, count, groups, mixed=False):
     return WindowSet.of(xy, rng.permutation(count), length, step=step, group=rng.integers(0, groups, count))
 
 
-def literal(query, database):
+def literal(query: Any, database: Any) -> Any:
     """Every window with every other of its group, in plain Python."""
     rows = []
     for i in range(len(query)):
@@ -40,7 +42,7 @@ def literal(query, database):
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 25), st.integers(0, 25), st.integers(1, 3), st.booleans())
-def test_nearest_equals_brute_force(seed, queries, maps, groups, mixed):
+def test_nearest_equals_brute_force(seed: int, queries: Any, maps: Any, groups: Any, mixed: Any) -> None:
     rng = np.random.default_rng(seed)
     query = window_set(rng, queries, groups, mixed)
     database = window_set(rng, maps, groups, mixed) if maps else WindowSet.of(np.zeros((0, 2)), [], 5)
@@ -49,7 +51,7 @@ def test_nearest_equals_brute_force(seed, queries, maps, groups, mixed):
     table_contract("nearest").validate(found, "nearest")
 
 
-def test_nearest_reaches_beyond_every_radius_and_agrees_with_the_pairs(monkeypatch):
+def test_nearest_reaches_beyond_every_radius_and_agrees_with_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 7)
     rng = np.random.default_rng(3)
     along = np.arange(200.0)
@@ -64,7 +66,7 @@ def test_nearest_reaches_beyond_every_radius_and_agrees_with_the_pairs(monkeypat
     assert found["min_distance"].max() > 25.0
 
 
-def test_ranks_and_empty_sets():
+def test_ranks_and_empty_sets() -> None:
     ranks = WindowSet.of(np.column_stack([np.arange(10.0), np.zeros(10)]), [0, 5], 3)
     far = WindowSet.of(np.column_stack([np.arange(10.0) + 20, np.zeros(10)]), [0], 5)
     assert nearest(ranks, far).rows() == [(0, 18.0, 21.0), (1, 13.0, 16.0)]

@@ -1,6 +1,7 @@
 """Ground truth against brute force over every frame pair, in every shape that windows come in."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,12 +24,12 @@ real = pytest.mark.skipif(not REAL.is_dir(), reason="real MSLS positions are not
 ORIGIN = np.array([4e5, 6e6])
 
 
-def frames_of(windows_, i):
+def frames_of(windows_: Any, i: Any) -> Any:
     rows = windows_.first[i] + np.arange(windows_.length[i]) * windows_.step[i]
     return windows_.xy[rows], windows_.heading[rows]
 
 
-def brute(query, database, radius, inclusive=False, queries=None):
+def brute(query: Any, database: Any, radius: Any, inclusive: Any = False, queries: Any = None) -> Any:
     """Every pair by its definition: window by window, all frame pairs, a row per pair whose least distance
     fits.
     """
@@ -46,7 +47,7 @@ def brute(query, database, radius, inclusive=False, queries=None):
     return pl.DataFrame(rows, schema=truth.POSITIVES_SCHEMA, orient="row")
 
 
-def literal_rule(query, database, rule, radius, inclusive=False):
+def literal_rule(query: Any, database: Any, rule: Any, radius: Any, inclusive: Any = False) -> Any:
     """The rule in the protocol's own words, without the pair table: set of (query, database)."""
     near = (lambda d: d <= radius) if inclusive else (lambda d: d < radius)
     hits = set()
@@ -66,7 +67,7 @@ def literal_rule(query, database, rule, radius, inclusive=False):
 
 
 @st.composite
-def window_sets(draw):
+def window_sets(draw: Any) -> Any:
     """A track on a coarse grid of metres (exact distances, co-located frames), with jumps, gaps and any
     window form.
     """
@@ -91,7 +92,7 @@ def window_sets(draw):
 
 @settings(max_examples=120, deadline=None)
 @given(window_sets(), window_sets(), st.sampled_from([5.0, 13.0, 25.0]), st.sampled_from(["metres", "frames"]))
-def test_pairs_and_distances_equal_brute_force(query, database, radius, unit):
+def test_pairs_and_distances_equal_brute_force(query: Any, database: Any, radius: Any, unit: Any) -> None:
     expected = brute(query, database, radius, unit == "frames")
     assert positives(query, database, radius=radius, unit=unit).equals(expected, null_equal=True)
 
@@ -104,7 +105,7 @@ def test_pairs_and_distances_equal_brute_force(query, database, radius, unit):
     st.sampled_from([5.0, 10.0, 25.0]),
     st.booleans(),
 )
-def test_rules_are_filters(query, database, rule, radius, inclusive):
+def test_rules_are_filters(query: Any, database: Any, rule: Any, radius: Any, inclusive: Any) -> None:
     query = WindowSet.of(query.xy, query.first[:12], query.length[:12], step=query.step[:12], group=query.group[:12])
     unit = "frames" if inclusive else "metres"
     pairs = positives(query, database, radius=25.0, unit=unit)
@@ -112,7 +113,7 @@ def test_rules_are_filters(query, database, rule, radius, inclusive):
     assert set(kept.select("query", "database").rows()) == literal_rule(query, database, rule, radius, inclusive)
 
 
-def street(seed, count=4000, spacing=4.0):
+def street(seed: Any, count: Any = 4000, spacing: Any = 4.0) -> Any:
     """Several passes of a few crossing streets with noise, one jump: (n, 2) metres."""
     rng = np.random.default_rng(seed)
     turns = rng.integers(0, 4, count // 40 + 1).repeat(40)[:count] * (np.pi / 2)
@@ -122,14 +123,14 @@ def street(seed, count=4000, spacing=4.0):
     return xy
 
 
-def street_set(seed, length=5, stride=1, **options):
+def street_set(seed: Any, length: Any = 5, stride: Any = 1, **options: Any) -> Any:
     xy = street(seed, **options)
     first = np.arange(0, len(xy) - length + 1, stride)
     return WindowSet.of(xy, first, length, heading=driving_headings(xy[:, 0], xy[:, 1]))
 
 
 @pytest.mark.parametrize(("lengths", "stride"), [((5, 5), 1), ((10, 5), 1), ((1, 15), 1), ((4, 6), 3)])
-def test_many_tiles_equal_brute_force_on_a_sample(lengths, stride):
+def test_many_tiles_equal_brute_force_on_a_sample(lengths: Any, stride: Any) -> None:
     query, database = street_set(1, lengths[0], stride), street_set(2, lengths[1], stride, count=1500)
     sample = np.random.default_rng(0).choice(len(query), 40, replace=False)
     pairs = positives(query, database, radius=25.0)
@@ -140,7 +141,9 @@ def test_many_tiles_equal_brute_force_on_a_sample(lengths, stride):
 
 
 @pytest.mark.parametrize(("window_pairs", "query_rows", "slots"), [(1, 2048, 16), (999, 100, 4), (10**6, 7, 32)])
-def test_result_does_not_depend_on_how_work_is_cut(monkeypatch, window_pairs, query_rows, slots):
+def test_result_does_not_depend_on_how_work_is_cut(
+    monkeypatch: pytest.MonkeyPatch, window_pairs: Any, query_rows: Any, slots: Any
+) -> None:
     query, database = street_set(3, count=600), street_set(4, count=600)
     expected = positives(query, database, radius=25.0)
     monkeypatch.setattr(truth, "WINDOW_PAIRS", window_pairs)
@@ -151,7 +154,7 @@ def test_result_does_not_depend_on_how_work_is_cut(monkeypatch, window_pairs, qu
     assert pl.concat(blocks).equals(expected)
 
 
-def test_exactly_on_the_radius():
+def test_exactly_on_the_radius() -> None:
     query = WindowSet.of([[0.0, 0.0]], [0], 1)
     database = WindowSet.of([[15.0, 20.0], [0.0, 25.0], [0.0, np.nextafter(25.0, 0)]], [0, 1, 2], 1)
     assert positives(query, database, radius=25.0)["database"].to_list() == [2]
@@ -161,7 +164,7 @@ def test_exactly_on_the_radius():
     assert accept(pairs, rule="any", radius=25.0, unit="frames")["database"].to_list() == [0, 1, 2]
 
 
-def test_radius_zero_and_ranks():
+def test_radius_zero_and_ranks() -> None:
     ranks = np.stack([np.arange(20.0), np.zeros(20)], 1)
     query = WindowSet.of(ranks, range(16), 5)
     same = positives(query, query, radius=0, unit="frames")
@@ -172,7 +175,7 @@ def test_radius_zero_and_ranks():
     assert len(near) == 16 + 2 * 15
 
 
-def test_groups_are_never_compared():
+def test_groups_are_never_compared() -> None:
     xy = np.zeros((10, 2))
     query = WindowSet.of(xy, [0, 1, 2], 3, group=[7, 3, 9])
     database = WindowSet.of(xy, [0, 1, 2, 3], 3, group=[3, 7, 3, -1])
@@ -180,7 +183,7 @@ def test_groups_are_never_compared():
     assert pairs.select("query", "database").rows() == [(0, 1), (1, 0), (1, 2)]
 
 
-def test_heading_limit_leaves_unknown_directions_out():
+def test_heading_limit_leaves_unknown_directions_out() -> None:
     query = WindowSet.of(np.zeros((3, 2)), [0], 3, heading=[0.0, 350.0, 0.0])
     database = WindowSet.of(np.zeros((4, 2)), [0, 1, 2, 3], 1, heading=[10.0, 170.0, np.nan, 20.0])
     pairs = positives(query, database, radius=1.0)
@@ -190,7 +193,7 @@ def test_heading_limit_leaves_unknown_directions_out():
     assert len(accept(pairs, rule="any", radius=1.0)) == 4
 
 
-def test_bytes_are_equal_between_runs_and_thread_counts(tmp_path, monkeypatch):
+def test_bytes_are_equal_between_runs_and_thread_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(truth, "ROW_GROUP", 10_000)
     monkeypatch.setattr(truth, "QUERY_ROWS", 300)
     query, database = street_set(5), street_set(6)
@@ -209,8 +212,8 @@ def test_bytes_are_equal_between_runs_and_thread_counts(tmp_path, monkeypatch):
     assert done[-1] == len(query)
 
 
-def test_nothing_half_written_when_the_work_fails(tmp_path):
-    def stop(done):
+def test_nothing_half_written_when_the_work_fails(tmp_path: Path) -> None:
+    def stop(done: Any) -> None:
         raise RuntimeError(f"stopped after {done}")
 
     with pytest.raises(RuntimeError, match="stopped"):
@@ -218,7 +221,7 @@ def test_nothing_half_written_when_the_work_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_empty_sets_give_an_empty_table(tmp_path):
+def test_empty_sets_give_an_empty_table(tmp_path: Path) -> None:
     none, some = WindowSet.of(np.zeros((0, 2)), [], 5), WindowSet.of(np.zeros((5, 2)), [0], 5)
     for query, database in ((none, some), (some, none), (none, none)):
         assert positives(query, database, radius=25.0).equals(pl.DataFrame(schema=truth.POSITIVES_SCHEMA))
@@ -226,7 +229,7 @@ def test_empty_sets_give_an_empty_table(tmp_path):
         assert pl.read_parquet(tmp_path / "e.parquet").schema == truth.POSITIVES_SCHEMA
 
 
-def test_bad_window_sets_are_refused():
+def test_bad_window_sets_are_refused() -> None:
     for xy, first, length, message in (
         ([[0.0, np.nan]], [0], 1, "not finite"),
         (np.zeros((4, 2)), [0, 2], 3, "beyond the 4 frames"),
@@ -237,7 +240,7 @@ def test_bad_window_sets_are_refused():
             WindowSet.of(xy, first, length)
 
 
-def test_bad_rules_units_and_radii_are_refused():
+def test_bad_rules_units_and_radii_are_refused() -> None:
     one = WindowSet.of(np.zeros((1, 2)), [0], 1)
     for options in ({"radius": -1.0}, {"radius": float("nan")}, {"radius": 1.0, "unit": "miles"}):
         with pytest.raises(ContractError):
@@ -246,7 +249,7 @@ def test_bad_rules_units_and_radii_are_refused():
         accept(positives(one, one, radius=1.0), rule="nearest", radius=1.0)
 
 
-def msls_set(name, length, max_step=None):
+def msls_set(name: Any, length: Any, max_step: Any = None) -> Any:
     raw = pl.read_csv(REAL / f"{name}.csv").with_row_index("frame")
     frames = raw.with_columns(
         pl.col("sequence_start").cast(pl.String).alias("trajectory"),
@@ -264,7 +267,7 @@ def msls_set(name, length, max_step=None):
 @pytest.mark.real
 @pytest.mark.parametrize("city", ["amman", "austin"])
 @pytest.mark.parametrize(("length", "max_step"), [(5, None), (5, 100.0), (10, None)])
-def test_real_cities_equal_brute_force_on_a_sample(city, length, max_step):
+def test_real_cities_equal_brute_force_on_a_sample(city: Any, length: int, max_step: Any) -> None:
     query, database = (msls_set(f"{city}-{role}", length, max_step) for role in ("query", "database"))
     sample = np.sort(np.random.default_rng(1).choice(len(query), 20, replace=False))
     pairs = positives(query, database, radius=25.0)
@@ -285,7 +288,9 @@ def test_real_cities_equal_brute_force_on_a_sample(city, length, max_step):
         ("austin", 15, (205286, 1272), (139732, 1271)),
     ],
 )
-def test_real_pairs_and_answerable_queries_with_and_without_a_heading_limit(city, length, near, facing):
+def test_real_pairs_and_answerable_queries_with_and_without_a_heading_limit(
+    city: Any, length: int, near: Any, facing: Any
+) -> None:
     query, database = (msls_set(f"{city}-{role}", length) for role in ("query", "database"))
     pairs = positives(query, database, radius=25.0)
     limited = accept(pairs, rule="any", radius=25.0, heading_max=45.0)

@@ -1,6 +1,7 @@
 """Both spacing rules against literal loops, and the ways in which they differ."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ STEPS = st.lists(st.tuples(st.integers(-4, 6), st.integers(-4, 6)), max_size=120
 SPACINGS = st.sampled_from([1.0, 2.0, 5.0, 7.5, 30.0])
 
 
-def greedy_literal(east, north, spacing):
+def greedy_literal(east: Any, north: Any, spacing: Any) -> Any:
     kept = []
     for i in range(len(east)):
         if not kept:
@@ -26,7 +27,7 @@ def greedy_literal(east, north, spacing):
     return kept
 
 
-def arc_literal(east, north, spacing):
+def arc_literal(east: Any, north: Any, spacing: Any) -> Any:
     path = [0.0]
     for i in range(1, len(east)):
         dx, dy = east[i] - east[i - 1], north[i] - north[i - 1]
@@ -40,38 +41,38 @@ def arc_literal(east, north, spacing):
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS, SPACINGS)
-def test_greedy_equals_literal_loop(moves, spacing):
+def test_greedy_equals_literal_loop(moves: Any, spacing: Any) -> None:
     xy = np.cumsum(np.array(moves, float).reshape(-1, 2), 0) + np.array([4e5, 6e6])
     assert np.flatnonzero(greedy_mask(xy[:, 0], xy[:, 1], spacing)).tolist() == greedy_literal(*xy.T, spacing)
 
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS, SPACINGS)
-def test_arc_equals_literal_loop(moves, spacing):
+def test_arc_equals_literal_loop(moves: Any, spacing: Any) -> None:
     xy = np.cumsum(np.array(moves, float).reshape(-1, 2), 0)
     assert np.flatnonzero(arc_mask(xy[:, 0], xy[:, 1], spacing)).tolist() == arc_literal(*xy.T, spacing)
 
 
-def test_long_standstill_is_found_by_galloping():
+def test_long_standstill_is_found_by_galloping() -> None:
     east = np.concatenate([np.zeros(5000), [1.9, 2.0, 2.1], np.full(3000, 4.0), [4.5]])
     assert np.flatnonzero(greedy_mask(east, 0 * east, 2.0)).tolist() == [0, 5001, 5003]
     assert np.flatnonzero(arc_mask(east, 0 * east, 2.0)).tolist() == [0, 5001, 5003]
 
 
-def test_exactly_the_spacing_is_kept_and_wide_spacing_keeps_all():
+def test_exactly_the_spacing_is_kept_and_wide_spacing_keeps_all() -> None:
     assert greedy_mask([0, 3, 6], [0, 4, 8], 5.0).all()
     assert not greedy_mask([0, 3, 6], [0, 4, 8], np.nextafter(5.0, 6.0))[1]
     assert greedy_mask(np.arange(50) * 25.0, np.zeros(50), 2.0).all()
     assert arc_mask(np.arange(50) * 25.0, np.zeros(50), 2.0).all()
 
 
-def test_rules_differ_on_a_winding_drive():
+def test_rules_differ_on_a_winding_drive() -> None:
     turn = np.linspace(0, 60, 6000)
     east, north = 5 * turn + np.cos(3 * turn), np.sin(3 * turn)
     assert keep_mask(east, north, 2.0, "arc").sum() > keep_mask(east, north, 2.0).sum()
 
 
-def test_bad_rule_and_spacing_are_refused():
+def test_bad_rule_and_spacing_are_refused() -> None:
     with pytest.raises(ContractError, match="spacing rule 'both'"):
         keep_mask([0], [0], 2.0, "both")
     for spacing in (0, -1, float("nan"), float("inf")):
@@ -79,5 +80,5 @@ def test_bad_rule_and_spacing_are_refused():
             greedy_mask([0], [0], spacing)
 
 
-def test_empty_trajectory():
+def test_empty_trajectory() -> None:
     assert greedy_mask([], [], 2.0).shape == arc_mask([], [], 2.0).shape == (0,)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -28,14 +29,14 @@ FIXTURE = Path(__file__).parents[2] / "fixtures" / "dataset-v1"
 
 
 @pytest.fixture
-def own(dataset, tmp_path) -> seqdata.Dataset:
+def own(dataset: Any, tmp_path: Path) -> seqdata.Dataset:
     """A copy of the dataset of two drives, to add to."""
     shutil.copytree(dataset.path, tmp_path / "own")
     return seqdata.open(tmp_path / "own")
 
 
 @pytest.mark.parametrize("length", [10, 15])
-def test_other_lengths_are_added_and_nothing_sealed_is_touched(own, length, files_of):
+def test_other_lengths_are_added_and_nothing_sealed_is_touched(own: Any, length: int, files_of: Any) -> None:
     before = files_of(own.path)
     chosen = own.load_protocol(f"own-L{length}")
     computed = own.protocol_pairs(chosen, "test"), own.nearest(chosen, "test"), own.answerable(chosen, "test")
@@ -62,7 +63,7 @@ def test_other_lengths_are_added_and_nothing_sealed_is_touched(own, length, file
     assert set(windows["length"]) == {length}
 
 
-def test_stored_pairs_are_really_read(own):
+def test_stored_pairs_are_really_read(own: Any) -> None:
     chosen = own.load_protocol("own-L10")
     info = next(info for name, info in own.add_tables(chosen).tables.items() if name.startswith("positives"))
     path = own.path / info.path
@@ -76,7 +77,7 @@ def test_stored_pairs_are_really_read(own):
     assert own.protocol_pairs(chosen, "test", 26.0).height > 3
 
 
-def test_a_greater_radius_is_kept_beside_and_a_smaller_one_adds_nothing(own):
+def test_a_greater_radius_is_kept_beside_and_a_smaller_one_adds_nothing(own: Any) -> None:
     chosen = own.load_protocol("own-L10")
     first = own.add_tables(chosen)
     wide = own.add_tables(chosen, 60.0)
@@ -95,7 +96,7 @@ def test_a_greater_radius_is_kept_beside_and_a_smaller_one_adds_nothing(own):
     assert pl.read_parquet(path)["min_distance"].max() > 25.0
 
 
-def test_the_datasets_own_tables_are_not_added_again(own):
+def test_the_datasets_own_tables_are_not_added_again(own: Any) -> None:
     protocol = own.manifest.protocol
     assert own.add_tables(protocol).tables == {}
     assert reach(own.path / positives_name(protocol, "test"), protocol, "test") == MAX_RADIUS
@@ -103,7 +104,7 @@ def test_the_datasets_own_tables_are_not_added_again(own):
     assert list(own.add_tables(protocol, 30.0).tables) == [positives_name(protocol, "test")[:-8] + "@30.parquet"]
 
 
-def test_what_is_there_is_not_written_again_and_what_is_lost_is(own):
+def test_what_is_there_is_not_written_again_and_what_is_lost_is(own: Any) -> None:
     chosen = own.load_protocol("own-L10")
     added = own.add_tables(chosen)
     paths = [own.path / info.path for info in added.tables.values()]
@@ -116,7 +117,7 @@ def test_what_is_there_is_not_written_again_and_what_is_lost_is(own):
     assert paths[0].stat().st_mtime_ns > 1
 
 
-def test_tables_added_to_another_dataset_are_not_used(own, tmp_path):
+def test_tables_added_to_another_dataset_are_not_used(own: Any, tmp_path: Path) -> None:
     chosen = own.load_protocol("own-L10")
     own.add_tables(chosen)
     shutil.copytree(FIXTURE, tmp_path / "old")
@@ -127,7 +128,7 @@ def test_tables_added_to_another_dataset_are_not_used(own, tmp_path):
     assert table_infos(old.store, old.id) == {}
 
 
-def test_a_dataset_of_the_first_release_reads_its_pairs_and_takes_tables(tmp_path):
+def test_a_dataset_of_the_first_release_reads_its_pairs_and_takes_tables(tmp_path: Path) -> None:
     shutil.copytree(FIXTURE, tmp_path / "old")
     old = seqdata.open(tmp_path / "old")
     protocol = old.manifest.protocol
@@ -138,7 +139,7 @@ def test_a_dataset_of_the_first_release_reads_its_pairs_and_takes_tables(tmp_pat
     assert seqdata.open(old.path).id == old.id
 
 
-def test_a_damaged_list_is_named(own):
+def test_a_damaged_list_is_named(own: Any) -> None:
     chosen = own.load_protocol("own-L10")
     own.add_tables(chosen)
     listed = own.path / "added" / own.id[:12] / f"{chosen.hash}.json"
@@ -147,7 +148,7 @@ def test_a_damaged_list_is_named(own):
         own.protocol_pairs(chosen, "test")
 
 
-def test_the_build_stores_pairs_as_far_as_it_is_told(drives, tmp_path):
+def test_the_build_stores_pairs_as_far_as_it_is_told(drives: Any, tmp_path: Path) -> None:
     request = BuildRequest(
         "folder", drives, tmp_path / "wide", settings=BuildSettings(max_radius=40.0), protocol=protocols.load("own")
     )
@@ -159,7 +160,7 @@ def test_the_build_stores_pairs_as_far_as_it_is_told(drives, tmp_path):
     assert wide.protocol_pairs(wide.manifest.protocol, "test")["min_distance"].max() < 25.0
 
 
-def test_windows_of_any_spacing_policy_and_edges_come_from_one_build(own):
+def test_windows_of_any_spacing_policy_and_edges_come_from_one_build(own: Any) -> None:
     counts = [own.sequences(length=5, spacing=spacing, role="database").height for spacing in (None, 1.0, 2.0, 5.0)]
     assert counts == [36, 36, 36, 16]
     assert own.sequences(length=5, max_step=2.0).height == 0
@@ -167,7 +168,7 @@ def test_windows_of_any_spacing_policy_and_edges_come_from_one_build(own):
     assert own.sequences(length=5, panoramas="keep")["track"].unique().to_list() == ["all"]
 
 
-def test_counts_with_and_without_a_heading_limit(own):
+def test_counts_with_and_without_a_heading_limit(own: Any) -> None:
     backwards = own.load_protocol("own").model_copy(update={"heading_max": 45.0})
     frames = own.sequencer.frames.with_columns(
         pl.when(pl.col("role") == "query")
@@ -181,7 +182,9 @@ def test_counts_with_and_without_a_heading_limit(own):
     assert "without_positive_any_heading" not in protocol_counts(own, own.load_protocol("own"))["splits"]["test"]
 
 
-def test_a_build_takes_its_protocols_rule_and_one_under_another_rule_ends_before_it_begins(drives, tmp_path):
+def test_a_build_takes_its_protocols_rule_and_one_under_another_rule_ends_before_it_begins(
+    drives: Any, tmp_path: Path
+) -> None:
     arc = protocols.load("own").model_copy(update={"spacing": 2.0, "spacing_rule": "arc"})
     greedy = BuildSettings(resample_rule="greedy")
     with pytest.raises(InputError, match="wants --rule arc for its spacing, not greedy: give --rule arc"):
@@ -199,11 +202,11 @@ def program() -> typer.Typer:
     return app
 
 
-def run(*arguments: str):
+def run(*arguments: str) -> Any:
     return CliRunner().invoke(program(), list(arguments))
 
 
-def test_the_commands(own, tmp_path, monkeypatch):
+def test_the_commands(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = run("sequences", str(own.path), "--length", "10", "--length", "15", "--max-radius", "30", "--json")
     assert done.exit_code == 0

@@ -1,6 +1,8 @@
 """Training on a built dataset instead of the fake one: tracks, shards and truth as they really are."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ negative_radius = 8.0
 TINY = {"encoder": "resnet10t", "cut": "layer1", "clusters": 4}
 
 
-def test_fit_and_describe_on_a_built_dataset(dataset, tmp_path):
+def test_fit_and_describe_on_a_built_dataset(dataset: Any, tmp_path: Path) -> None:
     protocol = tmp_path / "street.toml"
     protocol.write_text(PROTOCOL)
     fields = {

@@ -1,6 +1,10 @@
 """Training on stored features touches the rows of a step, and describing gathers them a share at a time."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from tests.support.fake_dataset import FakeDataset
@@ -8,16 +12,16 @@ from train.data import describe as describing
 from train.data import feature_files
 from train.data.describe import describe
 from train.data.feature_files import FeatureFiles
-from train.data.frames import FrameSource
+from train.data.frames import WindowSource
 from train.models import registry as models
 from train.stages.features import FeatureRequest, write_features
 
 
-def encoder():
+def encoder() -> Any:
     return models.create("netvlad-small", encoder="resnet10t", cut="layer1", clusters=4, size=None)
 
 
-def test_only_the_wanted_rows_are_read(tmp_path, monkeypatch):
+def test_only_the_wanted_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = FakeDataset()
     write_features(encoder(), data, tmp_path / "f", FeatureRequest(device="cpu"))
     files, read = FeatureFiles(tmp_path / "f"), []
@@ -31,7 +35,7 @@ def test_only_the_wanted_rows_are_read(tmp_path, monkeypatch):
     assert read == [3 * 256 * 2, 256 * 2, 256 * 2] and found.shape == (5, 256)
 
 
-def test_a_read_that_comes_in_pieces_is_whole(tmp_path, monkeypatch):
+def test_a_read_that_comes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = FakeDataset()
     write_features(encoder(), data, tmp_path / "f", FeatureRequest(device="cpu"))
     files = FeatureFiles(tmp_path / "f")
@@ -42,20 +46,20 @@ def test_a_read_that_comes_in_pieces_is_whole(tmp_path, monkeypatch):
     np.testing.assert_array_equal(files.read(np.arange(20)), wanted)
 
 
-class Rows(FrameSource):
+class Rows(WindowSource):
     """Features made from the rows themselves."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         pass
 
-    def read(self, rows):
+    def read(self, rows: Any) -> Any:
         return rows
 
-    def encode(self, model, frames):
+    def encode(self, model: Any, frames: Any) -> Any:
         return frames[:, None].float() + torch.arange(64)
 
 
-def test_fusion_gathers_no_more_than_its_share(monkeypatch):
+def test_fusion_gathers_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows are fused a few at a time, to the same descriptors, however many a block holds."""
     data = FakeDataset()
     table = data.sequences(length=5)
@@ -68,7 +72,7 @@ def test_fusion_gathers_no_more_than_its_share(monkeypatch):
     assert max(seen) == 3 and sum(seen) == len(table)
 
 
-def test_blocks_are_bounded_by_features_and_descriptors(monkeypatch):
+def test_blocks_are_bounded_by_features_and_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     data = FakeDataset()
     table = data.sequences(length=5)
     model = models.create("frames", encoder="resnet10t", cut="layer1", pooling="gem", fusion="cat", size=(16, 24))

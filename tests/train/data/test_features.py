@@ -1,6 +1,8 @@
 """Feature datasets: the same numbers as from pixels, and heads that train on them."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import train
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError
+from tests.support.fake_dataset import FakeDataset
 from train.data.describe import describe
 from train.data.feature_files import FeatureFiles, check_hashes
 from train.data.features import create_head, open_features
@@ -19,11 +22,11 @@ ENCODER = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": 
 FULL = FeatureRequest(dtype="float32", device="cpu", batch_size=16)
 
 
-def encoder(name="netvlad-cat-small"):
+def encoder(name: Any = "netvlad-cat-small") -> Any:
     return models.create(name, **ENCODER)
 
 
-def test_rows_are_what_the_encoder_gives(data, tmp_path):
+def test_rows_are_what_the_encoder_gives(data: FakeDataset, tmp_path: Path) -> None:
     model = encoder()
     manifest = write_features(model, data, tmp_path / "f", FULL)
     assert manifest.rows == len(data.pixels) and manifest.shape == (4 * 64,)
@@ -36,7 +39,7 @@ def test_rows_are_what_the_encoder_gives(data, tmp_path):
     check_hashes(tmp_path / "f")
 
 
-def test_parts_are_cut_and_read_across(data, tmp_path, monkeypatch):
+def test_parts_are_cut_and_read_across(data: FakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.stages.features.PART_BYTES", 10 * 256 * 2)
     request = FeatureRequest(device="cpu", batch_size=4)
     write_features(encoder(), data, tmp_path / "f", request)
@@ -48,7 +51,7 @@ def test_parts_are_cut_and_read_across(data, tmp_path, monkeypatch):
     files.close()
 
 
-def test_a_pca_becomes_the_projection(data, tmp_path):
+def test_a_pca_becomes_the_projection(data: FakeDataset, tmp_path: Path) -> None:
     request = FeatureRequest(dtype="float32", device="cpu", pca=6)
     write_features(encoder(), data, tmp_path / "f", request)
     source = open_features(tmp_path / "f", data)
@@ -69,7 +72,7 @@ def test_a_pca_becomes_the_projection(data, tmp_path):
 @pytest.mark.parametrize(
     "name", ["netvlad-cat-small", "seqnet-small", "seqgem-small", "seqmatchnet-small", "delta-small"]
 )
-def test_descriptors_from_features_are_those_from_pixels(data, tmp_path, name):
+def test_descriptors_from_features_are_those_from_pixels(data: FakeDataset, tmp_path: Path, name: str) -> None:
     write_features(encoder(), data, tmp_path / "f", FULL)
     source = open_features(tmp_path / "f", data)
     model = create_head(source, name, 0, {"width": 5} if name in ("seqnet-small", "seqmatchnet-small") else {})
@@ -90,8 +93,8 @@ def test_descriptors_from_features_are_those_from_pixels(data, tmp_path, name):
     ],
 )
 def test_a_head_trains_without_pixels_and_loads_as_a_whole_model(
-    data, protocol_file, tmp_path, level, model, head, regime
-):
+    data: FakeDataset, protocol_file: Path, tmp_path: Path, level: Any, model: Any, head: Any, regime: Any
+) -> None:
     options = {**ENCODER, "clusters": 4}
     write_features(models.create(model, **options), data, tmp_path / "f", FeatureRequest(level=level, device="cpu"))
     data.read_rows.clear()
@@ -112,7 +115,7 @@ def test_a_head_trains_without_pixels_and_loads_as_a_whole_model(
     assert all(np.isfinite(first))
 
 
-def test_other_datasets_damage_and_wrong_heads_are_named(data, tmp_path):
+def test_other_datasets_damage_and_wrong_heads_are_named(data: FakeDataset, tmp_path: Path) -> None:
     write_features(encoder(), data, tmp_path / "f", FULL)
     source = open_features(tmp_path / "f", data)
     with pytest.raises(ContractError, match="belongs to the stored features"):
@@ -137,7 +140,7 @@ def test_other_datasets_damage_and_wrong_heads_are_named(data, tmp_path):
         FeatureFiles(tmp_path / "f")
 
 
-def test_only_described_frames_can_be_read_and_models_must_be_framewise(data, tmp_path):
+def test_only_described_frames_can_be_read_and_models_must_be_framewise(data: FakeDataset, tmp_path: Path) -> None:
     write_features(encoder(), data, tmp_path / "f", FULL, frames=np.array([2, 5, 9]))
     files = FeatureFiles(tmp_path / "f")
     assert files.read(np.array([9, 2])).shape == (2, 256)

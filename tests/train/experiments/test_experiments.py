@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -53,7 +55,7 @@ query = ["query-b"]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A dataset of two pairs of drives, its protocol its own."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.toml").write_text(TINY)
@@ -63,7 +65,7 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_cities(tmp_path_factory):
+def two_cities(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """As `tiny`, with another pair of drives in its training split, in another city."""
     folder = tmp_path_factory.mktemp("cities")
     more = TINY.replace('["map-a"]', '["map-a", "map-c"]').replace('["query-a"]', '["query-a", "query-c"]')
@@ -79,30 +81,30 @@ def two_cities(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder that the module's runs share."""
     return tmp_path_factory.mktemp("experiments")
 
 
 @pytest.fixture(scope="module")
-def smoke_shelf(tmp_path_factory):
+def smoke_shelf(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The folder that runs on `two_cities` share."""
     return tmp_path_factory.mktemp("smoke")
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scale.SMALL_TRAINING, "round_queries", 4)
     monkeypatch.setitem(scale.SMALL_TRAINING, "kmeans_frames", 10)
     monkeypatch.setattr(scale, "SMALL_PCA", 16)
 
 
-def request_of(tiny, out, name="p1-table3", only=("gem-cat-r18",), **fields):
+def request_of(tiny: Any, out: Any, name: Any = "p1-table3", only: Any = ("gem-cat-r18",), **fields: Any) -> Any:
     return Request(name, out, [tiny], "smoke", only, device="cpu", **fields)
 
 
 @pytest.mark.parametrize("name", grid.names())
-def test_every_grid_names_rows_and_protocols_that_are_there(name):
+def test_every_grid_names_rows_and_protocols_that_are_there(name: str) -> None:
     found = grid.load(name)
     assert set(found.protocols) <= set(protocols.names())
     for row in found.rows:
@@ -117,7 +119,7 @@ def test_every_grid_names_rows_and_protocols_that_are_there(name):
 
 @pytest.mark.parametrize("size", ["full", "smoke"])
 @pytest.mark.parametrize("name", grid.methods())
-def test_every_row_resolves_to_a_preset_with_valid_options_and_a_recipe(name, size):
+def test_every_row_resolves_to_a_preset_with_valid_options_and_a_recipe(name: str, size: Any) -> None:
     method = grid.method(name)
     found = scale.resolve(method, size)
     for recipe, settings in ((found.recipe, found.settings), ("p1-triplet", found.base)):
@@ -133,7 +135,7 @@ def test_every_row_resolves_to_a_preset_with_valid_options_and_a_recipe(name, si
         assert weights == "pretrained" and found.pca in (None, 4096) and found.frames in (None, 4096)
 
 
-def test_full_scale_models_have_the_sizes_that_the_papers_give():
+def test_full_scale_models_have_the_sizes_that_the_papers_give() -> None:
     """Each is built without values and run once on the meta device: the largest would take five gigabytes."""
     sizes = {
         "gem-cat-r18": 1280, "gem-cat-r50": 5120, "netvlad-cat-r18": 16384 * 5, "netvlad-cat-r50": 65536 * 5,
@@ -145,8 +147,10 @@ def test_full_scale_models_have_the_sizes_that_the_papers_give():
         assert card(settings["model"], 5, **settings["options"])["descriptor"] == size, name
 
 
-def test_cells_are_kept_taken_up_after_a_kill_and_made_again_when_inputs_change(tiny, tmp_path, monkeypatch):
-    def die(line):
+def test_cells_are_kept_taken_up_after_a_kill_and_made_again_when_inputs_change(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(line: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -177,8 +181,10 @@ def test_cells_are_kept_taken_up_after_a_kill_and_made_again_when_inputs_change(
     ("error", "ends"),
     [(Interrupted("stop"), True), (OutputError("full"), True), (RuntimeError("two\nlines"), False)],
 )
-def test_an_interruption_or_a_full_disk_ends_the_grid_any_other_error_is_a_reason(tmp_path, monkeypatch, error, ends):
-    def fail(*arguments):
+def test_an_interruption_or_a_full_disk_ends_the_grid_any_other_error_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, ends: Any
+) -> None:
+    def fail(*arguments: Any) -> None:
         raise error
 
     monkeypatch.setattr("train.experiments.measure.measures.matching", fail)
@@ -193,14 +199,16 @@ def test_an_interruption_or_a_full_disk_ends_the_grid_any_other_error_is_a_reaso
 
 
 @pytest.fixture(scope="module")
-def mixed(tiny, shelf):
+def mixed(tiny: Any, shelf: Any) -> Any:
     """One cell that cannot be, one that can."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scale.SMALL_TRAINING, "round_queries", 4)
         return run(request_of(tiny, shelf, "p1-one-city"))
 
 
-def test_a_cell_that_cannot_be_stays_empty_with_its_reason_and_the_grid_goes_on(mixed, tiny, shelf):
+def test_a_cell_that_cannot_be_stays_empty_with_its_reason_and_the_grid_goes_on(
+    mixed: Any, tiny: Any, shelf: Any
+) -> None:
     first, second = mixed.cells["gem-cat-r18"]
     assert first.reason.startswith("NotEnoughDataError: protocol tiny: its train split has 1 city") and not first.values
     assert second.reason is None and second.values["r1"].interval
@@ -208,7 +216,7 @@ def test_a_cell_that_cannot_be_stays_empty_with_its_reason_and_the_grid_goes_on(
     assert Store(shelf / "cells").read(second.key) == second
 
 
-def test_weights_that_are_not_there_are_named_and_never_replaced_by_random_ones(tiny, tmp_path):
+def test_weights_that_are_not_there_are_named_and_never_replaced_by_random_ones(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     found = run(request_of(tiny, tmp_path, "p2-ablations", ("both-none",), weights=str(tmp_path / "weights")))
     (cell,) = found.cells["both-none"]
@@ -226,7 +234,7 @@ def test_weights_that_are_not_there_are_named_and_never_replaced_by_random_ones(
         scale.find_weights("vgg16", "nowhere", False)
 
 
-def test_the_four_forms_hold_the_same_numbers_counts_and_reasons(mixed, tiny):
+def test_the_four_forms_hold_the_same_numbers_counts_and_reasons(mixed: Any, tiny: Any) -> None:
     made = table.make_table(mixed)
     line = made.lines[0]
     assert [entry.mark for entry in line.entries] == ["a", "", "a"]
@@ -254,30 +262,32 @@ def test_the_four_forms_hold_the_same_numbers_counts_and_reasons(mixed, tiny):
     assert written in text and "http" not in html.replace("http-equiv", "")
 
 
-def test_wide_tables_are_broken_into_blocks_that_all_name_the_rows(mixed):
+def test_wide_tables_are_broken_into_blocks_that_all_name_the_rows(mixed: Any) -> None:
     made = table.make_table(mixed)
     narrow = forms.to_text(made, 50).splitlines()
     assert sum("GeM + CAT" in line for line in narrow) == 3
     assert max(len(line) for line in narrow if "GeM + CAT" in line) <= 70
 
 
-def test_files_are_written_and_json_holds_every_cell(mixed):
+def test_files_are_written_and_json_holds_every_cell(mixed: Any) -> None:
     files = results.write(mixed, table.make_table(mixed))
     assert [path.suffix for path in files] == [".md", ".csv", ".html", ".json"]
     stored = json.loads(files[-1].read_text())
     assert stored["scale"] == "smoke" and len(stored["rows"]["gem-cat-r18"]) == 2
 
 
-def test_rows_that_are_not_asked_for_keep_what_was_measured_and_say_so_where_nothing_was(tmp_path, monkeypatch):
+def test_rows_that_are_not_asked_for_keep_what_was_measured_and_say_so_where_nothing_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("train.experiments.run.DIMENSIONS", {"smoke": 16})
     measure = measures.matching
 
-    def fail(engine, *sizes):
+    def fail(engine: Any, *sizes: Any) -> Any:
         return measure(engine, *sizes) if engine == "flat" else (_ for _ in ()).throw(ContractError("broken"))
 
     monkeypatch.setattr(measures, "matching", fail)
 
-    def written(*only, seed=0):
+    def written(*only: Any, seed: Any = 0) -> Any:
         found = run(Request("p1-matching", tmp_path, (), "smoke", only, device="cpu", seed=seed))
         files = results.write(found, table.make_table(found))
         return found, list(csv.DictReader(io.StringIO(files[1].read_text()))), json.loads(files[3].read_text())
@@ -302,8 +312,10 @@ OF_THE_PAPERS = re.compile("msls|nordland|robotcar|oxford|melbourne|amman|boston
 
 
 @pytest.mark.parametrize("name", grid.names())
-def test_titles_and_columns_name_a_dataset_only_where_it_is_the_one_given(tiny, tmp_path, monkeypatch, name):
-    def fail(*arguments):
+def test_titles_and_columns_name_a_dataset_only_where_it_is_the_one_given(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(*arguments: Any) -> None:
         raise ContractError("not now")
 
     for kind in ("recalls", "extraction", "matching"):
@@ -326,7 +338,7 @@ SMOKE = {
 
 
 @pytest.mark.parametrize("name", grid.names())
-def test_every_grid_fills_a_row_on_small_data(two_cities, smoke_shelf, name):
+def test_every_grid_fills_a_row_on_small_data(two_cities: Any, smoke_shelf: Any, name: str) -> None:
     found = run(request_of(two_cities, smoke_shelf, name, (SMOKE[name],)))
     made = table.make_table(found)
     line = next(line for line in made.lines if line.name == SMOKE[name])
@@ -342,7 +354,7 @@ def test_every_grid_fills_a_row_on_small_data(two_cities, smoke_shelf, name):
 
 
 @pytest.mark.parametrize("row", ["seqslam-vgg16", "hvpr-vgg16", "seqmatchnet-vgg16", "delta-vgg16"])
-def test_rows_on_stored_frame_vectors_share_them(two_cities, smoke_shelf, row):
+def test_rows_on_stored_frame_vectors_share_them(two_cities: Any, smoke_shelf: Any, row: Any) -> None:
     found = run(request_of(two_cities, smoke_shelf, only=(row,)))
     forward, backward = found.cells[row]
     assert (forward.reason, backward.reason) == (None, None)
@@ -350,7 +362,7 @@ def test_rows_on_stored_frame_vectors_share_them(two_cities, smoke_shelf, row):
     assert forward.queries == backward.queries == 18 and backward.protocol.startswith("tiny-backward@")
 
 
-def test_backward_windows_are_the_forward_ones_last_frame_first(tiny):
+def test_backward_windows_are_the_forward_ones_last_frame_first(tiny: Any) -> None:
     protocol = tiny.manifest.protocol
     view = Backward(tiny, "test")
     forward, turned = (each.sequences(protocol, "test", "database") for each in (tiny, view))
@@ -361,7 +373,7 @@ def test_backward_windows_are_the_forward_ones_last_frame_first(tiny):
     assert view.protocol_positives(protocol, "test").equals(tiny.protocol_positives(protocol, "test"))
 
 
-def test_shared_centres_give_the_same_queries_and_the_same_truth_at_every_length(tiny):
+def test_shared_centres_give_the_same_queries_and_the_same_truth_at_every_length(tiny: Any) -> None:
     base = tiny.manifest.protocol
     view = SharedCentres(tiny, "test", 9)
     seen = []
@@ -377,7 +389,7 @@ def test_shared_centres_give_the_same_queries_and_the_same_truth_at_every_length
     assert all(each == seen[0] for each in seen) and len(seen[0][0]) == 22 - 8
 
 
-def test_groups_of_the_paper_where_the_dataset_is_the_papers_else_its_own(tiny):
+def test_groups_of_the_paper_where_the_dataset_is_the_papers_else_its_own(tiny: Any) -> None:
     found = bind(grid.load("p1-table2"), [tiny], "msls-seqvlad")
     assert [each.label for each in found][:2] == ["Train on Melbourne", "Train on MSLS"]
     assert isinstance(found[2], Missing) and found[2].reason == "no robotcar dataset given"
@@ -394,17 +406,17 @@ class Cities:
 
     location = "cities"
 
-    def __init__(self, **windows):
+    def __init__(self, **windows: Any) -> None:
         self.names = [city for city, count in windows.items() for _ in range(count)]
 
-    def load_protocol(self, name):
+    def load_protocol(self, name: Any) -> Any:
         return protocols.load(name)
 
-    def sequences(self, protocol, split, role):
+    def sequences(self, protocol: Any, split: Any, role: Any) -> Any:
         return pl.DataFrame({"city": self.names})
 
 
-def test_each_test_city_has_columns_of_its_own_and_the_largest_training_city_is_found():
+def test_each_test_city_has_columns_of_its_own_and_the_largest_training_city_is_found() -> None:
     each = bind(grid.load("p2-table2"), [Cities(b=3, a=5)], "own")
     assert [(one.label, one.tested.splits["test"].cities) for one in each] == [("a", ("a",)), ("b", ("b",))]
     largest, whole = bind(grid.load("p1-one-city"), [Cities(b=3, a=5)], "msls-sta")
@@ -417,14 +429,14 @@ def test_each_test_city_has_columns_of_its_own_and_the_largest_training_city_is_
 
 
 @pytest.mark.parametrize("name", protocols.names())
-def test_a_protocol_made_here_is_read_back_from_its_file(name, tmp_path):
+def test_a_protocol_made_here_is_read_back_from_its_file(name: str, tmp_path: Path) -> None:
     made = narrowed(protocols.load(name), next(iter(protocols.load(name).splits)), "a city")
     (tmp_path / "p.toml").write_text(protocol_toml(made))
     assert protocols.load(tmp_path / "p.toml").hash == made.hash
     assert read_toml(tmp_path / "p.toml")["name"] == made.name
 
 
-def test_the_key_changes_with_every_input():
+def test_the_key_changes_with_every_input() -> None:
     inputs = {"dataset": "a", "method": {"pca": 4096, "models": [{"lr": 1e-5}]}}
     keys = {
         key_of(inputs),
@@ -435,14 +447,14 @@ def test_the_key_changes_with_every_input():
     assert len(keys) == 4 and key_of(dict(reversed(inputs.items()))) in keys
 
 
-def test_weights_count_by_their_bytes(tmp_path):
+def test_weights_count_by_their_bytes(tmp_path: Path) -> None:
     for name, data in (("a.pth", b"1"), ("b.pth", b"1"), ("c.pth", b"2")):
         (tmp_path / name).write_bytes(data)
     a, b, c = (scale.weights_id(str(tmp_path / name)) for name in ("a.pth", "b.pth", "c.pth"))
     assert a == b != c and scale.weights_id("random") == "random"
 
 
-def test_frame_vectors_are_of_the_frames_that_the_protocol_uses(tiny):
+def test_frame_vectors_are_of_the_frames_that_the_protocol_uses(tiny: Any) -> None:
     rows = frames_of(tiny, tiny.manifest.protocol)
     assert np.array_equal(rows, np.arange(45 + 20 + 30 + 22))
     fewer = tiny.manifest.protocol.model_copy(update={"splits": {"test": tiny.manifest.protocol.splits["test"]}})
@@ -450,7 +462,7 @@ def test_frame_vectors_are_of_the_frames_that_the_protocol_uses(tiny):
     assert set(frames.gather(pl.Series(frames_of(tiny, fewer)))) == {"map-b", "query-b"}
 
 
-def test_matching_and_extraction_need_no_dataset(tmp_path, monkeypatch):
+def test_matching_and_extraction_need_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.experiments.run.DIMENSIONS", {"smoke": 16})
     found = run(Request("p1-matching", tmp_path, (), "smoke", ("flat", "imi"), device="cpu"))
     assert found.labels[0] == "500 vectors" and found.cells["flat"][0].values["agreement"].value == 1.0
@@ -463,7 +475,7 @@ def test_matching_and_extraction_need_no_dataset(tmp_path, monkeypatch):
         run(Request("p1-table2", tmp_path))
 
 
-def test_the_command_lists_and_refuses():
+def test_the_command_lists_and_refuses() -> None:
     app = typer.Typer()
     app.command()(experiment)
     listed = CliRunner().invoke(app, [])

@@ -1,6 +1,8 @@
 """The CUDA paths, where there is a device: descriptors agree with the CPU's, and a run trains and loads."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +15,14 @@ from train.settings import TrainSettings
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
 
-def test_descriptors_agree_with_the_cpu(dataset, tiny):
+def test_descriptors_agree_with_the_cpu(dataset: Any, tiny: Any) -> None:
     model, table = tiny(), dataset.sequences(length=5)
     on_cpu = train.describe(model, dataset, table, device="cpu")
     on_cuda = train.describe(model, dataset, table, device="cuda")
     assert np.abs(on_cpu - on_cuda).max() < 1e-3
 
 
-def test_a_run_trained_on_cuda_loads_on_the_cpu(dataset, tmp_path):
+def test_a_run_trained_on_cuda_loads_on_the_cpu(dataset: Any, tmp_path: Path) -> None:
     protocol = tmp_path / "street.toml"
     protocol.write_text(PROTOCOL)
     fields = {
@@ -37,7 +39,7 @@ def test_a_run_trained_on_cuda_loads_on_the_cpu(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("fields", [{"amp": True}, {"compile": True}, {"checkpointing": 8}])
-def test_savings_of_time_and_memory_train_to_finite_losses(dataset, tmp_path, fields):
+def test_savings_of_time_and_memory_train_to_finite_losses(dataset: Any, tmp_path: Path, fields: Any) -> None:
     protocol = tmp_path / "street.toml"
     protocol.write_text(PROTOCOL)
     base = {

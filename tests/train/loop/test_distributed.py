@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(alone, together): folders of the cases' runs by one process and by two."""
     folder = tmp_path_factory.mktemp("ranks")
     protocol = write_protocol(folder)
@@ -59,12 +60,12 @@ def runs(tmp_path_factory):
     return alone, together
 
 
-def entry(run):
+def entry(run: Any) -> Any:
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[1])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_ranks_equal_one(runs, name):
+def test_two_ranks_equal_one(runs: Any, name: str) -> None:
     alone, together = (folder / name for folder in runs)
     one, two = entry(alone), entry(together)
     assert len(one["losses"]) == {"triplet": 20, "places": 20}.get(name, len(two["losses"]))
@@ -78,7 +79,7 @@ def test_two_ranks_equal_one(runs, name):
         torch.testing.assert_close(weights[1][key], value, rtol=0, atol=0.02 * moved, msg=key)
 
 
-def test_ranks_share_the_reading_and_only_the_first_one_writes(runs):
+def test_ranks_share_the_reading_and_only_the_first_one_writes(runs: Any) -> None:
     alone, together = runs
     for name in CASES:
         first, second = (json.loads((together / f"{name}.rank{rank}").read_text()) for rank in (0, 1))
@@ -89,7 +90,7 @@ def test_ranks_share_the_reading_and_only_the_first_one_writes(runs):
     assert json.loads((together / "triplet" / "run.json").read_text())["environment"]["processes"] == "2"
 
 
-def test_shares_are_whole_and_even():
+def test_shares_are_whole_and_even() -> None:
     for count in range(9):
         for size in (1, 2, 3, 5):
             shares = [np.arange(count)[Ranks(rank, size).share(count)] for rank in range(size)]
@@ -98,7 +99,9 @@ def test_shares_are_whole_and_even():
             assert max(map(len, shares)) == -(-count // size)
 
 
-def test_shares_are_described_as_the_whole_is_even_empty_ones(data, protocol_file, tmp_path):
+def test_shares_are_described_as_the_whole_is_even_empty_ones(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path
+) -> None:
     """3 windows over 1, 2 and 4 ranks: the same frames, changed by the same draws, in the same order."""
     chosen = settings(protocol_file, batch=1, negatives=1, mirror=True, erase=0.9)
     found = {}
@@ -118,19 +121,21 @@ def test_shares_are_described_as_the_whole_is_even_empty_ones(data, protocol_fil
         torch.testing.assert_close(found[size], found[1], rtol=1e-4, atol=1e-5)
 
 
-def test_alone_everything_is_free():
+def test_alone_everything_is_free() -> None:
     ranks, tensor = Ranks(), torch.ones(3, requires_grad=True)
     assert ranks.gather(tensor, 3) is tensor and ranks.first and ranks.any(True) and not ranks.any(False)
     ranks.agree(7, "nothing")
 
-    def fail():
+    def fail() -> None:
         raise OutputError("full")
 
     with pytest.raises(OutputError, match="full"):
         ranks.lead(fail)
 
 
-def test_batch_norm_over_its_batch_is_refused_where_batches_are_cut(data, protocol_file, tmp_path):
+def test_batch_norm_over_its_batch_is_refused_where_batches_are_cut(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path
+) -> None:
     options = {"encoder": "resnet10t", "cut": "layer1", "clusters": 4, "bn": "train"}
     with pytest.raises(ContractError, match="checkpointing cuts a batch"):
         train.fit(data, settings(protocol_file, options=options, checkpointing=4), tmp_path / "run")

@@ -3,6 +3,8 @@
 import json
 import os
 import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import train
 from seqdata import protocols
 from seqdata.errors import ContractError, DivergedError, InputError, MissingDependencyError, OutputError
 from tests.support.fake_dataset import FakeDataset
-from train.data.prefetch import prefetch
+from seqdata.frames.prefetch import prefetch
 from train.loop import fit as loop
 from train.loop.validation import Validator, recalls, search
 from train.runs import checkpoint
@@ -22,7 +24,7 @@ from train.settings import TrainSettings
 OPTIONS = {"encoder": "resnet10t", "cut": "layer1", "clusters": 4}
 
 
-def settings(protocol, **fields):
+def settings(protocol: Any, **fields: Any) -> Any:
     base = {
         "model": "seqvlad-small",
         "options": OPTIONS,
@@ -44,13 +46,13 @@ def settings(protocol, **fields):
     return TrainSettings.create(**{**base, **fields})
 
 
-def losses(run):
+def losses(run: Any) -> Any:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return {entry["epoch"]: entry.get("losses") for entry in map(json.loads, lines)}
 
 
 @pytest.mark.parametrize("fields", [{"regime": "triplet"}, {"regime": "places", "loss": "contrastive"}])
-def test_run_folder_is_whole_and_loads(data, protocol_file, tmp_path, fields):
+def test_run_folder_is_whole_and_loads(data: FakeDataset, protocol_file: Path, tmp_path: Path, fields: Any) -> None:
     seen = []
     chosen = settings(protocol_file, **fields)
     run = train.fit(data, chosen, tmp_path / "run", progress=lambda *event: seen.append(event[0]))
@@ -69,10 +71,10 @@ def test_run_folder_is_whole_and_loads(data, protocol_file, tmp_path, fields):
 
 
 @pytest.mark.parametrize("regime", ["triplet", "places"])
-def test_resume_equals_an_unbroken_run(data, protocol_file, tmp_path, regime):
+def test_resume_equals_an_unbroken_run(data: FakeDataset, protocol_file: Path, tmp_path: Path, regime: Any) -> None:
     chosen = settings(protocol_file, regime=regime, epochs=3, schedule="cosine", warmup=2, mirror=True, erase=0.3)
 
-    def kill_in_epoch_two(phase, done, total, values):
+    def kill_in_epoch_two(phase: Any, done: Any, total: Any, values: Any) -> None:
         if phase == "train" and values["epoch"] == 2 and done == 2:
             raise KeyboardInterrupt
 
@@ -88,7 +90,9 @@ def test_resume_equals_an_unbroken_run(data, protocol_file, tmp_path, regime):
     assert train.fit(data, chosen, tmp_path / "broken", resume=True) == broken
 
 
-def test_another_run_is_not_resumed_and_a_full_folder_is_refused(data, protocol_file, tmp_path):
+def test_another_run_is_not_resumed_and_a_full_folder_is_refused(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path
+) -> None:
     run = train.fit(data, settings(protocol_file, epochs=0), tmp_path / "run")
     with pytest.raises(OutputError, match="--resume"):
         train.fit(data, settings(protocol_file, epochs=0), run)
@@ -100,7 +104,7 @@ def test_another_run_is_not_resumed_and_a_full_folder_is_refused(data, protocol_
         train.fit(data, settings(protocol_file), tmp_path / "other", resume=True)
 
 
-def test_no_epochs_writes_the_untrained_model(data, protocol_file, tmp_path):
+def test_no_epochs_writes_the_untrained_model(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     run = train.fit(data, settings(protocol_file, epochs=0), tmp_path / "run")
     assert sorted(losses(run)) == [0]
     same = train.fit(data, settings(protocol_file, epochs=0), tmp_path / "again")
@@ -109,14 +113,14 @@ def test_no_epochs_writes_the_untrained_model(data, protocol_file, tmp_path):
     assert first.pooling.centres.norm(dim=1).max() < 1.01
 
 
-def test_early_stop(data, protocol_file, tmp_path):
+def test_early_stop(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     chosen = settings(protocol_file, regime="places", epochs=9, patience=2, lr=1e-12)
     run = train.fit(data, chosen, tmp_path / "run")
     assert max(losses(run)) == 2
     assert json.loads((run / "checkpoints" / "best.json").read_text())["epoch"] == 0
 
 
-def test_a_frozen_encoder_and_no_validation(data, protocol_file, tmp_path):
+def test_a_frozen_encoder_and_no_validation(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     data.drives = tuple(drive for drive in data.drives if drive.split == "train")
     data.__post_init__()
     chosen = settings(protocol_file, model="gem-cat-small", options={**OPTIONS, "trainable": "none"}, epochs=1)
@@ -124,14 +128,16 @@ def test_a_frozen_encoder_and_no_validation(data, protocol_file, tmp_path):
     assert json.loads((run / "checkpoints" / "best.json").read_text())["epoch"] == 1
 
 
-def test_a_loss_that_is_not_finite_names_its_sequences(data, protocol_file, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_names_its_sequences(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("train.sampling.regimes.TripletLoss.forward", lambda self, q, p, n: q.sum() * float("nan"))
     with pytest.raises(DivergedError, match=r"epoch 1, step 0, on sequences query-[ab]\[\d+\]"):
         train.fit(data, settings(protocol_file), tmp_path / "run")
     assert len(json.loads((tmp_path / "run" / "diverged.json").read_text())["sequences"]) == 12
 
 
-def test_shifted_control_shows_other_frames(data, protocol_file):
+def test_shifted_control_shows_other_frames(data: FakeDataset, protocol_file: Path) -> None:
     protocol = protocols.load(protocol_file)
     plain, moved = TrainData.of(data, protocol), TrainData.of(data, protocol, shift=4)
     offset = len(moved.queries)
@@ -144,12 +150,12 @@ def test_shifted_control_shows_other_frames(data, protocol_file):
     assert shifted(plain.database, -1)[0]["first"].min() == plain.database["first"].min() + 1
 
 
-def test_drive_groups_follow_windows():
+def test_drive_groups_follow_windows() -> None:
     inverse = np.array([[0, 1, 2], [1, 2, 3], [4, 5, 6], [7, 8, 9]])
     assert drive_groups(inverse, 10).tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-def test_recalls_and_search_equal_loops(data, protocol_file):
+def test_recalls_and_search_equal_loops(data: FakeDataset, protocol_file: Path) -> None:
     generator = np.random.default_rng(0)
     query, database = (generator.normal(size=(n, 3)).astype(np.float32) for n in (11, 17))
     labels = generator.integers(0, 2, 11).astype(str), generator.integers(0, 2, 17).astype(str)
@@ -169,11 +175,11 @@ def test_recalls_and_search_equal_loops(data, protocol_file):
 class OneDrive(FakeDataset):
     """Its queries are the database windows themselves."""
 
-    def sequences(self, protocol=None, split=None, role=None, **options):
+    def sequences(self, protocol: Any = None, split: Any = None, role: Any = None, **options: Any) -> Any:
         return super().sequences(protocol, split, "database", **options)
 
 
-def test_validation_never_matches_windows_that_share_a_frame(protocol_file):
+def test_validation_never_matches_windows_that_share_a_frame(protocol_file: Path) -> None:
     """Against a literal loop; each query's own window would be its nearest, and its neighbours its positives."""
     protocol = protocols.load(protocol_file)
     validator = Validator(OneDrive(), protocol)
@@ -191,7 +197,7 @@ def test_validation_never_matches_windows_that_share_a_frame(protocol_file):
     assert 0 < found["r1"] < 1
 
 
-def test_damaged_checkpoints_are_named(data, protocol_file, tmp_path):
+def test_damaged_checkpoints_are_named(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     run = train.fit(data, settings(protocol_file, epochs=0), tmp_path / "run")
     with pytest.raises(InputError, match="no checkpoint here"):
         train.load_model(tmp_path)
@@ -205,8 +211,10 @@ def test_damaged_checkpoints_are_named(data, protocol_file, tmp_path):
         train.load_model(run)
 
 
-def test_weights_are_never_silently_random(data, protocol_file, tmp_path, monkeypatch):
-    def offline(name, options):
+def test_weights_are_never_silently_random(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(name: Any, options: Any) -> None:
         raise MissingDependencyError(f"pretrained weights of '{name}'")
 
     monkeypatch.setattr("train.models.encoders.weights._download", offline)
@@ -215,7 +223,7 @@ def test_weights_are_never_silently_random(data, protocol_file, tmp_path, monkey
         train.fit(data, settings(protocol_file, weights=None), tmp_path / "run")
 
 
-def test_cuda_is_made_repeatable_and_left_as_it_was(monkeypatch):
+def test_cuda_is_made_repeatable_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()
@@ -230,10 +238,10 @@ def test_cuda_is_made_repeatable_and_left_as_it_was(monkeypatch):
     assert torch.backends.cudnn.benchmark
 
 
-def test_two_batches_are_read_ahead_and_no_more():
+def test_two_batches_are_read_ahead_and_no_more() -> None:
     started, asked = [], threading.Semaphore(0)
 
-    def load(item):
+    def load(item: Any) -> Any:
         started.append(item)
         asked.release()
         return item
@@ -247,7 +255,7 @@ def test_two_batches_are_read_ahead_and_no_more():
     assert started == [0, 1, 2]
 
 
-def test_wrong_settings_are_named(protocol_file):
+def test_wrong_settings_are_named(protocol_file: Path) -> None:
     with pytest.raises(ContractError, match="'lr'"):
         settings(protocol_file, lr=-1.0)
     with pytest.raises(ContractError, match="seqvlad-triplet"):

@@ -1,6 +1,8 @@
 """What a run says of itself, positives that must face the same way, and what mining costs."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ TURNED = (
 FACING, ANY = Radii(2.5, 6.0, heading_max=30.0), Radii(2.5, 6.0)
 
 
-def test_metrics_and_board(data, protocol_file, tmp_path):
+def test_metrics_and_board(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     seen = []
     chosen = settings(protocol_file, lr_groups={"pooling": 1e-2})
     run = train.fit(data, chosen, tmp_path / "run", progress=lambda *event: seen.append(event))
@@ -58,17 +60,17 @@ def test_metrics_and_board(data, protocol_file, tmp_path):
     assert all({"loss", "active", "hardness", "wait", "r5"} <= values.keys() for values in told[1:])
 
 
-def test_a_resumed_run_keeps_its_board(data, protocol_file, tmp_path):
+def test_a_resumed_run_keeps_its_board(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     run = train.fit(data, settings(protocol_file, epochs=1), tmp_path / "run")
     train.fit(data, settings(protocol_file, epochs=2), run, resume=True)
     board = EventAccumulator(str(run / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == list(range(8))
 
 
-def uneven(monkeypatch):
+def uneven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of 2 steps in odd epochs, of 1 in even ones."""
 
-    def fewer(*arguments, key, **options):
+    def fewer(*arguments: Any, key: Any, **options: Any) -> Any:
         found = mine(*arguments, key=key, **options)
         keep = 6 if key[1] % 2 else 3
         return Triplets(found.query[:keep], found.positive[:keep], found.negatives[:keep])
@@ -77,12 +79,14 @@ def uneven(monkeypatch):
 
 
 @pytest.mark.parametrize("broken", ["add_metrics", "log_epoch", "save_model"])
-def test_curves_go_on_step_by_step_whatever_an_epoch_holds(data, protocol_file, tmp_path, monkeypatch, broken):
+def test_curves_go_on_step_by_step_whatever_an_epoch_holds(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any
+) -> None:
     """Epochs of 4, 2 and 4 steps; dead in epoch 2 after it was kept, before or after it was told to the board."""
     uneven(monkeypatch)
     chosen, calls = settings(protocol_file, epochs=3), []
 
-    def die(*arguments):
+    def die(*arguments: Any) -> Any:
         calls.append(arguments)
         epochs = [a.get("epoch") for a in arguments if isinstance(a, dict)]
         if 2 in epochs and (broken != "save_model" or arguments[0].name in ("best", "last")):
@@ -107,10 +111,10 @@ def test_curves_go_on_step_by_step_whatever_an_epoch_holds(data, protocol_file, 
     assert {event.step for event in board.Scalars("val/r5")} == {0, 1, 2, 3}
 
 
-def test_an_epoch_is_on_disk_when_it_is_told(data, protocol_file, tmp_path):
+def test_an_epoch_is_on_disk_when_it_is_told(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     seen = []
 
-    def look(phase, done, total, values):
+    def look(phase: Any, done: Any, total: Any, values: Any) -> None:
         if phase == "epoch":
             board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
             seen.append([event.step for event in board.Scalars("val/r5")])
@@ -119,7 +123,7 @@ def test_an_epoch_is_on_disk_when_it_is_told(data, protocol_file, tmp_path):
     assert seen == [[0], [0, 1], [0, 1, 2]]
 
 
-def test_notes_of_triplets_equal_loops():
+def test_notes_of_triplets_equal_loops() -> None:
     query, positive, negatives = torch.randn(4, 6), torch.randn(4, 6), torch.randn(4, 5, 6)
     active, gaps = 0, []
     for b in range(4):
@@ -131,7 +135,7 @@ def test_notes_of_triplets_equal_loops():
     assert found.tolist() == pytest.approx([active / 20, np.mean(gaps)], abs=1e-5)
 
 
-def test_notes_of_pairs_equal_loops():
+def test_notes_of_pairs_equal_loops() -> None:
     vectors = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
     unit = F.normalize(vectors, dim=-1)
     positive, negative = torch.zeros(7, 7, dtype=torch.bool), torch.zeros(7, 7, dtype=torch.bool)
@@ -147,7 +151,7 @@ def test_notes_of_pairs_equal_loops():
     assert pair_notes(vectors, torch.zeros(7, 7, dtype=torch.bool), negative).tolist() == [0, 0]
 
 
-def test_a_mining_round_reads_each_distinct_frame_once(data, protocol_file, tmp_path):
+def test_a_mining_round_reads_each_distinct_frame_once(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     """Counted at the dataset; windows overlap by two frames of three, and batches of 7 frames cut them anywhere."""
     chosen = settings(protocol_file, epochs=1, cache_bytes=0, round_queries=20, frame_batch=7)
     run = train.fit(FakeDataset(), chosen, tmp_path / "run")
@@ -159,7 +163,7 @@ def test_a_mining_round_reads_each_distinct_frame_once(data, protocol_file, tmp_
         data.read_rows.clear()
         table = []
 
-        def described(rows):
+        def described(rows: Any) -> Any:
             table.append(rows)  # noqa: B023
             return describe(model, data, windows.shown[rows], device="cpu", batch_size=7)
 
@@ -170,17 +174,17 @@ def test_a_mining_round_reads_each_distinct_frame_once(data, protocol_file, tmp_
     assert total == mined and asked > 1.5 * total
 
 
-def turned():
+def turned() -> Any:
     data = FakeDataset(drives=TURNED)
     make = lambda role: data.sequences(role=role, length=3)  # noqa: E731
     return data, make("query"), make("database")
 
 
-def headings(data, table):
+def headings(data: Any, table: Any) -> Any:
     return data.table["heading"].to_numpy()[table["centre"].to_numpy()]
 
 
-def test_positives_face_the_same_way_and_others_are_no_negatives():
+def test_positives_face_the_same_way_and_others_are_no_negatives() -> None:
     data, queries, database = turned()
     near = data.distances(queries, database).min((2, 3))
     north = headings(data, database) == 10.0
@@ -195,7 +199,7 @@ def test_positives_face_the_same_way_and_others_are_no_negatives():
     assert all(near[q, n] >= 6.0 for q, row in zip(found.query, found.negatives, strict=True) for n in row)
 
 
-def test_place_batches_and_pair_graphs_know_headings():
+def test_place_batches_and_pair_graphs_know_headings() -> None:
     import polars as pl
 
     data, queries, database = turned()
@@ -212,7 +216,7 @@ def test_place_batches_and_pair_graphs_know_headings():
         assert set(way[batch.windows]) <= {350.0, 10.0}
 
 
-def test_unknown_headings_are_no_positives(protocol_file, tmp_path):
+def test_unknown_headings_are_no_positives(protocol_file: Path, tmp_path: Path) -> None:
     drives = tuple(Drive(d.name, d.role, d.start, d.count, d.split, heading=None) for d in DRIVES)
     unknown = FakeDataset(drives=drives)
     with pytest.raises(NotEnoughDataError, match="has a positive"):
@@ -221,7 +225,7 @@ def test_unknown_headings_are_no_positives(protocol_file, tmp_path):
         settings(protocol_file, heading_max=0.0)
 
 
-def test_mining_equals_brute_force_with_runs_of_several_trajectories_in_parts(monkeypatch):
+def test_mining_equals_brute_force_with_runs_of_several_trajectories_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six drives of unequal length, cut and shuffled: rows of one table are never taken for rows of another."""
     monkeypatch.setattr("train.sampling.mining.CHUNK", 5)
     rng = np.random.default_rng(5)

@@ -1,6 +1,8 @@
 """What an update does: rates by group and schedule, accumulation, checkpointing, and losses that must not move."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import train
 from seqdata.errors import ContractError, DivergedError
+from tests.support.fake_dataset import FakeDataset
 from tests.train.loop.test_fit import OPTIONS, settings
 from train.data.frames import FrameSource
 from train.loop import optimizers as optimisers
@@ -39,16 +42,16 @@ PINNED = {
 }
 
 
-def entries(run):
+def entries(run: Any) -> Any:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def weights(run):
+def weights(run: Any) -> Any:
     return read_tensors(run / "checkpoints" / "last.safetensors")
 
 
 @pytest.mark.parametrize("recipe", PINNED)
-def test_recipes_keep_their_numbers(data, protocol_file, tmp_path, recipe):
+def test_recipes_keep_their_numbers(data: FakeDataset, protocol_file: Path, tmp_path: Path, recipe: Any) -> None:
     """Losses on the fake dataset since VLAD words start from tokens drawn in each frame."""
     fields, expected = PINNED[recipe]
     run = train.fit(data, TrainSettings.create(recipe, protocol=protocol_file, **SMALL, **fields), tmp_path / "run")
@@ -56,7 +59,7 @@ def test_recipes_keep_their_numbers(data, protocol_file, tmp_path, recipe):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_every_recipe_is_valid():
+def test_every_recipe_is_valid() -> None:
     for name in RECIPES:
         assert TrainSettings.create(name, protocol="own").regime in ("triplet", "places")
     seqnet, sta = (TrainSettings.create(name, protocol="own") for name in ("seqnet", "p2-sta"))
@@ -64,7 +67,7 @@ def test_every_recipe_is_valid():
     assert sta.round_queries / sta.batch == 1000
 
 
-def test_groups_get_their_rates_and_only_theirs(data, protocol_file, tmp_path):
+def test_groups_get_their_rates_and_only_theirs(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     """After one SGD step without momentum a parameter has moved by its own rate times its gradient."""
     moved = {}
     for name, groups in {"one": {}, "two": {"pooling": 1e-1, "pooling.centres": 1e-4}}.items():
@@ -82,14 +85,14 @@ def test_groups_get_their_rates_and_only_theirs(data, protocol_file, tmp_path):
         assert (moved["two"][key] - factor * moved["one"][key]).abs().max() <= rounding + 1e-9, key
 
 
-def test_rates_have_bounds():
+def test_rates_have_bounds() -> None:
     for fields in ({"lr": 1e38}, {"lr": float("inf")}, {"lr_groups": {"pooling": 11.0}}, {"weight_decay": 1e38}):
         with pytest.raises(ContractError, match=next(iter(fields))):
             TrainSettings.create(protocol="own", **fields)
     assert TrainSettings.create(protocol="own", lr=10.0, lr_groups={"pooling": 10.0}).lr == 10.0
 
 
-def test_the_largest_gradient():
+def test_the_largest_gradient() -> None:
     first, second, third = (torch.nn.Parameter(torch.zeros(3)) for _ in range(3))
     optimizer = torch.optim.SGD([{"params": [first, second]}, {"params": [third]}], lr=1.0)
     assert optimisers.largest_gradient(optimizer) == 0.0
@@ -101,11 +104,13 @@ def test_the_largest_gradient():
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_gradient_that_is_not_finite_names_its_own_batch(data, protocol_file, tmp_path, monkeypatch, accumulate):
+def test_a_gradient_that_is_not_finite_names_its_own_batch(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: Any
+) -> None:
     """The loss stays finite; the root of nothing has no slope."""
     real, calls = TripletLoss.forward, []
 
-    def forward(self, query, positive, negatives):
+    def forward(self, query: Any, positive: Any, negatives: Any) -> Any:
         calls.append(len(query))
         root = (query - query.detach()).square().sum().sqrt() if len(calls) == 3 else 0.0
         return real(self, query, positive, negatives) + root
@@ -129,7 +134,7 @@ def test_a_gradient_that_is_not_finite_names_its_own_batch(data, protocol_file, 
     assert record["sequences"] == [name for batch in batches[2 : 2 + accumulate] for name in batch]
 
 
-def test_sta_trains_its_two_branches_at_p2s_rates():
+def test_sta_trains_its_two_branches_at_p2s_rates() -> None:
     model = models.create(
         "sta-small", **{"encoder": "resnet10t", "size": (16, 32), "clusters": 3, "window": 2, "stride": 1}
     )
@@ -142,7 +147,7 @@ def test_sta_trains_its_two_branches_at_p2s_rates():
     assert len(base["params"]) + len(temporal["params"]) == len(names)
 
 
-def test_rates_are_halved_by_epoch_and_warmed_up():
+def test_rates_are_halved_by_epoch_and_warmed_up() -> None:
     chosen = TrainSettings(protocol="own", lr=1.0, lr_groups={"a": 0.5}, schedule="halve", halve_every=5, warmup=4)
     optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(1))]}, {"params": []}], lr=9.0)
     seen = []
@@ -152,7 +157,7 @@ def test_rates_are_halved_by_epoch_and_warmed_up():
     assert seen == [(0.25, 0.125), (1.0, 0.5), (1.0, 0.5), (0.5, 0.25), (0.25, 0.125)]
 
 
-def test_unknown_groups_and_nothing_to_train_are_named(tiny):
+def test_unknown_groups_and_nothing_to_train_are_named(tiny: Any) -> None:
     with pytest.raises(ContractError, match="trains nothing called 'temporal', but encoder, pooling"):
         optimisers.create(tiny(), TrainSettings(protocol="own", lr_groups={"temporal": 1e-3}))
     with pytest.raises(ContractError, match="trains nothing called 'pool', but"):
@@ -163,7 +168,7 @@ def test_unknown_groups_and_nothing_to_train_are_named(tiny):
     assert optimisers.create(frozen, TrainSettings(protocol="own", epochs=0))
 
 
-def test_accumulated_steps_equal_one_larger_batch(data, protocol_file, tmp_path):
+def test_accumulated_steps_equal_one_larger_batch(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     """Triplets are a mean over the batch, so 3 × 2 is 6, and what is left at a round's end is an update of its own."""
     fields = {"optimizer": "sgd", "lr": 0.02, "rounds": 2, "round_queries": 8, "epochs": 1, "light": 0.0, "shift": 0.0}
     whole = train.fit(data, settings(protocol_file, batch=4, **fields), tmp_path / "whole")
@@ -177,7 +182,7 @@ def test_accumulated_steps_equal_one_larger_batch(data, protocol_file, tmp_path)
     assert len(entries(short)[1]["losses"]) == 6
 
 
-def test_a_stop_waits_for_the_update(data, protocol_file, tmp_path):
+def test_a_stop_waits_for_the_update(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
     from tests.train.loop.test_resume import at_event
 
     chosen = settings(protocol_file, rounds=1, round_queries=6, batch=1, accumulate=4, epochs=1)
@@ -193,7 +198,7 @@ def test_a_stop_waits_for_the_update(data, protocol_file, tmp_path):
     ("name", "options"),
     [("seqvlad-small", {}), ("sta-small", {"size": (16, 32), "clusters": 3, "window": 2, "stride": 1})],
 )
-def test_checkpointing_changes_no_gradient(data, name, options):
+def test_checkpointing_changes_no_gradient(data: FakeDataset, name: str, options: Any) -> None:
     found = {}
     rows = torch.tensor([[0, 1, 2], [1, 2, 3], [7, 8, 9], [4, 5, 6]])
     frames = torch.from_numpy(data.pixels[:10]).float()
@@ -211,7 +216,7 @@ def test_checkpointing_changes_no_gradient(data, name, options):
             assert (found[kept][key] - value).abs().max() <= tolerance * value.abs().max(), key
 
 
-def test_checkpointing_holds_fewer_activations(data, tiny):
+def test_checkpointing_holds_fewer_activations(data: FakeDataset, tiny: Any) -> None:
     """Bytes that autograd keeps between forward and backward."""
     frames, rows = torch.from_numpy(data.pixels[:12]).float(), torch.arange(12).view(4, 3)
     held = {}
@@ -224,7 +229,7 @@ def test_checkpointing_holds_fewer_activations(data, tiny):
     assert held[3] < held[0] / 3
 
 
-def test_compile_is_off_unless_asked(tiny, data):
+def test_compile_is_off_unless_asked(tiny: Any, data: FakeDataset) -> None:
     module = StepModel(tiny(), FrameSource(data))
     assert compiled(module, False) is module and not TrainSettings(protocol="own").compile
     assert compiled(module, True) is not module

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -33,7 +34,7 @@ FIELDS = {"triplet": {"erase": 0.3, "mirror": True}, "places": {"regime": "place
 
 
 @pytest.fixture(scope="module")
-def wholes(tmp_path_factory):
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An unbroken run of 2 epochs of 4 steps for each regime, and its protocol."""
     folder = tmp_path_factory.mktemp("whole")
     protocol = write_protocol(folder)
@@ -43,16 +44,16 @@ def wholes(tmp_path_factory):
     return protocol, runs
 
 
-def metrics(run):
+def metrics(run: Any) -> Any:
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [{name: value for name, value in entry.items() if name not in TIMES} for entry in lines]
 
 
-def states(run):
+def states(run: Any) -> Any:
     return sorted(path.name for path in (run / "checkpoints").iterdir() if path.is_dir())
 
 
-def assert_same(run, whole):
+def assert_same(run: Any, whole: Any) -> None:
     assert metrics(run) == metrics(whole)
     for name in ("best.safetensors", "last.safetensors", "last.optimizer.safetensors"):
         first, second = (checkpoint.read_tensors(folder / "checkpoints" / name) for folder in (run, whole))
@@ -60,11 +61,11 @@ def assert_same(run, whole):
     assert states(run) == []
 
 
-def at_event(wanted, name=signal.SIGINT):
+def at_event(wanted: Any, name: Any = signal.SIGINT) -> Any:
     """A progress callback that sends a signal at the `wanted` = (phase, epoch's event) -th event of that phase."""
     seen = {"train": 0, "mine": 0, "validate": 0, "epoch": 0}
 
-    def progress(phase, done, total, values):
+    def progress(phase: Any, done: Any, total: Any, values: Any) -> None:
         seen[phase] += 1
         if (phase, seen[phase]) == wanted:
             signal.raise_signal(name)
@@ -76,7 +77,7 @@ def at_event(wanted, name=signal.SIGINT):
 @pytest.mark.parametrize(
     "where", [("train", 1), ("train", 2), ("train", 3), ("train", 4), ("train", 6), ("validate", 3)]
 )
-def test_a_stop_anywhere_resumes_to_the_same_numbers(wholes, tmp_path, regime, where):
+def test_a_stop_anywhere_resumes_to_the_same_numbers(wholes: Any, tmp_path: Path, regime: Any, where: Any) -> None:
     protocol, runs = wholes
     chosen, before = settings(protocol, **FIELDS[regime]), signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="--resume goes on"):
@@ -90,7 +91,7 @@ def test_a_stop_anywhere_resumes_to_the_same_numbers(wholes, tmp_path, regime, w
     assert_same(tmp_path / "run", runs[regime])
 
 
-def test_stops_in_mining_by_either_signal_and_again_and_again(wholes, tmp_path):
+def test_stops_in_mining_by_either_signal_and_again_and_again(wholes: Any, tmp_path: Path) -> None:
     protocol, runs = wholes
     chosen = settings(protocol, **FIELDS["triplet"])
     for i, where in enumerate([("validate", 1), ("mine", 1), ("mine", 2), ("train", 1), ("train", 1)]):
@@ -100,8 +101,8 @@ def test_stops_in_mining_by_either_signal_and_again_and_again(wholes, tmp_path):
     assert_same(tmp_path / "run", runs["triplet"])
 
 
-def test_a_second_signal_stops_at_once(wholes, tmp_path):
-    def twice(phase, done, total, values):
+def test_a_second_signal_stops_at_once(wholes: Any, tmp_path: Path) -> None:
+    def twice(phase: Any, done: Any, total: Any, values: Any) -> None:
         if phase == "train":
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
@@ -111,7 +112,7 @@ def test_a_second_signal_stops_at_once(wholes, tmp_path):
     assert states(tmp_path / "run") == []
 
 
-def test_processes_that_die_or_are_told_to_end(wholes, tmp_path):
+def test_processes_that_die_or_are_told_to_end(wholes: Any, tmp_path: Path) -> None:
     """Real processes: kill -9 in the middle of a round, between two saves, and SIGTERM."""
     protocol, runs = wholes
     cases = {"SIGKILL": ("triplet", 7, -9), "SIGTERM": ("places", 6, 130)}
@@ -142,16 +143,16 @@ def test_processes_that_die_or_are_told_to_end(wholes, tmp_path):
         assert_same(tmp_path / name, runs[regime])
 
 
-def _address(regime, done):
+def _address(regime: Any, done: Any) -> Any:
     at = (done - 1) % 4
     return f"{at // 2:02d}-{at % 2 + 1:06d}" if regime == "triplet" else f"00-{at + 1:06d}"
 
 
-def test_saved_states_replace_each_other_and_a_torn_one_is_not_seen(wholes, tmp_path):
+def test_saved_states_replace_each_other_and_a_torn_one_is_not_seen(wholes: Any, tmp_path: Path) -> None:
     protocol, runs = wholes
     seen = []
 
-    def look(phase, done, total, values):
+    def look(phase: Any, done: Any, total: Any, values: Any) -> None:
         if phase == "train":
             seen.append(states(tmp_path / "run"))
             (tmp_path / "run" / "checkpoints" / ".step-0009-00-000001.tmp").mkdir(exist_ok=True)
@@ -165,18 +166,20 @@ def test_saved_states_replace_each_other_and_a_torn_one_is_not_seen(wholes, tmp_
 
 
 @pytest.mark.parametrize("broken", ["add_metrics", "last"])
-def test_a_finished_epoch_survives_a_death_before_its_files_are_written(wholes, tmp_path, monkeypatch, broken):
+def test_a_finished_epoch_survives_a_death_before_its_files_are_written(
+    wholes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any
+) -> None:
     """Dead after the epoch was kept as a whole but before (or among) its files: no half state is used."""
     protocol, runs = wholes
     chosen = settings(protocol, **FIELDS["triplet"])
     real_add, real_save = fit_module.RunFolder.add_metrics, checkpoint.save_optimizer
 
-    def add(self, entry):
+    def add(self, entry: Any) -> None:
         if entry["epoch"] == 1 and broken == "add_metrics":
             raise KeyboardInterrupt
         real_add(self, entry)
 
-    def save(stem, optimizer, details):
+    def save(stem: Any, optimizer: Any, details: Any) -> None:
         if stem.name == "last" and details["course"]["epoch"] == 1 and broken == "last":
             raise KeyboardInterrupt
         real_save(stem, optimizer, details)
@@ -191,7 +194,7 @@ def test_a_finished_epoch_survives_a_death_before_its_files_are_written(wholes, 
     assert_same(tmp_path / "run", runs["triplet"])
 
 
-def test_epochs_and_patience_may_grow_where_the_schedule_allows(wholes, tmp_path):
+def test_epochs_and_patience_may_grow_where_the_schedule_allows(wholes: Any, tmp_path: Path) -> None:
     protocol, runs = wholes
     fields = FIELDS["triplet"]
     run = train.fit(FakeDataset(), settings(protocol, **fields, epochs=1, patience=1), tmp_path / "run")
@@ -202,7 +205,7 @@ def test_epochs_and_patience_may_grow_where_the_schedule_allows(wholes, tmp_path
         train.fit(FakeDataset(), settings(protocol, epochs=2, schedule="cosine"), cosine, resume=True)
 
 
-def test_a_run_of_an_older_version_goes_on(wholes, tmp_path):
+def test_a_run_of_an_older_version_goes_on(wholes: Any, tmp_path: Path) -> None:
     protocol, runs = wholes
     fields = FIELDS["triplet"]
     run = train.fit(FakeDataset(), settings(protocol, **fields, epochs=1), tmp_path / "run")
@@ -224,7 +227,7 @@ def test_a_run_of_an_older_version_goes_on(wholes, tmp_path):
     assert_same(run, runs["triplet"])
 
 
-def test_resume_needs_no_weights_and_says_which_it_had(wholes, tmp_path):
+def test_resume_needs_no_weights_and_says_which_it_had(wholes: Any, tmp_path: Path) -> None:
     """The file is gone after the run began; before its first epoch was kept it is still needed."""
     protocol, _ = wholes
     torch.manual_seed(5)
@@ -247,8 +250,8 @@ def test_resume_needs_no_weights_and_says_which_it_had(wholes, tmp_path):
     assert json.loads((wholes[1]["triplet"] / "run.json").read_text())["weights_hash"] is None
 
 
-def test_a_run_keeps_every_environment_it_saw(wholes, tmp_path, monkeypatch):
-    def on(gpu, epochs):
+def test_a_run_keeps_every_environment_it_saw(wholes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on(gpu: Any, epochs: Any) -> Any:
         monkeypatch.setattr("train.loop.setup.environment", lambda: {"gpu": gpu})
         chosen = settings(wholes[0], **FIELDS["places"], epochs=epochs)
         return json.loads((train.fit(FakeDataset(), chosen, tmp_path / "run", resume=True) / "run.json").read_text())
@@ -262,7 +265,7 @@ def test_a_run_keeps_every_environment_it_saw(wholes, tmp_path, monkeypatch):
     assert [later["gpu"] for later in record["later_environments"]] == ["H100"] and record["finished"]
 
 
-def test_the_environment_names_cuda_and_its_devices_where_there_are_any(monkeypatch):
+def test_the_environment_names_cuda_and_its_devices_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("cuda" in environment()) == ("gpu" in environment()) == torch.cuda.is_available()
     for name, value in {"is_available": True, "device_count": 2, "get_device_name": "A100"}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
@@ -271,14 +274,16 @@ def test_the_environment_names_cuda_and_its_devices_where_there_are_any(monkeypa
     assert (found["gpu"], found["cuda"]) == ("A100, A100", "12.9") and found["torch"]
 
 
-def stopped_in_a_round(protocol, tmp_path):
+def stopped_in_a_round(protocol: Any, tmp_path: Path) -> Any:
     chosen = settings(protocol, **FIELDS["triplet"])
     with pytest.raises(Interrupted):
         train.fit(FakeDataset(), chosen, tmp_path / "run", progress=at_event(("train", 3)))
     return chosen, tmp_path / "run", tmp_path / "run" / "mined" / "epoch-0001-round-01.parquet"
 
 
-def test_a_round_goes_on_with_its_own_tuples_and_refuses_stale_ones(wholes, tmp_path, monkeypatch):
+def test_a_round_goes_on_with_its_own_tuples_and_refuses_stale_ones(
+    wholes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen, run, path = stopped_in_a_round(wholes[0], tmp_path)
     table = pq.read_table(path)
     assert table.column_names == ["query", "positive", "negatives"] and len(table) == 6
@@ -296,7 +301,7 @@ def test_a_round_goes_on_with_its_own_tuples_and_refuses_stale_ones(wholes, tmp_
     assert_same(run, wholes[1]["triplet"])
 
 
-def test_tuples_come_back_as_they_were(tmp_path):
+def test_tuples_come_back_as_they_were(tmp_path: Path) -> None:
     import numpy as np
 
     made = Triplets(np.arange(3), np.arange(3) + 7, np.arange(6).reshape(3, 2))
@@ -307,7 +312,7 @@ def test_tuples_come_back_as_they_were(tmp_path):
         assert np.array_equal(getattr(made, name), getattr(found, name)) and getattr(found, name).dtype == np.int64
 
 
-def test_skipping_steps_reads_no_pixels(data, protocol_file):
+def test_skipping_steps_reads_no_pixels(data: FakeDataset, protocol_file: Path) -> None:
     from seqdata import protocols
 
     chosen = settings(protocol_file, regime="places", steps=4)

@@ -1,6 +1,7 @@
 """Distances of descriptors against literal sums, and a loss that skips easy queries."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from train.losses.distances import ranking, separation
 from train.losses.triplet import TripletLoss
 
 
-def randn(*shape, seed=0):
+def randn(*shape: Any, seed: Any = 0) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def literal(left, right, frames):
+def literal(left: Any, right: Any, frames: Any) -> Any:
     size = len(left) // (frames or 1)
     gaps = [
         math.sqrt(sum((float(left[i]) - float(right[i])) ** 2 for i in range(t * size, t * size + size)))
@@ -23,7 +24,7 @@ def literal(left, right, frames):
 
 
 @pytest.mark.parametrize("frames", [None, 1, 2, 3])
-def test_separation_and_ranking(frames):
+def test_separation_and_ranking(frames: Any) -> None:
     query, reference = randn(4, 6), randn(5, 6, seed=1)
     wanted = torch.tensor([[literal(q, r, frames) for r in reference] for q in query])
     torch.testing.assert_close(separation(query[:, None], reference[None], frames), wanted)
@@ -33,14 +34,14 @@ def test_separation_and_ranking(frames):
     torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_is_finite_where_descriptors_are_equal():
+def test_gradient_is_finite_where_descriptors_are_equal() -> None:
     same = randn(2, 6).requires_grad_()
     separation(same, same.detach().clone(), 3).sum().backward()
     assert bool(same.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("frames", [None, 2])
-def test_easy_queries_are_skipped(frames):
+def test_easy_queries_are_skipped(frames: Any) -> None:
     query, positive, negatives = randn(6, 4), randn(6, 4, seed=1), 2 * randn(6, 3, 4, seed=2)
     rows = []
     for q, p, n in zip(query, positive, negatives, strict=True):

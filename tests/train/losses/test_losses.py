@@ -1,5 +1,7 @@
 """Losses against literal loops and the library, and the ignore band."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from train.losses.multi_similarity import BandMiner, PlaceLoss
 from train.losses.triplet import TripletLoss
 
 
-def test_triplet_equals_loops():
+def test_triplet_equals_loops() -> None:
     query, positive, negatives = torch.randn(4, 6), torch.randn(4, 6), torch.randn(4, 5, 6)
     expected = 0.0
     for b in range(4):
@@ -22,18 +24,18 @@ def test_triplet_equals_loops():
     assert float(TripletLoss(0.1)(query, positive, negatives)) == pytest.approx(expected / 20, rel=1e-5)
 
 
-def test_triplet_of_equal_vectors_has_a_finite_gradient():
+def test_triplet_of_equal_vectors_has_a_finite_gradient() -> None:
     same = torch.ones(1, 3, requires_grad=True)
     TripletLoss()(same, same, same.unsqueeze(1)).backward()
     assert same.grad.isfinite().all()
 
 
-def masks(labels):
+def masks(labels: Any) -> Any:
     same = labels[:, None] == labels[None, :]
     return same & ~torch.eye(len(labels), dtype=torch.bool), ~same
 
 
-def test_miner_equals_the_library_on_labels():
+def test_miner_equals_the_library_on_labels() -> None:
     labels = torch.arange(6).repeat_interleave(3)
     vectors = F.normalize(torch.randn(18, 8), dim=-1)
     ours = BandMiner(*masks(labels))(vectors, torch.arange(18))
@@ -45,7 +47,7 @@ def test_miner_equals_the_library_on_labels():
 
 
 @pytest.mark.parametrize("loss", [PlaceLoss(), ContrastiveLoss()])
-def test_pairs_in_the_band_are_neither(loss):
+def test_pairs_in_the_band_are_neither(loss: Any) -> None:
     """Windows 0 and 2 are alike: as negatives they would be hard; in the band they are in no pair."""
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     vectors = F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
@@ -60,7 +62,7 @@ def test_pairs_in_the_band_are_neither(loss):
     assert loss(vectors, positive, negative) < as_negative
 
 
-def test_contrastive_equals_loops():
+def test_contrastive_equals_loops() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 3])
     positive, negative = masks(labels)
     negative[0, 3] = False
@@ -76,14 +78,14 @@ def test_contrastive_equals_loops():
     torch.testing.assert_close(ContrastiveLoss(0.1)(vectors, positive, negative), expected)
 
 
-def test_wrong_settings_are_refused():
+def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="temperature"):
         ContrastiveLoss(0.0)
     with pytest.raises(ValueError, match="margin"):
         TripletLoss(-1.0)
 
 
-def test_without_positives_the_loss_is_zero():
+def test_without_positives_the_loss_is_zero() -> None:
     vectors = torch.randn(4, 3, requires_grad=True)
     nothing = torch.zeros(4, 4, dtype=torch.bool)
     for loss in (PlaceLoss(), ContrastiveLoss()):

@@ -1,6 +1,7 @@
 """Model cards: counts against the model itself, arithmetic against hand counts, no values needed."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ from train.models.card import card, outline
 from train.models.fusion.basic import CentreFrame
 
 
-def stages(found):
+def stages(found: Any) -> Any:
     return {stage["name"]: stage for stage in found["stages"]}
 
 
-def test_stages_shapes_and_counts_of_a_late_fusion():
+def test_stages_shapes_and_counts_of_a_late_fusion() -> None:
     found = json.loads(json.dumps(card("netvlad-fc-r18", length=3, width=7, clusters=4)))
     of = stages(found)
     assert list(of) == ["frames", "preprocess", "encoder", "pooling", "fusion.linear"]
@@ -30,7 +31,7 @@ def test_stages_shapes_and_counts_of_a_late_fusion():
 @pytest.mark.parametrize(
     "name", ["seqvlad-cct384", "sta-small", "r2plus1d-small", "seqnet-small", "seqgem-efficientnet"]
 )
-def test_counts_are_the_models_own_and_stages_add_up(name):
+def test_counts_are_the_models_own_and_stages_add_up(name: str) -> None:
     found, model = card(name, 4), models.create(name)
     every = [p.numel() for p in model.parameters()]
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
@@ -42,7 +43,7 @@ def test_counts_are_the_models_own_and_stages_add_up(name):
     assert found["own_size"] is (model.size is None) and found["size"] == list(model.size or (240, 320))
 
 
-def test_arithmetic_grows_with_frames_and_lengths_are_found():
+def test_arithmetic_grows_with_frames_and_lengths_are_found() -> None:
     short, long = card("gem-cat-r18", 2), card("gem-cat-r18", 6)
     assert long["flops"] == 3 * short["flops"]
     # The first convolution alone: 7×7×3 → 64 at half the resolution, two operations each.
@@ -53,7 +54,7 @@ def test_arithmetic_grows_with_frames_and_lengths_are_found():
     assert card("seqmatchnet-small")["distance"] == "aligned"
 
 
-def test_what_is_asked_wrongly_is_said():
+def test_what_is_asked_wrongly_is_said() -> None:
     with pytest.raises(ContractError, match="no model 'none'"):
         card("none")
     with pytest.raises(ContractError, match="windows of 5 frames only, not 3"):
@@ -61,7 +62,7 @@ def test_what_is_asked_wrongly_is_said():
 
 
 @pytest.mark.parametrize("branches", ["both", "spatial", "temporal"])
-def test_the_vlad_layer_of_sta_is_counted(branches):
+def test_the_vlad_layer_of_sta_is_counted(branches: Any) -> None:
     found = card("sta-small", 3, branches=branches)
     of, tokens = stages(found)["pooling"], 8 * 16
     assert of["shape"] == ([3, 32, 64] if branches == "spatial" else [1, 32, 64])  # sums of frames, or of the window
@@ -69,16 +70,16 @@ def test_the_vlad_layer_of_sta_is_counted(branches):
     assert "rest" not in stages(found)
 
 
-def test_the_convolution_of_seqnet_is_counted():
+def test_the_convolution_of_seqnet_is_counted() -> None:
     of = stages(card("seqnet-small", 4, kernel=2, width=9))["fusion.conv"]
     assert of["shape"] == [1, 9] and of["flops"] == 2 * 2 * 256 * 9 and of["parameters"] == 2 * 256 * 9 + 9
 
 
-def test_the_lstm_has_a_shape():
+def test_the_lstm_has_a_shape() -> None:
     assert stages(card("lstm-small", 4, width=9))["fusion.lstm"]["shape"] == [1, 1, 9]
 
 
-def test_an_outline_has_no_values():
+def test_an_outline_has_no_values() -> None:
     model = outline("seqvlad-small")
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert not isinstance(model.fusion, CentreFrame) and isinstance(model, nn.Module)
@@ -91,21 +92,21 @@ def test_an_outline_has_no_values():
 class Stubborn(models.SequenceModel):
     """A model of another package that looks at values."""
 
-    def descriptor_size(self, length):
+    def descriptor_size(self, length: Any) -> Any:
         return 3
 
-    def encode_frames(self, frames):
+    def encode_frames(self, frames: Any) -> Any:
         frames = self.preprocess(frames).mean((2, 3))
         return frames if bool(frames.isfinite().all()) else frames * 0
 
-    def fuse_rows(self, features, rows):
+    def fuse_rows(self, features: Any, rows: Any) -> Any:
         return features[rows].mean(1)
 
 
-def stubborn(weights, seed):
+def stubborn(weights: Any, seed: Any) -> Any:
     return Stubborn(models.create("seqvlad-small").preprocess, {})
 
 
-def test_a_model_that_needs_values_runs_on_the_cpu():
+def test_a_model_that_needs_values_runs_on_the_cpu() -> None:
     found = card(f"{__name__}:stubborn", 2)
     assert found["descriptor"] == 3 and found["parameters"] == 0 and found["trainable_share"] == 0

@@ -1,6 +1,8 @@
 """CCT-14/7×2 against a literal version that reads the public checkpoints' names."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -29,7 +31,7 @@ OF_A_BLOCK = {
 }
 
 
-def public_state(side):
+def public_state(side: Any) -> Any:
     """A state dict with the names and shapes of the public ImageNet checkpoints, filled at random."""
     shapes = SHAPES | {
         "classifier.positional_emb": (1, (side // 16) ** 2, 384),
@@ -45,7 +47,7 @@ def public_state(side):
     return {key: 0.05 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
 
 
-def literal(state, frames):
+def literal(state: Any, frames: Any) -> Any:
     """Tokens by the words of the specification, one head at a time, from the public names."""
     maps = frames
     for i in (0, 1):
@@ -69,7 +71,7 @@ def literal(state, frames):
 
 
 @pytest.mark.parametrize("side", [224, 384])
-def test_a_public_checkpoint_gives_the_tokens_of_the_literal_version(side, tmp_path):
+def test_a_public_checkpoint_gives_the_tokens_of_the_literal_version(side: Any, tmp_path: Path) -> None:
     state = public_state(side)
     torch.save(state, tmp_path / "cct.pth")
     encoder = Encoder(f"cct_14_7x2_{side}", weights=tmp_path / "cct.pth").eval()
@@ -79,7 +81,7 @@ def test_a_public_checkpoint_gives_the_tokens_of_the_literal_version(side, tmp_p
     assert encoder.mean == (0.485, 0.456, 0.406)
 
 
-def test_the_cut_keeps_eight_blocks_and_trains_six():
+def test_the_cut_keeps_eight_blocks_and_trains_six() -> None:
     encoder = Encoder("cct_14_7x2_384", cut="blocks.7", trainable="blocks.2")
     trained = {name.split(".")[1] for name, p in encoder.backbone.named_parameters() if p.requires_grad}
     kept = {name.split(".")[1] for name, _ in encoder.backbone.named_parameters() if name.startswith("blocks.")}
@@ -88,7 +90,7 @@ def test_the_cut_keeps_eight_blocks_and_trains_six():
         assert encoder(torch.zeros(1, 3, 384, 384)).shape == (1, 576, 384)
 
 
-def test_seqpool_starts_from_the_checkpoint(tmp_path):
+def test_seqpool_starts_from_the_checkpoint(tmp_path: Path) -> None:
     state = public_state(224)
     torch.save({"state_dict": state}, tmp_path / "cct.pth")
     model = models.create("seqpool-cat-cct224", weights=tmp_path / "cct.pth")
@@ -96,13 +98,13 @@ def test_seqpool_starts_from_the_checkpoint(tmp_path):
     assert not any("attention_pool" in key for key in model.state_dict())
 
 
-def test_another_image_size_interpolates_positions():
+def test_another_image_size_interpolates_positions() -> None:
     encoder = Encoder("cct_14_7x2_224")
     with torch.no_grad():
         assert encoder(torch.zeros(2, 3, 64, 96)).shape == (2, 24, 384)
 
 
-def test_what_does_not_fit_is_named(tmp_path):
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     state = public_state(224)
     del state["classifier.blocks.3.norm1.weight"]
     torch.save(state, tmp_path / "cct.pth")

@@ -1,5 +1,8 @@
 """TimeSformer and (2+1)D: they start as their 2D backbone, and mix frames once trained."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,11 +19,11 @@ VIT = {"encoder": "test_vit", "size": (160, 160)}
 RESNET = {"encoder": "resnet10t", "cut": "layer2", "size": (32, 48)}
 
 
-def pixels(*lead, size, seed=0):
+def pixels(*lead: Any, size: Any, seed: Any = 0) -> Any:
     return torch.randint(0, 256, (*lead, 3, *size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def test_timesformer_starts_as_its_vit():
+def test_timesformer_starts_as_its_vit() -> None:
     model = models.create("timesformer", **VIT, seed=4)
     vit = Encoder("test_vit", seed=4, part="cls", options={"img_size": (160, 160)}).eval()
     frame = pixels(2, size=(160, 160))
@@ -29,7 +32,7 @@ def test_timesformer_starts_as_its_vit():
         torch.testing.assert_close(model(frame.unsqueeze(1).expand(-1, 3, -1, -1, -1)), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_a_divided_block_at_first_gives_what_the_vit_block_gives():
+def test_a_divided_block_at_first_gives_what_the_vit_block_gives() -> None:
     model = models.create("timesformer", **VIT)
     block = model.blocks[0]
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +48,7 @@ def test_a_divided_block_at_first_gives_what_the_vit_block_gives():
         torch.testing.assert_close(got_prefix, mean + block.block.mlp(block.block.norm2(mean)), atol=1e-5, rtol=1e-4)
 
 
-def test_time_attention_is_over_the_frames_of_one_place():
+def test_time_attention_is_over_the_frames_of_one_place() -> None:
     block: DividedBlock = models.create("timesformer", **VIT).blocks[0]
     nn.init.eye_(block.time_map.weight)
     grid = torch.randn(1, 3, 4, 64, generator=torch.Generator().manual_seed(0))
@@ -56,7 +59,7 @@ def test_time_attention_is_over_the_frames_of_one_place():
             torch.testing.assert_close(got[:, :, place], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_time_embedding_is_interpolated():
+def test_time_embedding_is_interpolated() -> None:
     model = models.create("timesformer", **VIT, length=3)
     with torch.no_grad():
         model.time.copy_(torch.tensor([0.0, 1.0, 2.0]).view(1, 3, 1).expand(1, 3, 64))
@@ -66,7 +69,7 @@ def test_time_embedding_is_interpolated():
     assert model(pixels(1, 5, size=(160, 160))).shape == (1, 64)
 
 
-def test_2plus1d_starts_as_its_resnet():
+def test_2plus1d_starts_as_its_resnet() -> None:
     model = models.create("r2plus1d-r18", **RESNET, seed=4)
     resnet = Encoder("resnet10t", cut="layer2", seed=4).eval()
     windows = pixels(2, 3, size=(32, 48))
@@ -75,7 +78,7 @@ def test_2plus1d_starts_as_its_resnet():
         torch.testing.assert_close(model(windows), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_the_convolution_over_time_is_one():
+def test_the_convolution_over_time_is_one() -> None:
     layer = TimeConvolution(2).eval()
     nn.init.normal_(layer.convolution.weight, generator=torch.Generator().manual_seed(0))
     maps, weight = torch.randn(6, 2, 2, 2, generator=torch.Generator().manual_seed(1)), layer.convolution.weight
@@ -90,7 +93,7 @@ def test_the_convolution_over_time_is_one():
 
 
 @pytest.mark.parametrize(("name", "options"), [("timesformer", VIT), ("r2plus1d-r50", RESNET)])
-def test_they_train_mix_frames_save_and_reload(name, options, tmp_path):
+def test_they_train_mix_frames_save_and_reload(name: str, options: Any, tmp_path: Path) -> None:
     model = models.create(name, **options)
     windows = pixels(2, 3, size=options["size"])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -111,12 +114,12 @@ def test_they_train_mix_frames_save_and_reload(name, options, tmp_path):
     ("name", "encoder", "said"),
     [("timesformer", "resnet10t", "img_size"), ("r2plus1d-r50", "mobilenetv2_100", "needs a ResNet")],
 )
-def test_encoders_that_do_not_fit_are_refused(name, encoder, said):
+def test_encoders_that_do_not_fit_are_refused(name: str, encoder: Any, said: Any) -> None:
     with pytest.raises(ContractError, match=said):
         models.create(name, encoder=encoder, **({"cut": None} if name != "timesformer" else {}))
 
 
-def test_vgg_is_cut_before_its_last_relu():
+def test_vgg_is_cut_before_its_last_relu() -> None:
     model = models.create("seqvlad-vgg16", size=(32, 48))
     assert isinstance(model.encoder.backbone.features[-1], nn.Conv2d) and len(model.encoder.backbone.features) == 29
     with torch.no_grad():
@@ -128,13 +131,13 @@ def test_vgg_is_cut_before_its_last_relu():
         models.create("seqvlad-vgg16", cut="features.99")
 
 
-def test_time_layers_of_frozen_blocks_are_frozen_too():
+def test_time_layers_of_frozen_blocks_are_frozen_too() -> None:
     model = models.create("timesformer", **VIT, trainable="blocks.4")
     for number, block in enumerate(model.blocks):
         assert {p.requires_grad for p in block.parameters()} == {number >= 4}
 
 
-def test_2plus1d_survives_dead_channels_in_training_mode():
+def test_2plus1d_survives_dead_channels_in_training_mode() -> None:
     """A channel without variance has no deviation to divide by."""
     layer = TimeConvolution(2).train()
     maps = torch.zeros(4, 2, 2, 2, requires_grad=True)

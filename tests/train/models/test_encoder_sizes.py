@@ -1,5 +1,7 @@
 """Frames that encoders can and cannot take."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from train.models.encoders.sizes import bound_size, check_frames
 
 
 @pytest.mark.parametrize("encoder", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128s"])
-def test_an_encoder_of_one_size_gets_it_by_default(encoder):
+def test_an_encoder_of_one_size_gets_it_by_default(encoder: Any) -> None:
     model = models.create("frames", encoder=encoder, pooling="gem", fusion="cat")
     assert model.size == (224, 224) and model.config["size"] == [224, 224]
     window = torch.randint(0, 256, (1, 2, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -30,12 +32,12 @@ def test_an_encoder_of_one_size_gets_it_by_default(encoder):
         ("xcit_nano_12_p16_224", {}, None),  # said to be of one size by timm, and is not
     ],
 )
-def test_an_encoder_of_any_size_keeps_the_frames_own(encoder, options, size):
+def test_an_encoder_of_any_size_keeps_the_frames_own(encoder: Any, options: Any, size: Any) -> None:
     model = models.create("frames", encoder=encoder, encoder_options=options, pooling="gem", fusion="cat")
     assert model.size == size and model.config["size"] == (None if size is None else list(size))
 
 
-def test_frames_that_only_the_first_batch_shows_to_be_too_small_are_named(monkeypatch):
+def test_frames_that_only_the_first_batch_shows_to_be_too_small_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.create("frames", encoder="inception_v3", pooling="gem", fusion="cat")
     with (
         torch.no_grad(),
@@ -52,16 +54,16 @@ def test_frames_that_only_the_first_batch_shows_to_be_too_small_are_named(monkey
 class ForSome:
     """A backbone's method that fails for more than one frame."""
 
-    def __init__(self, backbone):
+    def __init__(self, backbone: Any) -> None:
         self.whole = backbone.forward_intermediates
 
-    def __call__(self, frames, **options):
+    def __call__(self, frames: Any, **options: Any) -> Any:
         if len(frames) > 1:
             raise RuntimeError("out of memory")
         return self.whole(frames, **options)
 
 
-def test_trying_an_encoder_leaves_its_weights_mode_and_random_numbers_alone():
+def test_trying_an_encoder_leaves_its_weights_mode_and_random_numbers_alone() -> None:
     torch.manual_seed(0)
     drawn = torch.rand(3)
     torch.manual_seed(0)

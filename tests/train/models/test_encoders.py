@@ -1,5 +1,8 @@
 """Backbones: cuts, weights, BatchNorm, trainable stages; and preprocessing."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import safetensors.torch
 import timm
@@ -23,14 +26,14 @@ from train.models.encoders.preprocess import Preprocess, patch_normalise
         ("vit_tiny_patch16_224", "blocks.2", (224, 224), 196, 192),
     ],
 )
-def test_tokens(name, cut, size, tokens, channels):
+def test_tokens(name: str, cut: Any, size: Any, tokens: Any, channels: Any) -> None:
     encoder = Encoder(name, cut=cut).eval()
     with torch.no_grad():
         out = encoder(torch.randn(2, 3, *size))
     assert out.shape == (2, tokens, channels) and encoder.channels == channels
 
 
-def test_tokens_run_over_the_grid_by_rows():
+def test_tokens_run_over_the_grid_by_rows() -> None:
     encoder = Encoder("resnet18", cut="layer1").eval()
     frames = torch.randn(1, 3, 32, 64)
     backbone = timm.create_model("resnet18", features_only=True, out_indices=(1,))
@@ -40,15 +43,15 @@ def test_tokens_run_over_the_grid_by_rows():
     torch.testing.assert_close(encoder(frames)[0, 16], grid[0, :, 1, 0])
 
 
-def test_batchnorm_stays_in_eval_mode_unless_asked():
+def test_batchnorm_stays_in_eval_mode_unless_asked() -> None:
     assert not any(m.training for m in Encoder("resnet10t").train().modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert all(
         m.training for m in Encoder("resnet10t", bn="train").train().modules() if isinstance(m, torch.nn.BatchNorm2d)
     )
 
 
-def test_trainable_stages():
-    def trained(choice):
+def test_trainable_stages() -> None:
+    def trained(choice: Any) -> Any:
         encoder = Encoder("resnet18", cut="layer3", trainable=choice)
         return {key.split(".")[0] for key, p in encoder.backbone.named_parameters() if p.requires_grad}
 
@@ -65,7 +68,7 @@ def test_trainable_stages():
         ("tf_efficientnet_lite0", "tf_efficientnet_lite0_timm.pth", 0.5),
     ],
 )
-def test_real_weights_load(real, name, file, mean):
+def test_real_weights_load(real: Path, name: str, file: Any, mean: Any) -> None:
     path = real / "weights" / file
     for cut in (None, "blocks.2"):
         encoder = Encoder(name, weights=path, cut=cut)
@@ -75,7 +78,7 @@ def test_real_weights_load(real, name, file, mean):
     assert encoder.mean[0] == pytest.approx(mean)
 
 
-def test_files_of_both_kinds_with_a_classifier(tmp_path):
+def test_files_of_both_kinds_with_a_classifier(tmp_path: Path) -> None:
     full = timm.create_model("resnet10t", num_classes=7)
     torch.save({"state_dict": full.state_dict()}, tmp_path / "w.pth")
     safetensors.torch.save_file(full.state_dict(), tmp_path / "w.safetensors")
@@ -84,7 +87,7 @@ def test_files_of_both_kinds_with_a_classifier(tmp_path):
         assert torch.equal(encoder.backbone.conv1[0].weight, full.conv1[0].weight)
 
 
-def test_wrong_files_are_named(tmp_path):
+def test_wrong_files_are_named(tmp_path: Path) -> None:
     state = timm.create_model("resnet10t", num_classes=0).state_dict()
     state["conv1.0.other"] = state.pop("conv1.0.weight")
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
@@ -97,8 +100,8 @@ def test_wrong_files_are_named(tmp_path):
         Encoder("resnet10t", weights=tmp_path / "bad.pth")
 
 
-def test_a_missing_download_is_one_clear_line(monkeypatch):
-    def offline(*args, **kwargs):
+def test_a_missing_download_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **kwargs: Any) -> None:
         raise OSError("no route to host\nand a long traceback")
 
     monkeypatch.setattr(weights_module.timm, "create_model", offline)
@@ -107,7 +110,7 @@ def test_a_missing_download_is_one_clear_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_preprocess_normalises_and_resizes():
+def test_preprocess_normalises_and_resizes() -> None:
     step = Preprocess((0.5, 0.5, 0.5), (0.25, 0.5, 1.0), size=(8, 12))
     out = step(torch.full((1, 3, 16, 24), 255, dtype=torch.uint8))
     assert out.shape == (1, 3, 8, 12)
@@ -116,7 +119,7 @@ def test_preprocess_normalises_and_resizes():
         step(torch.zeros(3, 16, 24))
 
 
-def test_patch_normalisation_equals_loops_and_ignores_light():
+def test_patch_normalisation_equals_loops_and_ignores_light() -> None:
     grey = torch.rand(1, 1, 12, 20) * 255
     out = patch_normalise(grey, 8, floor=0.0)
     for top, left in ((0, 0), (0, 8), (8, 16)):

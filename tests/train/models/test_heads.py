@@ -1,6 +1,7 @@
 """Poolings and fusions against slow, literal versions of their equations."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from train.models.pooling.salad import Salad, transport
 from train.models.pooling.vlad import NetVLAD, SeqVLAD
 
 
-def randn(*shape, seed=0):
+def randn(*shape: Any, seed: Any = 0) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -21,19 +22,19 @@ FRAMES = randn(7, 6)
 ROWS = torch.tensor([[0, 1, 2, 3], [3, 4, 5, 6], [6, 2, 2, 0]])
 
 
-def windows(rows=ROWS):
+def windows(rows: Any = ROWS) -> Any:
     return [[FRAMES[int(row)] for row in window] for window in rows]
 
 
-def unit(vector):
+def unit(vector: Any) -> Any:
     return vector / math.sqrt(sum(x**2 for x in vector.tolist()))
 
 
-def close(got, wanted):
+def close(got: Any, wanted: Any) -> None:
     torch.testing.assert_close(got, torch.stack([torch.as_tensor(row) for row in wanted]), atol=1e-5, rtol=1e-4)
 
 
-def test_fully_connected():
+def test_fully_connected() -> None:
     layer = FullyConnected(6, 4, 5)
     literal = [
         torch.stack([sum(layer.linear.weight[o] * torch.cat(frames)) + layer.linear.bias[o] for o in range(5)])
@@ -44,7 +45,7 @@ def test_fully_connected():
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 4])
-def test_seqnet(kernel):
+def test_seqnet(kernel: Any) -> None:
     layer = SeqNet(6, 5, kernel)
     literal = []
     for frames in windows():
@@ -57,12 +58,12 @@ def test_seqnet(kernel):
     close(layer.gather(FRAMES, ROWS), literal)
 
 
-def test_seqnet_refuses_windows_below_its_kernel():
+def test_seqnet_refuses_windows_below_its_kernel() -> None:
     with pytest.raises(ContractError, match="kernel of 5"):
         SeqNet(6, 5, 5).gather(FRAMES, ROWS)
 
 
-def test_lstm():
+def test_lstm() -> None:
     layer = LastState(6, 3)
     p = dict(layer.lstm.named_parameters())
     literal = []
@@ -78,7 +79,7 @@ def test_lstm():
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5])
-def test_delta(length):
+def test_delta(length: int) -> None:
     rows = torch.arange(length).unsqueeze(0)
     half = length // 2
     early = sum(FRAMES[i] for i in range(half)) / half
@@ -90,12 +91,12 @@ def test_delta(length):
     assert (abs(float(Delta("seqnet").weights(length).sum())) < 1e-6) == (length % 2 == 0)
 
 
-def test_delta_refuses_single_frames():
+def test_delta_refuses_single_frames() -> None:
     with pytest.raises(ContractError, match="two frames"):
         Delta().gather(FRAMES, ROWS[:, :1])
 
 
-def test_aligned_frames():
+def test_aligned_frames() -> None:
     layer = AlignedFrames(6, 5)
     literal = [
         torch.cat([unit(layer.linear.weight @ frame + layer.linear.bias) for frame in frames]) for frames in windows()
@@ -104,14 +105,14 @@ def test_aligned_frames():
     assert layer.distance == "aligned" and layer.descriptor_size(6, 4) == 20
 
 
-def test_seqgem_is_a_mean_at_power_one_and_near_the_greatest_at_a_high_one():
+def test_seqgem_is_a_mean_at_power_one_and_near_the_greatest_at_a_high_one() -> None:
     positive = FRAMES.abs() + 0.1
     one, high = SeqGeM(normalize=False, p=1.0), SeqGeM(normalize=False, p=60.0)
     torch.testing.assert_close(one.gather(positive, ROWS), Mean(normalize=False).gather(positive, ROWS))
     torch.testing.assert_close(high.gather(positive, ROWS), positive[ROWS].amax(1), rtol=0.05, atol=0)
 
 
-def test_seqgem_against_its_formula():
+def test_seqgem_against_its_formula() -> None:
     literal = []
     for frames in windows():
         powers = [[max(float(x), 1e-6) ** 3 for x in frame] for frame in frames]
@@ -119,7 +120,7 @@ def test_seqgem_against_its_formula():
     close(SeqGeM().gather(FRAMES, ROWS), literal)
 
 
-def test_centre_frame():
+def test_centre_frame() -> None:
     torch.testing.assert_close(CentreFrame().gather(FRAMES, ROWS), FRAMES[[1, 4, 2]])
 
 
@@ -131,12 +132,12 @@ def test_centre_frame():
         (AlignedFrames(6, 5), True),
     ],
 )  # fmt: skip
-def test_frame_order_matters_where_it_should(fusion, matters):
+def test_frame_order_matters_where_it_should(fusion: Any, matters: Any) -> None:
     forward, backward = fusion.gather(FRAMES, ROWS), fusion.gather(FRAMES, ROWS.flip(1))
     assert torch.allclose(forward, backward, atol=1e-5) is not matters
 
 
-def test_class_token_and_seqpool():
+def test_class_token_and_seqpool() -> None:
     tokens = randn(2, 5, 6, seed=1)
     torch.testing.assert_close(ClassToken(6)(tokens[:, :1]), tokens[:, 0])
     layer = SeqPool(6)
@@ -147,13 +148,13 @@ def test_class_token_and_seqpool():
     close(layer(tokens), literal)
 
 
-def test_netvlad_is_seqvlad_of_one_frame():
+def test_netvlad_is_seqvlad_of_one_frame() -> None:
     tokens = randn(3, 5, 6, seed=2)
     frame, window = NetVLAD(4, 6, seed=1), SeqVLAD(4, 6, seed=1)
     torch.testing.assert_close(frame(tokens), SeqVLAD.finish(window.frame_sums(tokens)))
 
 
-def test_transport_gives_every_token_once_and_every_cluster_its_mass():
+def test_transport_gives_every_token_once_and_every_cluster_its_mass() -> None:
     scores, dustbin = randn(2, 3, 8, seed=3), torch.tensor(0.5)
     plan = transport(scores, dustbin, rounds=200)
     torch.testing.assert_close(plan.sum(2), torch.ones(2, 3), atol=1e-4, rtol=1e-4)
@@ -170,7 +171,7 @@ def test_transport_gives_every_token_once_and_every_cluster_its_mass():
     torch.testing.assert_close(plan, torch.tensor(full)[:, :3], atol=1e-4, rtol=1e-3)
 
 
-def test_salad_has_unit_length_and_ignores_token_order():
+def test_salad_has_unit_length_and_ignores_token_order() -> None:
     layer, tokens = Salad(6, 3, width=4, whole=5), randn(2, 8, 6, seed=4)
     out = layer(tokens)
     assert out.shape == (2, layer.size) == (2, 5 + 12)
@@ -183,7 +184,7 @@ def test_salad_has_unit_length_and_ignores_token_order():
     [FullyConnected(6, 4, 3), SeqNet(6, 3, 2), LastState(6, 3), Delta(), AlignedFrames(6, 3), SeqGeM()],
     ids=lambda layer: type(layer).__name__,
 )
-def test_gradients_are_the_functions_own(layer):
+def test_gradients_are_the_functions_own(layer: Any) -> None:
     layer = layer.double()
     features = (FRAMES.double().abs() + 0.5).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: layer.gather(x, ROWS), (features,))

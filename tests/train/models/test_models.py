@@ -1,6 +1,8 @@
 """The models' one shape, their names, and what they depend on."""
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +15,13 @@ FRAMES = (3, 16, 24)
 SMALL = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24)}
 
 
-def frames(*lead, seed=0):
+def frames(*lead: Any, seed: Any = 0) -> Any:
     return torch.randint(0, 256, (*lead, *FRAMES), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("name", ["seqvlad-r18", "gem-cat-r18", "avg-mean-mobilenetv2", "seqvlad-small"])
 @pytest.mark.parametrize("length", [1, 3])
-def test_shape_and_size(name, length):
+def test_shape_and_size(name: str, length: int) -> None:
     model = models.create(name, **SMALL)
     out = model(frames(2, length))
     assert out.shape == (2, model.descriptor_size(length)) and out.dtype == torch.float32
@@ -29,14 +31,14 @@ def test_shape_and_size(name, length):
 
 
 @pytest.mark.parametrize("name", ["seqvlad-small", "gem-cat-small"])
-def test_batch_mates_change_nothing(tiny, name):
+def test_batch_mates_change_nothing(tiny: Any, name: str) -> None:
     model = tiny(name).train()
     batch = frames(4, 3)
     alone = torch.cat([model(window.unsqueeze(0)) for window in batch])
     torch.testing.assert_close(model(batch), alone, atol=1e-5, rtol=1e-4)
 
 
-def test_frame_order(tiny):
+def test_frame_order(tiny: Any) -> None:
     window = frames(1, 4)
     backwards = window.flip(1)
     vlad, cat = tiny("seqvlad-small"), tiny("gem-cat-small")
@@ -44,26 +46,26 @@ def test_frame_order(tiny):
     assert not torch.allclose(cat(window), cat(backwards), atol=1e-3)
 
 
-def test_cat_is_raw_unless_asked(tiny):
+def test_cat_is_raw_unless_asked(tiny: Any) -> None:
     window = frames(2, 3)
     assert not torch.allclose(tiny("gem-cat-small")(window).norm(dim=1), torch.ones(2), atol=1e-3)
     torch.testing.assert_close(tiny("gem-cat-small", normalize=True)(window).norm(dim=1), torch.ones(2))
 
 
 @pytest.mark.parametrize("name", ["seqvlad-small", "gem-cat-small"])
-def test_gradient_reaches_the_encoder(tiny, name):
+def test_gradient_reaches_the_encoder(tiny: Any, name: str) -> None:
     model = tiny(name)
     model(frames(2, 3)).pow(3).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in [*model.encoder.parameters()][:2])
 
 
-def test_config_recreates_the_model():
+def test_config_recreates_the_model() -> None:
     model = models.create("seqvlad-r18", **SMALL, clusters=3, bias=True, seed=5)
     again = models.create(**model.config)
     torch.testing.assert_close(model(frames(1, 2)), again(frames(1, 2)), rtol=0, atol=0)
 
 
-def test_seeds_differ_and_repeat():
+def test_seeds_differ_and_repeat() -> None:
     first, same, other = (models.create("gem-cat-r18", **SMALL, seed=seed) for seed in (1, 1, 2))
     window = frames(1, 2)
     assert torch.equal(first(window), same(window))
@@ -113,18 +115,18 @@ def test_seeds_differ_and_repeat():
         ("timesformer", {"encoder_options": {"cache_dir": "x"}}, "may not set 'cache_dir'"),
     ],
 )
-def test_wrong_combinations_are_refused(name, options, said):
+def test_wrong_combinations_are_refused(name: str, options: Any, said: Any) -> None:
     with pytest.raises(ContractError, match=said) as caught:
         models.create(name, **options)
     assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
 
 
-def test_other_shapes_are_refused(tiny):
+def test_other_shapes_are_refused(tiny: Any) -> None:
     with pytest.raises(ValueError, match=r"\(B, L, 3, H, W\)"):
         tiny()(frames(2))
 
 
-def test_another_encoder_forgets_the_presets_stages():
+def test_another_encoder_forgets_the_presets_stages() -> None:
     chosen = models.resolve("seqvlad-r18", {"encoder": "mobilenetv2_100"})
     assert chosen.cut is None and chosen.trainable == "all" and chosen.size == (480, 640)
     assert models.resolve("seqvlad-r18", {"clusters": 8}).cut == "layer3"
@@ -132,7 +134,7 @@ def test_another_encoder_forgets_the_presets_stages():
         models.create("seqvlad-small", encoder_options={"nonsense": 1})
 
 
-def test_random_residual_branches_are_open():
+def test_random_residual_branches_are_open() -> None:
     model = models.create("seqvlad-small")
     assert all(bool(m.weight.any()) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
@@ -140,7 +142,7 @@ def test_random_residual_branches_are_open():
 TINY = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": (16, 24), "clusters": 3}
 
 
-def test_fc_takes_its_own_length_only():
+def test_fc_takes_its_own_length_only() -> None:
     model = models.create("netvlad-fc-r18", **TINY, width=6, length=3)
     assert model(frames(2, 3)).shape == (2, 6)
     with pytest.raises(ContractError, match="windows of 3 frames only, not 4"):
@@ -149,7 +151,7 @@ def test_fc_takes_its_own_length_only():
         model.descriptor_size(4)
 
 
-def test_a_free_choice_of_encoder_pooling_and_fusion():
+def test_a_free_choice_of_encoder_pooling_and_fusion() -> None:
     model = models.create("frames", encoder="resnet10t", cut="layer1", pooling="gem", fusion="gem", size=(16, 24))
     assert model(frames(1, 2)).shape == (1, model.descriptor_size(2))
     with pytest.raises(ContractError, match="no CLS token"):
@@ -158,7 +160,7 @@ def test_a_free_choice_of_encoder_pooling_and_fusion():
         models.create("seqvlad-small", projection=4)
 
 
-def test_models_of_other_packages(tmp_path, monkeypatch):
+def test_models_of_other_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ourteam.py").write_text(
         "from train.models import registry as models\n"
         "def tiny(weights, seed, clusters=2):\n"
@@ -188,7 +190,9 @@ def test_models_of_other_packages(tmp_path, monkeypatch):
         models.create("nowhere:model")
 
 
-def test_a_module_of_the_working_directory_is_found_and_shadows_nothing(tmp_path, monkeypatch):
+def test_a_module_of_the_working_directory_is_found_and_shadows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "besides.py").write_text(
         "import colorsys\nfrom train.models import registry as models\n"
         "def tiny(weights, seed):\n    return models.create('gem-cat-small', encoder='resnet10t', cut='layer1')\n"
@@ -203,7 +207,7 @@ def test_a_module_of_the_working_directory_is_found_and_shadows_nothing(tmp_path
     monkeypatch.delitem(sys.modules, "besides")
 
 
-def test_a_model_that_an_installed_package_offers_by_name(tmp_path, monkeypatch):
+def test_a_model_that_an_installed_package_offers_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "offered.py").write_text(
         "from train.models import registry as models\n"
         "def tiny(weights, seed, clusters=2):\n"
@@ -226,14 +230,14 @@ def test_a_model_that_an_installed_package_offers_by_name(tmp_path, monkeypatch)
         models.create("offeredvlat")
 
 
-def test_the_methods_of_the_papers_have_their_backbone_without_its_name():
+def test_the_methods_of_the_papers_have_their_backbone_without_its_name() -> None:
     for method in ("delta", "netvlad", "seqmatchnet"):
         assert models.preset(method) == models.preset(f"{method}-vgg16")
     assert models.resolve("delta", {}).encoder == "vgg16"
 
 
 @pytest.mark.parametrize("name", [name for name in models.names() if name.startswith("delta")])
-def test_delta_trains_no_encoder(name):
+def test_delta_trains_no_encoder(name: str) -> None:
     model = models.create(name, clusters=2, projection=4, size=(32, 32))
     assert not any(p.requires_grad for p in model.encoder.parameters())
     assert model.vlad.centres.requires_grad  # its words still come from k-means

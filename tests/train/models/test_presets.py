@@ -1,11 +1,15 @@
 """Every preset of every family, at a tiny size: it trains, saves, reloads, and sees only its own window."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from seqdata.errors import ContractError
+from tests.support.fake_dataset import FakeDataset
 from train.data.frames import FrameSource
 from train.loop.vlad_init import initialise_vlad
 from train.models import registry as models
@@ -26,7 +30,7 @@ TINY = {
 PRESETS = [(family, name) for family, entry in models.FAMILIES.items() for name in entry.presets]
 
 
-def backbone_of(family, name):
+def backbone_of(family: Any, name: Any) -> Any:
     """What of a preset decides which backbone it has, cut where, for which frames."""
     chosen = models.resolve(name, {})
     return family, *(getattr(chosen, key, None) for key in ("encoder", "cut", "size", "branches"))
@@ -38,7 +42,7 @@ REAL = [
 ]
 
 
-def tiny(family, name, **more):
+def tiny(family: Any, name: Any, **more: Any) -> Any:
     """The preset with a backbone of milliseconds; all that makes it the preset it is stays."""
     if family == "frames":
         own = models.FAMILIES[family].presets[name]
@@ -49,12 +53,12 @@ def tiny(family, name, **more):
     return models.create(name, **{**options, **more})
 
 
-def windows(model, batch, length, seed=1):
+def windows(model: Any, batch: Any, length: Any, seed: Any = 1) -> Any:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (batch, length, 3, *model.size), generator=generator, dtype=torch.uint8)
 
 
-def lengths(model):
+def lengths(model: Any) -> Any:
     """Those of 1, 2 and 5 that the model takes, by its own word."""
     taken = []
     for length in (1, 2, 5):
@@ -70,7 +74,7 @@ EXPECTED = {"fc": [5], "seqnet": [5], "delta": [2, 5]}
 
 
 @pytest.mark.parametrize(("family", "name"), PRESETS, ids=[name for _, name in PRESETS])
-def test_preset(family, name, tmp_path):
+def test_preset(family: Any, name: str, tmp_path: Path) -> None:
     model = tiny(family, name)
     given = windows(model, 2, 5)
     out = model.train()(given)
@@ -92,7 +96,7 @@ def test_preset(family, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_at_its_real_size_no_parameter_is_dead(name):
+def test_at_its_real_size_no_parameter_is_dead(name: str) -> None:
     """Each backbone and cut that a preset has, in shapes only, on the meta device.
 
     A parameter without a gradient stops several machines that train together.
@@ -108,52 +112,52 @@ def test_at_its_real_size_no_parameter_is_dead(name):
 class Planted(nn.Module):
     """A backbone whose every token is one of some directions, in the forms that backbones give their features in."""
 
-    def __init__(self, directions, prefix, grid):
+    def __init__(self, directions: Any, prefix: Any, grid: Any) -> None:
         super().__init__()
         self.directions, self.num_prefix_tokens, self.grid = directions, prefix, grid
 
-    def forward_features(self, frames):
+    def forward_features(self, frames: Any) -> Any:
         generator = torch.Generator().manual_seed(0)
         count = self.grid[0] * self.grid[1]
         pick = torch.randint(0, len(self.directions), (len(frames), count), generator=generator)
         tokens = self.directions[pick] + 0.02 * torch.randn(*pick.shape, self.directions.shape[1], generator=generator)
         return torch.cat([torch.full((len(frames), self.num_prefix_tokens, tokens.shape[2]), 9.0), tokens], 1)
 
-    def forward_intermediates(self, frames, **_):
+    def forward_intermediates(self, frames: Any, **_: Any) -> Any:
         tokens = self.forward_features(frames)[:, self.num_prefix_tokens :]
         return [tokens.transpose(1, 2).unflatten(2, self.grid)]
 
-    def forward(self, frames):
+    def forward(self, frames: Any) -> Any:
         return self.forward_intermediates(frames)[0]
 
 
 class Same(nn.Module):
     """A stack that leaves tokens as they are."""
 
-    def forward(self, tokens, grid):
+    def forward(self, tokens: Any, grid: Any) -> Any:
         return tokens
 
 
-def cut_vit(directions):
+def cut_vit(directions: Any) -> Any:
     model = tiny("frames", "seqvlad-vit", **VIT, cut=None, clusters=4)
     model.encoder.backbone, model.encoder.stage = Planted(directions, 1, (2, 3)), 0
     return model
 
 
-def whole_vit(directions):
+def whole_vit(directions: Any) -> Any:
     model = tiny("frames", "seqvlad-vit", **VIT, cut=None, clusters=4)
     model.encoder.backbone = Planted(directions, 1, (2, 3))
     return model
 
 
-def sta(directions):
+def sta(directions: Any) -> Any:
     model = tiny("sta", "sta-small", clusters=4)
     model.encoder, model.spatial, model.temporal = Planted(directions, 0, model.grid), Same(), Same()
     return model
 
 
 @pytest.mark.parametrize("make", [cut_vit, whole_vit, sta])
-def test_kmeans_keeps_token_and_channel_axes(make, data, protocol_file):
+def test_kmeans_keeps_token_and_channel_axes(make: Any, data: FakeDataset, protocol_file: Path) -> None:
     """The centres that training starts from are the planted directions; scrambled axes would find none of them."""
     directions = F.normalize(torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
     model = make(directions)
@@ -165,7 +169,9 @@ def test_kmeans_keeps_token_and_channel_axes(make, data, protocol_file):
     assert cosines.max(0).values.min() > 0.99 and cosines.max(1).values.min() > 0.99
 
 
-def test_kmeans_start_does_not_depend_on_how_many_frames_are_encoded_at_once(data, protocol_file):
+def test_kmeans_start_does_not_depend_on_how_many_frames_are_encoded_at_once(
+    data: FakeDataset, protocol_file: Path
+) -> None:
     train_data = TrainData.of(data, data.load_protocol(protocol_file))
     centres = []
     for frame_batch in (7, 40):

@@ -1,6 +1,8 @@
 """STA's windows, relative positions and branches against literal versions."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,37 +12,37 @@ from seqdata.errors import ContractError
 from train.models import registry as models
 from train.models.encoders.cct import Block
 from train.models.sta.attention import PositionedAttention, RelativePositions, STABlock
-from train.models.sta.windows import windows_of
+from train.models.sta.windows import lay_windows
 from train.runs import checkpoint
 
 PAIRS = [(4, 2), (4, 3), (6, 2), (6, 3), (6, 4), (8, 3), (8, 4), (8, 5)]
 SMALL = {"encoder": "resnet10t", "size": (16, 32), "clusters": 3, "window": 2, "stride": 1}
 
 
-def randn(*shape, seed=0):
+def randn(*shape: Any, seed: Any = 0) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("side", "stride"), PAIRS)
 @pytest.mark.parametrize("grid", [(24, 24), (5, 9), (3, 2)])
-def test_every_token_is_covered(side, stride, grid):
-    windows = windows_of(grid, side, stride)
+def test_every_token_is_covered(side: Any, stride: Any, grid: Any) -> None:
+    windows = lay_windows(grid, side, stride)
     held = set(windows.tokens[windows.inside].tolist())
     assert held == set(range(grid[0] * grid[1])) and float(windows.cover.min()) >= 1
 
 
-def test_windows_that_tile_are_a_plain_unfold():
-    windows = windows_of((24, 24), 6, 3)
+def test_windows_that_tile_are_a_plain_unfold() -> None:
+    windows = lay_windows((24, 24), 6, 3)
     assert windows.tokens.shape == (49, 36) and bool(windows.inside.all())
     plain = torch.arange(576).view(24, 24).unfold(0, 6, 3).unfold(1, 6, 3).reshape(49, 36)
     assert torch.equal(windows.tokens, plain)
-    assert not bool(windows_of((24, 24), 6, 4).inside.all())
+    assert not bool(lay_windows((24, 24), 6, 4).inside.all())
 
 
 @pytest.mark.parametrize(("side", "stride"), [(2, 1), (3, 2), (4, 3)])
-def test_cut_and_merge(side, stride):
+def test_cut_and_merge(side: Any, stride: Any) -> None:
     grid, maps = (5, 6), randn(2, 3, 30, 4)
-    windows = windows_of(grid, side, stride)
+    windows = lay_windows(grid, side, stride)
     cut = windows.cut(maps)
     assert cut.shape == (2, len(windows.tokens), 3 * side * side, 4)
     torch.testing.assert_close(windows.merge(cut, 3, mean=True), maps)
@@ -49,10 +51,10 @@ def test_cut_and_merge(side, stride):
     torch.testing.assert_close(cut[1, 0], torch.stack(first))
 
 
-def literal_attention(layer, tokens, shape, scaled=False):
+def literal_attention(layer: Any, tokens: Any, shape: Any, scaled: Any = False) -> Any:
     """Logit by logit: q·k/√d + q·R_t + q·R_h + q·R_w."""
     places = [(t, h, w) for t in range(shape[0]) for h in range(shape[1]) for w in range(shape[2])]
-    q, k, v = layer.heads_of(tokens)
+    q, k, v = layer.split_heads(tokens)
     batch, heads, count, d = q.shape
     out = torch.zeros(batch, heads, count, d)
     for b in range(batch):
@@ -73,7 +75,7 @@ def literal_attention(layer, tokens, shape, scaled=False):
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("extents", [(2, 2, 3), (1, 2, 2)])
-def test_relative_positions_logit_by_logit(extents, scaled):
+def test_relative_positions_logit_by_logit(extents: Any, scaled: Any) -> None:
     """With tables as long as the box, and with shorter ones, whose farthest vector then counts."""
     relative = RelativePositions(extents, 4)
     for table in relative.tables:
@@ -81,15 +83,15 @@ def test_relative_positions_logit_by_logit(extents, scaled):
     layer = PositionedAttention(8, 2, relative, scaled)
     tokens, shape = randn(2, 12, 8), (2, 2, 3)
     with torch.no_grad():
-        got, wanted = layer.over(tokens, shape), literal_attention(layer, tokens, shape, scaled)
+        got, wanted = layer.attend(tokens, shape), literal_attention(layer, tokens, shape, scaled)
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
 
-def options(**more):
+def options(**more: Any) -> Any:
     return {"channels": 8, "heads": 2, "mlp": 12, **more}
 
 
-def test_one_window_over_the_grid_is_plain_space_time_attention():
+def test_one_window_over_the_grid_is_plain_space_time_attention() -> None:
     block = STABlock(side=4, stride=1, relative=RelativePositions((3, 4, 4), 4), **options()).eval()
     plain = STABlock(side=None, relative=block.attention.relative, **options()).eval()
     plain.load_state_dict(block.state_dict())
@@ -98,7 +100,7 @@ def test_one_window_over_the_grid_is_plain_space_time_attention():
         torch.testing.assert_close(block.forward_grid(tokens, (4, 4)), plain.forward_grid(tokens, (4, 4)))
 
 
-def test_without_positions_it_is_a_block_over_all_tokens():
+def test_without_positions_it_is_a_block_over_all_tokens() -> None:
     block = STABlock(side=None, **options()).eval()
     same = Block(8, 2, 12).eval()
     same.load_state_dict(block.state_dict())
@@ -107,18 +109,18 @@ def test_without_positions_it_is_a_block_over_all_tokens():
         torch.testing.assert_close(block.forward_grid(tokens, (2, 3)), same(tokens.flatten(1, 2)).view_as(tokens))
 
 
-def test_padding_changes_nothing_inside_a_window():
+def test_padding_changes_nothing_inside_a_window() -> None:
     """A window that hangs over the edge attends to the tokens inside only."""
     block = STABlock(side=3, stride=3, **options()).eval()
     tokens = randn(1, 2, 4, 8)
     with torch.no_grad():
-        got = block.attention.over(tokens.flatten(1, 2), (2, 2, 2)).view_as(tokens)
+        got = block.attention.attend(tokens.flatten(1, 2), (2, 2, 2)).view_as(tokens)
         torch.testing.assert_close(block._attend(tokens, (2, 2)), got, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("position", ["none", "absolute", "relative"])
 @pytest.mark.parametrize("branches", ["both", "spatial", "temporal"])
-def test_switches_train_save_and_reload(branches, position, tmp_path):
+def test_switches_train_save_and_reload(branches: Any, position: Any, tmp_path: Path) -> None:
     switches = {"branches": branches, "spatial_position": position, "temporal_position": position}
     model = models.create("sta-small", **SMALL, **switches)
     windows = torch.randint(0, 256, (2, 3, 3, 16, 32), generator=torch.Generator().manual_seed(1))
@@ -134,7 +136,7 @@ def test_switches_train_save_and_reload(branches, position, tmp_path):
     assert again(windows[:, :1]).shape == again(windows.repeat(1, 3, 1, 1, 1)).shape == out.shape
 
 
-def test_spatial_alone_is_free_of_frame_order_and_the_temporal_branch_is_not():
+def test_spatial_alone_is_free_of_frame_order_and_the_temporal_branch_is_not() -> None:
     windows = torch.randint(0, 256, (1, 4, 3, 16, 32), generator=torch.Generator().manual_seed(1))
     for branches, free in (("spatial", True), ("temporal", False), ("both", False)):
         model = models.create("sta-small", **SMALL, branches=branches)
@@ -146,7 +148,7 @@ def test_spatial_alone_is_free_of_frame_order_and_the_temporal_branch_is_not():
         assert same is free
 
 
-def test_both_stacks_start_from_the_first_cct_blocks():
+def test_both_stacks_start_from_the_first_cct_blocks() -> None:
     model = models.create("sta", size=(64, 64), blocks=2, window=2, stride=1, clusters=2, seed=3)
     from train.models.encoders.encoder import Encoder
 
@@ -160,6 +162,6 @@ def test_both_stacks_start_from_the_first_cct_blocks():
     assert not torch.equal(other.spatial.blocks[0].attention.qkv.weight, blocks[0].attention.qkv.weight)
 
 
-def test_gaps_between_windows_are_refused():
+def test_gaps_between_windows_are_refused() -> None:
     with pytest.raises(ContractError, match="leaves gaps"):
         models.create("sta-small", window=2, stride=3)

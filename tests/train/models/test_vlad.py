@@ -1,6 +1,7 @@
 """SeqVLAD against its literal equations, its invariants, and its initialisation."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from train.models.fusion.basic import VLADSum
 from train.models.pooling.vlad import SeqVLAD, initialise_from_tokens, kmeans, sharpness
 
 
-def literal(tokens, layer):
+def literal(tokens: Any, layer: Any) -> Any:
     """P1 eq. (1)-(2) for one window, tokens (L, T, C): loops over clusters, frames and features."""
     clusters, channels = layer.centres.shape
     result = torch.zeros(clusters, channels)
@@ -25,12 +26,12 @@ def literal(tokens, layer):
     return result.flatten() / result.norm()
 
 
-def window(layer, tokens):
+def window(layer: Any, tokens: Any) -> Any:
     """Descriptor of one window, tokens (L, T, C)."""
     return VLADSum()(layer.frame_sums(tokens).unsqueeze(0))[0]
 
 
-def layer_of(clusters=5, channels=7, bias=False):
+def layer_of(clusters: Any = 5, channels: Any = 7, bias: Any = False) -> Any:
     layer = SeqVLAD(clusters, channels, bias=bias, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -42,19 +43,19 @@ def layer_of(clusters=5, channels=7, bias=False):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_equals_the_literal_equations(bias):
+def test_equals_the_literal_equations(bias: Any) -> None:
     layer = layer_of(bias=bias)
     tokens = torch.randn(3, 6, 7)
     torch.testing.assert_close(window(layer, tokens), literal(tokens, layer), atol=1e-5, rtol=1e-5)
 
 
-def test_frame_order_changes_nothing():
+def test_frame_order_changes_nothing() -> None:
     layer, tokens = layer_of(), torch.randn(5, 6, 7)
     for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
         torch.testing.assert_close(window(layer, tokens), window(layer, tokens[order]), atol=1e-6, rtol=1e-5)
 
 
-def test_one_frame_is_netvlad():
+def test_one_frame_is_netvlad() -> None:
     """NetVLAD of one image: residuals of every token, by broadcasting over N x K x T x C."""
     layer, tokens = layer_of(), torch.randn(4, 6, 7)
     x = F.normalize(tokens, dim=-1)
@@ -65,18 +66,18 @@ def test_one_frame_is_netvlad():
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_pooling_frames_is_pooling_all_their_tokens():
+def test_pooling_frames_is_pooling_all_their_tokens() -> None:
     layer, tokens = layer_of(), torch.randn(5, 6, 7)
     as_one = window(layer, tokens.reshape(1, 30, 7))
     torch.testing.assert_close(window(layer, tokens), as_one, atol=1e-6, rtol=1e-5)
 
 
-def test_gradients_are_right():
+def test_gradients_are_right() -> None:
     layer = layer_of(3, 4, bias=True).double()
     tokens = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
     names = ("assignment", "centres", "bias")
 
-    def of(tokens, *parameters):
+    def of(tokens: Any, *parameters: Any) -> Any:
         state = dict(zip(names, parameters, strict=True))
         sums = torch.func.functional_call(Sums(layer), {f"layer.{k}": v for k, v in state.items()}, (tokens,))
         return SeqVLAD.finish(sums.sum(0, keepdim=True))
@@ -87,15 +88,15 @@ def test_gradients_are_right():
 class Sums(torch.nn.Module):
     """`frame_sums` as a module's forward, for functional calls."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.layer = layer
 
-    def forward(self, tokens):
+    def forward(self, tokens: Any) -> Any:
         return self.layer.frame_sums(tokens)
 
 
-def planted(clusters=6, channels=12, each=40):
+def planted(clusters: Any = 6, channels: Any = 12, each: Any = 40) -> Any:
     """Tokens (frames, T, C) around unit directions, and these directions."""
     generator = torch.Generator().manual_seed(0)
     directions = F.normalize(torch.randn(clusters, channels, generator=generator), dim=-1)
@@ -103,7 +104,7 @@ def planted(clusters=6, channels=12, each=40):
     return points.view(each, clusters, channels), directions
 
 
-def test_kmeans_finds_planted_clusters_on_the_channel_axis():
+def test_kmeans_finds_planted_clusters_on_the_channel_axis() -> None:
     """A reshape that mixes tokens with channels finds none of the planted directions."""
     tokens, directions = planted()
     layer = SeqVLAD(6, 12)
@@ -115,7 +116,7 @@ def test_kmeans_finds_planted_clusters_on_the_channel_axis():
     assert (F.normalize(scrambled.centres, dim=-1) @ directions.T).max(0).values.min() < 0.9
 
 
-def test_runner_up_gets_about_one_percent():
+def test_runner_up_gets_about_one_percent() -> None:
     tokens, _ = planted()
     layer = SeqVLAD(6, 12)
     initialise_from_tokens(layer, tokens)
@@ -126,7 +127,7 @@ def test_runner_up_gets_about_one_percent():
     assert (best[:, 0] - best[:, 1]).mean().item() == pytest.approx(math.log(100), rel=1e-3)
 
 
-def test_kmeans_is_seeded_and_survives_copies():
+def test_kmeans_is_seeded_and_survives_copies() -> None:
     points = torch.randn(200, 4)
     assert torch.equal(kmeans(points, 5, seed=3), kmeans(points, 5, seed=3))
     assert kmeans(torch.ones(10, 4), 3).isfinite().all()

@@ -7,6 +7,7 @@ import pickle
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +21,15 @@ from train.models.encoders.weights import create_backbone, load_file
 
 
 @pytest.fixture(scope="module")
-def state():
+def state() -> Any:
     return timm.create_model("resnet10t", num_classes=0).state_dict()
 
 
-def below(prefix, state):
+def below(prefix: Any, state: Any) -> Any:
     return {prefix + key: value for key, value in state.items()}
 
 
-def moved(state, by):
+def moved(state: Any, by: Any) -> Any:
     return {key: value + by if value.is_floating_point() else value for key, value in state.items()}
 
 
@@ -67,7 +68,9 @@ CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_checkpoints_of_training_programs(kind, state, tmp_path, caplog):
+def test_checkpoints_of_training_programs(
+    kind: str, state: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     make, source = CHECKPOINTS[kind]
     torch.save(make(state), tmp_path / "w.pth")
     model = create_backbone("resnet10t", tmp_path / "w.pth", 0)
@@ -76,14 +79,16 @@ def test_checkpoints_of_training_programs(kind, state, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.bin", "w.safetensors"])
-def test_the_content_decides_not_the_suffix(name, state, tmp_path):
+def test_the_content_decides_not_the_suffix(name: str, state: Any, tmp_path: Path) -> None:
     safetensors.torch.save_file(state, tmp_path / name)
     assert create_backbone("resnet10t", tmp_path / name, 0)
     torch.save(state, tmp_path / name, _use_new_zipfile_serialization=False)
     assert create_backbone("resnet10t", tmp_path / name, 0)
 
 
-def test_a_part_that_fits_goes_before_one_that_does_not(state, tmp_path, caplog):
+def test_a_part_that_fits_goes_before_one_that_does_not(
+    state: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     other = timm.create_model("resnet18", num_classes=0).state_dict()
     torch.save({"state_dict": other, "student": below("encoder.", state)}, tmp_path / "w.pth")
     assert create_backbone("resnet10t", tmp_path / "w.pth", 0)
@@ -96,7 +101,7 @@ def test_a_part_that_fits_goes_before_one_that_does_not(state, tmp_path, caplog)
 class Runs:
     """A pickle that would run code."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return os.mkdir, ("made-by-a-pickle",)
 
 
@@ -104,7 +109,7 @@ class Remark:
     """A class of somebody's own program."""
 
 
-def write(path, kind, state):
+def write(path: Any, kind: Any, state: Any) -> None:
     texts = {
         "empty": b"",
         "page": b"\n<!DOCTYPE html><html><body>Not found</body></html>",
@@ -165,7 +170,9 @@ def write(path, kind, state):
         ("own class", r"objects of \S*Remark"),
     ],
 )
-def test_other_files_are_named_in_one_line(kind, words, state, tmp_path, monkeypatch):
+def test_other_files_are_named_in_one_line(
+    kind: str, words: Any, state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "w.pth", kind, state)
     with pytest.raises(InputError, match=words) as caught:
@@ -175,7 +182,7 @@ def test_other_files_are_named_in_one_line(kind, words, state, tmp_path, monkeyp
     assert not (tmp_path / "made-by-a-pickle").exists()
 
 
-def test_a_file_without_tensors(tmp_path):
+def test_a_file_without_tensors(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "args": argparse.Namespace()}, tmp_path / "w.pth")
     with pytest.raises(ContractError, match="holds no state dict"):
         read_parts(tmp_path / "w.pth")
@@ -191,7 +198,9 @@ def test_a_file_without_tensors(tmp_path):
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_weights_that_are_no_numbers_are_refused_by_name(key, value, words, prefix, state, tmp_path):
+def test_weights_that_are_no_numbers_are_refused_by_name(
+    key: Any, value: Any, words: Any, prefix: Any, state: Any, tmp_path: Path
+) -> None:
     bad = {name: tensor.clone() for name, tensor in state.items()}
     bad[key].view(-1)[0] = value
     torch.save(below(prefix, bad), tmp_path / "w.pth")

@@ -1,5 +1,7 @@
 """Partial mining against brute force over several trajectories."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,16 +14,16 @@ RADII = Radii(2.5, 6.0)
 
 
 @pytest.fixture
-def tables(data):
+def tables(data: Any) -> Any:
     make = lambda role: data.sequences(split="train", role=role, length=3)  # noqa: E731
     return make("query"), make("database")
 
 
-def vectors(count, seed=0):
+def vectors(count: Any, seed: Any = 0) -> Any:
     return np.random.default_rng(seed).normal(size=(count, 4)).astype(np.float32)
 
 
-def test_near_mask_equals_brute_force(data, tables):
+def test_near_mask_equals_brute_force(data: FakeDataset, tables: Any) -> None:
     """Window ids against window ids, with several drives in each role, where frame ids would be off by L-1 a drive."""
     queries, database = tables
     assert queries["trajectory"].n_unique() == 2 and database["trajectory"].n_unique() == 2
@@ -33,7 +35,7 @@ def test_near_mask_equals_brute_force(data, tables):
     assert np.array_equal(near_mask(data, queries, database, RADII), expected)
 
 
-def test_triplets_equal_brute_force(data, tables):
+def test_triplets_equal_brute_force(data: FakeDataset, tables: Any) -> None:
     queries, database = tables
     table = vectors(len(queries) + len(database))
     found = mine(data, queries, database, RADII, lambda rows: table[rows], size=20, negatives=3, cap=100, key=(0, 1, 2))
@@ -48,7 +50,7 @@ def test_triplets_equal_brute_force(data, tables):
         assert negatives.tolist() == sorted(far, key=lambda d: gap[query, d])[:3]
 
 
-def test_draw_is_pure_capped_and_without_lonely_queries(data, tables):
+def test_draw_is_pure_capped_and_without_lonely_queries(data: FakeDataset, tables: Any) -> None:
     queries, database = tables
     first, same = (draw(data, queries, database, RADII, size=8, cap=2, key=(3, 1, 0)) for _ in range(2))
     other = draw(data, queries, database, RADII, size=8, cap=2, key=(3, 1, 1))
@@ -58,14 +60,14 @@ def test_draw_is_pure_capped_and_without_lonely_queries(data, tables):
     assert len(set(first.drawn.tolist())) == len(first.drawn) == 8
 
 
-def test_every_distinct_window_is_described_once(data, tables):
+def test_every_distinct_window_is_described_once(data: FakeDataset, tables: Any) -> None:
     queries, database = tables
     asked = []
     mine(data, queries, database, RADII, lambda rows: asked.append(rows) or vectors(len(rows)), size=10, negatives=2)
     assert len(asked) == 1 and len(np.unique(asked[0])) == len(asked[0])
 
 
-def test_nothing_to_mine_is_said():
+def test_nothing_to_mine_is_said() -> None:
     far = FakeDataset(drives=(Drive("map", "database", 0.0, 9), Drive("query", "query", 900.0, 9)))
     queries, database = (far.sequences(role=role, length=3) for role in ("query", "database"))
     with pytest.raises(NotEnoughDataError, match="has a positive"):
@@ -76,14 +78,14 @@ def test_nothing_to_mine_is_said():
         mine(near, queries, database, RADII, lambda rows: vectors(len(rows)))
 
 
-def test_radii_must_not_cross():
+def test_radii_must_not_cross() -> None:
     with pytest.raises(ContractError, match="positive and negative at once"):
         Radii(10.0, 5.0)
     frames = Radii(0.0, 1.0, "any", "frames")
     assert frames.positives(FakeDataset().table.select(distance="easting").head(0)).is_empty()
 
 
-def test_pair_graph_equals_brute_force(data, tables):
+def test_pair_graph_equals_brute_force(data: FakeDataset, tables: Any) -> None:
     import polars as pl
 
     table = pl.concat(tables)

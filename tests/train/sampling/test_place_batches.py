@@ -1,26 +1,29 @@
 """Place batches: who may stand together, and what an epoch is a function of."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from seqdata.errors import NotEnoughDataError
+from tests.support.fake_dataset import FakeDataset
 from train.sampling.pairs import Radii
 from train.sampling.place_batches import PlaceSampler
 
 
-def sampler(data, radii=Radii(2.5, 6.0), length=1, **options):  # noqa: B008
+def sampler(data: Any, radii: Any = Radii(2.5, 6.0), length: Any = 1, **options: Any) -> Any:  # noqa: B008
     queries, database = (data.sequences(split="train", role=role, length=length) for role in ("query", "database"))
     return PlaceSampler(data, queries, database, radii, **options)
 
 
-def distances(data, made, rows):
+def distances(data: Any, made: Any, rows: Any) -> Any:
     import polars as pl
 
     table = pl.concat([made.queries, made.database])[rows]
     return data.distances(table, table).min((2, 3))
 
 
-def test_no_two_places_are_near_unless_positive(data):
+def test_no_two_places_are_near_unless_positive(data: FakeDataset) -> None:
     made = sampler(data, places=3, windows=3)
     for batch in made.epoch(1, 6):
         least = distances(data, made, batch.windows)
@@ -30,7 +33,7 @@ def test_no_two_places_are_near_unless_positive(data):
         assert batch.positive.any(1).sum() >= 6
 
 
-def test_any_two_windows_of_a_batch_are_positive_or_far(data):
+def test_any_two_windows_of_a_batch_are_positive_or_far(data: FakeDataset) -> None:
     """Every pair, not only queries: positives on opposite sides of a query are strangers to each other."""
     made = sampler(data, Radii(3.5, 6.0), places=3, windows=6)
     sizes = set()
@@ -43,7 +46,7 @@ def test_any_two_windows_of_a_batch_are_positive_or_far(data):
 
 
 @pytest.mark.parametrize("windows", [2, 3, 6])
-def test_members_are_the_nearest_that_agree(data, windows):
+def test_members_are_the_nearest_that_agree(data: FakeDataset, windows: Any) -> None:
     """Against a literal loop over the distances."""
     made = sampler(data, Radii(3.5, 6.0), places=3, windows=windows)
     made._ask(np.arange(len(made.queries)))
@@ -63,7 +66,7 @@ def test_members_are_the_nearest_that_agree(data, windows):
 
 
 @pytest.mark.parametrize("run", [1, 4])
-def test_masks_are_geometry(data, run):
+def test_masks_are_geometry(data: FakeDataset, run: Any) -> None:
     made = sampler(data, places=8, windows=2, run=run)
     for batch in made.epoch(0, 3):
         least, off = distances(data, made, batch.windows), ~np.eye(len(batch.windows), dtype=bool)
@@ -71,7 +74,7 @@ def test_masks_are_geometry(data, run):
         assert np.array_equal(batch.negative, (least >= 6.0) & off)
 
 
-def test_runs_are_neighbours_of_one_drive(data):
+def test_runs_are_neighbours_of_one_drive(data: FakeDataset) -> None:
     made = sampler(data, Radii(2.5, 2.5), length=3, places=4, windows=2, run=4)
     for batch in made.epoch(2, 5):
         queries = batch.windows[batch.windows < len(made.queries)]
@@ -79,7 +82,7 @@ def test_runs_are_neighbours_of_one_drive(data):
         assert made.queries[queries]["trajectory"].n_unique() == 1
 
 
-def test_crossing_pairs_only(data):
+def test_crossing_pairs_only(data: FakeDataset) -> None:
     plain, crossing = (sampler(data, places=8, windows=2, run=4, cross=cross) for cross in (False, True))
     for one, other in zip(plain.epoch(0, 2), crossing.epoch(0, 2), strict=True):
         query = one.windows < len(plain.queries)
@@ -89,7 +92,7 @@ def test_crossing_pairs_only(data):
         assert np.array_equal(other.negative, one.negative & differ) and not other.negative[~differ].any()
 
 
-def test_pure_function_of_seed_and_epoch(data):
+def test_pure_function_of_seed_and_epoch(data: FakeDataset) -> None:
     one = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(4, 5)]
     same = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(4, 5)]
     epoch = [batch.windows.tolist() for batch in sampler(data, places=3, seed=1).epoch(5, 5)]
@@ -97,7 +100,7 @@ def test_pure_function_of_seed_and_epoch(data):
     assert one == same and one != epoch and one != seed and len(one) == 5
 
 
-def test_wrong_numbers_and_empty_truth(data):
+def test_wrong_numbers_and_empty_truth(data: FakeDataset) -> None:
     with pytest.raises(ValueError, match="places >= run"):
         sampler(data, places=2, run=3)
     with pytest.raises(NotEnoughDataError, match="raise the positive radius"):
