@@ -28,6 +28,13 @@ def _tail(index: PlaceIndex) -> str:
     return f"-{index.manifest.inputs['split']}-{index.id}.parquet"
 
 
+def stored_predictions(run: Path, index: PlaceIndex, protocol: Protocol) -> list[Path]:
+    """List the files in which a run stores answers of an index version, the protocol's own file first."""
+    own = predictions_path(run, index, protocol)
+    paths = sorted(path for path in own.parent.glob("*.parquet") if path.name.endswith(_tail(index)))
+    return sorted(paths, key=lambda path: path != own)
+
+
 def predictions_below(folder: Path) -> list[Path]:
     """List the predictions files that belong to a run, a baseline or an index.
 

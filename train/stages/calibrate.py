@@ -10,8 +10,9 @@ import polars as pl
 
 import indexer
 from indexer.evaluation import predictions
-from indexer.evaluation.truth import table_key
 from indexer.evaluation.shared_frames import most_shared, shared_pairs, without_pairs
+from indexer.evaluation.truth import table_key
+from indexer.localizer.frame_form import index_protocol
 from indexer.localizer.reject import Calibration, calibrate
 from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
@@ -20,7 +21,6 @@ from seqdata.geometry import Float32Array
 from train.data.describe import describe, describe_blocks
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
-from train.stages.query_frames import index_protocol
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, windows done, windows in all)."""
