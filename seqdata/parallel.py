@@ -18,8 +18,17 @@ from seqdata.errors import MissingDependencyError, OutputError, SeqdataError
 Engine = Literal["pool", "ray"]
 Progress = Callable[[int, int], None]
 """A callback: items finished, items in all."""
+StageProgress = Callable[[str, int, int], None]
+"""A callback: name of the stage, items finished, items in all."""
 ENGINES: tuple[Engine, ...] = ("pool", "ray")
 Result = TypeVar("Result", covariant=True)
+
+
+def stage_progress(progress: StageProgress | None, stage: str) -> Progress | None:
+    """Bind a callback to one stage."""
+    if progress is None:
+        return None
+    return lambda finished, total: progress(stage, finished, total)
 
 
 class Job(Protocol[Result]):

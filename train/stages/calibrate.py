@@ -1,39 +1,36 @@
-"""A reject threshold for an index: the queries of a split are searched, and their truth says what is near enough."""
+"""A reject threshold for an index: a split's queries are searched, and their truth says which answers are right."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 import indexer
-from indexer.evaluation import predictions
+from indexer.evaluation.predictions import search_pools
 from indexer.evaluation.shared_frames import most_shared, shared_pairs, without_pairs
 from indexer.evaluation.truth import table_key
-from indexer.localizer.frame_form import index_protocol
+from train.stages.query_frames import index_protocol
 from indexer.localizer.reject import Calibration, calibrate
 from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
-from seqdata.geometry import Float32Array
+from seqdata.geometry import Float32Array, IntArray
+from seqdata.parallel import StageProgress, stage_progress
 from train.data.describe import describe, describe_blocks
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
 
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, windows done, windows in all)."""
-
 
 def lacks(dataset: Dataset, protocol: Protocol, split: str) -> str | None:
-    """What a split of this dataset lacks for a calibration, None for nothing."""
-    query, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
-    for role, table in (("query", query), ("database", database)):
+    """Name what a split of this dataset lacks for a calibration, None for nothing."""
+    queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
+    for role, table in (("query", queries), ("database", database)):
         if not table.height:
             return role
-    found = _positives(dataset, protocol, split, _shared(dataset, query, database))
-    return None if found.height else "query with a positive"
+    positives = _positives(dataset, protocol, split, _shared(dataset, queries, database))
+    return None if positives.height else "query with a positive"
 
 
 def calibrate_index(
@@ -45,28 +42,40 @@ def calibrate_index(
     precision: float,
     source: FrameSource | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Calibration:
-    """The threshold that reaches `precision` on the queries of a split, under the index's protocol.
+    """Find the distance threshold that reaches a precision on the queries of a split, under the index's protocol.
 
     Queries are searched among the split's own database windows, transformed as the index does, exactly; where these are
     the index's own windows, in the index itself. So a kind that keeps only codes has distances unlike these.
     A query without a positive is wrong whenever it is accepted. Windows that share a frame with the query are neither
-    found nor positives.
-    Raises: NotEnoughDataError when no threshold is precise enough.
+    answers nor positives.
+
+    Args:
+        index: The index whose answers are to be rejected beyond the threshold.
+        model: The model that described it.
+        dataset: Where the split's queries and database lie.
+        split: Split of the index's protocol.
+        precision: Share of accepted queries whose nearest window must be a positive, 0…1.
+        source: Reads the frames; default: as the model was trained.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        progress: Called with (stage, windows finished, windows in all).
+
+    Raises:
+        NotEnoughDataError: If no threshold is precise enough.
     """
     protocol = index_protocol(index)
-    query, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
-    options = {"device": device, "source": source}
-    vectors = describe(model, dataset, query, progress=_stage(progress, "describe queries"), **options)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory(prefix="seqdata-") as made:
+    queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
+    stage = stage_progress(progress, "describe queries")
+    vectors = describe(model, dataset, queries, progress=stage, device=device, source=source)
+    with tempfile.TemporaryDirectory(prefix="seqdata-") as folder:
         searched = index
         if table_key(database) != index.manifest.inputs["windows"]:
-            stage = _stage(progress, "describe database")
-            blocks = describe_blocks(model, dataset, database, progress=stage, **options)  # type: ignore[arg-type]
-            searched = _exact_index(Path(made) / "calibration", index, blocks, dataset.places(database))
-        shared = _shared(dataset, query, database)
-        nearest = _nearest(searched, vectors, protocol, query, database, shared)
+            stage = stage_progress(progress, "describe database")
+            blocks = describe_blocks(model, dataset, database, progress=stage, device=device, source=source)
+            searched = _exact_index(Path(folder) / "calibration", index, blocks, dataset.places(database))
+        shared = _shared(dataset, queries, database)
+        nearest = _nearest(searched, vectors, protocol, queries, database, shared)
     positives = _positives(dataset, protocol, split, shared)
     right = nearest.join(positives, on=["query", "database"], how="semi")["query"]
     return calibrate(
@@ -88,8 +97,8 @@ def _exact_index(out: Path, index: PlaceIndex, blocks: Iterator[Float32Array], p
     return indexer.open(out)
 
 
-def _shared(dataset: Dataset, query: pl.DataFrame, database: pl.DataFrame) -> pl.DataFrame:
-    return shared_pairs(dataset.frame_rows(query), dataset.frame_rows(database))
+def _shared(dataset: Dataset, queries: pl.DataFrame, database: pl.DataFrame) -> pl.DataFrame:
+    return shared_pairs(dataset.frame_rows(queries), dataset.frame_rows(database))
 
 
 def _positives(dataset: Dataset, protocol: Protocol, split: str, shared: pl.DataFrame) -> pl.DataFrame:
@@ -101,26 +110,15 @@ def _nearest(
     index: PlaceIndex,
     vectors: Float32Array,
     protocol: Protocol,
-    query: pl.DataFrame,
+    queries: pl.DataFrame,
     database: pl.DataFrame,
     shared: pl.DataFrame,
 ) -> pl.DataFrame:
-    """The nearest database window of every query, under the protocol's pool rule (contract `predictions`)."""
+    """The nearest database window of every query (contract `predictions`) that shares no frame with it."""
     k = 1 + most_shared(shared)
 
-    def search(
-        query_rows: npt.NDArray[np.int64], database_rows: npt.NDArray[np.int64]
-    ) -> tuple[npt.ArrayLike, npt.ArrayLike]:
-        return index.search(vectors[query_rows], k, database_rows)
+    def search(query_rows: IntArray, rows: IntArray) -> tuple[Float32Array, IntArray]:
+        return index.search(vectors[query_rows], k, None if len(rows) == len(index) else rows)
 
-    if protocol.pool == "each":
-        found = predictions.by_city(query["city"].to_list(), database["city"].to_list(), search)
-    else:
-        found = predictions.table(*index.search(vectors, k))
-    return without_pairs(found, shared).filter(pl.col("rank") == 1)
-
-
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)
+    table = search_pools(protocol.pool, queries, database, search)
+    return without_pairs(table, shared).filter(pl.col("rank") == 1)

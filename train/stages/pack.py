@@ -13,12 +13,13 @@ from indexer.place_index import PlaceIndex
 from indexer.versions.manifest import library_versions
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError, OutputError
+from seqdata.parallel import StageProgress
 from seqdata.storage.files import explain_write_failure, write_json_atomic
 from seqdata.storage.hashing import sha256_json
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
 from train.runs.checkpoint import load_model
-from train.stages.calibrate import Progress, calibrate_index, lacks
+from train.stages.calibrate import calibrate_index, lacks
 from train.stages.evaluate import check_belongs
 from train.stages.export_programs import export_model
 from train.stages.query_frames import frame_form, index_protocol
@@ -57,7 +58,7 @@ def calibration_split(index: PlaceIndex, split: str | None) -> str | None:
     return VALIDATION if VALIDATION in protocol.splits else None
 
 
-def write_pack(index: PlaceIndex, request: PackRequest, progress: Progress | None = None) -> Path:
+def write_pack(index: PlaceIndex, request: PackRequest, progress: StageProgress | None = None) -> Path:
     """Write a pack whole or not at all; one of the same inputs that is there already is left as it is.
 
     Raises: ContractError when the run is not the index's or its model cannot be exported, OutputError when `out` holds
@@ -142,7 +143,7 @@ def _write_manifest(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def _calibrated(
-    index: PlaceIndex, model: SequenceModel, request: PackRequest, split: str | None, progress: Progress | None
+    index: PlaceIndex, model: SequenceModel, request: PackRequest, split: str | None, progress: StageProgress | None
 ) -> tuple[Calibration | None, str]:
     """The threshold, or None and why there is none. Raises: as `write_pack`."""
     protocol, dataset = index_protocol(index), request.dataset

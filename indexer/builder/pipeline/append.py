@@ -6,7 +6,6 @@ from typing import Any
 import polars as pl
 
 from indexer.builder import append as appending
-from indexer.builder.pipeline.build import StageProgress, stage_progress
 from indexer.builder.pipeline.request import check_distance, database_windows, frame_size
 from indexer.describer import Describer
 from indexer.evaluation.truth import table_key
@@ -14,6 +13,7 @@ from indexer.place_index import PlaceIndex
 from seqdata import protocols
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
+from seqdata.parallel import StageProgress, stage_progress
 
 
 def append_index(

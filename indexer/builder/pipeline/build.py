@@ -3,7 +3,6 @@
 The chosen split's database is described and projected in one stream, so raw vectors are never stored.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -20,10 +19,7 @@ from indexer.selection.timing import Phases
 from indexer.versions.folders import adopt
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import NotEnoughDataError
-from seqdata.parallel import Progress
-
-StageProgress = Callable[[str, int, int], None]
-"""A callback: stage, windows finished, windows in all."""
+from seqdata.parallel import StageProgress, stage_progress
 
 
 def build_index(
@@ -109,10 +105,3 @@ def fit_transform(
         phases.timed("fit"),
     ):
         return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)
-
-
-def stage_progress(progress: StageProgress | None, stage: str) -> Progress | None:
-    """Bind a progress callback to one stage."""
-    if progress is None:
-        return None
-    return lambda finished, total: progress(stage, finished, total)

@@ -9,7 +9,7 @@ import polars as pl
 
 from indexer.builder import share_plan as plans
 from indexer.builder import shares
-from indexer.builder.pipeline.build import StageProgress, fit_transform, stage_progress
+from indexer.builder.pipeline.build import fit_transform
 from indexer.builder.pipeline.request import IndexRequest, IndexWork, check_distance, existing_version, index_work
 from indexer.builder.pipeline.samples import HELD_OUT, held_out
 from indexer.builder.share_plan import Trained
@@ -28,7 +28,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_dataset
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
-from seqdata.parallel import Engine, run_jobs
+from seqdata.parallel import Engine, StageProgress, run_jobs, stage_progress
 
 NOT_MERGED = ("hnsw", "pq", "auto")
 

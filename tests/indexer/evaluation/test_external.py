@@ -451,7 +451,7 @@ DIRECTION = np.full(64, 0.125)
     ("offset", "scale", "dtype"),
     [
         (0, 1, "f4"), (100, 1, "f4"), (8000, 1, "f4"), (0.125, 1e-3, "f4"), (1e9, 1e-3, "f8"), (0, 1, "f2"),
-        (0, 1e18, "f4"),
+        (0, 1e-25, "f4"), (0, 1e18, "f4"),
     ],
 )  # fmt: skip
 def test_search_is_exact_where_descriptors_share_a_part(offset: float, scale: float, dtype: str) -> None:
