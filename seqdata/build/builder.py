@@ -26,10 +26,11 @@ from seqdata.build.plan import (
 )
 from seqdata.build.request import BuildRequest as BuildRequest
 from seqdata.build.request import follow_protocol
-from seqdata.build.shards import FOLDER, ShardPlan, read_seal, write_shard
-from seqdata.contracts.manifest import FOLDER as ADDED
+from seqdata.build.shards import ShardPlan, read_seal, write_shard
 from seqdata.contracts.manifest import (
+    ADDED,
     MANIFEST_NAME,
+    SHARDS,
     VERSIONS,
     BuildSettings,
     DatasetManifest,
@@ -165,7 +166,7 @@ def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetM
 def refuse_strangers(store: Store) -> None:
     """Raise OutputError when the place holds anything that a build does not write."""
     ours = ("tracks-", "sequences-", "positives-", "nearest-", ".")
-    names = (FOLDER, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
+    names = (SHARDS, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
     tables = ("frames.parquet", "trajectories.parquet", "quarantine.parquet")
     for name in _entries(store):
         if name not in (*names, *tables) and not name.startswith(ours):
@@ -222,7 +223,7 @@ def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan
 def clear_leftovers(store: Store, shards: list[ShardPlan]) -> None:
     """Remove what a killed writer of these shards left half-written."""
     ours = {name for shard in shards for name in (shard.name, shard.table)}
-    for name in store.names(FOLDER):
+    for name in store.names(SHARDS):
         base = name.rsplit("/", 1)[-1]
         if base.endswith(".tmp") and base.lstrip(".").rsplit(".", 2)[0] in ours:
             store.remove(name)

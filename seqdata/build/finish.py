@@ -16,9 +16,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from seqdata.build.plan import Plan, along_track
-from seqdata.build.shards import FOLDER, read_sealed
+from seqdata.build.shards import read_sealed
 from seqdata.contracts.manifest import (
     MANIFEST_NAME,
+    SHARDS,
     VERSIONS,
     BuildSettings,
     Counts,
@@ -36,7 +37,6 @@ from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer
 from seqdata.sequences.tables import planned_tables
 from seqdata.storage.files import json_bytes
-from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import parquet_writer, read_parquet
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
@@ -62,9 +62,8 @@ class Tables:
         """Yield a local path to write the Parquet table `name` to. Raises: OutputError."""
         with self.store.writing(self.path(name)) as temporary:
             yield temporary
-            size, rows = temporary.stat().st_size, pq.read_metadata(temporary).num_rows
-            info = TableInfo(path=self.path(name), bytes=size, hash=xxh3_file(temporary), rows=rows)
-        self.infos[name] = info
+            info = TableInfo.measure(self.path(name), temporary)
+        self.infos[name] = info  # only when the file is in place
 
     def write(self, name: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
         """Write a whole table. Raises: OutputError."""
@@ -113,7 +112,7 @@ class SealedFrames:
         for planned in plan.shards:
             shard = read_sealed(store, planned, plan.hash)
             if shard is None:
-                raise OutputError(f"{store}/{FOLDER}/{planned.name}: not sealed; run the same build again")
+                raise OutputError(f"{store}/{SHARDS}/{planned.name}: not sealed; run the same build again")
             seal = shard.seal
             self.bad += seal.quarantined
             self.shards.append(

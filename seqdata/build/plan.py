@@ -13,8 +13,8 @@ import polars as pl
 from pydantic import ValidationError
 
 from seqdata import geometry
-from seqdata.build.shards import FOLDER, ShardPlan, plan_shards
-from seqdata.contracts.manifest import PLAN_NAME, BuildSettings, SourceInfo
+from seqdata.build.shards import ShardPlan, plan_shards
+from seqdata.contracts.manifest import PLAN_NAME, SHARDS, BuildSettings, SourceInfo
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.tables import table_contract
@@ -142,7 +142,7 @@ def begin(store: Store, work: Work) -> None:
             f"{store}: holds an unfinished build of another dump or with other settings; remove it, or choose "
             "another --out"
         )
-    if plan is None and work.plan.version == 1 and store.names(FOLDER):
+    if plan is None and work.plan.version == 1 and store.names(SHARDS):
         raise OutputError(f"{store}: holds shards that no plan names; remove them, or choose another --out")
     if plan == work.plan:
         return

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqdata.contracts.manifest import BuildSettings
+from seqdata.contracts.manifest import SHARDS, BuildSettings, seal_name
 from seqdata.errors import InputError
 from seqdata.frames.encode import StoredImage, prepare
 from seqdata.frames.images import BadImageError, Pixels
@@ -26,7 +26,6 @@ from seqdata.storage.parquet import parquet_writer
 from seqdata.storage.store import Store
 from seqdata.storage.tar import TarWriter
 
-FOLDER = "shards"
 _SHARD_METADATA = "seqdata.shard"
 _LOCATION_COLUMNS = {
     "offset": pl.Int64(),
@@ -56,7 +55,7 @@ class ShardPlan:
     @property
     def table(self) -> str:
         """Name of the Parquet that seals the shard."""
-        return f"part-{self.number:06d}.parquet"
+        return seal_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -128,14 +127,14 @@ def write_shard(
     if read_seal(store, plan, plan_hash) is not None:
         return
     written = _Written()
-    with store.writing(f"{FOLDER}/{plan.name}") as temporary, temporary.open("wb") as file:
+    with store.writing(f"{SHARDS}/{plan.name}") as temporary, temporary.open("wb") as file:
         tar = TarWriter(file)
         for index, record in enumerate(records.select(_SAMPLE_COLUMNS).iter_rows(named=True)):
             _write_frame(tar, index, record, source, settings, written, halo=index < plan.halo)
         digest = tar.finish()
     seal = {"bytes": tar.size, "hash": digest, "plan": plan_hash, "quarantined": written.bad}
     table, metadata = written.table(records, plan.number), {_SHARD_METADATA: json.dumps(seal)}
-    with store.writing(f"{FOLDER}/{plan.table}") as temporary, parquet_writer(temporary, table.schema, metadata) as put:
+    with store.writing(f"{SHARDS}/{plan.table}") as temporary, parquet_writer(temporary, table.schema, metadata) as put:
         put(table)
 
 
@@ -149,11 +148,11 @@ def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | 
     """The sealed shard of `plan` with its frames; None when it is absent or damaged, of another plan, or its tar is
     not the size it was.
     """
-    parsed = _parse_seal(store, f"{FOLDER}/{plan.table}")
+    parsed = _parse_seal(store, f"{SHARDS}/{plan.table}")
     if parsed is None:
         return None
     data, seal = parsed
-    if seal.plan != plan_hash or store.size(f"{FOLDER}/{plan.name}") != seal.bytes:
+    if seal.plan != plan_hash or store.size(f"{SHARDS}/{plan.name}") != seal.bytes:
         return None
     try:
         frames = pl.read_parquet(io.BytesIO(data))
@@ -164,7 +163,7 @@ def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | 
 
 def sealed_under(store: Store, shard: str) -> str | None:
     """Hash of the plan that the shard `shard` (such as part-000000.tar) was sealed under; None without a whole seal."""
-    parsed = _parse_seal(store, f"{FOLDER}/{shard.removesuffix('.tar')}.parquet")
+    parsed = _parse_seal(store, f"{SHARDS}/{seal_name(shard)}")
     return None if parsed is None else parsed[1].plan
 
 

@@ -12,25 +12,33 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
-from seqdata.storage.hashing import sha256_json
+from seqdata.storage.hashing import sha256_json, xxh3_file
+from seqdata.storage.parquet import read_rows
 from seqdata.storage.store import Store
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
 PLAN_NAME = ".plan.json"
 VERSIONS = "versions"
+ADDED = "added"
+SHARDS = "shards"
 _TOOLS = ("seqdata", "polars", "pyarrow", "numpy", "pillow", "simplejpeg", "utm", "shapely")
 
 
 class SourceInfo(Frozen):
-    """Which dump it came from: kind, the source's options, SHA-256 over the listing, credit and licence.
+    """Which raw dump frames came from.
 
-    `attribution` is the credit line that the dump's makers ask for; `licence` is empty where that line names it.
+    Attributes:
+        kind: Kind of dump, such as "msls".
+        options: The source's options; of a path only its last name.
+        fingerprint: SHA-256 over the listing: every record and every input left out.
+        attribution: Credit line that the dump's makers ask for.
+        licence: Licence, empty where the credit line names it.
     """
 
     kind: str
@@ -40,33 +48,62 @@ class SourceInfo(Frozen):
     licence: str = ""
 
     def same_dump(self, other: "SourceInfo") -> bool:
-        """Whether both list the same frames of the same kind of dump, whatever their credit says."""
+        """Compare kind, options and frames; the credit line does not count."""
         return (self.kind, self.options, self.fingerprint) == (other.kind, other.options, other.fingerprint)
 
 
 class BuildSettings(Frozen):
-    """Settings that decide the bytes of a dataset. Units: bytes, pixels and metres.
+    """Settings that decide the bytes of a dataset.
 
-    With `short_side` every image is written anew, its shorter side at most that; `quality` is that of every JPEG that
-    is written. With `drop` frames that the resampling rule leaves out are not stored. `max_radius` is how far stored
-    pairs reach where that is farther than the protocol's own radii.
+    Example:
+        >>> BuildSettings(short_side=480).quality
+        95
     """
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     keep_png: bool = False
+    """Store PNG images as they are; otherwise they are written as JPEG."""
+
     check: Literal["header", "decode"] = "header"
+    """How images are checked: by their header and end marker, or by decoding every one."""
+
     short_side: int | None = Field(default=None, ge=16)
+    """Greatest length of an image's shorter side, in pixels; every image is then written anew. None keeps the bytes."""
+
     quality: int = Field(default=95, ge=1, le=100)
+    """Quality of the JPEGs that are written, 1 to 100."""
+
     drop: bool = False
+    """Store no frame that the resampling rule leaves out."""
+
     max_radius: float | None = Field(default=None, gt=0)
+    """How far stored pairs reach, in the protocol's unit, where that is farther than its own radii and 25."""
+
     shard_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    """Bytes of raw images after which a shard ends."""
+
     halo: int = Field(default=14, ge=0)
+    """Frames repeated at the head of a shard that cuts a trajectory; 14 serve windows of up to 15 frames."""
+
     resample_metres: float = Field(default=2.0, gt=0)
+    """Spacing of the resampling flag, in metres."""
+
     resample_rule: Literal["greedy", "arc"] = "greedy"
+    """Rule of the resampling flag: distance from the last frame that remains, or marks along the path."""
 
 
 class ShardInfo(Frozen):
-    """One tar: name below `shards/`, bytes, XXH3-128 of it and of its Parquet, frames, halo frames before them, and
-    which of the manifest's sources it holds.
+    """One shard.
+
+    Attributes:
+        name: Name of the tar below `shards/`.
+        bytes: Size of the tar.
+        hash: XXH3-128 of the tar.
+        seal: XXH3-128 of the Parquet that seals it.
+        frames: Frames that it holds.
+        halo: Repeated frames before them.
+        source: Which of the manifest's sources its frames came from, from 0.
     """
 
     name: str
@@ -77,6 +114,11 @@ class ShardInfo(Frozen):
     halo: int
     source: int = 0
 
+    @property
+    def seal_name(self) -> str:
+        """Name of the Parquet below `shards/` that seals the shard."""
+        return seal_name(self.name)
+
 
 class TableInfo(Frozen):
     """One Parquet table: its path in the dataset, size in bytes, XXH3-128, rows."""
@@ -85,6 +127,11 @@ class TableInfo(Frozen):
     bytes: int
     hash: str
     rows: int
+
+    @classmethod
+    def measure(cls, path: str, file: Path) -> "TableInfo":
+        """Describe the table in the local `file`, which is to stand at `path` in the dataset."""
+        return cls(path=path, bytes=file.stat().st_size, hash=xxh3_file(file), rows=read_rows(file))
 
 
 class Counts(Frozen):
@@ -131,6 +178,16 @@ class DatasetManifest(Frozen):
         return self.sources[0]
 
 
+def seal_name(shard: str) -> str:
+    """Name the Parquet that seals a shard.
+
+    Example:
+        >>> seal_name("part-000007.tar")
+        'part-000007.parquet'
+    """
+    return shard.removesuffix(".tar") + ".parquet"
+
+
 def tool_versions() -> dict[str, str]:
     """Versions of the packages that decide bytes."""
     versions = {}
@@ -143,14 +200,22 @@ def tool_versions() -> dict[str, str]:
 
 
 def read_manifest(place: str | Path | Store, version: int | None = None) -> DatasetManifest:
-    """The manifest of a dataset (a folder, a URL or a store): the latest version's, or that of `version`.
+    """Read the manifest of a dataset.
 
-    Raises: InputError when there is no dataset, an unfinished build or no such version, ContractError when the manifest
-    is broken.
+    Args:
+        place: Folder, fsspec URL or store of the dataset.
+        version: Number of an older version, from 1; default: the latest.
+
+    Returns:
+        The manifest, upgraded where it was written by an older program; its id stays that of the stored content.
+
+    Raises:
+        InputError: If there is no dataset, an unfinished build, or no such version.
+        ContractError: If the manifest is broken, or of a newer schema.
     """
     store = place if isinstance(place, Store) else Store(place)
     if store.size(MANIFEST_NAME) is None:
-        if store.size(PLAN_NAME) is not None or store.names("shards"):
+        if store.size(PLAN_NAME) is not None or store.names(SHARDS):
             raise InputError(f"{store}: the build is unfinished (no {MANIFEST_NAME}); run the same seqdata build again")
         raise InputError(f"{store}: no dataset here (no {MANIFEST_NAME}); name a folder that seqdata build wrote")
     latest = parse_manifest(store.read_json(MANIFEST_NAME), f"{store}/{MANIFEST_NAME}")
@@ -198,6 +263,3 @@ def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schemas of this floor's models, by the file name they have in `schemas/manifests`."""
     return {"dataset": DatasetManifest.model_json_schema(), "protocol": Protocol.model_json_schema()}
-
-
-FOLDER = "added"

@@ -106,7 +106,26 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 @cache
 def table_contract(name: str) -> TableContract:
-    """The contract of the table `name` (a file of `schemas/tables`)."""
+    """Read the contract of a table.
+
+    A file whose `columns_of` names another one takes over that one's columns, so that a column has one description
+    however many tables hold it; `order` then lists all columns.
+
+    Args:
+        name: Name of a file of `schemas/tables`, such as "frames".
+
+    Returns:
+        The columns in the order in which they are stored.
+
+    Raises:
+        InputError: If there is no such contract.
+
+    Example:
+        >>> table_contract("nearest").polars_schema()
+        {'query': Int32, 'min_distance': Float64, 'centre_distance': Float64}
+    """
     data = read_toml(schema_root() / "tables" / f"{name}.toml")
-    columns = tuple(Column(**column) for column in data["column"])
-    return TableContract(name=data["name"], version=data["version"], columns=columns)
+    shared = table_contract(data["columns_of"]).columns if "columns_of" in data else ()
+    columns = {column.name: column for column in (*shared, *(Column(**fields) for fields in data["column"]))}
+    order = data.get("order", columns)
+    return TableContract(name=data["name"], version=data["version"], columns=tuple(columns[key] for key in order))

@@ -8,17 +8,15 @@ own manifest and id stay what they are.
 from pathlib import Path
 from typing import Literal
 
-import polars as pl
 from pydantic import Field, ValidationError
 
-from seqdata.contracts.manifest import FOLDER, DatasetManifest, TableInfo
+from seqdata.contracts.manifest import ADDED, DatasetManifest, TableInfo
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError
 from seqdata.sequences.sequencer import Sequencer
 from seqdata.sequences.tables import PlannedTable, planned_tables, positives_name, reach
 from seqdata.storage.files import json_bytes
-from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
 
@@ -35,7 +33,7 @@ class AddedTables(Frozen):
 
 def folder_of(dataset_id: str) -> str:
     """Where the tables added to a dataset lie."""
-    return f"{FOLDER}/{dataset_id[:12]}"
+    return f"{ADDED}/{dataset_id[:12]}"
 
 
 def read_added(store: Store, dataset_id: str, protocol: Protocol) -> AddedTables:
@@ -101,8 +99,7 @@ def _write_table(store: Store, name: str, table: PlannedTable) -> TableInfo:
     """Write a table into the store and describe it."""
     with store.writing(name) as path:
         table.write(path)
-        rows = pl.scan_parquet(path).select(pl.len()).collect().item()
-        return TableInfo(path=name, bytes=path.stat().st_size, hash=xxh3_file(path), rows=rows)
+        return TableInfo.measure(name, path)
 
 
 def _parse(store: Store, name: str) -> AddedTables:

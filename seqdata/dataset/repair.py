@@ -4,7 +4,6 @@ Nothing is put in place before its hash is the one that the manifest lists, and 
 that is killed, or refused because the dump has changed, leaves the dataset as it was but for what is mended already.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,23 +15,23 @@ import polars as pl
 
 from seqdata.build.finish import finish, stored_table
 from seqdata.build.plan import Work, describe_source, make_work
-from seqdata.build.shards import FOLDER, write_shard
+from seqdata.build.shards import sealed_under, write_shard
 from seqdata.contracts.manifest import (
     MANIFEST_NAME,
+    SHARDS,
     DatasetManifest,
     ShardInfo,
     read_manifest,
     tool_versions,
     version_name,
 )
-from seqdata.dataset.verify import Fault, seal_name, verify
+from seqdata.dataset.verify import Fault, verify
 from seqdata.dataset.versions import WITHDRAWN, fresh_listing, withdraw
 from seqdata.errors import ContractError
 from seqdata.sources.registry import open_source
 from seqdata.storage.files import explain_write_failure
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.lock import claimed
-from seqdata.storage.parquet import read_metadata
 from seqdata.storage.store import Store
 
 
@@ -59,7 +58,7 @@ class Step:
         return {name for shard in self.shards for name in shard_files(shard)} | self.tables().keys()
 
 
-WORKSHOP = ".repair"
+REPAIR_FOLDER = ".repair"
 
 
 def repair(
@@ -85,13 +84,13 @@ def repair(
     if not hit:
         return mended
     builds = sum(not step.withdraws for step in hit)
-    with claimed(store, f"repair from {raw}"), _workshop(root) as workshop:
+    with claimed(store, f"repair from {raw}"), _scratch_folder(root) as scratch:
         for step in hit:
             work = None if step.withdraws else _work(store, step, Path(raw), options or {}, alone=builds == 1)
             if work is not None:
-                mended += _mend_shards(root, workshop, step, damaged, work)
+                mended += _mend_shards(root, scratch, step, damaged, work)
             if damaged & step.tables().keys():
-                mended += _mend_tables(store, workshop, step, damaged, work)
+                mended += _mend_tables(store, scratch, step, damaged, work)
     return sorted(mended)
 
 
@@ -135,17 +134,16 @@ def _work(store: Store, step: Step, raw: Path, overrides: Mapping[str, str], *, 
 
 
 def _sealed_under(store: Store, step: Step) -> str:
-    """The plan's hash as the seals tell it, whole ones before damaged ones, nothing where none can be read.
+    """The plan's hash that the seals name, whole seals before damaged ones; "" where none can be read.
 
     A later program may hash the same plan to another value; a wrong answer only makes bytes that are refused.
     """
-    seals = [(store.path(shard_files(shard)[1]), shard.seal) for shard in step.shards]
-    there = [(path, digest) for path, digest in seals if path.is_file()]
-    for path, _ in sorted(there, key=lambda seal: xxh3_file(seal[0]) != seal[1]):
-        try:
-            return str(json.loads(read_metadata(path)["seqdata.shard"])["plan"])
-        except (OSError, ValueError, KeyError):
-            continue
+    files = {shard.name: store.path(f"{SHARDS}/{shard.seal_name}") for shard in step.shards}
+    present = [shard for shard in step.shards if files[shard.name].is_file()]
+    for shard in sorted(present, key=lambda shard: xxh3_file(files[shard.name]) != shard.seal):
+        plan_hash = sealed_under(store, shard.name)
+        if plan_hash is not None:
+            return plan_hash
     return ""
 
 
@@ -158,21 +156,21 @@ def _changed(step: Step) -> str:
 
 
 @contextmanager
-def _workshop(root: Path) -> Iterator[Path]:
+def _scratch_folder(root: Path) -> Iterator[Path]:
     """An empty folder on the dataset's own disk, removed at the end."""
-    workshop = root / WORKSHOP
+    scratch = root / REPAIR_FOLDER
     try:
-        shutil.rmtree(workshop, ignore_errors=True)
-        workshop.mkdir()
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
     except OSError as error:
         explain_write_failure(root, error)
     try:
-        yield workshop
+        yield scratch
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _mend_shards(root: Path, workshop: Path, step: Step, damaged: set[str], work: Work) -> list[str]:
+def _mend_shards(root: Path, scratch: Path, step: Step, damaged: set[str], work: Work) -> list[str]:
     """Write damaged shards and their seals again, one at a time, and put them in place, the tar before its seal."""
     mended = []
     plans = {plan.name: plan for plan in work.plan.shards}
@@ -182,7 +180,7 @@ def _mend_shards(root: Path, workshop: Path, step: Step, damaged: set[str], work
             continue
         plan = plans[shard.name]
         records = work.records.slice(plan.start - plan.halo, plan.stop - plan.start + plan.halo)
-        made = workshop / "made"
+        made = scratch / "made"
         write_shard(Store(made), plan, records, work.source, step.manifest.settings, work.plan.hash)
         for name, digest in zip(names, (shard.hash, shard.seal), strict=True):
             if not (root / name).is_file() or xxh3_file(root / name) != digest:
@@ -192,10 +190,10 @@ def _mend_shards(root: Path, workshop: Path, step: Step, damaged: set[str], work
     return mended
 
 
-def _mend_tables(store: Store, workshop: Path, step: Step, damaged: set[str], work: Work | None) -> list[str]:
+def _mend_tables(store: Store, scratch: Path, step: Step, damaged: set[str], work: Work | None) -> list[str]:
     """Make the version's tables again and put the damaged ones in place; none where nothing is left to make them of."""
     quarantine = step.manifest.tables["quarantine.parquet"].path
-    stage = Store(workshop / "stage")
+    stage = Store(scratch / "stage")
     if work is not None:
         stage_build(store, stage, step, work)
     elif step.withdraws and quarantine not in damaged:
@@ -218,13 +216,13 @@ def _put(made: Path, final: Path, digest: str, step: Step) -> None:
 
 def shard_files(shard: ShardInfo) -> tuple[str, str]:
     """Names of a shard's tar and of its seal in the dataset."""
-    return f"{FOLDER}/{shard.name}", f"{FOLDER}/{seal_name(shard)}"
+    return f"{SHARDS}/{shard.name}", f"{SHARDS}/{shard.seal_name}"
 
 
 def stage_build(store: Store, stage: Store, step: Step, work: Work) -> None:
     """Finish a build or an append once more in `stage`, over the dataset's own shards."""
     _lend(store, stage, step.before)
-    stage.path(FOLDER).symlink_to(store.path(FOLDER).absolute())
+    stage.path(SHARDS).symlink_to(store.path(SHARDS).absolute())
     finish(stage, work.plan, work.left_out)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import xxhash
 
-from seqdata.contracts.manifest import DatasetManifest, ShardInfo, read_manifest
+from seqdata.contracts.manifest import SHARDS, DatasetManifest, ShardInfo, read_manifest
 from seqdata.dataset.extra_tables import table_infos
 from seqdata.storage.hashing import xxh3_file, xxh3_hex
 from seqdata.storage.store import Store
@@ -55,7 +55,7 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
     manifest = read_manifest(store)
     files = _listed(store, manifest)
     names = {file.name for file in files}
-    for name in store.names("shards"):
+    for name in store.names(SHARDS):
         if name not in names:
             yield Fault(name, "not in the manifest; remove it")
     pool = ThreadPoolExecutor(workers)
@@ -69,11 +69,6 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
         pool.shutdown(cancel_futures=True)
 
 
-def seal_name(shard: ShardInfo) -> str:
-    """Name of the Parquet that seals a shard."""
-    return shard.name.removesuffix(".tar") + ".parquet"
-
-
 def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
     """Every file of every version, and what was added to them, tables first, each once."""
     older = [read_manifest(store, version) for version in range(1, manifest.version)]
@@ -83,8 +78,8 @@ def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
     shards = {shard.name: shard for one in every for shard in one.shards}
     pairs = [
         (
-            _File(f"shards/{shard.name}", shard.bytes, shard.hash, shard),
-            _File(f"shards/{seal_name(shard)}", None, shard.seal),
+            _File(f"{SHARDS}/{shard.name}", shard.bytes, shard.hash, shard),
+            _File(f"{SHARDS}/{shard.seal_name}", None, shard.seal),
         )
         for shard in shards.values()
     ]
@@ -126,7 +121,7 @@ def _named(store: Store, manifest: DatasetManifest, file: _File, fault: str) -> 
 
 def _frames_of(store: Store, manifest: DatasetManifest, shard: ShardInfo) -> pl.DataFrame:
     """Key, source and place of a shard's frames: from its seal where that is whole, else from the frames table."""
-    seal = f"shards/{seal_name(shard)}"
+    seal = f"{SHARDS}/{shard.seal_name}"
     if not _check(store, _File(seal, None, shard.seal)):
         return pl.read_parquet(io.BytesIO(store.read_bytes(seal)), columns=list(_IN_FRAME))
     table = manifest.tables["frames.parquet"]

@@ -27,8 +27,7 @@ from seqdata.build.finish import (
 )
 from seqdata.build.plan import Work, along_track, begin, describe_source, end, make_work, read_plan, refuse_empty
 from seqdata.build.request import follow_protocol
-from seqdata.build.shards import FOLDER
-from seqdata.contracts.manifest import BuildSettings, DatasetManifest, read_manifest
+from seqdata.contracts.manifest import SHARDS, BuildSettings, DatasetManifest, read_manifest
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.parallel import Progress
@@ -158,8 +157,8 @@ def _discard_unfinished(store: Store, before: DatasetManifest, work: Work | None
     plan = read_plan(store)
     if plan is None or (work is not None and plan.hash == work.plan.hash):
         return
-    ours = {name for shard in before.shards for name in (shard.name, shard.name.removesuffix(".tar") + ".parquet")}
-    for name in store.names(FOLDER):
+    ours = {name for shard in before.shards for name in (shard.name, shard.seal_name)}
+    for name in store.names(SHARDS):
         if name.rsplit("/", 1)[-1] not in ours:
             store.remove(name)
     end(store)

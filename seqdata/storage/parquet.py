@@ -46,6 +46,11 @@ def read_parquet(path: str | Path) -> pl.DataFrame:
         raise ContractError(f"{path}: not readable as Parquet; run seqdata verify") from error
 
 
+def read_rows(path: str | Path) -> int:
+    """Number of rows of a Parquet file, from its footer."""
+    return int(pq.read_metadata(path).num_rows)
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The key-value metadata that `write_parquet_atomic` put into a Parquet file (Arrow's own entry left out)."""
     stored = pq.read_metadata(path).metadata or {}

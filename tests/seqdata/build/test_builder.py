@@ -52,7 +52,7 @@ POINTS = [
     ("build.shards", "parquet_writer", 2),
     ("build.finish", "parquet_writer", 1),
     ("build.finish", "planned_tables", 1),
-    ("build.finish", "xxh3_file", 5),
+    ("contracts.manifest", "xxh3_file", 5),
     ("build.finish", "json_bytes", 1),
 ]
 
