@@ -6,6 +6,7 @@ The training floor implements it (`train.stages.describer.RunDescriber`); any ot
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
 from seqdata.parallel import Progress
 
@@ -73,3 +74,11 @@ class Describer(Protocol):
     def use_threads(self, count: int) -> None:
         """Limit this process to `count` threads, as one of several workers on a machine."""
         ...
+
+
+def check_weights(describer: Describer, index_id: str, checkpoint: str) -> None:
+    """Raise ContractError when an index was built with other weights (hash `checkpoint`) than a describer's."""
+    if describer.weights != checkpoint:
+        raise ContractError(
+            f"{describer.name}: the index {index_id} was built from another checkpoint; name its run with --run"
+        )

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,14 +11,15 @@ from cli.config import Config, load
 from cli.flags import DeviceFlag, EngineFlag, ModelFromFlag, RunFlag
 from cli.lookup import find_dataset, find_run, open_any_index, open_index
 from cli.output import ConfigFlag, JsonFlag, emit
+from indexer.localizer.query_frames import VideoRate
+from indexer.localizer.search import Answer, search_dataset, search_descriptors
 from indexer.place_index import PlaceIndex
+from indexer.report.pictures import strip_uris
 from indexer.versions.folders import is_index
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 from train.runs.record import run_record
-
-if TYPE_CHECKING:
-    from train.stages.search import Answer
+from train.stages.search_page import write_search_page
 
 
 def search(
@@ -70,24 +71,18 @@ def search(
     pictures = [path for path in queries if path.suffix != ".npy"]
     needs_run = bool(pictures) or dataset is not None or thumbnails is not None
     index = (open_index if needs_run else open_any_index)(work, index_path, engine)
-    # heavy: imported only when the paths and the index are known to be right
-    from train.stages.query_frames import VideoRate
-    from train.stages.search import (
-        SearchRequest,
-        search_dataset,
-        search_descriptors,
-        search_frames,
-        write_search_page,
-    )
-
     page_dataset = None if thumbnails is None else _dataset_of_frames(work, index, frames, dataset, run)
     answers = [answer for path in vectors for answer in search_descriptors(index, path, k)]
     if pictures or dataset is not None:
-        request = SearchRequest(find_run(work, run, index), k, device, model_from, thumbnails is not None)
+        from train.stages.describer import RunDescriber  # heavy
+        from train.stages.search import search_frames  # heavy
+
+        describer = RunDescriber(find_run(work, run, index), device, model_from)
+        make_thumbnails = None if thumbnails is None else strip_uris
         if dataset is not None:
-            answers += search_dataset(index, seqdata.open(dataset), split, request)
+            answers += search_dataset(index, seqdata.open(dataset), split, describer, k, make_thumbnails)
         else:
-            answers += search_frames(index, pictures, request, VideoRate(every, fps))
+            answers += search_frames(index, pictures, describer, k, VideoRate(every, fps), make_thumbnails)
     rows = [{name: value for name, value in asdict(answer).items() if name != "pictures"} for answer in answers]
     result: dict[str, Any] = {"index": str(index.path), "answers": rows}
     lines = [line for answer in answers for line in _answer_lines(answer)]
@@ -122,7 +117,7 @@ def _dataset_of_frames(
     return find_dataset(config, None, identifier, hint, "name its folder with --frames")
 
 
-def _answer_lines(answer: "Answer") -> list[str]:
+def _answer_lines(answer: Answer) -> list[str]:
     """The table of one query's places."""
     names = answer.frames
     head = f"{names[0]} … {names[-1]}" if names else answer.query

@@ -1,7 +1,6 @@
-"""Frames of a video file, through PyAV or OpenCV, whichever is installed."""
+"""Frames of a video file, through PyAV: at their presentation times, turned as a player shows them."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,61 +9,81 @@ from seqdata.errors import ContractError, InputError, MissingDependencyError
 from seqdata.frames.images import Pixels
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts")
-_EARLY = 1e-6
+# Presentation times are multiples of the stream's time base, 1/fps is not: a frame this much early is on time.
+_TOLERANCE_SECONDS = 1e-6
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's name ends like a video's."""
+    """Whether a file's name ends like a video's.
+
+    >>> is_video(Path("drive.MP4")), is_video(Path("drive.jpg"))
+    (True, False)
+    """
     return path.suffix.lower() in SUFFIXES
 
 
 def video_frames(path: Path, *, every: int = 1, fps: float | None = None) -> Iterator[tuple[int, Pixels]]:
-    """Number from 0 and pixels uint8 (H, W, 3) RGB of a video's frames, one in memory at a time.
+    """Read a video's frames, one in memory at a time.
 
-    Every `every`-th frame, or with `fps` the first frame of each 1/fps seconds; a slower video gives all its frames.
-    Raises: ContractError for both at once or a value that is not positive, InputError when the file is no readable
-    video, MissingDependencyError without PyAV and OpenCV.
+    Convention: times are presentation times from the video's first frame, so a variable frame rate is honoured; frames
+    are turned as the file's display matrix says (phones store them lying on a side).
+
+    Args:
+        path: The video.
+        every: Take every n-th frame, from the first.
+        fps: Take the first frame of each 1/fps seconds instead; of a slower video, all frames.
+
+    Yields:
+        A frame's number from 0, and its pixels uint8 (H, W, 3) RGB.
+
+    Raises:
+        ContractError: If both are given, or a value is not above zero.
+        InputError: If the file is no readable video.
+        MissingDependencyError: If PyAV is not installed.
     """
     if every < 1 or (fps is not None and not fps > 0) or (fps is not None and every != 1):
         raise ContractError(f"every {every}, fps {fps}: give one of them, above zero")
-    read = _read_av if find_spec("av") is not None else _read_cv2
-    due = 0.0
-    for number, (seconds, pixels) in enumerate(read(path)):
+    next_seconds = 0.0
+    for number, (seconds, pixels) in enumerate(_read(path)):
         if fps is None:
             if number % every == 0:
                 yield number, pixels
-        elif seconds >= due - _EARLY:
-            due = (int((seconds + _EARLY) * fps) + 1) / fps
+        elif seconds >= next_seconds - _TOLERANCE_SECONDS:
+            # The next frame is due at the next multiple of 1/fps, not 1/fps after this one: late frames do not add up.
+            next_seconds = (int((seconds + _TOLERANCE_SECONDS) * fps) + 1) / fps
             yield number, pixels
 
 
-def _read_av(path: Path) -> Iterator[tuple[float, Pixels]]:
-    import av
-
+def _read(path: Path) -> Iterator[tuple[float, Pixels]]:
+    """Seconds since the first frame, and pixels uint8 (H, W, 3) RGB as a player shows them."""
+    try:
+        import av  # optional: the extra `video`
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path}: reading a video needs PyAV: pip install av (or seqdata[video])"
+        ) from error
+    count = 0
+    start = 0.0
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield float(frame.time or 0.0), frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError, OSError) as error:
+            if not container.streams.video:
+                raise InputError(f"{path}: holds no video, only sound or other streams")
+            for count, frame in enumerate(container.decode(video=0), start=1):
+                # A frame without a time (raw streams have none) keeps its place by the mean rate.
+                seconds = frame.time
+                if seconds is None:
+                    rate = container.streams.video[0].average_rate or 1
+                    seconds = start + float((count - 1) / rate)
+                if count == 1:
+                    start = float(seconds)
+                yield float(seconds) - start, _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable video ({error})") from error
+    if not count:
+        raise InputError(f"{path}: not a readable video (it has no frame)")
 
 
-def _read_cv2(path: Path) -> Iterator[tuple[float, Pixels]]:
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(f"{path}: frames of a video need PyAV or OpenCV: pip install av") from error
-    video = cv2.VideoCapture(str(path))
-    try:
-        rate = video.get(cv2.CAP_PROP_FPS) or 1.0
-        number = 0
-        while True:
-            there, frame = video.read()
-            if not there:
-                break
-            yield number / rate, np.ascontiguousarray(frame[..., ::-1])
-            number += 1
-        if number == 0:
-            raise InputError(f"{path}: not a readable video")
-    finally:
-        video.release()
+def _upright(pixels: Pixels, rotation_degrees: float) -> Pixels:
+    """Pixels (H, W, 3) turned counterclockwise by the display matrix's rotation, which is a multiple of 90 degrees."""
+    quarter_turns = round(rotation_degrees / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))

@@ -11,7 +11,7 @@ import indexer
 from indexer.evaluation.predictions import search_pools
 from indexer.evaluation.shared_frames import most_shared, shared_pairs, without_pairs
 from indexer.evaluation.truth import table_key
-from train.stages.query_frames import index_protocol
+from indexer.localizer.frame_form import index_protocol
 from indexer.localizer.reject import Calibration, calibrate
 from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol

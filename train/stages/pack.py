@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from indexer.localizer.frame_form import index_form, index_protocol
 from indexer.localizer.pack import INDEX, MANIFEST, PackManifest, file_records, read_pack, read_pack_manifest
 from indexer.localizer.reject import Calibration
 from indexer.place_index import PlaceIndex
@@ -22,7 +23,6 @@ from train.runs.checkpoint import load_model
 from train.stages.calibrate import calibrate_index, lacks
 from train.stages.evaluate import check_belongs
 from train.stages.export_programs import export_model
-from train.stages.query_frames import frame_form, index_protocol
 
 VALIDATION = "val"
 PRECISION = 0.99
@@ -105,7 +105,7 @@ def _is_there(out: Path, identifier: str) -> bool:
 def _fill(folder: Path, index: PlaceIndex, model: SequenceModel, run: Path) -> dict[str, Any]:
     """Programs and index into `folder`; returns what the manifest says of them."""
     protocol = index_protocol(index)
-    form = frame_form(index, model)
+    form = index_form(index, model.size)
     size = model.size or form.size
     if size is None:
         raise ContractError(
@@ -172,5 +172,5 @@ def _calibrated(
 
 def _source(index: PlaceIndex, model: SequenceModel, dataset: Dataset) -> FrameSource | None:
     """Frames at the size of the index's, for a model that keeps sizes; None for the dataset's own reader."""
-    size = frame_form(index, model).size
+    size = index_form(index, model.size).size
     return None if size is None else FrameSource(dataset, size)

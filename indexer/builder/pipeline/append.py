@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 
 from indexer.builder import append as appending
-from indexer.builder.pipeline.request import check_distance, database_windows, frame_size
-from indexer.describer import Describer
+from indexer.builder.pipeline.request import check_distance, database_windows, frame_size, stored_form
+from indexer.describer import Describer, check_weights
 from indexer.evaluation.truth import table_key
 from indexer.place_index import PlaceIndex
 from seqdata import protocols
@@ -36,10 +36,7 @@ def append_index(
         ContractError: If the dataset does not begin with the index's windows, or the model is another.
     """
     before = index.manifest.inputs
-    if describer.weights != before["checkpoint"]:
-        raise ContractError(
-            f"{describer.name}: the index {index.id} was built from another checkpoint; name its run with --run"
-        )
+    check_weights(describer, index.id, before["checkpoint"])
     protocol = protocols.parse(before["protocol"], index.path / "manifest.json")
     database = dataset.sequences(protocol, before["split"], "database")
     new_places = _new_places(dataset.places(database), index, dataset)
@@ -47,6 +44,7 @@ def append_index(
         return index.path
     inputs: dict[str, Any] = {
         **before,
+        **stored_form(dataset),
         "dataset": dataset.id,
         "windows": table_key(database),
         "frame_size": frame_size(dataset, database),

@@ -17,6 +17,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.sequences.windows import reversed_windows
+from seqdata.sources.raw_frames import raw_frames
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,20 @@ def frame_size(dataset: Dataset, database: pl.DataFrame) -> list[int] | None:
     return [int(side) for side in sizes.row(0)] if sizes.height == 1 else None
 
 
+def stored_form(dataset: Dataset) -> dict[str, Any]:
+    """What the build did to pictures, as an index records it: `keep_png`, and what is not at its default.
+
+    Defaults stay out, so that versions of older programs keep their ids.
+    """
+    settings = dataset.manifest.settings
+    raw = raw_frames(dataset.manifest.sources)
+    return {
+        **settings.model_dump(include={"short_side", "quality"}, exclude_defaults=True),
+        **({} if raw is None else {"raw": raw.model_dump(mode="json")}),
+        "keep_png": settings.keep_png,
+    }
+
+
 def _inputs(
     dataset: Dataset,
     describer: Describer,
@@ -134,17 +149,14 @@ def _inputs(
         "windows": table_key(sample),
         "seed": request.seed,
     }
-    # What is at its default stays out, so that older versions keep their names.
-    pixels = dataset.manifest.settings.model_dump(include={"short_side", "quality"}, exclude_defaults=True)
     return {
-        **pixels,
+        **stored_form(dataset),
         **({"reversed": True} if request.reverse else {}),
         "dataset": dataset.id,
         "protocol": request.protocol.model_dump(mode="json"),
         "protocol_hash": request.protocol.hash,
         "split": request.split,
         "windows": table_key(database),
-        "keep_png": dataset.manifest.settings.keep_png,
         "frame_size": frame_size(dataset, database),
         "model": dict(describer.model),
         "checkpoint": describer.weights,

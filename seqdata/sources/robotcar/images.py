@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 from seqdata.frames.images import BadImageError, Pixels, open_image, to_rgb
@@ -77,7 +78,7 @@ def develop(data: bytes, how: Development) -> bytes | Pixels:
     if not data:
         raise BadImageError("empty_image", "the file has no bytes")
     image = open_image(data)
-    mosaic = image.format == "PNG" and image.mode in _BAYER_MODES
+    mosaic = is_mosaic(image)
     if image.format == "PNG" and image.mode.startswith("I"):
         raise BadImageError("bad_image", "a 16-bit PNG of one channel is neither raw RobotCar nor a colour picture")
     if not mosaic and how.undistort is None and how.crop is None:
@@ -85,7 +86,12 @@ def develop(data: bytes, how: Development) -> bytes | Pixels:
     pixels = demosaic(np.asarray(image), how.camera) if mosaic else to_rgb(image)
     if how.undistort is not None:
         pixels = undistort(pixels, how.undistort)
-    return pixels if how.crop is None else _cropped(pixels, *how.crop)
+    return pixels if how.crop is None else crop_pixels(pixels, *how.crop)
+
+
+def is_mosaic(image: Image.Image) -> bool:
+    """Whether a picture file is a raw Bayer mosaic: RobotCar's are PNGs of one 8-bit channel."""
+    return image.format == "PNG" and image.mode in _BAYER_MODES
 
 
 def demosaic(mosaic: Pixels, camera: str) -> Pixels:
@@ -150,7 +156,7 @@ def _corners(
     return [(row * width + column, np.asarray(weight * inside, np.float32)) for row, column, weight in parts]
 
 
-def _cropped(pixels: Pixels, width: int, height: int) -> Pixels:
+def crop_pixels(pixels: Pixels, width: int, height: int) -> Pixels:
     """The upper `height` rows, of a wider picture the middle `width` columns. Raises: BadImageError when smaller."""
     if pixels.shape[0] < height or pixels.shape[1] < width:
         raise BadImageError(

@@ -27,7 +27,7 @@ from train.runs.checkpoint import load_model
 from train.stages.calibrate import calibrate_index, lacks
 from train.stages.describer import RunDescriber
 from train.stages.pack import PackRequest, calibration_split, write_pack
-from train.stages.search import SearchRequest, search_frames
+from train.stages.search import search_frames
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_localizer_finds_what_search_finds(street: Dataset, tmp_path: Path, fr
     index, run = make_index(street, tmp_path, kind, pca=None if kind == "cat" else 5)
     pack = write_pack(index, PackRequest(run=run, out=tmp_path / "place.pack", device="cpu"))
     found = localized(pack, frames)
-    wanted = list(search_frames(index, frames, SearchRequest(run, k=1, device="cpu")))
+    wanted = list(search_frames(index, frames, RunDescriber(run, "cpu"), 1))
     assert len(found) == len(wanted) == 5
     assert [key for key, _, _ in found] == [answer.places[0]["key"] for answer in wanted]
     for number, name in ((1, "distance"), (2, "similarity")):
@@ -100,7 +100,7 @@ def test_another_process_without_the_training_code(
     assert ended.returncode == 0, ended.stderr
     places = json.loads(ended.stdout)
     assert places[: LENGTH - 1] == [None] * (LENGTH - 1)
-    wanted = search_frames(built[0], frames, SearchRequest(built[1], k=1, device="cpu"))
+    wanted = search_frames(built[0], frames, RunDescriber(built[1], "cpu"), 1)
     for place, answer in zip(places[LENGTH - 1 :: LENGTH], wanted, strict=True):
         (best,) = answer.places
         assert {name: place[name] for name in best.keys() & place.keys() if name not in ("distance", "similarity")} == {

@@ -12,16 +12,20 @@ from cli.index import pack as packing
 from cli.index import search as searching
 from indexer.builder.pipeline.build import build_index
 from indexer.builder.pipeline.request import IndexRequest
+from indexer.localizer.query_frames import VideoRate
+from indexer.localizer.search import search_dataset, search_descriptors
+from indexer.localizer.video import video_frames
 from seqdata import protocols
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, SeqdataError
 from seqdata.frames.decode import channels_first, decode_image
 from tests.conftest import jpeg
 from tests.support.street import LENGTH, build_street, make_index, write_street
+from tests.support.videos import write_video
 from train.runs.checkpoint import load_model
 from train.stages.describer import RunDescriber
-from train.stages.query_frames import VideoRate
-from train.stages.search import SearchRequest, search_dataset, search_descriptors, search_frames, write_search_page
+from train.stages.search import search_frames
+from train.stages.search_page import write_search_page
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,8 @@ def street(work: Path) -> Dataset:
 
 
 @pytest.fixture
-def request_(work: Path) -> SearchRequest:
-    return SearchRequest(work / "runs" / "run", k=2, device="cpu")
+def describer(work: Path) -> RunDescriber:
+    return RunDescriber(work / "runs" / "run", "cpu")
 
 
 def queries(work: Path) -> list[Path]:
@@ -73,53 +77,48 @@ def same(answers: list, distances: np.ndarray, rows: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("count", "starts"), [(3, [0]), (6, [0, 3]), (7, [0, 3, 4]), (8, [0, 3, 5])])
 def test_windows_of_images(
-    work: Path, index: indexer.PlaceIndex, request_: SearchRequest, count: int, starts: list[int]
+    work: Path, index: indexer.PlaceIndex, describer: RunDescriber, count: int, starts: list[int]
 ) -> None:
     files = queries(work)[20 : 20 + count]
-    answers = list(search_frames(index, files, request_))
+    answers = list(search_frames(index, files, describer, 2))
     assert [answer.frames for answer in answers] == [tuple(map(str, files[at : at + LENGTH])) for at in starts]
     pixels = [channels_first(decode_image(file.read_bytes())) for file in files]
     same(answers, *literal(index, work, [pixels[at : at + LENGTH] for at in starts]))
 
 
 def test_a_folder_is_read_in_natural_order(
-    work: Path, index: indexer.PlaceIndex, request_: SearchRequest, tmp_path: Path
+    work: Path, index: indexer.PlaceIndex, describer: RunDescriber, tmp_path: Path
 ) -> None:
     for number in (10, 9, 1):
         (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
     (tmp_path / "notes.txt").write_text("no image")
     single = queries(work)[:LENGTH]
-    together, folder = search_frames(index, [tmp_path, *single], request_)
+    together, folder = search_frames(index, [tmp_path, *single], describer, 2)
     assert [Path(name).name for name in folder.frames] == ["1.jpg", "9.jpg", "10.jpg"]
     assert together.frames == tuple(map(str, single))
 
 
-def test_frames_of_a_video(work: Path, index: indexer.PlaceIndex, request_: SearchRequest, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
-    from indexer.localizer.video import video_frames
-
-    path = tmp_path / "drive.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 8.0, (32, 24))
-    for file in queries(work)[:14]:
-        writer.write(cv2.imread(str(file)))
-    writer.release()
-    answers = list(search_frames(index, [path], request_, VideoRate(every=2)))
+def test_frames_of_a_video(work: Path, index: indexer.PlaceIndex, describer: RunDescriber, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="videos need PyAV")
+    frames = [decode_image(file.read_bytes()) for file in queries(work)[:14]]
+    path = write_video(tmp_path / "drive.avi", frames, [n / 8 for n in range(14)])
+    answers = list(search_frames(index, [path], describer, 2, VideoRate(every=2)))
     assert [answer.frames[0] for answer in answers] == [f"{path}#0", f"{path}#6", f"{path}#8"]
     pixels = [frame.transpose(2, 0, 1) for _, frame in video_frames(path, every=2)]
     same(answers, *literal(index, work, [pixels[at : at + LENGTH] for at in (0, 3, 4)]))
     with pytest.raises(NotEnoughDataError, match=r"drive\.avi: 2 frames, a window of this index needs 3"):
-        list(search_frames(index, [path], request_, VideoRate(fps=1.0)))
+        list(search_frames(index, [path], describer, 2, VideoRate(fps=1.0)))
 
 
-def test_queries_of_a_dataset(work: Path, index: indexer.PlaceIndex, street: Dataset, request_: SearchRequest) -> None:
-    answers = list(search_dataset(index, street, "val", request_))
+def test_queries_of_a_dataset(work: Path, index: indexer.PlaceIndex, street: Dataset, describer: RunDescriber) -> None:
+    answers = list(search_dataset(index, street, "val", describer, 2))
     table = street.sequences(street.load_protocol("halves"), "val", "query")
     rows = street.frame_rows(table)
     keys = street.frame_columns("key")["key"].to_list()
     assert [answer.frames for answer in answers] == [tuple(keys[row] for row in window) for window in rows]
     same(answers, *literal(index, work, [list(street.read_frames(window)) for window in rows]))
     with pytest.raises(NotEnoughDataError, match="split empty: no query window"):
-        list(search_dataset(index, street, "empty", request_))
+        list(search_dataset(index, street, "empty", describer, 2))
 
 
 def test_one_drive_in_both_roles_never_finds_itself(work: Path, street: Dataset, tmp_path: Path) -> None:
@@ -129,7 +128,7 @@ def test_one_drive_in_both_roles_never_finds_itself(work: Path, street: Dataset,
     run = work / "runs" / "run"
     request = IndexRequest(out=tmp_path / "self", protocol=protocol, split="test")
     index = indexer.open(build_index(street, RunDescriber(run, "cpu"), request))
-    answers = list(search_dataset(index, street, "test", SearchRequest(run, k=4, device="cpu")))
+    answers = list(search_dataset(index, street, "test", RunDescriber(run, "cpu"), 4))
     rows = street.frame_rows(street.sequences(protocol, "test", "query"))
     with torch.no_grad():
         vectors = load_model(run)(torch.from_numpy(np.stack([street.read_frames(each) for each in rows]))).numpy()
@@ -140,9 +139,8 @@ def test_one_drive_in_both_roles_never_finds_itself(work: Path, street: Dataset,
         assert [place["rank"] for place in answer.places] == [1, 2, 3, 4]
     assert len(answers) == len(rows) == 42
     foreign = replace_inputs(index, dataset="another")
-    assert (
-        next(iter(search_dataset(foreign, street, "test", SearchRequest(run, k=4, device="cpu")))).places[0]["row"] == 0
-    )
+    first = next(iter(search_dataset(foreign, street, "test", RunDescriber(run, "cpu"), 4)))
+    assert first.places[0]["row"] == 0
 
 
 def replace_inputs(index: indexer.PlaceIndex, **changes: str) -> indexer.PlaceIndex:
@@ -234,8 +232,8 @@ def test_mistakes_are_one_line(work: Path, monkeypatch: pytest.MonkeyPatch, argu
 
 
 def test_the_page_needs_the_indexes_own_dataset(
-    index: indexer.PlaceIndex, dataset: Dataset, request_: SearchRequest, work: Path, tmp_path: Path
+    index: indexer.PlaceIndex, dataset: Dataset, describer: RunDescriber, work: Path, tmp_path: Path
 ) -> None:
-    answers = list(search_frames(index, queries(work)[:3], request_))
+    answers = list(search_frames(index, queries(work)[:3], describer, 2))
     with pytest.raises(ContractError, match="not the dataset"):
         write_search_page(tmp_path, index, dataset, answers)
