@@ -1,30 +1,34 @@
-"""Options of late and intermediate fusion models, and how a model is put together from them."""
+"""Late and intermediate fusion: models that are a function of per-frame features, and their options."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from seqdata.errors import ContractError
-from train.models.base import SequenceModel
+from train.models.base import Family, SequenceModel
 from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, bound_size, check_frames, encode
-from train.models.fusion.basic import CentreFrame, Concatenate, Fusion, Mean, SeqGeM, VLADSum
-from train.models.fusion.temporal import AlignedFrames, Delta, FullyConnected, LastState, SeqNet
-from train.models.pooling.basic import AveragePool, ClassToken, GeM, Pooling, SeqPool
-from train.models.pooling.salad import Salad
+from train.models.fusion.basic import Fusion
+from train.models.fusion.registry import FUSIONS, FusionSettings
+from train.models.fusion.temporal import DeltaForm
+from train.models.pooling.basic import Pooling
+from train.models.pooling.registry import POOLINGS, PoolingSettings
 from train.models.pooling.vlad import NetVLAD, SeqVLAD
+from train.models.presets import frame_presets
 
 
 class FrameModel(SequenceModel):
-    """A model that is a function of per-frame features.
+    """A model that fuses features of single frames.
 
-    `projection`: a linear map of each frame's vector, such as a fitted PCA, then L2; or None.
+    Encoder, pooling, fusion, and between the last two an optional projection of each frame's vector: a linear map, such
+    as a fitted PCA, then L2.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class FrameModel(SequenceModel):
         fusion: Fusion,
         config: dict[str, Any],
     ) -> None:
+        """Put the model together; length and distance are the fusion's."""
         super().__init__(preprocess, config)
         self.encoder = encoder
         self.pooling = pooling
@@ -50,7 +55,7 @@ class FrameModel(SequenceModel):
         return self.pooling.size if self.projection is None else self.projection.out_features
 
     def descriptor_size(self, length: int) -> int:
-        """D for windows of `length` frames. Raises: ContractError for a length that the fusion cannot take."""
+        """Return D for windows of `length` frames. Raises: ContractError for a length that the fusion cannot take."""
         self.check_length(length)
         return self.fusion.descriptor_size(self.feature_size, length)
 
@@ -65,127 +70,150 @@ class FrameModel(SequenceModel):
         return self.pooling if isinstance(self.pooling, SeqVLAD) else None
 
     def tokens(self, frames: Tensor) -> Tensor:
-        """Local features of frames: `(N, 3, H, W)` → `(N, T, C)`."""
+        """Compute local features of frames: `(N, 3, H, W)` → `(N, T, C)`."""
         return encode(self.encoder, self.preprocess(frames))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Tokens `(N, T, C)` → frame features `(N, F)`, or `(N, K, C)` unnormalised sums for SeqVLAD."""
+        """Pool tokens `(N, T, C)` into frame features `(N, F)`, or `(N, K, C)` unnormalised sums for SeqVLAD."""
         pooled = self.pooling(tokens)
         return cast(Tensor, pooled if self.projection is None else F.normalize(self.projection(pooled), dim=-1))
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """What fusion needs of each frame: `(N, 3, H, W)` → `(N, F)`, or `(N, K, C)` for SeqVLAD."""
+        """Compute what fusion needs of each frame: `(N, 3, H, W)` → `(N, F)`, or `(N, K, C)` for SeqVLAD."""
         return self.pool(self.tokens(frames))
 
     def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Features `(M, ...)` of distinct frames and window rows `(B, L)` int64 into them → descriptors `(B, D)`."""
+        """Fuse features `(M, …)` of distinct frames by window rows `(B, L)` int64 into them: `(B, D)`."""
         self.check_length(rows.shape[1])
         return self.fusion.gather(features, rows)
 
 
-OF_THE_ENCODER = ("cut", "trainable", "encoder_options")
+def _name_from(entries: Mapping[str, Any]) -> AfterValidator:
+    """A validator that takes the names of a registry only."""
+
+    def check_name(name: str) -> str:
+        if name not in entries:
+            raise PydanticCustomError("name", "choose one of {names}", {"names": ", ".join(entries)})
+        return name
+
+    return AfterValidator(check_name)
+
+
+# Options that name parts of a preset's own encoder, and mean nothing to another one.
+ENCODER_OPTIONS = ("cut", "final_norm", "trainable", "encoder_options")
 
 
 class FrameOptions(BaseModel):
-    """Everything that decides a late or intermediate fusion model; every field can be overridden in `create`.
+    """Everything that decides a late or intermediate fusion model."""
 
-    `encoder`: any timm name, or one of ours. `cut`: stage after which it ends (None = all of it). `trainable`: "all",
-    "none" or the first encoder stage to train. `bn`: "eval" or "train". `encoder_options`: keyword arguments for timm.
-    `size`: (height, width) pixels; None is the encoder's where it is bound to one, else the frames' own.
-    `patch_normalised`, `patch`: grey block-normalised input.
-    `pooling`, `clusters`, `bias`: see `train.models.pooling.basic`, `train.models.pooling.vlad`,
-    `train.models.pooling.salad`. `projection`: size of a linear map
-    of each frame's vector, such as a fitted PCA; it is not trained. `fusion`: see `train.models.fusion.basic` and
-    `train.models.fusion.temporal`;
-    `width` of FC, SeqNet, LSTM and SeqMatchNet, `kernel` of SeqNet in frames, `length` of FC in frames, `delta` form.
-    `normalize`: final L2 of cat, fc, mean, gem and lstm (None: cat and fc no, the others yes; the rest always).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     encoder: str = "resnet18"
+    """Any timm name, or a CCT of `train.models.encoders.cct`."""
     cut: str | None = None
+    """Stage after which the encoder ends; None: all of it."""
+    final_norm: bool = False
+    """Apply the encoder's last LayerNorm behind the cut too; frozen unless all of the encoder is trained."""
     trainable: str = "all"
+    """"all", "none", or the first encoder stage to train."""
     bn: Literal["eval", "train"] = "eval"
+    """Mode of BatchNorm in training; in "train" a descriptor depends on the other windows of its batch."""
     encoder_options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for timm's model."""
     size: Size | None = None
+    """(height, width) in pixels that frames are resized to. None: the encoder's where it is bound to one, else the
+    frames' own."""
     patch_normalised: bool = False
+    """Grey input with every block of `patch` pixels brought to zero mean and unit deviation."""
     patch: int = Field(default=8, ge=2)
-    pooling: Literal["vlad", "netvlad", "gem", "avg", "cls", "seqpool", "salad"] = "vlad"
+    """Side of those blocks in pixels."""
+    pooling: Annotated[str, _name_from(POOLINGS)] = "vlad"
+    """Name in `train.models.pooling.registry.POOLINGS`."""
     clusters: int = Field(default=64, ge=1)
+    """Clusters K of VLAD and SALAD; 64 in Mereu et al. 2022."""
     bias: bool = False
+    """A bias in VLAD's assignment, as in the papers' equations; off in practice."""
     projection: int | None = Field(default=None, ge=1)
-    fusion: Literal["sum", "cat", "mean", "gem", "centre", "fc", "seqnet", "lstm", "delta", "aligned"] = "sum"
+    """Numbers that each frame's vector is mapped to, such as by a fitted PCA; not trained. None: no map."""
+    fusion: Annotated[str, _name_from(FUSIONS)] = "sum"
+    """Name in `train.models.fusion.registry.FUSIONS`."""
     width: int = Field(default=4096, ge=1)
+    """Numbers that FC, SeqNet, LSTM and SeqMatchNet give."""
     kernel: int = Field(default=3, ge=1)
+    """Frames that SeqNet's convolution sees."""
     length: int = Field(default=5, ge=1)
-    delta: Literal["halves", "seqnet"] = "halves"
+    """Frames of the windows that FC takes."""
+    delta: DeltaForm = "halves"
+    """Form of Delta descriptors."""
     normalize: bool | None = None
+    """Final L2 of cat, fc, mean, gem and lstm. None: cat and fc no, the others yes; all other fusions always."""
 
 
 def complete(preset: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """`options` over a preset; with another encoder the preset's own stages are forgotten."""
+    """Put options over a preset; with another encoder the preset's own stages are dropped."""
     if options.get("encoder", preset.get("encoder")) != preset.get("encoder"):
-        preset = {key: value for key, value in preset.items() if key not in OF_THE_ENCODER}
+        preset = {key: value for key, value in preset.items() if key not in ENCODER_OPTIONS}
     return {**preset, **options}
 
 
-def check(name: str, chosen: FrameOptions) -> None:
+def check(name: str, options: FrameOptions) -> None:
     """Refuse combinations that cannot work. Raises: ContractError with the reason."""
-    if (chosen.pooling == "vlad") != (chosen.fusion == "sum"):
+    pooling, fusion = POOLINGS[options.pooling], FUSIONS[options.fusion]
+    if pooling.gives_sums != fusion.takes_sums:
         raise ContractError(
-            f"model {name}: pooling '{chosen.pooling}' and fusion '{chosen.fusion}' do not fit: vlad sums residuals "
+            f"model {name}: pooling '{options.pooling}' and fusion '{options.fusion}' do not fit: vlad sums residuals "
             "over frames (fusion sum); every other pooling gives one vector a frame (fusion cat, mean, gem, …)"
         )
-    if chosen.pooling == "vlad" and chosen.projection is not None:
+    if pooling.gives_sums and options.projection is not None:
         raise ContractError(f"model {name}: SeqVLAD sums residuals, not vectors; leave projection unset")
-    if chosen.normalize is False and chosen.fusion in ("sum", "seqnet", "delta", "aligned"):
-        raise ContractError(f"model {name}: fusion '{chosen.fusion}' always ends in L2; leave normalize unset")
-    if chosen.bias and chosen.pooling not in ("vlad", "netvlad"):
-        raise ContractError(f"model {name}: bias belongs to VLAD's assignment; pooling is '{chosen.pooling}'")
+    if options.normalize is False and fusion.always_normalizes:
+        raise ContractError(f"model {name}: fusion '{options.fusion}' always ends in L2; leave normalize unset")
+    if options.bias and not pooling.has_bias:
+        raise ContractError(f"model {name}: bias belongs to VLAD's assignment; pooling is '{options.pooling}'")
 
 
-def build(chosen: FrameOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> FrameModel:
-    """The model of checked options. Raises: as `train.models.registry.create`."""
+def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> FrameModel:
+    """Make the model of checked options. Raises: as `train.models.registry.create`."""
     encoder = Encoder(
-        chosen.encoder,
-        cut=chosen.cut,
+        options.encoder,
+        cut=options.cut,
+        final_norm=options.final_norm,
         weights=weights,
         seed=seed,
-        bn=chosen.bn,
-        trainable=chosen.trainable,
-        part="cls" if chosen.pooling == "cls" else "grid",
-        options=chosen.encoder_options,
+        bn=options.bn,
+        trainable=options.trainable,
+        part="cls" if POOLINGS[options.pooling].reads_class_token else "grid",
+        options=options.encoder_options,
     )
-    size = bound_size(encoder) if chosen.size is None else chosen.size
+    size = bound_size(encoder) if options.size is None else options.size
     if size is not None:
         check_frames(encoder, size)
     preprocess = Preprocess(
-        encoder.mean, encoder.std, size=size, patch_normalised=chosen.patch_normalised, patch=chosen.patch
+        encoder.mean, encoder.std, size=size, patch_normalised=options.patch_normalised, patch=options.patch
     )
+    # Layers draw their start from torch's global generator: seeded here, and put back for everybody else.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pooling = _pooling(chosen, encoder.channels, encoder.pop_attention_pool(), seed)
-        projection = None if chosen.projection is None else _projection(pooling.size, chosen.projection)
-        fusion = _fusion(chosen, chosen.projection or pooling.size)
-    settled = {**config, "size": None if size is None else list(size)}
-    return FrameModel(preprocess, encoder, pooling, projection, fusion, settled)
+        pooling = POOLINGS[options.pooling].build(
+            PoolingSettings(encoder.channels, options.clusters, options.bias, encoder.pop_attention_pool(), seed)
+        )
+        projection = None if options.projection is None else _frozen_linear(pooling.size, options.projection)
+        fusion = _fusion(options, options.projection or pooling.size)
+    # `size` may have come from the encoder; what is stored recreates the model without asking it again.
+    stored_config = {**config, "size": None if size is None else list(size)}
+    return FrameModel(preprocess, encoder, pooling, projection, fusion, stored_config)
 
 
-def _pooling(chosen: FrameOptions, channels: int, attention: nn.Linear | None, seed: int) -> Pooling:
-    kinds: dict[str, Callable[[], Pooling]] = {
-        "vlad": lambda: SeqVLAD(chosen.clusters, channels, bias=chosen.bias, seed=seed),
-        "netvlad": lambda: NetVLAD(chosen.clusters, channels, bias=chosen.bias, seed=seed),
-        "gem": lambda: GeM(channels),
-        "avg": lambda: AveragePool(channels),
-        "cls": lambda: ClassToken(channels),
-        "seqpool": lambda: SeqPool(channels, attention),
-        "salad": lambda: Salad(channels, chosen.clusters, seed=seed),
-    }
-    return kinds[chosen.pooling]()
+def _fusion(options: FrameOptions, features: int) -> Fusion:
+    """The fusion of frame vectors of `features` numbers."""
+    entry = FUSIONS[options.fusion]
+    normalize = entry.normalizes if options.normalize is None else options.normalize
+    return entry.build(
+        FusionSettings(features, options.length, options.width, options.kernel, options.delta, normalize)
+    )
 
 
-def _projection(features: int, size: int) -> nn.Linear:
+def _frozen_linear(features: int, size: int) -> nn.Linear:
     """A linear map that no optimiser touches; random until a PCA is put in."""
     projection = nn.Linear(features, size)
     for parameter in projection.parameters():
@@ -193,17 +221,6 @@ def _projection(features: int, size: int) -> nn.Linear:
     return projection
 
 
-def _fusion(chosen: FrameOptions, features: int) -> Fusion:
-    kinds: dict[str, Callable[[], Fusion]] = {
-        "sum": VLADSum,
-        "cat": lambda: Concatenate(normalize=bool(chosen.normalize)),
-        "mean": lambda: Mean(normalize=chosen.normalize is not False),
-        "gem": lambda: SeqGeM(normalize=chosen.normalize is not False),
-        "centre": CentreFrame,
-        "fc": lambda: FullyConnected(features, chosen.length, chosen.width, normalize=bool(chosen.normalize)),
-        "seqnet": lambda: SeqNet(features, chosen.width, chosen.kernel),
-        "lstm": lambda: LastState(features, chosen.width, normalize=chosen.normalize is not False),
-        "delta": lambda: Delta(chosen.delta),
-        "aligned": lambda: AlignedFrames(features, chosen.width),
-    }
-    return kinds[chosen.fusion]()
+# The preset `frames` is an empty one, for encoder, pooling and fusion of one's own choice. Models stored before the
+# option `final_norm` existed have none.
+FAMILY = Family(FrameOptions, build, {**frame_presets(), "frames": {}}, complete, check, added={"final_norm": False})

@@ -41,7 +41,7 @@ def load_model(path: str | Path, model_from: str | None = None) -> SequenceModel
             f"{stem}.json: its model is made by '{config['name']}'; if you trust that code, add --model-from "
             f"{config['name']}"
         )
-    model = models.create(**{**config, "weights": "random"})
+    model = models.restore({**config, "weights": "random"})
     model.config = config
     fill(model, read_tensors(_with(stem, ".safetensors")), _with(stem, ".safetensors"))
     return model.eval()

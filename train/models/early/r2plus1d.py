@@ -1,8 +1,10 @@
 """ResNet (2+1)D: a timm ResNet whose residual blocks mix neighbouring frames by a convolution over time.
 
-Source: P1 Table II, "ResNet-50 (2+1)D", which the paper does not specify: 1,024 numbers point to a ResNet-50 cut after
-layer3 with global pooling, and that is what is built here. Each block gets a 3-frame convolution, BatchNorm and ReLU
-after its 3×3 convolution; it starts as the identity, so that pretrained 2D weights hold.
+Tran et al., A Closer Look at Spatiotemporal Convolutions for Action Recognition, CVPR 2018, as a row of Mereu et al.,
+Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, Table II. That paper does not
+specify it: 1,024 numbers point to a ResNet-50 cut after layer3 with global pooling, and that is built here. Each block
+gets a 3-frame convolution, BatchNorm and ReLU after its 3×3 convolution; it starts as the identity, so that pretrained
+weights of single images hold.
 """
 
 from pathlib import Path
@@ -15,7 +17,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from seqdata.errors import ContractError
-from train.models.base import SequenceModel, join, split
+from train.models.base import Family, SequenceModel, join, split
 from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, check_frames, encode
@@ -29,28 +31,37 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class R2Plus1DOptions(BaseModel):
-    """`encoder`: a timm ResNet, `cut`, `trainable` as for other encoders; `normalize`: final L2 (raw in practice)."""
+    """Everything that decides a ResNet (2+1)D."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     encoder: str = "resnet50"
+    """A timm ResNet."""
     cut: str | None = None
+    """Stage after which it ends; None: all of it."""
     trainable: str = "all"
+    """"all", "none", or the first stage to train."""
     bn: Literal["eval", "train"] = "eval"
+    """Mode of BatchNorm in training."""
     size: Size | None = None
+    """(height, width) in pixels that frames are resized to; None: their own."""
     patch_normalised: bool = False
+    """Grey input with every block of `patch` pixels brought to zero mean and unit deviation."""
     patch: int = Field(default=8, ge=2)
+    """Side of those blocks in pixels."""
     normalize: bool = False
+    """Final L2; raw in practice."""
 
 
 class TimeConvolution(nn.Module):
-    """A 3-frame convolution of each place, BatchNorm, ReLU: frames of windows joined `(B·L, C, h, w)` → the same shape.
+    """A 3-frame convolution of each position, BatchNorm, ReLU; frames of windows joined, `(B·L, C, h, w)`.
 
     `length` is L and is set before each pass, because a timm block hands on nothing but maps. Starts as the identity
-    on maps that are not negative.
+    on maps that are not negative, which those behind a ReLU are not.
     """
 
     def __init__(self, channels: int) -> None:
+        """Set up a convolution that passes its middle frame on."""
         super().__init__()
         self.length = 1
         self.convolution = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
@@ -59,43 +70,45 @@ class TimeConvolution(nn.Module):
         nn.init.constant_(self.norm.weight, (1.0 + self.norm.eps) ** 0.5)  # undoes eps at a variance of one
 
     def forward(self, maps: Tensor) -> Tensor:
-        """`(B·L, C, h, w)` → the same shape."""
+        """Mix neighbouring frames of each window: `(B·L, C, h, w)` → the same shape."""
+        # conv3d wants (B, C, L, h, w).
         windows = split(maps, self.length).transpose(1, 2)
         mixed: Tensor = self.norm(self.convolution(windows))
         return join(mixed.relu().transpose(1, 2).contiguous())
 
 
 class R2Plus1D(SequenceModel):
-    """`encode_frames` prepares pixels only: everything after sees whole windows."""
+    """A ResNet over whole windows; `encode_frames` prepares pixels only."""
 
-    windows_at_once = 4
+    windows_at_once = 4  # a guess
 
-    def __init__(self, chosen: R2Plus1DOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
+    def __init__(self, options: R2Plus1DOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
+        """Make the model of checked options. Raises: as `train.models.registry.create`."""
         encoder = Encoder(
-            chosen.encoder, cut=chosen.cut, weights=weights, seed=seed, bn=chosen.bn, trainable=chosen.trainable
+            options.encoder, cut=options.cut, weights=weights, seed=seed, bn=options.bn, trainable=options.trainable
         )
         preprocess = Preprocess(
-            encoder.mean, encoder.std, size=chosen.size, patch_normalised=chosen.patch_normalised, patch=chosen.patch
+            encoder.mean, encoder.std, size=options.size, patch_normalised=options.patch_normalised, patch=options.patch
         )
         super().__init__(preprocess, config)
         self.time = _insert(encoder.backbone)
         if not self.time:
-            raise ContractError(f"encoder '{chosen.encoder}' has no residual blocks; (2+1)D needs a ResNet of timm")
+            raise ContractError(f"encoder '{options.encoder}' has no residual blocks; (2+1)D needs a ResNet of timm")
         self.encoder = encoder.train(encoder.training)
-        if chosen.size is not None:
-            check_frames(encoder, chosen.size)
-        self.normalize = chosen.normalize
+        if options.size is not None:
+            check_frames(encoder, options.size)
+        self.normalize = options.normalize
 
     def descriptor_size(self, length: int) -> int:
-        """C for any length."""
+        """Return C, for any length."""
         return self.encoder.channels
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Prepared pixels: `(N, 3, H, W)` → `(N, 3, H', W')`."""
+        """Prepare pixels: `(N, 3, H, W)` → `(N, 3, H', W')`."""
         return cast(Tensor, self.preprocess(frames))
 
     def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Pixels `(M, 3, H', W')` and rows `(B, L)` → the mean over places and frames, `(B, C)`."""
+        """Fuse pixels `(M, 3, H', W')` by rows `(B, L)` into them: the mean over positions and frames, `(B, C)`."""
         length = rows.shape[1]
         for layer in self.time:
             layer.length = length
@@ -116,17 +129,12 @@ def _insert(backbone: nn.Module) -> list[TimeConvolution]:
     return layers
 
 
-def complete(preset: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """`options` over a preset."""
-    return {**preset, **options}
-
-
-def check(name: str, chosen: R2Plus1DOptions) -> None:
-    """Nothing: what cannot work shows when the encoder is built."""
-
-
-def build(chosen: R2Plus1DOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> R2Plus1D:
-    """The model of checked options. Raises: as `train.models.registry.create`."""
+def build(options: R2Plus1DOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> R2Plus1D:
+    """Make the model of checked options. Raises: as `train.models.registry.create`."""
+    # Encoders seed their own weights; this is for layers that draw theirs here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return R2Plus1D(chosen, weights, seed, config)
+        return R2Plus1D(options, weights, seed, config)
+
+
+FAMILY = Family(R2Plus1DOptions, build, PRESETS)

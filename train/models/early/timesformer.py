@@ -1,7 +1,8 @@
 """TimeSformer: divided space-time attention made from any timm ViT.
 
-Source: P1 Table II and methods, "Backbones": temporal attention first, then the ViT's own spatial attention, CLS at the
-end; time embeddings are interpolated when L changes.
+Bertasius et al., Is Space-Time Attention All You Need for Video Understanding?, ICML 2021; Mereu et al., Learning
+Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. III-B.2: attention over time first,
+then the ViT's own attention over space, the CLS token at the end. Time embeddings are interpolated when L changes.
 """
 
 import copy
@@ -14,39 +15,45 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from seqdata.errors import ContractError
-from train.models.base import SequenceModel, join, split
+from train.models.base import Family, SequenceModel, join, split
 from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, check_frames
 
 PRESETS: dict[str, dict[str, Any]] = {"timesformer": {}}
+# What `DividedBlock` calls of a timm ViT block; blocks of other designs lack some.
 _PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
 
 
 class TimeSformerOptions(BaseModel):
-    """`encoder`: a timm ViT of plain blocks; `size` (height, width) pixels; `length` frames of the time embedding;
-    `trainable`: "all" or the first block to train; `normalize`: final L2 (raw in practice); `encoder_options` for timm.
-    """
+    """Everything that decides a TimeSformer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     encoder: str = "vit_base_patch16_224"
+    """A timm ViT of plain blocks."""
     trainable: str = "all"
+    """"all", or the first block to train."""
     size: Size = (224, 224)
+    """(height, width) in pixels of the frames."""
     length: int = Field(default=5, ge=1)
+    """Frames of the time embedding."""
     normalize: bool = False
+    """Final L2; raw in practice."""
     encoder_options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for timm's model."""
 
 
 class DividedBlock(nn.Module):
     """A ViT block with attention over time before it.
 
-    Time: each place of the grid attends over the L frames; its output map starts at zero, so at first the block does
-    what the ViT's does, and in a frozen block it stays so. Space: each frame attends with the prefix tokens, whose
+    Time: each position of the grid attends over the L frames; its output map starts at zero, so that at first the block
+    does what the ViT's does, and in a frozen block it stays so. Space: each frame attends with the prefix tokens, whose
     results are averaged over the frames.
     """
 
     def __init__(self, block: nn.Module) -> None:
+        """Wrap a timm ViT block; attention over time starts from the weights of its attention over space."""
         super().__init__()
         self.block = block
         self.time_norm = copy.deepcopy(block.norm1)
@@ -58,24 +65,27 @@ class DividedBlock(nn.Module):
         self.time_map.requires_grad_(next(block.parameters()).requires_grad)
 
     def forward(self, prefix: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Prefix tokens `(B, P, C)` and places `(B, L, T, C)` → the same shapes."""
+        """Run the block over prefix tokens `(B, P, C)` and the grid `(B, L, T, C)`: the same shapes."""
         grid = grid + self._over_time(grid)
         length, count = grid.shape[1], prefix.shape[1]
-        each = torch.cat([prefix.unsqueeze(1).expand(-1, length, -1, -1), grid], dim=2)
+        # One prefix for the window, a copy of it in every frame: (B, L, P+T, C).
+        frames = torch.cat([prefix.unsqueeze(1).expand(-1, length, -1, -1), grid], dim=2)
         block = cast(Any, self.block)
-        mixed = split(block.drop_path1(block.ls1(block.attn(block.norm1(join(each))))), length)
+        mixed = split(block.drop_path1(block.ls1(block.attn(block.norm1(join(frames))))), length)
         prefix, grid = prefix + mixed[:, :, :count].mean(1), grid + mixed[:, :, count:]
         return self._feed(prefix), self._feed(grid)
 
     def _over_time(self, grid: Tensor) -> Tensor:
-        """Attention of each place over the frames: `(B, L, T, C)` → the same shape."""
-        by_place = grid.transpose(1, 2)
+        """Attention of each position over the frames: `(B, L, T, C)` → the same shape."""
+        # (B, T, L, C), so that `join` makes every position of every window a row of L frames.
+        by_position = grid.transpose(1, 2)
         attention, norm = cast(nn.Module, self.time_attention), cast(nn.Module, self.time_norm)
-        mixed = split(attention(norm(join(by_place))), by_place.shape[1])
+        mixed = split(attention(norm(join(by_position))), by_position.shape[1])
         out: Tensor = self.time_map(mixed.transpose(1, 2))
         return out
 
     def _feed(self, tokens: Tensor) -> Tensor:
+        """The block's second half: `(…, C)` → the same shape."""
         block = cast(Any, self.block)
         out: Tensor = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
         return out
@@ -84,43 +94,45 @@ class DividedBlock(nn.Module):
 class TimeSformer(SequenceModel):
     """`encode_frames` gives embedded tokens `(N, P+T, C)`; `fuse_rows` runs the blocks over whole windows."""
 
-    windows_at_once = 8
+    windows_at_once = 8  # a guess
 
-    def __init__(self, chosen: TimeSformerOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
-        options = {"img_size": chosen.size, **chosen.encoder_options}
+    def __init__(self, options: TimeSformerOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
+        """Make the model of checked options. Raises: as `train.models.registry.create`."""
+        timm_options = {"img_size": options.size, **options.encoder_options}
         encoder = Encoder(
-            chosen.encoder, weights=weights, seed=seed, trainable=chosen.trainable, part="cls", options=options
+            options.encoder, weights=weights, seed=seed, trainable=options.trainable, part="cls", options=timm_options
         )
-        check_frames(encoder, chosen.size)
-        super().__init__(Preprocess(encoder.mean, encoder.std, size=chosen.size), config)
+        check_frames(encoder, options.size)
+        super().__init__(Preprocess(encoder.mean, encoder.std, size=options.size), config)
         self.vit = encoder.backbone
         blocks = list(cast(nn.Sequential, getattr(self.vit, "blocks", nn.Sequential())))
         if not blocks or not all(hasattr(block, part) for block in blocks for part in _PARTS):
-            raise ContractError(f"encoder '{chosen.encoder}' has no plain ViT blocks; TimeSformer needs them")
+            raise ContractError(f"encoder '{options.encoder}' has no plain ViT blocks; TimeSformer needs them")
         self.blocks = nn.ModuleList(DividedBlock(block) for block in blocks)
         del self.vit.blocks
-        self.time = nn.Parameter(torch.zeros(1, chosen.length, encoder.channels))
+        self.time = nn.Parameter(torch.zeros(1, options.length, encoder.channels))
         self.channels = encoder.channels
-        self.normalize = chosen.normalize
+        self.normalize = options.normalize
 
     def descriptor_size(self, length: int) -> int:
-        """C for any length."""
+        """Return C, for any length."""
         return self.channels
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Patch and position embeddings with the prefix tokens: `(N, 3, H, W)` → `(N, P+T, C)`."""
+        """Embed patches and positions, with the prefix tokens: `(N, 3, H, W)` → `(N, P+T, C)`."""
         vit = cast(Any, self.vit)
         return cast(Tensor, vit.norm_pre(vit._pos_embed(vit.patch_embed(self.preprocess(frames)))))
 
     def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Tokens `(M, P+T, C)` and rows `(B, L)` → the CLS token `(B, C)`."""
+        """Fuse tokens `(M, P+T, C)` by rows `(B, L)` int64 into them: the CLS token `(B, C)`."""
         count = int(cast(Any, self.vit).num_prefix_tokens)
+        # The prefix tokens are the same in all frames before the first block; the first frame's stand for the window.
         prefix = features[rows[:, 0], :count]
         grid = features[:, count:][rows] + self._time(rows.shape[1])[:, :, None]
         for block in self.blocks:
             prefix, grid = block(prefix, grid)
-        found: Tensor = cast(nn.Module, self.vit.norm)(prefix)[:, 0]
-        return F.normalize(found, dim=-1) if self.normalize else found
+        token: Tensor = cast(nn.Module, self.vit.norm)(prefix)[:, 0]
+        return F.normalize(token, dim=-1) if self.normalize else token
 
     def _time(self, length: int) -> Tensor:
         """Time embedding of `length` frames `(1, length, C)`, linearly interpolated where it was learnt for another."""
@@ -129,15 +141,4 @@ class TimeSformer(SequenceModel):
         return F.interpolate(self.time.transpose(1, 2), size=length, mode="linear").transpose(1, 2)
 
 
-def complete(preset: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """`options` over a preset."""
-    return {**preset, **options}
-
-
-def check(name: str, chosen: TimeSformerOptions) -> None:
-    """Nothing: what cannot work shows when the encoder is built."""
-
-
-def build(chosen: TimeSformerOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> TimeSformer:
-    """The model of checked options. Raises: as `train.models.registry.create`."""
-    return TimeSformer(chosen, weights, seed, config)
+FAMILY = Family(TimeSformerOptions, TimeSformer, PRESETS)

@@ -1,7 +1,7 @@
 """CCT-14/7×2, the compact convolutional transformer, registered with timm under `cct_14_7x2_224` and `cct_14_7x2_384`.
 
-timm has no CCT, so this is the one backbone written here; everything that works on a timm model works on it.
-Source: methods, "Backbones" (CCT: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers").
+Hassani et al., Escaping the Big Data Paradigm with Compact Transformers, arXiv 2104.05704, 2021. timm has no CCT, so
+this is the one backbone written here; everything that works on a timm model works on it.
 """
 
 import re
@@ -13,9 +13,10 @@ from timm.layers.drop import DropPath
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+# CCT-14/7×2: 14 blocks; a tokenizer of two rounds with 7×7 convolutions, each of stride 2 and pooled by 2.
 CHANNELS, HEADS, BLOCKS, MLP = 384, 6, 14, 1152
 STRIDE = 16
-_PUBLIC = "https://shi-labs.com/projects/cct/checkpoints/pretrained/"
+_PUBLIC = "https://shi-labs.com/projects/cct/checkpoints/"
 
 
 class Tokenizer(nn.Sequential):
@@ -35,31 +36,36 @@ class Attention(nn.Module):
     """Multi-head self-attention over tokens `(B, T, C)`; `qkv` has no bias."""
 
     def __init__(self, channels: int, heads: int) -> None:
+        """Set the layers up; `heads` divides `channels`."""
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
 
-    def heads_of(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens `(B, T, C)`: `(B, heads, T, C/heads)` each."""
+    def split_heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values of tokens `(B, T, C)`: `(B, heads, T, C/heads)` each."""
         batch, count, channels = tokens.shape
         q, k, v = self.qkv(tokens).view(batch, count, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         return q, k, v
 
     def join_heads(self, mixed: Tensor) -> Tensor:
-        """`(B, heads, T, C/heads)` → `(B, T, C)`, mapped."""
+        """Put the heads `(B, heads, T, C/heads)` side by side and map them: `(B, T, C)`."""
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`(B, T, C)` → `(B, T, C)`."""
-        return self.join_heads(F.scaled_dot_product_attention(*self.heads_of(tokens)))
+        """Attend within each row of tokens: `(B, T, C)` → `(B, T, C)`."""
+        return self.join_heads(F.scaled_dot_product_attention(*self.split_heads(tokens)))
 
 
 class Block(nn.Module):
-    """x ← x + attention(LN x); x ← LN x; x ← x + MLP(x): the second residual starts from the normalised value."""
+    """x ← x + attention(LN x); x ← LN x; x ← x + MLP(x).
+
+    Unlike in ViT the second residual starts from the normalised value, as in the public program whose weights are read.
+    """
 
     def __init__(self, channels: int = CHANNELS, heads: int = HEADS, mlp: int = MLP, drop_path: float = 0.0) -> None:
+        """Set the layers up; `drop_path` is the rate of stochastic depth in training."""
         super().__init__()
         self.pre_norm = nn.LayerNorm(channels)
         self.attention = Attention(channels, heads)
@@ -68,11 +74,11 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`(B, T, C)` → `(B, T, C)`."""
+        """Run the block over tokens: `(B, T, C)` → `(B, T, C)`."""
         return self.feed(tokens + self.drop_path(self.attention(self.pre_norm(tokens))))
 
     def feed(self, tokens: Tensor) -> Tensor:
-        """The block's second half: `(…, C)` → `(…, C)`."""
+        """Run the block's second half, norm and MLP: `(…, C)` → `(…, C)`."""
         tokens = self.norm(tokens)
         out: Tensor = tokens + self.drop_path(self.mlp(tokens))
         return out
@@ -81,14 +87,16 @@ class Block(nn.Module):
 class Cct(nn.Module):
     """The backbone: frames `(N, 3, H, W)` → tokens `(N, T, 384)`, T over the grid row by row.
 
-    Positions are learnt for `image` pixels a side and interpolated (bicubic) for another grid.
-    `attention_pool` is what SeqPool starts from; it takes no part in `forward_features`.
+    Positions are learnt for `image` pixels a side and interpolated (bicubic) for another grid. `attention_pool` is what
+    SeqPool starts from; it takes no part in `forward_features`. Names and signatures of the methods are timm's, whose
+    feature extraction calls them.
     """
 
     num_prefix_tokens = 0
     num_features = CHANNELS
 
     def __init__(self, image: int = 224, drop_path_rate: float = 0.1, num_classes: int = 0, **_: Any) -> None:
+        """Set up random weights for square images of `image` pixels; other options of timm are not used."""
         super().__init__()
         self.tokenizer = Tokenizer()
         self.grid = image // STRIDE
@@ -101,13 +109,13 @@ class Cct(nn.Module):
         self.feature_info = [{"num_chs": CHANNELS, "reduction": STRIDE, "module": f"blocks.{i}"} for i in range(BLOCKS)]
 
     def embed(self, frames: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens with positions `(N, T, C)` and the grid (rows, columns)."""
+        """Compute tokens with positions `(N, T, C)`, and the grid (rows, columns)."""
         maps = self.tokenizer(frames)
         grid = (maps.shape[-2], maps.shape[-1])
         return maps.flatten(2).transpose(1, 2) + resize_positions(self.positions, self.grid, grid), grid
 
     def forward_features(self, frames: Tensor) -> Tensor:
-        """`(N, 3, H, W)` → normalised tokens `(N, T, C)` of the last block."""
+        """Compute the normalised tokens `(N, T, C)` of the last block from frames `(N, 3, H, W)`."""
         tokens, _ = self.embed(frames)
         for block in self.blocks:
             tokens = block(tokens)
@@ -115,35 +123,40 @@ class Cct(nn.Module):
         return out
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`forward_features`."""
+        """Run `forward_features`."""
         return self.forward_features(frames)
 
     def forward_intermediates(
         self,
         frames: Tensor,
         indices: list[int],
+        norm: bool = False,
         stop_early: bool = True,
         intermediates_only: bool = True,
         output_fmt: Literal["NCHW"] = "NCHW",
     ) -> list[Tensor]:
-        """Maps `(N, C, rows, columns)` after the blocks `indices`, not normalised (timm's protocol)."""
+        """Compute maps `(N, C, rows, columns)` after the blocks `indices`, with `norm` through the final LayerNorm.
+
+        The arguments are those of timm's models; only one output format is needed here.
+        """
         tokens, grid = self.embed(frames)
         maps = []
         for index, block in enumerate(self.blocks[: max(indices) + 1]):
             tokens = block(tokens)
             if index in indices:
-                maps.append(tokens.transpose(1, 2).reshape(len(tokens), -1, *grid))
+                out = self.norm(tokens) if norm else tokens
+                maps.append(out.transpose(1, 2).reshape(len(out), -1, *grid))
         return maps
 
     def prune_intermediate_layers(self, indices: list[int], prune_norm: bool = True, prune_head: bool = True) -> None:
-        """Drop the blocks behind the last of `indices` (timm's protocol)."""
+        """Drop the blocks behind the last of `indices`, and the final LayerNorm with `prune_norm` (timm's method)."""
         self.blocks = self.blocks[: max(indices) + 1]
         if prune_norm:
             self.norm = nn.Identity()
 
 
 def resize_positions(positions: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
-    """Positions `(1, side², C)` for another grid (rows, columns): `(1, rows·columns, C)`, bicubic."""
+    """Interpolate positions `(1, side², C)` for another grid (rows, columns): `(1, rows·columns, C)`, bicubic."""
     if grid == (side, side):
         return positions
     maps = positions.transpose(1, 2).reshape(1, -1, side, side)
@@ -153,6 +166,7 @@ def resize_positions(positions: Tensor, side: int, grid: tuple[int, int]) -> Ten
 PUBLIC_FIRST = "tokenizer.conv_layers.0.0.weight"
 """First key of the public checkpoints."""
 
+# Patterns of the public names and what they are here; the first that matches is applied.
 _NAMES = (
     (r"^tokenizer\.conv_layers\.(\d)\.0\.", r"tokenizer.\1.0."),
     (r"^classifier\.positional_emb$", "positions"),
@@ -165,7 +179,7 @@ _NAMES = (
 
 
 def rename_public(state: dict[str, Tensor], model: nn.Module | None = None) -> dict[str, Tensor]:
-    """The public checkpoints' names (`classifier.*`, `tokenizer.*`) as ours; the classifier's last layer is left out.
+    """Rename the keys of the public checkpoints (`classifier.*`, `tokenizer.*`), without the classifier's last layer.
 
     A state dict with our names comes back as it is. `model` is timm's second argument, not needed.
     """
@@ -173,8 +187,8 @@ def rename_public(state: dict[str, Tensor], model: nn.Module | None = None) -> d
     for key, value in state.items():
         new = key
         for pattern, replacement in _NAMES:
-            new, found = re.subn(pattern, replacement, new)
-            if found:
+            new, matches = re.subn(pattern, replacement, new)
+            if matches:
                 break
         if not new.startswith("fc."):
             renamed[new] = value
@@ -182,6 +196,7 @@ def rename_public(state: dict[str, Tensor], model: nn.Module | None = None) -> d
 
 
 def _config(file: str, side: int) -> dict[str, Any]:
+    """Data for timm of a checkpoint for square images of `side` pixels."""
     return {
         "url": _PUBLIC + file,
         "num_classes": 0,
@@ -196,13 +211,14 @@ def _config(file: str, side: int) -> dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        "cct_14_7x2_224": _config("cct_14_7x2_224_imagenet.pth", 224),
-        "cct_14_7x2_384": _config("cct_14_7x2_384_imagenet.pth", 384),
+        "cct_14_7x2_224": _config("pretrained/cct_14_7x2_224_imagenet.pth", 224),
+        "cct_14_7x2_384": _config("finetuned/cct_14_7x2_384_imagenet.pth", 384),
     }
 )
 
 
 def _create(name: str, image: int, pretrained: bool, options: dict[str, Any]) -> Any:
+    """The model through timm's own builder, which reads weights and options as for timm's models."""
     return build_model_with_cfg(
         Cct, name, pretrained, pretrained_filter_fn=rename_public, image=image, feature_cfg={}, **options
     )
@@ -210,11 +226,11 @@ def _create(name: str, image: int, pretrained: bool, options: dict[str, Any]) ->
 
 @register_model
 def cct_14_7x2_224(pretrained: bool = False, **options: Any) -> Any:
-    """CCT-14/7×2 for 224×224 pixels: 196 tokens of 384 channels."""
+    """Make CCT-14/7×2 for 224×224 pixels: 196 tokens of 384 channels."""
     return _create("cct_14_7x2_224", 224, pretrained, options)
 
 
 @register_model
 def cct_14_7x2_384(pretrained: bool = False, **options: Any) -> Any:
-    """CCT-14/7×2 for 384×384 pixels: 576 tokens of 384 channels."""
+    """Make CCT-14/7×2 for 384×384 pixels: 576 tokens of 384 channels."""
     return _create("cct_14_7x2_384", 384, pretrained, options)

@@ -20,11 +20,17 @@ Part = Literal["grid", "cls"]
 class Encoder(nn.Module):
     """Local features of frames from a timm backbone: `(N, 3, H, W)` float32 → `(N, T, C)` float32.
 
-    Convention: T runs over the feature grid row by row (top left first); prefix tokens (CLS, registers) are dropped.
-    With `part="cls"` there is one token, the CLS.
-    Source: methods, "Backbones"; BatchNorm stays in eval mode even in training, so that a descriptor never depends on
-    its batch (`bn="train"` opts out). `made_for`: (height, width) in pixels that a backbone of fixed size is built for,
-    None for others.
+    BatchNorm stays in eval mode even in training, so that a descriptor never depends on the other windows of its batch
+    (`bn="train"` opts out). docs/methods.md#encoders lists the cuts of the papers.
+
+    Convention:
+        T runs over the feature grid row by row, top left first; prefix tokens (CLS, registers) are dropped. With
+        `part="cls"` there is one token, the CLS.
+
+    Attributes:
+        channels: C.
+        mean, std: Pixel statistics of each channel, 0…1, that timm's data gives for the backbone.
+        made_for: (height, width) in pixels that a backbone of fixed size is built for, None for others.
     """
 
     def __init__(
@@ -32,6 +38,7 @@ class Encoder(nn.Module):
         name: str,
         *,
         cut: str | None = None,
+        final_norm: bool = False,
         weights: str | Path = "random",
         seed: int = 0,
         bn: BatchNormMode = "eval",
@@ -39,10 +46,23 @@ class Encoder(nn.Module):
         part: Part = "grid",
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Build the backbone `name`, cut after stage `cut` (None = its whole `forward_features`).
+        """Build a backbone, cut it, and freeze what is not trained.
 
-        `trainable` is "all", "none", or a stage: that stage and all after it are trained. `options` go to timm.
-        Raises: ContractError for an unknown name, stage or mode, and what `create_backbone` raises.
+        Args:
+            name: A timm name.
+            cut: Stage after which it ends; None for its whole `forward_features`.
+            final_norm: Apply the backbone's last LayerNorm behind the cut too, frozen unless all is trained. The
+                papers' programs do so: they cut the stack, and the classifier's forward pass still ends in the norm.
+            weights: "random", "pretrained" or a file, see `train.models.encoders.weights.create_backbone`.
+            seed: Seed of random weights.
+            bn: Mode of BatchNorm in training, "eval" or "train".
+            trainable: "all", "none", or a stage: that stage and all after it are trained.
+            part: "grid" for the tokens of the feature grid, "cls" for the CLS token alone.
+            options: Options of timm's model.
+
+        Raises:
+            ContractError: For an unknown name, stage or mode, or weights that do not fit.
+            InputError, MissingDependencyError: As `create_backbone`.
         """
         super().__init__()
         if bn not in ("eval", "train"):
@@ -55,15 +75,19 @@ class Encoder(nn.Module):
         self.made_for = _made_for(data["input_size"], self.backbone, options or {})
         self.bn = bn
         self.part = part
-        self.stage, self.channels = _cut(self.backbone, name, cut)
+        self.final_norm = final_norm and cut is not None
+        self.stage, self.channels = _cut(self.backbone, name, cut, self.final_norm)
         if part == "cls" and not (getattr(self.backbone, "num_prefix_tokens", 0) and cut is None):
             raise ContractError(f"encoder '{name}' has no CLS token at its end; choose another pooling, or no cut")
         _freeze(self.backbone, name, trainable)
-        self.backbone.to(memory_format=torch.channels_last)  # convolutions are a quarter faster on a CPU
+        if self.final_norm and trainable != "all":
+            _final_norm(self.backbone, name).requires_grad_(False)
+        # Measured on a CPU: convolutions are a quarter faster with channels last. Tokens come out the same.
+        self.backbone.to(memory_format=torch.channels_last)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Set training mode, leaving BatchNorm in eval mode unless `bn="train"`."""
+        """Set training mode, but leave BatchNorm in eval mode unless `bn="train"`."""
         super().train(mode)
         if self.bn == "eval":
             for module in self.modules():
@@ -72,7 +96,10 @@ class Encoder(nn.Module):
         return self
 
     def pop_attention_pool(self) -> nn.Linear | None:
-        """Take away the backbone's own attention pooling, `C → 1`, where it has one (CCT)."""
+        """Take the backbone's own attention pooling, `C → 1`, out of it, where it has one (CCT).
+
+        Left inside it would be a parameter without a gradient, which stops several processes that train together.
+        """
         pool = getattr(self.backbone, "attention_pool", None)
         if not isinstance(pool, nn.Linear):
             return None
@@ -80,12 +107,17 @@ class Encoder(nn.Module):
         return pool
 
     def forward(self, frames: Tensor) -> Tensor:
-        """`(N, 3, H, W)` normalised float32 → tokens `(N, T, C)`."""
+        """Compute tokens `(N, T, C)` of normalised frames `(N, 3, H, W)` float32."""
         frames = frames.contiguous(memory_format=torch.channels_last)
         if self.stage is None:
             return self._tokens(_method(self.backbone, "forward_features")(frames))
         maps = _method(self.backbone, "forward_intermediates")(
-            frames, indices=[self.stage], stop_early=True, intermediates_only=True, output_fmt="NCHW"
+            frames,
+            indices=[self.stage],
+            norm=self.final_norm,
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NCHW",
         )
         return cast(Tensor, maps[0]).flatten(2).transpose(1, 2)
 
@@ -97,45 +129,54 @@ class Encoder(nn.Module):
             return features[:, :1]
         if features.dim() == 3:
             return features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
+        # Swin and other hierarchical transformers of timm give channels last.
         if features.dim() == 4 and features.shape[1] != self.channels and features.shape[-1] == self.channels:
             return features.flatten(1, 2)
         return features.flatten(2).transpose(1, 2)
 
 
 def _made_for(usual: Sequence[int], backbone: nn.Module, options: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) that a backbone of fixed size is built for: timm's usual, or the option `img_size`."""
     if not getattr(backbone, "pretrained_cfg", {}).get("fixed_input_size"):
         return None
     sides = options.get("img_size", tuple(usual)[1:])
     return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
 
 
-def stages(backbone: nn.Module) -> list[str]:
-    """The names at which a backbone can be cut, in order (timm's `feature_info`)."""
-    return [str(info["module"]) for info in _feature_info(backbone)]
-
-
 def _feature_info(backbone: nn.Module) -> list[dict[str, Any]]:
+    """The stages at which a backbone can be cut, in order, as timm records them."""
     info = getattr(backbone, "feature_info", None) or []
     return [dict(entry) for entry in info]
 
 
-def _cut(backbone: nn.Module, name: str, cut: str | None) -> tuple[int | None, int]:
+def _cut(backbone: nn.Module, name: str, cut: str | None, final_norm: bool) -> tuple[int | None, int]:
     """Prune what lies behind the cut; returns the stage's number (None = whole) and its channels."""
     if cut is None:
         return None, int(cast(int, backbone.num_features))
+    if final_norm:
+        _final_norm(backbone, name)
     if isinstance(backbone, VGG):
         return None, _cut_vgg(backbone, name, cut)
-    names = stages(backbone)
+    infos = _feature_info(backbone)
+    names = [str(info["module"]) for info in infos]
     if cut not in names or not hasattr(backbone, "forward_intermediates"):
         raise ContractError(f"encoder '{name}' has no stage '{cut}'; it can be cut at {', '.join(names) or 'no stage'}")
     stage = names.index(cut)
-    channels = int(_feature_info(backbone)[stage]["num_chs"])
-    _method(backbone, "prune_intermediate_layers")([stage], prune_norm=True, prune_head=True)
+    channels = int(infos[stage]["num_chs"])
+    _method(backbone, "prune_intermediate_layers")([stage], prune_norm=not final_norm, prune_head=True)
     return stage, channels
 
 
+def _final_norm(backbone: nn.Module, name: str) -> nn.LayerNorm:
+    """The LayerNorm at a backbone's end. Raises: ContractError where there is none."""
+    norm = getattr(backbone, "norm", None)
+    if not isinstance(norm, nn.LayerNorm):
+        raise ContractError(f"encoder '{name}' has no LayerNorm at its end; leave final_norm unset")
+    return norm
+
+
 def _cut_vgg(backbone: VGG, name: str, cut: str) -> int:
-    """Cut a VGG after any of its layers: P1 wants conv5_3 before its ReLU, a place that timm does not list."""
+    """Cut a VGG after any of its layers: the papers end after conv5_3, before its ReLU, a stage timm does not list."""
     layers = [f"features.{i}" for i in range(len(backbone.features))]
     if cut not in layers:
         raise ContractError(f"encoder '{name}' has no stage '{cut}'; it can be cut at {layers[0]} … {layers[-1]}")
@@ -147,6 +188,7 @@ def _cut_vgg(backbone: VGG, name: str, cut: str) -> int:
 
 def _freeze(backbone: nn.Module, name: str, trainable: str) -> None:
     """Leave gradients on only from stage `trainable` on ("all", "none" or a module's name)."""
+    # timm registers modules in the order of the forward pass, so "from this stage on" is a suffix of the parameters.
     named = list(backbone.named_parameters())
     first = {"all": 0, "none": len(named)}.get(trainable)
     if first is None:

@@ -1,1 +1,1 @@
-"""From the vectors of L frames to one sequence descriptor."""
+"""Fusion of the features of L frames into one sequence descriptor."""

@@ -1,1 +1,1 @@
-"""From a feature map of one frame to its vector or to its VLAD residuals."""
+"""Pooling of one frame's tokens into its vector, or into its VLAD sums."""

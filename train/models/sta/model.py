@@ -1,6 +1,7 @@
 """The spatio-temporal attention descriptor (STA): two parallel encoders over the same tokens, then SeqVLAD.
 
-Source: P2 sections III-B to III-D; the switches are those of its ablations.
+Zhang et al., Learning Sequence Descriptor based on Spatio-Temporal Attention for Visual Place Recognition, sec. III-A;
+the switches are those of its ablations (Figs. 3 and 4). docs/methods.md#sta lists what the paper leaves open.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from seqdata.errors import ContractError
-from train.models.base import SequenceModel, join
+from train.models.base import Family, SequenceModel, join
 from train.models.encoders.cct import HEADS, Cct, resize_positions
 from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess
@@ -20,40 +21,51 @@ from train.models.fusion.basic import VLADSum
 from train.models.pooling.vlad import SeqVLAD
 from train.models.sta.attention import STD, Position, RelativePositions, STABlock
 
-Branches = Literal["both", "spatial", "temporal"]
-
 
 class StaOptions(BaseModel):
-    """Everything that decides an STA model.
+    """Everything that decides an STA model; defaults are those of Zhang et al., sec. IV-B."""
 
-    `encoder`: a CCT, whose tokenizer is taken (frozen) and whose first blocks both stacks start from, or any timm name
-    cut at `cut`, with fresh stacks. `trainable`: of such an encoder. `size`: (height, width) pixels of the frames.
-    `branches`; `blocks` a stack; `heads`. `window` tokens a side and `stride` of the temporal windows, `merge` of their
-    overlaps; `length` frames that the time tables reach. `spatial_position`, `temporal_position`; `scaled` divides the
-    relative term by √d too. `fresh` starts both stacks anew. `clusters`, `bias`: VLAD.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     encoder: str = "cct_14_7x2_384"
+    """A CCT, whose tokenizer is taken (frozen) and whose first blocks both stacks start from; or any timm name cut at
+    `cut`, with fresh stacks."""
     cut: str | None = None
+    """Stage after which an encoder that is no CCT ends."""
     trainable: str = "none"
+    """What of the encoder is trained: "all", "none" or a stage."""
     patch_normalised: bool = False
+    """Grey input with every block of `patch` pixels brought to zero mean and unit deviation."""
     patch: int = Field(default=8, ge=2)
+    """Side of those blocks in pixels."""
     size: Size = (384, 384)
-    branches: Branches = "both"
+    """(height, width) in pixels of the frames."""
+    branches: Literal["both", "spatial", "temporal"] = "both"
+    """Which stacks there are (Fig. 3)."""
     blocks: int = Field(default=4, ge=1)
+    """Blocks of each stack."""
     heads: int = Field(default=HEADS, ge=1)
+    """Heads of each attention."""
     window: int = Field(default=6, ge=1)
+    """Tokens a side of a temporal window (Fig. 4)."""
     stride: int = Field(default=3, ge=1)
+    """Tokens between temporal windows (Fig. 4)."""
     merge: Literal["sum", "mean"] = "sum"
+    """How overlapping windows are merged."""
     length: int = Field(default=5, ge=1)
+    """Frames that the temporal tables reach; longer windows count as that far apart."""
     spatial_position: Position = "absolute"
+    """Positions of the spatial stack (Fig. 3)."""
     temporal_position: Position = "relative"
+    """Positions of the temporal stack (Fig. 3)."""
     scaled: bool = False
+    """Divide the relative term by √d too, one reading of eq. (6)."""
     fresh: bool = False
+    """Start both stacks from random weights though the encoder is a CCT."""
     clusters: int = Field(default=64, ge=1)
+    """Clusters K of SeqVLAD."""
     bias: bool = False
+    """A bias in SeqVLAD's assignment, as in eq. (8); off in practice."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -76,10 +88,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Stack(nn.Module):
-    """One branch: positions, blocks, LN: tokens `(B, L, T, C)` → the same shape."""
+    """One branch: positions, blocks, LN; tokens `(B, L, T, C)` → the same shape."""
 
     def __init__(self, blocks: list[STABlock], places: int, channels: int, length: int, absolute: bool) -> None:
-        """With `absolute` each place of the grid, and each frame where `length` > 1, has a learnt vector."""
+        """Set the stack up; with `absolute` each token of the grid, and each of several frames, has a position."""
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(channels)
@@ -87,12 +99,13 @@ class Stack(nn.Module):
         self.time = _learnt(1, length, 1, channels) if absolute and length > 1 else None
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`(B, L, T, C)` over a grid (rows, columns) → normalised `(B, L, T, C)`."""
+        """Run the stack over tokens `(B, L, T, C)` of a grid (rows, columns): normalised, the same shape."""
         if self.place is not None:
             tokens = tokens + self.place
         if self.time is not None:
-            known = torch.arange(tokens.shape[1], device=tokens.device).clamp(max=self.time.shape[1] - 1)
-            tokens = tokens + self.time[:, known]
+            # A window longer than in training repeats the last frame's position.
+            frames = torch.arange(tokens.shape[1], device=tokens.device).clamp(max=self.time.shape[1] - 1)
+            tokens = tokens + self.time[:, frames]
         for block in self.blocks:
             tokens = cast(STABlock, block).forward_grid(tokens, grid)
         out: Tensor = self.norm(tokens)
@@ -100,33 +113,32 @@ class Stack(nn.Module):
 
 
 class Sta(SequenceModel):
-    """Tokens of each frame; a spatial stack within a frame, a temporal stack over windows across all frames; their sum
-    goes to SeqVLAD over all tokens of all frames.
+    """A spatial stack within each frame and a temporal stack over windows across all frames, added, then SeqVLAD.
 
     `encode_frames` gives `(N, 2, T, C)` (tokens, spatial output), `(N, T, C)` without the spatial branch, and
     SeqVLAD's sums `(N, K, C)` without the temporal one, which is then additive over frames.
     The stacks have no stochastic depth, though the CCT whose weights they start from was trained with it.
     """
 
-    windows_at_once = 4
+    windows_at_once = 4  # a guess: attention over 49 windows of 180 tokens, six heads, in every layer
 
-    def __init__(self, chosen: StaOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
-        encoder = _tokenizer(chosen, weights, seed)
+    def __init__(self, options: StaOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
+        encoder = _tokenizer(options, weights, seed)
         preprocess = Preprocess(
-            encoder.mean, encoder.std, size=chosen.size, patch_normalised=chosen.patch_normalised, patch=chosen.patch
+            encoder.mean, encoder.std, size=options.size, patch_normalised=options.patch_normalised, patch=options.patch
         )
         super().__init__(preprocess, config)
         cct = encoder.backbone if isinstance(encoder.backbone, Cct) else None
         self.encoder: nn.Module = encoder if cct is None else cct.tokenizer
-        self.grid = self._find_grid(chosen.size)
+        self.grid = self._find_grid(options.size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.spatial = _spatial(chosen, encoder.channels, self.grid) if chosen.branches != "temporal" else None
-            self.temporal = _temporal(chosen, encoder.channels, self.grid) if chosen.branches != "spatial" else None
+            self.spatial = _spatial(options, encoder.channels, self.grid) if options.branches != "temporal" else None
+            self.temporal = _temporal(options, encoder.channels, self.grid) if options.branches != "spatial" else None
         for stack in (self.spatial, self.temporal):
-            if stack is not None and cct is not None and not chosen.fresh:
+            if stack is not None and cct is not None and not options.fresh:
                 _start_from(stack, cct, self.grid)
-        self.pooling = SeqVLAD(chosen.clusters, encoder.channels, bias=chosen.bias, seed=seed)
+        self.pooling = SeqVLAD(options.clusters, encoder.channels, bias=options.bias, seed=seed)
 
     @property
     def vlad(self) -> SeqVLAD:
@@ -134,27 +146,29 @@ class Sta(SequenceModel):
         return self.pooling
 
     def descriptor_size(self, length: int) -> int:
-        """K·C for any length."""
+        """Return K·C, for any length."""
         return self.pooling.size
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """`(N, 3, H, W)` → what the class says, by branches."""
+        """Encode frames `(N, 3, H, W)` into what the class says, by branches."""
         tokens = self._tokenize(frames)
         if self.spatial is None:
             return tokens
+        # The stack takes windows: each frame is one of length 1.
         spatial = self.spatial(tokens.unsqueeze(1), self.grid).squeeze(1)
         if self.temporal is None:
             return cast(Tensor, self.pooling(spatial))
         return torch.stack([tokens, spatial], dim=1)
 
     def fuse_rows(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Features `(M, ...)` of distinct frames and window rows `(B, L)` int64 into them → `(B, K·C)`."""
+        """Fuse features `(M, …)` of distinct frames by window rows `(B, L)` int64 into them: `(B, K·C)`."""
         if self.temporal is None:
             return VLADSum().gather(features, rows)
+        # All tokens of all frames are one set for SeqVLAD: (B, L, T, C) → (B, L·T, C).
         return SeqVLAD.finish(self.pooling(self._fused(features, rows).flatten(1, 2)))
 
     def tokens(self, frames: Tensor) -> Tensor:
-        """What SeqVLAD gets of single frames, as windows of one: `(N, 3, H, W)` → `(N, T, C)`."""
+        """Compute SeqVLAD's input of single frames, as windows of one: `(N, 3, H, W)` → `(N, T, C)`."""
         if self.temporal is None:
             spatial = cast(Stack, self.spatial)
             return cast(Tensor, spatial(self._tokenize(frames).unsqueeze(1), self.grid)).squeeze(1)
@@ -169,8 +183,9 @@ class Sta(SequenceModel):
         return cast(Tensor, temporal(features[:, 0][rows], self.grid) + features[:, 1][rows])
 
     def _tokenize(self, frames: Tensor) -> Tensor:
-        found: Tensor = self.encoder(self.preprocess(frames))
-        return found.flatten(2).transpose(1, 2) if found.dim() == 4 else found
+        """Tokens of frames: `(N, 3, H, W)` → `(N, T, C)`; CCT's tokenizer gives maps, an encoder gives tokens."""
+        features: Tensor = self.encoder(self.preprocess(frames))
+        return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
 
     @torch.no_grad()
     def _find_grid(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -182,72 +197,65 @@ class Sta(SequenceModel):
         return rows, count // rows
 
 
-def check(name: str, chosen: StaOptions) -> None:
+def check(name: str, options: StaOptions) -> None:
     """Refuse combinations that cannot work. Raises: ContractError with the reason."""
-    if chosen.stride > chosen.window:
-        raise ContractError(f"model {name}: stride {chosen.stride} leaves gaps between windows of {chosen.window}")
+    if options.stride > options.window:
+        raise ContractError(f"model {name}: stride {options.stride} leaves gaps between windows of {options.window}")
 
 
-def complete(preset: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """`options` over a preset."""
-    return {**preset, **options}
-
-
-def build(chosen: StaOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> Sta:
-    """The model of checked options. Raises: as `train.models.registry.create`."""
-    return Sta(chosen, weights, seed, config)
-
-
-def _tokenizer(chosen: StaOptions, weights: str | Path, seed: int) -> Encoder:
-    encoder = Encoder(chosen.encoder, cut=chosen.cut, weights=weights, seed=seed, trainable=chosen.trainable)
-    if encoder.channels % chosen.heads:
-        raise ContractError(f"{encoder.channels} channels do not divide into {chosen.heads} heads; change heads")
-    check_frames(encoder, chosen.size)
+def _tokenizer(options: StaOptions, weights: str | Path, seed: int) -> Encoder:
+    """The encoder, or the CCT whose tokenizer and first blocks are used."""
+    encoder = Encoder(options.encoder, cut=options.cut, weights=weights, seed=seed, trainable=options.trainable)
+    if encoder.channels % options.heads:
+        raise ContractError(f"{encoder.channels} channels do not divide into {options.heads} heads; change heads")
+    check_frames(encoder, options.size)
     encoder.pop_attention_pool()
     return encoder
 
 
-def _spatial(chosen: StaOptions, channels: int, grid: tuple[int, int]) -> Stack:
+def _spatial(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stack:
     """Blocks over one frame's whole grid."""
     blocks = [
         STABlock(
             side=None,
             across_frames=False,
-            relative=_relative(chosen.spatial_position, (1, *grid), channels, chosen.heads),
-            scaled=chosen.scaled,
+            relative=_relative(options.spatial_position, (1, *grid), channels, options.heads),
+            scaled=options.scaled,
             channels=channels,
-            heads=chosen.heads,
+            heads=options.heads,
             mlp=3 * channels,
         )
-        for _ in range(chosen.blocks)
+        for _ in range(options.blocks)
     ]
-    return Stack(blocks, grid[0] * grid[1], channels, 1, chosen.spatial_position == "absolute")
+    return Stack(blocks, grid[0] * grid[1], channels, 1, options.spatial_position == "absolute")
 
 
-def _temporal(chosen: StaOptions, channels: int, grid: tuple[int, int]) -> Stack:
+def _temporal(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stack:
     """Blocks over windows of the grid across all frames."""
-    extents = (chosen.length, chosen.window, chosen.window)
+    extents = (options.length, options.window, options.window)
     blocks = [
         STABlock(
-            side=chosen.window,
-            stride=chosen.stride,
-            relative=_relative(chosen.temporal_position, extents, channels, chosen.heads),
-            scaled=chosen.scaled,
-            mean=chosen.merge == "mean",
+            side=options.window,
+            stride=options.stride,
+            relative=_relative(options.temporal_position, extents, channels, options.heads),
+            scaled=options.scaled,
+            mean=options.merge == "mean",
             channels=channels,
-            heads=chosen.heads,
+            heads=options.heads,
             mlp=3 * channels,
         )
-        for _ in range(chosen.blocks)
+        for _ in range(options.blocks)
     ]
-    return Stack(blocks, grid[0] * grid[1], channels, chosen.length, chosen.temporal_position == "absolute")
+    return Stack(blocks, grid[0] * grid[1], channels, options.length, options.temporal_position == "absolute")
 
 
 def _relative(position: Position, extents: tuple[int, int, int], channels: int, heads: int) -> RelativePositions | None:
+    """Tables of one block: each block has its own."""
     return RelativePositions(extents, channels // heads) if position == "relative" else None
 
 
 def _learnt(*shape: int) -> nn.Parameter:
+    """A learnt position `shape`, which broadcasts over the axes of 1."""
     parameter = nn.Parameter(torch.empty(*shape))
     nn.init.trunc_normal_(parameter, std=STD)
     return parameter
@@ -255,11 +263,15 @@ def _learnt(*shape: int) -> nn.Parameter:
 
 @torch.no_grad()
 def _start_from(stack: Stack, cct: Cct, grid: tuple[int, int]) -> None:
-    """Give the stack the weights of the first CCT blocks, and their absolute positions. Source: P2 section IV-B."""
+    """Give the stack the weights of the first CCT blocks, and their absolute positions (Zhang et al., sec. IV-B)."""
     if len(cct.blocks) < len(stack.blocks):
         raise ContractError(f"the encoder has {len(cct.blocks)} blocks, the stack {len(stack.blocks)}; lower blocks")
-    for own, given in zip(stack.blocks, cct.blocks, strict=False):
-        relative = {key: value for key, value in own.state_dict().items() if "relative" in key}
-        own.load_state_dict({**given.state_dict(), **relative})
+    for block, source in zip(stack.blocks, cct.blocks, strict=False):
+        # CCT has no relative positions: theirs stay as they were drawn.
+        relative = {key: value for key, value in block.state_dict().items() if "relative" in key}
+        block.load_state_dict({**source.state_dict(), **relative})
     if stack.place is not None:
         stack.place.copy_(resize_positions(cct.positions, cct.grid, grid).unsqueeze(1))
+
+
+FAMILY = Family(StaOptions, Sta, PRESETS, check=check)
