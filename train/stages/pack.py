@@ -10,6 +10,7 @@ from typing import Any
 from indexer.localizer.frame_form import index_form, index_protocol
 from indexer.localizer.pack import INDEX, MANIFEST, PackManifest, file_records, read_pack, read_pack_manifest
 from indexer.localizer.reject import Calibration
+from indexer.localizer.search import check_same_form
 from indexer.place_index import PlaceIndex
 from indexer.versions.manifest import library_versions
 from seqdata.dataset.dataset import Dataset
@@ -151,6 +152,7 @@ def _calibrated(
         return None, f"protocol {protocol.name} has no split {VALIDATION}, and none was named: every place is accepted"
     if dataset is None:
         return None, f"no dataset with queries of split {split} was given: every place is accepted"
+    check_same_form(index, dataset)
     lacking = lacks(dataset, protocol, split)
     if lacking is None:
         found = calibrate_index(
