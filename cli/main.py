@@ -81,7 +81,7 @@ COMMANDS = {
     ),
     "eval": Command("cli.evaluation.evaluate:evaluate", "Measure recall of an index, predictions or descriptors."),
     "baseline": Command(
-        "cli.evaluation.evaluate:baseline", "Measure recall of frame matching, without a sequence model."
+        "cli.evaluation.baseline:baseline", "Measure recall of frame matching, without a sequence model."
     ),
     "search": Command("cli.index.search:search", "Find the nearest places of images, videos or descriptors."),
     "pack": Command("cli.index.pack:pack", "Write an index and its model as one folder for a robot."),

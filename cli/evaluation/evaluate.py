@@ -1,11 +1,9 @@
-"""`seqdata eval` and `baseline`: recall@N with counts and intervals."""
+"""`seqdata eval`: recall@N of an index, of stored predictions, or of another model, with counts and intervals."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from cli.config import Config, load
 from cli.evaluation.flags import (
     AgainFlag,
     AgainstFlag,
@@ -28,12 +26,41 @@ from cli.evaluation.flags import (
     SizeFlag,
     SplitFlag,
 )
-from cli.flags import DatasetFlag, DeviceFlag, EngineFlag, FeaturesFlag, IndexArgument, ModelFromFlag, RunFlag
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
-
-if TYPE_CHECKING:
-    from indexer.evaluation.comparison import Comparison
-    from indexer.evaluation.recall import Evaluation
+from cli.evaluation.results import AXES, print_evaluations
+from cli.flags import (
+    DatasetFlag,
+    DeviceFlag,
+    EngineFlag,
+    FeaturesFlag,
+    IndexArgument,
+    ModelFromFlag,
+    RunFlag,
+    parse_choice,
+    parse_counts,
+    parse_list,
+    parse_numbers,
+    refuse_without,
+)
+from cli.lookup import dataset_protocol, find_dataset, find_protocol, find_run, open_dataset, open_index
+from cli.output import ConfigFlag, JsonFlag, note, progress_bar
+from indexer.evaluation import predictions as prediction_files
+from indexer.evaluation.external_files import is_own
+from indexer.evaluation.prediction_sets import (
+    ExternalModel,
+    PredictionSet,
+    compare_sets,
+    distinct_methods,
+    external_descriptors,
+    external_predictions,
+    own_predictions,
+)
+from indexer.matching.aligned import METRICS
+from indexer.matching.frame_vectors import FrameVectors
+from indexer.matching.rerank import rerank_set
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import ContractError
+from train.runs.record import run_record
+from train.stages.answers import AnswerOptions, answer_protocols, other_predictions
 
 
 def evaluate(
@@ -72,150 +99,137 @@ def evaluate(
     Several protocols may be named. Predictions are stored, so that another radius or rule, or the same command again,
     needs no new search.
     """
-    from cli.config import load
-    from cli.evaluation import predictions as judging
-    from cli.evaluation.compare import compared
-    from cli.evaluation.requests import Asked, Searched
-    from seqdata.errors import ContractError
-
-    asked = Asked(load(config), judging.listed(protocol), dataset, split, name, out)
     if (descriptors is None) != (database is None):
         raise ContractError("--descriptors and --database: name the queries' file and the database's")
-    if sum(each is not None for each in (index, predictions or None, descriptors)) > 1:
+    if sum(source is not None for source in (index, predictions or None, descriptors)) > 1:
         raise ContractError("an index, --predictions or --descriptors: name one of them")
-    sizes = judging.counts("--size", size)
+    sizes = parse_counts(size, "--size")
+    radii = parse_numbers(radius, "--radius")
+    default_axis = "size" if sizes else "radius" if radii else None
+    axis = default_axis if against is None else parse_choice(against, "--against", AXES)
     if sizes and (radius or rerank or predictions or descriptors):
         raise ContractError("--size: of an index, and not together with --radius or --rerank")
-    _refuse_idle("--rerank", rerank is not None, features=features, rerank_metric=rerank_metric)
-    given = {"metric": metric, "query_ids": query_ids, "database_ids": database_ids}
-    _refuse_idle("--descriptors", descriptors is not None, **given)
-    foreign = descriptors is not None or bool(predictions)
-    _refuse_idle("--descriptors or another model's --predictions", foreign, name=name, out=out)
-    _refuse_idle("an index", not foreign, run=run, again=again or None, engine=engine if engine != "auto" else None)
+    is_external = descriptors is not None or bool(predictions)
+    refuse_without("--rerank", rerank is not None, features=features, rerank_metric=rerank_metric)
+    refuse_without(
+        "--descriptors", descriptors is not None, metric=metric, query_ids=query_ids, database_ids=database_ids
+    )
+    refuse_without("--descriptors or another model's --predictions", is_external, name=name, out=out)
+    searched_by = engine if engine != "auto" else None
+    refuse_without("an index", not is_external, run=run, again=again or None, engine=searched_by)
+    source = _Source(load(config), parse_list(protocol), dataset, split, name, out)
     if predictions:
-        found = judging.of_files(asked, predictions)
+        sets = source.from_files(predictions)
     elif descriptors is not None and database is not None:
-        found = judging.of_descriptors(asked, descriptors, database, query_ids, database_ids, metric)
+        sets = source.from_descriptors(descriptors, database, query_ids, database_ids, metric)
     else:
-        found = judging.of_index(asked, index, Searched(run, sizes, again, device, engine, model_from))
+        sets = source.from_index(index, run, engine, AnswerOptions(sizes, again, device, model_from))
     if rerank is not None:
-        found = [judging.reranked(each, rerank, features, rerank_metric, device, model_from) for each in found]
-    results = [judging.judge(each, full, judging.listed(by)) for each in found]
-    radii = judging.numbers("--radius", radius)
-    series = [judging.at_radius(each, other) for each in found for other in radii if other != each.protocol.radius]
-    series += [result for each in found for result in judging.at_sizes(each)]
-    pairs = [compared(asked, each, compare) for each in found if compare is not None]
-    _emit(results, series, pairs, against or ("size" if sizes else "radius" if radii else None), csv, as_json=as_json)
+        sets = [_rerank(item, rerank, features, rerank_metric, device, model_from) for item in sets]
+    results = [item.score_and_store(note, full=full, by=parse_list(by)) for item in sets]
+    series = [item.score(radius=other) for item in sets for other in radii if other != item.protocol.radius]
+    series += [result for item in sets for result in item.score_reduced()]
+    comparisons = []
+    if compare is not None:
+        others = (other_predictions(compare, item, any_protocol=bool(protocol)) for item in sets)
+        comparisons = [compare_sets(item, other) for item, other in zip(sets, others, strict=True)]
+    print_evaluations(results, series=series, comparisons=comparisons, axis=axis, csv=csv, as_json=as_json)
 
 
-def _refuse_idle(partner: str, there: bool, **flags: object) -> None:
-    """Raise ContractError for the first flag that is given but does nothing without its `partner`."""
-    from seqdata.errors import ContractError
+@dataclass(frozen=True)
+class _Source:
+    """The flags that say what is judged, and by which protocols."""
 
-    idle = next((name for name, value in flags.items() if value is not None), None)
-    if idle is not None and not there:
-        raise ContractError(f"--{idle.replace('_', '-')}: only together with {partner}")
+    config: Config
+    protocols: tuple[str, ...]
+    dataset: Path | None
+    split: str | None
+    name: str | None
+    out: Path | None
+
+    def from_index(
+        self, flag: Path | None, run: Path | None, engine: str, options: AnswerOptions
+    ) -> list[PredictionSet]:
+        """The answers of an index. Raises: ContractError when it holds another split than the named one."""
+        index = open_index(self.config, flag, engine)
+        split = index.manifest.inputs["split"]
+        if self.split not in (None, split):
+            raise ContractError(
+                f"--split {self.split}: the index {index.id} holds split {split}; build one of the other with "
+                f"seqdata index --split {self.split}"
+            )
+        folder = find_run(self.config, run, index)
+        hint = run_record(folder)["dataset_path"]
+        dataset = find_dataset(self.config, self.dataset, index.manifest.inputs["dataset"], hint)
+        protocols = [find_protocol(name, index, dataset) for name in self.protocols or (None,)]
+        with progress_bar("window") as bar:
+            progress = bar.stage("describe queries")
+            return answer_protocols(dataset, index, folder, protocols, options, report=note, progress=progress)
+
+    def from_files(self, paths: list[Path]) -> list[PredictionSet]:
+        """Predictions files of the product or of other models.
+
+        Raises: ContractError where a file of another model comes without a protocol, or two would be stored as one.
+        """
+        own = {path: is_own(path) for path in paths}
+        self._check_names([path for path in paths if not own[path]])
+        return distinct_methods([item for path in paths for item in (self._own if own[path] else self._external)(path)])
+
+    def _own(self, path: Path) -> list[PredictionSet]:
+        dataset = find_dataset(self.config, self.dataset, prediction_files.read_info(path).dataset)
+        return own_predictions(dataset, path, [dataset.load_protocol(name) for name in self.protocols], self.split)
+
+    def _external(self, path: Path) -> list[PredictionSet]:
+        if not self.protocols:
+            raise ContractError(f"{path}: of another model; name what judges it with --protocol")
+        return external_predictions(self._model(), path)
+
+    def from_descriptors(
+        self, query: Path, database: Path, query_ids: Path | None, database_ids: Path | None, metric: str | None
+    ) -> list[PredictionSet]:
+        """Descriptors of another model, searched exactly."""
+        is_cosine = metric is not None and parse_choice(metric, "--metric", ("l2", "cosine")) == "cosine"
+        return external_descriptors(
+            self._model(), query, database, query_ids=query_ids, database_ids=database_ids, cosine=is_cosine
+        )
+
+    def _model(self) -> ExternalModel:
+        """The other model, judged by the named protocols, else by that of the settings or the dataset."""
+        dataset = open_dataset(self.config, self.dataset)
+        protocols = tuple(dataset.load_protocol(name) for name in self.protocols)
+        protocols = protocols or (dataset_protocol(self.config, None, dataset),)
+        return ExternalModel(dataset, protocols, self.config.out / "judged", self.split or "test", self.name, self.out)
+
+    def _check_names(self, paths: list[Path]) -> None:
+        """Raise ContractError where a name or folder is not for one file, or two files would be stored as one."""
+        if (self.name or self.out) and len(paths) != 1:
+            flag = "--name" if self.name else "--out"
+            raise ContractError(f"{flag}: for one predictions file of another model, {len(paths)} are named")
+        stems = [path.stem for path in paths]
+        twin = next((path for path in paths if stems.count(path.stem) > 1), None)
+        if twin is not None:
+            raise ContractError(f"{twin}: several files are called {twin.stem}; judge them one at a time with --name")
 
 
-def baseline(
-    dataset: Annotated[
-        Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="frame: centre frames only; aligned: all frames of the window; seqslam: the best line after contrast "
-            "enhancement; delta: later half minus earlier half."
-        ),
-    ] = "frame",
-    features: FeaturesFlag = None,
-    metric: FrameMetricFlag = None,
-    softening: Annotated[
-        float | None,
-        typer.Option(help="Grey levels added to a patch's deviation; default 5, seqslam 0.", min=0, show_default=False),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split to answer.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Folder for predictions and recall.", show_default=False)] = None,
-    device: DeviceFlag = "auto",
-    model_from: ModelFromFlag = None,
-    as_json: JsonFlag = False,
-    config: ConfigFlag = None,
-) -> None:
-    """Measure recall of frame matching, without a sequence model.
-
-    Frames are matched by grey thumbnails of 64×32 pixels, or by the frame descriptors of --features.
-    """
-    import seqdata
-    from cli.config import load
-    from cli.evaluation import predictions as judging
-    from indexer.evaluation import predictions as stored
-    from indexer.evaluation.scoring import record, score
-    from indexer.matching.baselines import METHODS, match_frames
-    from seqdata.errors import ContractError
-
-    chosen_method = next((known for known in METHODS if known == method), None)
-    if chosen_method is None:
-        raise ContractError(f"--method {method}: expected {', '.join(METHODS)}")
-    place = load(config)
-    opened = seqdata.open(place.newest("datasets", "manifest.json", dataset, "build"))
-    named = place.protocol(protocol)
-    chosen = opened.load_protocol(named) if named is not None else opened.manifest.protocol
-    if chosen is None:
-        raise ContractError(f"{opened.location}: built without a protocol; name one with --protocol")
-    vectors = judging.frame_vectors(opened, features, device, model_from)
+def _rerank(
+    item: PredictionSet, k: int, features: Path | None, metric: str | None, device: str, model_from: str | None
+) -> PredictionSet:
+    """The same predictions with the first k re-ranked frame by frame."""
+    metric_name = None if metric is None else parse_choice(metric, "--rerank-metric", METRICS)
+    vectors = frame_descriptors(item.dataset, features, device, model_from)
+    parts = [f"rerank{k}", *([features.resolve().name] if features else []), *([metric] if metric else [])]
     with progress_bar("frame") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.update("read frames", done, total)
-
-        table, info = match_frames(
-            opened, chosen, split, chosen_method, show, vectors=vectors,
-            metric=judging.a_metric("--metric", metric), softening=softening,
-        )  # fmt: skip
-    label = "-".join(part for part in (method, vectors.name if vectors else "", metric or "") if part)
-    folder = out or place.out / "baselines" / f"{label}-{chosen.name}-{opened.id[:12]}"
-    stored.write(folder / f"{chosen.hash}-{split}.parquet", table, info)
-    evaluation = score(opened, chosen, table, info)
-    record(folder, evaluation)
-    note(f"predictions: {folder / f'{chosen.hash}-{split}.parquet'}")
-    _emit([evaluation], [], [], None, None, as_json=as_json)
+        return rerank_set(
+            item, k, "-".join(parts), vectors=vectors, metric=metric_name, progress=bar.stage("read frames")
+        )
 
 
-def _emit(
-    results: "list[Evaluation]",
-    series: "list[Evaluation]",
-    comparisons: "list[Comparison]",
-    against: str | None,
-    csv: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Print evaluations, what stands against an axis, comparisons; in JSON an evaluation alone is the whole result."""
-    from indexer.evaluation.text_tables import format_against, format_comparison, format_table
-    from seqdata.errors import ContractError
+def frame_descriptors(
+    dataset: Dataset, folder: Path | None, device: str, model_from: str | None
+) -> FrameVectors | None:
+    """The frame descriptors of --features: stored features or a run; None for thumbnails."""
+    if folder is None:
+        return None
+    from train.stages.frame_vectors import frame_vectors  # heavy
 
-    axis = next((known for known in ("radius", "length", "size") if known == against), None)
-    if against is not None and axis is None:
-        raise ContractError(f"--against {against}: expected radius, length or size")
-    everything = [*results, *series]
-    parts = [format_table(results), *([format_against(everything, axis)] if axis else [])]
-    parts += [format_comparison(each) for each in comparisons]
-    if csv is not None:
-        _write_csv(csv, everything)
-    listed = [json.loads(each.model_dump_json()) for each in everything]
-    pairs = [json.loads(each.model_dump_json()) for each in comparisons]
-    whole = listed[0] if len(listed) == 1 and not pairs else {"evaluations": listed, "comparisons": pairs}
-    emit(whole, "\n\n".join(parts), as_json=as_json)
-
-
-def _write_csv(path: Path, results: "list[Evaluation]") -> None:
-    import polars as pl
-
-    from indexer.evaluation.text_tables import flat_rows
-    from seqdata.storage.files import write_bytes_atomic
-
-    write_bytes_atomic(path, pl.DataFrame(flat_rows(results), infer_schema_length=None).write_csv().encode())
-    note(f"figures: {path}")
+    return frame_vectors(dataset, folder, device=device, model_from=model_from)

@@ -1,4 +1,4 @@
-"""The flags of `seqdata eval` and `baseline`, and those of them that other commands have too."""
+"""Flags of `seqdata eval` and `baseline`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 ProtocolsFlag = Annotated[
     str | None,
-    typer.Option(help="Protocol name or .toml, or several by commas; default: the index's.", show_default=False),
+    typer.Option(help="Protocol name or .toml, or several, comma-separated; default: the index's.", show_default=False),
 ]
 PredictionsFlag = Annotated[
     list[Path] | None,
@@ -24,9 +24,9 @@ QueryIdsFlag = Annotated[
 ]
 DatabaseIdsFlag = Annotated[Path | None, typer.Option(help="Keys of the database's rows.", show_default=False)]
 MetricFlag = Annotated[
-    str | None, typer.Option(help="How --descriptors are compared: l2 or cosine; default: l2.", show_default=False)
+    str | None, typer.Option(help="Comparison of --descriptors: l2 or cosine; default: l2.", show_default=False)
 ]
-NameFlag = Annotated[str | None, typer.Option(help="What to call another model.", show_default=False)]
+NameFlag = Annotated[str | None, typer.Option(help="Name of another model in tables of results.", show_default=False)]
 SplitFlag = Annotated[
     str | None,
     typer.Option(
@@ -34,24 +34,34 @@ SplitFlag = Annotated[
     ),
 ]
 AgainFlag = Annotated[
-    bool, typer.Option("--again", help="Search the index anew, even where it answered the same windows before.")
+    bool,
+    typer.Option("--again", help="Search the index again, even where stored predictions serve."),
 ]
-RerankFlag = Annotated[int | None, typer.Option(help="Re-rank the first K frame by frame.", min=1, show_default=False)]
+RerankFlag = Annotated[
+    int | None, typer.Option(help="Re-rank the first K places of each query frame by frame.", min=1, show_default=False)
+]
 FrameMetricFlag = Annotated[
     str | None, typer.Option(help="l1, l2 or cosine; default: l1 of thumbnails, else cosine.", show_default=False)
 ]
 CompareFlag = Annotated[
-    Path | None, typer.Option(help="Other predictions, or their folder: is the gap real?", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Other predictions, or their folder: is the difference in recall beyond chance?", show_default=False
+    ),
 ]
-FullFlag = Annotated[bool, typer.Option("--full", help="Mean rank, mAP and precision-recall too.")]
-ByFlag = Annotated[str | None, typer.Option(help="Recall of groups: subtask,city,night,heading.", show_default=False)]
-RadiusFlag = Annotated[str | None, typer.Option(help="Recall at other radii too, by commas.", show_default=False)]
+FullFlag = Annotated[bool, typer.Option("--full", help="Also print mean rank, mAP and precision-recall.")]
+ByFlag = Annotated[
+    str | None, typer.Option(help="Also print recall of groups: subtask,city,night,heading.", show_default=False)
+]
+RadiusFlag = Annotated[str | None, typer.Option(help="Recall at other radii too, comma-separated.", show_default=False)]
 SizeFlag = Annotated[
     str | None,
-    typer.Option(help="Recall by the first so many components of the index's PCA too, by commas.", show_default=False),
+    typer.Option(
+        help="Recall by fewer dimensions too: numbers of first PCA components, comma-separated.", show_default=False
+    ),
 ]
 AgainstFlag = Annotated[
-    str | None, typer.Option(help="Set results side by side: radius, length or size.", show_default=False)
+    str | None, typer.Option(help="Add a table of recall against radius, length or size.", show_default=False)
 ]
 CsvFlag = Annotated[Path | None, typer.Option(help="Write the figures to this CSV file.", show_default=False)]
 OutFlag = Annotated[

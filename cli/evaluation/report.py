@@ -1,15 +1,21 @@
-"""`seqdata report`: one offline page for an index."""
+"""`seqdata report`: one offline page about an index."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import indexer
+from cli.config import load
 from cli.flags import DatasetFlag, IndexArgument, RunFlag
+from cli.lookup import find_dataset, find_run, open_index
 from cli.output import ConfigFlag, JsonFlag, emit
-
-if TYPE_CHECKING:
-    from indexer.evaluation.recall import Evaluation
+from indexer.evaluation.recall import Evaluation
+from indexer.evaluation.scoring import read_recorded
+from indexer.report.report import write_report
+from seqdata.errors import InputError
+from train.runs.record import run_record
+from train.stages.report import index_scene
 
 
 def report(
@@ -17,7 +23,7 @@ def report(
     compare: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Another index or baseline folder whose recall stands beside; may repeat.", show_default=False
+            help="Folder of another index or a baseline whose recall is shown too; may repeat.", show_default=False
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file to write.", show_default=False)] = None,
@@ -30,32 +36,21 @@ def report(
 
     It shows recall tables and curves, a map of hits and misses, and filmstrips of queries.
     """
-    from cli.config import load
-    from cli.lookup import find_dataset, find_run, open_index
-    from indexer.report.report import write_report
-    from train.runs.record import run_record
-    from train.stages.report import index_scene
-
-    place = load(config)
-    opened = open_index(place, index)
-    folder = find_run(place, run, opened)
-    source = find_dataset(place, dataset, opened.manifest.inputs["dataset"], run_record(folder)["dataset_path"])
-    scene, own = index_scene(source, opened, folder)
-    path = out or place.out / "reports" / f"{folder.resolve().name}-{opened.id}.html"
-    write_report(path, evaluations=[*own, *_compared(compare or [])], scene=scene)
+    work = load(config)
+    place_index = open_index(work, index)
+    folder = find_run(work, run, place_index)
+    hint = run_record(folder)["dataset_path"]
+    source = find_dataset(work, dataset, place_index.manifest.inputs["dataset"], hint)
+    scene, evaluations = index_scene(source, place_index, folder)
+    path = out or work.out / "reports" / f"{folder.resolve().name}-{place_index.id}.html"
+    others = [evaluation for other in compare or [] for evaluation in _recorded(other)]
+    write_report(path, evaluations=[*evaluations, *others], scene=scene)
     emit({"path": str(path)}, str(path), as_json=as_json)
 
 
-def _compared(folders: list[Path]) -> "list[Evaluation]":
-    """Evaluations of other indexes and baselines. Raises: InputError when a folder holds none."""
-    import indexer
-    from indexer.evaluation.scoring import read_recorded
-    from seqdata.errors import InputError
-
-    found = []
-    for folder in folders:
-        recorded = read_recorded(indexer.open(folder).path if (folder / "latest").is_file() else folder)
-        if not recorded:
-            raise InputError(f"{folder}: no evaluations there; run seqdata eval or seqdata baseline first")
-        found += recorded
-    return found
+def _recorded(folder: Path) -> list[Evaluation]:
+    """The evaluations of another index or a baseline. Raises: InputError when the folder holds none."""
+    evaluations = read_recorded(indexer.open(folder).path if (folder / "latest").is_file() else folder)
+    if not evaluations:
+        raise InputError(f"{folder}: no evaluations there; run seqdata eval or seqdata baseline first")
+    return evaluations

@@ -5,11 +5,13 @@ of aligned frame descriptors.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from indexer.arrays import unit
+from indexer.evaluation.prediction_sets import PredictionSet
 from indexer.evaluation.predictions import PredictionsInfo
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
 from indexer.evaluation.truth import common_depth, pools_of, windows_of
@@ -19,6 +21,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, IntArray
+from seqdata.parallel import Progress
 
 BLOCK_VALUES = 1 << 24  # values of the frame descriptors held for one block of pairs: 64 MiB
 
@@ -121,3 +124,40 @@ def rerank_frames(
     what = "thumbnails" if vectors is None else vectors.name
     method = f"{info.method}, first {k} re-ranked ({what}, {NAMES[chosen]})"
     return result, info.model_copy(update={"method": method})
+
+
+def rerank_set(
+    predictions: PredictionSet,
+    k: int,
+    suffix: str,
+    *,
+    vectors: FrameVectors | None = None,
+    metric: Metric | None = None,
+    progress: Progress | None = None,
+) -> PredictionSet:
+    """Re-rank the first `k` of a set (see `rerank_frames`); the result is stored in a file of its own beside the set's.
+
+    Args:
+        predictions: The set; it stays as it is.
+        k: Places of each query that are re-ranked.
+        suffix: End of the name of the new file.
+        vectors: Frame descriptors; default: thumbnails.
+        metric: How frames are compared; default: l1 for thumbnails, else cosine.
+        progress: Called with frames read and frames in all.
+
+    Raises:
+        ContractError: If the set answers other windows, or k < 1.
+    """
+    table, info = rerank_frames(
+        predictions.dataset,
+        predictions.protocol,
+        predictions.table,
+        predictions.info,
+        k,
+        vectors=vectors,
+        metric=metric,
+        progress=progress,
+    )
+    plain = predictions.path
+    path = None if plain is None else plain.with_name(f"{plain.stem}-{suffix}.parquet")
+    return replace(predictions, table=table, info=info, path=path, is_stored=False)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +123,7 @@ def test_mistakes_are_one_line(dataset: Dataset, baselines: dict, tmp_path: Path
         (("--predictions", tmp_path / "theirs.csv"), "--protocol"),
         ((*flags, "--radius", "near"), "numbers separated by commas"),
         ((*flags, "--by", "weather"), "subtask, city, night, heading"),
-        ((*flags, "--against", "colour"), "radius, length or size"),
+        ((*flags, "--against", "colour"), "radius, length, size"),
         ((*flags, "--rerank", "3", "--rerank-metric", "l7"), "l1, l2, cosine"),
         ((*flags, "--protocol", "own-L3"), "cuts other windows"),
     ):
@@ -269,3 +271,30 @@ def test_two_runs_of_one_model_are_told_apart(indexed: Path) -> None:
     columns = pl.read_csv(figures).columns
     assert {name.partition("@")[0] for name in columns if name.endswith(" r1")} == {"wide", "halves"}
     assert "r1" not in columns
+
+
+LIGHT = """
+import sys
+from typer.testing import CliRunner
+from cli.main import app
+for arguments in {commands!r}:
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 0, (arguments, ended.output, ended.exception)
+    assert not {{"torch", "timm"}} & sys.modules.keys(), arguments
+"""
+
+
+def test_commands_that_run_no_model_never_load_torch(indexed: Path, tmp_path: Path) -> None:
+    spoken("eval", "indexes/index")
+    (kept,) = Path("runs/run/predictions").iterdir()
+    commands = [
+        ["info", "datasets/street"],
+        ["eval", "indexes/index"],
+        ["eval", "--predictions", str(kept), "--compare", str(kept)],
+        ["report", "indexes/index", "--out", str(tmp_path / "page.html")],
+        ["baseline", "datasets/street", "--protocol", "halves.toml", "--out", str(tmp_path / "baseline")],
+        *(["index", verb, "--index", "indexes/index"] for verb in ("list", "show", "verify")),
+        ["index", "diff", "latest", "latest", "--index", "indexes/index"],
+        ["index", "tag", "first", "--index", "indexes/index"],
+    ]
+    subprocess.run([sys.executable, "-c", LIGHT.format(commands=commands)], check=True)

@@ -1,0 +1,72 @@
+"""`seqdata baseline`: recall of frame matching, without a sequence model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.config import load
+from cli.evaluation.evaluate import frame_descriptors
+from cli.evaluation.flags import FrameMetricFlag
+from cli.evaluation.results import print_evaluations
+from cli.flags import DatasetArgument, DeviceFlag, FeaturesFlag, ModelFromFlag, ProtocolFlag, parse_choice
+from cli.lookup import dataset_protocol, open_dataset
+from cli.output import ConfigFlag, JsonFlag, note, progress_bar
+from indexer.evaluation.prediction_sets import PredictionSet
+from indexer.matching.aligned import METRICS
+from indexer.matching.baselines import METHODS, match_frames
+
+
+def baseline(
+    dataset: DatasetArgument = None,
+    protocol: ProtocolFlag = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="frame: centre frames only; aligned: all frames of the window; seqslam: the best line after contrast "
+            "enhancement; delta: later half minus earlier half."
+        ),
+    ] = "frame",
+    features: FeaturesFlag = None,
+    metric: FrameMetricFlag = None,
+    softening: Annotated[
+        float | None,
+        typer.Option(
+            help="Grey levels added to the deviation of a patch; default: 5, for seqslam 0.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split whose queries are matched.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Folder for predictions and recall.", show_default=False)] = None,
+    device: DeviceFlag = "auto",
+    model_from: ModelFromFlag = None,
+    as_json: JsonFlag = False,
+    config: ConfigFlag = None,
+) -> None:
+    """Measure recall of frame matching, without a sequence model.
+
+    Frames are matched by grey thumbnails of 64×32 pixels, or by the frame descriptors of --features.
+    """
+    method_name = parse_choice(method, "--method", tuple(METHODS))
+    metric_name = None if metric is None else parse_choice(metric, "--metric", METRICS)
+    work = load(config)
+    source = open_dataset(work, dataset)
+    judge = dataset_protocol(work, protocol, source)
+    vectors = frame_descriptors(source, features, device, model_from)
+    with progress_bar("frame") as bar:
+        table, info = match_frames(
+            source,
+            judge,
+            split,
+            method_name,
+            bar.stage("read frames"),
+            vectors=vectors,
+            metric=metric_name,
+            softening=softening,
+        )
+    name = "-".join(part for part in (method, vectors.name if vectors else "", metric or "") if part)
+    folder = out or work.out / "baselines" / f"{name}-{judge.name}-{source.id[:12]}"
+    path = folder / f"{judge.hash}-{split}.parquet"
+    evaluation = PredictionSet(source, judge, table, info, folder, path).score_and_store(note)
+    print_evaluations([evaluation], as_json=as_json)
