@@ -77,9 +77,11 @@ def index_work(dataset: Dataset, describer: Describer, request: IndexRequest) ->
     protocol = request.protocol
     database = dataset.sequences(protocol, request.split, "database")
     if not database.height:
+        filled = [name for name in protocol.splits if dataset.sequences(protocol, name, "database").height]
+        splits = " or ".join(f"--split {name}" for name in filled)
+        advice = f"give {splits}" if filled else "no other split has one; name another --protocol"
         raise NotEnoughDataError(
-            f"protocol {protocol.name}, split {request.split}: no database window in this dataset; "
-            f"its splits are {', '.join(protocol.splits)}"
+            f"protocol {protocol.name}, split {request.split}: no database window in this dataset; {advice}"
         )
     count = None if request.pca is None else request.sample
     sampled_split, sample = pca_sample(dataset, protocol, request.split, count, request.seed)
