@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
+from indexer.search.exact import in_groups, nearest_rows
 from seqdata.contracts.protocol import Protocol
+from seqdata.geometry import Float32Array, IntArray
 from train.losses.distances import ranking
 
 if TYPE_CHECKING:
@@ -82,22 +84,23 @@ def search(
     vectors of
     the query's group are searched.
     """
-    result = np.full((len(query), k), -1, np.int64)
     if groups is None:
         groups = np.zeros(len(query), np.int64), np.zeros(len(database), np.int64)
-    assert groups is not None  # noqa: S101  (set above)
-    for label in np.unique(groups[0]):
-        rows = np.flatnonzero(groups[1] == label)
-        if len(rows) == 0:
-            continue
-        reference = torch.from_numpy(database[rows])
-        wanted = np.flatnonzero(groups[0] == label)
-        for start in range(0, len(wanted), CHUNK):
-            part = wanted[start : start + CHUNK]
-            scores = ranking(torch.from_numpy(query[part]), reference, frames)
-            best = scores.topk(min(k, len(rows)), dim=1, largest=False).indices.numpy()
-            result[part, : best.shape[1]] = rows[best]
-    return result
+
+    def nearest(lines: IntArray, rows: IntArray) -> tuple[Float32Array, IntArray]:
+        """The nearest of some database rows to some queries."""
+        if frames is None:
+            distances, positions = nearest_rows(query[lines], database[rows], k)
+            return distances, rows[positions]
+        reference, blocks = torch.from_numpy(database[rows]), []
+        for start in range(0, len(lines), CHUNK):
+            part = torch.from_numpy(query[lines[start : start + CHUNK]])
+            # A stable sort, so that of equally near windows the first comes first, as in every other search.
+            blocks.append(ranking(part, reference, frames).sort(dim=1, stable=True))
+        least = torch.cat([block.values[:, :k] for block in blocks]).numpy()
+        return least, rows[torch.cat([block.indices[:, :k] for block in blocks]).numpy()]
+
+    return in_groups(nearest, groups, k)[1]
 
 
 def without(nearest: NDArray[np.int64], pairs: pl.DataFrame, database_size: int) -> NDArray[np.int64]:

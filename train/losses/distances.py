@@ -42,7 +42,9 @@ def separation(left: Tensor, right: Tensor, frames: int | None = None, eps: floa
 
 
 def ranking(query: Tensor, reference: Tensor, frames: int | None = None) -> Tensor:
-    """Compute numbers that rank reference descriptors as seen from each query, the nearest least.
+    """Compute the distances that rank reference descriptors as seen from each query.
+
+    They hold for descriptors with a common offset, for nearly equal ones, and for values from 1e-25 to 1e19.
 
     Args:
         query: Descriptors `(q, D)`.
@@ -50,13 +52,25 @@ def ranking(query: Tensor, reference: Tensor, frames: int | None = None) -> Tens
         frames: L of aligned descriptors, None for L2.
 
     Returns:
-        `(q, n)`: the mean distance of aligned frames, or for L2 the squared distance without the query's own square.
+        Distances `(q, n)` float32: L2, or the mean over aligned frames.
     """
     if frames is None:
-        # |q − r|² = |q|² − 2 q·r + |r|², and |q|² is the same for all references of a query.
-        return reference.square().sum(1) - 2 * query @ reference.T
+        return _pairwise(query, reference).float()
     # Frame by frame, because broadcasting would hold (q, n, D) numbers at once.
-    total = query.new_zeros(len(query), len(reference))
+    total = torch.zeros(len(query), len(reference), dtype=torch.float64, device=query.device)
     for query_frame, reference_frame in zip(query.chunk(frames, 1), reference.chunk(frames, 1), strict=True):
-        total += torch.cdist(query_frame, reference_frame)
-    return total / frames
+        total += _pairwise(query_frame, reference_frame)
+    return (total / frames).float()
+
+
+def _pairwise(query: Tensor, reference: Tensor) -> Tensor:
+    """L2 distances `(q, n)` float64 of `(q, D)` and `(n, D)`.
+
+    |q − r|² = |q|² − 2 q·r + |r|² loses the digits that a common offset takes up. So both are taken about the median
+    of the references, which a few long ones do not move, and float64 leaves 8 digits of what is left.
+    """
+    query, reference = query.double(), reference.double()
+    centre = reference.median(dim=0).values
+    query, reference = query - centre, reference - centre
+    squares = query.square().sum(1, keepdim=True) - 2 * query @ reference.T + reference.square().sum(1)
+    return squares.clamp(min=0).sqrt()

@@ -3,9 +3,11 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from train.loop.validation import search
 from train.losses.distances import ranking, separation
 from train.losses.triplet import TripletLoss
 
@@ -29,8 +31,6 @@ def test_separation_and_ranking(frames: Any) -> None:
     wanted = torch.tensor([[literal(q, r, frames) for r in reference] for q in query])
     torch.testing.assert_close(separation(query[:, None], reference[None], frames), wanted)
     scores = ranking(query, reference, frames)
-    if frames is None:
-        scores = (scores + query.square().sum(1, keepdim=True)).sqrt()
     torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -55,3 +55,26 @@ def test_easy_queries_are_skipped(frames: Any) -> None:
     assert float(plain) == pytest.approx(sum(map(sum, rows)) / 18, rel=1e-5)
     easy = TripletLoss(0.0, skip_easy=True)(query[:1], query[:1], 100 * negatives[:1])
     assert float(easy) == 0.0
+
+
+HARD: dict[str, Any] = {"a common offset": 1e4, "collapsed": None, "1e19": 1e19, "1e-25": 1e-25}
+
+
+@pytest.mark.parametrize("frames", [None, 2])
+@pytest.mark.parametrize("kind", HARD)
+def test_ranking_and_validation_of_hard_descriptors(kind: str, frames: int | None) -> None:
+    """The nearest of descriptors that float32 products cannot tell apart, as differences in float64 have it."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(230, 8))
+    if kind == "collapsed":
+        x = generator.normal(size=(1, 8)) + 1e-6 * x
+    else:
+        x = x + HARD[kind] if kind == "a common offset" else x * HARD[kind]
+    vectors = x.astype(np.float32)
+    database, query = vectors[:200], vectors[200:]
+    difference = (query[:, None].astype(np.float64) - database).reshape(30, 200, frames or 1, -1)
+    truth = np.sqrt((difference**2).sum(3)).mean(2)
+    scores = ranking(torch.from_numpy(query), torch.from_numpy(database), frames)
+    np.testing.assert_array_equal(scores.argmin(1), truth.argmin(1))
+    found = search(query, database, 5, frames=frames)
+    np.testing.assert_array_equal(found, np.argsort(truth, axis=1)[:, :5])
