@@ -1,4 +1,4 @@
-"""What belongs together: the index that a flag names, the dataset and run behind it, and the protocol that judges it."""
+"""What belongs together: the index that a flag names, its dataset and run, and the protocol that judges."""
 
 from pathlib import Path
 from typing import get_args

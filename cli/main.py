@@ -112,7 +112,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the placeholder of the command that is invoked, or asked for its help, by the command itself."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name in self.registry:
+        if name is not None and name in self.registry:
             command = _load(name, self.registry[name])
         return name, command, rest
 

@@ -54,6 +54,7 @@ from indexer.evaluation.prediction_sets import (
     external_predictions,
     own_predictions,
 )
+from indexer.evaluation.text_tables import Axis
 from indexer.matching.aligned import METRICS
 from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank_set
@@ -105,7 +106,7 @@ def evaluate(
         raise ContractError("an index, --predictions or --descriptors: name one of them")
     sizes = parse_counts(size, "--size")
     radii = parse_numbers(radius, "--radius")
-    default_axis = "size" if sizes else "radius" if radii else None
+    default_axis: Axis | None = "size" if sizes else "radius" if radii else None
     axis = default_axis if against is None else parse_choice(against, "--against", AXES)
     if sizes and (radius or rerank or predictions or descriptors):
         raise ContractError("--size: of an index, and not together with --radius or --rerank")

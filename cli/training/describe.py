@@ -83,8 +83,8 @@ def _model(
     Raises: ContractError when both are named, the preset's VLAD words are not set, or the model needs whole windows.
     """
     from train.models import registry  # heavy
-    from train.models.frame_model import FrameModel
-    from train.runs import checkpoint
+    from train.models.frame_model import FrameModel  # heavy
+    from train.runs import checkpoint  # heavy
 
     if run is not None and model is not None:
         raise ContractError("--run and --model: name one of them")

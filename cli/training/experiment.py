@@ -77,8 +77,8 @@ def _datasets(config: Config, name: str, folders: list[Path] | None) -> list[Dat
 def _write_tables(result: "Result", *, as_json: bool) -> None:
     """Write the table in all its forms and print it."""
     from train.experiments.table.formats import to_text  # heavy
-    from train.experiments.table.results import to_json, write
-    from train.experiments.table.table import make_table
+    from train.experiments.table.results import to_json, write  # heavy
+    from train.experiments.table.table import make_table  # heavy
 
     table = make_table(result)
     files = write(result, table)

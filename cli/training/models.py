@@ -50,7 +50,7 @@ def models(
 def _list(*, as_json: bool) -> None:
     """Print the names of the models with their options, by family."""
     from train.models import registry  # heavy
-    from train.models.plugins import plugin_names
+    from train.models.plugins import plugin_names  # heavy
 
     families = {name: dict(sorted(family.presets.items())) for name, family in registry.FAMILIES.items()}
     lines = [f"{name:<24}{_short(options)}" for presets in families.values() for name, options in presets.items()]

@@ -47,8 +47,8 @@ def profile(
     A model describes one sequence; a search finds one descriptor, for each size of database.
     """
     from train.models import registry  # heavy
-    from train.models.plugins import find_factory
-    from train.profiling import models as model_profiling
+    from train.models.plugins import find_factory  # heavy
+    from train.profiling import models as model_profiling  # heavy
 
     options = parse_json_pairs(option, "--option")
     names = list(model or MODELS)

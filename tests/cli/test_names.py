@@ -1,5 +1,6 @@
 """Names and weights: light imports, files of the user's that share our names, a wheel without tests."""
 
+import ast
 import subprocess
 import sys
 import venv
@@ -69,6 +70,17 @@ def test_no_module_imports_click() -> None:
     assert not [path for path in sources if "import click" in path.read_text(encoding="utf-8")]
 
 
+def test_imports_inside_functions_of_commands_say_why() -> None:
+    bare = []
+    for path in sorted((ROOT / "cli").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        imports = [node for one in functions for node in ast.walk(one) if isinstance(node, ast.Import | ast.ImportFrom)]
+        bare += [f"{path}:{node.lineno}" for node in imports if "#" not in lines[node.lineno - 1]]
+    assert not bare
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
@@ -82,6 +94,8 @@ def test_the_wheel_holds_the_packages_and_the_schema_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"seqdata", "indexer", "train", "cli"}
+    modules = [path.relative_to(ROOT).as_posix() for top in sorted(tops) for path in (ROOT / top).rglob("*.py")]
+    assert not [name for name in modules if name not in names]  # an ignore rule may name a package by accident
     assert not [name for name in names if "test" in name.lower()]
     assert "seqdata/_schemas/protocols/msls-seqvlad.toml" in names
     assert "seqdata/_schemas/tables/frames.toml" in names
