@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 # torch and torchvision are named together so that they fit each other.
 TORCH ?= torch torchvision
 DEMO ?= demo
+BENCH_OUT ?= build/bench
 
-.PHONY: help install test check bench demo clean
+.PHONY: help install test check kernels bench bench-tiny bench-compare demo hooks clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(VENV)/.installed  ## create .venv with everything
 
@@ -23,18 +24,31 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest
 
-check: install  ## lint, format, types, import contract
+check: install  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
-bench: install  ## the measurements of tests/benchmarks, as tables
-	@failed=0; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || failed=1; done; exit $$failed
+kernels: install  ## tests of promised bits under other BLAS kernels and thread counts
+	$(BIN)/python tests/support/kernels.py
+
+bench: install  ## the measurements of tests/benchmarks, as tables; figures in BENCH_OUT as JSON
+	@failed=0; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; BENCH_OUT=$(BENCH_OUT) PYTHONPATH=. $(BIN)/python $$file || failed=1; done; exit $$failed
+
+bench-tiny: install  ## every benchmark at a size of seconds, to see that it works
+	@failed=0; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; BENCH_SIZE=tiny BENCH_OUT=build/bench-tiny PYTHONPATH=. $(BIN)/python $$file || failed=1; done; exit $$failed
+
+bench-compare: install  ## the figures of the last `make bench` beside tests/benchmarks/baseline.json
+	$(BIN)/python tests/benchmarks/results.py $(BENCH_OUT)
 
 demo: install  ## a synthetic city from raw dump to report (removes $(DEMO)/ first)
 	@rm -rf $(DEMO)
 	$(BIN)/seqdata demo --out $(DEMO)
+
+hooks: install  ## run `make check` before every commit
+	$(BIN)/pre-commit install
 
 clean:  ## remove the environment, caches and the demo
 	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

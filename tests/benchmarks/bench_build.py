@@ -24,8 +24,9 @@ import simplejpeg
 import xxhash
 
 from seqdata.build.builder import BuildRequest, build
+from tests.benchmarks.results import record, scaled
 
-FRAMES, KINDS, ROUNDS = 2000, 40, 5
+FRAMES, KINDS, ROUNDS = scaled(2000, 60), 40, scaled(5, 1)
 
 
 def write_drive(raw: Path) -> int:
@@ -103,6 +104,7 @@ def main() -> None:
                     [timed(side, raw, Path(folder) / "out", on_disk=on_disk) for side in SIDES] for _ in range(ROUNDS)
                 ]
             copied, joined, built = (total / 1e6 / statistics.median(side) for side in zip(*rounds, strict=True))
+            record(f"build against copying, {'disk' if on_disk else 'page cache'}", built / copied, "x", "higher")
             word = "on the disk" if on_disk else "in the page cache"
             ratios = f"{built / copied:>9.2f}{built / joined:>12.2f}"
             print(f"{word:<18}{copied:>8.0f}{joined:>10.0f}{built:>8.0f}{ratios}")

@@ -23,6 +23,7 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from tests.benchmarks.bench_features import tables, write_features
 from tests.benchmarks.positions import write_protocol
+from tests.benchmarks.results import is_tiny, record, scaled
 from tests.benchmarks.street import write_street
 from train.loop.fit import fit
 from train.settings import TrainSettings
@@ -63,7 +64,7 @@ def nordland(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
 
 def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
     """Two drives of one street in real photographs, and P1's triplets on a small backbone."""
-    raw = write_street(folder / "raw", 400, drives=2)
+    raw = write_street(folder / "raw", scaled(400, 200), drives=2)
     table = raw / "positions.csv"
     table.write_text(table.read_text().replace("5000500,32N,drive1,database", "5000001,32N,drive1,query"))
     (folder / "street.toml").write_text(PROTOCOL)
@@ -79,6 +80,7 @@ def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
         rounds=1,
         round_queries=4 * steps,
         positives_cap=1,
+        negatives=2 if is_tiny() else 5,
         kmeans_frames=20,
         cache_bytes=0,
         device="cpu",
@@ -88,7 +90,7 @@ def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
 
 def seqnet(folder: Path, steps: int, width: int) -> tuple[Any, TrainSettings]:
     """Drives of 1.1 % of MSLS, features of `width` numbers, and SeqNet of the same width on them."""
-    dataset = tables(0.011)
+    dataset = tables(0.011 if not is_tiny() else 0.002)
     write_features(folder / f"features-{width}", dataset, width)
     settings = TrainSettings.create(
         "seqnet",
@@ -118,17 +120,18 @@ def seqnet_256(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
 
 def main() -> None:
     """Train all for two epochs and print their share."""
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else scaled(6, 1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         for make in (seqnet_4096, seqnet_256, nordland, street):
-            if make is nordland and not (DATA / "nordland").is_dir():
+            if make is nordland and (is_tiny() or not (DATA / "nordland").is_dir()):
                 print("nordland: not at ../shared/data, left out")
                 continue
             dataset, settings = make(Path(name), steps)
             run = fit(dataset, settings, Path(name) / f"run-{make.__name__}")
             first, last = map(json.loads, (run / "metrics.jsonl").read_text().splitlines()[1:])
             each = last["seconds"] / last["steps"]
+            record(f"{make.__name__}: waiting, second epoch", last["wait"], "of the time")
             print(
                 f"{make.__name__:<12} {settings.model}, {last['steps']} steps of {each:.3f} s: waiting for data "
                 f"{100 * last['wait']:.2f} % of the time, {100 * first['wait']:.2f} % in the first epoch "

@@ -21,6 +21,7 @@ import train
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.dataset import Dataset
+from tests.benchmarks.results import record, scaled
 from tests.conftest import write_drives
 from train.models.base import SequenceModel
 
@@ -58,6 +59,7 @@ def compare(name: str, model: SequenceModel, dataset: Dataset, length: int, fram
     windows = window_by_window(model, dataset, table, rows)
     each = (time.process_time() - started) * len(table) / len(rows)
     ideal = length * (frames - length + 1) / frames
+    record(f"{name} L={length}: share of the ideal", each / once / ideal, "", "higher")
     apart = np.abs(sliding[rows] - windows).max() / max(1.0, np.abs(windows).max())
     print(
         f"{name:<12} L={length:<3} window by window {each:7.1f} s, each frame once {once:6.1f} s: {each / once:5.2f} "
@@ -69,7 +71,7 @@ def compare(name: str, model: SequenceModel, dataset: Dataset, length: int, fram
 
 def main() -> None:
     """All models at all lengths on one track."""
-    frames = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    frames = int(sys.argv[1]) if len(sys.argv) > 1 else scaled(1000, 40)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         raw = write_drives(Path(folder) / "raw", {"map": frames})

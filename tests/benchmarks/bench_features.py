@@ -24,6 +24,7 @@ import torch
 from seqdata.storage.files import write_json_atomic
 from seqdata.storage.parquet import write_parquet_atomic
 from tests.benchmarks.positions import PositionsDataset, write_protocol
+from tests.benchmarks.results import is_tiny, record, scaled
 from train.data.feature_files import ENCODER, IDS, MANIFEST, FeatureManifest, FeaturePart, ids_table
 from train.loop.fit import fit
 from train.models import registry as models
@@ -98,7 +99,9 @@ def gib(field: str = "VmHWM") -> float:
 
 def main() -> None:
     """Train until the wanted steps are done, saying what memory each phase reached."""
-    scale, queries, steps = (float(value) for value in (sys.argv[1:] + ["1", "1000", "3"][len(sys.argv) - 1 :])[:3])
+    defaults = [str(0.01 if is_tiny() else 1), str(scaled(1000, 50)), "3"]
+    arguments = sys.argv[1:] + defaults[len(sys.argv) - 1 :]
+    scale, queries, steps = map(float, arguments[:3])
     torch.set_num_threads(1)
     started = time.perf_counter()
 
@@ -136,6 +139,7 @@ def main() -> None:
         with contextlib.suppress(EnoughError):
             fit(dataset, chosen, folder / "run", progress=progress)  # type: ignore[arg-type]
     assert "mine" in seen, "no round was mined"
+    record("peak memory", gib(), "GiB")
     print(f"peak {gib():.2f} GiB (wanted at most {LIMIT_GIB:g})")
 
 

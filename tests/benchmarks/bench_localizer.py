@@ -21,6 +21,7 @@ from indexer.localizer.places import nearest_places
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.dataset import open as open_dataset
+from tests.benchmarks.results import record, scaled
 from train.models import registry as models
 from train.runs.checkpoint import save_model
 from train.stages.describer import RunDescriber
@@ -61,7 +62,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=scaled(200, 3))
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         print(f"skipped: no real frames at {arguments.data}")
@@ -83,7 +84,9 @@ def main() -> None:
         print(f"{accepted} of {len(frames)} frames accepted; on these queries precision {found.precision:.3f}, "
               f"recall {found.recall:.3f} at a distance of {found.threshold:.4f}")  # fmt: skip
         cycle = iter(frames * (rounds // len(frames) + 2))
-        print(f"push     {measure(lambda: here.push(next(cycle)), rounds)}")
+        pushed = measure(lambda: here.push(next(cycle)), rounds)
+        record("a frame pushed, median", float(pushed.split()[1]), "ms")
+        print(f"push     {pushed}")
         parts(here, frames[0], rounds)
 
 

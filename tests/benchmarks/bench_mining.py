@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from seqdata import protocols
 from tests.benchmarks.positions import REAL, PositionsDataset, real_city, write_protocol
+from tests.benchmarks.results import record, scaled
 from train.data.describe import describe
 from train.data.frames import WindowSource
 from train.models import registry as models
@@ -57,6 +58,7 @@ def a_round(city: str, length: int, queries: int) -> str:
 
     mine(dataset, data.queries, data.database, Radii.of(protocol), described, size=queries)
     distinct, encoded = len(set(source.encoded)), len(source.encoded)
+    record(f"{city} L={length}: frames against window by window", windows * length / encoded, "x", "higher")
     assert encoded == distinct, f"{encoded} frames encoded, {distinct} of them distinct"
     return (
         f"{city:<8} L={length:<3} {windows:6d} windows, {windows * length:7d} frames window by window, "
@@ -69,7 +71,7 @@ def main() -> None:
     if not REAL.is_dir():
         print("no real positions at ../shared/data/msls-positions: nothing to count")
         return
-    queries = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    queries = int(sys.argv[1]) if len(sys.argv) > 1 else scaled(1000, 50)
     for city in ("austin", "amman"):
         for length in (5, 10):
             print(a_round(city, length, queries))

@@ -21,8 +21,9 @@ from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import estimate, set_search
 from indexer.search.flat_file import map_exact, write, write_exact
 from indexer.search.pools import threads
+from tests.benchmarks.results import record, scaled
 
-SIZES = {256: 200_000, 4096: 12_000}
+SIZES = {256: scaled(200_000, 4_000), 4096: scaled(12_000, 2_000)}
 MILLIONS = (10, 100)
 FACTORIES = (
     "Flat",
@@ -125,13 +126,19 @@ def main() -> None:
         f"describe, ResNet-18 at 480 x 640 on this CPU: {frames:.1f} frames/s; fuse 5 frames: {windows:.0f} windows/s"
     )
     print(f"project 24,576 to 4,096: {project_rate():.0f} descriptors/s")
-    for size, rows in SIZES.items():
+    for vector_size, rows in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
-            print(f"\n{rows} vectors of {size} values")
-            for name, value in pieces(Path(folder), size, rows).items():
+            print(f"\n{rows} vectors of {vector_size} values")
+            for name, value in pieces(Path(folder), vector_size, rows).items():
+                record(
+                    f"{vector_size} values: {name}",
+                    value,
+                    "",
+                    "higher" if "/s" in name or "recall" in name else "lower",
+                )
                 print(f"  {name:<44}{value:>12.3f}")
         print(f"  {'kind':<28}{'bytes a vector':>16}" + "".join(f"{f'{count} M, GB':>14}" for count in MILLIONS))
-        for name, each in bytes_a_vector(size).items():
+        for name, each in bytes_a_vector(vector_size).items():
             print(f"  {name:<28}{each:>16.0f}" + "".join(f"{each * count / 1e3:>14.1f}" for count in MILLIONS))
 
 

@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 
+from tests.benchmarks.results import record, scaled
+
 EMPTY = "import typer; app = typer.Typer(); app.command()(lambda: None); app(['--help'])"
 OURS = "from cli.main import app; app(['--help'])"
-RUNS = 15
+RUNS = scaled(15, 2)
 
 
 def seconds(code: str) -> float:
@@ -27,6 +29,7 @@ def main() -> None:
     for name, values in times.items():
         print(f"{name:<24}{1000 * statistics.median(values):8.1f} ms (median of {RUNS})")
     ratios = [ours / empty for ours, empty in zip(times["seqdata --help"], times["empty Typer --help"], strict=True)]
+    record("help against an empty Typer application", statistics.median(ratios), "x")
     print(f"{'ratio ours / empty':<24}{statistics.median(ratios):8.2f}")
 
 

@@ -9,6 +9,7 @@ import simplejpeg
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
+from tests.benchmarks.results import record, scaled
 
 
 def write_drive(raw: Path, frames: int, height: int, width: int) -> int:
@@ -34,7 +35,7 @@ def write_drive(raw: Path, frames: int, height: int, width: int) -> int:
 def main() -> None:
     """Shards and the frames, trajectories and quarantine tables count; windows and truth are shown apart."""
     print(f"{'frames':<14}{'a frame':>10}{'raw':>12}{'stored':>12}{'ratio':>8}{'extra':>12}{'windows, truth':>16}")
-    for frames, height, width in ((1200, 320, 480), (4000, 32, 64)):
+    for frames, height, width in ((scaled(1200, 60), 320, 480), (scaled(4000, 80), 32, 64)):
         with tempfile.TemporaryDirectory() as folder:
             raw = write_drive(Path(folder) / "raw", frames, height, width)
             request = BuildRequest(
@@ -49,7 +50,7 @@ def main() -> None:
             derived = sum(size for name, size in tables.items() if name.split("-")[0] != name)
             beside = sum(path.stat().st_size for path in (Path(folder) / "out" / "shards").glob("*.parquet"))
             stored = sum(shard.bytes for shard in manifest.shards) + beside + sum(tables.values()) - derived
-            extra = (stored - raw) / frames
+            extra = record(f"bytes a frame beside {width}x{height} images", (stored - raw) / frames, "B")
             print(
                 f"{f'{frames} {width}x{height}':<14}{raw / frames / 1000:>8.1f}kB{raw / 1e6:>10.2f}MB"
                 f"{stored / 1e6:>10.2f}MB{stored / raw:>8.4f}{extra:>10.0f} B{derived / frames:>14.0f} B"

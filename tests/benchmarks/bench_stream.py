@@ -19,11 +19,12 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.dataset.dataset import Dataset
 from seqdata.streaming.shuffle import OPEN, mixing, order
+from tests.benchmarks.results import record, scaled
 from tests.benchmarks.street import write_street
 
 LENGTH = 10
 BATCH = 16
-ROUNDS = 3
+ROUNDS = scaled(3, 1)
 CACHE = 128 << 20
 
 
@@ -64,6 +65,7 @@ def speeds(dataset: Dataset, frames: list[Path]) -> None:
         runs = [(*rates(bare(frames, threads), lambda: 0), *streamed(dataset, length, threads)) for _ in range(ROUNDS)]
         loop, _, _, decoded, _, delivered = np.median(runs, axis=0)
         wall, cpu = (np.median([run[at + 3] / run[at] for run in runs]) for at in (0, 1))
+        record(f"length {length}, {threads} threads: decodes against a bare loop", float(wall), "x", "higher")
         print(f"{'':<10}{length:>6}{threads:>9}{loop:>9.0f}{decoded:>11.0f}{delivered:>13.0f}{wall:>6.2f}{cpu:>10.2f}")
 
 
@@ -85,7 +87,7 @@ def decodes(dataset: Dataset) -> None:
 
 def mixed() -> None:
     """Distinct stretches in a batch, and in a hundred batches, against a global shuffle of as many windows."""
-    rows = order(1_500_000, 1, 0)
+    rows = order(scaled(1_500_000, 60_000), 1, 0)
     for span in (BATCH, 32, 100 * 32):
         share = mixing(rows, span)
         print(f"mixing, 1.5 M windows: distinct blocks in {span:>5} windows, of a global shuffle's {share:.2f}")
@@ -103,19 +105,19 @@ def resumed(dataset: Dataset) -> None:
             f"resume in mid-epoch: first batch after {time.perf_counter() - started:.3f} s; state {len(repr(state))} B"
         )
     started = time.perf_counter()
-    order(10_000_000, 1, 7)
+    order(scaled(10_000_000, 100_000), 1, 7)
     print(f"order of 10 M windows: {time.perf_counter() - started:.2f} s")
 
 
 def main() -> None:
     """One drive of real or drawn frames at 640 x 480, built once; everything in one run."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else scaled(600, 60)
     with tempfile.TemporaryDirectory() as folder:
         raw = write_street(Path(folder) / "raw", count)
         build(BuildRequest("folder", raw, Path(folder) / "out", settings=BuildSettings(shard_bytes=16 << 20)))
         speeds(seqdata.open(Path(folder) / "out"), sorted(raw.glob("*.jpg")))
         resumed(seqdata.open(Path(folder) / "out"))
-        long = write_street(Path(folder) / "long", 12_000, size=(64, 48), drives=4)
+        long = write_street(Path(folder) / "long", scaled(12_000, 600), size=(64, 48), drives=4)
         build(BuildRequest("folder", long, Path(folder) / "small"))
         decodes(seqdata.open(Path(folder) / "small"))
     mixed()

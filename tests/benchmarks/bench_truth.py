@@ -25,6 +25,7 @@ from seqdata.geometry import driving_headings
 from seqdata.sequences.positives import positives, write_positives
 from seqdata.sequences.tiles import WindowSet
 from seqdata.sequences.windows import windows
+from tests.benchmarks.results import is_tiny, record, scaled
 
 DATABASE, QUERY, LENGTH, RADIUS = 733_048, 393_000, 5, 25.0
 LIMITS = {"seconds": 60.0, "peak": 2.0}
@@ -181,6 +182,9 @@ def report(rows: Any) -> None:
             f"{names[side]:26}{row['query']:>9,}{row['database']:>10,}{row['pairs']:>12,}"
             f"{row['pairs'] / row['query']:>9.1f}{row['seconds']:>8.1f}{row['peak']:>10.2f}{row['megabytes']:>7.0f}"
         )
+    for side, row in rows.items():
+        record(f"{names[side]}: time", row["seconds"], "s")
+        record(f"{names[side]}: peak memory", row["peak"], "GiB")
     whole, subset, tree = (rows[side] for side in ("whole", "subset", "tree"))
     print(
         f"brute force on a sample: {whole['compared']:,} pairs, {whole['wrong']} differ, "
@@ -197,9 +201,13 @@ def report(rows: Any) -> None:
 def main() -> None:
     """Measure each side in a fresh process and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the MSLS window counts")
-    parser.add_argument("--subset", type=int, default=20_000, help="query windows for the comparison with cKDTree")
-    parser.add_argument("--sample", type=int, default=200, help="query windows checked by brute force")
+    parser.add_argument(
+        "--scale", type=float, default=0.002 if is_tiny() else 1.0, help="share of the MSLS window counts"
+    )
+    parser.add_argument(
+        "--subset", type=int, default=scaled(20_000, 300), help="query windows for the comparison with cKDTree"
+    )
+    parser.add_argument("--sample", type=int, default=scaled(200, 20), help="query windows checked by brute force")
     parser.add_argument("--side", choices=["whole", "subset", "tree"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:

@@ -18,11 +18,12 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.dataset.dataset import Dataset
 from seqdata.frames.reader import read_views
+from tests.benchmarks.results import record, scaled
 from tests.benchmarks.street import write_street
 
 LENGTH = 10
-WINDOWS = {False: 400, True: 50}
-ROUNDS = 5
+WINDOWS = {False: scaled(400, 20), True: scaled(50, 5)}
+ROUNDS = scaled(5, 1)
 SCANS = 3
 
 
@@ -75,12 +76,13 @@ def compare(name: str, runs: list[tuple[float, float, float, float]]) -> None:
     """One line of the table: medians of both rates, and of the ratios by wall time and by CPU time."""
     mine, mine_cpu, theirs, theirs_cpu = np.array(runs).T
     wall, cpu = np.median(mine / theirs), np.median(mine_cpu / theirs_cpu)
+    record(f"{name}, against webdataset", float(wall), "x", "higher")
     print(f"{name:<36}{np.median(mine):>14.0f}{np.median(theirs):>12.0f}{wall:>8.1f}{cpu:>10.1f}")
 
 
 def main() -> None:
     """One drive in several shards, all in the page cache; both sides in turn, medians count."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else scaled(1000, 120)
     with tempfile.TemporaryDirectory() as folder:
         raw = write_street(Path(folder) / "raw", count)
         settings = BuildSettings(shard_bytes=32 << 20, halo=0)

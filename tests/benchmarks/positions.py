@@ -36,6 +36,7 @@ class PositionsDataset:
     table: pl.DataFrame
     id: str = "0" * 64
     location: str = "positions"
+    address: str = "positions"
 
     def __post_init__(self) -> None:
         self._xy = self.table.select("easting", "northing").to_numpy()
