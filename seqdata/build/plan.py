@@ -5,6 +5,7 @@ what belongs there. It follows from the dump and the settings alone: array jobs 
 """
 
 import io
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,16 @@ from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.sequences.resampling import keep_mask
 from seqdata.sequences.windows import trajectory_starts
 from seqdata.sources.base import Listing, Source, quarantine_rows
+from seqdata.sources.registry import path_options
 from seqdata.storage.files import json_bytes
 from seqdata.storage.hashing import sha256_json, xxh3_hex
 from seqdata.storage.parquet import parquet_writer
 from seqdata.storage.store import Store
 
+log = logging.getLogger(__name__)
+
 LEFT_OUT_NAME = ".plan-quarantine.parquet"
 ROWS_A_HASH = 100_000
-PATH_OPTIONS = ("clean_list", "positions", "undistort")
-"""Source options that are paths: a manifest keeps their names, not where they lay on one machine."""
 
 
 class Plan(Frozen):
@@ -61,10 +63,12 @@ class Work:
 def describe_source(kind: str, options: dict[str, str], source: Source, listing: Listing) -> SourceInfo:
     """The dump's identity: a hash over every record and every input left out, independent of where the dump lies."""
     records = table_contract("records").conform(listing.records)
+    # A manifest keeps the names of files that options name, not where they lay on one machine.
+    paths = path_options(kind)
     parts = [*records.iter_slices(ROWS_A_HASH), *listing.quarantine.iter_slices(ROWS_A_HASH)]
     return SourceInfo(
         kind=kind,
-        options={name: Path(value).name if name in PATH_OPTIONS else value for name, value in options.items()},
+        options={name: Path(value).name if name in paths else value for name, value in options.items()},
         fingerprint=sha256_json([xxh3_hex(part.write_csv().encode()) for part in parts]),
         attribution=source.attribution,
         licence=getattr(source, "licence", ""),
@@ -175,7 +179,13 @@ def end(store: Store) -> None:
 
 
 def refuse_empty(listing: Listing, raw: Path) -> None:
-    """Raise InputError when a dump has no frame that can be used."""
-    if not listing.records.height:
-        reasons = ", ".join(listing.quarantine["reason"].unique().sort())
-        raise InputError(f"{raw}: no frame can be used ({reasons or 'the dump is empty'})")
+    """Log what the listing notes about the dump. Raises: InputError when no frame can be used, with the reasons."""
+    for note in listing.notes:
+        log.warning("%s: %s", raw, note)
+    if listing.records.height:
+        return
+    reasons = listing.quarantine.group_by("reason", maintain_order=True).agg(
+        pl.len(), pl.col("source").first(), pl.col("message").first()
+    )
+    texts = [f"{count:,} {reason} ({source}: {message})" for reason, count, source, message in reasons.iter_rows()]
+    raise InputError(f"{raw}: no frame can be used: {'; '.join(texts) or 'the dump is empty'}")

@@ -73,7 +73,8 @@ def prepare(
     if data.startswith(JPEG_MAGIC):
         return _prepare_jpeg(data, check, short_side, quality)
     image = open_image(data)
-    if data.startswith(_PNG_MAGIC) and keep_png and shrunk_size(*image.size, short_side) is None:
+    is_upright = orientation(image) == 1
+    if data.startswith(_PNG_MAGIC) and keep_png and is_upright and shrunk_size(*image.size, short_side) is None:
         return StoredImage(data, "png", *image.size)
     with _writing():
         return _written(_fitted(to_rgb(image), short_side), orientation(image), quality)
@@ -83,11 +84,11 @@ def _prepare_jpeg(data: bytes, check: Check, short_side: int | None, quality: in
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError) as error:  # the decoder answers a cut header with either
-        raise BadImageError("bad_image", f"not a readable JPEG header ({error})") from error
+        raise BadImageError("bad_image", "not a readable JPEG header: it is damaged or cut short") from error
     refuse_bomb(width, height)
     complete = _END_MARKER in data[-_TAIL:]
     if check == "decode" or not complete:
-        _decode_strictly(data)
+        _decode_strictly(data, complete=complete)
     turn = header_orientation(data) if _has_exif(data) else 1
     size = shrunk_size(width, height, short_side)
     if turn == 1 and size is None:
@@ -102,8 +103,12 @@ def _has_exif(data: bytes) -> bool:
     Searching alone would take longer than all else that is done with a frame that passes through.
     """
     at = 2
-    while data[at : at + 1] == b"\xff" and at < _HEADER:
+    # Colour profiles and XMP may fill many segments of 64 KiB before it.
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind == 0xFF:  # fill bytes may stand before a marker
+            at += 1
+            continue
         if kind == 0xE1 and data.startswith(_EXIF_MAGIC, at + 4):
             return True
         if kind == 0xDA:
@@ -114,7 +119,7 @@ def _has_exif(data: bytes) -> bool:
     return _EXIF_MAGIC in data[:_HEADER]
 
 
-def _decode_strictly(data: bytes) -> None:
+def _decode_strictly(data: bytes, *, complete: bool) -> None:
     """Decode a JPEG and raise BadImageError at the decoder's first warning (a cut file, damage inside a scan)."""
     try:
         simplejpeg.decode_jpeg(data, strict=True)
@@ -122,7 +127,9 @@ def _decode_strictly(data: bytes) -> None:
         if "colorspace" in str(error).lower():
             open_image(data)
             return
-        raise BadImageError("bad_image", f"the JPEG does not decode ({error})") from error
+        raise BadImageError(
+            "bad_image", f"the JPEG does not decode: {'its data are damaged' if complete else 'it is cut short'}"
+        ) from error
 
 
 def _fitted(pixels: Pixels, short_side: int | None) -> Pixels:
@@ -143,4 +150,4 @@ def _writing() -> Iterator[None]:
     except (BadImageError, MemoryError):
         raise
     except Exception as error:
-        raise BadImageError("bad_image", f"the image cannot be written as JPEG ({error})") from error
+        raise BadImageError("bad_image", "the image cannot be written as JPEG: it does not convert") from error

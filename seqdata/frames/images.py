@@ -53,7 +53,7 @@ def open_image(data: bytes) -> Image.Image:
 
     Raises: BadImageError (`bad_image`) for anything Pillow cannot read, and for more pixels than the limit.
     """
-    with _damage_named():
+    with _damage_named(data):
         image = Image.open(io.BytesIO(data))
         refuse_bomb(*image.size)
         image.load()
@@ -65,7 +65,7 @@ def read_shrunk(data: bytes, size: tuple[int, int]) -> Pixels:
 
     Raises: BadImageError (`bad_image`).
     """
-    with _damage_named():
+    with _damage_named(data):
         image = Image.open(io.BytesIO(data))
         refuse_bomb(*image.size)
         part = image.draft(None, (round(size[0] * _SPARE), round(size[1] * _SPARE)))
@@ -74,14 +74,34 @@ def read_shrunk(data: bytes, size: tuple[int, int]) -> Pixels:
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
+def _damage_named(data: bytes) -> Iterator[None]:
     """Whatever Pillow raises for damaged bytes (many kinds, a bomb is one of them) becomes a BadImageError."""
     try:
         yield
     except (BadImageError, MemoryError):
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImageError("bad_image", f"it announces more than {GREATEST_PIXELS:,} pixels") from error
     except Exception as error:
-        raise BadImageError("bad_image", f"the image does not decode ({error})") from error
+        raise BadImageError("bad_image", f"the image does not decode: {_why_damaged(data)}") from error
+
+
+def _why_damaged(data: bytes) -> str:
+    """Our own reason why bytes are no image.
+
+    Pillow's text is not stored: it carries a memory address, and changes with the version, so that one dump would get
+    another dataset id in every build.
+    """
+    head = data[:1024].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        return "it is a web page, so download the image again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, so run git lfs pull in the dump"
+    if not any(head):
+        return "it begins with zeros, as files of an interrupted download do"
+    if data.startswith((JPEG_MAGIC, b"\x89PNG\r\n\x1a\n")):
+        return "its data are damaged or cut short"
+    return "its bytes are no image of a kind that is read"
 
 
 def refuse_bomb(width: int, height: int) -> None:

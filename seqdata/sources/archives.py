@@ -5,7 +5,6 @@ absolute names and names with `..` are never members of an archive: they stand i
 user's own and are followed. All classes are immutable, hence safe under threads, and pickle with their index.
 """
 
-import os
 import struct
 import zlib
 from bisect import bisect_left
@@ -19,7 +18,7 @@ import polars as pl
 from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
 from seqdata.sources.archive_index import DEFLATED, ENCRYPTED, STORED, index_archive, name_fault
-from seqdata.sources.files import inside, reading
+from seqdata.sources.files import inside, reading, unreadable, walk
 
 GREATEST_MEMBER = 512 << 20
 """Bytes of one member: no image or table of a dump is larger."""
@@ -103,7 +102,7 @@ def _exactly(file: BinaryIO, offset: int, length: int) -> bytes:
     file.seek(offset)
     data = file.read(length)
     if len(data) != length:
-        raise EOFError(f"the archive ends after {len(data):,} of {length:,} bytes")
+        raise unreadable(f"the archive ends after {len(data):,} of {length:,} bytes")
     return data
 
 
@@ -112,12 +111,12 @@ def _unzip(file: BinaryIO, entry: dict[str, Any]) -> bytes:
     header = _exactly(file, entry["offset"], _LOCAL_HEADER.size)
     magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
     if magic != _LOCAL_MAGIC:
-        raise ValueError("no zip member begins where the directory says")
+        raise unreadable("no zip member begins where the directory says")
     data = _exactly(file, entry["offset"] + _LOCAL_HEADER.size + name_length + extra_length, entry["packed"])
     if entry["method"] == DEFLATED:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry["bytes"] + 1)
     if len(data) != entry["bytes"] or zlib.crc32(data) != entry["crc"]:
-        raise ValueError("bytes and CRC are not those that the zip announces")
+        raise unreadable("bytes and CRC are not those that the zip announces")
     return data
 
 
@@ -151,9 +150,9 @@ class Folder:
         A name that is no UTF-8 is passed over: the published dumps, which are read this way, have none.
         Raises: KeyError outside, InputError for an unreadable folder.
         """
-        found: list[tuple[str, int]] = []
-        _walk(inside(self.root, under), f"{under}/" if under else "", found, ())
-        return pl.DataFrame(found, schema=_MEMBERS, orient="row").sort("name")
+        files = walk(inside(self.root, under), f"{under}/" if under else "")
+        rows = [(file.name, file.bytes) for file in files if file.bytes is not None and not name_fault(file.name)]
+        return pl.DataFrame(rows, schema=_MEMBERS, orient="row").sort("name")
 
     def skipped(self) -> pl.DataFrame:
         """Nothing."""
@@ -166,23 +165,6 @@ class Folder:
             raise KeyError(f"{name} is not in {self.root}")
         with reading(name):
             return path.read_bytes()
-
-
-def _walk(folder: Path, prefix: str, found: list[tuple[str, int]], above: tuple[tuple[int, int], ...]) -> None:
-    """Collect the files below `folder`; `above` are its ancestors, so that a link to one of them ends there."""
-    try:
-        status = folder.stat()
-        here = (status.st_dev, status.st_ino)
-        entries = list(os.scandir(folder)) if here not in above else []
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from error
-    for entry in entries:
-        if entry.is_dir():
-            _walk(Path(entry.path), f"{prefix}{entry.name}/", found, (*above, here))
-        elif entry.is_file() and not name_fault(entry.name):
-            found.append((prefix + entry.name, entry.stat().st_size))
 
 
 @dataclass(frozen=True)

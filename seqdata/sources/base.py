@@ -1,6 +1,5 @@
 """What a source is: a listing of frame records, and a way to read one image's bytes."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,43 +7,53 @@ import polars as pl
 
 import seqdata.protocols
 from seqdata.contracts.tables import table_contract
-from seqdata.errors import ContractError
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All that a dump holds: frame records to store and inputs that are left out already.
+    """All that a dump holds.
 
-    `records` follows the contract `records`, sorted by (city, role, trajectory, position); `quarantine` follows the
-    contract `quarantine`.
+    Attributes:
+        records: The frames to store, by the contract `records`, sorted by (city, role, trajectory, position).
+        quarantine: The inputs that are left out already, by the contract `quarantine`.
+        notes: Sentences for the user about how the dump was read; they are not stored.
     """
 
     records: pl.DataFrame
     quarantine: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
-    """One kind of raw dump at one place; a module of this package has `open(raw, options)` that returns it.
+    """One raw dump at one place; what `open` of a kind's module returns (see `seqdata.sources.registry`).
 
-    `attribution` credits the dump's makers and names its licence.
+    Attributes:
+        attribution: Credits the dump's makers and names its licence.
     """
 
     attribution: str
 
     def listing(self) -> Listing:
-        """Every frame of the dump. Raises: InputError when it is of another kind, ContractError for a bad table."""
+        """List every frame of the dump.
+
+        Raises:
+            InputError: If the dump is of another kind.
+            ContractError: If a table of it is bad.
+        """
         ...
 
     def read(self, source: str) -> bytes:
-        """The bytes of the image that a record's `source` names.
+        """Read the bytes of the image that a record's `source` names.
 
-        Raises: FileNotFoundError or KeyError when it is gone, BadImageError (`unreadable_image`) when it is there but
-        cannot be read, OSError for what is no fault of the file.
+        Raises:
+            FileNotFoundError, KeyError: If it is gone.
+            BadImageError: `unreadable_image`, if it is there but cannot be read.
+            OSError: For what is no fault of the file.
         """
         ...
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Nothing where the dump holds what `protocol` needs. Raises: InputError that names what is missing."""
+        """Check that the dump holds what `protocol` needs. Raises: InputError that names what is missing."""
         ...
 
     def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
@@ -52,25 +61,20 @@ class Source(Protocol):
         ...
 
 
-def take_option(options: dict[str, str], name: str, default: str = "") -> str:
-    """Remove and return one option."""
-    return options.pop(name, default)
-
-
-def refuse_unknown(options: Mapping[str, str], kind: str, known: str) -> None:
-    """Raise ContractError when options are left that the source does not know."""
-    if options:
-        raise ContractError(f"source {kind} has no option '{next(iter(options))}'; it has {known}")
-
-
 def quarantine_rows(frames: pl.DataFrame, reason: str, message: str) -> pl.DataFrame:
-    """Quarantine rows for `frames` (needs `source`; key, trajectory and position are taken where present)."""
+    """Make quarantine rows for frames.
+
+    Args:
+        frames: One row a frame: `source`; `key`, `trajectory` and `position` are taken where present.
+        reason: Code of `docs/errors.md`.
+        message: What is wrong. It is stored and part of the dataset's id, so it must follow from the input alone.
+    """
     rows = frames.with_columns(pl.lit(reason).alias("reason"), pl.lit(message).alias("message"))
     return table_contract("quarantine").conform(rows)
 
 
 def quarantine_skipped(archive: str, skipped: pl.DataFrame) -> pl.DataFrame:
-    """Quarantine rows for what is never read from `archive` (its name below the dump): columns name and message."""
+    """Make quarantine rows for what is never read from `archive` (its name below the dump): columns name, message."""
     rows = skipped.select(
         (pl.lit(f"{archive}!") + pl.col("name")).alias("source"),
         pl.lit("unreadable_image").alias("reason"),

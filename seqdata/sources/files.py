@@ -1,50 +1,155 @@
-"""Find and read the image files of a dump."""
+"""Find and read the image files of a dump.
+
+Convention: a path below the dump is written with `/`. Links to folders are followed, since people keep drives on other
+disks. Hidden files and folders, thumbnails that file managers and network disks leave behind, and resource forks are
+no images.
+"""
 
 import errno
 import lzma
+import os
+import re
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
+from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-_RESOURCE_FORKS = "__MACOSX"
-
-_DAMAGED = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OverflowError, RuntimeError, ValueError,
+OTHER_IMAGE_SUFFIXES = (
+    ".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dng", ".exr", ".gif", ".heic", ".heif", ".hif", ".insp", ".j2k", ".jfif",
+    ".jp2", ".jpe", ".jpf", ".jxl", ".jxr", ".nef", ".orf", ".pbm", ".pcx", ".pgm", ".pnm", ".ppm", ".raf", ".rw2",
+    ".svg", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
+"""Images that people have and that are not read; they go to quarantine by name, instead of missing without a word."""
 
-"""What a damaged, encrypted or unknown zip member raises; NotImplementedError is a RuntimeError."""
+NOT_READ = "this kind of image is not read; convert it to .jpg or .png"
 
-_UNREADABLE = {None, errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EBADMSG}
+# Made by macOS, Synology and QNAP disks, Windows and photo managers beside the photos themselves.
+_NO_DRIVE = re.compile(r"__macosx|@eadir|@__thumb|@recycle|#recycle|\$recycle\.bin|_?thumb(?:nail)?s", re.IGNORECASE)
 
-"""errno of an OSError that is the one file's fault (decoders give none); the others are the machine's."""
+_FIRST_FILES = 20_000
+"""Files that are looked at for the first images: enough to pass a folder of tables, and a second at most."""
+
+_DAMAGE: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((zipfile.BadZipFile,), "its zip member is damaged"),
+    ((zlib.error, lzma.LZMAError, struct.error, EOFError), "its packed bytes are damaged or cut short"),
+    ((OverflowError, RuntimeError, ValueError), "its archive is damaged, or packs it in a way that is not read here"),
+)
+"""Our own reasons for what readers of archives raise. Theirs are not stored: they change with the library's version,
+and some carry a memory address, so that one dump would get another id in each build."""
+
+_UNREADABLE = {
+    None: "the disk or the archive gives an error",
+    errno.EIO: "the disk gives an error",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EISDIR: "it is a folder",
+    errno.EINVAL: "the disk or the archive gives an error",
+    errno.EBADMSG: "the disk gives an error",
+}
+"""errno of an OSError that is the one file's fault (decoders give none), with our reason; others are the machine's."""
 
 
-def find_images(folder: Path, pattern: str) -> list[tuple[str, int]]:
-    """Image files below `folder` that match the glob `pattern`, sorted: path below `folder` and size in bytes."""
-    if not folder.is_dir():
-        return []
-    names = ((path.relative_to(folder).as_posix(), path) for path in folder.glob(pattern))
-    sizes = ((name, _file_size(path)) for name, path in names if is_image(name))
-    return sorted((name, size) for name, size in sizes if size is not None)
+@dataclass(frozen=True)
+class DumpFile:
+    """A file below a dump.
+
+    Attributes:
+        name: Path below the dump.
+        bytes: Size, None where a link leads nowhere.
+        is_alias: Whether it was reached through a link to a folder of the same dump, where it is found again.
+    """
+
+    name: str
+    bytes: int | None
+    is_alias: bool = False
 
 
-def _file_size(path: Path) -> int | None:
-    """Size of a file in bytes, None where there is none: a dangling link, or a folder that is named like an image."""
+def walk(folder: Path, prefix: str = "") -> Iterator[DumpFile]:
+    """Find all files below a folder, links to folders followed; each folder's names are sorted.
+
+    A link to one of its own parent folders ends there, so that the walk always ends.
+
+    Args:
+        folder: Where to look.
+        prefix: What to put before each name, with a `/` at its end.
+
+    Raises:
+        InputError: If a folder cannot be read.
+    """
+    return _walk(folder, prefix, os.path.realpath(folder), (), is_alias=False)
+
+
+def _walk(
+    folder: Path, prefix: str, root: str, parents: tuple[tuple[int, int], ...], *, is_alias: bool
+) -> Iterator[DumpFile]:
+    """Yield the files of one folder and those below it; `parents` are (device, inode) of the folders above."""
     try:
-        status = path.stat()
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if here not in parents else []
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from error
+    for entry in entries:
+        name = prefix + entry.name
+        if _is_folder(entry):
+            alias = is_alias or (entry.is_symlink() and _lies_in(os.path.realpath(entry.path), root))
+            yield from _walk(Path(entry.path), f"{name}/", root, (*parents, here), is_alias=alias)
+        else:
+            size = _file_size(entry)
+            if size is not None or entry.is_symlink():
+                yield DumpFile(name, size, is_alias)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _lies_in(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _file_size(entry: "os.DirEntry[str]") -> int | None:
+    """Size of a file in bytes; None for a link that leads nowhere, and for what is no regular file."""
+    try:
+        status = entry.stat()
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def first_images(raw: Path, count: int) -> list[Path]:
+    """Find up to `count` images among the first files below a folder; none where a folder cannot be read."""
+    try:
+        names = [file.name for file in islice(walk(raw), _FIRST_FILES)]
+    except InputError:
+        return []
+    return [raw / name for name in names if is_image(name)][:count]
+
+
+def file_names(folder: Path) -> list[str]:
+    """List what lies directly in a folder, sorted; nothing where it cannot be read."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
 
 
 def is_text(name: str) -> bool:
@@ -56,33 +161,63 @@ def is_text(name: str) -> bool:
     return True
 
 
-def is_image(name: str) -> bool:
-    """Whether a path (with /) is one of an image that the build can read; hidden files and resource forks are none."""
+def is_hidden(name: str) -> bool:
+    """Whether a path (with /) is a hidden file, or lies in a folder that is hidden or holds thumbnails.
+
+    Example:
+        >>> [is_hidden(name) for name in ("a/1.jpg", "a/.1.jpg", ".trash/1.jpg", "a/@eaDir/1.jpg")]
+        [False, True, True, True]
+    """
     *folders, base = name.split("/")
-    return base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".") and _RESOURCE_FORKS not in folders
+    hidden_folder = any(folder.startswith(".") or _NO_DRIVE.fullmatch(folder) for folder in folders)
+    return base.startswith(".") or hidden_folder
+
+
+def is_image(name: str) -> bool:
+    """Whether a path (with /) is one of an image that the build can read.
+
+    Example:
+        >>> [is_image(name) for name in ("a/1.JPG", "a/1.webp", ".thumbnails/1.jpg")]
+        [True, False, False]
+    """
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
+
+
+def is_other_image(name: str) -> bool:
+    """Whether a path (with /) is one of an image of a kind that the build does not read."""
+    return name.lower().endswith(OTHER_IMAGE_SUFFIXES) and not is_hidden(name)
 
 
 def image_names(column: str) -> pl.Expr:
-    """Whether each path of a column is one of an image, as `is_image`."""
+    """Test each path of a column as `is_image` does."""
     path = pl.col(column)
-    suffixed = path.str.contains(r"(?i)\.(jpe?g|png)$")
-    return suffixed & ~path.str.contains(r"(^|/)\.[^/]*$") & ~path.str.contains(rf"(^|/){_RESOURCE_FORKS}/")
+    hidden = path.str.contains(r"(^|/)\.") | path.str.contains(rf"(?i)(^|/)({_NO_DRIVE.pattern})/")
+    return path.str.contains(r"(?i)\.(jpe?g|png)$") & ~hidden
 
 
 @contextmanager
 def reading(source: str) -> Iterator[None]:
-    """Around the reading of one image: its own damage becomes a BadImageError, what it is not to blame for stays.
+    """Turn the damage of the one image that is read inside into a BadImageError; what is not its fault stays.
 
-    Raises: BadImageError (`unreadable_image`) for a damaged zip member, a bad disk block or a forbidden file.
+    Args:
+        source: Name of the image, for the reader of this code; messages do not repeat it.
+
+    Raises:
+        BadImageError: `unreadable_image` for a damaged zip member, a bad disk block or a forbidden file.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in _UNREADABLE:
             raise
-        raise BadImageError("unreadable_image", f"the file cannot be read ({error.strerror or error})") from error
-    except _DAMAGED as error:
-        raise BadImageError("unreadable_image", f"the file cannot be read ({error or type(error).__name__})") from error
+        raise unreadable(_UNREADABLE[error.errno]) from error
+    except tuple(kind for kinds, _ in _DAMAGE for kind in kinds) as error:
+        raise unreadable(next(reason for kinds, reason in _DAMAGE if isinstance(error, kinds))) from error
+
+
+def unreadable(reason: str) -> BadImageError:
+    """Make the error of an image that is there and cannot be read; `reason` is stored, so it must be our own text."""
+    return BadImageError("unreadable_image", f"the file cannot be read ({reason})")
 
 
 def inside(raw: Path, name: str) -> Path:

@@ -1,12 +1,10 @@
 """Where and when photos were taken, from the EXIF in their headers; pixels are not read.
 
-Convention: positions are WGS84 degrees, times microseconds since 1970, UTC. A position counts when latitude and
-longitude stand there with their hemispheres, they and the altitude's reference have the types that the standard gives
-them (else the block is damaged, and not believed), the receiver did not say that it had no fix (status V), and it is
-not exactly 0°, 0° (what cameras write without one). The time is DateTimeOriginal with its fraction and
-OffsetTimeOriginal; where no offset stands, the drive's median distance from the GPS clock gives it, in quarter hours;
-where there is no GPS clock either, the camera's clock counts as UTC. Without DateTimeOriginal the GPS clock is the
-time. Where the camera points (GPSImgDirection) is no driving direction: headings come from the track.
+Convention: positions are WGS84 degrees, times microseconds since 1970, UTC (see `seqdata.sources.folder.exif_times`). A
+position counts when latitude and longitude stand there with their hemispheres, they and the altitude's reference have
+the types that the standard gives them (else the block is damaged, and not believed), the receiver did not say that it
+had no fix (status V), and it is a fix (see `seqdata.sources.csv_tables.is_fix`). Where the camera points
+(GPSImgDirection) is no driving direction: headings come from the track.
 """
 
 import math
@@ -20,41 +18,57 @@ import polars as pl
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from seqdata.sources.csv_tables import on_globe
+from seqdata.sources.csv_tables import has_fix
+from seqdata.sources.folder.exif_times import parse_gps_clock, parse_taken, with_times
 
 _TAGS: dict[str, pl.DataType] = {
     "latitude": pl.Float64(),
     "longitude": pl.Float64(),
-    "taken": pl.String(),
-    "fraction": pl.String(),
-    "offset": pl.String(),
-    "gps_date": pl.String(),
-    "gps_seconds": pl.Float64(),
+    "taken": pl.Int64(),
+    "offset": pl.Int64(),
+    "gps": pl.Int64(),
 }
-_CAMERA_CLOCK = (Base.DateTimeOriginal, Base.SubsecTimeOriginal, Base.OffsetTimeOriginal)
-_DATE = "%Y:%m:%d"
-_AT_ONCE = 50_000
-_QUARTER_HOUR = 900_000_000
-"""Microseconds; offsets from UTC are whole quarters of an hour."""
-_GREATEST_OFFSET = 15 * 3_600_000_000
+_CLOCKS = (
+    (Base.DateTimeOriginal, Base.SubsecTimeOriginal, Base.OffsetTimeOriginal),
+    (Base.DateTimeDigitized, Base.SubsecTimeDigitized, Base.OffsetTimeDigitized),
+    (Base.DateTime, Base.SubsecTime, Base.OffsetTime),
+)
+"""The camera's clock in order of belief: programs that edit a photo change the last one alone."""
+_ROWS_AT_ONCE = 50_000
 
 
 def read_exif(raw: Path, images: pl.DataFrame) -> pl.DataFrame:
-    """Position and time of each image: `images` (needs `source`, path below `raw`, and `drive`) with latitude,
-    longitude and time added, empty where they are not known. No image raises: damaged EXIF is absent EXIF.
+    """Read position and time of each image; no image raises, since damaged EXIF is absent EXIF.
+
+    Args:
+        raw: Folder of the dump.
+        images: One row an image: `source` (path below `raw`) and `drive`.
+
+    Returns:
+        The rows with `latitude`, `longitude` (degrees), `time` (microseconds) and `clock_error` (microseconds that the
+        camera's clock is off by, where GPS time is used instead), null where they are not known.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of every damaged block
         parts = [
             pl.DataFrame([_read_tags(raw / source) for source in part["source"]], schema=_TAGS, orient="row")
-            for part in images["source"].to_frame().iter_slices(_AT_ONCE)
+            for part in images["source"].to_frame().iter_slices(_ROWS_AT_ONCE)
         ]
     tags = pl.concat([pl.DataFrame(schema=_TAGS), *parts])
-    placed = on_globe("latitude", "longitude") & ((pl.col("latitude") != 0) | (pl.col("longitude") != 0))
-    known = pl.concat([images, tags], how="horizontal").with_columns(
-        pl.when(placed).then(pl.col(name)).alias(name) for name in ("latitude", "longitude")
+    is_fix = has_fix("latitude", "longitude")
+    positions = pl.concat([images, tags], how="horizontal").with_columns(
+        pl.when(is_fix).then(pl.col(name)).alias(name) for name in ("latitude", "longitude")
     )
-    return _with_time(known).drop("taken", "fraction", "offset", "gps_date", "gps_seconds")
+    return with_times(positions)
+
+
+def has_gps_block(path: Path) -> bool:
+    """Whether an image's EXIF has a GPS block, with or without a position in it."""
+    try:
+        with Image.open(path) as image:
+            return bool(image.getexif().get_ifd(IFD.GPSInfo))
+    except Exception:  # Pillow raises many kinds for broken files; all mean "not known"
+        return False
 
 
 def _read_tags(path: Path) -> tuple[Any, ...]:
@@ -63,10 +77,17 @@ def _read_tags(path: Path) -> tuple[Any, ...]:
         with Image.open(path) as image:
             exif = image.getexif()
             gps, camera = exif.get_ifd(IFD.GPSInfo), exif.get_ifd(IFD.Exif)
-            clocks = (_text(camera.get(tag)) for tag in _CAMERA_CLOCK)
-            return *_position(gps), *clocks, _text(gps.get(GPS.GPSDateStamp)), _day_seconds(gps.get(GPS.GPSTimeStamp))
+            clock = _camera_clock({**exif, **camera})
+            gps_clock = parse_gps_clock(gps.get(GPS.GPSDateStamp), _day_seconds(gps.get(GPS.GPSTimeStamp)))
+            return *_position(gps), *clock, gps_clock
     except Exception:  # no closed set: any damage means that nothing is known
         return (None,) * len(_TAGS)
+
+
+def _camera_clock(tags: Mapping[int, Any]) -> tuple[int | None, int | None]:
+    """Local time and offset of the first clock that shows a time."""
+    clocks = (parse_taken(*(tags.get(tag) for tag in clock)) for clock in _CLOCKS)
+    return next((clock for clock in clocks if clock[0] is not None), (None, None))
 
 
 def _position(gps: Mapping[int, Any]) -> tuple[float | None, float | None]:
@@ -94,8 +115,8 @@ def _degrees(value: Any, hemisphere: str | None, signs: str) -> float | None:
 def _day_seconds(value: Any) -> float | None:
     """Seconds since midnight of (hours, minutes, seconds)."""
     parts = _numbers(value)
-    whole = len(parts) == 3 and all(0 <= part <= most for part, most in zip(parts, (24, 60, 61), strict=True))
-    return sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) if whole else None
+    is_time = len(parts) == 3 and all(0 <= part <= most for part, most in zip(parts, (24, 60, 61), strict=True))
+    return sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) if is_time else None
 
 
 def _numbers(value: Any) -> list[float]:
@@ -109,33 +130,3 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace")
     return (value.strip("\0 ") or None) if isinstance(value, str) else None
-
-
-def _with_time(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add `time` as the module's convention says; needs the clocks of `_TAGS` and `drive`."""
-    taken = _moment(pl.col("taken"), f"{_DATE} %H:%M:%S") + _micros(pl.col("fraction"))
-    gps = _moment(pl.col("gps_date"), _DATE) + (pl.col("gps_seconds") * 1e6).round().cast(pl.Int64)
-    clocks = rows.with_columns(taken.alias("taken"), gps.alias("gps"), _offset(pl.col("offset")).alias("offset"))
-    ahead = (pl.col("taken") - pl.col("gps")).median().over("drive")
-    usual = (ahead / _QUARTER_HOUR).round().cast(pl.Int64) * _QUARTER_HOUR
-    likely = pl.when(usual.abs() <= _GREATEST_OFFSET).then(usual)
-    in_utc = pl.col("taken") - pl.coalesce("offset", likely, pl.lit(0))
-    return clocks.with_columns(pl.coalesce(in_utc, "gps").alias("time")).drop("gps")
-
-
-def _moment(text: pl.Expr, form: str) -> pl.Expr:
-    """Microseconds since 1970 of text in `form`; null for text that is no date."""
-    return text.str.to_datetime(form, time_unit="us", strict=False).cast(pl.Int64)
-
-
-def _micros(digits: pl.Expr) -> pl.Expr:
-    """Microseconds of the digits after the second's point; 0 where there are none."""
-    padded = digits.str.extract(r"^(\d+)$").str.pad_end(6, "0").str.slice(0, 6)
-    return padded.cast(pl.Int64, strict=False).fill_null(0)
-
-
-def _offset(text: pl.Expr) -> pl.Expr:
-    """Microseconds ahead of UTC of text like +02:00; null for anything else."""
-    parts = text.str.extract_groups(r"^([+-])([01]\d):([0-5]\d)$").struct
-    minutes = parts.field("2").cast(pl.Int64) * 60 + parts.field("3").cast(pl.Int64)
-    return pl.when(parts.field("1") == "-").then(-minutes).otherwise(minutes) * 60_000_000

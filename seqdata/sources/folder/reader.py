@@ -2,18 +2,20 @@
 
 Convention: the option `positions` names the CSV or the .gpx, or is `exif`; without it positions.csv in the folder
 holds, else the one .gpx there, else EXIF. The CSV names `image` (path below the folder, a backslash counts as /) and
-either `latitude, longitude` (WGS84 degrees) or `easting, northing, zone` (UTM metres; `zone` such as 32N or 56S,
-southern northings with the false northing; rows of several zones are brought into that of their city's median
-position). Optional: `time` (ISO 8601, UTC where it names no offset, or seconds since 1970), `heading` (degrees
-clockwise from north), `drive`, `role` (database or query), `city`. Columns are separated by comma, semicolon or tab.
-Without a CSV, see `seqdata.sources.folder.photos`; for cities, order and names of drives, `folder_drives`. Frames of a
-drive are ordered by time where all of it have one, else in the CSV's order or by name; a drive with both roles becomes
-the trajectories `<drive>/database` and `<drive>/query`, and one that `cut` divides `<drive>/train`, `<drive>/test` and
-(no role, no part of either) `<drive>/buffer`.
+either `latitude, longitude` (WGS84 degrees) or `easting, northing, zone` (UTM metres; `zone` such as 32N or 56S with
+the hemisphere, or 32U with the latitude band; southern northings with the false northing; rows of several zones are
+brought into that of their city's median position). Optional: `time` (ISO 8601, UTC where it names no offset, or
+seconds since 1970), `heading` (degrees clockwise from north), `drive`, `role` (database or query), `city`. Columns are
+separated by comma, semicolon or tab. Without a CSV, see `seqdata.sources.folder.photos`; for cities, order and names
+of drives, `seqdata.sources.folder.drives`. Frames of a drive are ordered by time where all of it have one, else in the
+CSV's order or by name; a drive with both roles becomes the trajectories `<drive>/database` and `<drive>/query`, and one
+that `cut` divides `<drive>/train`, `<drive>/test` and (no role, no part of either) `<drive>/buffer`.
 """
 
 import math
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,52 +24,75 @@ import polars as pl
 import seqdata.protocols
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
-from seqdata.sources.base import Listing, quarantine_rows, refuse_unknown, split_duplicates, take_option
+from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
-from seqdata.sources.files import find_images, inside, is_text, reading
-from seqdata.sources.folder.drives import in_driving_order, with_parts, with_places, with_roles, with_trajectories
-from seqdata.sources.folder.photos import photo_rows, track_rows
-from seqdata.sources.folder.positions_csv import read_positions
+from seqdata.sources.files import (
+    NOT_READ,
+    DumpFile,
+    file_names,
+    first_images,
+    inside,
+    is_hidden,
+    is_image,
+    is_other_image,
+    is_text,
+    reading,
+    walk,
+)
+from seqdata.sources.folder.drives import (
+    in_driving_order,
+    wide_notes,
+    with_parts,
+    with_places,
+    with_roles,
+    with_trajectories,
+)
+from seqdata.sources.folder.exif import has_gps_block
+from seqdata.sources.folder.photos import clock_notes, photo_rows, track_rows
+from seqdata.sources.folder.positions_csv import ZONE_LETTERS, read_positions
 from seqdata.sources.folder.roles import DEFAULT_BUFFER, Cut, parse_roles
 from seqdata.storage.hashing import xxh3_hex
 
-DEFAULT_PROTOCOL = "own"
 EXIF = "exif"
 POSE_GAP = 10.0
 """Seconds: loggers that save points only where the direction changes leave about so many between them."""
-_OPTIONS = "positions, time_offset, pose_gap, roles, cut, buffer"
 _ON_TRACK = ("time_offset", "pose_gap")
+_TRACK_SUFFIXES = (".csv", ".tsv", ".gpx")
+_SAMPLE = 16
 
 
-def open(raw: Path, options: dict[str, str]) -> "FolderSource":
-    """The drives at `raw`, by options that are all text and may all be absent.
+def recognise(raw: Path) -> bool:
+    """Whether a folder holds images with a CSV or GPX on top, or with a GPS block in the EXIF of the first ones."""
+    images = first_images(raw, _SAMPLE)
+    has_table = any(name.lower().endswith(_TRACK_SUFFIXES) for name in file_names(raw))
+    return bool(images) and (has_table or any(map(has_gps_block, images)))
 
-    `positions`: a CSV, a .gpx, or `exif`. With a GPX track `time_offset` (seconds added to each image's time, default
-    0) and `pose_gap` (greatest gap between two track points, seconds, default 10). `roles`: as in
-    `database:DRIVE,query:DRIVE`. `cut`: the test stretch of each drive, as in `0.6`, `0.5-0.8`, `1200m-1800m`, with
-    `buffer` (metres around it that are not trained on, default 50). Raises: ContractError for any other.
-    """
-    given = set(options)
+
+def open(raw: Path, options: Mapping[str, str]) -> "FolderSource":
+    """Open the drives at `raw`; for the options see `seqdata.sources.registry`. Raises: ContractError."""
     source = FolderSource(
         raw,
-        take_option(options, "positions"),
+        options.get("positions", ""),
         time_offset=_number(options, "time_offset", 0.0, -math.inf),
         pose_gap=_number(options, "pose_gap", POSE_GAP, 0.0),
-        roles=take_option(options, "roles"),
-        cut=take_option(options, "cut"),
+        roles=options.get("roles", ""),
+        cut=options.get("cut", ""),
         buffer=_number(options, "buffer", DEFAULT_BUFFER, 0.0),
+        zone_letters=options.get("zone_letters", ""),
     )
-    refuse_unknown(options, "folder", _OPTIONS)
-    if "buffer" in given and not source.cut:
+    if "buffer" in options and not source.cut:
         raise ContractError("option buffer belongs to a cut along the route; name one, as in cut=0.6")
-    if given & set(_ON_TRACK) and source.where().suffix.lower() != ".gpx":
-        raise ContractError(f"option {min(given & set(_ON_TRACK))} belongs to a GPX track, and positions is none")
+    on_track = options.keys() & set(_ON_TRACK)
+    if on_track and source.where().suffix.lower() != ".gpx":
+        raise ContractError(f"option {min(on_track)} belongs to a GPX track, and positions is none")
+    if source.zone_letters not in ("", *ZONE_LETTERS):
+        raise ContractError(f"option zone_letters has '{source.zone_letters}'; it takes {' or '.join(ZONE_LETTERS)}")
     return source
 
 
-def _number(options: dict[str, str], name: str, default: float, least: float) -> float:
+def _number(options: Mapping[str, str], name: str, default: float, least: float) -> float:
     """A finite number of at least `least`. Raises: ContractError for another text."""
-    text = take_option(options, name, str(default))
+    text = options.get(name, str(default))
     try:
         number = float(text)
     except ValueError:
@@ -88,18 +113,20 @@ class FolderSource:
     roles: str = ""
     cut: str = ""
     buffer: float = DEFAULT_BUFFER
+    zone_letters: str = ""
     attribution: str = "the user's own drives"
 
     def where(self) -> Path:
-        """The CSV or GPX that says where images were taken, or the path `exif`.
+        """Find the CSV or GPX that says where images were taken, or the path `exif`.
 
-        Raises: InputError when nothing is named and several GPX tracks lie in the folder.
+        Raises:
+            InputError: If nothing is named and several GPX tracks lie in the folder.
         """
         if self.positions:
             return Path(self.positions)
         if (self.raw / "positions.csv").is_file():
             return self.raw / "positions.csv"
-        tracks = sorted(path for path in self.raw.glob("*") if path.suffix.lower() == ".gpx")
+        tracks = [self.raw / name for name in file_names(self.raw) if Path(name).suffix.lower() == ".gpx"]
         if len(tracks) > 1:
             names = ", ".join(path.name for path in tracks)
             raise InputError(
@@ -108,36 +135,57 @@ class FolderSource:
         return tracks[0] if tracks else Path(EXIF)
 
     def listing(self) -> Listing:
-        """Every frame.
+        """List every frame.
 
-        Raises: InputError without images or a usable CSV or track, ContractError for a missing column, a value that is
-        none, a role for a drive that is not there, or a cut that leaves one side empty.
+        Raises:
+            InputError: If there is no image, or no usable CSV or track.
+            ContractError: If a column is missing, a value is none, a role is for a drive that is not there, or a cut
+                leaves one side empty.
         """
-        found = find_images(self.raw, "**/*")
-        nameless = [name for name, _ in found if not is_text(name)]
-        images = pl.DataFrame(
-            [image for image in found if is_text(image[0])],
-            schema={"source": pl.String, "bytes": pl.Int64},
-            orient="row",
+        files = [file for file in walk(self.raw) if is_image(file.name) or is_other_image(file.name)]
+        images = _table(
+            [file for file in files if is_image(file.name) and is_text(file.name) and file.bytes is not None]
         )
         if not images.height:
-            raise InputError(f"{self.raw}: no .jpg or .png image below it{looks_like_another(self.raw, 'folder')}")
+            raise InputError(f"{self.raw}: no .jpg or .png image below it{self._instead(files)}")
         where = self.where()
-        rows = in_driving_order(with_places(with_roles(self._rows(where, images), parse_roles(self.roles))))
-        joined = rows.join(images, on="source", how="left", maintain_order="left")
-        usable = pl.col("bytes").is_not_null() & pl.col("easting").is_not_null()
+        # A link to a folder of the same dump shows its images again: they are read where a table names them so.
+        own = images.filter(~pl.col("is_alias"))
+        rows = self._rows(where, own)
+        repeated = pl.col("reason").eq_missing("duplicate_key")
+        usable = pl.col("bytes").is_not_null() & pl.col("latitude").is_not_null()
+        joined = rows.filter(~repeated).join(images, on="source", how="left", maintain_order="left")
+        placed = with_places(with_roles(joined, parse_roles(self.roles)))
+        ordered = in_driving_order(placed, usable)
         cut = Cut.parse(self.cut) if self.cut else None
-        named = with_trajectories(with_parts(joined, usable, cut, self.buffer))
-        kept = split_duplicates(_finish(named.filter(usable)))
-        left_out = [*_left_out(named, where.name), _unlisted(images, rows, where.name), _unnamed(nameless)]
-        return Listing(kept.records, pl.concat([*left_out, kept.quarantine]))
+        named = with_trajectories(with_parts(ordered, usable, cut, self.buffer))
+        listing = split_duplicates(_with_record_fields(named.filter(usable)))
+        left_out = [
+            *_left_out(named, where.name, self.raw),
+            table_contract("quarantine").conform(rows.filter(repeated)),
+            quarantine_rows(
+                own.join(rows, on="source", how="anti"), "no_row", f"an image without a row in {where.name}"
+            ),
+            *_not_read(files, rows),
+            listing.quarantine,
+        ]
+        notes = (*clock_notes(rows), *wide_notes(named.filter(usable)))
+        return Listing(listing.records, pl.concat(left_out), notes)
+
+    def _instead(self, files: list[DumpFile]) -> str:
+        """What lies there instead of images that are read, for the end of a message."""
+        kinds = Counter(Path(file.name).suffix.lower() for file in files if is_other_image(file.name))
+        if kinds:
+            suffix, count = kinds.most_common(1)[0]
+            return f", but {count:,} of {suffix}: {NOT_READ}"
+        return looks_like_another(self.raw, "folder")
 
     def _rows(self, where: Path, images: pl.DataFrame) -> pl.DataFrame:
         """A row for each image that is listed, in the order of its table or by name."""
         if where.suffix.lower() == ".gpx":
             return track_rows(self.raw, images, where, self.time_offset, self.pose_gap)
         if where != Path(EXIF):
-            return read_positions(where)
+            return read_positions(where, self.zone_letters).with_columns(pl.lit(None, pl.Int64).alias("clock_error"))
         rows = photo_rows(self.raw, images)
         if not self.positions and rows["latitude"].null_count() == rows.height:
             other = looks_like_another(self.raw, "folder")
@@ -148,45 +196,77 @@ class FolderSource:
         return rows
 
     def read(self, source: str) -> bytes:
-        """The bytes of one image."""
+        """Read the bytes of one image."""
         with reading(source):
             return inside(self.raw, source).read_bytes()
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Nothing: the dump has no clean list to miss."""
+        """Do nothing: the dump has no clean list to miss."""
 
     def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
         """None: no protocol pins how such a dump is read."""
         return {}
 
 
-def _left_out(rows: pl.DataFrame, where: str) -> list[pl.DataFrame]:
+def _table(files: list[DumpFile]) -> pl.DataFrame:
+    """Images as a table: source, bytes, is_alias; sorted by source."""
+    rows = [(file.name, file.bytes, file.is_alias) for file in files]
+    schema = {"source": pl.String, "bytes": pl.Int64, "is_alias": pl.Boolean}
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("source")
+
+
+def _left_out(rows: pl.DataFrame, where: str, raw: Path) -> list[pl.DataFrame]:
     """Quarantine rows for the rows that name no image, an absent one, or one without a place."""
     named, present = pl.col("source") != "", pl.col("bytes").is_not_null()
     nameless = rows.filter(~named).with_columns(pl.format("{} row {}", pl.lit(where), "row").alias("source"))
     absent = rows.filter(named & ~present)
-    placeless = rows.filter(present & pl.col("easting").is_null())
+    absent = absent.with_columns(
+        pl.Series("message", [_why_absent(raw, name, where) for name in absent["source"]], dtype=pl.String),
+        pl.lit("missing_image").alias("reason"),
+    )
+    placeless = rows.filter(present & pl.col("latitude").is_null())
     return [
         quarantine_rows(nameless, "missing_image", "the row names no image (row 1 follows the header)"),
-        quarantine_rows(absent, "missing_image", f"listed in {where}, but no such image file"),
-        table_contract("quarantine").conform(placeless)
-        if "reason" in rows.columns
-        else quarantine_rows(placeless, "no_position", f"no usable position in {where}"),
+        table_contract("quarantine").conform(absent),
+        table_contract("quarantine").conform(placeless),
     ]
 
 
-def _unlisted(images: pl.DataFrame, rows: pl.DataFrame, where: str) -> pl.DataFrame:
-    return quarantine_rows(images.join(rows, on="source", how="anti"), "no_row", f"an image without a row in {where}")
+def _why_absent(raw: Path, name: str, where: str) -> str:
+    """Why an image that a table lists is not among those of the dump; a file that is there is never called absent."""
+    try:
+        is_there = inside(raw, name).exists()
+    except (KeyError, ValueError, OSError):  # out of the folder, or a name that no file can have
+        is_there = False
+    if is_there and is_hidden(name):
+        return f"listed in {where}, but hidden files and folders of thumbnails are not read"
+    if is_there:
+        return f"listed in {where}, but {NOT_READ}"
+    return f"listed in {where}, but no such image file"
 
 
-def _unnamed(names: list[str]) -> pl.DataFrame:
-    """Quarantine rows for files whose names no table can hold: bytes that are no UTF-8 are shown in hexadecimal."""
-    shown = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
-    rows = pl.DataFrame({"source": pl.Series(shown, dtype=pl.String)})
-    return quarantine_rows(rows, "unreadable_image", "the file's name is not UTF-8; rename the file")
+def _not_read(files: list[DumpFile], rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """Quarantine rows for files that no table lists: other kinds, links that lead nowhere, names that are no text."""
+    listed = set(rows["source"])
+    others = [
+        file.name for file in files if is_other_image(file.name) and file.name not in listed and not file.is_alias
+    ]
+    dangling = [file.name for file in files if is_image(file.name) and file.bytes is None and file.name not in listed]
+    nameless = [name for name in (file.name for file in files if is_image(file.name)) if not is_text(name)]
+    return [
+        quarantine_rows(_sources(others), "unreadable_image", NOT_READ),
+        quarantine_rows(_sources(dangling), "missing_image", "a link to a file that is not there"),
+        quarantine_rows(_sources(nameless), "unreadable_image", "the file's name is not UTF-8; rename the file"),
+    ]
 
 
-def _finish(rows: pl.DataFrame) -> pl.DataFrame:
+def _sources(names: list[str]) -> pl.DataFrame:
+    """Names as a table's column `source`; bytes that are no UTF-8 are shown in hexadecimal."""
+    texts = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
+    return pl.DataFrame({"source": pl.Series(texts, dtype=pl.String)})
+
+
+def _with_record_fields(rows: pl.DataFrame) -> pl.DataFrame:
     """The remaining fields of the record; keys come from the path, with what a shard's key may not hold replaced."""
     stem = pl.col("source").str.replace(r"\.[A-Za-z]+$", "").str.replace_all(r"[^A-Za-z0-9_-]+", "_")
     clash = stem.is_duplicated() | (stem.str.len_bytes() > 80)

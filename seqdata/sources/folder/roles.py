@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from seqdata import geometry
 from seqdata.errors import ContractError
+from seqdata.geometry import BoolArray, Float64Array
 
 Parts = npt.NDArray[np.str_]
 TRAIN, TEST, BUFFER = "train", "test", "buffer"
@@ -28,9 +29,12 @@ _CUT = re.compile(rf"{_NUMBER}(?:\s*-\s*{_NUMBER})?")
 
 @dataclass(frozen=True)
 class Cut:
-    """The test stretch of a drive, [start, stop): metres along it, or (`metres` false) shares of its length.
+    """The test stretch of a drive, [start, stop).
 
-    Without `stop` it runs to the drive's end.
+    Attributes:
+        start: Where it begins.
+        stop: Where it ends; None is the drive's end.
+        metres: Whether both are metres along the drive; else they are shares of its length.
     """
 
     start: float
@@ -39,7 +43,15 @@ class Cut:
 
     @classmethod
     def parse(cls, text: str) -> "Cut":
-        """The stretch that `0.6`, `1200m`, `0.5-0.8` or `1200m-1800m` says. Raises: ContractError for another text."""
+        """Parse `0.6`, `1200m`, `0.5-0.8` or `1200m-1800m`.
+
+        Raises:
+            ContractError: For another text.
+
+        Example:
+            >>> Cut.parse("1200m-1800m")
+            Cut(start=1200.0, stop=1800.0, metres=True)
+        """
         match = _CUT.fullmatch(text.strip().lower())
         if match is not None:
             start, unit, stop, stop_unit = match.groups()
@@ -53,20 +65,38 @@ class Cut:
             "metres (1200m), or from where to where: 0.5-0.8, 1200m-1800m"
         )
 
-    def tests(self, along: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Which frames of one drive are on the stretch: (n,) metres driven, rising from 0 -> (n,) bool."""
+    def tests(self, along: Float64Array) -> BoolArray:
+        """Test which frames of one drive lie on the stretch: (n,) metres driven, rising from 0 -> (n,) bool."""
         unit = 1.0 if self.metres or not len(along) else along[-1]
         stop = math.inf if self.stop is None else self.stop * unit
-        on: npt.NDArray[np.bool_] = (along >= self.start * unit) & (along < stop)
-        return on
+        is_test: BoolArray = (along >= self.start * unit) & (along < stop)
+        return is_test
 
 
 def cut_along_route(
     easting: npt.ArrayLike, northing: npt.ArrayLike, drive: npt.ArrayLike, *, cut: Cut, buffer: float
 ) -> Parts:
-    """The part of every frame, "train", "test" or "buffer": (n,), (n,) metres and (n,) drive names -> (n,) text.
+    """Divide the frames of a city into training ground, test ground and the buffer between them.
 
-    Convention: see the module. Raises: ContractError when `buffer` is negative or no number.
+    Convention: see the module.
+
+    Args:
+        easting: (n,) metres.
+        northing: (n,) metres.
+        drive: (n,) names of drives; the frames of one lie together.
+        cut: The test stretch of each drive.
+        buffer: Metres around the test stretch that are not trained on.
+
+    Returns:
+        (n,) text: "train", "test" or "buffer".
+
+    Raises:
+        ContractError: If `buffer` is negative or no number.
+
+    Example:
+        >>> parts = cut_along_route([0, 40, 80, 120], [0] * 4, ["d"] * 4, cut=Cut.parse("0.9"), buffer=50.0)
+        >>> parts.tolist()
+        ['train', 'train', 'buffer', 'test']
     """
     if not (math.isfinite(buffer) and buffer >= 0):
         raise ContractError(f"option buffer has {buffer}; it takes metres, 0 or more")
@@ -74,26 +104,37 @@ def cut_along_route(
     drives = np.asarray(drive)
     starts = np.flatnonzero(drives[1:] != drives[:-1]) + 1
     tracks = (geometry.track_metres(track[:, 0], track[:, 1]) for track in np.split(xy, starts))
-    test = np.concatenate([cut.tests(along) for along in tracks])
-    near = np.zeros(len(xy), bool)
-    near[~test] = _within(xy[~test], xy[test], buffer)
-    return np.where(test, TEST, np.where(near, BUFFER, TRAIN))
+    is_test = np.concatenate([cut.tests(along) for along in tracks])
+    in_buffer = np.zeros(len(xy), bool)
+    in_buffer[~is_test] = _within(xy[~is_test], xy[is_test], buffer)
+    return np.where(is_test, TEST, np.where(in_buffer, BUFFER, TRAIN))
 
 
-def _within(points: npt.NDArray[np.float64], others: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.bool_]:
-    """Which of `points`, (n, 2), have one of `others`, (m, 2), at most `radius` away."""
+def _within(points: Float64Array, others: Float64Array, radius: float) -> BoolArray:
+    """Which of `points`, (n, 2), have one of `others`, (m, 2), at most `radius` away: (n,) bool."""
     if not len(points) or not len(others):
         return np.zeros(len(points), bool)
-    # The tree compares squares: it is asked a little farther, and the distance itself decides.
+    # The tree compares squares: it searches a little farther, and the distance itself decides.
     distance, _ = cKDTree(others, balanced_tree=False).query(points, distance_upper_bound=radius * 1.001 + 1e-6)
-    within: npt.NDArray[np.bool_] = distance <= radius
+    within: BoolArray = distance <= radius
     return within
 
 
 def parse_roles(text: str) -> dict[str, str]:
-    """Drive → role of `database:drive1,query:drive2`; a drive's name may hold a colon, but no comma.
+    """Parse roles of drives.
 
-    Raises: ContractError for anything else, or a drive named twice.
+    Args:
+        text: As in `database:drive1,query:drive2`; a drive's name may hold a colon, but no comma.
+
+    Returns:
+        Drive → role.
+
+    Raises:
+        ContractError: For anything else, or a drive named twice.
+
+    Example:
+        >>> parse_roles("database:monday,query:friday")
+        {'monday': 'database', 'friday': 'query'}
     """
     roles: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):

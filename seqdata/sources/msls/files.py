@@ -5,6 +5,7 @@ replaces images that the volumes hold corrupt. A member of a zip is named `<zip>
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,25 @@ from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
 from seqdata.sources.archives import Archive, Folder, Overlay, Store, open_archive
 from seqdata.sources.base import quarantine_skipped
-from seqdata.sources.files import image_names, inside, reading
+from seqdata.sources.files import file_names, image_names, inside, reading
 
 PARTS = ("train_val", "test")
 ROLES = ("database", "query")
 LOWER_ZIPS = ("msls_images_vol_*.zip", "msls_metadata*.zip")
 PATCH_ZIPS = ("msls_patch*.zip",)
 _CITY = re.compile(r"(?:train_val|test)/[^/]+")
+_PUBLISHED_ZIP = re.compile(r"msls_(?:images_vol_\d+|metadata|patch\w*(?:\.\d+)?)\.zip")
+
+
+def recognise(raw: Path) -> bool:
+    """Whether a folder holds MSLS: a city's seq_info.csv, or one of the downloaded zips."""
+    return any(map(_PUBLISHED_ZIP.fullmatch, file_names(raw))) or any(_city_tables(raw))
+
+
+def _city_tables(raw: Path) -> Iterator[Path]:
+    for part in PARTS:
+        for role in ROLES:
+            yield from (raw / part).glob(f"*/{role}/seq_info.csv")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ so a removed image breaks windows.
 Source: the dataset's own files and tools (MSLS, CVPR 2020).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,12 @@ import seqdata.protocols
 from seqdata import geometry
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import InputError
-from seqdata.sources.base import Listing, quarantine_rows, refuse_unknown, split_duplicates, take_option
-from seqdata.sources.csv_tables import on_globe, parse_columns, parse_text_csv
+from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
+from seqdata.sources.csv_tables import has_fix, parse_columns, parse_text_csv
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.msls.files import ROLES, MslsFiles, find_files
+from seqdata.sources.msls.files import recognise as recognise
 
-DEFAULT_PROTOCOL = "msls-seqvlad"
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 FALSE_NORTHING = 1e7
 SAME_ZONE_METRES = 1000.0
@@ -46,10 +47,9 @@ _CSV_COLUMNS: dict[str, dict[str, pl.DataType]] = {
 }
 
 
-def open(raw: Path, options: dict[str, str]) -> "MslsSource":
-    """The MSLS dump at `raw`; option `cities` is a comma-separated list of exact city names."""
-    cities = tuple(name.strip() for name in take_option(options, "cities").split(",") if name.strip())
-    refuse_unknown(options, "msls", "cities")
+def open(raw: Path, options: Mapping[str, str]) -> "MslsSource":
+    """Open the MSLS dump at `raw`; for the options see `seqdata.sources.registry`."""
+    cities = tuple(name.strip() for name in options.get("cities", "").split(",") if name.strip())
     return MslsSource(find_files(raw), cities)
 
 
@@ -121,7 +121,7 @@ def _list_role(files: MslsFiles, folder: str, sequences: bytes) -> Listing:
     )
     present = named & pl.col("bytes").is_not_null()
     metres = pl.all_horizontal(pl.col("easting", "northing").is_finite()).fill_null(value=False)
-    placed = on_globe("lat", "lon") & (metres | pl.col("raw_alone")) & pl.col("position").is_not_null()
+    placed = has_fix("lat", "lon") & (metres | pl.col("raw_alone")) & pl.col("position").is_not_null()
     missing = joined.filter(named & pl.col("bytes").is_null()).with_columns(pl.col("name").alias("source"))
     unplaced = joined.filter(present & ~placed)
     orphans = images.join(rows, on="name", how="anti").sort("name")

@@ -6,6 +6,7 @@ is also published with images counted from 0 in train and from 0 in test, tunnel
 number is no place, and is refused.
 """
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -13,12 +14,26 @@ import polars as pl
 from seqdata.errors import InputError
 from seqdata.sources.archives import Folder, open_archive
 from seqdata.sources.base import quarantine_skipped
-from seqdata.sources.files import image_names
+from seqdata.sources.files import file_names, image_names
 
 SEASONS = ("spring", "summer", "fall", "winter")
 _NUMBER = r"(?i)(?:^|\D)(\d{1,9})\.(?:png|jpe?g)$"
 _FILES = {"source": pl.String, "bytes": pl.Int64}
 _SKIPPED = {"name": pl.String, "message": pl.String}
+_SEASON = re.compile(rf"(?:{'|'.join(SEASONS)})(?:_images_(?:train|test))?(?:\.zip)?")
+_SECTION = re.compile(rf"(?:{'|'.join(SEASONS)})_images_(?:train|test)(?:\.zip)?")
+_SEASON_LOG = re.compile(rf"(?:{'|'.join(SEASONS)})\.csv")
+
+
+def recognise(raw: Path) -> bool:
+    """Whether a folder holds Nordland: a season beside a season's log, or a section of the published split.
+
+    Seasons alone may be anyone's own drives.
+    """
+    names = file_names(raw)
+    below = [name for part in ("train", "test") for name in file_names(raw / part)]
+    has_log = any(map(_SEASON.fullmatch, names)) and any(map(_SEASON_LOG.fullmatch, names))
+    return has_log or any(map(_SECTION.fullmatch, (*names, *below)))
 
 
 def season_files(raw: Path, season: str) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -8,6 +8,7 @@ Source: the dataset's files and the practice of its published loaders.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,26 +19,24 @@ import seqdata.protocols
 from seqdata import geometry
 from seqdata.errors import InputError
 from seqdata.sources.archives import open_archive
-from seqdata.sources.base import Listing, quarantine_rows, refuse_unknown, split_duplicates, take_option
+from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import inside, reading
 from seqdata.sources.nordland.files import SEASONS, season_files
+from seqdata.sources.nordland.files import recognise as recognise
 from seqdata.sources.nordland.gps import read_log
 
-DEFAULT_PROTOCOL = "nordland-sta"
 FIRST_LOGGED_FRAME = 163
 CLEAN_LIST = "clean_frames.txt"
 _LISTED_NUMBER = re.compile(r"(?:.*[^\d.])?(\d{1,9})(?:\.(?:png|jpg|jpeg))?", re.IGNORECASE)
 
 
-def open(raw: Path, options: dict[str, str]) -> "NordlandSource":
-    """The Nordland dump at `raw`; option `clean_list` names a file of frame names (default clean_frames.txt).
+def open(raw: Path, options: Mapping[str, str]) -> "NordlandSource":
+    """Open the Nordland dump at `raw`; for the options see `seqdata.sources.registry`.
 
-    A line of it is a name with or without its ending, or a bare number; `#` starts a comment.
+    A line of the clean list is a frame's name with or without its suffix, or a bare number; `#` starts a comment.
     """
-    clean_list = take_option(options, "clean_list")
-    refuse_unknown(options, "nordland", "clean_list")
-    return NordlandSource(raw, clean_list)
+    return NordlandSource(raw, options.get("clean_list", ""))
 
 
 @dataclass(frozen=True)

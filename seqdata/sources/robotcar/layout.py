@@ -18,11 +18,12 @@ from seqdata.frames.images import BadImageError
 from seqdata.geometry import IntArray
 from seqdata.sources.archives import Folder, Overlay, open_archive
 from seqdata.sources.base import quarantine_skipped
-from seqdata.sources.files import image_names
+from seqdata.sources.files import file_names, image_names
 from seqdata.sources.robotcar.pose import Log, PoseSource, read_log
 
 CAMERAS = ("stereo_left", "stereo_centre", "stereo_right", "mono_left", "mono_right", "mono_rear")
 _LAP = re.compile(r"\d{4}(?:-\d\d){5}")
+_LAP_TAR = re.compile(rf"{_LAP.pattern}_\w+\.tar")
 _ARCHIVE = re.compile(rf"({_LAP.pattern})_(\w+?)(?:_\d+)?\.(?:tar|zip)")
 _RTK_ARCHIVE = re.compile(r"rtk.*\.(?:tar|zip)")
 _LINE = r"^[ \t]*([0-9]{1,18})(?:[ \t]+[0-9]+)?[ \t]*$"
@@ -31,6 +32,11 @@ _LOGS = {
     "ins": ("{lap}/gps/ins.csv",),
     "gps": ("{lap}/gps/gps.csv",),
 }
+
+
+def recognise(raw: Path) -> bool:
+    """Whether a folder holds RobotCar: a folder of a lap, or a tar of one."""
+    return any(_LAP_TAR.fullmatch(name) or (_LAP.fullmatch(name) and (raw / name).is_dir()) for name in file_names(raw))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata.geometry import Float64Array, IntArray
-from seqdata.sources.csv_tables import on_globe, parse_columns, parse_text_csv
+from seqdata.sources.csv_tables import has_fix, parse_columns, parse_text_csv
 
 PoseSource = Literal["rtk", "ins", "gps"]
 PoseMode = Literal["interpolate", "nearest"]
@@ -63,8 +63,7 @@ def read_log(data: bytes, file: str, source: PoseSource) -> Log:
         needed["ins_status"] = pl.String()
     table = parse_columns(parse_text_csv(data, file), file, needed).select(*needed)
     floats = [name for name, kind in needed.items() if kind.is_float()]
-    good = pl.all_horizontal(pl.col(floats).is_finite()) & on_globe("latitude", "longitude") & (pl.col("timestamp") > 0)
-    good &= (pl.col("latitude") != 0) | (pl.col("longitude") != 0)  # what receivers write before their first fix
+    good = pl.all_horizontal(pl.col(floats).is_finite()) & has_fix("latitude", "longitude") & (pl.col("timestamp") > 0)
     if source == "ins":
         good &= pl.col("ins_status") == GOOD
     rows = table.filter(good.fill_null(value=False)).unique("timestamp", keep="first", maintain_order=True)

@@ -9,6 +9,7 @@ Source: the dataset's documentation and SDK; the project's format notes.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +24,16 @@ from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.images import Pixels
 from seqdata.geometry import IntArray
-from seqdata.sources.base import Listing, quarantine_rows, refuse_unknown, split_duplicates, take_option
+from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import reading
 from seqdata.sources.robotcar.images import Development, crop_text, develop, lookup_file, parse_crop
 from seqdata.sources.robotcar.layout import CAMERAS, Layout
+from seqdata.sources.robotcar.layout import recognise as recognise
 from seqdata.sources.robotcar.pose import PoseMode, PoseSource, look_up
 
-DEFAULT_PROTOCOL = "robotcar-seqvlad"
 SAME_ZONE_METRES = 1000.0
 _VIEWS = {"mono_left": "Sideways", "mono_right": "Sideways", "mono_rear": "Backward"}
-_OPTIONS = "laps, camera, pose, pose_mode, pose_gap, undistort and crop"
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,27 @@ class PoseOptions:
     gap: float = 0.5
 
 
-def open(raw: Path, options: dict[str, str]) -> "RobotcarSource":
-    """The RobotCar dump at `raw`.
+def open(raw: Path, options: Mapping[str, str]) -> "RobotcarSource":
+    """Open the RobotCar dump at `raw`; for the options see `seqdata.sources.registry`.
 
-    Options: `laps` (comma list, default all that have the camera), `camera` (default stereo_left), `pose` (rtk, ins or
-    gps; default rtk), `pose_mode` (interpolate or nearest), `pose_gap` (seconds, default 0.5), `undistort` (the SDK's
-    models folder or a lookup table; default none), `crop` (none, or top1280x800).
-    Raises: ContractError for an unknown option or value, InputError when the lookup table is missing.
+    Raises:
+        ContractError: If an option has a bad value.
+        InputError: If the lookup table is missing.
     """
-    laps = tuple(name.strip() for name in take_option(options, "laps").split(",") if name.strip())
+    laps = tuple(name.strip() for name in options.get("laps", "").split(",") if name.strip())
     camera = _choice(options, "camera", "stereo_left", CAMERAS)
     source: Any = _choice(options, "pose", "rtk", get_args(PoseSource))
     mode: Any = _choice(options, "pose_mode", "interpolate", get_args(PoseMode))
-    pose = PoseOptions(source, mode, _seconds(take_option(options, "pose_gap", "0.5")))
-    table = lookup_file(take_option(options, "undistort"), camera)
-    crop = parse_crop(take_option(options, "crop", "none"))
-    refuse_unknown(options, "robotcar", _OPTIONS)
+    pose = PoseOptions(source, mode, _seconds(options.get("pose_gap", "0.5")))
+    table = lookup_file(options.get("undistort", ""), camera)
+    crop = parse_crop(options.get("crop", "none"))
     return RobotcarSource(raw, laps, pose, Development(camera, table, crop))
 
 
-def _choice(options: dict[str, str], name: str, default: str, known: tuple[str, ...]) -> str:
-    value = take_option(options, name, default)
-    if value not in known:
-        raise ContractError(f"{name} '{value}': expected {', '.join(known)}")
+def _choice(options: Mapping[str, str], name: str, default: str, values: tuple[str, ...]) -> str:
+    value = options.get(name, default)
+    if value not in values:
+        raise ContractError(f"{name} '{value}': expected {', '.join(values)}")
     return value
 
 

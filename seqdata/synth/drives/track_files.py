@@ -13,7 +13,7 @@ import polars as pl
 from seqdata import geometry
 from seqdata.errors import InputError, NotEnoughDataError
 from seqdata.geometry import Float64Array
-from seqdata.sources.csv_tables import on_globe, read_text_csv
+from seqdata.sources.csv_tables import has_fix, read_text_csv
 from seqdata.sources.folder.gpx import read_track
 
 Fixes = tuple[Float64Array, Float64Array, Float64Array, str]
@@ -79,7 +79,7 @@ def _time(text: str | None, microseconds: str | None) -> pl.Expr:
 
 def _projected(table: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     """Fixes on the globe with easting and northing in the zone of their median."""
-    table = table.filter(on_globe("latitude", "longitude"))
+    table = table.filter(has_fix("latitude", "longitude"))
     if not table.height:
         raise NotEnoughDataError("no usable fix: latitude and longitude are empty or off the globe")
     latitude, longitude = table["latitude"].to_numpy(), table["longitude"].to_numpy()
