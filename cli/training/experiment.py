@@ -48,12 +48,12 @@ def experiment(
         return
     from train.experiments.run import Request, run  # heavy
 
-    work = load(config)
+    work, grid_scale = load(config), parse_choice(scale, "--scale", ("full", "smoke"))
     request = Request(
         name=name,
         out=out or work.out / "experiments",
         datasets=_datasets(work, name, datasets),
-        scale=parse_choice(scale, "--scale", ("full", "smoke")),
+        scale=grid_scale,
         only=parse_list(only),
         protocol=work.protocol(protocol),
         weights=weights,
@@ -95,5 +95,5 @@ def _list(*, as_json: bool) -> None:
 
     grids = {name: grid.load(name) for name in grid.names()}
     result = {name: {"title": one.title, "paper": one.paper, "rows": list(one.rows)} for name, one in grids.items()}
-    lines = [f"{name:14} {one.paper:22} {one.title} ({len(one.rows)} rows)" for name, one in grids.items()]
+    lines = [f"{name:16} {one.title} ({len(one.rows)} rows): {one.paper}" for name, one in grids.items()]
     emit(result, "\n".join(lines), as_json=as_json)

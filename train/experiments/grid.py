@@ -12,6 +12,8 @@ from seqdata.errors import ContractError
 from train.profiling import matching as match_profiling
 
 HERE = Path(__file__).parent
+ALIASES = {"p1": "seqvlad", "p2": "sta"}
+"""First words of experiments in earlier versions, and what they are called now."""
 Kind = Literal["recall", "extraction", "matching"]
 Match = Literal["index", "seqslam", "aligned", "hvpr"]
 Fact = Literal["dimension", "memory"]
@@ -38,7 +40,7 @@ class Method(Frozen):
     backbone: str | None = None
     model: str
     options: dict[str, Any] = Field(default_factory=dict)
-    recipe: str = "p1-triplet"
+    recipe: str = "seqvlad-triplet"
     epochs: int | None = None
     pca: int | None = None
     features: bool = False
@@ -93,6 +95,16 @@ class Grid(Frozen):
         return tuple(dict.fromkeys(group.protocol for group in self.groups if group.protocol is not None))
 
 
+def canonical(name: str) -> str:
+    """The present name of an experiment: names before the papers had words (p1-table2) are aliases.
+
+    >>> canonical("p1-table2"), canonical("sta-table3")
+    ('seqvlad-table2', 'sta-table3')
+    """
+    prefix, _, rest = name.partition("-")
+    return f"{ALIASES[prefix]}-{rest}" if prefix in ALIASES else name
+
+
 def names() -> list[str]:
     """Names of the declared experiments, sorted."""
     return sorted(path.stem for path in (HERE / "grids").glob("*.toml"))
@@ -100,9 +112,10 @@ def names() -> list[str]:
 
 def load(name: str) -> Grid:
     """The experiment `name`. Raises: ContractError for an unknown name, with those there are."""
-    if name not in names():
+    stem = canonical(name)
+    if stem not in names():
         raise ContractError(f"no experiment '{name}'; there are {', '.join(names())}")
-    path = HERE / "grids" / f"{name}.toml"
+    path = HERE / "grids" / f"{stem}.toml"
     try:
         return Grid.model_validate(read_toml(path))
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def run(request: Request, note: Note | None = None, step: Step | None = None) ->
     Raises: ContractError for an unknown experiment or row, or datasets that do not go together; OutputError where the
     folder cannot be written.
     """
+    request = replace(request, name=grids.canonical(request.name))
     grid = grids.load(request.name)
     wanted = _wanted(grid, request.only)
     places = _places(grid, request)

@@ -98,7 +98,8 @@ def matching(
 
     `length`: frames of a query where frames are matched; the other engines take its first. The vectors lie in `folder`
     (default: that of temporary files) until the end, whatever ends it.
-    Source: P1 section IV-B, "Inference time", with the engines that it names but did not try.
+    Source: Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022,
+    sec. IV-B, "Inference time", with the engines that it names but did not try.
     Raises: ContractError for an unknown engine, or an index or vectors that do not fit into memory or on the disk;
     NotEnoughDataError for a database that is too small for its kind; OutputError where the disk refuses.
     """

@@ -58,7 +58,8 @@ def extraction(
 ) -> Extraction:
     """Measure one sequence of `length` frames of noise; `size` (height, width) for models that keep the frames' own.
 
-    Source: P1 Fig. 5 (extraction time), Table II and Fig. 4 (memory at inference).
+    Source: Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022: Fig. 5
+    (extraction time), Table II and Fig. 4 (memory at inference).
     Raises: ContractError for a length that the model cannot take, and as `train.devices.pick_device`.
     """
     where = pick_device(device)

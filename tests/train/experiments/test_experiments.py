@@ -99,7 +99,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "SMALL_PCA", 16)
 
 
-def request_of(tiny: Any, out: Any, name: Any = "p1-table3", only: Any = ("gem-cat-r18",), **fields: Any) -> Any:
+def request_of(tiny: Any, out: Any, name: Any = "seqvlad-table3", only: Any = ("gem-cat-r18",), **fields: Any) -> Any:
     return Request(name, out, [tiny], "smoke", only, device="cpu", **fields)
 
 
@@ -113,8 +113,23 @@ def test_every_grid_names_rows_and_protocols_that_are_there(name: str) -> None:
             continue
         method = grid.method(row)
         assert method.backbone is None or method.backbone in grid.backbones()
-    ten = ["p1-figure4", "p1-figure5", "p1-matching", "p1-one-city", "p1-table2", "p1-table3", "p1-table4"]
-    assert grid.names() == [*ten, "p2-ablations", "p2-table2", "p2-table3"]
+    ten = [
+        "seqvlad-figure4",
+        "seqvlad-figure5",
+        "seqvlad-matching",
+        "seqvlad-one-city",
+        "seqvlad-table2",
+        "seqvlad-table3",
+        "seqvlad-table4",
+    ]
+    assert grid.names() == [*ten, "sta-ablations", "sta-table2", "sta-table3"]
+
+
+def test_earlier_names_of_experiments_are_aliases() -> None:
+    for earlier, name in (("p1-figure4", "seqvlad-figure4"), ("p2-ablations", "sta-ablations")):
+        assert grid.load(earlier) == grid.load(name)
+    with pytest.raises(ContractError, match="no experiment 'p1-table9'; there are seqvlad-figure4"):
+        grid.load("p1-table9")
 
 
 @pytest.mark.parametrize("size", ["full", "smoke"])
@@ -122,7 +137,7 @@ def test_every_grid_names_rows_and_protocols_that_are_there(name: str) -> None:
 def test_every_row_resolves_to_a_preset_with_valid_options_and_a_recipe(name: str, size: Any) -> None:
     method = grid.method(name)
     found = scale.resolve(method, size)
-    for recipe, settings in ((found.recipe, found.settings), ("p1-triplet", found.base)):
+    for recipe, settings in ((found.recipe, found.settings), ("seqvlad-triplet", found.base)):
         if settings is None:
             continue
         chosen = TrainSettings.create(recipe, **settings, protocol="own")
@@ -188,7 +203,7 @@ def test_an_interruption_or_a_full_disk_ends_the_grid_any_other_error_is_a_reaso
         raise error
 
     monkeypatch.setattr("train.experiments.measure.measures.matching", fail)
-    request = Request("p1-matching", tmp_path, (), "smoke", ("flat",), device="cpu")
+    request = Request("seqvlad-matching", tmp_path, (), "smoke", ("flat",), device="cpu")
     if ends:
         with pytest.raises(type(error)):
             run(request)
@@ -203,7 +218,7 @@ def mixed(tiny: Any, shelf: Any) -> Any:
     """One cell that cannot be, one that can."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scale.SMALL_TRAINING, "round_queries", 4)
-        return run(request_of(tiny, shelf, "p1-one-city"))
+        return run(request_of(tiny, shelf, "seqvlad-one-city"))
 
 
 def test_a_cell_that_cannot_be_stays_empty_with_its_reason_and_the_grid_goes_on(
@@ -218,7 +233,7 @@ def test_a_cell_that_cannot_be_stays_empty_with_its_reason_and_the_grid_goes_on(
 
 def test_weights_that_are_not_there_are_named_and_never_replaced_by_random_ones(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
-    found = run(request_of(tiny, tmp_path, "p2-ablations", ("both-none",), weights=str(tmp_path / "weights")))
+    found = run(request_of(tiny, tmp_path, "sta-ablations", ("both-none",), weights=str(tmp_path / "weights")))
     (cell,) = found.cells["both-none"]
     assert cell.reason.startswith("MissingDependencyError: no weights of resnet18 in")
     assert not (tmp_path / "runs").exists()
@@ -288,7 +303,7 @@ def test_rows_that_are_not_asked_for_keep_what_was_measured_and_say_so_where_not
     monkeypatch.setattr(measures, "matching", fail)
 
     def written(*only: Any, seed: Any = 0) -> Any:
-        found = run(Request("p1-matching", tmp_path, (), "smoke", only, device="cpu", seed=seed))
+        found = run(Request("seqvlad-matching", tmp_path, (), "smoke", only, device="cpu", seed=seed))
         files = results.write(found, table.make_table(found))
         return found, list(csv.DictReader(io.StringIO(files[1].read_text()))), json.loads(files[3].read_text())
 
@@ -296,8 +311,8 @@ def test_rows_that_are_not_asked_for_keep_what_was_measured_and_say_so_where_not
     written("imi")
     found, lines, stored = written("aligned-15")
     assert found.cells["flat"] == first and found.computed == 4
-    assert [line["row"] for line in lines] == list(grid.load("p1-matching").rows)
-    assert set(stored["rows"]) == set(grid.load("p1-matching").rows)
+    assert [line["row"] for line in lines] == list(grid.load("seqvlad-matching").rows)
+    assert set(stored["rows"]) == set(grid.load("seqvlad-matching").rows)
     told = {line["row"]: line["500 vectors ms a query"] or line["reasons"].split("; ")[0] for line in lines}
     assert (
         float(told.pop("flat")) > 0
@@ -331,9 +346,9 @@ def test_titles_and_columns_name_a_dataset_only_where_it_is_the_one_given(
 
 
 SMOKE = {
-    "p1-figure4": "gem-cat-r18", "p1-figure5": "seqvlad-pca-r18", "p1-matching": "fp16", "p1-one-city": "gem-cat-r18",
-    "p1-table2": "gem-cat-r18", "p1-table3": "gem-cat-r18", "p1-table4": "gem-cat-r18", "p2-ablations": "both-relative",
-    "p2-table2": "netvlad-seqmatch", "p2-table3": "netvlad-vgg16",
+    "seqvlad-figure4": "gem-cat-r18", "seqvlad-figure5": "seqvlad-pca-r18", "seqvlad-matching": "fp16", "seqvlad-one-city": "gem-cat-r18",
+    "seqvlad-table2": "gem-cat-r18", "seqvlad-table3": "gem-cat-r18", "seqvlad-table4": "gem-cat-r18", "sta-ablations": "both-relative",
+    "sta-table2": "netvlad-seqmatch", "sta-table3": "netvlad-vgg16",
 }  # fmt: skip
 
 
@@ -347,7 +362,7 @@ def test_every_grid_fills_a_row_on_small_data(two_cities: Any, smoke_shelf: Any,
     if found.grid.kind == "recall":
         assert all(entry.low and entry.high for entry in line.entries[: len(found.labels)])
         assert {len(under) for under in line.under} == {4} and all("@" in under[0] for under in line.under)
-    if name == "p1-table4":
+    if name == "seqvlad-table4":
         fixed = [cell.queries + cell.left_out for cell in found.cells[SMOKE[name]][5:]]
         assert fixed == [22 - 14] * 5
         assert len({cell.queries for cell in found.cells[SMOKE[name]][5:]}) == 1
@@ -390,13 +405,13 @@ def test_shared_centres_give_the_same_queries_and_the_same_truth_at_every_length
 
 
 def test_groups_of_the_paper_where_the_dataset_is_the_papers_else_its_own(tiny: Any) -> None:
-    found = bind(grid.load("p1-table2"), [tiny], "msls-seqvlad")
+    found = bind(grid.load("seqvlad-table2"), [tiny], "msls-seqvlad")
     assert [each.label for each in found][:2] == ["Train on Melbourne", "Train on MSLS"]
     assert isinstance(found[2], Missing) and found[2].reason == "no robotcar dataset given"
     assert found[0].trained.name == "msls-seqvlad-melbourne"
-    (own,) = bind(grid.load("p1-table2"), [tiny])
+    (own,) = bind(grid.load("seqvlad-table2"), [tiny])
     assert own.tested.hash == tiny.manifest.protocol.hash
-    city = bind(grid.load("p2-table2"), [tiny], "msls-sta")
+    city = bind(grid.load("sta-table2"), [tiny], "msls-sta")
     assert [each.tested.splits["test"].cities for each in city] == [("amman",), ("boston",), ("sf",), ("cph",)]
     assert len({each.tested.hash for each in city}) == 4 and len({each.trained.hash for each in city}) == 1
 
@@ -417,15 +432,15 @@ class Cities:
 
 
 def test_each_test_city_has_columns_of_its_own_and_the_largest_training_city_is_found() -> None:
-    each = bind(grid.load("p2-table2"), [Cities(b=3, a=5)], "own")
+    each = bind(grid.load("sta-table2"), [Cities(b=3, a=5)], "own")
     assert [(one.label, one.tested.splits["test"].cities) for one in each] == [("a", ("a",)), ("b", ("b",))]
-    largest, whole = bind(grid.load("p1-one-city"), [Cities(b=3, a=5)], "msls-sta")
+    largest, whole = bind(grid.load("seqvlad-one-city"), [Cities(b=3, a=5)], "msls-sta")
     assert largest.trained.splits["train"].cities == largest.tested.splits["train"].cities == ("a",)
     assert whole.trained.hash == protocols.load("msls-sta").hash
     mixture = [Cities(a=1), Cities(b=1)]
     mixture[1].location, mixture[1].load_protocol = "other", lambda name: protocols.load("own")
-    with pytest.raises(ContractError, match="other: protocol own is no column of P1, Table II"):
-        bind(grid.load("p1-table2"), mixture, "msls-seqvlad")
+    with pytest.raises(ContractError, match=r"other: protocol own is no column of Mereu et al\..*, Table II"):
+        bind(grid.load("seqvlad-table2"), mixture, "msls-seqvlad")
 
 
 @pytest.mark.parametrize("name", protocols.names())
@@ -464,23 +479,27 @@ def test_frame_vectors_are_of_the_frames_that_the_protocol_uses(tiny: Any) -> No
 
 def test_matching_and_extraction_need_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.experiments.run.DIMENSIONS", {"smoke": 16})
-    found = run(Request("p1-matching", tmp_path, (), "smoke", ("flat", "imi"), device="cpu"))
+    found = run(Request("seqvlad-matching", tmp_path, (), "smoke", ("flat", "imi"), device="cpu"))
     assert found.labels[0] == "500 vectors" and found.cells["flat"][0].values["agreement"].value == 1.0
     assert found.cells["imi"][0].facts["factory"] == "IMI2x3,Flat"
-    timed = run(Request("p1-figure5", tmp_path, (), "smoke", ("seqvlad-pca-cct224",), device="cpu"))
+    timed = run(Request("seqvlad-figure5", tmp_path, (), "smoke", ("seqvlad-pca-cct224",), device="cpu"))
     cell = timed.cells["seqvlad-pca-cct224"][0]
     assert 0 < cell.values["fusion"].value < cell.values["p50"].value <= cell.values["p95"].value
     assert "<svg" in page.to_html(timed)
     with pytest.raises(ContractError, match="needs a dataset"):
-        run(Request("p1-table2", tmp_path))
+        run(Request("seqvlad-table2", tmp_path))
 
 
 def test_the_command_lists_and_refuses() -> None:
     app = typer.Typer()
     app.command()(experiment)
     listed = CliRunner().invoke(app, [])
-    assert listed.exit_code == 0 and "p1-table2" in listed.stdout and "P2, Table III" in listed.stdout
-    assert isinstance(CliRunner().invoke(app, ["p1-table2", "--scale", "tiny"]).exception, ContractError)
-    assert isinstance(CliRunner().invoke(app, ["p1-table9"]).exception, ContractError)
+    assert (
+        listed.exit_code == 0
+        and "seqvlad-table2" in listed.stdout
+        and "Zhang et al., Learning Sequence Descriptor" in listed.stdout
+    )
+    assert isinstance(CliRunner().invoke(app, ["seqvlad-table2", "--scale", "tiny"]).exception, ContractError)
+    assert isinstance(CliRunner().invoke(app, ["seqvlad-table9"]).exception, ContractError)
     with pytest.raises(ContractError, match="no row 'x'"):
-        run(Request("p1-matching", seqdata.__file__, (), "smoke", ("x",)))
+        run(Request("seqvlad-matching", seqdata.__file__, (), "smoke", ("x",)))

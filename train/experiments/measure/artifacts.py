@@ -79,7 +79,7 @@ class Workshop:
         A folder without its manifest is an interrupted one and is made again.
         Raises: NotEnoughDataError where there are fewer frames than the PCA needs, and as `train.loop.fit.fit`.
         """
-        run = self.run(dataset, protocol, "p1-triplet", base)
+        run = self.run(dataset, protocol, "seqvlad-triplet", base)
         folder = self.folder / "features" / f"{run.name}-{size}-{sample}"
         if (folder / MANIFEST).is_file():
             return folder

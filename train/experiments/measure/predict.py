@@ -23,7 +23,8 @@ from train.models.base import SequenceModel
 from train.runs import checkpoint
 from train.stages.evaluate import answer
 
-SHORTLIST = 20  # HVPR (methods, P1 Table II)
+# Windows that HVPR re-ranks (docs/methods.md#hvpr; Mereu et al. 2022, Table II).
+SHORTLIST = 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _by_frames(method: Resolved, target: Target, run: Path, features: Path) -> P
 def _reranked(shop: Workshop, method: Resolved, target: Target, found: Predicted, features: Path) -> Predicted:
     """HVPR: SeqNet's first 20, put in order by aligned matching of the vectors of SeqNet trained on single frames.
 
-    Source: methods, "HVPR".
+    Source: docs/methods.md#hvpr.
     """
     options = {**method.settings["options"], "kernel": 1}
     single = target.trained.variant(length=1)

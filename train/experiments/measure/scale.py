@@ -23,7 +23,8 @@ SMALL_PCA = 32
 SMALL_WORDS = 4
 SMALL_SAMPLE = 1000
 FULL_SAMPLE = 16_384
-FRAME_VECTORS = 4096  # numbers a frame behind SeqNet, SeqMatchNet, Delta, HVPR and SeqSLAM (P1 Table II)
+# Numbers a frame behind SeqNet, SeqMatchNet, Delta, HVPR and SeqSLAM (Mereu et al. 2022, Table II).
+FRAME_VECTORS = 4096
 SMALL_STA = "sta-small"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -46,7 +47,7 @@ class Resolved:
 
     def inputs(self) -> dict[str, Any]:
         """Everything of it that decides numbers: settings with recipe and preset filled in, weights by their bytes."""
-        models_of = [(self.recipe, self.settings), *([] if self.base is None else [("p1-triplet", self.base)])]
+        models_of = [(self.recipe, self.settings), *([] if self.base is None else [("seqvlad-triplet", self.base)])]
         return {
             "models": [_filled(recipe, settings) for recipe, settings in models_of],
             "match": self.match,

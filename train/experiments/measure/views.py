@@ -41,7 +41,7 @@ class SharedCentres(Dataset):
     """Of one split only windows whose centre frame is the centre of a window of `length` frames too.
 
     With a protocol that judges at the centre, queries, database and truth are then the same at every length up to it.
-    Source: methods, "lengths on fixed query centres".
+    Source: docs/methods.md#windows (lengths compared at fixed query centres).
     """
 
     def __init__(self, whole: Dataset, split: str, length: int) -> None:

@@ -211,7 +211,7 @@ def _number(found: Measured, factor: float, form: str) -> Entry:
 
 
 def _difference(first: Cell, second: Cell, value: Value, marks: _Marks) -> Entry:
-    """The second cell's value against the first's, relative, as P1 Table III gives it."""
+    """The second cell's value against the first's, relative, as Table III of Mereu et al. 2022 gives it."""
     for cell in (first, second):
         if value not in cell.values:
             return _empty(cell, marks)
