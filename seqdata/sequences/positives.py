@@ -13,18 +13,18 @@ radius.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seqdata.errors import ContractError
 from seqdata.geometry import Float64Array, IntArray, heading_difference
 from seqdata.sequences.distances import Columns, tile_pairs
 from seqdata.sequences.tiles import TileFinder, Tiles, WindowSet, common_stride, cut_tiles
 from seqdata.storage.files import atomic_path
+from seqdata.storage.parquet import parquet_writer
 
 __all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
 
@@ -100,19 +100,18 @@ def write_positives(
 
     Raises: as `pair_blocks`, and OutputError where the file cannot be written.
     """
-    schema = _empty().to_arrow().schema.with_metadata(dict(metadata or {}))
     total = 0
-    with atomic_path(path) as temporary, _writer(temporary, schema) as writer:
+    with atomic_path(path) as temporary, _pair_writer(temporary, metadata) as write:
         waiting: list[pl.DataFrame] = []
         for finished, block in _blocks(query, database, radius, unit, threads):
             waiting.append(block)
             total += len(block)
             if sum(map(len, waiting)) >= ROW_GROUP:
-                _write(writer, schema, waiting)
+                _write(write, waiting)
                 waiting = []
             if progress is not None:
                 progress(finished)
-        _write(writer, schema, waiting)
+        _write(write, waiting)
     return total
 
 
@@ -195,24 +194,23 @@ def _empty() -> pl.DataFrame:
     return pl.DataFrame(schema=POSITIVES_SCHEMA)
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of pair tables: zstd, rows as differences, distances split by byte.
+def _pair_writer(
+    path: Path, metadata: Mapping[str, str] | None
+) -> AbstractContextManager[Callable[[pl.DataFrame], None]]:
+    """A writer of pair tables, one row group a call.
 
-    Least and worst distances stay plain: neighbouring windows share them, and zstd finds the repeats only
-    whole.
+    Least and worst distances are not split by byte: neighbouring windows share them, and zstd finds the repeats only
+    in whole numbers.
     """
-    split = dict.fromkeys(("centre_distance", "last_distance", "heading_difference"), "BYTE_STREAM_SPLIT")
-    rows = dict.fromkeys(("query", "database"), "DELTA_BINARY_PACKED")
-    return pq.ParquetWriter(
-        path, schema, compression="zstd", compression_level=1, use_dictionary=False, column_encoding=split | rows
-    )
+    plain = ("min_distance", "worst_distance")
+    return parquet_writer(path, POSITIVES_SCHEMA, metadata, level=1, plain=plain, one_group=True)
 
 
-def _write(writer: pq.ParquetWriter, schema: pa.Schema, blocks: list[pl.DataFrame]) -> None:
+def _write(write: Callable[[pl.DataFrame], None], blocks: list[pl.DataFrame]) -> None:
     """Write blocks as one row group, nothing when they are empty."""
     table = pl.concat([_empty(), *blocks], rechunk=True)
     if len(table):
-        writer.write_table(table.to_arrow().cast(schema), row_group_size=len(table))
+        write(table)
 
 
 def _check_limit(radius: float, unit: str) -> None:

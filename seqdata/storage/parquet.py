@@ -1,6 +1,6 @@
 """Reading and atomic writing of Parquet tables."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,27 +19,49 @@ def write_parquet_atomic(table: pl.DataFrame, path: str | Path, metadata: Mappin
 
 @contextmanager
 def parquet_writer(
-    path: str | Path, schema: Mapping[str, pl.DataType], metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    schema: Mapping[str, pl.DataType],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    level: int = 6,
+    plain: Collection[str] = (),
+    one_group: bool = False,
 ) -> Iterator[Callable[[pl.DataFrame], None]]:
-    """Yield what appends tables of one schema to a Parquet file (zstd; floats byte-split so that slow tracks compress).
+    """Yield a function that appends tables of one schema to a Parquet file.
 
-    Each table begins a row group. `metadata` lands in the file's own key-value metadata. The bytes depend on the tables
-    and the metadata alone. Not atomic: give it a path of `atomic_path` or `Store.writing`. Raises: OSError.
+    The bytes depend on the tables and the metadata alone. The file is not atomic: give it a path of `atomic_path` or
+    `Store.writing`.
+
+    Args:
+        path: File to write.
+        schema: Columns of every table.
+        metadata: Key-value metadata of the file.
+        level: Compression level of zstd.
+        plain: Float columns that are not split by byte.
+        one_group: Whether each table is one row group; else it begins one, and is cut after 1,048,576 rows.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
-    level = pl.CompatLevel.oldest()
-    empty = pl.DataFrame(schema=dict(schema)).to_arrow(compat_level=level)
-    arrow = empty.schema.with_metadata(dict(metadata or {}))
-    encodings = {name: "BYTE_STREAM_SPLIT" for name, kind in schema.items() if kind.is_float()}
+    # The oldest Arrow form of strings, so that the bytes do not change with polars' own preference.
+    compat = pl.CompatLevel.oldest()
+    arrow = pl.DataFrame(schema=dict(schema)).to_arrow(compat_level=compat).schema.with_metadata(dict(metadata or {}))
+    # Floats of a slowly changing track share their leading bytes, sorted rows differ by little: both compress far
+    # better split by byte, or as differences, than as they are.
+    floats = [name for name, kind in schema.items() if kind.is_float()]
+    encodings = {name: "BYTE_STREAM_SPLIT" for name in floats if name not in plain}
     encodings |= {name: "DELTA_BINARY_PACKED" for name, kind in schema.items() if kind.is_integer()}
-    coded = [name for name in schema if name not in encodings]
+    dictionaries = [name for name in schema if name not in encodings and name not in plain]
     with pq.ParquetWriter(
-        path, arrow, compression="zstd", compression_level=6, use_dictionary=coded, column_encoding=encodings
+        path, arrow, compression="zstd", compression_level=level, use_dictionary=dictionaries, column_encoding=encodings
     ) as writer:
-        yield lambda table: writer.write_table(table.to_arrow(compat_level=level).cast(arrow))
+        yield lambda table: writer.write_table(
+            table.to_arrow(compat_level=compat).cast(arrow), row_group_size=len(table) if one_group else None
+        )
 
 
 def read_parquet(path: str | Path) -> pl.DataFrame:
-    """A whole Parquet table. Raises: ContractError when the file is damaged or no Parquet."""
+    """Read a whole Parquet table. Raises: ContractError when the file is damaged or no Parquet."""
     try:
         return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -52,6 +74,6 @@ def read_rows(path: str | Path) -> int:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The key-value metadata that `write_parquet_atomic` put into a Parquet file (Arrow's own entry left out)."""
-    stored = pq.read_metadata(path).metadata or {}
-    return {key.decode(): value.decode() for key, value in stored.items() if key != b"ARROW:schema"}
+    """Read the key-value metadata that `write_parquet_atomic` put into a Parquet file, without Arrow's own entry."""
+    entries = pq.read_metadata(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in entries.items() if key != b"ARROW:schema"}
