@@ -112,7 +112,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure recall@N: the share of counted queries with a positive among their N nearest.
 
-    See Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. IV-A,
+    See Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. III-A,
     and docs/methods.md#recall; the intervals are those of `indexer.evaluation.intervals`.
 
     Args:

@@ -1,4 +1,7 @@
-"""Delta descriptors of windows, straight from frame descriptors: no training, compared by cosine."""
+"""Delta descriptors of windows, straight from frame descriptors: no training, compared by cosine.
+
+Form of the two halves: docs/methods.md#delta.
+"""
 
 import numpy as np
 
@@ -6,15 +9,28 @@ from indexer.arrays import unit
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, IntArray
 
-BLOCK_VALUES = 1 << 24
+BLOCK_VALUES = 1 << 24  # frame values gathered at once: 64 MiB
 
 
 def deltas(frames: Float32Array, windows: IntArray) -> Float32Array:
-    """Unit vectors (n, p) float32: the mean of each window's later half minus the mean of its earlier half.
+    """Compute the mean of each window's later half minus the mean of its earlier half, at unit length.
 
-    `frames` (f, p), `windows` (n, L) rows of them. Convention: the middle frame of an odd L belongs to neither half.
-    The L2 distance of two unit vectors ranks as their cosine does.
-    Raises: ContractError for windows of one frame. Source: methods, "Delta descriptors", form of the two halves.
+    Convention: the middle frame of an odd L belongs to neither half. The L2 distance of two unit vectors ranks as
+    their cosine does.
+
+    Args:
+        frames: Frame descriptors (f, p).
+        windows: Rows (n, L) of them.
+
+    Returns:
+        Unit vectors (n, p) float32.
+
+    Raises:
+        ContractError: If windows have one frame.
+
+    Example:
+        >>> deltas(np.array([[1.0, 0.0], [4.0, 4.0]], np.float32), np.array([[0, 1]])).round(2).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
     """
     length = windows.shape[1]
     if length < 2:

@@ -1,10 +1,9 @@
-"""Re-ranking a shortlist: the first K predictions of each query, put in order by matching their frames one by one.
+"""The first places of a shortlist in the order of their aligned frame distance.
 
-Source: HVPR (hierarchical place recognition): a sequence descriptor's shortlist of 20, re-ranked by the mean distance
-of aligned frame descriptors.
+With SeqNet's descriptors as the shortlist and its single-frame vectors as frame descriptors this is the hierarchical
+search HVPR (docs/methods.md#hvpr).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,15 +14,16 @@ from indexer.evaluation.prediction_sets import PredictionSet
 from indexer.evaluation.predictions import PredictionsInfo
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
 from indexer.evaluation.truth import common_depth, pools_of, windows_of
-from indexer.matching.aligned import FrameReader, Metric
-from indexer.matching.frame_vectors import FrameVectors, ThumbnailReader, held
+from indexer.matching.aligned import METRIC_NAMES, FrameReader, Metric
+from indexer.matching.frame_vectors import FrameVectors, ThumbnailReader, read_once
+from indexer.search.exact import distances_between
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, IntArray
 from seqdata.parallel import Progress
 
-BLOCK_VALUES = 1 << 24  # values of the frame descriptors held for one block of pairs: 64 MiB
+BLOCK_VALUES = 1 << 24  # values of the frame descriptors of one block of pairs: 64 MiB
 
 
 def rerank(
@@ -35,41 +35,57 @@ def rerank(
     *,
     metric: Metric = "l1",
     block: int = BLOCK_VALUES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pl.DataFrame:
-    """Predictions whose first `k` of each query are ordered by aligned frame distance; the others follow as they were.
+    """Order the first `k` predictions of each query by aligned frame distance; the others follow as they were.
 
-    `query_windows` (nq, L) and `database_windows` (nd, L) are frame rows, `read` gives those frames' descriptors and is
-    asked for each distinct frame of a block once. Distances become the matcher's; ranks after `k` were not matched and
-    get inf. Equal distances keep their former order. `progress(done, total)` counts pairs.
+    Equal distances keep their former order. Distances become the matcher's; ranks after `k` were not matched and get
+    infinity.
 
-    Raises: ContractError when k < 1.
+    Args:
+        predictions: Table contract `predictions`.
+        query_windows: Frame rows (nq, L).
+        database_windows: Frame rows (nd, L).
+        read: Reads frame descriptors; asked for each distinct frame of a block once.
+        k: Places of each query to order.
+        metric: How two frames are compared.
+        block: Values of frame descriptors in memory at once.
+        progress: Called with (pairs compared, pairs in all).
+
+    Returns:
+        Table contract `predictions`.
+
+    Raises:
+        ContractError: If k < 1.
     """
     if k < 1:
         raise ContractError(f"re-ranking {k} places: at least one is needed")
     top = predictions.filter(pl.col("rank") <= k)
     queries, database = top["query"].to_numpy(), top["database"].to_numpy()
-    apart = np.empty(top.height, np.float32)
+    distances = np.empty(top.height, np.float32)
     step = _pairs_a_block(query_windows, read, block) if top.height else 1
     for start in range(0, top.height, step):
         part = slice(start, min(start + step, top.height))
-        apart[part] = _aligned(query_windows[queries[part]], database_windows[database[part]], read, metric)
+        distances[part] = _aligned(query_windows[queries[part]], database_windows[database[part]], read, metric)
         if progress is not None:
             progress(part.stop, top.height)
-    matched = top.with_columns(pl.Series("distance", apart)).sort("query", "distance", "rank", maintain_order=True)
+    matched = top.with_columns(pl.Series("distance", distances)).sort("query", "distance", "rank", maintain_order=True)
     matched = matched.with_columns(pl.int_range(1, pl.len() + 1).over("query").cast(pl.Int16).alias("rank"))
     rest = predictions.filter(pl.col("rank") > k).with_columns(pl.lit(np.inf, pl.Float32).alias("distance"))
     return pl.concat([matched, rest]).sort("query", "rank")
 
 
 def pair_distances(left: Float32Array, right: Float32Array, metric: Metric) -> Float32Array:
-    """Distances (n,) float32 of frame descriptors (n, p), row to row; see `indexer.matching.aligned.Metric`."""
-    if metric == "cosine":
-        return np.asarray(1 - np.einsum("np,np->n", unit(left), unit(right)), np.float32)
-    gap = left - right
+    """Compute distances (n,) float32 of frame descriptors (n, p), row to row; see `indexer.matching.aligned.Metric`."""
     if metric == "l1":
-        return np.asarray(np.abs(gap).mean(axis=1), np.float32)
-    return np.asarray(np.sqrt(np.einsum("np,np->n", gap, gap)), np.float32)
+        return np.asarray(np.abs(left - right).mean(axis=1), np.float32)
+    rows = np.arange(len(left))
+    if metric == "l2":
+        return distances_between(left, rows, right, rows)
+    left, right = unit(left), unit(right)
+    # Half the squared distance of unit vectors is 1 - cosine, without the digits that 1 - x loses near 1.
+    distances = np.square(distances_between(left, rows, right, rows)) / np.float32(2)
+    return np.where(left.any(axis=1) & right.any(axis=1), distances, np.float32(1))
 
 
 def _pairs_a_block(windows: IntArray, read: FrameReader, block: int) -> int:
@@ -80,15 +96,12 @@ def _pairs_a_block(windows: IntArray, read: FrameReader, block: int) -> int:
 
 def _aligned(queries: IntArray, database: IntArray, read: FrameReader, metric: Metric) -> Float32Array:
     """Mean distance (m,) of the aligned frames of windows (m, L) and (m, L)."""
-    rows, back = np.unique(np.concatenate([queries, database]), return_inverse=True)
+    rows, inverse = np.unique(np.concatenate([queries, database]), return_inverse=True)
     frames = np.asarray(read(rows), np.float32)
-    left, right = np.split(back.reshape(-1, queries.shape[1]), 2)
-    places = range(queries.shape[1])
-    total = sum(pair_distances(frames[left[:, at]], frames[right[:, at]], metric) for at in places)
-    return np.asarray(total, np.float32) / np.float32(len(places))
-
-
-NAMES: dict[Metric, str] = {"l1": "SAD", "l2": "L2", "cosine": "cosine"}
+    left, right = np.split(inverse.reshape(-1, queries.shape[1]), 2)
+    positions = range(queries.shape[1])
+    total = sum(pair_distances(frames[left[:, at]], frames[right[:, at]], metric) for at in positions)
+    return np.asarray(total, np.float32) / np.float32(len(positions))
 
 
 def rerank_frames(
@@ -100,15 +113,28 @@ def rerank_frames(
     *,
     vectors: FrameVectors | None = None,
     metric: Metric | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[pl.DataFrame, PredictionsInfo]:
-    """The first `k` predictions of each query in the order of their aligned frame distance; see
-    `indexer.matching.rerank`.
+    """Order the first `k` predictions of each query by the aligned distance of a dataset's frames (see `rerank`).
 
-    Frames are thumbnails compared by l1, or `vectors` by cosine, unless `metric` is named; each distinct frame of the
-    shortlists is read once and held, as float32. Windows that share a frame with the query are left out first, and
-    ranks beyond those that every query then has (see `indexer.evaluation.scoring.common_depth`).
-    `progress(done, total)` counts frames. Raises: ContractError when the predictions answer other windows, or k < 1.
+    Each distinct frame of the shortlists is read once and stays in memory as float32. Windows that share a frame with
+    the query are left out first, and ranks beyond those that every query then has (see `truth.common_depth`).
+
+    Args:
+        dataset: The dataset.
+        protocol: Cuts the windows.
+        predictions: Table contract `predictions`.
+        info: What the predictions answer.
+        k: Places of each query to order.
+        vectors: Frame descriptors; None for thumbnails.
+        metric: How frames are compared; None for l1 of thumbnails, cosine of `vectors`.
+        progress: Called with (frames read, frames in all).
+
+    Returns:
+        Table contract `predictions` and what it answers.
+
+    Raises:
+        ContractError: If the predictions answer other windows, or k < 1.
     """
     sides = windows_of(dataset, protocol, info)
     queries, database = (dataset.frame_rows(side) for side in sides)
@@ -119,10 +145,10 @@ def rerank_frames(
     used = [queries[top["query"].to_numpy()].ravel(), database[top["database"].to_numpy()].ravel()]
     frames = np.unique(np.concatenate(used))
     reader = ThumbnailReader(dataset, frames) if vectors is None else vectors.read
-    chosen: Metric = metric or ("l1" if vectors is None else "cosine")
-    result = rerank(table, queries, database, held(reader, frames, progress), k, metric=chosen)
-    what = "thumbnails" if vectors is None else vectors.name
-    method = f"{info.method}, first {k} re-ranked ({what}, {NAMES[chosen]})"
+    frame_metric: Metric = metric or ("l1" if vectors is None else "cosine")
+    result = rerank(table, queries, database, read_once(reader, frames, progress), k, metric=frame_metric)
+    source = "thumbnails" if vectors is None else vectors.name
+    method = f"{info.method}, first {k} re-ranked ({source}, {METRIC_NAMES[frame_metric]})"
     return result, info.model_copy(update={"method": method})
 
 

@@ -140,3 +140,33 @@ def test_nordland_reference(real: Path) -> None:
         table = windows(len(queries), length)
         _, rows = match_aligned(queries, table, database, table, 1)
         assert (np.abs(rows[:, 0] - np.arange(len(table))) <= 1).mean() == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize(("offset", "scale"), [(0, 1), (1000, 1), (1, 1e-3), (0, 1e-25), (0, 1e18)])
+@pytest.mark.parametrize("length", [1, 3])
+def test_nearest_frames_are_right_where_descriptors_share_a_part(
+    metric: str, offset: float, scale: float, length: int
+) -> None:
+    """A matrix product in float32 loses the digits that differ; the nearest must not depend on what all share."""
+    rng = np.random.default_rng(0)
+    path = np.cumsum(rng.standard_normal((120, 16)), axis=0) / 10
+    database = (offset + scale * path).astype("f4")
+    queries = (offset + scale * (path[20:100] + 0.03 * rng.standard_normal((80, 16)))).astype("f4")
+    table = windows(120, length)
+    search = match_single if length == 1 else match_aligned
+    rows = search(queries, windows(80, length), database, table, 3, metric=metric)[1]
+    expected = literal(queries.astype("f8"), windows(80, length), database.astype("f8"), table, 3, metric)[1]
+    assert (rows[:, 0] == expected[:, 0]).mean() > 0.98
+
+
+def test_equal_frames_rank_by_row() -> None:
+    frames = np.full((50, 16), 7.7, np.float32)
+    for metric in ("l1", "l2", "cosine"):
+        for search in (match_single, match_aligned):
+            distances, rows = search(frames, windows(50, 3), frames, windows(50, 3), 4, metric=metric)
+            assert (rows == np.arange(4)).all()
+            assert not distances.any()
+    zeros = np.zeros((9, 16), np.float32)
+    for search in (match_single, match_aligned):
+        assert (search(zeros, windows(9, 3), frames[:9], windows(9, 3), 4, metric="cosine")[0] == 1).all()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from indexer.evaluation import predictions
 from indexer.evaluation.recall import evaluate
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
-from indexer.matching.frame_vectors import held
+from indexer.matching.frame_vectors import read_once
 from indexer.matching.rerank import rerank
 from seqdata.errors import ContractError
 from tests.indexer.evaluation.test_recall import PROVENANCE
@@ -66,7 +66,7 @@ def test_equal_distances_keep_their_order_and_ragged_shortlists_work() -> None:
         rerank(table, windows(10, 2), windows(20, 2), lambda rows: frames[rows], 0)
 
 
-def test_held_reads_once_and_refuses_strangers() -> None:
+def test_reader_reads_once_and_refuses_strangers() -> None:
     frames = np.random.default_rng(0).normal(size=(600, 3)).astype("f4")
     seen: list[int] = []
 
@@ -75,7 +75,7 @@ def test_held_reads_once_and_refuses_strangers() -> None:
         return frames[rows]
 
     rows = np.arange(0, 600, 2)
-    again = held(read, rows)
+    again = read_once(read, rows)
     np.testing.assert_array_equal(again(np.array([4, 2, 4])), frames[[4, 2, 4]])
     np.testing.assert_array_equal(again(rows), frames[rows])
     assert seen == rows.tolist()
@@ -83,7 +83,7 @@ def test_held_reads_once_and_refuses_strangers() -> None:
         with pytest.raises(ContractError, match="not read before"):
             again(np.array([stranger]))
     with pytest.raises(ContractError, match="finite"):
-        held(lambda rows: np.full((len(rows), 2), np.nan), rows)
+        read_once(lambda rows: np.full((len(rows), 2), np.nan), rows)
 
 
 @settings(max_examples=60, deadline=None)
