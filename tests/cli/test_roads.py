@@ -3,16 +3,19 @@
 Each command is typed as the documents write it. It ends in a result, or in one line whose advice, typed, does.
 """
 
+import io
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from seqdata.synth import NordlandSettings, RobotcarSettings, write_nordland, write_robotcar
 from tests.cli.test_commands import here
-from tests.conftest import write_drives
+from tests.conftest import jpeg, write_drives
 from tests.seqdata.sources.test_exif import clock, photo
 from tests.seqdata.sources.test_folder_photos import placed_photo
 from tests.seqdata.sources.test_gpx import gpx, point
@@ -66,11 +69,17 @@ def csv_without_queries(raw: Path, _: Path) -> None:
     write_drives(raw, {"map": 24})
 
 
+def write_photo(path: Path, tags: bytes, seed: int) -> None:
+    """A picture of its own with the EXIF tags of the photo `tags`."""
+    with Image.open(io.BytesIO(tags)) as tagged, Image.open(io.BytesIO(jpeg(seed))) as picture:
+        picture.save(path, exif=tagged.info["exif"])
+
+
 def exif(raw: Path, _: Path) -> None:
     for drive in ("map", "query"):
         (raw / drive).mkdir(parents=True)
         for number in range(20):
-            (raw / drive / f"{number}.jpg").write_bytes(placed_photo(50 + number * 3e-5, 5.5))
+            write_photo(raw / drive / f"{number}.jpg", placed_photo(50 + number * 3e-5, 5.5), number)
 
 
 def track(raw: Path, _: Path) -> None:
@@ -79,40 +88,43 @@ def track(raw: Path, _: Path) -> None:
         (raw / drive).mkdir(parents=True)
         for number in range(20):
             taken = clock(f"2024:01:31 10:{minute:02d}:{number:02d}")
-            (raw / drive / f"{number}.jpg").write_bytes(photo([], taken))
+            write_photo(raw / drive / f"{number}.jpg", photo([], taken), number)
     points = [point(second, 50 + second % 600 * 3e-5, 5.5) for second in (*range(20), *range(600, 620))]
     (raw / "drive.gpx").write_text(gpx(points[:20], points[20:]))
 
 
 @dataclass(frozen=True)
 class Road:
-    """A dump, the kind as the README names it, the options of its build, and pictures to search with."""
+    """A dump, the kind as the README names it, the options of its build and index, and pictures to search with."""
 
     write: Callable[[Path, Path], None]
     kind: str
     build: tuple[str, ...] = ()
-    train: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()
     pictures: str = "raw/query*.jpg"
-    lines: dict[str, str] = field(default_factory=dict)
-    """Commands that end in a line, with a pattern of that line; `advice` in it is typed next."""
 
 
+ROLES = ("--roles", "database:map,query:query")
+TRAIN_SEASONS = ("--split", "train")
+"""The splits of Nordland are hours apart: a minute of synthetic journey lies in the first, which trains."""
 ROADS = {
-    "msls": Road(msls, "msls", pictures="raw/train_val/southport/query/images/*.jpg"),
+    "msls": Road(
+        msls, "msls", ("--protocol", "raw/protocol.toml"), pictures="raw/train_val/southport/query/images/*.jpg"
+    ),
     "robotcar": Road(robotcar, "robotcar", ("--pose", "rtk"), pictures="raw/2014-12*/stereo/left/*.png"),
-    "robotcar-tars": Road(robotcar_tars, "robotcar", pictures="datasets"),
-    "nordland": Road(nordland, "nordland", pictures="raw/fall/*"),
-    "nordland-zips": Road(nordland_zips, "nordland", pictures="datasets"),
+    "robotcar-tars": Road(robotcar_tars, "robotcar"),
+    "nordland": Road(nordland, "nordland", index=TRAIN_SEASONS, pictures="raw/winter/*.png"),
+    "nordland-zips": Road(nordland_zips, "nordland", index=TRAIN_SEASONS),
     "csv": Road(csv, "folder"),
-    "csv-cut": Road(csv, "folder", ("--cut", "0.6", "--buffer", "10")),
-    "exif": Road(exif, "folder", ("--roles", "database:map,query:query"), pictures="raw/query/*.jpg"),
-    "gpx": Road(track, "folder", ("--roles", "database:map,query:query"), pictures="raw/query/*.jpg"),
+    "csv-cut": Road(csv, "folder", ("--cut", "0.6", "--buffer", "5")),
+    "exif": Road(exif, "folder", ROLES, pictures="raw/query/*.jpg"),
+    "gpx": Road(track, "folder", ROLES, pictures="raw/query/*.jpg"),
 }
 
 
 @pytest.fixture
-def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Type a command in the work folder; it must end in a result. Returns its stderr and stdout."""
+def walk(tmp_path: Path) -> Callable[..., str]:
+    """Type a command in the work folder, which is to end with one of `codes`; returns what it printed."""
 
     def typed(*arguments: str, codes: tuple[int, ...] = OK) -> str:
         ended = here(tmp_path, *arguments)
@@ -124,20 +136,64 @@ def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return typed
 
 
-@pytest.mark.parametrize("name", ROADS)
-def test_a_dump_becomes_a_report(name: str, walk: Callable[..., str], tmp_path: Path, msls_dump: Path) -> None:
-    road = ROADS[name]
-    road.write(tmp_path / "raw", msls_dump)
-    if not road.build:
-        assert road.kind in walk("build", "auto", "raw", *road.build, "--dry-run")
-    walk("build", road.kind, "raw", *road.build)
-    walk("train", *MODEL)
-    walk("index", "--pca", "8")
+def flags_of(line: str, start: str) -> list[str]:
+    """The flags with their values that a line advises, from the word `start` on."""
+    match = re.search(r"(--[a-z-]+) ([\w./-]+)", line[line.index(start) :])
+    assert match, line
+    return list(match.groups())
+
+
+def rest_of_the_road(walk: Callable[..., str], tmp_path: Path, road: Road) -> None:
+    walk("index", "--pca", "4", *road.index)
     walk("eval")
-    walk("baseline")
-    pictures = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.glob(road.pictures)) if path.is_file()]
+    walk("baseline", *road.index)
+    pictures = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.glob(road.pictures))]
     if pictures:
         walk("search", *pictures[:5], "-k", "3")
     walk("report")
     walk("pack")
     assert list(tmp_path.glob("reports/*.html"))
+
+
+@pytest.mark.parametrize("name", ROADS)
+def test_a_dump_becomes_a_report(name: str, walk: Callable[..., str], tmp_path: Path, msls_dump: Path) -> None:
+    road = ROADS[name]
+    road.write(tmp_path / "raw", msls_dump)
+    assert road.kind in walk("build", "auto", "raw", *road.build, "--dry-run")
+    walk("build", road.kind, "raw", *road.build)
+    walk("train", *MODEL)
+    rest_of_the_road(walk, tmp_path, road)
+
+
+def test_training_laps_alone_are_indexed_by_the_split_that_the_line_names(
+    walk: Callable[..., str], tmp_path: Path, msls_dump: Path
+) -> None:
+    robotcar_training_laps(tmp_path / "raw", msls_dump)
+    walk("build", "robotcar", "raw", "--pose", "rtk")
+    walk("train", *MODEL)
+    line = walk("index", "--pca", "4", codes=(8,))
+    advised = flags_of(line, "give")
+    assert advised == ["--split", "train"]
+    rest_of_the_road(walk, tmp_path, Road(robotcar_training_laps, "robotcar", index=tuple(advised)))
+
+
+@pytest.mark.parametrize("write", [robotcar_one_lap, nordland_one_season])
+def test_one_drive_alone_ends_in_a_line(
+    write: Callable[[Path, Path], None], walk: Callable[..., str], tmp_path: Path, msls_dump: Path
+) -> None:
+    """A database without queries, or the other way round: built and said, then refused in one line."""
+    write(tmp_path / "raw", msls_dump)
+    built = walk("build", "auto", "raw")
+    assert re.search(r"no split of [\w-]+ has both database and query windows", built)
+    assert len(walk("train", *MODEL, codes=(0, 8)).splitlines()) <= 4
+
+
+def test_own_drives_without_queries(walk: Callable[..., str], tmp_path: Path, msls_dump: Path) -> None:
+    """An index of a map needs no query; what needs one says so."""
+    csv_without_queries(tmp_path / "raw", msls_dump)
+    assert "give frames a role" in walk("build", "folder", "raw")
+    walk("train", *MODEL)
+    walk("index", "--pca", "4")
+    walk("search", *[f"raw/map-{number:03d}.jpg" for number in range(5)], "-k", "3")
+    line = walk("eval", codes=(3, 4, 8))
+    assert "query" in line

@@ -51,7 +51,11 @@ def assemble(
     model = model.to(device)
     if settings.checkpointing or ranks.size > 1:
         check_batch_norm(model, "checkpointing" if settings.checkpointing else "training on several processes")
-    data = TrainData.of(dataset, protocol, _split(protocol, settings), settings.shift_positives)
+    data = (
+        TrainData.of(dataset, protocol, shift=settings.shift_positives)
+        if settings.epochs
+        else TrainData.untrained(dataset, protocol)
+    )
     radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
     rows = np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
     source = stored or FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
@@ -82,11 +86,6 @@ def _model(dataset: "Dataset", settings: TrainSettings, restoring: bool) -> tupl
         return model, None
     stored = open_features(settings.features, dataset)
     return create_head(stored, settings.model, settings.seed, settings.options), stored
-
-
-def _split(protocol: Protocol, settings: TrainSettings) -> str:
-    """The split "train"; a model that is not trained may take its VLAD words from whatever split there is."""
-    return "train" if settings.epochs or "train" in protocol.splits else next(iter(protocol.splits))
 
 
 def _weights_hash(settings: TrainSettings) -> str | None:
