@@ -54,7 +54,7 @@ def a_round(city: str, length: int, queries: int) -> str:
     def described(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         nonlocal windows
         windows += len(rows)
-        return describe(model, dataset, data.shown[rows], source=source, device="cpu")
+        return describe(model, dataset, data.pixel_windows[rows], source=source, device="cpu")
 
     mine(dataset, data.queries, data.database, Radii.of(protocol), described, size=queries)
     distinct, encoded = len(set(source.encoded)), len(source.encoded)

@@ -35,7 +35,7 @@ def rate(frames: Callable[[], int]) -> tuple[float, float]:
 
 
 def sequential(shards: list[str], decode: bool) -> Iterator[bytes | np.ndarray]:
-    """webdataset's samples in order: their JPEGs, or these decoded by simplejpeg as on our side."""
+    """Webdataset's samples in order: their JPEGs, or these decoded by simplejpeg as on our side."""
     samples = wds.WebDataset(shards, shardshuffle=False, empty_check=False)
     for sample in samples:
         yield simplejpeg.decode_jpeg(sample["jpg"]) if decode else sample["jpg"]

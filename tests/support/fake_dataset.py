@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from seqdata import protocols
+from seqdata.frames.cache import DecodeCache
 
 PROTOCOL = """
 name = "fake"
@@ -54,6 +55,22 @@ DRIVES = (
     Drive("map-val", "database", 500.0, 14, "val"),
     Drive("query-val", "query", 501.0, 12, "val"),
 )
+
+
+@dataclass
+class FakeReader:
+    """What `Dataset.frame_reader` gives: pixels in the place of JPEGs."""
+
+    dataset: "FakeDataset"
+
+    def cache(self, cache_bytes: int) -> DecodeCache:
+        return DecodeCache(self.fetch, self.decode, cache_bytes)
+
+    def fetch(self, rows: list[int]) -> dict[int, bytes]:
+        return {row: pixels.tobytes() for row, pixels in zip(rows, self.dataset.read_frames(rows), strict=True)}
+
+    def decode(self, row: int, data: bytes) -> Any:
+        return np.frombuffer(data, np.uint8).reshape(3, *self.dataset.size).transpose(1, 2, 0)
 
 
 @dataclass
@@ -141,6 +158,10 @@ class FakeDataset:
         assert size is None
         self.read_rows.extend(int(row) for row in rows)
         return self.pixels[np.asarray(rows)]
+
+    def frame_reader(self, size: Any = None, device: str = "cpu") -> "FakeReader":
+        assert size is None
+        return FakeReader(self)
 
     def read(self, table: Any, rows: Any, size: Any = None) -> Any:
         frames = self.frame_rows(table)[np.atleast_1d(rows)]

@@ -97,6 +97,21 @@ def test_descriptors_of_another_model(dataset: Dataset, baselines: dict, tmp_pat
     assert "too few units to tell" in compared
 
 
+def test_ids_that_fit_as_keys_and_as_rows_are_asked_for(dataset: Dataset, tmp_path: Path) -> None:
+    """Keys here are no numbers, so `--ids` can only agree or be refused; what ranked the file is printed."""
+    sides = [dataset.places(dataset.sequences("own", "test", role))["key"] for role in ("query", "database")]
+    path = tmp_path / "theirs.csv"
+    pairs = [(query, database, 1 / (1 + row)) for query in sides[0] for row, database in enumerate(sides[1][:20])]
+    pl.DataFrame(pairs, schema=["query", "database", "score"], orient="row").write_csv(path)
+    flags = ("eval", "--predictions", path, "--protocol", "own", "--dataset", dataset.path, "--out", tmp_path / "out")
+    text = call(*flags, "--ids", "keys")
+    assert "theirs: ranked by column 'score', greatest first" in text
+    assert json.loads(call(*flags, "--json"))["ranked_by"] == "column 'score', greatest first"
+    assert "which is no query window" in call(*flags, "--ids", "rows", fails=ContractError)
+    assert "--ids names: expected keys, rows" in call(*flags, "--ids", "names", fails=ContractError)
+    assert "--ids: only together with --predictions" in call("eval", "--ids", "keys", fails=ContractError)
+
+
 def test_mistakes_are_one_line(dataset: Dataset, baselines: dict, tmp_path: Path) -> None:
     flags = ("--predictions", stored(baselines["aligned"]), "--dataset", dataset.path)
     (tmp_path / "theirs.csv").write_text("query,database\na,b\n")

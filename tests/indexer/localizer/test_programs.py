@@ -32,7 +32,7 @@ class Trap:
     def __init__(self, mark: Path) -> None:
         self.mark = mark
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
         return Path.touch, (self.mark,)
 
 

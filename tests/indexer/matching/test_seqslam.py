@@ -32,7 +32,7 @@ def literal_contrast(apart: list[list[float]], runs: list[int], neighbours: int)
                 if abs(other - at) <= neighbours // 2 and runs[other] == runs[at]
             ]
             deviation = np.std(near, ddof=1) if len(near) > 1 else 0.0
-            new.append((value - np.mean(near)) / deviation if deviation > 1e-9 else 0.0)
+            new.append(float((value - np.mean(near)) / deviation) if deviation > 1e-9 else 0.0)
         result.append(new)
     return result
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from indexer.pca import fit as pca
+from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, NotEnoughDataError
 
 
@@ -27,7 +28,7 @@ def svd(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, float]:
     return directions[:k], values[:k], float(values[:k].sum() / values.sum())
 
 
-def check(transform: pca.Transform, x: np.ndarray, k: int) -> None:
+def check(transform: Transform, x: np.ndarray, k: int) -> None:
     directions, values, explained = svd(x, k)
     signs = np.sign((transform.matrix * directions).sum(1))
     np.testing.assert_allclose(transform.eigenvalues, values, rtol=1e-5)
@@ -126,7 +127,7 @@ def test_apply_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wide_descriptors_in_bounded_memory(tmp_path: Path) -> None:
-    """d = 60,000 (94 MB of samples in a file): beyond them and the k directions kept, memory does not grow with d."""
+    """D = 60,000 (94 MB of samples in a file): beyond them and the k directions kept, memory does not grow with d."""
     code = """
         import resource, sys
         import numpy as np, torch

@@ -210,7 +210,9 @@ def test_other_shapes_are_refused(whole: Any, kind: str, rows: Any, size: Any, i
 
 
 def test_one_kind_is_not_taken_for_another(tmp_path: Path, whole: Any) -> None:
-    """Every file behind every other manifest, with hashes that fit. (A graph's file ends as the exact one does, with
+    """Every file behind every other manifest, with hashes that fit.
+
+    (A graph's file ends as the exact one does, with
     the same vectors, so it may be taken for it.)
     """
     for source in KINDS:

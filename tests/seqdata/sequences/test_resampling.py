@@ -43,14 +43,16 @@ def arc_literal(east: Any, north: Any, spacing: Any) -> Any:
 @given(STEPS, SPACINGS)
 def test_greedy_equals_literal_loop(moves: Any, spacing: Any) -> None:
     xy = np.cumsum(np.array(moves, float).reshape(-1, 2), 0) + np.array([4e5, 6e6])
-    assert np.flatnonzero(greedy_mask(xy[:, 0], xy[:, 1], spacing)).tolist() == greedy_literal(*xy.T, spacing)
+    assert np.flatnonzero(greedy_mask(xy[:, 0], xy[:, 1], spacing)).tolist() == greedy_literal(
+        xy[:, 0], xy[:, 1], spacing
+    )
 
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS, SPACINGS)
 def test_arc_equals_literal_loop(moves: Any, spacing: Any) -> None:
     xy = np.cumsum(np.array(moves, float).reshape(-1, 2), 0)
-    assert np.flatnonzero(arc_mask(xy[:, 0], xy[:, 1], spacing)).tolist() == arc_literal(*xy.T, spacing)
+    assert np.flatnonzero(arc_mask(xy[:, 0], xy[:, 1], spacing)).tolist() == arc_literal(xy[:, 0], xy[:, 1], spacing)
 
 
 def test_long_standstill_is_found_by_galloping() -> None:

@@ -80,7 +80,7 @@ def slow_place(points: list[tuple[float, float, float, int]], second: float, gap
     if last[0] - first[0] > gap or first[3] != last[3]:
         return "gap"
     share = (second - first[0]) / (last[0] - first[0])
-    return tuple(first[axis] + share * (last[axis] - first[axis]) for axis in (1, 2))
+    return first[1] + share * (last[1] - first[1]), first[2] + share * (last[2] - first[2])
 
 
 @given(

@@ -49,9 +49,6 @@ def test_a_read_that_comes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytes
 class Rows(WindowSource):
     """Features made from the rows themselves."""
 
-    def __init__(self) -> None:
-        pass
-
     def read(self, rows: Any) -> Any:
         return rows
 

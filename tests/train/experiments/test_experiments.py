@@ -346,10 +346,17 @@ def test_titles_and_columns_name_a_dataset_only_where_it_is_the_one_given(
 
 
 SMOKE = {
-    "seqvlad-figure4": "gem-cat-r18", "seqvlad-figure5": "seqvlad-pca-r18", "seqvlad-matching": "fp16", "seqvlad-one-city": "gem-cat-r18",
-    "seqvlad-table2": "gem-cat-r18", "seqvlad-table3": "gem-cat-r18", "seqvlad-table4": "gem-cat-r18", "sta-ablations": "both-relative",
-    "sta-table2": "netvlad-seqmatch", "sta-table3": "netvlad-vgg16",
-}  # fmt: skip
+    "seqvlad-figure4": "gem-cat-r18",
+    "seqvlad-figure5": "seqvlad-pca-r18",
+    "seqvlad-matching": "fp16",
+    "seqvlad-one-city": "gem-cat-r18",
+    "seqvlad-table2": "gem-cat-r18",
+    "seqvlad-table3": "gem-cat-r18",
+    "seqvlad-table4": "gem-cat-r18",
+    "sta-ablations": "both-relative",
+    "sta-table2": "netvlad-seqmatch",
+    "sta-table3": "netvlad-vgg16",
+}
 
 
 @pytest.mark.parametrize("name", grid.names())

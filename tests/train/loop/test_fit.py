@@ -13,8 +13,8 @@ import torch
 import train
 from seqdata import protocols
 from seqdata.errors import ContractError, DivergedError, InputError, MissingDependencyError, OutputError
-from tests.support.fake_dataset import FakeDataset
 from seqdata.frames.prefetch import prefetch
+from tests.support.fake_dataset import FakeDataset
 from train.loop import fit as loop
 from train.loop.validation import Validator, recalls, search
 from train.runs import checkpoint
@@ -192,7 +192,9 @@ def test_validation_never_matches_windows_that_share_a_frame(protocol_file: Path
     apart = [[d for d in range(count) if abs(first[q] - first[d]) >= length] for q in range(count)]
     asked = [q for q in range(count) if any((q, d) in pairs for d in apart[q])]
     for n in (1, 5, 10):
-        gaps = {q: sorted(apart[q], key=lambda d, q=q: np.linalg.norm(vectors[q] - vectors[d]))[:n] for q in asked}
+        gaps = {
+            q: sorted(apart[q], key=lambda d, q=q: float(np.linalg.norm(vectors[q] - vectors[d])))[:n] for q in asked
+        }
         assert found[f"r{n}"] == sum(any((q, d) in pairs for d in gaps[q]) for q in asked) / len(asked)
     assert 0 < found["r1"] < 1
 

@@ -165,7 +165,7 @@ def test_a_mining_round_reads_each_distinct_frame_once(data: FakeDataset, protoc
 
         def described(rows: Any) -> Any:
             table.append(rows)  # noqa: B023
-            return describe(model, data, windows.shown[rows], device="cpu", batch_size=7)
+            return describe(model, data, windows.pixel_windows[rows], device="cpu", batch_size=7)
 
         key = (chosen.seed, 1, number)
         mine(data, windows.queries, windows.database, ANY, described, size=20, negatives=2, cap=10, key=key)

@@ -110,7 +110,7 @@ def test_a_gradient_that_is_not_finite_names_its_own_batch(
     """The loss stays finite; the root of nothing has no slope."""
     real, calls = TripletLoss.forward, []
 
-    def forward(self, query: Any, positive: Any, negatives: Any) -> Any:
+    def forward(self: Any, query: Any, positive: Any, negatives: Any) -> Any:
         calls.append(len(query))
         root = (query - query.detach()).square().sum().sqrt() if len(calls) == 3 else 0.0
         return real(self, query, positive, negatives) + root

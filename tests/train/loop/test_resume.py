@@ -174,7 +174,7 @@ def test_a_finished_epoch_survives_a_death_before_its_files_are_written(
     chosen = settings(protocol, **FIELDS["triplet"])
     real_add, real_save = fit_module.RunFolder.add_metrics, checkpoint.save_optimizer
 
-    def add(self, entry: Any) -> None:
+    def add(self: Any, entry: Any) -> None:
         if entry["epoch"] == 1 and broken == "add_metrics":
             raise KeyboardInterrupt
         real_add(self, entry)

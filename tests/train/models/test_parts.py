@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from seqdata.errors import ContractError
+from seqdata.frames.prefetch import prefetch
 from tests.support.fake_dataset import FakeDataset
 from train.data.augment import Augment
 from train.data.frames import FrameSource
-from seqdata.frames.prefetch import prefetch
 from train.devices import pick_device
 from train.loop.optimizers import rate
 from train.models.base import join, split
@@ -69,7 +69,7 @@ def test_frame_cache_gives_the_same_frames_within_its_budget(data: FakeDataset, 
     source = FrameSource(data, cache_bytes=budget)
     for rows in ([3, 1, 3], [1, 2, 9], [9, 3, 1]):
         assert np.array_equal(source.read(np.array(rows)), data.pixels[rows])
-    assert source._bytes <= budget
+    assert source.cache._bytes <= budget
     if budget == 1 << 30:
         assert sorted(data.read_rows) == [1, 2, 3, 9]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seqdata.errors import NotEnoughDataError
 from train.models.fusion.basic import VLADSum
 from train.models.pooling.vlad import SeqVLAD, initialise_from_tokens, kmeans, sharpness
 
@@ -125,6 +126,31 @@ def test_runner_up_gets_about_one_percent() -> None:
     torch.testing.assert_close(alpha, torch.full((6,), sharpness(points, layer.centres)), rtol=1e-4, atol=1e-4)
     best = (points @ layer.assignment.T).topk(2, dim=1).values
     assert (best[:, 0] - best[:, 1]).mean().item() == pytest.approx(math.log(100), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (torch.randn(1, 10, 32, generator=torch.Generator().manual_seed(0)), "10 local features of 12 .* 10 distinct"),
+        (torch.zeros(1, 500, 32), "500 local features of 12 training frames hold 0 distinct"),
+        (torch.ones(1, 500, 32), "hold 1 distinct"),
+        (torch.eye(32)[:5].repeat(200, 1).unsqueeze(0), "hold 5 distinct"),
+    ],
+    ids=["few", "black", "one colour", "five values"],
+)
+def test_too_few_distinct_features_are_refused(tokens: Any, words: str) -> None:
+    layer = SeqVLAD(16, 32)
+    before = layer.centres.clone()
+    with pytest.raises(NotEnoughDataError, match=words):
+        initialise_from_tokens(layer, tokens, frames=12)
+    assert torch.equal(layer.centres, before)
+
+
+def test_equal_features_beside_enough_distinct_ones_are_no_fault() -> None:
+    spread = torch.randn(30, 32, generator=torch.Generator().manual_seed(0))
+    layer = SeqVLAD(16, 32)
+    initialise_from_tokens(layer, torch.cat([torch.ones(2000, 32), spread]).unsqueeze(0))
+    assert len(layer.centres.unique(dim=0)) == 16 and float(layer.assignment.abs().max()) < 1e4
 
 
 def test_kmeans_is_seeded_and_survives_copies() -> None:

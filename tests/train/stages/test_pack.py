@@ -137,7 +137,7 @@ def test_the_threshold_is_a_literal_computation(
     assert found is not None and best is not None and 0 < best[2] < 1
     assert found.threshold == pytest.approx(best[0], abs=1e-5)
     assert (found.precision, found.recall, found.accepted) == pytest.approx(best[1:])
-    assert (found.queries, found.answerable, found.split, found.wanted) == (18, 18, "val", 0.8)
+    assert (found.queries, found.answerable, found.split, found.target_precision) == (18, 18, "val", 0.8)
     assert found.protocol == index_label(index)
 
 

@@ -95,7 +95,7 @@ def test_queries_of_a_dataset_with_another_crop_are_refused(
 ) -> None:
     whole = build_laps(raw, raw.parent / "whole")
     with pytest.raises(
-        ContractError, match="--crop none, the index .* --crop top60x40; build the queries with"
+        ContractError, match=r"--crop none, the index .* --crop top60x40; build the queries with"
     ) as line:
         next(search_dataset(index, whole, "test", describer, 1))
     assert "\n" not in str(line.value)
