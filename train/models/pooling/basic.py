@@ -1,4 +1,4 @@
-"""Pooling of one frame's tokens into one vector."""
+"""Pooling of one frame's tokens into one vector: GeM, mean, CLS and SeqPool."""
 
 import torch
 import torch.nn.functional as F
@@ -6,22 +6,31 @@ from torch import Tensor, nn
 
 
 class Pooling(nn.Module):
-    """From tokens `(N, T, C)` to what stands for a frame; `size` is how many numbers that is."""
+    """Base of all poolings: tokens `(N, T, C)` → features of frames `(N, …)`, of `size` numbers each."""
 
     def __init__(self, size: int) -> None:
+        """Set how many numbers stand for a frame."""
         super().__init__()
         self.size = size
 
 
 class GeM(Pooling):
-    """Generalised-mean pooling of tokens: `(N, T, C)` → `(N, C)`, not normalised.
+    """Generalised-mean pooling of tokens with a learnt power, not normalised.
 
-    Each token is brought to unit length over its channels first; negative values count as `eps`.
-    Source: P1 Table II, "GeM + CAT" (channel L2-norm, p = 3, learnable).
+    Each token is brought to unit length over its channels first, as practice does; negative values count as `eps`.
+    Radenović et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2019; row "GeM + CAT" of Mereu et
+    al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, Table II.
+
+    Shape:
+        `(N, T, C)` → `(N, C)`.
+
+    Example:
+        >>> GeM(channels=2, p=1.0)(torch.tensor([[[3.0, 4.0], [4.0, 3.0]]])).detach()
+        tensor([[0.7000, 0.7000]])
     """
 
     def __init__(self, channels: int, p: float = 3.0, eps: float = 1e-6) -> None:
-        """Raises: ValueError for a power that is not positive."""
+        """Set the power to start from; 3 as in the paper. Raises: ValueError where it is not positive."""
         super().__init__(channels)
         if p <= 0:
             raise ValueError(f"GeM needs p > 0, got {p}")
@@ -35,9 +44,10 @@ class GeM(Pooling):
 
 
 class AveragePool(Pooling):
-    """Mean of tokens, then L2: `(N, T, C)` → `(N, C)` of unit length; no parameters.
+    """Mean of tokens, then L2; no parameters: the usual vector of a frozen encoder.
 
-    Source: the usual frozen-encoder baseline (mean of `forward_features`, L2, cosine).
+    Shape:
+        `(N, T, C)` → `(N, C)` of unit length.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -46,9 +56,12 @@ class AveragePool(Pooling):
 
 
 class ClassToken(Pooling):
-    """The CLS token as it is: `(N, 1, C)` → `(N, C)`, not normalised; the encoder gives nothing but this token.
+    """The CLS token as it is, not normalised; the encoder gives nothing but this token.
 
-    Source: P1 Table II, "CLS + CAT" (goes raw into the loss in practice).
+    Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. III-B.1.
+
+    Shape:
+        `(N, 1, C)` → `(N, C)`.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -57,13 +70,16 @@ class ClassToken(Pooling):
 
 
 class SeqPool(Pooling):
-    """Attention pooling of tokens: `(N, T, C)` → `(N, C)`, not normalised.
+    """Attention pooling of tokens: softmax over tokens of Linear(C → 1), then the weighted sum, not normalised.
 
-    Source: CCT's SeqPool: softmax over tokens of Linear(C → 1), then the weighted sum.
+    Hassani et al., Escaping the Big Data Paradigm with Compact Transformers, arXiv 2104.05704, 2021, sec. 3.2.
+
+    Shape:
+        `(N, T, C)` → `(N, C)`.
     """
 
     def __init__(self, channels: int, attention: nn.Linear | None = None) -> None:
-        """`attention`: the linear map of a trained backbone, or None for a fresh one."""
+        """Set the linear map: that of a trained backbone, or None for a fresh one."""
         super().__init__(channels)
         self.attention = nn.Linear(channels, 1) if attention is None else attention
 
