@@ -220,9 +220,10 @@ def _left_out(rows: pl.DataFrame, where: str, raw: Path) -> list[pl.DataFrame]:
     named, present = pl.col("source") != "", pl.col("bytes").is_not_null()
     nameless = rows.filter(~named).with_columns(pl.format("{} row {}", pl.lit(where), "row").alias("source"))
     absent = rows.filter(named & ~present)
+    reasons = [_why_absent(raw, name, where) for name in absent["source"]]
     absent = absent.with_columns(
-        pl.Series("message", [_why_absent(raw, name, where) for name in absent["source"]], dtype=pl.String),
-        pl.lit("missing_image").alias("reason"),
+        pl.Series("reason", [reason for reason, _ in reasons], dtype=pl.String),
+        pl.Series("message", [message for _, message in reasons], dtype=pl.String),
     )
     placeless = rows.filter(present & pl.col("latitude").is_null())
     return [
@@ -232,17 +233,17 @@ def _left_out(rows: pl.DataFrame, where: str, raw: Path) -> list[pl.DataFrame]:
     ]
 
 
-def _why_absent(raw: Path, name: str, where: str) -> str:
-    """Why an image that a table lists is not among those of the dump; a file that is there is never called absent."""
+def _why_absent(raw: Path, name: str, where: str) -> tuple[str, str]:
+    """Reason and message for an image that a table lists and that is not read; what is there is never called absent."""
     try:
         is_there = inside(raw, name).exists()
     except (KeyError, ValueError, OSError):  # out of the folder, or a name that no file can have
         is_there = False
     if is_there and is_hidden(name):
-        return f"listed in {where}, but hidden files and folders of thumbnails are not read"
+        return "unreadable_image", f"listed in {where}, but hidden files and folders of thumbnails are not read"
     if is_there:
-        return f"listed in {where}, but {NOT_READ}"
-    return f"listed in {where}, but no such image file"
+        return "unreadable_image", f"listed in {where}, but {NOT_READ}"
+    return "missing_image", f"listed in {where}, but no such image file"
 
 
 def _not_read(files: list[DumpFile], rows: pl.DataFrame) -> list[pl.DataFrame]:

@@ -15,6 +15,7 @@ from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
 from seqdata.sources.archives import Archive, Folder, Overlay, Store, open_archive
 from seqdata.sources.base import quarantine_skipped
+from seqdata.sources.csv_tables import shorten
 from seqdata.sources.files import file_names, image_names, inside, reading
 
 PARTS = ("train_val", "test")
@@ -38,7 +39,13 @@ def _city_tables(raw: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class MslsFiles:
-    """The tree of a dump: `lower` are its zips that the unpacked folder covers, `upper` those that cover it (names)."""
+    """The files of a dump.
+
+    Attributes:
+        raw: The folder.
+        lower: Names of the zips that the unpacked folder covers.
+        upper: Names of the zips that cover it.
+    """
 
     raw: Path
     lower: tuple[str, ...]
@@ -56,11 +63,11 @@ class MslsFiles:
         packed = {
             name.rsplit("/", 2)[0] for names in tables for name in names.filter(names.str.ends_with("/seq_info.csv"))
         }
-        found = (name for name in unpacked | packed if _CITY.fullmatch(name))
-        return sorted(found, key=lambda name: (PARTS.index(name.split("/")[0]), name))
+        cities = (name for name in unpacked | packed if _CITY.fullmatch(name))
+        return sorted(cities, key=lambda name: (PARTS.index(name.split("/")[0]), name))
 
     def table(self, name: str) -> bytes | None:
-        """The bytes of one CSV, None where there is none. Raises: InputError when it is there and cannot be read."""
+        """Read one CSV, None where there is none. Raises: InputError when it is there and cannot be read."""
         try:
             return Overlay(tuple(store for _, store in self._layers())).read(name)
         except KeyError:
@@ -69,7 +76,7 @@ class MslsFiles:
             raise InputError(f"{self.raw / name}: the table cannot be read ({error}); download it again") from error
 
     def images(self, folder: str) -> pl.DataFrame:
-        """Images below `folder`: name, bytes and source, sorted by name; of equal names the uppermost layer's."""
+        """List images below `folder`: name, bytes and source, sorted by name; of equal names the uppermost layer's."""
         parts = [
             store.members(folder)
             .filter(image_names("name"))
@@ -79,7 +86,7 @@ class MslsFiles:
         return pl.concat(parts).unique("name", keep="last", maintain_order=True).sort("name")
 
     def read(self, source: str) -> bytes:
-        """The bytes of the image `source`. Raises: KeyError or FileNotFoundError when it is gone, BadImageError."""
+        """Read the image `source`. Raises: KeyError or FileNotFoundError when it is gone, BadImageError."""
         archive, mark, member = source.partition("!")
         if mark and archive in (*self.lower, *self.upper):
             return open_archive(self.raw / archive).read(member)
@@ -89,6 +96,12 @@ class MslsFiles:
     def refused(self) -> list[pl.DataFrame]:
         """Quarantine rows of each zip's members that are never read: links, names that lead outside."""
         return [quarantine_skipped(archive.path.name, archive.skipped()) for archive in self._archives()]
+
+    def other_zips(self) -> str:
+        """Names of zips beside the dump that are none of the published ones, for a message; "" where there are none."""
+        names = [name for name in file_names(self.raw) if name.lower().endswith(".zip")]
+        others = [shorten(name) for name in names if name not in (*self.lower, *self.upper)]
+        return ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
 
     def _archives(self) -> list[Archive]:
         return [open_archive(self.raw / name) for name in (*self.lower, *self.upper)]
@@ -102,7 +115,7 @@ class MslsFiles:
 
 
 def find_files(raw: Path) -> MslsFiles:
-    """The zips of the dump at `raw` by their published names; of several patches the last in order of name wins."""
+    """Find the zips of the dump at `raw` by their published names; of several patches the last by name wins."""
     lower, upper = (
         tuple(sorted(path.name for pattern in patterns for path in raw.glob(pattern) if path.is_file()))
         for patterns in (LOWER_ZIPS, PATCH_ZIPS)

@@ -27,6 +27,17 @@ from seqdata.sources.msls.files import recognise as recognise
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 FALSE_NORTHING = 1e7
 SAME_ZONE_METRES = 1000.0
+TEST_ZONES = {
+    "athens": "34N",
+    "bengaluru": "43N",
+    "buenosaires": "21S",
+    "kampala": "36N",
+    "miami": "17N",
+    "stockholm": "34N",
+}
+"""UTM zones of the test cities, for tables that come with metres alone (postprocessed.csv without raw.csv)."""
+_ZONE_BORDER = 500_000.0
+"""Metres east: Stockholm lies on the border of zones 33 and 34, and each image is published in its own zone."""
 _CSV_COLUMNS: dict[str, dict[str, pl.DataType]] = {
     "seq_info.csv": {"key": pl.String(), "sequence_key": pl.String(), "frame_number": pl.Int32()},
     "postprocessed.csv": {
@@ -55,44 +66,55 @@ def open(raw: Path, options: Mapping[str, str]) -> "MslsSource":
 
 @dataclass(frozen=True)
 class MslsSource:
-    """An MSLS root, unpacked or as the downloaded zips in one folder; `cities` empty means all."""
+    """An MSLS root, unpacked or as the downloaded zips in one folder.
+
+    Attributes:
+        files: Where its files lie.
+        cities: Exact names of the cities to build; empty means all.
+        attribution: Credits the dump's makers.
+    """
 
     files: MslsFiles
     cities: tuple[str, ...]
     attribution: str = "Mapillary Street-level Sequences (CC BY-NC-SA 4.0), Warburg et al., CVPR 2020"
 
     def listing(self) -> Listing:
-        """Every frame of the chosen cities. Raises: InputError when this is not an MSLS root or a city is absent."""
-        parts = [_list_city(self.files, city) for city in self._chosen()]
+        """List every frame of the cities. Raises: InputError when this is not an MSLS root or a city is absent."""
+        parts = [_list_city(self.files, city) for city in self._city_folders()]
         records = pl.concat([part.records for part in parts])
         # With the key the order is total: equal frame numbers do not come out by chance.
-        kept = split_duplicates(records.sort("city", "role", "trajectory", "position", "key", maintain_order=True))
-        left_out = [part.quarantine for part in parts] + [kept.quarantine, *self.files.refused()]
-        return Listing(kept.records, pl.concat(left_out))
+        listing = split_duplicates(records.sort("city", "role", "trajectory", "position", "key", maintain_order=True))
+        left_out = [part.quarantine for part in parts] + [listing.quarantine, *self.files.refused()]
+        others = self.files.other_zips()
+        notes = (f"not read, since their names are not the published ones: {others}",) if others else ()
+        return Listing(listing.records, pl.concat(left_out), notes)
 
     def read(self, source: str) -> bytes:
-        """The bytes of one image, from its file or straight from its zip (`<zip>!<member>`)."""
+        """Read the bytes of one image, from its file or straight from its zip (`<zip>!<member>`)."""
         return self.files.read(source)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Nothing: the dump has no clean list to miss."""
+        """Do nothing: the dump has no clean list to miss."""
 
     def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
         """None: no protocol pins how such a dump is read."""
         return {}
 
-    def _chosen(self) -> list[str]:
-        raw, found = self.files.raw, self.files.cities()
-        if not found:
+    def _city_folders(self) -> list[str]:
+        """Folders of the cities to build, as `train_val/<city>`."""
+        raw, folders = self.files.raw, self.files.cities()
+        if not folders:
+            others = self.files.other_zips()
+            rename = f"; {others} may be zips of it: give them their published names" if others else ""
             raise InputError(
                 f"{raw}: no train_val/<city>/database/seq_info.csv below it or in an msls_metadata.zip; this is not an "
-                f"MSLS root{looks_like_another(raw, 'msls')}"
+                f"MSLS root{rename or looks_like_another(raw, 'msls')}"
             )
-        names = [city.split("/")[1] for city in found]
+        names = [folder.split("/")[1] for folder in folders]
         absent = set(self.cities) - set(names)
         if absent:
             raise InputError(f"{raw}: no city '{min(absent)}'; it has {', '.join(names)}")
-        return [city for city, name in zip(found, names, strict=True) if not self.cities or name in self.cities]
+        return [city for city, name in zip(folders, names, strict=True) if not self.cities or name in self.cities]
 
 
 def _list_city(files: MslsFiles, city: str) -> Listing:
@@ -150,7 +172,24 @@ def _read_tables(files: MslsFiles, folder: str, sequences: bytes) -> pl.DataFram
             table = _parse(files, f"{folder}/{name}", data).unique("key", keep="first", maintain_order=True)
         rows = rows.join(table, on="key", how="left", maintain_order="left")
     raw_alone = pl.lit(published == [False, True]).alias("raw_alone")
+    if published == [True, False]:
+        rows = _with_degrees(rows, folder.split("/")[1])
     return _add_flags(rows.with_columns(_subtasks(files, folder, rows.height), raw_alone))
+
+
+def _with_degrees(rows: pl.DataFrame, city: str) -> pl.DataFrame:
+    """Latitude and longitude of a test city's metres; a city whose zone is not known stays without."""
+    if city not in TEST_ZONES:
+        return rows
+    easting, northing = (rows[name].fill_null(np.nan).to_numpy() for name in ("easting", "northing"))
+    zone = TEST_ZONES[city]
+    if zone.endswith("S"):
+        northing = np.where(northing < 0, northing + FALSE_NORTHING, northing)
+    latitude, longitude = geometry.to_latlon(easting, northing, zone)
+    if city == "stockholm":
+        west = easting > _ZONE_BORDER
+        latitude[west], longitude[west] = geometry.to_latlon(easting[west], northing[west], "33N")
+    return rows.with_columns(pl.Series("lat", latitude).fill_nan(None), pl.Series("lon", longitude).fill_nan(None))
 
 
 def _parse(files: MslsFiles, name: str, data: bytes) -> pl.DataFrame:
@@ -195,8 +234,8 @@ def _one_zone(records: pl.DataFrame) -> pl.DataFrame:
     zone = geometry.choose_zone(latitude, longitude)
     easting, northing = geometry.to_utm(latitude, longitude, zone)
     published = records["northing"].to_numpy() + np.where(records["northing"].to_numpy() < 0, FALSE_NORTHING, 0.0)
-    apart = np.hypot(records["easting"].to_numpy() - easting, published - northing)
-    same = apart < SAME_ZONE_METRES
+    distance = np.hypot(records["easting"].to_numpy() - easting, published - northing)
+    same = distance < SAME_ZONE_METRES
     return records.with_columns(
         pl.Series("easting", np.where(same, records["easting"].to_numpy(), easting)),
         pl.Series("northing", np.where(same, published, northing)),

@@ -23,14 +23,13 @@ from seqdata import geometry
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.images import Pixels
-from seqdata.geometry import IntArray
 from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import reading
 from seqdata.sources.robotcar.images import Development, crop_text, develop, lookup_file, parse_crop
 from seqdata.sources.robotcar.layout import CAMERAS, Layout
 from seqdata.sources.robotcar.layout import recognise as recognise
-from seqdata.sources.robotcar.pose import PoseMode, PoseSource, look_up
+from seqdata.sources.robotcar.pose import PoseMode, PoseSource, clock_hint, look_up
 
 SAME_ZONE_METRES = 1000.0
 _VIEWS = {"mono_left": "Sideways", "mono_right": "Sideways", "mono_rear": "Backward"}
@@ -38,7 +37,13 @@ _VIEWS = {"mono_left": "Sideways", "mono_right": "Sideways", "mono_rear": "Backw
 
 @dataclass(frozen=True)
 class PoseOptions:
-    """Which log the positions come from, how they are looked up, and the widest gap in seconds between two rows."""
+    """Where positions come from.
+
+    Attributes:
+        source: The log.
+        mode: Between the two log rows around a frame, or at the nearer of them.
+        gap: Longest time between the two rows, in seconds.
+    """
 
     source: PoseSource = "rtk"
     mode: PoseMode = "interpolate"
@@ -81,7 +86,15 @@ def _seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class RobotcarSource:
-    """A folder of laps; `laps` empty means all that have pictures of the camera."""
+    """A folder of laps; the fields follow from the options of `open`.
+
+    Attributes:
+        raw: The folder.
+        laps: Laps to build; empty means all that have pictures of the camera.
+        pose: Where positions come from.
+        development: The camera, and what is done to its raw pictures.
+        attribution: Credits the dump's makers.
+    """
 
     raw: Path
     laps: tuple[str, ...] = ()
@@ -95,27 +108,29 @@ class RobotcarSource:
         return Layout(self.raw, self.development.camera)
 
     def listing(self) -> Listing:
-        """Every frame of the chosen laps that is there and has a position.
+        """List every frame of the laps that is there and has a position.
 
-        Raises: InputError when this is no RobotCar dump, a named lap has no picture of the camera, a lap lacks the log
-        of the chosen kind or an archive is damaged; ContractError for a log without its columns.
+        Raises:
+            InputError: If this is no RobotCar dump, a named lap has no picture of the camera, a lap lacks the log that
+                the option `pose` names, or an archive is damaged.
+            ContractError: If a log lacks a column.
         """
         parts = [self._list_lap(lap) for lap in self._laps()]
         placed = [part.records for part in parts if part.records.height]
         records = (
             _one_zone(pl.concat(placed)) if placed else pl.DataFrame(schema=table_contract("records").polars_schema())
         )
-        kept = split_duplicates(records.sort("trajectory", "position"))
-        return Listing(kept.records, pl.concat([part.quarantine for part in parts] + [kept.quarantine]))
+        listing = split_duplicates(records.sort("trajectory", "position"))
+        return Listing(listing.records, pl.concat([part.quarantine for part in parts] + [listing.quarantine]))
 
     def read(self, source: str) -> bytes | Pixels:
-        """RGB pixels of one raw picture, or its own bytes where it is in colour already and nothing is asked for."""
+        """Read one raw picture: RGB pixels uint8 (H, W, 3), or its own bytes where nothing is to be done to it."""
         with reading(source):
             data = self.layout.images(source.split("/")[0]).read(source)
         return develop(data, self.development)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Raise InputError when `protocol` pins positions or a crop that this build does not have, naming both."""
+        """Check what `protocol` pins. Raises: InputError for positions or a crop that this build does not have."""
         for option, (pinned, own) in self.pinned_options(protocol).items():
             flag = f"--{option.replace('_', '-')}"
             raise InputError(
@@ -139,58 +154,73 @@ class RobotcarSource:
         }
 
     def _laps(self) -> list[str]:
-        """The chosen laps. Raises: InputError when one is absent or without a picture of the camera, or all are."""
-        camera, found = self.development.camera, self.layout.laps()
-        absent = [lap for lap in self.laps if lap not in found]
+        """The laps to build. Raises: InputError when one is absent or without a picture of the camera, or all are."""
+        camera, laps = self.development.camera, self.layout.laps()
+        absent = [lap for lap in self.laps if lap not in laps]
         if absent:
-            raise InputError(f"{self.raw}: no lap '{absent[0]}'; it has {', '.join(found) or 'none'}")
-        chosen = [lap for lap in found if lap in self.laps or not self.laps]
-        empty = [lap for lap in chosen if not self.layout.files(lap).height]
+            raise InputError(f"{self.raw}: no lap '{absent[0]}'; it has {', '.join(laps) or 'none'}")
+        selected = [lap for lap in laps if lap in self.laps or not self.laps]
+        empty = [lap for lap in selected if not self.layout.files(lap).height]
         if self.laps and empty:
             raise InputError(f"{self.raw}: lap {empty[0]} has no picture of {camera}; name another --camera or --laps")
-        if len(empty) == len(chosen):
+        if len(empty) == len(selected):
             raise InputError(
                 f"{self.raw}: no lap yyyy-mm-dd-hh-mm-ss with pictures of {camera}, "
                 f"unpacked or as <lap>_{camera}_01.tar{looks_like_another(self.raw, 'robotcar')}"
             )
-        return chosen
+        return selected
 
     def _list_lap(self, lap: str) -> Listing:
         """Records of one lap in the published metres, without a zone, and what is left out of it."""
         time, files = self.layout.timestamps(lap), self.layout.files(lap)
         if time is None and files.height:
             raise InputError(f"{self.raw}: no {self.layout.timestamps_file(lap)}; it comes with every chunk")
-        rows = _frames(lap, np.zeros(0, np.int64) if time is None else time, self.development.camera)
+        times = pl.Series("time", [] if time is None else time, dtype=pl.Int64)
+        # A line that is there twice must not take a position of its own: it would break every window.
+        rows = _frames(lap, times.filter(times.is_first_distinct()), self.development.camera)
+        repeated = _frames(lap, times.filter(~times.is_first_distinct()), self.development.camera)
         joined = rows.join(files, on="stem", how="left", maintain_order="left")
         missing = pl.format("{}/{}.png", pl.lit(self.layout.folder(lap)), "stem")
         absent = joined.filter(pl.col("name").is_null()).with_columns(missing.alias("source"))
         orphans = files.join(rows, on="stem", how="anti").sort("name").rename({"name": "source"})
-        placed, unplaced = self._place(lap, joined.filter(pl.col("name").is_not_null()).rename({"name": "source"}))
-        gap = f"no two good rows of the {self.pose.source} log lie around it within {self.pose.gap:g} s"
+        placed, unplaced, hint = self._place(
+            lap, joined.filter(pl.col("name").is_not_null()).rename({"name": "source"})
+        )
+        gap = f"no two good rows of the {self.pose.source} log lie around it within {self.pose.gap:g} s{hint}"
         left_out = [
             quarantine_rows(absent, "absent_image", "listed in the timestamps file, but not downloaded"),
             quarantine_rows(orphans, "no_row", "an image file that the timestamps file does not list"),
             quarantine_rows(unplaced, "pose_gap", gap),
+            quarantine_rows(
+                repeated.drop("position").with_columns(missing.alias("source")),
+                "duplicate_key",
+                "the timestamps file lists this frame again",
+            ),
             self.layout.skipped(lap),
         ]
         return Listing(placed, pl.concat(left_out))
 
-    def _place(self, lap: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows with their positions, and those for which the log has none; a lap without pictures needs no log."""
+    def _place(self, lap: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, str]:
+        """Rows with their positions, those for which the log has none, and why none has one; "" where some have.
+
+        A lap without pictures needs no log.
+        """
         if not rows.height:
-            return rows, rows
-        log = self.layout.log(lap, self.pose.source)
-        poses = look_up(log, rows["time"].to_numpy(), self.pose.mode, self.pose.gap)
+            return rows, rows, ""
+        log, time = self.layout.log(lap, self.pose.source), rows["time"].to_numpy()
+        poses = look_up(log, time, self.pose.mode, self.pose.gap)
         metres = {name: getattr(poses, name) for name in ("latitude", "longitude", "easting", "northing")}
         heading = pl.Series("heading", poses.heading.astype(np.float32)).fill_nan(None)
-        known = pl.Series(poses.known)
+        heading = heading.set(heading.fill_null(0) >= 360.0, 0.0)  # 359.999999 degrees in 32 bits are 360
+        has_pose = pl.Series(poses.has_pose)
         placed = rows.with_columns(heading, **{name: pl.Series(values) for name, values in metres.items()})
-        return placed.filter(known), rows.filter(~known)
+        hint = "" if has_pose.any() else clock_hint(log, time)
+        return placed.filter(has_pose), rows.filter(~has_pose), hint
 
 
-def _frames(lap: str, time: IntArray, camera: str) -> pl.DataFrame:
+def _frames(lap: str, time: pl.Series, camera: str) -> pl.DataFrame:
     """One row a line of the timestamps file: `stem` (its picture's name) and what is known of a frame without a log."""
-    rows = pl.DataFrame({"time": time}, schema={"time": pl.Int64}).with_row_index("position")
+    rows = time.to_frame("time").with_row_index("position")
     return rows.with_columns(
         pl.col("position").cast(pl.Int32),
         pl.col("time").cast(pl.String).alias("stem"),
