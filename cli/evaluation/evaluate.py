@@ -15,6 +15,7 @@ from cli.evaluation.flags import (
     DescriptorsFlag,
     FrameMetricFlag,
     FullFlag,
+    IdsFlag,
     MetricFlag,
     NameFlag,
     OutFlag,
@@ -44,7 +45,7 @@ from cli.flags import (
 from cli.lookup import dataset_protocol, find_dataset, find_protocol, find_run, open_dataset, open_index
 from cli.output import ConfigFlag, JsonFlag, note, progress_bar
 from indexer.evaluation import predictions as prediction_files
-from indexer.evaluation.external_files import is_own
+from indexer.evaluation.external_files import IdKind, is_own
 from indexer.evaluation.prediction_sets import (
     ExternalModel,
     PredictionSet,
@@ -73,6 +74,7 @@ def evaluate(
     query_ids: QueryIdsFlag = None,
     database_ids: DatabaseIdsFlag = None,
     metric: MetricFlag = None,
+    ids: IdsFlag = None,
     name: NameFlag = None,
     split: SplitFlag = None,
     rerank: RerankFlag = None,
@@ -115,10 +117,12 @@ def evaluate(
     refuse_without(
         "--descriptors", descriptors is not None, metric=metric, query_ids=query_ids, database_ids=database_ids
     )
+    refuse_without("--predictions", bool(predictions), ids=ids)
     refuse_without("--descriptors or another model's --predictions", is_external, name=name, out=out)
     searched_by = engine if engine != "auto" else None
     refuse_without("an index", not is_external, run=run, again=again or None, engine=searched_by)
-    source = _Source(load(config), parse_list(protocol), dataset, split, name, out)
+    id_kind: IdKind = "auto" if ids is None else parse_choice(ids, "--ids", ("keys", "rows"))
+    source = _Source(load(config), parse_list(protocol), dataset, split, name, out, id_kind)
     if predictions:
         sets = source.from_files(predictions)
     elif descriptors is not None and database is not None:
@@ -147,6 +151,7 @@ class _Source:
     split: str | None
     name: str | None
     out: Path | None
+    ids: IdKind
 
     def from_index(
         self, flag: Path | None, run: Path | None, engine: str, options: AnswerOptions
@@ -199,7 +204,8 @@ class _Source:
         dataset = open_dataset(self.config, self.dataset)
         protocols = tuple(dataset.load_protocol(name) for name in self.protocols)
         protocols = protocols or (dataset_protocol(self.config, None, dataset),)
-        return ExternalModel(dataset, protocols, self.config.out / "judged", self.split or "test", self.name, self.out)
+        folder, split = self.config.out / "judged", self.split or "test"
+        return ExternalModel(dataset, protocols, folder, split, self.name, self.out, self.ids)
 
     def _check_names(self, paths: list[Path]) -> None:
         """Raise ContractError where a name or folder is not for one file, or two files would be stored as one."""

@@ -26,6 +26,13 @@ DatabaseIdsFlag = Annotated[Path | None, typer.Option(help="Keys of the database
 MetricFlag = Annotated[
     str | None, typer.Option(help="Comparison of --descriptors: l2 or cosine; default: l2.", show_default=False)
 ]
+IdsFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="What ids in another model's --predictions are, where both fit: keys of centre frames, or rows.",
+        show_default=False,
+    ),
+]
 NameFlag = Annotated[str | None, typer.Option(help="Name of another model in tables of results.", show_default=False)]
 SplitFlag = Annotated[
     str | None,

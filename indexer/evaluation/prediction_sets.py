@@ -13,7 +13,7 @@ import polars as pl
 from indexer.evaluation import predictions
 from indexer.evaluation.comparison import Comparison, Predicted, compare
 from indexer.evaluation.external_descriptors import search_descriptors
-from indexer.evaluation.external_files import read_predictions
+from indexer.evaluation.external_files import IdKind, read_predictions
 from indexer.evaluation.predictions import PredictionsInfo
 from indexer.evaluation.recall import Evaluation
 from indexer.evaluation.scoring import record, score
@@ -101,6 +101,8 @@ class ExternalModel:
     """What tables of results call it; default: the name of its file."""
     out: Path | None = None
     """Folder for its results, in place of one below `folder`."""
+    ids: IdKind = "auto"
+    """What the ids in its predictions are, where keys of frames and row numbers both fit."""
 
     def _set(self, protocol: Protocol, predicted: Predicted, source: Path) -> PredictionSet:
         table, info = predicted
@@ -118,7 +120,7 @@ def external_predictions(model: ExternalModel, path: Path) -> list[PredictionSet
         ContractError: As `indexer.evaluation.external_files.read_predictions`.
     """
     return [
-        model._set(protocol, read_predictions(model.dataset, protocol, model.split, path, model.name), path)
+        model._set(protocol, read_predictions(model.dataset, protocol, model.split, path, model.name, model.ids), path)
         for protocol in model.protocols
     ]
 

@@ -112,8 +112,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure recall@N: the share of counted queries with a positive among their N nearest.
 
-    See Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. III-A,
-    and docs/methods.md#recall; the intervals are those of `indexer.evaluation.intervals`.
+    See Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022,
+    sec. III-A, and docs/methods.md#recall; the intervals are those of `indexer.evaluation.intervals`.
 
     Args:
         predictions: Table contract `predictions`: query, rank from 1, database, distance. Where the protocol's pool is

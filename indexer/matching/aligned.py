@@ -69,8 +69,9 @@ def match_single(
     distances, rows = nearest_rows(query_vectors, vectors, min(k, len(vectors)), engine="cpu")
     if progress is not None:
         progress(len(queries))
-    # Of unit vectors |a - b|² = 2 - 2 cos(a, b).
-    return (np.square(distances) / np.float32(2) if metric == "cosine" else distances), rows
+    if metric == "cosine":
+        distances = np.asarray(np.square(distances) / 2, np.float32)  # of unit vectors |a - b|² = 2 - 2 cos(a, b)
+    return distances, rows
 
 
 def match_aligned(
