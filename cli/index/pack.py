@@ -60,7 +60,7 @@ def pack(
     manifest = read_pack_manifest(folder)
     pack_bytes = sum(file.bytes for file in manifest.files.values())
     text = f"{folder}: windows of {manifest.length} frames, index {manifest.index}, {size(pack_bytes)}\n"
-    result = {"path": str(folder), "bytes": pack_bytes, **manifest.model_dump(mode="json")}
+    result = {"path": str(folder), "bytes": pack_bytes, **manifest.model_dump(mode="json", by_alias=True)}
     emit(result, text + _threshold_text(manifest), as_json=as_json)
 
 
@@ -71,6 +71,6 @@ def _threshold_text(manifest: PackManifest) -> str:
         return f"no reject threshold: {manifest.calibration_note}"
     return (
         f"accepted up to a distance of {calibration.threshold:.4f}: precision {calibration.precision:.1%} (wanted "
-        f"{calibration.wanted:.1%}), recall {calibration.recall:.1%} on {calibration.queries} queries of "
+        f"{calibration.target_precision:.1%}), recall {calibration.recall:.1%} on {calibration.queries} queries of "
         f"{calibration.protocol} {calibration.split}"
     )

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from indexer.place_index import PlaceIndex
 from seqdata import protocols
@@ -34,19 +33,14 @@ class FrameForm(Frozen):
     brought to with Pillow's bilinear filter; None keeps each frame's own.
     """
 
+    # Left out of a pack's manifest where there is none, so that older programs read it.
+    later: ClassVar[frozenset[str]] = frozenset({"raw"})
+
     keep_png: bool = False
     short_side: int | None = None
     quality: int = 95
     size: tuple[int, int] | None = None
     raw: RawFrames | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_empty_raw(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `raw` out where there is none, so that packs keep their bytes and older programs read them."""
-        fields: dict[str, Any] = handler(self)
-        if fields.get("raw") is None:
-            fields.pop("raw", None)
-        return fields
 
     def pixels(self, picture: Picture) -> Pixels:
         """Bring a picture to the form of the database's frames.

@@ -1,4 +1,4 @@
-"""Where am I? Frames one by one, a ring of what the model keeps of each, and a place when a window is full."""
+"""Localization frame by frame: features of the last frames are kept, and a full window gives a place."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """The nearest place of the last window of frames: what is known of that database window's centre frame.
+    """The nearest place of the last window of frames, given by the centre frame of that database window.
 
     `key` of that frame, its `city`, `trajectory` and `position` there; `distance` (plain L2) and `similarity` of the
     two descriptors. `confidence`, from 0 to 1, is the precision that accepting every validation query up to this
-    distance had (see `indexer.localizer.reject.Calibration`), None in a pack without calibration. `accepted`:
-    whether the
-    distance is within the pack's threshold, True where there is none.
+    distance had (see `indexer.localizer.reject.Calibration`), None in a pack without calibration. `accepted`: whether
+    the distance is within the pack's threshold, True where there is none.
 
     Convention: degrees; UTM metres of `zone`; heading in degrees clockwise from north, None where unknown.
     """
@@ -46,20 +45,27 @@ class Place:
 
 
 class Localizer:
-    """A pack at work: `push` frames in driving order, about as far apart as the database's.
+    """Finds the place of a camera from a pack: `push` its frames in driving order, spaced about as the database's.
 
-    One instance follows one camera, in one thread. Example::
+    One instance follows one camera, in one thread.
 
-        here = indexer.Localizer("place.pack")
-        for frame in camera:            # uint8 (H, W, 3) RGB, JPEG bytes, or a path
-            place = here.push(frame)    # None while the ring fills, or when nothing is near enough
+    Example:
+        >>> localizer = Localizer("place.pack")  # doctest: +SKIP
+        >>> for frame in camera:  # doctest: +SKIP
+        ...     place = localizer.push(frame)  # None until a window is full, or when nothing is near enough
     """
 
     def __init__(self, pack: str | Path, *, keep_rejected: bool = False) -> None:
-        """Open a pack; with `keep_rejected` places beyond the threshold are returned too, `accepted` False.
+        """Open a pack.
 
-        Raises: InputError when there is none, ContractError naming a damaged or foreign file, MissingDependencyError
-        without torch.
+        Args:
+            pack: Its folder.
+            keep_rejected: Return places beyond the threshold too, with `accepted` False.
+
+        Raises:
+            InputError: If there is no pack.
+            ContractError: If a file is damaged or foreign; it is named.
+            MissingDependencyError: If PyTorch is not installed.
         """
         folder = Path(pack)
         self.manifest = read_pack(folder)
@@ -73,7 +79,7 @@ class Localizer:
 
     @property
     def length(self) -> int:
-        """Frames in a window: the first place comes with the frame of this number."""
+        """Number of frames in a window; the first place comes with the frame of this number."""
         return self.manifest.length
 
     def reset(self) -> None:
@@ -81,27 +87,35 @@ class Localizer:
         self._ring.clear()
 
     def push(self, image: Picture) -> Place | None:
-        """The place after one more frame: pixels uint8 (H, W, 3) RGB, an encoded image's bytes, or a file's path.
+        """Add one frame and find the place of the window that it completes.
 
-        None while the ring fills, and when the nearest place is beyond the threshold (see `keep_rejected`).
-        Raises: InputError for a file that cannot be read, ContractError for another array; the ring then stays as it
-        was.
+        Args:
+            image: Pixels uint8 (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, a Pillow image, the bytes of an image
+                file, or its path (see `FrameForm.pixels`).
+
+        Returns:
+            The nearest place; None until a window is full, and when the place is beyond the threshold (but see
+            `keep_rejected`).
+
+        Raises:
+            InputError: If a file cannot be read.
+            ContractError: If the image is none of these. The window then stays as it was.
         """
-        import torch
+        import torch  # heavy: a pack can be inspected without it
 
         with torch.inference_mode():
             self._ring.append(self._features(image))
             if len(self._ring) < self.length:
                 return None
             descriptor = self._fuse(torch.cat(list(self._ring))).float().numpy()
-        found = nearest_places(self.index, descriptor, 1)[0]
-        place = self._judge(found[0]) if found else None
+        places = nearest_places(self.index, descriptor, 1)[0]
+        place = self._judge(places[0]) if places else None
         return place if place is not None and (place.accepted or self.keep_rejected) else None
 
     def _features(self, image: Picture) -> "Tensor":
-        """What the model keeps of a frame: (1, ...) float32."""
-        import torch
-        import torch.nn.functional as F
+        """Features (1, ...) float32 of a frame."""
+        import torch  # heavy: as in `push`
+        import torch.nn.functional as F  # heavy
 
         frame = torch.from_numpy(self.manifest.form.pixels(image))[None].float()
         size = self.manifest.size
@@ -109,9 +123,10 @@ class Localizer:
             frame = F.interpolate(frame, size=size, mode="bilinear", align_corners=False, antialias=True)
         return self._encode(frame)
 
-    def _judge(self, found: dict[str, Any]) -> Place:
-        calibration, distance = self.manifest.calibration, found["distance"]
-        fields = {name: found[name] for name in Place.__dataclass_fields__ if name in found}
+    def _judge(self, row: dict[str, Any]) -> Place:
+        """A place from a row of `nearest_places`, accepted or not by the pack's threshold."""
+        calibration, distance = self.manifest.calibration, row["distance"]
+        fields = {name: row[name] for name in Place.__dataclass_fields__ if name in row}
         if calibration is None:
             return Place(**fields, confidence=None, accepted=True)
         accepted = distance <= calibration.threshold

@@ -1,4 +1,4 @@
-"""A pack: one self-contained folder that tells places from frames, without the training code.
+"""A pack: one self-contained folder that finds places from frames, without the training code.
 
 Its files: manifest.json, frames.pt2 (a frame → its features), window.pt2 (the features of a window → its descriptor),
 index/ (an index version as it is: PCA, vectors, places).
@@ -52,9 +52,17 @@ class PackManifest(Frozen):
 
 
 def read_pack(folder: Path) -> PackManifest:
-    """The manifest of a pack, every file compared with it by size and hash before anything opens one.
+    """Read the manifest of a pack, and compare every file with it by size and hash before anything opens one.
 
-    Raises: InputError when there is no pack, ContractError that names the damaged or foreign file.
+    Args:
+        folder: The pack.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        InputError: If there is no pack.
+        ContractError: If a file is damaged or foreign; it is named.
     """
     manifest = read_pack_manifest(folder)
     for name in (FRAMES, WINDOW, f"{INDEX}/{MANIFEST}"):
@@ -66,7 +74,7 @@ def read_pack(folder: Path) -> PackManifest:
 
 
 def read_pack_manifest(folder: Path) -> PackManifest:
-    """The manifest alone. Raises: InputError when there is no pack, ContractError when it is damaged or foreign."""
+    """Read the manifest alone. Raises: InputError when there is no pack, ContractError when it is damaged."""
     path = folder / MANIFEST
     try:
         return PackManifest.model_validate_json(path.read_bytes())
@@ -77,7 +85,7 @@ def read_pack_manifest(folder: Path) -> PackManifest:
 
 
 def file_records(folder: Path) -> dict[str, FileRecord]:
-    """Size and hash of every file below a folder, by its path in it."""
+    """Measure size and hash of every file below a folder, by its path in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): FileRecord(bytes=path.stat().st_size, xxh3=xxh3_file(path))
@@ -91,6 +99,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _check_file(folder: Path, name: str, record: FileRecord) -> None:
+    """Raise ContractError when a file of a pack is not inside it, or differs from its record."""
     parts = PurePosixPath(name).parts
     if PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name:
         raise ContractError(f"{folder / MANIFEST}: field 'files': '{name}' leads out of the pack")

@@ -1,4 +1,4 @@
-"""What an index answers to a descriptor: the nearest places with coordinates, distance and similarity."""
+"""The nearest places of a descriptor, with coordinates, distance and similarity."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.place_index import PlaceIndex
-from seqdata.geometry import Float32Array
+from seqdata.geometry import Float32Array, Float64Array, IntArray
 
 Similarity = Literal["cosine", "1/(1+distance)"]
 
@@ -22,49 +22,68 @@ COLUMNS = (
     "northing",
     "heading",
 )
+# Float32 sums over a few thousand dimensions stay well within this; float16 vectors just do.
 UNIT_TOLERANCE = 1e-3
 
 
 def similarities(
     index: PlaceIndex, descriptors: Float32Array, distances: Float32Array
-) -> tuple[npt.NDArray[np.float64], list[Similarity]]:
-    """Similarity (q, k) of distances (q, k), 1 for equal vectors, and how it is defined for each descriptor (q, d).
+) -> tuple[Float64Array, list[Similarity]]:
+    """Turn distances into similarities, 1 for equal vectors.
 
-    "cosine", 1 − d²/2, where the compared vectors have unit length: those that the index normalises, and unit
-    descriptors (within 0.001) where it transforms nothing. Otherwise "1/(1+distance)".
+    Convention: "cosine", 1 − d²/2, where the compared vectors have unit length: those that the index normalises, and
+    unit descriptors (within 0.001) where it transforms nothing. Otherwise "1/(1+distance)".
+
+    Args:
+        index: The index that was searched.
+        descriptors: Queries (q, D) float32, before the index's transform.
+        distances: Plain L2 distances (q, k) float32.
+
+    Returns:
+        Similarities (q, k) float64, and for each query how its similarities are defined.
     """
-    apart = distances.astype(np.float64)
-    unit = np.abs(np.linalg.norm(descriptors, axis=1) - 1) <= UNIT_TOLERANCE
-    cosine = (unit & (index.manifest.transform is None)) | index.manifest.normalised
-    alike = np.where(cosine[:, None], 1 - apart**2 / 2, 1 / (1 + apart))
-    return alike, ["cosine" if each else "1/(1+distance)" for each in cosine]
+    precise = distances.astype(np.float64)
+    has_unit_length = np.abs(np.linalg.norm(descriptors, axis=1) - 1) <= UNIT_TOLERANCE
+    is_cosine = (has_unit_length & (index.manifest.transform is None)) | index.manifest.normalised
+    values = np.where(is_cosine[:, None], 1 - precise**2 / 2, 1 / (1 + precise))
+    return values, ["cosine" if cosine else "1/(1+distance)" for cosine in is_cosine]
 
 
 def nearest_places(index: PlaceIndex, descriptors: npt.ArrayLike, k: int) -> list[list[dict[str, Any]]]:
-    """The k nearest places of each descriptor (q, d) float32, or of one (d,), nearest first.
+    """Find the k nearest places of descriptors.
 
-    Each is a row with `rank` from 1, `row` (of `index.sequences`), `distance` (plain L2), `similarity` and
-    `similarity_kind` (see `similarities`) and the columns of `COLUMNS`: degrees, UTM metres and heading are of the
-    window's centre frame.
-    Raises: as `PlaceIndex.search`.
+    Args:
+        index: The index to search.
+        descriptors: (q, D) or (D,), read as float32, before the index's transform.
+        k: Places for each descriptor.
+
+    Returns:
+        For each descriptor its places, nearest first; fewer than k where an approximate index reaches fewer. A place
+        has `rank` from 1, `row` (of `index.sequences`), `distance` (plain L2), `similarity` and `similarity_kind` (see
+        `similarities`), and the columns of `COLUMNS`, which are those of the window's centre frame: degrees, UTM metres
+        of `zone`, heading in degrees clockwise from north.
+
+    Raises:
+        ContractError: If the descriptors have another size, or are not finite.
     """
     queries = np.atleast_2d(np.asarray(descriptors, np.float32))
     distances, rows = index.search(queries, k)
-    alike, kinds = similarities(index, queries, distances)
-    return [_places(index, *each) for each in zip(distances, alike, kinds, rows, strict=True)]
+    values, kinds = similarities(index, queries, distances)
+    return [_places(index, *answer) for answer in zip(distances, values, kinds, rows, strict=True)]
 
 
 def _places(
     index: PlaceIndex,
     distances: Float32Array,
-    alike: npt.NDArray[np.float64],
+    values: Float64Array,
     kind: Similarity,
-    rows: npt.NDArray[np.int64],
+    rows: IntArray,
 ) -> list[dict[str, Any]]:
-    kept = np.isfinite(distances)  # an approximate index may reach fewer than k
-    found = index.sequences.select(COLUMNS)[rows[kept]].to_dicts()
-    numbers = zip(rows[kept].tolist(), distances[kept].tolist(), alike[kept].tolist(), strict=True)
+    """Places of one query from its distances, similarities and rows, (k,) each."""
+    is_reached = np.isfinite(distances)  # an approximate index may reach fewer than k
+    places = index.sequences.select(COLUMNS)[rows[is_reached]].to_dicts()
+    numbers = zip(rows[is_reached].tolist(), distances[is_reached].tolist(), values[is_reached].tolist(), strict=True)
     return [
-        {"rank": rank, "row": row, "distance": apart, "similarity": close, "similarity_kind": kind, **place}
-        for rank, ((row, apart, close), place) in enumerate(zip(numbers, found, strict=True), start=1)
+        {"rank": rank, "row": row, "distance": distance, "similarity": value, "similarity_kind": kind, **place}
+        for rank, ((row, distance, value), place) in enumerate(zip(numbers, places, strict=True), start=1)
     ]

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 Program = Callable[["Tensor"], "Tensor"]
 
+# Members that torch.export writes here; the sample inputs must be empty (see `_members`).
 _MEMBERS = re.compile(
     r"data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
     r"|data/sample_inputs/model\.pt|models/model\.json|archive_format|archive_version|byteorder"
     r"|\.data/(version|serialization_id)|\.format_version|\.storage_alignment"
 )
+# Operators on tensors alone; `from_file`, `save` and `load` would touch files.
 _TARGETS = re.compile(
     r"torch\.ops\.aten\.(?!from_file|save|load)[a-z_]\w*\.\w+|torch\.ops\.higher_order\.wrap_with_(autocast|set_grad_enabled)"
     r"|_operator\.getitem"
@@ -32,14 +34,22 @@ _GRAPH = "models/model.json"
 
 
 def load_program(path: Path) -> Program:
-    """The program of a .pt2 file, on the CPU.
+    """Open the program of a .pt2 file on the CPU, after looking through it.
 
-    Raises: InputError when there is no such file, ContractError when it is damaged, of another kind, or asks for more
-    than tensor operators, MissingDependencyError without torch.
+    Args:
+        path: The file.
+
+    Returns:
+        A callable from tensor to tensor.
+
+    Raises:
+        InputError: If there is no such file.
+        ContractError: If it is damaged, of another kind, or asks for more than tensor operators.
+        MissingDependencyError: If PyTorch is not installed.
     """
     check_program(path)
     try:
-        import torch
+        import torch  # heavy: the rest of the index floor works without it
     except ImportError as error:
         raise MissingDependencyError("a pack needs PyTorch to run: pip install torch") from error
     try:
@@ -54,7 +64,12 @@ def load_program(path: Path) -> Program:
 
 
 def check_program(path: Path) -> None:
-    """Look through a .pt2 file without running or unpickling anything. Raises: InputError, ContractError."""
+    """Look through a .pt2 file without running or unpickling anything.
+
+    Raises:
+        InputError: If there is no such file.
+        ContractError: If it holds anything but the graph and the tensors of an exported program.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file; the pack is incomplete")
     try:
@@ -70,19 +85,20 @@ def check_program(path: Path) -> None:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Members by name below the archive's one folder."""
-    found: dict[str, zipfile.ZipInfo] = {}
+    """Members by name below the archive's one folder. Raises: ContractError for one that no exported program has."""
+    members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.partition("/")[2]
-        if _MEMBERS.fullmatch(name) is None or name in found or info.compress_type != zipfile.ZIP_STORED:
+        if _MEMBERS.fullmatch(name) is None or name in members or info.compress_type != zipfile.ZIP_STORED:
             raise ContractError(f"{path}: holds '{info.filename}', which no exported program of this toolkit has")
         if name.endswith(".pt") and info.file_size:
             raise ContractError(f"{path}: holds a pickle ('{info.filename}'), which is never opened here")
-        found[name] = info
-    return found
+        members[name] = info
+    return members
 
 
 def _check_field(path: Path, key: str, value: Any) -> None:
+    """Raise ContractError for a field by which PyTorch's loader would unpickle, evaluate or call something."""
     if key == "use_pickle" and value:
         raise ContractError(f"{path}: asks for a pickle, which is never opened here")
     if key in ("expr_str", "guards_code") and value:
@@ -92,12 +108,13 @@ def _check_field(path: Path, key: str, value: Any) -> None:
 
 
 def _fields(document: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth."""
-    waiting = [document]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            yield from each.items()
-            waiting.extend(each.values())
-        elif isinstance(each, list):
-            waiting.extend(each)
+    """Yield every key of a JSON document with its value, at any depth."""
+    # A stack instead of recursion: a hostile archive may nest deeper than Python recurses.
+    stack = [document]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            yield from node.items()
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)

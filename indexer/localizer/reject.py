@@ -1,29 +1,32 @@
-"""When to say "I do not know": a distance threshold calibrated on queries whose truth is known."""
+"""When to say "I do not know": a distance threshold calibrated on queries whose ground truth is known."""
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from seqdata.contracts.records import Frozen
 from seqdata.errors import ContractError, NotEnoughDataError
+from seqdata.geometry import BoolArray, Float64Array, IntArray
 
 
 class Calibration(Frozen):
-    """A reject threshold and what it was worth on the queries that it was chosen on.
+    """A reject threshold and how it did on the queries that it was chosen on.
 
     A place is accepted when its distance is at most `threshold`. `precision`: share of the `accepted` queries whose
     nearest place was right; `recall`: right and accepted ones among the `answerable` (those with a positive), of
-    `queries` in all. `wanted`: the precision asked for. `protocol` (name@hash) and `split` say what right means, on
-    which dataset. `curve` holds (distance, confidence) with rising distance.
+    `queries` in all. `target_precision` was asked for (stored as `wanted`). `protocol` (name@hash) and `split` say what
+    right means, on which dataset. `curve` holds (distance, confidence) with rising distance.
 
     Convention: the confidence of a distance is the best precision that accepting all queries up to that distance, or up
     to any greater one, had; 0 beyond the farthest query.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     protocol: str
     split: str
     dataset: str
-    wanted: float = Field(gt=0, le=1)
+    target_precision: float = Field(alias="wanted", gt=0, le=1)
     threshold: float
     precision: float
     recall: float
@@ -33,10 +36,10 @@ class Calibration(Frozen):
     curve: tuple[tuple[float, float], ...]
 
     def confidence(self, distance: float) -> float:
-        """The confidence of a distance, from 0 to 1."""
+        """Look up the confidence of a distance, from 0 to 1."""
         ends = [end for end, _ in self.curve]
-        place = int(np.searchsorted(ends, distance))
-        return self.curve[place][1] if place < len(self.curve) else 0.0
+        position = int(np.searchsorted(ends, distance))
+        return self.curve[position][1] if position < len(self.curve) else 0.0
 
 
 def calibrate(
@@ -44,57 +47,77 @@ def calibrate(
     right: npt.ArrayLike,
     answerable: int,
     *,
-    wanted: float,
+    target_precision: float,
     protocol: str,
     split: str,
     dataset: str,
 ) -> Calibration:
-    """The largest threshold whose precision is at least `wanted`.
+    """Find the largest threshold that is precise enough. Queries at equal distances are accepted together.
 
-    `distances` (q,) to each query's nearest place, `right` (q,) bool whether that place is a positive; `answerable`:
-    how many of the queries have one. Queries at equal distances are accepted together.
-    Raises: ContractError for arrays that do not fit, NotEnoughDataError when no threshold is precise enough, with the
-    best there is.
+    Args:
+        distances: Distance of each query (q,) to its nearest place.
+        right: Whether that place is a positive, bool (q,).
+        answerable: Queries that have a positive.
+        target_precision: Least share of right queries among the accepted ones, above 0 and up to 1.
+        protocol: Name and hash of the protocol that says what right means.
+        split: Split of the queries.
+        dataset: Id of their dataset.
+
+    Returns:
+        The threshold with its figures and its curve.
+
+    Raises:
+        ContractError: If the arrays do not fit each other, or the precision is out of range.
+        NotEnoughDataError: If no threshold is precise enough; the message has the best there is.
+
+    Example:
+        >>> labels = {"protocol": "own@1", "split": "val", "dataset": "d"}
+        >>> result = calibrate([0.1, 0.2, 0.9], [True, True, False], 3, target_precision=0.9, **labels)
+        >>> result.threshold, result.precision, result.confidence(0.15)
+        (0.2, 1.0, 1.0)
     """
-    apart, hit = np.asarray(distances, np.float64), np.asarray(right, np.bool_)
-    if apart.ndim != 1 or apart.shape != hit.shape or not np.isfinite(apart).all() or not 0 < wanted <= 1:
-        raise ContractError(f"calibration: distances {apart.shape}, right {hit.shape}, precision {wanted:g}")
-    order = np.argsort(apart, kind="stable")
-    ends, hits, accepted = _counts(apart[order], hit[order])
+    distance, is_right = np.asarray(distances, np.float64), np.asarray(right, np.bool_)
+    fits = distance.ndim == 1 and distance.shape == is_right.shape and np.isfinite(distance).all()
+    if not fits or not 0 < target_precision <= 1:
+        raise ContractError(
+            f"calibration: distances {distance.shape}, right {is_right.shape}, precision {target_precision:g}"
+        )
+    order = np.argsort(distance, kind="stable")
+    ends, hits, accepted = _counts(distance[order], is_right[order])
     precision = hits / accepted
-    good = np.flatnonzero(precision >= wanted)
-    if len(good) == 0:
+    precise = np.flatnonzero(precision >= target_precision)
+    if len(precise) == 0:
         best = float(precision.max()) if len(precision) else 0.0
         raise NotEnoughDataError(
-            f"no threshold reaches a precision of {wanted:g} on {len(apart)} queries of {protocol} {split}: the best "
-            f"is {best:.4f}; ask for less, or train the model further"
+            f"no threshold reaches a precision of {target_precision:g} on {len(distance)} queries of {protocol} "
+            f"{split}: the best is {best:.4f}; ask for less, or train the model further"
         )
-    chosen = int(good[-1])
+    last = int(precise[-1])
     return Calibration(
         protocol=protocol,
         split=split,
         dataset=dataset,
-        wanted=wanted,
-        threshold=float(ends[chosen]),
-        precision=float(precision[chosen]),
-        recall=float(hits[chosen] / answerable),
-        accepted=int(accepted[chosen]),
+        wanted=target_precision,
+        threshold=float(ends[last]),
+        precision=float(precision[last]),
+        recall=float(hits[last] / answerable),
+        accepted=int(accepted[last]),
         answerable=answerable,
-        queries=len(apart),
+        queries=len(distance),
         curve=_curve(ends, precision),
     )
 
 
-def _counts(
-    distances: npt.NDArray[np.float64], hit: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Each distinct distance of sorted ones, with how many queries are right and how many there are up to it."""
+def _counts(distances: Float64Array, is_right: BoolArray) -> tuple[Float64Array, IntArray, IntArray]:
+    """Each distinct distance of rising ones, with how many queries are right and how many there are up to it."""
+    # The last of a run of equal distances: its cumulative counts hold the whole run.
     last = np.flatnonzero(np.append(np.diff(distances) > 0, True)) if len(distances) else np.zeros(0, np.int64)
-    return distances[last], np.cumsum(hit, dtype=np.int64)[last], last.astype(np.int64) + 1
+    return distances[last], np.cumsum(is_right, dtype=np.int64)[last], last.astype(np.int64) + 1
 
 
-def _curve(ends: npt.NDArray[np.float64], precision: npt.NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
+def _curve(ends: Float64Array, precision: Float64Array) -> tuple[tuple[float, float], ...]:
     """(distance, best precision from there on), only where it changes."""
+    # The maximum over all greater distances, by a running maximum from the far end.
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    kept = np.append(best[:-1] != best[1:], True)
-    return tuple(zip(ends[kept].tolist(), best[kept].tolist(), strict=True))
+    changes = np.append(best[:-1] != best[1:], True)
+    return tuple(zip(ends[changes].tolist(), best[changes].tolist(), strict=True))

@@ -82,7 +82,7 @@ def calibrate_index(
         nearest["distance"].to_numpy(),
         np.isin(nearest["query"].to_numpy(), right.to_numpy()),
         positives["query"].n_unique(),
-        wanted=precision,
+        target_precision=precision,
         protocol=protocol.label,
         split=split,
         dataset=dataset.id,

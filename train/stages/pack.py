@@ -140,7 +140,7 @@ def _write_manifest(folder: Path, fields: dict[str, Any]) -> None:
         libraries=library_versions(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json"))
+    write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json", by_alias=True))
 
 
 def _calibrated(
