@@ -1,4 +1,4 @@
-"""What finding a place costs, by database size and engine: exact, approximate, and frame by frame.
+"""Cost of finding a place, by database size and engine: exact, approximate, and frame by frame.
 
 The vectors are generated into a file, which is mapped: only what FAISS holds of them must fit into memory.
 """
@@ -25,11 +25,12 @@ from seqdata.geometry import Float32Array, IntArray
 from train.profiling.vectors import BLOCK_VALUES, draw_queries, free_memory, spooled, vector_blocks
 
 K = 10
+# Windows that HVPR re-ranks (Mereu et al. 2022, Table II).
 SHORTLIST = 20
 LENGTH = 5
 RECALL_TARGET = KindSpec().recall_target
 GROWTH = {"ivf": 1.3, "imi": 1.3, "hnsw": 2.0, "pq": 2.0}
-"""Memory of an index while vectors are added, against its size: lists grow one by one, what lies in one piece whole."""
+"""Peak memory while vectors are added, over the final size: lists are reallocated one by one, flat arrays whole."""
 
 ENGINES: dict[str, str] = {
     "flat": "Exact (flat)",
@@ -96,12 +97,25 @@ def matching(
 ) -> Matching:
     """Build and search one engine over generated vectors, one query at a time.
 
-    `length`: frames of a query where frames are matched; the other engines take its first. The vectors lie in `folder`
-    (default: that of temporary files) until the end, whatever ends it.
+    Args:
+        engine: One of `ENGINES`.
+        database: Vectors in the database.
+        dimensions: Numbers of a vector.
+        queries: Queries whose times are measured.
+        seed: Seed of the vectors and of the queries.
+        length: Frames of a query where frames are matched; the other engines take its first.
+        folder: Where the vectors lie meanwhile, in a file that ends with the process; default: temporary files.
+
+    Returns:
+        The cost.
+
+    Raises:
+        ContractError: If the engine is unknown, or index or vectors do not fit into memory or on the disk.
+        NotEnoughDataError: If the database is too small for its kind.
+        OutputError: If the disk refuses.
+
     Source: Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022,
     sec. IV-B, "Inference time", with the engines that it names but did not try.
-    Raises: ContractError for an unknown engine, or an index or vectors that do not fit into memory or on the disk;
-    NotEnoughDataError for a database that is too small for its kind; OutputError where the disk refuses.
     """
     if engine not in ENGINES:
         raise ContractError(f"no engine '{engine}'; there are {', '.join(ENGINES)}")
@@ -109,30 +123,30 @@ def matching(
         _check_memory(engine, database, dimensions)
     shape = (database + length - 1, dimensions)
     with spooled(vector_blocks(*shape, seed), shape, np.float32, folder) as vectors:
-        asked = draw_queries(vectors, queries, length, seed)
+        query_windows = draw_queries(vectors, queries, length, seed)
         if engine in BY_FRAME:
-            return _frames(engine, vectors, asked, database)
+            return _frames(engine, vectors, query_windows, database)
         if engine != "fp16":
-            return _vectors(engine, vectors[:database], vectors[:database], asked[:, 0])
+            return _vectors(engine, vectors[:database], vectors[:database], query_windows[:, 0])
         step = max(1, BLOCK_VALUES // dimensions)
         halves = (vectors[at : min(at + step, database)] for at in range(0, database, step))
-        with spooled(halves, (database, dimensions), TYPES[engine], folder) as kept:
-            return _vectors(engine, vectors[:database], kept, asked[:, 0])
+        with spooled(halves, (database, dimensions), TYPES[engine], folder) as half_vectors:
+            return _vectors(engine, vectors[:database], half_vectors, query_windows[:, 0])
 
 
-def _vectors(engine: str, stored: Stored, kept: Stored, asked: Float32Array) -> Matching:
-    """A kind of index over single vectors `stored`, which holds them as `kept` where it is exact."""
-    wanted = np.ascontiguousarray(asked)
+def _vectors(engine: str, vectors: Stored, searched: Stored, queries: Float32Array) -> Matching:
+    """A kind of index over single `vectors` (n, d); an exact one searches them as they are `searched`."""
+    contiguous = np.ascontiguousarray(queries)
     start = time.perf_counter()
-    built = _exact(engine, kept) if engine in EXACT else _approximate(engine, stored)
+    built = _exact(engine, searched) if engine in EXACT else _approximate(engine, vectors)
     seconds = time.perf_counter() - start
-    ms, found = _time(lambda query: built.searcher.nearest(query[None], K)[1][0], wanted)
-    agreement = _agreement(found, ExactVectors(stored, "cpu").nearest(wanted, K)[1])
+    ms, answers = _time(lambda query: built.searcher.nearest(query[None], K)[1][0], contiguous)
+    agreement = _agreement(answers, ExactVectors(vectors, "cpu").nearest(contiguous, K)[1])
     return Matching(
         engine=engine,
         factory=built.factory,
-        database=len(stored),
-        dimensions=stored.shape[1],
+        database=len(vectors),
+        dimensions=vectors.shape[1],
         length=1,
         ms=ms,
         megabytes=built.bytes / 1e6,
@@ -143,28 +157,28 @@ def _vectors(engine: str, stored: Stored, kept: Stored, asked: Float32Array) -> 
     )
 
 
-def _exact(kind: str, kept: Stored) -> _Built:
+def _exact(kind: str, vectors: Stored) -> _Built:
     """Exact search of mapped vectors, as an opened index of that kind has them."""
-    return _Built(ExactVectors(kept, "cpu"), factory_string(kind, *kept.shape), kept.nbytes, threads())
+    return _Built(ExactVectors(vectors, "cpu"), factory_string(kind, *vectors.shape), vectors.nbytes, threads())
 
 
-def _approximate(kind: str, stored: Stored) -> _Built:
+def _approximate(kind: str, vectors: Stored) -> _Built:
     """The index that `seqdata index --kind` makes of these vectors, in memory."""
-    import faiss
+    import faiss  # heavy
 
-    chosen = auto.choose(KindSpec(kind, recall_target=RECALL_TARGET), stored)
-    assert chosen.index is not None  # noqa: S101  (only exact kinds have none)
-    search = ", ".join(f"{name} {value}" for name, value in chosen.point.search.items())
+    choice = auto.choose(KindSpec(kind, recall_target=RECALL_TARGET), vectors)
+    assert choice.index is not None  # noqa: S101  (only exact kinds have none)
+    search = ", ".join(f"{name} {value}" for name, value in choice.point.search.items())
     parts: list[int] = []
-    faiss.write_index(chosen.index, faiss.PyCallbackIOWriter(lambda part: parts.append(len(part))))
-    return _Built(FaissVectors(chosen.index), chosen.point.factory, sum(parts), 1, search)
+    faiss.write_index(choice.index, faiss.PyCallbackIOWriter(lambda part: parts.append(len(part))))
+    return _Built(FaissVectors(choice.index), choice.point.factory, sum(parts), 1, search)
 
 
-def _frames(engine: str, vectors: Stored, asked: Float32Array, database: int) -> Matching:
+def _frames(engine: str, vectors: Stored, queries: Float32Array, database: int) -> Matching:
     """Sequence matching over frame vectors: every window, or the shortlist of the nearest first frames."""
     halves = _half_norms(vectors)
-    ms, full = _time(lambda query: _aligned_everywhere(vectors, halves, query), asked)
-    found, factory, size = full, "aligned", vectors.nbytes
+    ms, exact = _time(lambda query: _aligned_everywhere(vectors, halves, query), queries)
+    answers, factory, size = exact, "aligned", vectors.nbytes
     if engine == "hvpr":
         index = _exact("flat", vectors[:database])
         factory, size = f"{index.factory} + aligned", size + index.bytes
@@ -172,16 +186,16 @@ def _frames(engine: str, vectors: Stored, asked: Float32Array, database: int) ->
         def rerank(query: Float32Array) -> IntArray:
             return _aligned(vectors, query, index.searcher.nearest(query[:1], SHORTLIST)[1][0])
 
-        ms, found = _time(rerank, asked)
+        ms, answers = _time(rerank, queries)
     return Matching(
         engine=engine,
         factory=factory,
         database=database,
         dimensions=vectors.shape[1],
-        length=asked.shape[1],
+        length=queries.shape[1],
         ms=ms,
         megabytes=size / 1e6,
-        agreement=_agreement([rows[:1] for rows in found], [rows[:1] for rows in full]),
+        agreement=_agreement([rows[:1] for rows in answers], [rows[:1] for rows in exact]),
         build_seconds=0.0,
         threads=threads(),
     )
@@ -199,9 +213,10 @@ def _aligned_everywhere(vectors: Stored, halves: Float32Array, query: Float32Arr
     Every frame is compared with every frame in one product, which is then added up along its diagonals.
     """
     windows = len(vectors) - len(query) + 1
+    # |x − q|² = |x|² − 2·x·q + |q|², with the halves of |x|² at hand: one product for all frames of the query.
     squared = 2 * (halves[:, None] - vectors @ query.T) + np.square(query).sum(1)
-    apart = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
-    total = sum(apart[place : place + windows, place] for place in range(len(query)))
+    distances = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+    total = sum(distances[offset : offset + windows, offset] for offset in range(len(query)))
     return np.argsort(total, kind="stable")[:K]
 
 
@@ -213,19 +228,19 @@ def _aligned(vectors: Stored, query: Float32Array, windows: IntArray) -> IntArra
 
 
 def _time(search: Callable[[Float32Array], IntArray], queries: Float32Array) -> tuple[float, list[IntArray]]:
-    """Median milliseconds a query, and what each found; the first query is asked twice, to warm up."""
+    """Median milliseconds a query, and the rows of each; the first query is searched twice, to warm up."""
     search(queries[0])
-    seconds, found = [], []
+    seconds, answers = [], []
     for query in queries:
         start = time.perf_counter()
-        found.append(search(query))
+        answers.append(search(query))
         seconds.append(time.perf_counter() - start)
-    return 1000 * float(np.median(seconds)), found
+    return 1000 * float(np.median(seconds)), answers
 
 
-def _agreement(found: "list[IntArray]", exact: "list[IntArray] | IntArray") -> float:
-    """Share of the exact neighbours that were found."""
-    shares = [len(np.intersect1d(mine, true)) / len(true) for mine, true in zip(found, exact, strict=True)]
+def _agreement(answers: "list[IntArray]", exact: "list[IntArray] | IntArray") -> float:
+    """Mean share of the exact neighbours among the answers."""
+    shares = [len(np.intersect1d(mine, true)) / len(true) for mine, true in zip(answers, exact, strict=True)]
     return float(np.mean(shares))
 
 

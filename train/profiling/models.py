@@ -1,4 +1,4 @@
-"""What a model costs: memory of one pass, time to extract one sequence."""
+"""Cost of a model: memory of one pass, time to extract one sequence."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from train.devices import pick_device
 from train.models.base import SequenceModel, join
 from train.models.card import OWN_SIZE
 
+# The first passes allocate and choose kernels; after two, times repeat.
 WARM = 2
 ALLOCATION = "[memory]"
 
@@ -56,11 +57,23 @@ def extraction(
     repeats: int = 10,
     size: tuple[int, int] | None = None,
 ) -> Extraction:
-    """Measure one sequence of `length` frames of noise; `size` (height, width) for models that keep the frames' own.
+    """Measure the extraction of one sequence of noise.
+
+    Args:
+        model: The model.
+        length: Frames in the sequence.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        repeats: Timed passes, after two that warm up.
+        size: (height, width) of the frames for models that keep the frames' own.
+
+    Returns:
+        Times, memory and where they were measured.
+
+    Raises:
+        ContractError: If the model cannot take that length, or the device is not there.
 
     Source: Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022: Fig. 5
     (extraction time), Table II and Fig. 4 (memory at inference).
-    Raises: ContractError for a length that the model cannot take, and as `train.devices.pick_device`.
     """
     where = pick_device(device)
     model = model.to(where).eval()
@@ -74,6 +87,7 @@ def extraction(
         size=(int(windows.shape[-2]), int(windows.shape[-1])),
         descriptor=model.descriptor_size(length),
         p50=statistics.median(whole),
+        # The nearest-rank percentile: ceil(0.95·n), without a library for one number.
         p95=sorted(whole)[max(0, -(-95 * len(whole) // 100) - 1)],
         fusion=statistics.median(fusion),
         memory=peak_memory(model, windows),
@@ -104,6 +118,7 @@ def _times(call: Callable[[], object], device: torch.device, repeats: int) -> li
 
 
 def _wait(device: torch.device) -> None:
+    """Wait for a GPU: its kernels run behind the Python code that starts them."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -121,22 +136,22 @@ def peak_memory(model: SequenceModel, windows: Tensor) -> int:
         _wait(windows.device)
         return int(torch.cuda.max_memory_allocated(windows.device))
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell the terminal that there is no GPU
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         model(windows)
-    return weight_bytes(model) + windows.numel() + _highest(found)
+    return weight_bytes(model) + windows.numel() + _highest(trace)
 
 
-def _highest(found: "profile") -> int:
+def _highest(trace: "profile") -> int:
     """The highest running sum of allocated bytes in a profile."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        found.export_chrome_trace(str(path))
+        trace.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     steps = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == ALLOCATION)
-    held = highest = 0
+    allocated = highest = 0
     for _, change in steps:
-        held += change
-        highest = max(highest, held)
+        allocated += change
+        highest = max(highest, allocated)
     return highest
 
 

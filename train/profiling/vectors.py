@@ -34,6 +34,7 @@ def vector_blocks(rows: int, dimensions: int, seed: int) -> Iterator[Float32Arra
 
 def draw_queries(vectors: Stored, queries: int, length: int, seed: int) -> Float32Array:
     """`length` rows running from a random one, each moved by noise of norm 0.5: `(queries, length, d)` float32."""
+    # A second stream: the queries' noise is not that of the vectors.
     rng = np.random.default_rng([seed, 1])
     first = rng.integers(0, len(vectors) - length + 1, queries)
     base = vectors[first[:, None] + np.arange(length)]
@@ -56,6 +57,7 @@ def spooled(
             for block in blocks:
                 file.write(np.ascontiguousarray(block, kind).data)
             file.flush()
+            # The mapping keeps the nameless file alive after it is closed here.
             mapped: Stored = np.memmap(file, kind, "r", shape=shape)
     except OSError as error:
         explain_write_failure(place, error)
@@ -72,15 +74,16 @@ def _check_disk(folder: Path, needed: int) -> None:
 
 
 def free_memory() -> int:
-    """Bytes that programs can still take: what only keeps files at hand counts as free where Linux tells."""
+    """Bytes that programs can still take; on Linux the page cache counts as free."""
     lines = MEMINFO.read_text(encoding="ascii").splitlines() if MEMINFO.is_file() else []
-    known = dict(line.partition(":")[::2] for line in lines)
-    if "MemAvailable" in known:
-        return 1024 * int(known["MemAvailable"].split()[0])
+    fields = dict(line.partition(":")[::2] for line in lines)
+    if "MemAvailable" in fields:
+        return 1024 * int(fields["MemAvailable"].split()[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _unit(vectors: Float32Array) -> Float32Array:
+    """Vectors (…, d) scaled to unit length."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     unit: Float32Array = vectors / lengths
     return unit
