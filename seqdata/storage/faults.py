@@ -1,9 +1,9 @@
-"""What a remote store answers when it does not give the bytes that were asked for."""
+"""Answers of a remote store that are not the requested bytes."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer
-    """An answer that asking again will not change; its text says what it was and what to do."""
+    """An answer that another try will not change; its text says what it was."""
 
 
 class ShortReply(OSError):  # noqa: N818 - it is an answer
-    """Fewer bytes than asked for."""
+    """Fewer bytes than requested, which another try may mend."""

@@ -1,4 +1,4 @@
-"""Atomic writing of files and JSON on the local disk."""
+"""Atomic writing of files and JSON on the local disk, and folders by their marker file."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from seqdata.errors import InputError, OutputError
 
 
 def explain_write_failure(path: Path, error: OSError) -> NoReturn:
-    """Raise the `OutputError` that tells a user why `path` could not be written."""
+    """Raise the `OutputError` that says why `path` could not be written and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise OutputError(f"{path}: no space left on the device; free some and run the same command again") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -25,7 +25,8 @@ def explain_write_failure(path: Path, error: OSError) -> NoReturn:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` at the end, or remove it on any error.
 
-    Raises: OutputError where the file system refuses (no space, no permission).
+    Raises:
+        OutputError: If the file system refuses (no space, no permission).
     """
     path = Path(path)
     try:
@@ -37,7 +38,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        # mkstemp makes files that only their owner can read; the result shall have the rights of any other new file.
         temporary.chmod(0o666 & ~_umask())
+        # The bytes must be on disk before the name is, or a power cut leaves a whole name with half a file; the folder
+        # is flushed so that the name itself survives.
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
@@ -48,6 +52,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _umask() -> int:
+    """The process's file mode mask, which POSIX lets one read only by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -69,7 +74,7 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """The one JSON form of our files: sorted keys, two spaces, a newline at the end."""
+    """Encode a value in the one JSON form of our files: sorted keys, two spaces, a newline at the end."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
@@ -93,7 +98,7 @@ def folders_by_age(parent: str | Path, marker: str) -> list[Path]:
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file. Raises: InputError when it is missing or not JSON."""
+    """Read a JSON file. Raises: InputError when it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

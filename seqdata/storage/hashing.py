@@ -7,11 +7,16 @@ from typing import Any
 
 import xxhash
 
-HASH_BLOCK = 1 << 20
+HASH_BLOCK = 1 << 20  # bytes read at once
 
 
 def xxh3_hex(data: bytes) -> str:
-    """XXH3-128 of `data` as 32 hex digits: the hash of frames and shards."""
+    """XXH3-128 of `data` as 32 hex digits: the hash of frames and shards.
+
+    Example:
+        >>> xxh3_hex(b"seqdata")
+        'e4124b0cb804f4de224ee3e78af3d581'
+    """
     return xxhash.xxh3_128_hexdigest(data)
 
 
@@ -25,6 +30,11 @@ def xxh3_file(path: str | Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of the compact JSON of `value` with sorted keys: the hash of manifests and ids."""
+    """SHA-256 of the compact JSON of `value` with sorted keys, as 64 hex digits: the hash of manifests and ids.
+
+    Example:
+        >>> sha256_json({"b": 1, "a": 2}) == sha256_json({"a": 2, "b": 1})
+        True
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

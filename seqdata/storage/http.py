@@ -1,4 +1,4 @@
-"""Ranged reads over HTTP that look at the answer: its status, and which range it says it holds."""
+"""Ranged reads over HTTP that check the answer: its status, and which range it says it holds."""
 
 from typing import Any
 
@@ -6,15 +6,17 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from seqdata.storage.faults import Refusal
 
-WHOLE_BYTES = 64 << 20
+WHOLE_BYTES = 64 << 20  # most that is read whole where a server ignores ranges: a table, but never a shard
 
 
 class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]
-    """An HTTP file system whose ranged reads give the bytes asked for or an error, and whose sizes tell faults apart.
+    """An HTTP file system whose ranged reads give the requested bytes or an error.
 
-    A server that ignores ranges and sends whole files is put up with for files up to 64 MiB.
+    fsspec's own returns whatever came: an error page, another range, or the whole file. A server that ignores ranges
+    and sends whole files is accepted for files up to 64 MiB.
     """
 
+    # fsspec calls these two by name, `_cat_file` for ranged reads and `_info` for sizes.
     async def _cat_file(self, url: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         ranged = {} if start is None or end is None else {"Range": f"bytes={start}-{end - 1}"}
         async with await self._request("get", url, ranged) as answer:
@@ -24,8 +26,8 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]
             if answer.status != 206:
                 return (await _small_body(answer))[start:end]
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                said = answer.headers.get("Content-Range", "none")
-                raise OSError(f"bytes {start}-{end - 1} wanted, the server sent the range '{said}'")
+                sent = answer.headers.get("Content-Range", "none")
+                raise OSError(f"bytes {start}-{end - 1} wanted, the server sent the range '{sent}'")
             data = await answer.read()
             return data
 
@@ -49,7 +51,8 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]
     async def _request(self, method: str, url: str, headers: dict[str, str], tolerated: tuple[int, ...] = ()) -> Any:
         """The answer to a request. Raises: FileNotFoundError on 404, aiohttp's error on any other bad status."""
         session = await self.set_session()
-        plain = {"Accept-Encoding": "identity"}  # a compressed body has other offsets
+        # The body of a compressed answer has other offsets than the file.
+        plain = {"Accept-Encoding": "identity"}
         options = {**self.kwargs, "headers": {**self.kwargs.get("headers", {}), **plain, **headers}}
         answer = await session.request(method, self.encode_url(url), allow_redirects=True, **options)
         try:
@@ -62,7 +65,7 @@ class RangedHTTP(HTTPFileSystem):  # type: ignore[misc]
 
 
 async def _small_body(answer: Any) -> bytes:
-    """A whole body in place of the range that was asked for. Raises: Refusal when it is huge."""
+    """A whole body in place of the requested range. Raises: Refusal when it is huge."""
     size = answer.content_length
     if size is None or size > WHOLE_BYTES:
         raise Refusal("the server ignores byte ranges and sends whole files")

@@ -1,9 +1,9 @@
-"""One build at a time in one place, and its name for whoever comes second.
+"""A lock on an output folder: one build at a time, named in the error that a second one gets.
 
 On a local disk the lock is the kernel's (flock) and ends with the process. On an object store it is an object that
-holds the builder's name and is written anew every minute; one that was not written for ten minutes counts as left
-behind. That is best effort: stores without exclusive creation leave a moment in which two builders may both begin, and
-their clocks must agree within minutes. Parts of one build (array jobs) hold the place together, each its own part.
+names the builder and is written again every minute; one that was not written for ten minutes counts as left behind.
+That is best effort: stores without exclusive creation leave a moment in which two builders may both begin, and their
+clocks must agree within minutes. Parts of one build (array jobs) share the folder, each with a lock on its own part.
 """
 
 import errno
@@ -32,14 +32,17 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class Holder:
-    """Who builds: process, host, user, when it began (UTC), what it builds, and its last sign of life (Unix time)."""
+    """The process that has a lock."""
 
     pid: int
     host: str
     user: str
     started: str
+    """When it began, in UTC."""
     what: str
+    """What it builds."""
     beat: float
+    """Its last sign of life, in seconds since 1970."""
 
     @classmethod
     def me(cls, what: str) -> "Holder":
@@ -53,14 +56,14 @@ class Holder:
 
     @classmethod
     def parse(cls, data: bytes) -> "Holder | None":
-        """The holder that a lock names, None where it names none."""
+        """Read the holder from the content of a lock, None where it names none."""
         try:
             return cls(**json.loads(data))
         except (ValueError, TypeError):
             return None
 
     def encode(self) -> bytes:
-        """The holder as it stands in a lock."""
+        """Content of a lock."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     def __str__(self) -> str:
@@ -70,9 +73,15 @@ class Holder:
 
 @contextmanager
 def claimed(store: Store, what: str, part: str = "") -> Iterator[None]:
-    """Hold a place for one build, or together with other parts of it for the part `part` (such as `2-of-3`).
+    """Lock a store for one build.
 
-    Raises: OutputError that names the holder when another build is there, or the place cannot be written.
+    Args:
+        store: Folder or object store.
+        what: What is built, for the message of another process.
+        part: Part of a build, such as `2-of-3`: parts lock the store together, each its own part alone.
+
+    Raises:
+        OutputError: If another build has the lock (it is named), or the store cannot be written.
     """
     with ExitStack() as stack:
         if not store.is_local:
@@ -88,10 +97,12 @@ def claimed(store: Store, what: str, part: str = "") -> Iterator[None]:
 
 
 def _part_name(part: str) -> str:
+    """Name of the lock of a part."""
     return f".build-{part}.lock"
 
 
 def _make_folder(folder: Path) -> None:
+    """Make the output folder. Raises: OutputError."""
     try:
         (folder / "shards").mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -102,7 +113,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def _flocked(folder: Path, name: str, what: str, *, shared: bool) -> Iterator[None]:
-    """Hold one lock file; it is removed at the end unless others share it."""
+    """Lock one file; it is removed at the end unless other processes share it."""
     handle = _open_locked(folder, name, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         os.ftruncate(handle, 0)
@@ -110,6 +121,7 @@ def _flocked(folder: Path, name: str, what: str, *, shared: bool) -> Iterator[No
             os.pwrite(handle, Holder.me(what).encode(), 0)
         yield
     finally:
+        # Only the last of several that share the lock gets it exclusively, and only then may the file go.
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             (folder / name).unlink(missing_ok=True)
@@ -117,8 +129,10 @@ def _flocked(folder: Path, name: str, what: str, *, shared: bool) -> Iterator[No
 
 
 def _open_locked(folder: Path, name: str, mode: int) -> int:
-    """A handle on the lock file, locked, and still the file of that name: a holder removes it when it ends."""
+    """Open and lock a lock file. Raises: OutputError that names the holder."""
     path = folder / name
+    # A holder removes its file when it ends: between opening and locking, the name may have come to mean another file,
+    # and a lock on the old one would keep nobody out. Then everything is tried again.
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -143,30 +157,32 @@ def _open_locked(folder: Path, name: str, mode: int) -> int:
 
 
 def _local_holder(folder: Path, data: bytes) -> Holder | None:
-    """Who holds a lock: what it says, else one of the parts that share it."""
+    """The process that has a lock: the one that its content names, else one of the parts that share it."""
     for path in (None, *sorted(folder.glob(_part_name("*")))):
         with suppress(OSError):
-            found = Holder.parse(data if path is None else path.read_bytes())
-            if found is not None:
-                return found
+            holder = Holder.parse(data if path is None else path.read_bytes())
+            if holder is not None:
+                return holder
     return None
 
 
-def _refusal(place: str, holder: Holder | None) -> str:
-    return f"{place}: {holder or 'another process'} is building here; wait for it or choose another --out"
+def _refusal(location: str, holder: Holder | None) -> str:
+    """The message to the second process."""
+    return f"{location}: {holder or 'another process'} is building here; wait for it or choose another --out"
 
 
 @contextmanager
 def _beating(store: Store, part: str, holder: Holder) -> Iterator[None]:
-    """Hold a lock object and write it anew while the build runs."""
+    """Create a lock object, and write it again while the build runs."""
     name = _part_name(part) if part else LOCK_NAME
     _refuse_holders(store, name, part)
     if not store.create(name, holder.encode()):
         _refuse_holders(store, name, part)
         raise OutputError(_refusal(str(store), None))
-    found = Holder.parse(store.read_bytes(name))
-    if found != holder:
-        raise OutputError(_refusal(str(store), found))
+    # A store without exclusive creation lets two processes write: the one whose name stands there afterwards has it.
+    winner = Holder.parse(store.read_bytes(name))
+    if winner != holder:
+        raise OutputError(_refusal(str(store), winner))
     ended = threading.Event()
 
     def beat() -> None:
@@ -185,7 +201,7 @@ def _beating(store: Store, part: str, holder: Holder) -> Iterator[None]:
 
 
 def _refuse_holders(store: Store, mine: str, part: str) -> None:
-    """Raise OutputError when a living builder holds what `mine` would share with nobody; dead ones are removed."""
+    """Raise OutputError when a running build has a lock that excludes `mine`; locks left behind are removed."""
     for name in store.names():
         is_part = name.startswith(".build-") and name.endswith(".lock")
         if name not in (LOCK_NAME, mine) and not (is_part and not part):

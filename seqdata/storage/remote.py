@@ -1,8 +1,8 @@
-"""Remote stores: which file system a URL names, what is tried again, and what a user is told at the end.
+"""Remote stores: which file system a URL names, which faults are tried again, and the error at the end.
 
 One rule for every store. A fault that may pass (the server answers 5xx, 408 or 429, the connection breaks, nothing
 comes within the time-out, a reply is short) is tried again with growing waits; an answer that will not change (absent,
-not allowed, refused) ends at once. Either way the user reads one line that names the file.
+not allowed, refused) ends at once. Either way the error is one line that names the file.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import fsspec.core
+from fsspec.asyn import sync
 
 from seqdata.errors import InputError, MissingDependencyError, SeqdataError
 from seqdata.storage.faults import Refusal, ShortReply
@@ -24,10 +25,13 @@ SLOWEST = 64 << 10
 """Bytes a second below which a transfer counts as stalled."""
 
 READ_ONLY = ("http", "https")
+# Schemes whose upload appears as one object or not at all; elsewhere a file shows while it grows.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss")
 _S3 = ("s3", "s3a")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+# EINVAL, EPERM and ENOSYS are how clients report a wrong request; EREMCHG is s3fs' word for a moved bucket.
 _FINAL_ERRNO = (errno.EINVAL, errno.EPERM, errno.ENOSYS, getattr(errno, "EREMCHG", errno.EINVAL))
+# Errors of a program, ours or a client's: never tried again, and shown with their traceback.
 _DEFECTS = (TypeError, AttributeError, AssertionError, KeyError, MemoryError)
 _MADE: dict[tuple[int, str], tuple[Any, str]] = {}
 
@@ -36,33 +40,40 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Patience:
-    """How a remote store is waited for: tries in all, seconds without an answer, seconds before the second try.
-
-    The wait doubles with each try. A transfer may take `timeout` plus a second for every 64 KiB.
-    """
+    """How long a remote store is tried."""
 
     tries: int = 5
+    """Tries in all."""
     timeout: float = 20.0
+    """Seconds without an answer after which a request ends; a transfer gets another second for every 64 KiB."""
     wait: float = 0.5
+    """Seconds before the second try; doubled with each further one."""
 
 
 def scheme(root: str) -> str:
-    """The protocol of a URL, "" of a local path. An outer protocol of a chained URL does not count."""
+    """The scheme of a URL, "" for a local path; of a chained URL the inner one.
+
+    Example:
+        >>> scheme("simplecache::s3://bucket/city"), scheme("/data/city")
+        ('s3', '')
+    """
     return root.rpartition("::")[2].partition("://")[0] if "://" in root else ""
 
 
 def without_password(root: str) -> str:
-    """A URL as it may be shown and stored."""
+    """A URL with the password replaced by ***, as it may be printed and stored."""
     return re.sub(r"://([^/@:]*):[^/@]*@", r"://\1:***@", root)
 
 
 def filesystem(root: str) -> tuple[Any, str]:
-    """The file system of a URL in this process, and the path of the root in it.
+    """Give the file system of a URL in this process, and the path of the root in it.
 
-    Raises: MissingDependencyError naming the extra to install, InputError for a URL that means nothing.
+    Raises:
+        MissingDependencyError: If a package is missing; the message names the extra to install.
+        InputError: If the URL cannot be opened.
     """
     # One that a parent process made hangs: its event loop does not survive the fork. Nor may it ever be freed in the
-    # child, where closing its connections would disturb the parent's: hence kept, and kept apart by process.
+    # child, where closing its connections would disturb the parent's: hence it is stored, by process.
     key = os.getpid(), root
     if key not in _MADE:
         _MADE[key] = _make(root)
@@ -70,17 +81,20 @@ def filesystem(root: str) -> tuple[Any, str]:
 
 
 def _make(root: str) -> tuple[Any, str]:
+    """Make the file system of a URL."""
     kind = scheme(root)
     try:
         if root.startswith(("http://", "https://")):
-            from seqdata.storage.http import RangedHTTP
+            from seqdata.storage.http import RangedHTTP  # optional: aiohttp
 
             return RangedHTTP(skip_instance_cache=True), root.rstrip("/")
+        # A cached listing would not show what another job has just written.
         options = {"use_listings_cache": False} if kind in OBJECT_STORES else {}
-        found, base = fsspec.core.url_to_fs(root, skip_instance_cache=True, **options)
-        if kind in _S3:  # two more layers try again on their own: up to a hundred requests for one of ours
-            found.retries, found.config_kwargs = 1, {"retries": {"max_attempts": 0}, **found.config_kwargs}
-        return found, base.rstrip("/")
+        files, base = fsspec.core.url_to_fs(root, skip_instance_cache=True, **options)
+        if kind in _S3:
+            # s3fs and botocore try again on their own, each several times: up to a hundred requests for one of ours.
+            files.retries, files.config_kwargs = 1, {"retries": {"max_attempts": 0}, **files.config_kwargs}
+        return files, base.rstrip("/")
     except ImportError as error:
         extra = _EXTRAS.get(kind)
         install = f"pip install 'seqdata[{extra}]'" if extra else f"install its package ({error})"
@@ -89,20 +103,26 @@ def _make(root: str) -> tuple[Any, str]:
         raise InputError(f"{without_password(root)}: not a URL that can be opened ({error})") from error
 
 
-def call(found: Any, method: str, *arguments: Any, seconds: float, **options: Any) -> Any:
-    """One request to a file system; an asynchronous one is cut off after `seconds`."""
-    coroutine = getattr(found, f"_{method}", None) if found.async_impl else None
+def call(files: Any, method: str, *arguments: Any, seconds: float, **options: Any) -> Any:
+    """Send one request to a file system; an asynchronous one ends after `seconds`."""
+    coroutine = getattr(files, f"_{method}", None) if files.async_impl else None
     if coroutine is None:
-        return getattr(found, method)(*arguments, **options)
-    from fsspec.asyn import sync
-
-    return sync(found.loop, coroutine, *arguments, timeout=seconds, **options)
+        return getattr(files, method)(*arguments, **options)
+    # fsspec's own synchronous methods take no time-out and would wait for ever on a silent server.
+    return sync(files.loop, coroutine, *arguments, timeout=seconds, **options)
 
 
 def persist(operation: Callable[[], Result], where: str, patience: Patience, kind: type[SeqdataError]) -> Result:
-    """The result of `operation`, tried as long as a fault may pass; `FileNotFoundError` is handed on.
+    """Run `operation`, again as long as its fault may pass.
 
-    Raises: `kind`, one line that names `where`, what happened, how many tries there were, and what to do.
+    Args:
+        operation: What to try.
+        where: Name of the file for the message.
+        patience: How often and how long.
+        kind: Error to raise at the end; it says what happened, after how many tries, and what to do.
+
+    Raises:
+        FileNotFoundError: If the file is absent.
     """
     for number in range(1, patience.tries + 1):
         try:
@@ -132,7 +152,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def _final(error: Exception) -> str:
-    """What to do about an error that will not pass by itself; nothing for one that may."""
+    """Advice for an error that will not pass by itself, "" for one that may."""
     status = status_of(error)
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
         return ""

@@ -1,4 +1,4 @@
-"""Atomic writes, hashes and ranged reads: the only module that knows how bytes reach and leave storage.
+"""Stores: whole writes, listings and ranged reads below one root, on the local disk or behind any fsspec URL.
 
 A file appears under its final name only when it is whole: it is written beside it, flushed to disk, then renamed.
 """
@@ -37,12 +37,13 @@ Result = TypeVar("Result")
 
 
 class Store:
-    """Files below one root, local or any fsspec URL: whole writes, listings, and ranged reads.
+    """Files below one root, local or any fsspec URL.
 
     Names are relative to the root, with `/`. A write appears whole under its name or not at all: by a rename, or on an
     object store because an upload is one object. Remote faults that may pass are tried again, as `patience` says.
-    Picklable, and safe in a forked process: each process makes its own connections. (What `memory://` holds belongs to
-    one process; a fork copies it.)
+    A store can be pickled and is safe in a forked process: each process makes its own connections. (The content of
+    `memory://` belongs to one process; a fork copies it.)
+
     Convention: offsets and lengths are in bytes; the end is `offset + length`, exclusive.
     """
 
@@ -52,7 +53,7 @@ class Store:
         self.patience = patience or Patience()
 
     def __str__(self) -> str:
-        """The root as it was given, a password in it left out."""
+        """The root, without a password that it may contain."""
         return without_password(self.root)
 
     def path(self, name: str) -> Path:
@@ -75,20 +76,27 @@ class Store:
         Raises: InputError when the store does not answer.
         """
         try:
-            found = self._persist(lambda: self._call("ls", self._at(folder), detail=True), folder, InputError)
+            entries = self._persist(lambda: self._call("ls", self._at(folder), detail=True), folder, InputError)
         except FileNotFoundError:
             return []
         prefix = f"{folder}/" if folder else ""
-        return sorted(prefix + entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] != "directory")
+        return sorted(prefix + entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] != "directory")
 
     def read(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes `offset … offset + length` of a file, in one request unless the reply is short.
+        """Read a range of a file, in one request unless the reply is short.
 
-        Raises: InputError when the file is absent, ends before, or cannot be had.
+        Args:
+            name: The file.
+            offset: First byte.
+            length: Number of bytes.
+
+        Raises:
+            InputError: If the file is absent, ends before the range does, or cannot be read.
         """
         data = b""
 
-        def rest() -> bytes:
+        def read_rest() -> bytes:
+            # A try after a short reply requests only what is still missing.
             nonlocal data
             start, stop = offset + len(data), offset + length
             data += self._range(name, start, stop)
@@ -97,17 +105,17 @@ class Store:
                 raise ShortReply(f"{length} bytes wanted at {offset}, only {len(data)} came")
             return data
 
-        return self._reading(name, rest) if length else data
+        return self._reading(name, read_rest) if length else data
 
     def read_bytes(self, name: str) -> bytes:
-        """A whole file. Raises: InputError when it is absent or cannot be had."""
+        """Read a whole file. Raises: InputError when it is absent or cannot be read."""
         size = self.size(name)
         if size is None:
             raise InputError(f"{self}/{name}: no such file; run seqdata verify, or check the name")
         return self.read(name, 0, size)
 
     def read_json(self, name: str) -> Any:
-        """A JSON file, parsed. Raises: InputError when absent or not JSON."""
+        """Read a JSON file. Raises: InputError when it is absent or not JSON."""
         try:
             return json.loads(self.read_bytes(name))
         except ValueError as error:
@@ -119,9 +127,10 @@ class Store:
             self._persist(lambda: self._call("rm_file", self._at(name)), name, OutputError)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a small file only where none stands, as far as the store can tell; whether it was written.
+        """Write a small file only where there is none, as far as the store can tell; return whether it was written.
 
-        Raises: OutputError where the store refuses.
+        Raises:
+            OutputError: If the store refuses.
         """
         if self.size(name) is not None:
             return False
@@ -129,7 +138,9 @@ class Store:
             self._call("pipe_file", self._at(name), data, mode="create")
         except FileExistsError:
             return False
-        except Exception as error:  # clients name a lost race and a store without exclusive creation in many ways
+        except Exception as error:
+            # Clients report a lost race, and a store that cannot create exclusively, by many kinds of errors. 409 and
+            # 412 are a lost race; anything else is taken for a store that can only write plainly.
             if status_of(error) in (409, 412):
                 return False
             with self.writing(name) as temporary:
@@ -140,8 +151,9 @@ class Store:
     def writing(self, name: str) -> Iterator[Path]:
         """Yield a local temporary path whose file becomes `name` at the end, or vanishes on any error.
 
-        Raises: OutputError where the store refuses (no space, no permission, read-only) or what it holds afterwards
-        has another size.
+        Raises:
+            OutputError: If the store refuses (no space, no permission, read-only), or has a file of another size
+                afterwards.
         """
         if self.is_local:
             with atomic_path(self.path(name)) as temporary:
@@ -158,13 +170,14 @@ class Store:
             self._upload(temporary, name)
 
     def _upload(self, local: Path, name: str) -> None:
+        """Send a file and check its size. Raises: OutputError."""
         size = local.stat().st_size
 
         def put() -> None:
             self._put(local, name, size)
-            stored = self._call("info", self._at(name))["size"]
-            if stored != size:
-                raise ShortReply(f"{size} bytes were sent, {stored} are stored")
+            stored_size = self._call("info", self._at(name))["size"]
+            if stored_size != size:
+                raise ShortReply(f"{size} bytes were sent, {stored_size} are stored")
 
         try:
             self._persist(put, name, OutputError)
@@ -188,7 +201,7 @@ class Store:
             raise
 
     def _range(self, name: str, start: int, stop: int) -> bytes:
-        """The bytes that one request brings; none where the file ends before `start`."""
+        """The bytes of one request; none where the file ends before `start`."""
         try:
             data: bytes = self._call("cat_file", self._at(name), start=start, end=stop, size=stop - start)
         except Exception as error:
@@ -200,7 +213,7 @@ class Store:
         return data
 
     def _check_end(self, name: str, offset: int, length: int) -> None:
-        """Raise InputError when a file ends before what was asked for; asking again would not help."""
+        """Raise InputError when a file ends before the requested range; another try would not help."""
         size = self._call("info", self._at(name))["size"]
         if size < offset + length:
             raise InputError(
@@ -209,19 +222,18 @@ class Store:
             )
 
     def _reading(self, name: str, operation: Callable[[], Result]) -> Result:
+        """The result of a read. Raises: InputError, also where the file is absent."""
         try:
             return self._persist(operation, name, InputError)
         except FileNotFoundError as error:
             raise InputError(f"{self}/{name}: no such file; run seqdata verify, or check the name") from error
 
     def _persist(self, operation: Callable[[], Result], name: str, kind: type[SeqdataError]) -> Result:
-        """The result of `operation` on a file, tried again where it is remote. Raises: FileNotFoundError, and `kind`.
-
-        A local disk that fails once will fail again.
-        """
+        """Run `operation` on a file, again where it is remote and may succeed. Raises: FileNotFoundError, and `kind`."""
         where = f"{self}/{name}" if name else str(self)
         if not self.is_local:
             return persist(operation, where, self.patience, kind)
+        # A local disk that fails once will fail again: no second try.
         try:
             return operation()
         except NotADirectoryError as error:
@@ -237,6 +249,7 @@ class Store:
         return call(self._own()[0], method, *arguments, seconds=seconds, **options)
 
     def _at(self, name: str) -> str:
+        """A name as the file system knows it."""
         base = self._own()[1]
         return f"{base}/{name}" if name else base
 
@@ -248,6 +261,7 @@ class Store:
 def _unfolded(root: str | Path) -> str:
     """A root as text: a URL that `Path` has folded (`s3:/bucket`) gets its slashes back, a file URL is a path."""
     text = re.sub(r"^file:/+", "/", str(root))
+    # Typer gives arguments as Path, which takes the second slash of a URL for a repetition.
     if isinstance(root, Path):
         text = re.sub(r"^([a-z][a-z0-9]+):/(?=[^/])", r"\1://", text)
     return re.sub(r"(?<=[^/:])/+$", "", text)

@@ -1,6 +1,6 @@
 """Tables of a remote dataset on the local disk: fetched once, named by their hash, then scanned like any local table.
 
-Only tables are kept, never shards. Nothing is removed by itself: the folder may be deleted at any time, and what is
+Only tables are stored, never shards. Nothing is removed by itself: the folder may be deleted at any time, and what is
 needed again is fetched again.
 """
 
@@ -15,15 +15,15 @@ from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage.files import atomic_path
 from seqdata.storage.store import Store
 
-FETCH_BYTES = 8 << 20
+FETCH_BYTES = 8 << 20  # a few seconds of a slow line, so that one broken request costs little
 
 
 class TableEntry(Protocol):
-    """What a manifest says of a table: its size in bytes and the XXH3-128 of its bytes (32 hex digits)."""
+    """What a manifest says of a table."""
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
 
     @property
     def hash(self) -> str:
@@ -31,7 +31,7 @@ class TableEntry(Protocol):
 
 
 def cache_folder() -> Path:
-    """Where tables of remote datasets are kept: `$XDG_CACHE_HOME/seqdata`, else `~/.cache/seqdata`.
+    """Folder of the cache: `$XDG_CACHE_HOME/seqdata`, else `~/.cache/seqdata`.
 
     Source: the XDG base directory specification, by which a relative `XDG_CACHE_HOME` does not count.
     """
@@ -40,22 +40,30 @@ def cache_folder() -> Path:
 
 
 def local_table(store: Store, name: str, info: TableEntry) -> Path:
-    """A path at which the table `name` can be scanned: its own, or that of its copy in the cache.
+    """Give a path at which a table can be scanned: its own, or that of its copy in the cache.
 
-    Raises: InputError when it is absent, of another size or not to be had, ContractError when its bytes have changed,
-    OutputError when the cache cannot be written.
+    Args:
+        store: Where the dataset is.
+        name: Name of the table in the store.
+        info: What the manifest says of it.
+
+    Raises:
+        InputError: If the table is absent, of another size, or cannot be fetched.
+        ContractError: If its bytes have changed.
+        OutputError: If the cache cannot be written.
     """
     if store.is_local:
         _check_size(store, name, info)
         return store.path(name)
-    if not re.fullmatch("[0-9a-f]{32}", info.hash):  # it becomes a file name
+    # The hash becomes a file name: a manifest from elsewhere must not write outside the cache.
+    if not re.fullmatch("[0-9a-f]{32}", info.hash):
         raise ContractError(f"{store}: the manifest's hash of {name} is not 32 hex digits")
     path = cache_folder() / "tables" / f"{info.hash}.parquet"
     if not path.is_file() or path.stat().st_size != info.bytes:
         try:
             _fetch(store, name, info, path)
         except OutputError as error:
-            raise OutputError(f"{error} (tables of remote datasets are kept below XDG_CACHE_HOME)") from error
+            raise OutputError(f"{error} (tables of remote datasets are cached below XDG_CACHE_HOME)") from error
     return path
 
 
@@ -68,7 +76,7 @@ def _check_size(store: Store, name: str, info: TableEntry) -> None:
 
 
 def _fetch(store: Store, name: str, info: TableEntry, path: Path) -> None:
-    """Copy a table block by block; it appears under its name only when it hashes to what the manifest says."""
+    """Copy a table block by block; it appears under its name only when its hash is the manifest's."""
     _check_size(store, name, info)
     digest = xxhash.xxh3_128()
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -10,6 +10,7 @@ import xxhash
 from seqdata.errors import ContractError
 
 BLOCK = 512
+# A header is put together from constant pieces and its checksum from a constant sum, because a build writes millions.
 _BEFORE_SIZE = b"0000644\x00" + b"0000000\x00" * 2
 _AFTER_SIZE = b"00000000000\x00"
 _AFTER_SUM = (b"0" + bytes(100) + b"ustar\x0000").ljust(BLOCK - 156, b"\x00")
@@ -17,7 +18,7 @@ _FIXED_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord(" 
 
 
 def header(name: str, size: int) -> bytes:
-    """The 512 bytes before a regular file's data. Raises: ContractError for a name or size that USTAR cannot hold."""
+    """Make the 512 bytes before a regular file's data. Raises: ContractError for a name or size beyond USTAR."""
     path, length = name.encode(), b"%011o\x00" % size
     if len(path) > 100 or len(length) > 12:
         raise ContractError(f"{name}: USTAR holds names of at most 100 bytes and files of less than 8 GiB")
@@ -26,7 +27,7 @@ def header(name: str, size: int) -> bytes:
 
 
 class TarWriter:
-    """Appends members to a file and hashes (XXH3-128) every byte on its way, so that no tar is read again."""
+    """Appends members to a file and hashes (XXH3-128) every byte as it is written, so that no tar is read again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -34,7 +35,7 @@ class TarWriter:
         self.size = 0
 
     def add(self, name: str, data: bytes) -> int:
-        """Append one member and return the offset of its data."""
+        """Append one member and return the offset of its data in bytes."""
         self._put(header(name, len(data)))
         offset = self.size
         self._put(data)
