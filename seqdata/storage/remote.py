@@ -29,7 +29,7 @@ READ_ONLY = ("http", "https")
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss")
 _S3 = ("s3", "s3a")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
-# EINVAL, EPERM and ENOSYS are how clients report a wrong request; EREMCHG is s3fs' word for a moved bucket.
+# EINVAL, EPERM and ENOSYS are how clients report a wrong request; EREMCHG is how s3fs reports a redirected bucket.
 _FINAL_ERRNO = (errno.EINVAL, errno.EPERM, errno.ENOSYS, getattr(errno, "EREMCHG", errno.EINVAL))
 # Errors of a program, ours or a client's: never tried again, and shown with their traceback.
 _DEFECTS = (TypeError, AttributeError, AssertionError, KeyError, MemoryError)

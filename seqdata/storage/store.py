@@ -229,7 +229,7 @@ class Store:
             raise InputError(f"{self}/{name}: no such file; run seqdata verify, or check the name") from error
 
     def _persist(self, operation: Callable[[], Result], name: str, kind: type[SeqdataError]) -> Result:
-        """Run `operation` on a file, again where it is remote and may succeed. Raises: FileNotFoundError, and `kind`."""
+        """Run `operation` on a file, again where a remote fault may pass. Raises: FileNotFoundError, and `kind`."""
         where = f"{self}/{name}" if name else str(self)
         if not self.is_local:
             return persist(operation, where, self.patience, kind)
