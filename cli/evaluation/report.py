@@ -8,14 +8,14 @@ import typer
 import indexer
 from cli.config import load
 from cli.flags import DatasetFlag, IndexArgument, RunFlag
-from cli.lookup import find_dataset, find_run, open_index
+from cli.lookup import find_dataset, find_protocol, find_run, open_index
 from cli.output import ConfigFlag, JsonFlag, emit
 from indexer.evaluation.recall import Evaluation
 from indexer.evaluation.scoring import read_recorded
+from indexer.report.index_scene import index_scene
 from indexer.report.report import write_report
 from seqdata.errors import InputError
-from train.runs.record import run_record
-from train.stages.report import index_scene
+from train.runs.record import predictions_path, run_record
 
 
 def report(
@@ -41,8 +41,10 @@ def report(
     folder = find_run(work, run, place_index)
     hint = run_record(folder)["dataset_path"]
     source = find_dataset(work, dataset, place_index.manifest.inputs["dataset"], hint)
-    scene, evaluations = index_scene(source, place_index, folder)
-    path = out or work.out / "reports" / f"{folder.resolve().name}-{place_index.id}.html"
+    protocol, run_name = find_protocol(None, place_index, source), folder.resolve().name
+    answers = predictions_path(folder, place_index, protocol)
+    scene, evaluations = index_scene(source, place_index, protocol, answers, run_name)
+    path = out or work.out / "reports" / f"{run_name}-{place_index.id}.html"
     others = [evaluation for other in compare or [] for evaluation in _recorded(other)]
     write_report(path, evaluations=[*evaluations, *others], scene=scene)
     emit({"path": str(path)}, str(path), as_json=as_json)

@@ -7,12 +7,12 @@ from indexer.evaluation.recall import Evaluation
 
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 40
-DASHES = ("", "7 4", "2 4", "9 3 2 3")
+DASHES = ("", "7 4", "2 4", "9 3 2 3")  # lines differ without colour too; six colours and four dashes repeat late
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick: its place in SVG units and its label."""
+    """A tick: its position along the axis in SVG units and its label."""
 
     at: float
     label: str
@@ -46,7 +46,10 @@ class Curve:
 
 
 def make_curve(evaluations: Sequence[Evaluation]) -> Curve:
-    """R@1 … R@max of evaluations of one protocol. Convention: y grows downwards in SVG, shares upwards."""
+    """Draw R@1 … R@max of evaluations of one protocol.
+
+    Convention: SVG's y grows downwards, shares upwards.
+    """
     most = max(len(evaluation.curve) for evaluation in evaluations)
     lines = tuple(_line(evaluation, number, most) for number, evaluation in enumerate(evaluations))
     labelled = [n for n in range(1, most + 1) if n == 1 or n % 5 == 0]
@@ -58,6 +61,7 @@ def make_curve(evaluations: Sequence[Evaluation]) -> Curve:
 
 
 def _line(evaluation: Evaluation, number: int, most: int) -> Line:
+    """The curve of one evaluation, the `number`-th of the chart."""
     points = [(_x(n, most), _y(share)) for n, share in enumerate(evaluation.curve, start=1)]
     low = [(_x(n, most), _y(bounds[0])) for n, bounds in enumerate(evaluation.curve_interval, start=1)]
     high = [(_x(n, most), _y(bounds[1])) for n, bounds in enumerate(evaluation.curve_interval, start=1)]

@@ -7,13 +7,18 @@ import polars as pl
 
 from seqdata.dataset.leakage import sentences
 
+QUOTED_RADIUS = 25.0  # metres: the sentences quote the radius within which most protocols call a place the same
+
 
 @dataclass(frozen=True)
 class LeakageBlock:
-    """What `leakage.html.j2` shows: a sentence a split, the radii (metres), and a line a split and role.
+    """What `leakage.html.j2` shows.
 
-    A line holds split, role, frames, route_km, least (metres, None where no zone is shared) and the frame shares and
-    route shares in the order of the radii.
+    Attributes:
+        sentences: One sentence a split.
+        radii: Radii in metres, rising.
+        lines: One a split and role: split, role, frames, route_km, least (metres, None where no zone is shared), and
+            the frame shares and route shares in the order of the radii.
     """
 
     sentences: list[str]
@@ -22,7 +27,7 @@ class LeakageBlock:
 
 
 def leakage_block(table: pl.DataFrame) -> LeakageBlock:
-    """The block of a leakage table (contract `leakage`)."""
+    """Make the block of a leakage table (contract `leakage`)."""
     radii = sorted(table["radius"].unique())
     lines = []
     for rows in table.sort("radius", maintain_order=True).partition_by("split", "role", maintain_order=True):
@@ -38,5 +43,5 @@ def leakage_block(table: pl.DataFrame) -> LeakageBlock:
                 "route_shares": rows["route_share"].to_list(),
             }
         )
-    told = sentences(table, 25.0 if 25.0 in radii else radii[-1]) if radii else []
-    return LeakageBlock(told, radii, lines)
+    quoted = sentences(table, QUOTED_RADIUS if QUOTED_RADIUS in radii else radii[-1]) if radii else []
+    return LeakageBlock(quoted, radii, lines)

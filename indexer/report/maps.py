@@ -9,7 +9,7 @@ from seqdata.geometry import Float64Array
 
 WIDTH, HEIGHT, MARGIN, FOOT = 560.0, 420.0, 18.0, 34.0
 LEAST_SPAN = 20.0  # metres: a map of one place still shows a neighbourhood
-MOST_CITIES = 6
+MOST_CITIES = 6  # a page of maps stays readable and small
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,34 @@ class Map:
 
 
 def make_maps(scene: ReportScene) -> tuple[Map, ...]:
-    """Maps of the cities with the most queries, at most six, most queries first."""
+    """Draw the maps of the cities with the most queries, at most six, most queries first.
+
+    Convention: SVG's y grows downwards, north is up, and both axes have one scale.
+    """
     names, counts = np.unique(scene.query_city, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MOST_CITIES]
     return tuple(_city_map(scene, str(names[row])) for row in order)
 
 
 def _city_map(scene: ReportScene, city: str) -> Map:
+    """The map of one city's queries and database."""
     queries = scene.query_xy[scene.query_city == city]
     status = scene.query_status[scene.query_city == city]
     database = scene.database_xy[scene.database_city == city]
     corner, scale, width, height = _fit(np.concatenate([queries, database]))
-    drawn = _place(queries, corner, scale, height)
-    size = _mark_size(drawn)
+    points = _place(queries, corner, scale, height)
+    size = _mark_size(points)
     bar = _round_length(0.3 * (width - 2 * MARGIN) / scale)
     return Map(
         city=city,
         width=round(width, 1),
         height=round(height, 1),
         database=_dots(_place(database, corner, scale, height)),
-        left_out=_dots(drawn[status == "left-out"]),
+        left_out=_dots(points[status == "left-out"]),
         size=size,
-        hit=_dots(drawn[status == "hit"]),
-        near=_triangles(drawn[status == "near"], round(4 * size, 1)),
-        miss=_crosses(drawn[status == "miss"], round(3 * size, 1)),
+        hit=_dots(points[status == "hit"]),
+        near=_triangles(points[status == "near"], round(4 * size, 1)),
+        miss=_crosses(points[status == "miss"], round(3 * size, 1)),
         counts={name: int((status == name).sum()) for name in ("hit", "near", "miss", "left-out")},
         bar=round(bar * scale, 1),
         bar_label=f"{bar / 1000:g} km" if bar >= 1000 else f"{bar:g} m",
@@ -73,7 +77,8 @@ def _fit(points: Float64Array) -> tuple[Float64Array, float, float, float]:
 
 
 def _place(points: Float64Array, corner: Float64Array, scale: float, height: float) -> Float64Array:
-    """Metres to SVG units, to half a unit, y turned so that north is up."""
+    """Metres (n, 2) to SVG units, to half a unit, y turned so that north is up."""
+    # Half units keep the path short; marks that fall together are then drawn once.
     moved = (points - corner) * scale
     x, y = moved[:, 0] + MARGIN, height - FOOT - MARGIN - moved[:, 1]
     return np.round(np.stack([x, y], axis=1) * 2) / 2
@@ -92,6 +97,7 @@ def _round_length(limit: float) -> float:
 
 
 def _dots(points: Float64Array) -> str:
+    """Path data of a dot at each distinct point: a line of length 0, which round caps draw as a disc."""
     return "".join(f"M{x:g} {y:g}h0" for x, y in np.unique(points, axis=0))
 
 

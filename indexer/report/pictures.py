@@ -4,16 +4,17 @@ import base64
 import io
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
+
+from seqdata.frames.images import Pixels
 
 WIDTH = 192
 QUALITY = 80
 MOST_FRAMES = 7
 
 
-def data_uri(frame: npt.NDArray[np.uint8], width: int = WIDTH) -> str:
-    """A frame (3, H, W) uint8 RGB as a `data:image/jpeg` URI, no wider than `width` pixels, never enlarged."""
+def data_uri(frame: Pixels, width: int = WIDTH) -> str:
+    """Encode a frame (3, H, W) uint8 RGB as a `data:image/jpeg` URI, no wider than `width` pixels, never enlarged."""
     image = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BILINEAR)
@@ -22,7 +23,12 @@ def data_uri(frame: npt.NDArray[np.uint8], width: int = WIDTH) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def strip_uris(frames: npt.NDArray[np.uint8]) -> list[str]:
-    """The frames (L, 3, H, W) of a sequence as data URIs; of more than seven, seven spread evenly, ends included."""
-    shown = np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round().astype(int)
-    return [data_uri(frames[row]) for row in shown]
+def strip_uris(frames: Pixels) -> list[str]:
+    """Encode the frames (L, 3, H, W) of a sequence; of more than seven, seven spread evenly, ends included.
+
+    Example:
+        >>> [uri[:22] for uri in strip_uris(np.zeros((1, 3, 8, 8), np.uint8))]
+        ['data:image/jpeg;base64']
+    """
+    rows = np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round().astype(int)
+    return [data_uri(frames[row]) for row in rows]

@@ -7,7 +7,7 @@ from pathlib import Path
 from indexer.evaluation.recall import Evaluation
 from indexer.evaluation.text_tables import group_by_protocol
 from indexer.report.curve import Curve, make_curve
-from indexer.report.html import environment
+from indexer.report.html import render
 from indexer.report.leakage import leakage_block
 from indexer.report.maps import make_maps
 from indexer.report.pictures import strip_uris
@@ -15,12 +15,13 @@ from indexer.report.scene import Filmstrip, ReportScene, Strip
 from seqdata.errors import ContractError
 from seqdata.storage.files import write_bytes_atomic
 
-TEMPLATES = Path(__file__).parent / "templates"
 WORDS = {"hit": "hit", "near": "near miss", "miss": "miss", "left-out": "no positive"}
 
 
 @dataclass(frozen=True)
 class _Row:
+    """A strip of pictures as the template reads it."""
+
     title: str
     caption: str
     status: str
@@ -29,6 +30,8 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Group:
+    """Evaluations that may stand in one table, with their curve."""
+
     label: str
     conditions: str
     columns: list[int]
@@ -38,40 +41,44 @@ class _Group:
 
 
 def write_report(out: str | Path, *, evaluations: Sequence[Evaluation], scene: ReportScene) -> Path:
-    """Write the report as one offline HTML file; returns its path.
+    """Write the report as one offline HTML file and return its path.
 
     Evaluations of different protocols, or of other conditions, get tables and charts of their own. All names are
     escaped; the page has no script and its content policy forbids every load but its own pictures.
 
-    Raises: ContractError without an evaluation, OutputError when the file cannot be written.
+    Args:
+        out: The file.
+        evaluations: What the tables and curves show, at least one.
+        scene: What the maps and filmstrips show.
+
+    Raises:
+        ContractError: Without an evaluation.
+        OutputError: If the file cannot be written.
     """
     write_bytes_atomic(out, render_report(evaluations, scene).encode())
     return Path(out)
 
 
 def render_report(evaluations: Sequence[Evaluation], scene: ReportScene) -> str:
-    """The report's HTML. Raises: ContractError without an evaluation."""
+    """Render the report as HTML. Raises: ContractError without an evaluation."""
     if not evaluations:
         raise ContractError("a report needs at least one evaluation: run seqdata eval first")
-    cities = {str(city) for city in scene.query_city}
-    return (
-        environment(TEMPLATES)
-        .get_template("report.html.j2")
-        .render(
-            scene=scene,
-            groups=[_group(group) for group in group_by_protocol(evaluations)],
-            maps=make_maps(scene),
-            cities=len(cities),
-            filmstrips=[_rows(filmstrip) for filmstrip in scene.filmstrips],
-            words=WORDS,
-            leakage=None if scene.leakage is None else leakage_block(scene.leakage),
-        )
+    return render(
+        "report",
+        scene=scene,
+        groups=[_group(group) for group in group_by_protocol(evaluations)],
+        maps=make_maps(scene),
+        cities=len({str(city) for city in scene.query_city}),
+        filmstrips=[_rows(filmstrip) for filmstrip in scene.filmstrips],
+        words=WORDS,
+        leakage=None if scene.leakage is None else leakage_block(scene.leakage),
     )
 
 
 def _group(evaluations: list[Evaluation]) -> _Group:
     methods = {evaluation.method: evaluation.interval_method for evaluation in evaluations}
     texts = list(dict.fromkeys(methods.values()))
+    # One method of intervals for all is printed once, without the names.
     notes = texts if len(texts) == 1 else [f"{name}: {text}" for name, text in methods.items()]
     return _Group(
         label=evaluations[0].label,
@@ -84,8 +91,7 @@ def _group(evaluations: list[Evaluation]) -> _Group:
 
 
 def _rows(filmstrip: Filmstrip) -> list[_Row]:
-    strips = [filmstrip.query, *filmstrip.matches]
-    return [_row(strip) for strip in strips]
+    return [_row(strip) for strip in (filmstrip.query, *filmstrip.matches)]
 
 
 def _row(strip: Strip) -> _Row:

@@ -9,19 +9,23 @@ import numpy.typing as npt
 import polars as pl
 
 from indexer.evaluation.recall import first_hit_ranks, queries_in
+from seqdata.frames.images import Pixels
+from seqdata.geometry import Float64Array
 
 Status = Literal["hit", "near", "miss", "left-out"]
-Frames = npt.NDArray[np.uint8]
-Reader = Callable[[Literal["query", "database"], list[int]], Frames]
+Side = Literal["query", "database"]
+Reader = Callable[[Side, list[int]], Pixels]
+"""Reads the frames (n, L, 3, H, W) uint8 of rows of one window table."""
 
 TOP = 3
+"""Matches that a filmstrip shows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Strip:
     """One sequence as a row of pictures: `frames` (L, 3, H, W) uint8 RGB, what is said of it, and its verdict."""
 
-    frames: Frames
+    frames: Pixels
     title: str
     caption: str
     status: Status | None = None
@@ -46,8 +50,8 @@ class ReportScene:
     """
 
     title: str
-    query_xy: npt.NDArray[np.float64]
-    database_xy: npt.NDArray[np.float64]
+    query_xy: Float64Array
+    database_xy: Float64Array
     query_status: npt.NDArray[np.str_]
     query_city: npt.NDArray[np.str_]
     database_city: npt.NDArray[np.str_]
@@ -57,31 +61,50 @@ class ReportScene:
     leakage: pl.DataFrame | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """What was retrieved and what was right.
+
+    Attributes:
+        predictions: Table contract `predictions`, without windows that share a frame with the query.
+        positives: Positive pairs, columns `query` and `database`.
+        near_pairs: Pairs within twice the protocol's radius under the same rule, likewise.
+        queries: Query windows (contract `places`).
+        database: Database windows (contract `places`).
+    """
+
+    predictions: pl.DataFrame
+    positives: pl.DataFrame
+    near_pairs: pl.DataFrame
+    queries: pl.DataFrame
+    database: pl.DataFrame
+
+
 def make_scene(
-    *,
     title: str,
-    predictions: pl.DataFrame,
-    positives: pl.DataFrame,
-    near: pl.DataFrame,
-    queries: pl.DataFrame,
-    database: pl.DataFrame,
+    retrieval: Retrieval,
     read: Reader,
+    *,
     method: str = "",
     count: int = 12,
     seed: int = 0,
     provenance: dict[str, str] | None = None,
     leakage: pl.DataFrame | None = None,
 ) -> ReportScene:
-    """Gather a scene from predictions.
+    """Make the scene of a report.
 
-    `positives` are the protocol's pairs (query, database), `near` the pairs within twice its radius under the same
-    rule; `queries` and `database` are the window tables (contract `places`); `read(side, rows)` returns the frames
-    (n, L, 3, H, W) uint8 of those windows. `count` queries are picked for filmstrips by `seed`: a third each of hits,
-    near misses and misses, as far as there are any.
+    Args:
+        title: The page's title.
+        retrieval: What was retrieved and what was right.
+        read: Reads the frames of windows.
+        method: What made the predictions.
+        count: Queries shown as filmstrips: a third each of hits, near misses and misses, as far as there are any.
+        seed: Of their choice.
+        provenance: Facts printed below the page, name by value.
+        leakage: Leakage table of the dataset (contract `leakage`); None leaves the block out.
     """
-    status = query_status(predictions, positives, near, len(queries))
-    picked = pick_queries(status, count, seed)
-    strips = tuple(_filmstrip(query, predictions, positives, near, queries, database, read) for query in picked)
+    queries, database = retrieval.queries, retrieval.database
+    status = query_status(retrieval.predictions, retrieval.positives, retrieval.near_pairs, len(queries))
     return ReportScene(
         title=title,
         query_xy=queries.select("easting", "northing").to_numpy(),
@@ -89,7 +112,7 @@ def make_scene(
         query_status=status,
         query_city=queries["city"].to_numpy().astype(np.str_),
         database_city=database["city"].to_numpy().astype(np.str_),
-        filmstrips=strips,
+        filmstrips=tuple(_filmstrip(query, retrieval, read) for query in pick_queries(status, count, seed)),
         provenance=provenance or {},
         method=method,
         leakage=leakage,
@@ -97,55 +120,54 @@ def make_scene(
 
 
 def query_status(
-    predictions: pl.DataFrame, positives: pl.DataFrame, near: pl.DataFrame, queries: int
+    predictions: pl.DataFrame, positives: pl.DataFrame, near_pairs: pl.DataFrame, queries: int
 ) -> npt.NDArray[np.str_]:
-    """The verdict (q,) on each query's nearest window; `left-out` for a query that has no positive."""
+    """Judge each query's nearest window: (q,) of `Status`; `left-out` for a query that has no positive."""
     nearest = predictions.filter(pl.col("rank") == 1)
     status = np.full(queries, "miss", dtype="<U8")
-    status[first_hit_ranks(nearest, near, queries) == 1] = "near"
+    status[first_hit_ranks(nearest, near_pairs, queries) == 1] = "near"
     status[first_hit_ranks(nearest, positives, queries) == 1] = "hit"
     status[~queries_in(positives, queries)] = "left-out"
     return status
 
 
 def pick_queries(status: npt.NDArray[np.str_], count: int, seed: int) -> list[int]:
-    """Rows of about `count` queries: the same number of hits, near misses and misses, then whatever fills up."""
+    """Pick about `count` rows: as many hits as near misses and misses, then whichever of them are left.
+
+    Example:
+        >>> pick_queries(np.array(["hit", "hit", "miss", "left-out"]), count=2, seed=0)
+        [1, 2]
+    """
     rng = np.random.default_rng(seed)
     pools = {name: rng.permutation(np.flatnonzero(status == name)).tolist() for name in ("hit", "near", "miss")}
-    chosen: dict[str, list[int]] = {name: [] for name in pools}
-    while sum(map(len, chosen.values())) < count and any(pools.values()):
+    rows: dict[str, list[int]] = {name: [] for name in pools}
+    while sum(map(len, rows.values())) < count and any(pools.values()):
         for name, pool in pools.items():
-            if pool and sum(map(len, chosen.values())) < count:
-                chosen[name].append(pool.pop())
-    return [row for name in chosen for row in sorted(chosen[name])]
+            if pool and sum(map(len, rows.values())) < count:
+                rows[name].append(pool.pop())
+    return [row for name in rows for row in sorted(rows[name])]
 
 
-def _filmstrip(
-    query: int,
-    predictions: pl.DataFrame,
-    positives: pl.DataFrame,
-    near: pl.DataFrame,
-    queries: pl.DataFrame,
-    database: pl.DataFrame,
-    read: Reader,
-) -> Filmstrip:
-    mine = predictions.filter((pl.col("query") == query) & (pl.col("rank") <= TOP)).sort("rank")
-    rows = mine["database"].to_list()
-    place = queries.row(query, named=True)
-    hits = set(positives.filter(pl.col("query") == query)["database"].to_list())
-    close = set(near.filter(pl.col("query") == query)["database"].to_list())
+def _filmstrip(query: int, retrieval: Retrieval, read: Reader) -> Filmstrip:
+    """The strip of a query and those of its nearest windows."""
+    of_query = pl.col("query") == query
+    nearest = retrieval.predictions.filter(of_query & (pl.col("rank") <= TOP)).sort("rank")
+    rows = nearest["database"].to_list()
+    place = retrieval.queries.row(query, named=True)
+    hits = set(retrieval.positives.filter(of_query)["database"].to_list())
+    close = set(retrieval.near_pairs.filter(of_query)["database"].to_list())
     matches = []
-    for row, distance, frames in zip(rows, mine["distance"].to_list(), read("database", rows), strict=True):
-        found = database.row(row, named=True)
-        apart = np.hypot(found["easting"] - place["easting"], found["northing"] - place["northing"])
+    for row, distance, frames in zip(rows, nearest["distance"].to_list(), read("database", rows), strict=True):
+        match = retrieval.database.row(row, named=True)
+        metres = np.hypot(match["easting"] - place["easting"], match["northing"] - place["northing"])
         status: Status = "hit" if row in hits else "near" if row in close else "miss"
-        caption = f"{_metres(apart)} away, descriptor {distance:.3f}"
-        matches.append(Strip(frames, f"{found['trajectory']} #{found['position']}", caption, status))
+        caption = f"{_format_metres(metres)} away, descriptor {distance:.3f}"
+        matches.append(Strip(frames, f"{match['trajectory']} #{match['position']}", caption, status))
     title = f"{place['trajectory']} #{place['position']}"
     return Filmstrip(Strip(read("query", [query])[0], title, f"query {query}, {place['city']}"), tuple(matches))
 
 
-def _metres(distance: float) -> str:
+def _format_metres(distance: float) -> str:
     return (
         f"{distance:.1f} m" if distance < 100 else f"{distance:.0f} m" if distance < 1e4 else f"{distance / 1e3:.0f} km"
     )

@@ -1,13 +1,11 @@
-"""The page of a search: each query's frames above the places that were found, in one offline HTML file."""
+"""The page of a search: each query's frames above its nearest places, in one offline HTML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.report.html import environment
+from indexer.report.html import render
 from seqdata.storage.files import write_bytes_atomic
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,6 @@ class SearchPanel:
 
 
 def write_search(out: Path, *, title: str, note: str, panels: Sequence[SearchPanel]) -> Path:
-    """Write the page; returns its path. Names are escaped, nothing is loaded. Raises: OutputError."""
-    page = environment(TEMPLATES).get_template("search.html.j2").render(title=title, note=note, panels=panels)
-    write_bytes_atomic(out, page.encode())
+    """Write the page and return its path. Names are escaped, nothing is loaded. Raises: OutputError."""
+    write_bytes_atomic(out, render("search", title=title, note=note, panels=panels).encode())
     return out

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
         "train.runs.folder",
         "train.runs.record",
         "train.stages.answers",
-        "train.stages.report",
+        "indexer.report.index_scene",
         "cli.main",
     ],
 )

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from PIL import Image
 from indexer.evaluation import predictions
 from indexer.evaluation.recall import Evaluation, evaluate
 from indexer.report.curve import make_curve
+from indexer.report.html import PAGES, TEMPLATES
 from indexer.report.maps import make_maps
 from indexer.report.pictures import strip_uris
 from indexer.report.report import write_report
-from indexer.report.scene import ReportScene, make_scene, pick_queries, query_status
+from indexer.report.scene import ReportScene, Retrieval, make_scene, pick_queries, query_status
 from seqdata.errors import ContractError
 from tests.support.indexes import make_places, make_truth, pairs
 
@@ -55,10 +57,8 @@ def scene(name: str = "drive", **more: Any) -> ReportScene:
     def read(side: str, wanted: list[int]) -> np.ndarray:
         return np.stack([np.full((5, 3, 24, 32), 5 * row, np.uint8) for row in wanted])
 
-    return make_scene(
-        title=name, predictions=table, positives=positives, near=near, queries=queries, database=database, read=read,
-        method=name, provenance={name: name, "dataset": "d" * 64}, **more,
-    )  # fmt: skip
+    retrieval = Retrieval(table, positives, near, queries, database)
+    return make_scene(name, retrieval, read, method=name, provenance={name: name, "dataset": "d" * 64}, **more)
 
 
 def evaluation(name: str = "ours", radius: float = 25.0) -> Evaluation:
@@ -155,3 +155,11 @@ def test_pictures_are_small_jpegs() -> None:
     assert len(uris) == 7
     image = Image.open(io.BytesIO(base64.b64decode(uris[0].partition(",")[2])))
     assert (image.format, image.size) == ("JPEG", (192, 144))
+
+
+def test_every_template_is_registered() -> None:
+    """A page is a template, an entry and a module; blocks that pages include have no entry."""
+    files = {path.name for path in TEMPLATES.glob("*.j2")} - {"base.html.j2", "leakage.html.j2"}
+    assert files == {page.template for page in PAGES.values()}
+    for page in PAGES.values():
+        assert find_spec(page.module) is not None

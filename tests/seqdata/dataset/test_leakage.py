@@ -143,18 +143,12 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_the_block_of_a_page_says_it() -> None:
     drives = {"map": street(0, 400), "val": street(0, 400, 6), "test-map": street(600, 900)}
     block = leakage_block(leakage(sequencer(drives), made(), (10.0, 25.0)))
-    page = environment(leakage_folder()).get_template("leakage.html.j2").render(leakage=block)
+    page = environment().get_template("leakage.html.j2").render(leakage=block)
     assert "val shares its route with train" in page
     assert "test is held out" in page
     assert page.count("<tr>") == 3
     assert block.radii == [10.0, 25.0]
     assert [line["shares"] for line in block.lines] == [[1.0, 1.0], [0.0, 0.0]]
-
-
-def leakage_folder() -> Any:
-    from indexer.report.html import SHARED
-
-    return SHARED
 
 
 @pytest.mark.real

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-from indexer.report.html import environment
+from indexer.report.html import render
 from train.experiments.run import Result
 from train.experiments.table.chart import make_chart
 from train.experiments.table.table import Line, Table, make_table
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -26,16 +23,13 @@ def to_html(result: Result, table: Table | None = None) -> str:
     shown = table or make_table(result)
     head = [(label, len(list(columns))) for label, columns in groupby(column.group for column in shown.columns)]
     facts = len(result.grid.facts)
-    return (
-        environment(TEMPLATES)
-        .get_template("experiment.html.j2")
-        .render(
-            table=shown,
-            head=head,
-            words=len(shown.lead) - facts,
-            rows=_rows(shown),
-            chart=make_chart(result),
-        )
+    return render(
+        "experiment",
+        table=shown,
+        head=head,
+        words=len(shown.lead) - facts,
+        rows=_rows(shown),
+        chart=make_chart(result),
     )
 
 
