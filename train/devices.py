@@ -8,9 +8,15 @@ from seqdata.errors import ContractError, MissingDependencyError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:N".
+    """Return the device of a name: "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:N".
 
-    Raises: ContractError for another name, MissingDependencyError for CUDA where there is none.
+    Raises:
+        ContractError: For another name.
+        MissingDependencyError: For CUDA where there is none.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -22,7 +28,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManager[object]:
-    """bf16 autocast on a CUDA device that can do it, else nothing (float32)."""
+    """Return a context of bfloat16 autocast on a CUDA device that has it, else one of nothing (float32)."""
+    # bfloat16 rather than float16: it has float32's range, so gradients need no scaling.
     if enabled and device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()

@@ -95,6 +95,7 @@ class SequenceModel(nn.Module):
         if windows.dim() != 5:
             raise ValueError(f"windows must be (B, L, 3, H, W), got {tuple(windows.shape)}")
         self.check_length(windows.shape[1])
+        # Frames are encoded alone and put back into their windows: the model never mixes windows of a batch.
         return self.fuse(split(self.encode_frames(join(windows)), windows.shape[1]))
 
     def check_length(self, length: int) -> None:

@@ -1,4 +1,4 @@
-"""What a model is made of: stages, shapes, parameters and arithmetic of one sequence, without running it."""
+"""What a model is made of: stages, shapes, parameters and arithmetic of one window, without running it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,23 +13,37 @@ from seqdata.errors import ContractError
 from train.models import registry as models
 from train.models.base import SequenceModel
 
-OWN_SIZE = (240, 320)
-DEFAULT_LENGTH = 5
-LONGEST = 64
+OWN_SIZE = (240, 320)  # (height, width) taken as an example for models that keep the frames' own size
+DEFAULT_LENGTH = 5  # frames of a window in both papers
+LONGEST = 64  # frames up to which a length is looked for that a model takes
 _NOTHING = (nn.Identity, nn.Dropout)
 
 
 def card(name: str, length: int | None = None, /, **options: Any) -> dict[str, Any]:
-    """What `name` with `options` is made of, for one window of `length` frames (None: the model's only one, or 5).
+    """Describe what a model is made of.
 
-    Keys: name, length, lengths (least and most that work; most None for any), size (height, width), own_size (whether
-    the model keeps the frames' size, and 240×320 was taken), stages, parameters, trainable, trainable_share, flops,
-    descriptor, distance, config. A stage holds name, kind, shape (of its output: frames or one window first; None where
-    it is no step of its own), parameters, trainable, flops; a stage `rest` holds what belongs to no other.
     FLOPs count a multiplication and an addition as two, in matrix products, convolutions and attention only, forward.
-    Models run on torch's meta device, without values; one that cannot (a plug-in) runs on the CPU.
-    Raises: as `train.models.registry.create`, ContractError for a length that it cannot take.
+
+    Args:
+        name: As for `train.models.registry.create`.
+        length: Frames of the window that is counted for; None for the model's only length, or 5.
+        **options: As for `create`.
+
+    Returns:
+        name, length, lengths (least and most that work; most None for any), size (height, width), own_size (whether the
+        model keeps the frames' size, and 240×320 was taken), stages, parameters, trainable, trainable_share, flops,
+        descriptor, distance, config. A stage holds name, kind, shape (of its output, frames or one window first; None
+        where it is no step of its own), parameters, trainable, flops; a stage `rest` holds what belongs to no other.
+
+    Raises:
+        ContractError: As `create`, and for a length that the model cannot take.
+
+    Example:
+        >>> made = card("seqvlad-r18")
+        >>> made["descriptor"], made["trainable"]
+        (16384, 2132480)
     """
+    # On torch's meta device nothing is computed or allocated; what cannot run there (a plug-in) runs on the CPU.
     try:
         return _card(outline(name, **options), name, length)
     except (NotImplementedError, RuntimeError):
@@ -37,7 +51,7 @@ def card(name: str, length: int | None = None, /, **options: Any) -> dict[str, A
 
 
 def outline(name: str, **options: Any) -> SequenceModel:
-    """The model of `name` on torch's meta device: shapes without values. Raises: as `train.models.registry.create`."""
+    """Make a model on torch's meta device: shapes without values. Raises: as `train.models.registry.create`."""
     with _Unfilled():
         return models.create(name, **options).to("meta")
 
@@ -46,22 +60,24 @@ class _Unfilled(TorchFunctionMode):
     """Leaves fresh parameters as they are, so that layers of gigabytes cost no time and touch no memory."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
+        """Skip the functions of torch.nn.init, which return the tensor that they fill."""
+        keywords = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
-            return given["tensor"] if "tensor" in given else args[0]
-        return func(*args, **given)
+            return keywords["tensor"] if "tensor" in keywords else args[0]
+        return func(*args, **keywords)
 
 
 def _card(model: SequenceModel, name: str, length: int | None) -> dict[str, Any]:
+    """The card of a made model, on the device that it is on."""
     length = length or model.length or DEFAULT_LENGTH
     size = model.size or OWN_SIZE
-    where = next(model.buffers()).device
-    windows = torch.zeros(1, length, 3, *size, dtype=torch.uint8, device=where)
+    device = next(model.buffers()).device
+    windows = torch.zeros(1, length, 3, *size, dtype=torch.uint8, device=device)
     shapes, flops, total = _run(model, windows)
     count, trained = _parameters(model)
     stages = [_stage("frames", "input", [length, 3, *size], (0, 0, 0)), *_stages(model, shapes, flops)]
-    counted = zip(*((s["parameters"], s["trainable"], s["flops"]) for s in stages), strict=True)
-    rest = [whole - sum(parts) for whole, parts in zip((count, trained, total), counted, strict=True)]
+    by_stage = zip(*((s["parameters"], s["trainable"], s["flops"]) for s in stages), strict=True)
+    rest = [whole - sum(parts) for whole, parts in zip((count, trained, total), by_stage, strict=True)]
     return {
         "name": name,
         "length": length,
@@ -84,7 +100,8 @@ def _run(model: SequenceModel, windows: Tensor) -> tuple[dict[str, list[int]], d
     shapes: dict[str, list[int]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, given: Any, out: Any) -> None:
+        def hook(module: nn.Module, inputs: Any, out: Any) -> None:
+            # An LSTM gives (outputs, (hidden, cell)): the last is what goes on in all of our models.
             while isinstance(out, (tuple, list)):
                 out = out[-1]
             if isinstance(out, Tensor):
@@ -98,6 +115,7 @@ def _run(model: SequenceModel, windows: Tensor) -> tuple[dict[str, list[int]], d
             if name:
                 stack.callback(module.register_forward_hook(note(name)).remove)
         model(windows)
+    # The counter names modules from the model's class on; the names of `named_modules` have no such start.
     top = type(model).__name__
     flops = {key: sum(counts.values()) for key, counts in counter.get_flop_counts().items()}
     return shapes, {key.removeprefix(f"{top}."): value for key, value in flops.items()}, counter.get_total_flops()
@@ -105,19 +123,21 @@ def _run(model: SequenceModel, windows: Tensor) -> tuple[dict[str, list[int]], d
 
 def _stages(model: nn.Module, shapes: dict[str, list[int]], flops: dict[str, int]) -> Iterator[dict[str, Any]]:
     """The outermost modules that were called, in the order of the calls; then uncalled ones with parameters."""
-    order = {name: place for place, name in enumerate(shapes)}
-    found = sorted(_outermost(model, "", shapes), key=lambda at: order.get(at[0], len(order)))
-    for name, module in found:
+    order = {name: position for position, name in enumerate(shapes)}
+    modules = sorted(_outermost(model, "", shapes), key=lambda entry: order.get(entry[0], len(order)))
+    for name, module in modules:
         yield _stage(name, type(module).__name__, shapes.get(name), (*_parameters(module), flops.get(name, 0)))
 
 
 def _stage(name: str, kind: str, shape: list[int] | None, counts: tuple[int, ...]) -> dict[str, Any]:
+    """One row of the card; `counts` are parameters, trained ones and FLOPs."""
     parameters, trainable, flops = counts
     sizes = {"parameters": parameters, "trainable": trainable, "flops": flops}
     return {"name": name, "kind": kind, "shape": shape, **sizes}
 
 
 def _outermost(module: nn.Module, prefix: str, shapes: dict[str, list[int]]) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that were called, or hold nothing further, without those inside them."""
     for key, child in module.named_children():
         name = f"{prefix}{key}"
         if name in shapes or not any(True for _ in child.children()):
@@ -129,13 +149,13 @@ def _outermost(module: nn.Module, prefix: str, shapes: dict[str, list[int]]) -> 
 
 def _parameters(module: nn.Module) -> tuple[int, int]:
     """Numbers in all parameters, and in those that are trained."""
-    every = list(module.parameters())
-    return sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)
+    parameters = list(module.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 @torch.no_grad()
 def _lengths(model: SequenceModel, frame: Tensor) -> dict[str, int | None]:
-    """Least and most frames of a window."""
+    """Least and most frames of a window, found by trying on one frame `(1, 3, H, W)`."""
     if model.length is not None:
         return {"least": model.length, "most": model.length}
     features = model.encode_frames(frame)

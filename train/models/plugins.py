@@ -20,15 +20,27 @@ Factory = Callable[..., SequenceModel]
 
 
 def plugin_names() -> list[str]:
-    """Names that installed packages offer, sorted."""
+    """List the names that installed packages offer, sorted."""
     return sorted(entry_points(group=GROUP).names)
 
 
 def find_factory(name: str) -> Factory | None:
-    """The factory that `name` stands for; None where it is the name of no plug-in and of no `package.module:factory`.
+    """Find the factory that `name` stands for.
 
-    A `package.module` may also lie in the working directory; what is installed goes before it.
-    Raises: MissingDependencyError when its module cannot be imported, ContractError when it holds no such factory.
+    Args:
+        name: Name of an installed plug-in, or `package.module:factory`; the module may also lie in the working
+            directory, and what is installed goes before it.
+
+    Returns:
+        The factory, or None where `name` is neither.
+
+    Raises:
+        MissingDependencyError: When its module cannot be imported.
+        ContractError: When the module holds no such factory.
+
+    Example:
+        >>> find_factory("seqvlad-r18") is None
+        True
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
@@ -41,7 +53,8 @@ def find_factory(name: str) -> Factory | None:
 
 @contextmanager
 def _working_directory_importable() -> Iterator[None]:
-    """The working directory as the last place to import from: a console script does not look there."""
+    """Make the working directory the last place to import from: a console script does not look there."""
+    # At the end of the path, because a user's folder may hold a train.py or a cli.py of its own.
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
@@ -54,24 +67,27 @@ def _working_directory_importable() -> Iterator[None]:
 
 
 def _imported(name: str, module: str, attribute: str) -> Factory:
+    """The function `attribute` of a module, for the model `name`."""
     try:
-        found = getattr(import_module(module), attribute, None)
+        factory = getattr(import_module(module), attribute, None)
     except ImportError as error:
         raise MissingDependencyError(
             f"model '{name}': '{module}' cannot be imported ({error}); install it where seqdata is"
         ) from error
-    if not callable(found):
+    if not callable(factory):
         raise ContractError(f"model '{name}': '{module}' has no function '{attribute}'")
-    return cast(Factory, found)
+    return cast(Factory, factory)
 
 
 def create_plugin(
     factory: Factory, name: str, weights: str | Path, seed: int, options: dict[str, Any]
 ) -> SequenceModel:
-    """The plug-in's model, with a `config` that recreates it.
+    """Make a plug-in's model, with a `config` that recreates it.
 
-    Raises: ContractError when the factory takes no such option or returns something else.
+    Raises:
+        ContractError: When the factory takes no such option, or returns something else.
     """
+    # The signature is tried first, so that a TypeError of the factory's own code is not taken for a wrong option.
     try:
         inspect.signature(factory).bind(weights=weights, seed=seed, **options)
     except TypeError as error:

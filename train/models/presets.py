@@ -1,7 +1,7 @@
-"""The presets: every row of the papers' tables by name, and small models for a CPU.
+"""Presets of late and intermediate fusion: every row of the papers' tables by name, and small models for a CPU.
 
-A name is method-backbone; the options say what stands behind it (`train.models.frame_model`, or the family's own
-options).
+A name is method-backbone, such as "seqvlad-r18"; the options are those of `train.models.frame_model.FrameOptions`.
+Early fusion and STA have presets of their own, in their modules.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ Options = dict[str, Any]
 BACKBONES: dict[str, Options] = {
     "r18": {"encoder": "resnet18", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
     "r50": {"encoder": "resnet50", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
+    # features.28 is conv5_3, its ReLU (29) and pool (30) left out; features.24 is conv5_1.
     "vgg16": {"encoder": "vgg16", "cut": "features.28", "trainable": "features.24", "size": (480, 640)},
     "vit": {
         "encoder": "vit_base_patch16_224",
@@ -19,8 +20,10 @@ BACKBONES: dict[str, Options] = {
         "encoder_options": {"dynamic_img_size": True},
     },
     "cct224": {"encoder": "cct_14_7x2_224", "trainable": "blocks.2", "size": (224, 224)},
+    # 8 of 14 blocks; tokenizer, positions, blocks 0 and 1 and the final LayerNorm are frozen.
     "cct384": {"encoder": "cct_14_7x2_384", "cut": "blocks.7", "trainable": "blocks.2", "size": (384, 384)}
     | {"final_norm": True},
+    # Frozen encoders of a CPU's size, whose weights come with timm's names; ours.
     "mobilenetv2": {"encoder": "mobilenetv2_100", "trainable": "none", "size": (224, 224)},
     "efficientnet": {"encoder": "tf_efficientnet_lite0", "trainable": "none", "size": (224, 224)},
     "dinov2": {
@@ -31,7 +34,7 @@ BACKBONES: dict[str, Options] = {
     },
     "small": {"encoder": "resnet18", "cut": "layer2", "patch_normalised": True},
 }
-"""Source: methods, "Backbones": cut, first trained stage and image size of each."""
+"""Encoder, cut, first trained stage and image size of each backbone; docs/methods.md#encoders."""
 
 METHODS: dict[str, Options] = {
     "seqvlad": {"pooling": "vlad", "fusion": "sum"},
@@ -44,7 +47,9 @@ METHODS: dict[str, Options] = {
     "seqpool-cat": {"pooling": "seqpool", "fusion": "cat"},
     "seqnet": {"pooling": "netvlad", "projection": 4096, "fusion": "seqnet"},
     "seqmatchnet": {"pooling": "netvlad", "projection": 4096, "fusion": "aligned"},
+    # Delta has nothing to learn, and training its encoder through it is no method of the papers.
     "delta": {"pooling": "netvlad", "projection": 4096, "fusion": "delta", "trainable": "none"},
+    # From here on ours; docs/methods.md#beyond.
     "lstm": {"pooling": "gem", "fusion": "lstm", "width": 512},
     "mean": {"pooling": "avg", "fusion": "mean"},
     "avg-mean": {"pooling": "avg", "fusion": "mean"},
@@ -94,11 +99,11 @@ EXCEPTIONS: dict[str, Options] = {
 
 
 def frame_presets() -> dict[str, Options]:
-    """Options of every late and intermediate fusion preset by name."""
-    named = {
+    """Return the options of every late and intermediate fusion preset by name."""
+    presets = {
         name: {**BACKBONES[backbone], **METHODS[method], **EXCEPTIONS.get(name, {})}
         for method, backbones in ROWS.items()
         for backbone in backbones
         for name in (f"{method}-{backbone}",)
     }
-    return {**named, **{name: named[meant] for name, meant in ALIASES.items()}}
+    return {**presets, **{name: presets[full_name] for name, full_name in ALIASES.items()}}

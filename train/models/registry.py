@@ -43,6 +43,7 @@ def preset(name: str) -> tuple[Family, dict[str, Any]]:
     for family in FAMILIES.values():
         if name in family.presets:
             return family, family.presets[name]
+    # Names that contain what was typed say more than names that are spelled like it.
     similar = [other for other in names() if name and name in other] or get_close_matches(
         name, names(), n=8, cutoff=0.5
     )
@@ -74,6 +75,7 @@ def create(name: str, *, weights: str | Path = "random", seed: int = 0, **option
         >>> model(windows).shape
         torch.Size([2, 256])
     """
+    # A plug-in goes before a preset of the same name: its user installed or named it on purpose.
     factory = find_factory(name)
     if factory is not None:
         return create_plugin(factory, name, weights, seed, options).eval()

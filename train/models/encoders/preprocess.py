@@ -6,16 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GREY = (0.299, 0.587, 0.114)
+GREY = (0.299, 0.587, 0.114)  # weights of R, G, B in luma, ITU-R BT.601
 
 
 class Preprocess(nn.Module):
-    """RGB frames `(N, 3, H, W)`, uint8 or float in 0…255 → float32 `(N, 3, H', W')`, resized and normalised.
+    """Resize and normalise frames; docs/methods.md#preprocessing.
 
-    Convention: `size` is (height, width) in pixels, a stretch (aspect ratio is not kept), bilinear with antialiasing;
-    None keeps the size. With `patch_normalised` the frames become grey, each `patch`×`patch` pixel block is brought to
-    zero mean and unit deviation, and the result is repeated on three channels.
-    Source: mean and std from timm's data of the backbone; patch normalisation as in SeqSLAM.
+    Convention:
+        `size` is (height, width) in pixels, a stretch (aspect ratio is not kept), bilinear with antialiasing.
+
+    Shape:
+        RGB `(N, 3, H, W)`, uint8 or float in 0…255 → float32 `(N, 3, H', W')`.
+
+    Example:
+        >>> step = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=(2, 2))
+        >>> step(torch.full((1, 3, 4, 4), 0, dtype=torch.uint8)).unique()
+        tensor([-1.])
     """
 
     mean: Tensor
@@ -31,18 +37,30 @@ class Preprocess(nn.Module):
         patch_normalised: bool = False,
         patch: int = 8,
     ) -> None:
+        """Set the steps.
+
+        Args:
+            mean: Mean of each channel, in 0…1.
+            std: Standard deviation of each channel, in 0…1.
+            size: (height, width) to resize to, None for the frames' own.
+            patch_normalised: Make frames grey, bring each block to zero mean and unit deviation (see
+                `patch_normalise`), and repeat the result on three channels, instead of `mean` and `std`.
+            patch: Side of a block in pixels.
+        """
         super().__init__()
         self.size = size
         self.patch_normalised = patch_normalised
         self.patch = patch
+        # Not in the state dict: weights stay those of the backbone, and the statistics come from its data.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("grey", torch.tensor(GREY).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Normalised frames, float32. Raises: ValueError when the input is not `(N, 3, H, W)`."""
+        """Prepare frames. Raises: ValueError when the input is not `(N, 3, H, W)`."""
         if frames.dim() != 4 or frames.shape[1] != 3:
             raise ValueError(f"frames must be (N, 3, H, W), got {tuple(frames.shape)}")
+        # Resized in float and not rounded back to grey levels, as timm's own pipeline on tensors does.
         frames = frames.float()
         if self.size is not None and tuple(frames.shape[-2:]) != self.size:
             frames = F.interpolate(frames, size=self.size, mode="bilinear", align_corners=False, antialias=True)
@@ -53,13 +71,20 @@ class Preprocess(nn.Module):
 
 
 def patch_normalise(grey: Tensor, patch: int, floor: float = 1.0) -> Tensor:
-    """Z-score of each `patch`×`patch` block: `(N, 1, H, W)` in 0…255 → the same shape, mean 0, deviation ≤ 1.
+    """Bring each block of grey frames to mean 0 and deviation ≤ 1; blocks at the lower and right edge may be smaller.
 
-    Blocks at the lower and right edge may be smaller. `floor` (grey levels) is added to the deviation, so that a flat
-    block stays near zero instead of amplifying noise.
-    Source: SeqSLAM's local contrast step; the floor is ours.
+    After the patch normalisation of Milford and Wyeth, SeqSLAM, ICRA 2012, sec. III; the floor is ours.
+
+    Args:
+        grey: `(N, 1, H, W)` in 0…255.
+        patch: Side of a block in pixels.
+        floor: Grey levels added to the deviation, so that a flat block stays near zero instead of amplifying noise.
+
+    Returns:
+        The same shape.
     """
     height, width = grey.shape[-2:]
+    # With ceil_mode an incomplete block at the edge is a block of its own, averaged over the pixels that it has.
     pool = {"kernel_size": patch, "stride": patch, "ceil_mode": True, "count_include_pad": False}
     mean = F.avg_pool2d(grey, **pool)  # type: ignore[arg-type]
     mean = _spread(mean, patch, height, width)
@@ -68,6 +93,6 @@ def patch_normalise(grey: Tensor, patch: int, floor: float = 1.0) -> Tensor:
 
 
 def _spread(blocks: Tensor, patch: int, height: int, width: int) -> Tensor:
-    """One value a block → one value a pixel."""
+    """Repeat one value a block `(N, 1, h, w)` for each of its pixels `(N, 1, height, width)`."""
     pixels = blocks.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
     return pixels[..., :height, :width]

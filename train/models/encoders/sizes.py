@@ -8,11 +8,13 @@ from torch.func import functional_call
 from seqdata.errors import ContractError
 
 Size = tuple[PositiveInt, PositiveInt]
+# What timm's models raise for frames that they cannot take.
 _FAULTS = (AssertionError, RuntimeError, ValueError)
 
 
 def bound_size(encoder: nn.Module) -> tuple[int, int] | None:
-    """The (height, width) in pixels that an encoder is bound to, None where it takes frames of another size too."""
+    """Find the (height, width) in pixels that an encoder is bound to; None where it takes other sizes too."""
+    # Twice the size stands for "another size": all bound encoders of timm refuse it, all others take it.
     made_for = _made_for(encoder)
     if made_for is None or _refusal(encoder, (2 * made_for[0], 2 * made_for[1])) is None:
         return None
@@ -26,13 +28,17 @@ def check_frames(encoder: nn.Module, size: tuple[int, int]) -> None:
         return
     made_for = _made_for(encoder)
     if made_for not in (None, size):
-        reason += f"; it is made for {_said(made_for)}, and for another size by encoder_options img_size"
+        reason += f"; it is made for {_format_size(made_for)}, and for another size by encoder_options img_size"
     name = getattr(encoder, "name", type(encoder).__name__)
-    raise ContractError(f"encoder '{name}' cannot take frames of {_said(size)}: {reason}")
+    raise ContractError(f"encoder '{name}' cannot take frames of {_format_size(size)}: {reason}")
 
 
 def encode(encoder: nn.Module, frames: Tensor) -> Tensor:
-    """The encoder's tokens of frames `(N, 3, H, W)`. Raises: ContractError for frames of a size that it cannot take."""
+    """Compute the encoder's tokens `(N, T, C)` of frames `(N, 3, H, W)`, float32.
+
+    Raises:
+        ContractError: For frames of a size that it cannot take.
+    """
     try:
         tokens: Tensor = encoder(frames)
     except _FAULTS:
@@ -42,9 +48,9 @@ def encode(encoder: nn.Module, frames: Tensor) -> Tensor:
 
 
 def _cut_patches(encoder: nn.Module, size: tuple[int, int]) -> str | None:
-    """A ViT leaves out the pixels beyond its last whole patch without a word."""
+    """Why patches do not fit frames of `size`, or None: a ViT leaves pixels beyond its last patch out silently."""
     patch = getattr(getattr(getattr(encoder, "backbone", None), "patch_embed", None), "patch_size", None)
-    if isinstance(patch, tuple) and any(side % each for side, each in zip(size, patch, strict=True)):
+    if isinstance(patch, tuple) and any(side % pixels for side, pixels in zip(size, patch, strict=True)):
         return f"patches of {patch[0]} pixels do not divide it"
     return None
 
@@ -55,6 +61,7 @@ def _refusal(encoder: nn.Module, size: tuple[int, int]) -> str | None:
     Tried in eval mode on the meta device, where nothing is computed; what fails there is tried on real zeros, because
     some models cannot run without values.
     """
+    # Parameters are put to the meta device for this call only (functional_call): the encoder itself is not touched.
     training, device = encoder.training, next((p.device for p in encoder.parameters()), torch.device("cpu"))
     state = {name: value.to("meta") for name, value in [*encoder.named_parameters(), *encoder.named_buffers()]}
     frame = torch.zeros(1, 3, *size)
@@ -73,9 +80,11 @@ def _refusal(encoder: nn.Module, size: tuple[int, int]) -> str | None:
 
 
 def _made_for(encoder: nn.Module) -> tuple[int, int] | None:
-    found: tuple[int, int] | None = getattr(encoder, "made_for", None)
-    return found
+    """The (height, width) that an `Encoder` is built for, None where it says none."""
+    size: tuple[int, int] | None = getattr(encoder, "made_for", None)
+    return size
 
 
-def _said(size: tuple[int, int] | None) -> str:
+def _format_size(size: tuple[int, int] | None) -> str:
+    """Height×width, for messages."""
     return "×".join(map(str, size or ()))

@@ -42,10 +42,10 @@ class _Unread:
     """Takes the place of an object beside the tensors: it is made of anything, and holds nothing of it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Forget everything."""
+        """Ignore the arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        """Forget everything."""
+        """Ignore the state."""
 
 
 # Classes of plain values that checkpoints hold beside their tensors. None of them is used: an inert class (a plain

@@ -99,25 +99,26 @@ def _download(name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _need_hub(name: str) -> None:
-    """Give up at once where what is wanted lies on a server that cannot be reached.
+    """Give up at once where the weights lie on a server that cannot be reached.
 
     The hub's own retries take half a minute, and the download from a URL prints a line before it fails.
     Raises: OSError when there is neither a connection, nor a proxy, nor a cached file.
     """
-    known = timm.get_pretrained_cfg(name)
-    if known is None or urllib.request.getproxies():
+    source = timm.get_pretrained_cfg(name)
+    # Behind a proxy a direct connection says nothing.
+    if source is None or urllib.request.getproxies():
         return
-    if known.hf_hub_id:
-        home = known.hf_hub_id
+    if source.hf_hub_id:
+        home = source.hf_hub_id
         address = huggingface_hub.constants.ENDPOINT
         cached = any(isinstance(huggingface_hub.try_to_load_from_cache(home, file), str) for file in HUB_FILES)
     else:
-        address = str(known.url or "")
+        address = str(source.url or "")
         cached = Path(torch.hub.get_dir(), "checkpoints", Path(urllib.parse.urlsplit(address).path).name).is_file()
     host = urllib.parse.urlsplit(address)
     if host.hostname and not cached:
-        usual = 80 if host.scheme == "http" else 443
-        socket.create_connection((host.hostname, host.port or usual), timeout=5).close()
+        default_port = 80 if host.scheme == "http" else 443
+        socket.create_connection((host.hostname, host.port or default_port), timeout=5).close()
 
 
 def load_file(model: nn.Module, path: Path) -> None:
@@ -190,6 +191,7 @@ def _below_prefixes(model: nn.Module, tensors: dict[str, Tensor]) -> Iterator[tu
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose keys start with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
@@ -221,4 +223,5 @@ def _without_head(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def _some(keys: list[str], limit: int = 4) -> str:
+    """The first keys, for messages."""
     return ", ".join(keys[:limit]) + (", …" if len(keys) > limit else "")

@@ -39,6 +39,7 @@ class GeM(Pooling):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool `(N, T, C)` → `(N, C)`."""
+        # The clamp keeps the power of a negative number, and the slope of the root at zero, finite.
         unit = F.normalize(tokens, dim=-1).clamp(min=self.eps)
         return unit.pow(self.p).mean(1).pow(1.0 / self.p)
 

@@ -138,6 +138,7 @@ class Sta(SequenceModel):
         for stack in (self.spatial, self.temporal):
             if stack is not None and cct is not None and not options.fresh:
                 _start_from(stack, cct, self.grid)
+        # Seeded on its own, so that its start does not depend on which stacks were drawn before it.
         self.pooling = SeqVLAD(options.clusters, encoder.channels, bias=options.bias, seed=seed)
 
     @property
