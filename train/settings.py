@@ -20,6 +20,8 @@ _FIELDS_WITHOUT_EFFECT = {
     "device",
     "frame_batch",
     "cache_bytes",
+    "decode_threads",
+    "strict",
     "compile",
     "checkpointing",
 }
@@ -137,6 +139,12 @@ class TrainSettings(BaseModel):
     """Frames a pass through the encoder when windows are described. A guess that fits 8 GiB at 480×640."""
     cache_bytes: int = Field(default=1 << 30, ge=0)
     """Bytes of decoded frames that are cached in memory."""
+    decode_threads: int = Field(default=2, ge=1)
+    """Threads that decode the frames of a step."""
+    decode_device: str = "cpu"
+    """What decodes frames: "cpu", or "cuda" with torchcodec, whose pixels differ by rounding."""
+    strict: bool = False
+    """End the run at the first damaged frame; by default it shows its nearest good neighbour, and is counted."""
     amp: bool = True
     """bfloat16 arithmetic on a CUDA device that has it."""
     compile: bool = False

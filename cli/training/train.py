@@ -54,6 +54,9 @@ def train(
     accumulate: Annotated[
         int | None, typer.Option(help="Steps whose gradients are averaged into one update.", min=1, show_default=False)
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first damaged frame instead of showing its neighbour.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     settings: SetFlag = None,
     options: OptionFlag = None,
@@ -83,6 +86,7 @@ def train(
         "seed": seed,
         "device": device,
         "accumulate": accumulate,
+        "strict": strict or None,
     }
     fields: dict[str, Any] = dict(flags)
     # A recipe goes over the record of the run to resume, and the settings file over the recipe. Without a recipe the
@@ -203,7 +207,9 @@ class _EpochClock:
 
 def _values_text(values: Mapping[str, float]) -> str:
     numbers = {name: value for name, value in values.items() if name != "epoch" and isinstance(value, float)}
-    return ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()) or "no val split to measure on"
+    text = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()) or "no val split to measure on"
+    replaced = int(values.get("replaced", 0))
+    return f"{text}, {replaced} damaged frame{'s' if replaced > 1 else ''} replaced" if replaced else text
 
 
 def _recalls_text(row: Mapping[str, Any]) -> str:

@@ -47,8 +47,9 @@ class LazyLocations:
         self._starts = np.concatenate([[0], np.cumsum(heights, dtype=np.int64)])
         self._is_read = np.zeros(len(heights), dtype=bool)
         # np.zeros asks the system for pages that it hands out when they are first written: unread groups cost nothing.
-        numbers = (np.zeros(footer.num_rows, dtype=np.int64) for _ in _NUMBERS)
-        self._locations = FrameLocations(*numbers, np.zeros((footer.num_rows, HASH_BYTES), dtype=np.uint8))
+        shard, offset, length = (np.zeros(footer.num_rows, dtype=np.int64) for _ in _NUMBERS)
+        hashes = np.zeros((footer.num_rows, HASH_BYTES), dtype=np.uint8)
+        self._locations = FrameLocations(shard, offset, length, hashes)
 
     def covering(self, rows: IntArray) -> FrameLocations:
         """Read what is missing for frame rows `rows` (n,); entries of other rows may be zero.

@@ -92,7 +92,8 @@ def shown_rows(cache: DecodeCache, rows: IntArray, neighbours: Neighbours) -> In
     good = np.flatnonzero(is_good)
     # argmin takes the first of equally near positions, so the earlier frame wins a tie, as the convention says.
     offsets = np.abs(good - np.arange(len(rows))[:, None])
-    return rows[good[offsets.argmin(axis=1)]]
+    substitutes: IntArray = rows[good[offsets.argmin(axis=1)]]
+    return substitutes
 
 
 def _nearest_of_trajectory(cache: DecodeCache, row: int, neighbours: Neighbours) -> int:

@@ -1,4 +1,8 @@
-"""Descriptors of windows: one backbone pass a distinct frame, windows by direct sliding sums, bounded memory."""
+"""Descriptors of windows: one encoder pass for each distinct frame, windows by direct sliding sums, bounded memory.
+
+Frames are encoded once however many windows hold them (docs/methods.md#cat). Windows are summed directly: differences
+of float32 prefix sums would drift with the length of the table.
+"""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -6,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, DivergedError
+from seqdata.frames.reader import DamagedFrameError
+from seqdata.geometry import Float32Array, IntArray
 from seqdata.parallel import Progress
-from train.data.frames import FrameSource, native_size
+from train.data.frames import FrameSource, WindowSource, native_size
 from train.devices import pick_device
 from train.models.base import SequenceModel
 
@@ -19,7 +24,9 @@ if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
 FEATURE_BYTES = 256 << 20
+"""Frame features and descriptors of a block: large beside a batch of frames, small beside a model."""
 FUSED_BYTES = 64 << 20
+"""What fusion gathers from them at once."""
 LONGEST_BLOCK = 4096
 
 
@@ -32,30 +39,45 @@ def describe_blocks(
     device: str = "auto",
     batch_size: int = 64,
     progress: Progress | None = None,
-    source: FrameSource | None = None,
-) -> Iterator[NDArray[np.float32]]:
-    """Yield descriptors `(m, D)` float32 of the windows of `table`, in table order, in eval mode.
+    source: WindowSource | None = None,
+) -> Iterator[Float32Array]:
+    """Compute descriptors of windows block by block, in eval mode.
 
-    `batch_size` is frames a backbone pass. Features of the frames that a block shares with the next are kept, so with
-    windows in track order every frame is encoded once. `progress(done, total)` counts windows. `source` reads frames
-    (default: the dataset's own reader, without a cache).
-    Memory: about 256 MiB of frame features and descriptors, 64 MiB of what fusion gathers from them, and one batch of
-    frames, whatever the table's length.
-    Source: design, idea 4; direct sums, since float32 prefix sums drift.
-    Raises: ContractError when windows differ in length, or frames in size while the model keeps their size.
+    Features of the frames that a block shares with the next are reused, so with windows in track order every frame is
+    encoded once. Takes about 256 MiB for frame features and descriptors, 64 MiB for what fusion gathers from them, and
+    one batch of frames, whatever the table's length.
+
+    Args:
+        model: Any model; moved to the device, its train or eval mode is restored at the end.
+        dataset: The dataset that the table was cut from.
+        table: Window table, all of one length.
+        device: "auto", "cpu" or "cuda".
+        batch_size: Frames an encoder pass.
+        progress: Called with (windows finished, windows in all).
+        source: Reads frames; default: the dataset's own frames, without a cache, where a damaged one is an error.
+
+    Yields:
+        Descriptors (m, D) float32, in table order.
+
+    Raises:
+        ContractError: If windows differ in length, or frames in size while the model keeps their size; naming a frame
+            that is damaged.
+        DivergedError: If a descriptor is not finite.
     """
-    where = pick_device(device)
+    torch_device = pick_device(device)
     training = model.training
-    model = model.to(where).eval()
+    model = model.to(torch_device).eval()
     source = source or FrameSource(dataset, native_size(dataset, dataset.frame_rows(table), model.size))
-    pool = _FeaturePool(model, source, where, batch_size)
+    pool = _FeaturePool(model, source, torch_device, batch_size)
+    start = 0
     try:
-        done = 0
-        for rows in _blocks(dataset, table, pool):
-            yield _fuse(model, *pool.of(rows), pool)
-            done += len(rows)
+        for windows in _blocks(dataset, table, pool):
+            descriptors = _fuse(model, *pool.features_of(windows), pool)
+            _check_finite(descriptors, table, start)
+            yield descriptors
+            start += len(windows)
             if progress is not None:
-                progress(done, len(table))
+                progress(start, len(table))
     finally:
         model.train(training)
 
@@ -68,44 +90,72 @@ def describe(
     device: str = "auto",
     batch_size: int = 64,
     progress: Progress | None = None,
-    source: FrameSource | None = None,
-) -> NDArray[np.float32]:
-    """Descriptors `(n, D)` float32 of the windows of `table`, row i for row i; as `describe_blocks`, all in memory.
+    source: WindowSource | None = None,
+) -> Float32Array:
+    """Compute descriptors of windows, all in memory.
 
-    A table in any order costs one backbone pass a distinct frame too: windows are visited in track order.
+    A table in any order costs one encoder pass a distinct frame too: windows are visited in track order.
+
+    Args:
+        model: See `describe_blocks`, as for the other arguments.
+        dataset: The dataset that the table was cut from.
+        table: Window table, all of one length, in any order.
+        device: "auto", "cpu" or "cuda".
+        batch_size: Frames an encoder pass.
+        progress: Called with (windows finished, windows in all).
+        source: Reads frames; default: the dataset's own.
+
+    Returns:
+        Descriptors (n, D) float32, row i of window i; (0, 0) for an empty table.
+
+    Raises:
+        ContractError: As `describe_blocks`.
+        DivergedError: If a descriptor is not finite.
     """
     if len(table) == 0:
         return np.zeros((0, 0), np.float32)
     order = table.with_row_index("_row").sort("track", "first")
-    visited = order["_row"].to_numpy()
-    result: NDArray[np.float32] | None = None
-    start = 0
-    options = {"device": device, "batch_size": batch_size, "progress": progress, "source": source}
-    for block in describe_blocks(model, dataset, order.drop("_row"), **options):  # type: ignore[arg-type]
-        if result is None:
-            result = np.empty((len(table), block.shape[1]), np.float32)
-        result[visited[start : start + len(block)]] = block
+    blocks = describe_blocks(
+        model, dataset, order.drop("_row"), device=device, batch_size=batch_size, progress=progress, source=source
+    )
+    first = next(blocks)
+    descriptors = np.empty((len(table), first.shape[1]), np.float32)
+    rows = order["_row"].to_numpy()
+    descriptors[rows[: len(first)]] = first
+    start = len(first)
+    for block in blocks:
+        descriptors[rows[start : start + len(block)]] = block
         start += len(block)
-    assert result is not None  # noqa: S101  (a table with rows yields a block)
-    return result
+    return descriptors
 
 
-def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_FeaturePool") -> NDArray[np.float32]:
-    """Descriptors `(m, D)` of the windows `index` `(m, L)`, so many at once that what they gather stays small."""
+def _check_finite(descriptors: Float32Array, table: pl.DataFrame, start: int) -> None:
+    """Raise DivergedError for descriptors (m, D) of the windows from row `start` on that hold NaN or infinity."""
+    is_finite = np.isfinite(descriptors).all(axis=1)
+    if not is_finite.all():
+        trajectory, first = table.select("trajectory", "first").row(start + int(is_finite.argmin()))
+        raise DivergedError(
+            f"the descriptor of window {trajectory}[{first}] holds NaN or infinity: the model has diverged; use an "
+            "earlier checkpoint, or train again with a lower learning rate"
+        )
+
+
+def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_FeaturePool") -> Float32Array:
+    """Descriptors (m, D) of the windows `index` (m, L), so many at once that what they gather stays small."""
     gathered = index.shape[1] * features[0].numel() * features.element_size()
     at_once = max(1, min(model.windows_at_once or len(index), FUSED_BYTES // gathered))
-    found: NDArray[np.float32] | None = None
+    descriptors = np.zeros((0, 0), np.float32)
     for start in range(0, len(index), at_once):
         part = model.fuse_rows(features, index[start : start + at_once]).float().cpu().numpy()
-        found = np.empty((len(index), part.shape[1]), np.float32) if found is None else found
-        found[start : start + len(part)] = part
-    assert found is not None  # noqa: S101  (a block has windows)
-    pool.bytes_per_window += found[0].nbytes
-    return found
+        if not start:  # filled in place: joining the parts at the end would need their memory twice
+            descriptors = np.empty((len(index), part.shape[1]), np.float32)
+        descriptors[start : start + len(part)] = part
+    pool.bytes_per_window += descriptors[0].nbytes
+    return descriptors
 
 
-def _blocks(dataset: "Dataset", table: pl.DataFrame, pool: "_FeaturePool") -> Iterator[NDArray[np.int64]]:
-    """Frame rows `(m, L)` of successive blocks; the first block is short, to learn how large features are."""
+def _blocks(dataset: "Dataset", table: pl.DataFrame, pool: "_FeaturePool") -> Iterator[IntArray]:
+    """Frame rows (m, L) of successive blocks; the first block is short, to learn how large features are."""
     if table["length"].n_unique() > 1:
         raise ContractError(
             "windows of different lengths cannot be described together; describe each length on its own"
@@ -120,39 +170,56 @@ def _blocks(dataset: "Dataset", table: pl.DataFrame, pool: "_FeaturePool") -> It
 class _FeaturePool:
     """Features of the frames of the last block, so that the next encodes only its new ones."""
 
-    def __init__(self, model: SequenceModel, source: FrameSource, device: torch.device, batch_size: int) -> None:
+    def __init__(self, model: SequenceModel, source: WindowSource, device: torch.device, batch_size: int) -> None:
         self.model = model
         self.source = source
         self.device = device
         self.batch_size = batch_size
-        self.rows = np.zeros(0, np.int64)
+        self.rows: IntArray = np.zeros(0, np.int64)
         self.features: Tensor | None = None
         self.bytes_per_window = 1
 
-    def of(self, windows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Features `(M, ...)` of the distinct frames of `windows` `(m, L)`, and each window's rows into them."""
+    def features_of(self, windows: IntArray) -> tuple[Tensor, Tensor]:
+        """Features (M, …) of the distinct frames of `windows` (m, L), and each window's rows (m, L) into them."""
+        shown = self.source.shown(windows)
+        try:
+            features = self._features_of(shown)
+        except DamagedFrameError:
+            if not self.source.replaces:
+                raise
+            # Rare, so simple: learn of all damage in the block, then encode the block again with the neighbours.
+            self.rows, self.features = self.rows[:0], None
+            shown = self.source.shown(windows, check=True)
+            features = self._features_of(shown)
+        self.source.replaced += int((shown != windows).sum())
+        return features
+
+    def _features_of(self, windows: IntArray) -> tuple[Tensor, Tensor]:
         distinct, inverse = np.unique(windows, return_inverse=True)
-        known = np.isin(distinct, self.rows)
-        kept = None if self.features is None else self.features[self._at(np.searchsorted(self.rows, distinct[known]))]
-        self.features = None  # the last block's features go before this block's come
-        features = self._encode(distinct, np.flatnonzero(~known), kept)
-        if kept is not None:
-            features[self._at(np.flatnonzero(known))] = kept
+        is_encoded = np.isin(distinct, self.rows)
+        previous = None
+        if self.features is not None:
+            previous = self.features[self._to_device(np.searchsorted(self.rows, distinct[is_encoded]))]
+        self.features = None  # the last block's features are freed before this block's are made
+        features = self._encode(distinct, np.flatnonzero(~is_encoded), previous)
+        if previous is not None:
+            features[self._to_device(np.flatnonzero(is_encoded))] = previous
         self.rows, self.features = distinct, features
         per_frame = features[0].numel() * features.element_size()
         self.bytes_per_window = -(-len(distinct) * per_frame // len(windows)) + per_frame
-        return features, self._at(inverse.reshape(windows.shape))
+        return features, self._to_device(inverse.reshape(windows.shape))
 
-    def _encode(self, rows: NDArray[np.int64], fresh: NDArray[np.int64], like: Tensor | None) -> Tensor:
+    def _encode(self, rows: IntArray, fresh: IntArray, like: Tensor | None) -> Tensor:
         """Features of `rows`, of which those at `fresh` are encoded, batch by batch; `like` gives the others' shape."""
         features = None if like is None else like.new_empty((len(rows), *like.shape[1:]))
         for start in range(0, len(fresh), self.batch_size):
-            at = fresh[start : start + self.batch_size]
-            found = self.source.encode(self.model, torch.from_numpy(self.source.read(rows[at])).to(self.device))
-            features = found.new_empty((len(rows), *found.shape[1:])) if features is None else features
-            features[self._at(at)] = found
+            positions = fresh[start : start + self.batch_size]
+            frames = torch.from_numpy(self.source.read(rows[positions])).to(self.device)
+            batch = self.source.encode(self.model, frames)
+            features = batch.new_empty((len(rows), *batch.shape[1:])) if features is None else features
+            features[self._to_device(positions)] = batch
         assert features is not None  # noqa: S101  (a first block always has new frames)
         return features
 
-    def _at(self, rows: NDArray[np.int64]) -> Tensor:
+    def _to_device(self, rows: IntArray) -> Tensor:
         return torch.from_numpy(rows).to(self.device)

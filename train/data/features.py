@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqdata.errors import ContractError
 from train.data.feature_files import ENCODER, FeatureFiles, Level
-from train.data.frames import FrameSource
+from train.data.frames import WindowSource
 from train.models import registry as models
 from train.models.base import SequenceModel
 from train.models.frame_model import FrameModel
@@ -22,10 +22,8 @@ OF_THE_HEAD = ("fusion", "width", "kernel", "length", "delta", "normalize")
 OF_THE_POOLING = ("pooling", "clusters", "bias", "projection")
 
 
-class FeatureSource(FrameSource):
-    """Frame features from files where a `FrameSource` reads pixels."""
-
-    pixels = False
+class FeatureSource(WindowSource):
+    """Frame features from files, where `FrameSource` reads pixels."""
 
     def __init__(self, files: FeatureFiles) -> None:
         self.files = files
@@ -78,7 +76,7 @@ def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, 
     config = {**base.config, **{key: wanted[key] for key in free if key in wanted}, "weights": "random", "seed": seed}
     if source.level == "token":
         config["projection"] = None
-    model = cast(FrameModel, models.create(**config))
+    model = cast(FrameModel, models.restore(config))
     model.config = {**config, "weights": base.config["weights"]}
     kept = ("encoder.",) if source.level == "token" else ("encoder.", "pooling.", "projection.")
     state = {key: value for key, value in base.state_dict().items() if key.startswith(kept)}

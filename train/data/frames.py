@@ -1,5 +1,7 @@
-"""Reading frames for the network, with an optional cache in memory for small datasets."""
+"""Frames as a model takes them: windows in any order over the dataset's one reader of frames."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,57 +9,162 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqdata.errors import ContractError
+from seqdata.frames.images import Pixels
+from seqdata.frames.prefetch import THREADS, read_frames
+from seqdata.frames.reader import DamagedFrameError, stack_channels_first
+from seqdata.geometry import IntArray
+from seqdata.streaming.bad_frames import Neighbours, shown_rows
 from train.models.base import SequenceModel
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
 
-class FrameSource:
-    """Frames by row, `(n, 3, H, W)` uint8 RGB; at most `cache_bytes` of them stay decoded in memory.
+@dataclass(frozen=True)
+class WindowFrames:
+    """What the frames of some windows show, each distinct one once.
 
-    `size` (height, width) resizes at reading; None reads frames at their own size. Once the budget is full no frame is
-    added: an even share of hits beats replacement when every epoch visits everything.
+    Attributes:
+        frames: Pixels uint8 (M, 3, H, W), or stored features (M, …).
+        index: Rows of each window into `frames`, int64 (B, L).
+        rows: The frame row that each of `frames` stands for, int64 (M,), rising.
+        replaced: Number of the (B, L) frames that show a neighbour's pixels, because their own are damaged.
+    """
+
+    frames: NDArray[Any]
+    index: IntArray
+    rows: IntArray
+    replaced: int = 0
+
+
+class WindowSource:
+    """What a model's input is read from; here, what pixels and stored features have in common."""
+
+    pixels = False
+    replaces = False
+    """Whether a damaged frame shows its neighbour, instead of being an error."""
+    replaced = 0
+    """Frames of described windows that show a neighbour, so far."""
+
+    def read(self, rows: IntArray) -> NDArray[Any]:
+        """Read the input of frame rows (n,), in this order: (n, …)."""
+        raise NotImplementedError
+
+    def read_windows(self, windows: IntArray) -> WindowFrames:
+        """Read the frames of windows (B, L) of frame rows, damaged ones replaced where the source replaces."""
+        rows, index = np.unique(windows, return_inverse=True)
+        return WindowFrames(self.read(rows), index.reshape(windows.shape), rows)
+
+    def shown(self, windows: IntArray, check: bool = False) -> IntArray:
+        """Frame rows (B, L) that windows (B, L) show; `check` reads every frame first to learn which are damaged."""
+        return windows
+
+    def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
+        """Encode frames that `read` gave, on the model's device, to the features that the model fuses."""
+        return model.encode_frames(frames)
+
+    def tokens(self, model: SequenceModel, frames: Tensor) -> Tensor:
+        """Encode frames that `read` gave to what the model's VLAD layer gets: (N, T, C)."""
+        return model.tokens(frames)
+
+
+class FrameSource(WindowSource):
+    """Frames of a dataset, decoded by several threads through one bounded cache.
+
+    Args:
+        dataset: An opened dataset.
+        size: (height, width) to resize to at reading; None reads frames at their own size.
+        cache_bytes: Greatest number of bytes of decoded frames that stay in memory.
+        replace_among: Frame rows of all windows in use, of any shape: a damaged frame then shows its nearest good
+            neighbour, as in `seqdata.streaming.bad_frames`. None: a damaged frame is an error.
+        threads: Decoding threads.
+        device: What decodes (see `seqdata.frames.decode.decoder`).
     """
 
     pixels = True
 
-    def __init__(self, dataset: "Dataset", size: tuple[int, int] | None = None, cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: "Dataset",
+        size: tuple[int, int] | None = None,
+        cache_bytes: int = 0,
+        *,
+        replace_among: IntArray | None = None,
+        threads: int = THREADS,
+        device: str = "cpu",
+    ) -> None:
         self.dataset = dataset
         self.size = size
-        self.cache_bytes = cache_bytes
-        self._held: dict[int, NDArray[np.uint8]] = {}
-        self._bytes = 0
+        self.threads = threads
+        self.cache = dataset.frame_reader(size, device).cache(cache_bytes)
+        self.replaces = replace_among is not None
+        self._replace_among = replace_among
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Frames `rows` `(n,)`, in this order. Raises: InputError when one cannot be read."""
-        if self.cache_bytes <= 0:
-            return self.dataset.read_frames(rows, size=self.size)
-        wanted = sorted({int(row) for row in rows} - self._held.keys())
-        fresh = self.dataset.read_frames(np.asarray(wanted, np.int64), size=self.size) if wanted else ()
-        new = dict(zip(wanted, fresh, strict=True))
-        frames = np.stack([new[int(row)] if int(row) in new else self._held[int(row)] for row in rows])
-        for row, frame in new.items():
-            if self._bytes + frame.nbytes > self.cache_bytes:
-                break
-            self._held[row] = frame.copy()
-            self._bytes += frame.nbytes
-        return frames
+    def read(self, rows: IntArray) -> Pixels:
+        """Read frames `rows` (n,), in this order, replacing none: uint8 (n, 3, H, W).
 
-    def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
-        """Features of frames that `read` gave, on the model's device."""
-        return model.encode_frames(frames)
+        Raises:
+            InputError: If a shard cannot be read.
+            DamagedFrameError: If a frame's bytes are not those that the build stored.
+        """
+        frames = self._read(np.unique(rows))
+        return stack_channels_first([self._good(row, frames[row]) for row in rows.tolist()], self.size)
 
-    def tokens(self, model: SequenceModel, frames: Tensor) -> Tensor:
-        """What the model's VLAD layer gets of frames that `read` gave: `(N, T, C)`."""
-        return model.tokens(frames)
+    def read_windows(self, windows: IntArray) -> WindowFrames:
+        """Read the frames of windows (B, L) of frame rows. Raises: as `read`, unless damaged frames are replaced."""
+        distinct = np.unique(windows)
+        frames = self._read(distinct)
+        if not self.replaces or all(frame is not None for frame in frames.values()):
+            stacked = stack_channels_first([self._good(row, frames[row]) for row in distinct.tolist()], self.size)
+            return WindowFrames(stacked, np.searchsorted(distinct, windows), distinct)
+        shown = self._replace(windows)
+        frames |= self.cache.frames(row for row in shown.ravel().tolist() if row not in frames)
+        # One damaged frame may show different neighbours in different windows, so what is distinct are pairs.
+        pairs, index = np.unique(np.stack([windows.ravel(), shown.ravel()]), axis=1, return_inverse=True)
+        stacked = stack_channels_first([self._good(row, frames[row]) for row in pairs[1].tolist()], self.size)
+        return WindowFrames(stacked, index.reshape(windows.shape), pairs[0], int((shown != windows).sum()))
+
+    def shown(self, windows: IntArray, check: bool = False) -> IntArray:
+        """Frame rows (B, L) that windows (B, L) show, by the damage known so far."""
+        if check:
+            distinct = np.unique(windows)
+            for start in range(0, len(distinct), 64):  # a few at a time: their pixels are dropped again
+                self._read(distinct[start : start + 64])
+        return self._replace(windows) if self.replaces and self.cache.bad else windows
+
+    def _read(self, rows: IntArray) -> dict[int, Pixels | None]:
+        return read_frames(self.cache, rows.tolist(), self.threads)
+
+    def _good(self, row: int, frame: Pixels | None) -> Pixels:
+        if frame is None:
+            key = self.dataset.frames.slice(row, 1).select("key").collect().item()
+            raise DamagedFrameError(row, self.cache.bad[row], key)
+        return frame
+
+    def _replace(self, windows: IntArray) -> IntArray:
+        return np.stack([shown_rows(self.cache, window, self._neighbours) for window in windows])
+
+    @cached_property
+    def _neighbours(self) -> Neighbours:
+        assert self._replace_among is not None  # noqa: S101  (asked by those who replace only)
+        return Neighbours(self._replace_among, self.dataset.frames.select("trajectory").collect()["trajectory"])
 
 
-def native_size(dataset: "Dataset", rows: NDArray[np.int64], size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The size to read frames `rows` at: None (their own) when they all have one size, else the model's `size`.
+def native_size(dataset: "Dataset", rows: IntArray, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Choose the size to read frames at.
 
     Reading natively leaves the resizing to the model, so that a descriptor is the same whoever calls the model.
-    Raises: ContractError when frames differ in size and the model has none.
+
+    Args:
+        dataset: The dataset.
+        rows: Frame rows of any shape.
+        size: The model's (height, width), or None for a model that keeps sizes.
+
+    Returns:
+        None (their own size) when all frames have one size, else the model's size.
+
+    Raises:
+        ContractError: If frames differ in size and the model has none.
     """
     sizes = dataset.frames.select("height", "width").collect()[np.unique(rows)].unique()
     if len(sizes) <= 1:

@@ -76,6 +76,10 @@ class Ranks:
         """Whether the flag is up on any rank; all must ask."""
         return flag if self.size == 1 else self._reduced(float(flag), dist.ReduceOp.MAX) > 0
 
+    def total(self, number: int) -> int:
+        """The sum of a number over all ranks; all must ask."""
+        return number if self.size == 1 else int(self._reduced(float(number), dist.ReduceOp.SUM))
+
     def lead(self, action: Callable[[], None]) -> None:
         """Do something on the first rank while the others wait; where it fails there, they end with its exit code."""
         failure: SeqdataError | None = None

@@ -4,23 +4,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from seqdata.contracts.protocol import Protocol
+from seqdata.geometry import IntArray
 from seqdata.storage.hashing import xxh3_file
+from train.data.feature_files import check_hashes
 from train.data.features import FeatureSource, create_head, open_features
 from train.data.frames import FrameSource, native_size
-from train.loop import optimizers as optimisers
-from train.loop.distributed import Ranks
-from train.loop.signals import Stop
+from train.loop import optimizers
+from train.loop.context import RunContext
 from train.loop.step import StepModel, check_batch_norm, compiled
-from train.loop.trainer import Progress, Trainer
+from train.loop.trainer import Trainer
 from train.losses.distances import frames_of
 from train.models import registry as models
 from train.models.base import SequenceModel
 from train.runs import checkpoint
-from train.runs.folder import RunFolder, environment
+from train.runs.folder import environment
 from train.sampling import regimes
 from train.sampling.pairs import Radii
 from train.sampling.windows import TrainData
@@ -30,62 +29,64 @@ if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
 
-def assemble(
-    dataset: "Dataset",
-    protocol: Protocol,
-    settings: TrainSettings,
-    folder: RunFolder,
-    progress: Progress,
-    ranks: Ranks,
-    device: torch.device,
-    stop: Stop,
-    other_frames: NDArray[np.int64],
-    restoring: bool = False,
-) -> Trainer:
-    """Model, data, regime and optimiser of the settings; `other_frames`: rows that are read besides the training ones.
+def assemble(context: RunContext, other_frames: IntArray, restoring: bool = False) -> Trainer:
+    """Put together model, data, regime and optimiser of the settings.
 
-    With `restoring` a checkpoint will fill the model, which then needs no weights of its own.
-    Raises: ContractError for settings that do not fit, NotEnoughDataError without windows, and what weights raise.
+    Args:
+        context: The run.
+        other_frames: Frame rows (of any shape) that are read besides the training ones.
+        restoring: Whether a checkpoint will fill the model, which then needs no weights of its own.
+
+    Raises:
+        ContractError: For settings that do not fit.
+        NotEnoughDataError: Without windows.
     """
-    model, stored = _model(dataset, settings, restoring)
-    model = model.to(device)
-    if settings.checkpointing or ranks.size > 1:
+    dataset, protocol, settings = context.dataset, context.protocol, context.settings
+    model, features = _model(context, restoring)
+    model = model.to(context.device)
+    if settings.checkpointing or context.ranks.size > 1:
         check_batch_norm(model, "checkpointing" if settings.checkpointing else "training on several processes")
-    data = (
-        TrainData.of(dataset, protocol, shift=settings.shift_positives)
-        if settings.epochs
-        else TrainData.untrained(dataset, protocol)
-    )
+    data = _data(dataset, protocol, settings)
     radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
     rows = np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
-    source = stored or FrameSource(dataset, native_size(dataset, rows, model.size), settings.cache_bytes)
+    source = features or FrameSource(
+        dataset,
+        native_size(dataset, rows, model.size),
+        settings.cache_bytes,
+        replace_among=None if settings.strict else rows,
+        threads=settings.decode_threads,
+        device=settings.decode_device,
+    )
     return Trainer(
-        dataset=dataset,
-        protocol_hash=protocol.hash,
+        context=context,
         data=data,
         model=model,
         describe_step=compiled(StepModel(model, source, settings.checkpointing), settings.compile),
         regime=regimes.create(dataset, data, radii, settings, frames_of(model, protocol.length)),
-        optimizer=optimisers.create(model, settings),
-        settings=settings,
+        optimizer=optimizers.create(model, settings),
         source=source,
-        device=device,
-        folder=folder,
-        progress=progress,
-        ranks=ranks,
-        stop=stop,
     )
 
 
-def _model(dataset: "Dataset", settings: TrainSettings, restoring: bool) -> tuple[SequenceModel, FeatureSource | None]:
-    """The model, from pixels or as a head on stored features, and those features."""
+def _model(context: RunContext, restoring: bool) -> tuple[SequenceModel, FeatureSource | None]:
+    """The model, from pixels or as a head on stored features, and those features, checked against their hashes."""
+    settings = context.settings
     if settings.features is None:
         weights = "random" if restoring else settings.weights
         model = models.create(settings.model, weights=weights, seed=settings.seed, **settings.options)
         model.config = {**model.config, "weights": settings.weights}
         return model, None
-    stored = open_features(settings.features, dataset)
-    return create_head(stored, settings.model, settings.seed, settings.options), stored
+    features = open_features(settings.features, context.dataset)
+    # A flipped bit in a feature file would train silently: on stored features nothing is decoded that could fail.
+    context.ranks.lead(lambda: check_hashes(features.files.folder))
+    return create_head(features, settings.model, settings.seed, settings.options), features
+
+
+def _data(dataset: "Dataset", protocol: Protocol, settings: TrainSettings) -> TrainData:
+    """The split "train"; a model that is not trained takes its VLAD words from whatever windows there are."""
+    if settings.epochs:
+        return TrainData.of(dataset, protocol, "train", settings.shift_positives)
+    return TrainData.of_any_split(dataset, protocol)
 
 
 def _weights_hash(settings: TrainSettings) -> str | None:
@@ -95,25 +96,26 @@ def _weights_hash(settings: TrainSettings) -> str | None:
     return xxh3_file(settings.weights)
 
 
-def describe_run(protocol: Protocol, trainer: Trainer, restoring: bool = False) -> dict[str, Any]:
-    """run.json: what was asked for, resolved, and what it ran on; `restoring` as in `assemble`."""
-    dataset, source = trainer.dataset, trainer.source
+def describe_run(trainer: Trainer, restoring: bool = False) -> dict[str, Any]:
+    """Make run.json: what was asked for, resolved, and what it ran on; `restoring` as in `assemble`."""
+    context, source = trainer.context, trainer.source
+    dataset, protocol, settings = context.dataset, context.protocol, context.settings
     return {
         "format": checkpoint.FORMAT,
         "dataset": dataset.id,
         "dataset_path": dataset.address,
         "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
-        "settings": trainer.settings.model_dump(mode="json"),
-        "course": trainer.settings.same_course(),
+        "settings": settings.model_dump(mode="json"),
+        "course": settings.same_course(),
         "features": source.files.manifest.id if isinstance(source, FeatureSource) else None,
         "model": trainer.model.config,
-        "weights_hash": None if restoring else _weights_hash(trainer.settings),
+        "weights_hash": None if restoring else _weights_hash(settings),
         "descriptor_size": trainer.model.descriptor_size(protocol.length),
         "windows": {"query": len(trainer.data.queries), "database": len(trainer.data.database)},
         "environment": {
             **environment(),
-            "processes": str(trainer.ranks.size),
-            "device": str(trainer.device),
+            "processes": str(context.ranks.size),
+            "device": str(context.device),
         },
         "later_environments": [],
         "finished": False,

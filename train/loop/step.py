@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from seqdata.errors import ContractError
-from train.data.frames import FrameSource
+from train.data.frames import WindowSource
 from train.models.base import SequenceModel
 
 
@@ -21,7 +21,7 @@ class StepModel(nn.Module):
     batch-mates; random depth draws other masks than without.
     """
 
-    def __init__(self, model: SequenceModel, source: FrameSource, checkpointing: int = 0) -> None:
+    def __init__(self, model: SequenceModel, source: WindowSource, checkpointing: int = 0) -> None:
         super().__init__()
         self.model = model
         self.source = source

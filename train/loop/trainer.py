@@ -1,236 +1,256 @@
-"""Epochs of optimisation: mine, read, describe, loss, update; between two updates a run can be left and taken up."""
+"""Epochs of optimisation: mine, read, describe, loss, update; between two updates a run can be left and resumed."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from seqdata.errors import DivergedError
+from seqdata.frames.prefetch import prefetch
+from seqdata.geometry import Float32Array, IntArray
 from seqdata.storage.files import write_json_atomic
 from train.data.augment import Augment
 from train.data.describe import describe
-from train.data.frames import FrameSource
-from train.data.prefetch import prefetch
+from train.data.frames import WindowFrames, WindowSource
 from train.devices import autocast
-from train.loop import optimizers as optimisers
-from train.loop.distributed import Ranks
-from train.loop.signals import Stop, Stopped
+from train.loop import optimizers
+from train.loop.context import RunContext
+from train.loop.signals import Stopped
 from train.models.base import SequenceModel
 from train.runs.checkpoint import weights_hash
-from train.runs.folder import RunFolder
 from train.runs.state import Position
-from train.sampling import mined_files as tuples
+from train.sampling import mined_files
 from train.sampling.mining import Triplets
 from train.sampling.regimes import Regime, Round, Step
 from train.sampling.windows import TrainData, drive_groups
-from train.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from seqdata.dataset.dataset import Dataset
-
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A rank's share of a step with its frames: uint8 `(M, 3, H, W)`, or stored features of each, `(M, ...)`.
+    """A rank's share of a step with its frames (M, …).
 
-    `inverse` `(B, L)`: rows of each window of the share into them. `groups` `(N,)`: drives that the distinct frames of
-    the whole step belong to; `places` `(M,)`: where the share's frames stand among those.
+    `groups` (N,): drives that the distinct frames of the whole step belong to; `positions` (M,): where the share's
+    frames stand among those.
     """
 
     step: Step
-    frames: NDArray[Any]
-    inverse: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    places: NDArray[np.int64]
+    share: WindowFrames
+    groups: IntArray
+    positions: IntArray
 
 
 @dataclass
 class Trainer:
-    """What an epoch needs, held together; `describe_step` is the model's `StepModel`, compiled or not.
+    """A run's model with all that its epochs need; `describe_step` is the model's `StepModel`, compiled or not."""
 
-    `resting` is called after every update that is not an epoch's last: a place to save, or to stop by `Stopped`.
-    """
-
-    dataset: "Dataset"
-    protocol_hash: str
+    context: RunContext
     data: TrainData
     model: SequenceModel
     describe_step: Callable[[Tensor, Tensor], Tensor]
     regime: Regime
     optimizer: torch.optim.Optimizer
-    settings: TrainSettings
-    source: FrameSource
-    device: torch.device
-    folder: RunFolder
-    progress: Progress
-    ranks: Ranks
-    stop: Stop
+    source: WindowSource
 
-    def epoch(self, at: Position, resting: Callable[[], None]) -> None:
-        """Train the rest of an epoch from `at`, which moves along. Raises: DivergedError, Stopped."""
+    def epoch(self, position: Position, between_updates: Callable[[], None]) -> None:
+        """Train the rest of an epoch.
+
+        Args:
+            position: Where the epoch stands; it moves along.
+            between_updates: Called after every update that is not the epoch's last: a place to save, or to stop by
+                `Stopped`.
+
+        Raises:
+            DivergedError: If a loss, a gradient or a mined descriptor is not finite.
+            Stopped: From `between_updates`, or while descriptors are computed.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        while at.round < self.regime.rounds:
-            a_round = self.regime.round(at.epoch, at.round, self._mined(at))
+        while position.round < self.regime.rounds:
+            current = self.regime.round(position.epoch, position.round, self._mined(position))
             self.model.train()
-            self._train(a_round, at, resting)
-            at.next_round()
+            self._train(current, position, between_updates)
+            position.next_round()
 
-    def _mined(self, at: Position) -> Triplets | None:
+    def _mined(self, position: Position) -> Triplets | None:
         """The round's tuples: mined with the present weights, or those on disk when the round has begun."""
-        if at.step:
-            return None if at.weights is None else tuples.load(self.folder.mined, self._origin(at, at.weights))
-        described = 0
+        if position.step:
+            if position.weights is None:
+                return None
+            return mined_files.load(self.context.folder.mined, self._origin(position, position.weights))
+        described_frames = 0
 
-        def rows(windows: NDArray[np.int64]) -> NDArray[np.float32]:
-            nonlocal described
-            described = len(np.unique(self.data.frame_rows[windows]))
-            return self.described(self.data.shown[windows], "mine", at.epoch)
+        def describe_rows(windows: IntArray) -> Float32Array:
+            nonlocal described_frames
+            described_frames = len(np.unique(self.data.frame_rows[windows]))
+            return self.described(self.data.pixel_windows[windows], "mine", position.epoch)
 
-        mined = self.regime.mine(at.epoch, at.round, rows)
+        mined = self.regime.mine(position.epoch, position.round, describe_rows)
         if mined is None:
             return None
-        found = np.column_stack([mined.query, mined.positive, mined.negatives]).astype(np.float64)
-        table = self.ranks.from_first(found).astype(np.int64)
+        # All ranks train on the first one's tuples: distances may differ in their last bits from machine to machine.
+        columns = np.column_stack([mined.query, mined.positive, mined.negatives]).astype(np.float64)
+        table = self.context.ranks.from_first(columns).astype(np.int64)
         mined = Triplets(table[:, 0], table[:, 1], table[:, 2:])
         weights = weights_hash(self.model)
-        self.ranks.lead(lambda: tuples.save(self.folder.mined, mined, self._origin(at, weights)))
-        at.weights, at.mined_frames = weights, at.mined_frames + described
+        origin = self._origin(position, weights)
+        self.context.ranks.lead(lambda: mined_files.save(self.context.folder.mined, mined, origin))
+        position.weights = weights
+        position.mined_frames += described_frames
+        self.count_replaced(position)
         return mined
 
-    def _origin(self, at: Position, weights: str) -> tuples.Origin:
-        return tuples.Origin(self.dataset.id, self.protocol_hash, weights, at.epoch, at.round)
+    def _origin(self, position: Position, weights: str) -> mined_files.Origin:
+        context = self.context
+        return mined_files.Origin(context.dataset.id, context.protocol.hash, weights, position.epoch, position.round)
 
-    def described(self, table: pl.DataFrame, phase: str, epoch: int) -> NDArray[np.float32]:
-        """Descriptors `(n, D)` of windows in eval mode, in table order; each rank does a stretch of every track.
+    def count_replaced(self, position: Position) -> None:
+        """Add the frames that described windows showed in the place of damaged ones to the epoch's count."""
+        position.replaced += self.context.ranks.total(self.source.replaced)
+        self.source.replaced = 0
 
-        `phase` and `epoch` are what `progress` is told.
+    def described(self, table: pl.DataFrame, phase: str, epoch: int) -> Float32Array:
+        """Describe windows in eval mode; each rank does a stretch of every track.
 
-        Raises: Stopped when the run is asked to stop meanwhile.
+        Args:
+            table: Window table.
+            phase: What is reported to `progress`.
+            epoch: What is reported to `progress`.
+
+        Returns:
+            Descriptors (n, D) of all windows, in table order, the same on every rank.
+
+        Raises:
+            Stopped: If the run is asked to stop meanwhile.
+            DivergedError: If a descriptor is not finite, on every rank.
         """
-        told = {"epoch": epoch, "epochs": self.settings.epochs}
+        context, ranks = self.context, self.context.ranks
+        values = {"epoch": epoch, "epochs": context.settings.epochs}
         order = table.with_row_index("_row").sort("track", "first")["_row"].to_numpy()
-        mine = order[self.ranks.share(len(order))]
+        ending: Stopped | DivergedError | None = None
+        share = np.zeros((0, 0), np.float32)
         try:
             share = describe(
                 self.model,
-                self.dataset,
-                table[mine],
-                device=str(self.device),
-                batch_size=self.settings.frame_batch,
+                context.dataset,
+                table[order[ranks.share(len(order))]],
+                device=str(context.device),
+                batch_size=context.settings.frame_batch,
                 source=self.source,
-                progress=lambda done, total: self._described_some(phase, done, total, told),
+                progress=lambda count, total: self._report_described(phase, count, total, values),
             )
-            stopped = False
-        except Stopped:
-            share, stopped = np.zeros((0, 0), np.float32), True
-        if self.ranks.any(stopped):
-            raise Stopped
-        gathered = self.ranks.gather_rows(share, len(order))
-        vectors = np.empty_like(gathered)
-        vectors[order] = gathered
-        return vectors
+        except (Stopped, DivergedError) as error:
+            ending = error
+        # A rank that ended alone would leave the others waiting for its share for ever: all end together.
+        if ranks.any(isinstance(ending, DivergedError)):
+            raise ending or DivergedError("descriptors hold NaN or infinity on another process: the model has diverged")
+        if ranks.any(ending is not None):
+            raise ending or Stopped
+        gathered = ranks.gather_rows(share, len(order))
+        descriptors = np.empty_like(gathered)
+        descriptors[order] = gathered
+        return descriptors
 
-    def _described_some(self, phase: str, done: int, total: int, told: Mapping[str, float]) -> None:
-        self.progress(phase, done, total, told)
-        self.stop.check()
+    def _report_described(self, phase: str, count: int, total: int, values: Mapping[str, float]) -> None:
+        self.context.progress(phase, count, total, values)
+        self.context.stop.check()
 
-    def _train(self, a_round: Round, at: Position, resting: Callable[[], None]) -> None:
+    def _train(self, current: Round, position: Position, between_updates: Callable[[], None]) -> None:
         """The steps of a round that are left, `accumulate` an update."""
-        each, last = self.settings.accumulate, self.regime.rounds - 1
-        left = prefetch(islice(a_round.steps, at.step, None), self._load)
-        windows: list[NDArray[np.int64]] = []
-        for loaded in self._waiting(left, at):
-            together = min(each, a_round.count - at.step // each * each)
-            self._backward(loaded, at, together)
+        accumulate, last_round = self.context.settings.accumulate, self.regime.rounds - 1
+        ahead = prefetch(islice(current.steps, position.step, None), self._load)
+        windows: list[IntArray] = []
+        for loaded in _timed(ahead, position):
+            # The last update of a round may have fewer steps than the others; each counts as its share of the update.
+            steps_of_update = min(accumulate, current.count - position.step // accumulate * accumulate)
+            self._backward(loaded, position, steps_of_update)
             windows.append(loaded.step.windows)
-            at.step += 1
-            if at.step % each and at.step < a_round.count:
+            position.step += 1
+            if position.step % accumulate and position.step < current.count:
                 continue
-            self._update(at, np.concatenate(windows))
+            self._update(position, np.concatenate(windows))
             windows.clear()
-            if at.step < a_round.count or at.round < last:
-                resting()
-
-    def _waiting(self, items: Iterator[Loaded], at: Position) -> Iterator[Loaded]:
-        """The items, while the time spent waiting for them and the time between are noted."""
-        began = time.perf_counter()
-        for loaded in items:
-            at.waited += time.perf_counter() - began
-            began = time.perf_counter()
-            yield loaded
-            at.trained += time.perf_counter() - began
-            began = time.perf_counter()
+            if position.step < current.count or position.round < last_round:
+                between_updates()
 
     def _load(self, step: Step) -> Loaded:
-        rows, share = self.data.frame_rows[step.windows], self.ranks.share(len(step.windows))
-        distinct, whole = np.unique(rows, return_inverse=True)
-        groups = drive_groups(whole.reshape(rows.shape), len(distinct))
-        own, inverse = np.unique(rows[share], return_inverse=True)
-        frames = self.source.read(own) if len(own) else np.zeros(0)
-        return Loaded(step, frames, inverse.reshape(rows[share].shape), groups, np.searchsorted(distinct, own))
+        """Read the frames of this rank's share of a step (in the thread that reads ahead)."""
+        rows, share = self.data.frame_rows[step.windows], self.context.ranks.share(len(step.windows))
+        distinct, index = np.unique(rows, return_inverse=True)
+        groups = drive_groups(index.reshape(rows.shape), len(distinct))
+        frames = self.source.read_windows(rows[share])
+        return Loaded(step, frames, groups, np.searchsorted(distinct, frames.rows))
 
-    def _backward(self, loaded: Loaded, at: Position, together: int) -> None:
-        """Add the gradient of one step, one of `together` that make an update."""
-        number = len(at.losses)
-        torch.manual_seed(_seed(self.settings.seed, at.epoch, number, self.ranks.rank))
-        share = self._describe_batch(loaded, at.epoch, number)
-        descriptors = self.ranks.gather(share, len(loaded.step.windows))
+    def _backward(self, loaded: Loaded, position: Position, steps_of_update: int) -> None:
+        """Add the gradient of one step, one of `steps_of_update` that make an update."""
+        context, number = self.context, len(position.losses)
+        torch.manual_seed(_seed(context.settings.seed, position.epoch, number, context.ranks.rank))
+        share = self._describe_batch(loaded, position.epoch, number)
+        descriptors = context.ranks.gather(share, len(loaded.step.windows))
         loss = loaded.step.loss(descriptors)
         if not bool(loss.isfinite()):
-            self._diverged("loss", float(loss.detach()), loaded.step.windows, at.epoch, number)
+            self._diverged("loss", float(loss.detach()), loaded.step.windows, position.epoch, number)
         if loss.requires_grad:
-            (loss / together).backward()  # type: ignore[no-untyped-call]
+            (loss / steps_of_update).backward()  # type: ignore[no-untyped-call]
+        # One transfer from the device for all three numbers.
         values = torch.cat([loss.detach().view(1), loaded.step.notes(descriptors.detach())]).tolist()
-        for kept, value in zip((at.losses, at.active, at.hardness), values, strict=True):
-            kept.append(value)
-        shown = {"epoch": at.epoch, "epochs": self.settings.epochs, "loss": values[0]}
-        self.progress("train", len(at.losses), self.regime.steps, shown)
+        for history, value in zip((position.losses, position.active, position.hardness), values, strict=True):
+            history.append(value)
+        position.replaced += context.ranks.total(loaded.share.replaced)
+        report = {"epoch": position.epoch, "epochs": context.settings.epochs, "loss": values[0]}
+        context.progress("train", len(position.losses), self.regime.steps, report)
 
-    def _update(self, at: Position, windows: NDArray[np.int64]) -> None:
+    def _update(self, position: Position, windows: IntArray) -> None:
         """One optimiser step, from the losses of `windows`, at the rates of its last step of training."""
-        number = len(at.losses) - 1
-        self.ranks.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
-        largest = optimisers.largest_gradient(self.optimizer)
+        number = len(position.losses) - 1
+        self.context.ranks.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
+        largest = optimizers.largest_gradient(self.optimizer)
         if not math.isfinite(largest):
-            self._diverged("gradient", largest, windows, at.epoch, number)
-        optimisers.set_rates(self.optimizer, self.settings, at.epoch, number, self.regime.steps)
+            self._diverged("gradient", largest, windows, position.epoch, number)
+        optimizers.set_rates(self.optimizer, self.context.settings, position.epoch, number, self.regime.steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _describe_batch(self, loaded: Loaded, epoch: int, step: int) -> Tensor:
-        """Descriptors of the share `(b, D)` with gradients; each distinct frame is encoded once."""
-        s = self.settings
-        if len(loaded.inverse) == 0:
-            return torch.zeros(0, self.model.descriptor_size(self.data.frame_rows.shape[1]), device=self.device)
-        frames = torch.from_numpy(loaded.frames).to(self.device)
+        """Descriptors of the share (b, D) with gradients; each distinct frame is encoded once."""
+        settings, device = self.context.settings, self.context.device
+        if len(loaded.share.index) == 0:
+            return torch.zeros(0, self.model.descriptor_size(self.data.frame_rows.shape[1]), device=device)
+        frames = torch.from_numpy(loaded.share.frames).to(device)
         if self.source.pixels:
-            augment = Augment(shift=s.shift, light=s.light, mirror=s.mirror, erase=s.erase)
-            groups, places = torch.from_numpy(loaded.groups), torch.from_numpy(loaded.places)
-            changes = augment.draw(groups, torch.Generator().manual_seed(_seed(s.seed, epoch, step)))
-            frames = augment.apply(frames, groups[places], changes.of(places))
-        with autocast(self.device, s.amp):
-            return self.describe_step(frames, torch.from_numpy(loaded.inverse).to(self.device))
+            augment = Augment(shift=settings.shift, light=settings.light, mirror=settings.mirror, erase=settings.erase)
+            groups, positions = torch.from_numpy(loaded.groups), torch.from_numpy(loaded.positions)
+            # Drawn for the frames of the whole step on every rank, so that any number of ranks changes them alike.
+            changes = augment.draw(groups, torch.Generator().manual_seed(_seed(settings.seed, epoch, step)))
+            frames = augment.apply(frames, groups[positions], changes.of(positions))
+        with autocast(device, settings.amp):
+            return self.describe_step(frames, torch.from_numpy(loaded.share.index).to(device))
 
-    def _diverged(self, what: str, value: float, windows: NDArray[np.int64], epoch: int, number: int) -> None:
-        """Leave with the sequences behind a loss or gradient that is not finite."""
+    def _diverged(self, quantity: str, value: float, windows: IntArray, epoch: int, number: int) -> None:
+        """End the run with the sequences behind a loss or gradient that is not finite."""
         ids = self.data.sequence_ids(windows)
-        path = self.folder.path / "diverged.json"
-        record = {"epoch": epoch, "step": number, what: str(value), "sequences": ids}
-        self.ranks.lead(lambda: write_json_atomic(path, record))
+        path = self.context.folder.path / "diverged.json"
+        record = {"epoch": epoch, "step": number, quantity: str(value), "sequences": ids}
+        self.context.ranks.lead(lambda: write_json_atomic(path, record))
         raise DivergedError(
-            f"{what} is {value} at epoch {epoch}, step {number}, on sequences {', '.join(ids[:6])}"
+            f"{quantity} is {value} at epoch {epoch}, step {number}, on sequences {', '.join(ids[:6])}"
             f"{' …' if len(ids) > 6 else ''} (all in {path}); lower the learning rate, or look at these frames"
         )
+
+
+def _timed(items: Iterator[Loaded], position: Position) -> Iterator[Loaded]:
+    """Pass items on; note the time spent waiting for them and the time between."""
+    start = time.perf_counter()
+    for loaded in items:
+        position.waited += time.perf_counter() - start
+        start = time.perf_counter()
+        yield loaded
+        position.trained += time.perf_counter() - start
+        start = time.perf_counter()
 
 
 def _seed(*parts: int) -> int:

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.data.frames import FrameSource
+from train.data.frames import WindowSource
 from train.models.base import SequenceModel
 from train.models.pooling.vlad import initialise_from_tokens
 from train.sampling.windows import TrainData
 from train.settings import TrainSettings
 
 
-def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, settings: TrainSettings) -> None:
+def initialise_vlad(model: SequenceModel, data: TrainData, source: WindowSource, settings: TrainSettings) -> None:
     """k-means initialisation of a SeqVLAD model from random training frames; nothing for other models.
 
     Which frames and tokens are drawn depends on the seed alone, not on how many frames are encoded at once.
@@ -28,11 +28,16 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: FrameSource, 
     sample = []
     with torch.no_grad():
         for start in range(0, len(rows), settings.frame_batch):
-            part = torch.from_numpy(source.read(rows[start : start + settings.frame_batch])).to(device)
-            tokens = source.tokens(model.eval(), part)
+            # A frame alone is a window of one: a damaged one then shows its nearest neighbour.
+            part = source.read_windows(rows[start : start + settings.frame_batch, None])
+            tokens = source.tokens(model.eval(), torch.from_numpy(part.frames[part.index[:, 0]]).to(device))
             sample.append(_some(tokens, each, generator))
     initialise_from_tokens(
-        model.vlad, torch.cat(sample).unsqueeze(0), sample=settings.kmeans_features, seed=settings.seed
+        model.vlad,
+        torch.cat(sample).unsqueeze(0),
+        sample=settings.kmeans_features,
+        seed=settings.seed,
+        frames=len(rows),
     )
 
 

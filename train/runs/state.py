@@ -48,8 +48,8 @@ class Position:
     """Where in an epoch a run stands: `step` steps of round `round` are done, and what the epoch has given so far.
 
     `losses`, `active` and `hardness` by step (see `train.sampling.regimes.Step`); `weights`: hash of those that the
-    round's tuples were mined with; `mined_frames`: distinct frames described for mining; `waited` and `trained`:
-    seconds.
+    round's tuples were mined with; `mined_frames`: distinct frames described for mining; `replaced`: frames of
+    windows that showed a neighbour, because their own bytes are damaged; `waited` and `trained`: seconds.
     """
 
     epoch: int = 1
@@ -60,6 +60,7 @@ class Position:
     hardness: list[float] = field(default_factory=list)
     weights: str | None = None
     mined_frames: int = 0
+    replaced: int = 0
     waited: float = 0.0
     trained: float = 0.0
 
@@ -115,7 +116,7 @@ def clear(folder: Path, except_for: Path | None = None) -> None:
                     raise OutputError(f"{old}: cannot be removed ({error.strerror or error})") from error
 
 
-def begun(folder: Path) -> bool:
+def has_saved_state(folder: Path) -> bool:
     """Whether there is a state below `folder` that `restore` would take."""
     return bool(_stems(folder))
 

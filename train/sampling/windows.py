@@ -1,4 +1,4 @@
-"""The training split of a protocol as windows, and the frames of each."""
+"""The windows that a model is trained on, and the frames of each."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,21 +18,32 @@ if TYPE_CHECKING:
 class TrainData:
     """Windows of the training split.
 
-    `queries`, `database`: window tables that say where windows lie. `shown`: queries followed by database, the windows
-    whose pixels are read, row for row; it differs only in the shifted control. `frame_rows` int64 `(n, L)` belongs to
-    `shown`.
+    Attributes:
+        queries: Window table of the queries; says where they lie.
+        database: Window table of the database; says where its windows lie.
+        pixel_windows: Queries followed by database, the windows whose pixels are read, row for row; it differs from
+            the two tables only in the shifted control.
+        frame_rows: Frame rows int64 (n, L) of `pixel_windows`.
     """
 
     queries: pl.DataFrame
     database: pl.DataFrame
-    shown: pl.DataFrame
+    pixel_windows: pl.DataFrame
     frame_rows: IntArray
 
     @classmethod
     def of(cls, dataset: "Dataset", protocol: Protocol, split: str = "train", shift: int = 0) -> "TrainData":
-        """The split's windows; with `shift` the database shows the frames `shift` track frames further on.
+        """Cut the windows of a split.
 
-        Raises: NotEnoughDataError when a role is empty, ContractError for an unknown split.
+        Args:
+            dataset: The dataset.
+            protocol: Defines the split, the windows' length and spacing.
+            split: Name of the split.
+            shift: The database shows the frames this many track frames further on: a control that must not learn.
+
+        Raises:
+            NotEnoughDataError: If a role is empty.
+            ContractError: For an unknown split.
         """
         queries = dataset.sequences(protocol=protocol, split=split, role="query")
         database = dataset.sequences(protocol=protocol, split=split, role="database")
@@ -44,45 +55,69 @@ class TrainData:
                 f"protocol {protocol.name}, split {split}: {len(queries)} query and {len(database)} database "
                 f"windows of length {protocol.length}; both are needed to train"
             )
-        shown = pl.concat([queries, pixels])
-        return cls(queries, database, shown, dataset.frame_rows(shown))
+        windows = pl.concat([queries, pixels])
+        return cls(queries, database, windows, dataset.frame_rows(windows))
 
     @classmethod
-    def untrained(cls, dataset: "Dataset", protocol: Protocol) -> "TrainData":
-        """Windows of the split "train" where it has any, in either role, else of the first split that has.
+    def of_any_split(cls, dataset: "Dataset", protocol: Protocol) -> "TrainData":
+        """Cut the windows of the split "train", else of the first split that has any, in whatever role.
 
-        For a run of 0 epochs. Raises: NotEnoughDataError when no split has a window.
+        For a model that is not trained: it needs frames for its VLAD words at most.
+
+        Raises:
+            NotEnoughDataError: If no split has a window.
         """
-        for split in sorted(protocol.splits, key=lambda name: name != "train"):
-            queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
-            shown = pl.concat([queries, database])
-            if shown.height:
-                return cls(queries, database, shown, dataset.frame_rows(shown))
-        raise NotEnoughDataError(f"protocol {protocol.name}: no split has a window of length {protocol.length}")
+        splits = sorted(protocol.splits, key=lambda split: split != "train")
+        for split in splits:
+            queries, database = (
+                dataset.sequences(protocol=protocol, split=split, role=role) for role in ("query", "database")
+            )
+            windows = pl.concat([queries, database])
+            if len(windows):
+                return cls(queries, database, windows, dataset.frame_rows(windows))
+        raise NotEnoughDataError(
+            f"protocol {protocol.name}: no split ({', '.join(splits)}) has a window of length {protocol.length}; "
+            "lower the length, or add data"
+        )
 
     def sequence_ids(self, windows: IntArray) -> list[str]:
-        """What names each window: trajectory and first row in its track."""
-        chosen = self.shown[windows].select("trajectory", "first")
-        return [f"{trajectory}[{first}]" for trajectory, first in chosen.iter_rows()]
+        """Name windows by trajectory and first row in its track."""
+        rows = self.pixel_windows[windows].select("trajectory", "first")
+        return [f"{trajectory}[{first}]" for trajectory, first in rows.iter_rows()]
 
 
 def shifted(database: pl.DataFrame, shift: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Database windows that have one `shift` track frames further on in their trajectory, and those windows.
+    """Pair database windows with those `shift` track frames further on in their trajectory.
 
-    Row i of the second table is what row i of the first will show: a control in which positives are wrong by `shift`.
+    Returns:
+        The windows that have such a partner, and the partners: row i of the second table is what row i of the first
+        will show, a control in which positives are wrong by `shift`.
     """
     key = ["track", "trajectory", "first"]
     rows = database.select(*key).with_row_index("target")
-    wanted = database.select("track", "trajectory", pl.col("first") + shift).with_row_index("source")
-    found = wanted.join(rows, on=key, how="inner").sort("source")
-    return database[found["source"].to_numpy()], database[found["target"].to_numpy()]
+    partners = database.select("track", "trajectory", pl.col("first") + shift).with_row_index("source")
+    pairs = partners.join(rows, on=key, how="inner").sort("source")
+    return database[pairs["source"].to_numpy()], database[pairs["target"].to_numpy()]
 
 
 def drive_groups(inverse: IntArray, count: int) -> IntArray:
-    """Groups of distinct frames that windows link: `inverse` `(B, L)` into `count` sorted frames → int64 `(count,)`.
+    """Group the distinct frames that windows link.
 
     Frames that share a window, directly or by a chain of windows, belong to one stretch of one drive.
+
+    Args:
+        inverse: Rows (B, L) of each window into the sorted distinct frames.
+        count: Number of distinct frames.
+
+    Returns:
+        Group of each distinct frame, int64 (count,), from 0 on.
+
+    Example:
+        >>> drive_groups(np.array([[0, 1], [1, 2], [3, 4]]), 5).tolist()
+        [0, 0, 0, 1, 1]
     """
+    # Each window opens at its first frame and closes at its last; between two frames that no window spans the sum of
+    # openings and closings is 0, and a new group starts.
     change = np.zeros(count + 1, np.int64)
     np.add.at(change, inverse.min(1), 1)
     np.add.at(change, inverse.max(1), -1)

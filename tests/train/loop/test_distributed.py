@@ -16,6 +16,7 @@ from seqdata import protocols
 from seqdata.errors import ContractError, OutputError
 from tests.support.fake_dataset import FakeDataset, write_protocol
 from tests.train.loop.test_fit import settings
+from train.loop.context import RunContext
 from train.loop.distributed import Ranks
 from train.loop.setup import assemble
 from train.loop.signals import Stop
@@ -108,10 +109,11 @@ def test_shares_are_described_as_the_whole_is_even_empty_ones(
     for size in (1, 2, 4):
         parts = []
         for rank in range(size):
-            trainer = assemble(
+            context = RunContext(
                 data, protocols.load(protocol_file), chosen, RunFolder(tmp_path), print, Ranks(rank, size),
-                torch.device("cpu"), Stop(), np.zeros((0, 0), np.int64),
+                torch.device("cpu"), Stop(),
             )  # fmt: skip
+            trainer = assemble(context, np.zeros((0, 0), np.int64))
             step = Step(np.array([3, 40, 60]), torch.sum, torch.sum)
             loaded = trainer._load(step)
             parts.append(trainer._describe_batch(loaded, 1, 5).detach())

@@ -76,5 +76,5 @@ def test_ranking_and_validation_of_hard_descriptors(kind: str, frames: int | Non
     truth = np.sqrt((difference**2).sum(3)).mean(2)
     scores = ranking(torch.from_numpy(query), torch.from_numpy(database), frames)
     np.testing.assert_array_equal(scores.argmin(1), truth.argmin(1))
-    found = search(query, database, 5, frames=frames)
+    found = search(query, database, 5, frames=frames)[1]
     np.testing.assert_array_equal(found, np.argsort(truth, axis=1)[:, :5])
