@@ -1,11 +1,12 @@
-"""What an experiment is: rows, groups of columns and values, read from the TOML files beside this module."""
+"""Declared experiments: rows, groups of columns and values, read from the TOML files beside this module."""
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from indexer.evaluation.recall import SHORT_RANKS
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.tables import read_toml
 from seqdata.errors import ContractError
@@ -17,7 +18,17 @@ ALIASES = {"p1": "seqvlad", "p2": "sta"}
 Kind = Literal["recall", "extraction", "matching"]
 Match = Literal["index", "seqslam", "aligned", "hvpr"]
 Fact = Literal["dimension", "memory"]
-Value = Literal["r1", "r5", "r10", "p50", "p95", "fusion", "ms", "megabytes", "agreement"]
+VALUES = (*(f"r{n}" for n in SHORT_RANKS), "p50", "p95", "fusion", "ms", "megabytes", "agreement")
+"""Names of what columns hold: recalls, seconds of extraction, cost of matching."""
+
+
+def _check_value(name: str) -> str:
+    if name not in VALUES:
+        raise ValueError(f"no value '{name}'; there are {', '.join(VALUES)}")
+    return name
+
+
+Value = Annotated[str, AfterValidator(_check_value)]
 
 
 class Backbone(Frozen):

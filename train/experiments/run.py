@@ -1,4 +1,4 @@
-"""Running an experiment: cell by cell, each kept when done, each failure kept with its reason."""
+"""Running an experiment: cell by cell, each stored when finished, each failure stored with its reason."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,13 @@ import torch
 
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, Interrupted, OutputError, SeqdataError
+from seqdata.parallel import StageProgress
 from train.devices import pick_device
 from train.experiments import grid as grids
 from train.experiments.grid import Grid, Group
 from train.experiments.measure import measures
-from train.experiments.measure.artifacts import Workshop
-from train.experiments.measure.cells import Cell, Store, key_of
+from train.experiments.measure.artifacts import Artifacts
+from train.experiments.measure.cells import Cell, CellStore, key_of
 from train.experiments.measure.scale import Scale, resolve
 from train.experiments.measure.targets import Missing, Target, bind
 from train.profiling import matching as match_profiling
@@ -26,7 +27,7 @@ from train.runs.folder import environment
 NOT_RUN = "not run (--only)"
 DIMENSIONS: dict[Scale, int] = {"full": 4096, "smoke": 64}
 Note = Callable[[str], None]
-Step = Callable[[str, int, int], None]
+"""A callback that prints one line."""
 
 
 @dataclass(frozen=True)
@@ -74,34 +75,42 @@ class _Job:
     reason: str | None = None
 
 
-def run(request: Request, note: Note | None = None, step: Step | None = None) -> Result:
-    """Run an experiment below `request.out`, taking up what is there; a cell that fails keeps its reason.
+def run(request: Request, note: Note | None = None, step: StageProgress | None = None) -> Result:
+    """Run an experiment below `request.out`, continuing from what is there; a cell that fails stores its reason.
 
-    `note(line)` is told of every cell that is finished, `step(stage, done, total)` of what goes on within one.
-    Raises: ContractError for an unknown experiment or row, or datasets that do not go together; OutputError where the
-    folder cannot be written.
+    Args:
+        request: What to run.
+        note: Called with a line for every cell that is finished.
+        step: Called with the stage within a cell, steps finished and steps in all.
+
+    Returns:
+        The grid with its cells.
+
+    Raises:
+        ContractError: If the experiment or a row is unknown, or the datasets do not go together.
+        OutputError: If the folder cannot be written.
     """
     request = replace(request, name=grids.canonical(request.name))
     grid = grids.load(request.name)
-    wanted = _wanted(grid, request.only)
-    places = _places(grid, request)
-    shop = Workshop(request.out, step or (lambda stage, done, total: None))
-    store = Store(request.out / "cells")
+    selected = _selected_rows(grid, request.only)
+    targets = _targets(grid, request)
+    artifacts = Artifacts(request.out, step or (lambda stage, finished, total: None))
+    store = CellStore(request.out / "cells")
     cells: dict[str, tuple[Cell, ...]] = {}
     computed = 0
     for row in grid.rows:
-        of_row = []
-        for place in places:
-            cell, fresh = _cell(store, _job(request, grid, shop, row, place), row in wanted)
+        row_cells = []
+        for target in targets:
+            cell, fresh = _cell(store, _job(request, grid, artifacts, row, target), row in selected)
             computed += fresh
-            of_row.append(cell)
+            row_cells.append(cell)
             if note is not None and fresh:
-                note(f"{row}, {place.label or 'test split'}: {cell.reason or f'{cell.seconds:.1f} s'}")
-        cells[row] = tuple(of_row)
-    return Result(request, grid, _title(grid, places), tuple(place.label for place in places), cells, computed)
+                note(f"{row}, {target.label or 'test split'}: {cell.reason or f'{cell.seconds:.1f} s'}")
+        cells[row] = tuple(row_cells)
+    return Result(request, grid, _title(grid, targets), tuple(target.label for target in targets), cells, computed)
 
 
-def _wanted(grid: Grid, only: tuple[str, ...]) -> tuple[str, ...]:
+def _selected_rows(grid: Grid, only: tuple[str, ...]) -> tuple[str, ...]:
     """The rows to measure. Raises: ContractError for one that it does not have."""
     unknown = [row for row in only if row not in grid.rows]
     if unknown:
@@ -117,8 +126,8 @@ class _NoDataset:
     group: Group
 
 
-def _places(grid: Grid, request: Request) -> Sequence[Target | Missing | _NoDataset]:
-    """Where each group is measured. Raises: ContractError where recalls are wanted of no dataset."""
+def _targets(grid: Grid, request: Request) -> Sequence[Target | Missing | _NoDataset]:
+    """Bind each group to what it is measured on. Raises: ContractError for recalls without a dataset."""
     if grid.kind != "recall":
         return [_NoDataset(_label(group, request.scale), group) for group in grid.groups]
     if not request.datasets:
@@ -126,8 +135,8 @@ def _places(grid: Grid, request: Request) -> Sequence[Target | Missing | _NoData
     return bind(grid, request.datasets, request.protocol)
 
 
-def _title(grid: Grid, places: Sequence[Target | Missing | _NoDataset]) -> str:
-    papers = any(place.group in grid.groups for place in places)
+def _title(grid: Grid, targets: Sequence[Target | Missing | _NoDataset]) -> str:
+    papers = any(target.group in grid.groups for target in targets)
     return grid.title if papers or grid.own_title is None else grid.own_title
 
 
@@ -135,29 +144,29 @@ def _label(group: Group, scale: Scale) -> str:
     return f"{group.small:,} vectors" if scale == "smoke" and group.small is not None else group.label
 
 
-def _job(request: Request, grid: Grid, shop: Workshop, row: str, place: Target | Missing | _NoDataset) -> _Job:
+def _job(request: Request, grid: Grid, artifacts: Artifacts, row: str, target: Target | Missing | _NoDataset) -> _Job:
     """One cell to be; what cannot be resolved becomes its reason."""
-    if isinstance(place, Missing):
-        return _Job(row, {"row": row, "label": place.label}, reason=place.reason)
+    if isinstance(target, Missing):
+        return _Job(row, {"row": row, "label": target.label}, reason=target.reason)
     try:
-        return _planned(request, grid, shop, row, place)
+        return _planned(request, grid, artifacts, row, target)
     except SeqdataError as error:
-        return _Job(row, {"row": row, "label": place.label}, reason=f"{type(error).__name__}: {error}")
+        return _Job(row, {"row": row, "label": target.label}, reason=f"{type(error).__name__}: {error}")
 
 
-def _planned(request: Request, grid: Grid, shop: Workshop, row: str, place: Target | _NoDataset) -> _Job:
+def _planned(request: Request, grid: Grid, artifacts: Artifacts, row: str, target: Target | _NoDataset) -> _Job:
     if grid.kind == "matching":
-        size = place.group.small if request.scale == "smoke" else place.group.database
+        size = target.group.small if request.scale == "smoke" else target.group.database
         engine, length = grids.engine(row)
         sizes = (engine, size or 0, DIMENSIONS[request.scale], request.seed, length)
         inputs = {"matching": list(sizes), "recall_target": match_profiling.RECALL_TARGET, **_machine("cpu")}
         return _Job(row, inputs, partial(measures.matching, *sizes, request.out))
     method = resolve(grids.method(row), request.scale, request.weights, request.seed, request.device)
     inputs = {"kind": grid.kind, "method": method.inputs()}
-    if isinstance(place, Target):
-        return _Job(row, {**inputs, **place.inputs()}, partial(measures.recalls, shop, method, place))
-    timed = {**inputs, "length": place.group.length, **_machine(request.device)}
-    return _Job(row, timed, partial(measures.extraction, method, place.group))
+    if isinstance(target, Target):
+        return _Job(row, {**inputs, **target.inputs()}, partial(measures.recalls, artifacts, method, target))
+    timed = {**inputs, "length": target.group.length, **_machine(request.device)}
+    return _Job(row, timed, partial(measures.extraction, method, target.group))
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -165,18 +174,18 @@ def _machine(device: str) -> dict[str, Any]:
     return {"device": profiling.device_name(pick_device(device)), "threads": torch.get_num_threads()}
 
 
-def _cell(store: Store, job: _Job, wanted: bool) -> tuple[Cell, bool]:
-    """The finished cell of a job, or, where it is wanted, one measured now and kept; and whether it is new.
+def _cell(store: CellStore, job: _Job, is_selected: bool) -> tuple[Cell, bool]:
+    """The finished cell of a job, or one measured now and stored where it is selected; and whether it is new.
 
     Raises: OutputError and Interrupted, which end the grid; every other failure becomes the cell's reason.
     """
     key = key_of(job.inputs)
     if job.measure is None:
-        return Cell(row=job.row, key=key, inputs=job.inputs, reason=job.reason if wanted else NOT_RUN), False
-    found = store.read(key)
-    if found is not None and (found.reason is None or not wanted):
-        return found.model_copy(update={"row": job.row}), False
-    if not wanted:
+        return Cell(row=job.row, key=key, inputs=job.inputs, reason=job.reason if is_selected else NOT_RUN), False
+    previous = store.read(key)
+    if previous is not None and (previous.reason is None or not is_selected):
+        return previous.model_copy(update={"row": job.row}), False
+    if not is_selected:
         return Cell(row=job.row, key=key, inputs=job.inputs, reason=NOT_RUN), False
     cell = _measured(job, key, job.measure)
     store.write(cell)

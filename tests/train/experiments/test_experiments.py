@@ -23,7 +23,7 @@ from tests.conftest import write_drives
 from train.experiments import grid
 from train.experiments.measure import measures, scale
 from train.experiments.measure.artifacts import frames_of
-from train.experiments.measure.cells import Store, key_of
+from train.experiments.measure.cells import CellStore, key_of
 from train.experiments.measure.targets import Missing, bind, narrowed, protocol_toml
 from train.experiments.measure.views import Backward, SharedCentres, shared_centres
 from train.experiments.run import Request, run
@@ -227,8 +227,8 @@ def test_a_cell_that_cannot_be_stays_empty_with_its_reason_and_the_grid_goes_on(
     first, second = mixed.cells["gem-cat-r18"]
     assert first.reason.startswith("NotEnoughDataError: protocol tiny: its train split has 1 city") and not first.values
     assert second.reason is None and second.values["r1"].interval
-    assert Store(shelf / "cells").read(first.key) is None and mixed.computed == 1
-    assert Store(shelf / "cells").read(second.key) == second
+    assert CellStore(shelf / "cells").read(first.key) is None and mixed.computed == 1
+    assert CellStore(shelf / "cells").read(second.key) == second
 
 
 def test_weights_that_are_not_there_are_named_and_never_replaced_by_random_ones(tiny: Any, tmp_path: Path) -> None:

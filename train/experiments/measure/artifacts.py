@@ -1,13 +1,12 @@
-"""What cells need and share: runs, frame vectors, indexes; each is made once, below one folder."""
+"""Runs, frame vectors and indexes that the cells of an experiment share; each is made once, below one folder."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 import indexer
 from indexer.builder.pipeline.build import build_index
@@ -16,6 +15,8 @@ from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import SeqdataError
+from seqdata.geometry import IntArray
+from seqdata.parallel import StageProgress, stage_progress
 from seqdata.sequences.sequencer import ROLES
 from seqdata.storage.files import write_bytes_atomic
 from seqdata.storage.hashing import sha256_json
@@ -29,17 +30,19 @@ from train.settings import TrainSettings
 from train.stages.describer import RunDescriber
 from train.stages.features import FeatureRequest, write_features
 
-Say = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
+# Settings that say where something lies or runs, and change no number; what they name is hashed by its content.
 OF_THE_MACHINE = ("device", "features", "protocol", "weights")
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Makes runs, frame vectors and indexes below `folder`; what is there already is taken. `say` hears of progress."""
+class Artifacts:
+    """Makes runs, frame vectors and indexes below `folder`; what is there already is used again.
+
+    `progress` is called with the stage, steps finished and steps in all.
+    """
 
     folder: Path
-    say: Say
+    progress: StageProgress
 
     def run(
         self,
@@ -49,32 +52,42 @@ class Workshop:
         settings: Mapping[str, Any],
         features: Path | None = None,
     ) -> Path:
-        """The run of these settings, trained now where it is missing or was interrupted. Raises: as
-        `train.loop.fit.fit`.
+        """Train the run of these settings where it is missing or was interrupted.
 
-        `features`: stored frame vectors that its head is trained on.
+        Args:
+            dataset: What it is trained on.
+            protocol: Cuts the windows.
+            recipe: A name of `train.recipes`.
+            settings: Fields of `TrainSettings` over the recipe.
+            features: Stored frame vectors that its head is trained on; None for pixels.
+
+        Returns:
+            The run's folder.
+
+        Raises:
+            SeqdataError: As `train.loop.fit.fit`.
         """
         named = {**settings, "protocol": self._named(dataset, protocol)}
-        chosen = TrainSettings.create(recipe, **named, features=None if features is None else str(features))
+        complete = TrainSettings.create(recipe, **named, features=None if features is None else str(features))
         decides = {
             "dataset": dataset.id,
             "protocol": protocol.hash,
-            "settings": chosen.model_dump(mode="json", exclude=set(OF_THE_MACHINE)),
-            "weights": weights_id(chosen.weights),
+            "settings": complete.model_dump(mode="json", exclude=set(OF_THE_MACHINE)),
+            "weights": weights_id(complete.weights),
             "features": None if features is None else features.name,
         }
-        folder = self.folder / "runs" / f"{chosen.model}-{sha256_json(decides)[:12]}"
+        folder = self.folder / "runs" / f"{complete.model}-{sha256_json(decides)[:12]}"
 
-        def show(phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
-            self.say(phase, done, total)
+        def show(phase: str, finished: int, total: int, values: Mapping[str, float]) -> None:
+            self.progress(phase, finished, total)
 
-        return fit(dataset, chosen, folder, progress=show, resume=True)
+        return fit(dataset, complete, folder, progress=show, resume=True)
 
     def frame_vectors(
         self, dataset: Dataset, protocol: Protocol, base: Mapping[str, Any], size: int, sample: int
     ) -> Path:
-        """Stored vectors of `size` numbers of every frame that the protocol uses, of the untrained model `base` and a
-        whitened PCA of `sample` frames.
+        """Store vectors of every frame that the protocol uses: the untrained model `base`, then a whitened PCA to
+        `size` numbers, fitted on `sample` frames.
 
         A folder without its manifest is an interrupted one and is made again.
         Raises: NotEnoughDataError where there are fewer frames than the PCA needs, and as `train.loop.fit.fit`.
@@ -87,15 +100,15 @@ class Workshop:
         model = cast(FrameModel, checkpoint.load_model(run))
         request = FeatureRequest(pca=size, sample=sample, device=str(base["device"]), seed=int(base["seed"]))
         frames = frames_of(dataset, protocol)
-        write_features(model, dataset, folder, request, frames, lambda done, all_: self.say("frames", done, all_))
+        write_features(model, dataset, folder, request, frames, stage_progress(self.progress, "frames"))
         return folder
 
     def index(
         self, dataset: Dataset, protocol: Protocol, run: Path, pca: int | None, sample: int, device: str
     ) -> PlaceIndex:
-        """The index of the protocol's test database. Raises: as `indexer.builder.pipeline.build.build_index`."""
+        """Build the index of the protocol's test database. Raises: as `indexer.builder.pipeline.build.build_index`."""
         request = IndexRequest(self.folder / "indexes" / run.name, protocol, pca=pca, sample=sample)
-        return indexer.open(build_index(dataset, RunDescriber(run, device), request, self.say))
+        return indexer.open(build_index(dataset, RunDescriber(run, device), request, self.progress))
 
     def _named(self, dataset: Dataset, protocol: Protocol) -> str:
         """The protocol's name where the dataset knows it by that, else the path of a file that holds it."""
@@ -109,8 +122,8 @@ class Workshop:
         return str(path)
 
 
-def frames_of(dataset: Dataset, protocol: Protocol) -> NDArray[np.int64]:
-    """Frame rows, rising, of all splits of a protocol."""
+def frames_of(dataset: Dataset, protocol: Protocol) -> IntArray:
+    """Frame rows int64 (n,), rising, of all splits of a protocol."""
     single = protocol.variant(length=1)
     tables = [dataset.sequences(single, split, role) for split in protocol.splits for role in ROLES]
     return np.unique(np.concatenate([dataset.frame_rows(table).ravel() for table in tables]))

@@ -50,7 +50,7 @@ def key_of(inputs: Mapping[str, Any]) -> str:
     return sha256_json({"version": VERSION, **inputs})[:16]
 
 
-class Store:
+class CellStore:
     """The cells below a folder; each is written whole or not at all."""
 
     def __init__(self, folder: Path) -> None:

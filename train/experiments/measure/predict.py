@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 
 from indexer.evaluation.predictions import PredictionsInfo
 from indexer.matching.aligned import FrameReader
@@ -14,8 +13,9 @@ from indexer.matching.baselines import match_frames
 from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank
 from seqdata.dataset.dataset import Dataset
+from seqdata.geometry import Float32Array, IntArray
 from train.data.feature_files import FeatureFiles
-from train.experiments.measure.artifacts import Workshop
+from train.experiments.measure.artifacts import Artifacts
 from train.experiments.measure.scale import Resolved
 from train.experiments.measure.targets import SPLIT, Target
 from train.experiments.measure.views import Backward
@@ -41,26 +41,35 @@ class Predicted:
     dimension: int
 
 
-def predict(shop: Workshop, method: Resolved, target: Target) -> Predicted:
-    """Train, index and search, or match: predictions of the target's test split.
+def predict(artifacts: Artifacts, method: Resolved, target: Target) -> Predicted:
+    """Predict the test split of a target: train, index and search, or match.
 
-    Raises: what training, indexing and searching raise.
+    Args:
+        artifacts: Makes and stores what is shared between cells.
+        method: The method at its scale.
+        target: Dataset and protocols.
+
+    Returns:
+        Predictions and what stands behind them.
+
+    Raises:
+        SeqdataError: As training, indexing and searching.
     """
     features = None
     if method.base is not None and method.frames is not None:
-        features = shop.frame_vectors(target.dataset, target.trained, method.base, method.frames, method.sample)
-    run = shop.run(target.dataset, target.trained, method.recipe, method.settings, features)
+        features = artifacts.frame_vectors(target.dataset, target.trained, method.base, method.frames, method.sample)
+    run = artifacts.run(target.dataset, target.trained, method.recipe, method.settings, features)
     if features is not None and method.match in ("seqslam", "aligned"):
         return _by_frames(method, target, run, features)
-    found = _by_index(shop, method, target, run)
+    predicted = _by_index(artifacts, method, target, run)
     if features is not None and method.match == "hvpr":
-        return _reranked(shop, method, target, found, features)
-    return found
+        return _reranked(artifacts, method, target, predicted, features)
+    return predicted
 
 
-def _by_index(shop: Workshop, method: Resolved, target: Target, run: Path) -> Predicted:
+def _by_index(artifacts: Artifacts, method: Resolved, target: Target, run: Path) -> Predicted:
     device = str(method.settings["device"])
-    index = shop.index(target.dataset, target.tested, run, method.pca, method.sample, device)
+    index = artifacts.index(target.dataset, target.tested, run, method.pca, method.sample, device)
     ((table, info),) = answer(target.dataset, index, run, target.tested, device=device)
     return Predicted(table, info, target.dataset, checkpoint.load_model(run), index.manifest.size)
 
@@ -85,30 +94,32 @@ def _by_frames(method: Resolved, target: Target, run: Path, features: Path) -> P
     return Predicted(table, info, dataset, model, width)
 
 
-def _reranked(shop: Workshop, method: Resolved, target: Target, found: Predicted, features: Path) -> Predicted:
+def _reranked(
+    artifacts: Artifacts, method: Resolved, target: Target, predicted: Predicted, features: Path
+) -> Predicted:
     """HVPR: SeqNet's first 20, put in order by aligned matching of the vectors of SeqNet trained on single frames.
 
     Source: docs/methods.md#hvpr.
     """
     options = {**method.settings["options"], "kernel": 1}
     single = target.trained.variant(length=1)
-    run = shop.run(target.dataset, single, method.recipe, {**method.settings, "options": options}, features)
+    run = artifacts.run(target.dataset, single, method.recipe, {**method.settings, "options": options}, features)
     read = _mapped(checkpoint.load_model(run), FeatureFiles(features))
     query, database = (
         target.dataset.frame_rows(target.dataset.sequences(target.tested, SPLIT, role))
         for role in ("query", "database")
     )
-    table = rerank(found.table, query, database, read, SHORTLIST, metric="l2")
-    return Predicted(table, found.info, found.dataset, found.model, found.dimension)
+    table = rerank(predicted.table, query, database, read, SHORTLIST, metric="l2")
+    return Predicted(table, predicted.info, predicted.dataset, predicted.model, predicted.dimension)
 
 
 def _mapped(model: SequenceModel, files: FeatureFiles) -> FrameReader:
     """Frame vectors after a head that was trained on stored ones: `(n, p)` of frame rows `(n,)`."""
 
     @torch.no_grad()
-    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        stored = torch.from_numpy(files.read(rows).astype(np.float32))
-        mapped: NDArray[np.float32] = model.fuse_rows(stored, torch.arange(len(rows))[:, None]).numpy()
+    def read(rows: IntArray) -> Float32Array:
+        vectors = torch.from_numpy(files.read(rows).astype(np.float32))
+        mapped: Float32Array = model.fuse_rows(vectors, torch.arange(len(rows))[:, None]).numpy()
         return mapped
 
     return read

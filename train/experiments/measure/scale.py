@@ -58,10 +58,10 @@ class Resolved:
 
 
 def _filled(recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
-    chosen = TrainSettings.create(recipe, **settings, protocol="")
-    dumped = chosen.model_dump(mode="json", exclude={"protocol", "device", "features"})
-    options = models.resolve(chosen.model, chosen.options).model_dump(mode="json")
-    return {**dumped, "options": options, "weights": weights_id(chosen.weights)}
+    complete = TrainSettings.create(recipe, **settings, protocol="")
+    dumped = complete.model_dump(mode="json", exclude={"protocol", "device", "features"})
+    options = models.resolve(complete.model, complete.options).model_dump(mode="json")
+    return {**dumped, "options": options, "weights": weights_id(complete.weights)}
 
 
 def resolve(method: Method, scale: Scale, weights: str = "default", seed: int = 0, device: str = "auto") -> Resolved:
@@ -79,8 +79,8 @@ def resolve(method: Method, scale: Scale, weights: str = "default", seed: int = 
     if method.features:
         return _on_features(method, result, name, options, {**training, **common}, small, weights)
     encoder = models.resolve(name, options).encoder
-    found = find_weights(encoder, weights, small)
-    return replace(result, settings={"model": name, "options": options, "weights": found, **training, **common})
+    start_weights = find_weights(encoder, weights, small)
+    return replace(result, settings={"model": name, "options": options, "weights": start_weights, **training, **common})
 
 
 def _on_features(
@@ -110,8 +110,8 @@ def _model(method: Method, small: bool) -> tuple[str, dict[str, Any]]:
         return method.model, dict(method.options)
     if method.model.startswith("sta"):
         branch = models.preset(method.model)[1]
-        kept = {key: value for key, value in {**branch, **method.options}.items() if key != "cut"}
-        return SMALL_STA, {**kept, **method.small}
+        over_preset = {key: value for key, value in {**branch, **method.options}.items() if key != "cut"}
+        return SMALL_STA, {**over_preset, **method.small}
     of_backbone = backbones()[method.backbone].small if method.backbone is not None else {}
     return method.model, {**method.options, **of_backbone, **method.small}
 
@@ -126,14 +126,14 @@ def find_weights(encoder: str, weights: str, small: bool) -> str:
     if weights in ("pretrained", "random"):
         return weights
     folder = Path(weights)
-    found = [path for path in _listed(folder) if path.name.startswith(encoder) and path.suffix in WEIGHT_FILES]
-    if not found:
+    files = [path for path in _listed(folder) if path.name.startswith(encoder) and path.suffix in WEIGHT_FILES]
+    if not files:
         raise MissingDependencyError(
             f"no weights of {encoder} in {folder}: put {encoder}.safetensors or {encoder}*.pth there"
         )
-    if len(found) > 1:
-        raise ContractError(f"{folder}: {len(found)} files of {encoder} ({found[0].name}, {found[1].name}); leave one")
-    return str(found[0])
+    if len(files) > 1:
+        raise ContractError(f"{folder}: {len(files)} files of {encoder} ({files[0].name}, {files[1].name}); leave one")
+    return str(files[0])
 
 
 def weights_id(weights: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a group of columns is measured: which dataset, trained and tested under which protocol."""
+"""Targets of an experiment: dataset, training protocol and test protocol of each group of columns."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def bind(grid: Grid, datasets: Sequence[Dataset], protocol: str | None = None) -
     own = {dataset.location: _protocol(dataset, protocol) for dataset in datasets}
     of_paper = [dataset for dataset in datasets if own[dataset.location].name in grid.protocols]
     if of_paper and len(of_paper) < len(datasets):
-        other = next(each for each in datasets if each not in of_paper)
+        other = next(dataset for dataset in datasets if dataset not in of_paper)
         raise ContractError(
             f"{other.location}: protocol {own[other.location].name} is no column of {grid.paper}; run it alone"
         )
@@ -75,10 +75,10 @@ def bind(grid: Grid, datasets: Sequence[Dataset], protocol: str | None = None) -
 def _protocol(dataset: Dataset, name: str | None) -> Protocol:
     if name is not None:
         return dataset.load_protocol(name)
-    stored = dataset.manifest.protocol
-    if stored is None:
+    protocol = dataset.manifest.protocol
+    if protocol is None:
         raise ContractError(f"{dataset.location}: built without a protocol; name one with --protocol")
-    return stored
+    return protocol
 
 
 def _of_paper(group: Group, by_source: Mapping[str, Dataset]) -> Target | Missing:

@@ -72,8 +72,8 @@ class SharedCentres(Dataset):
         """The positives among these windows, computed: stored pairs count rows of the whole tables."""
         loaded = self.load_protocol(protocol)
         query, database = (self.sequences(loaded, split, role) for role in ("query", "database"))
-        wanted = loaded.radius if radius is None else radius
-        return self.positives(query, database, wanted, rule or loaded.rule, loaded.unit, loaded.heading_max)
+        within = loaded.radius if radius is None else radius
+        return self.positives(query, database, within, rule or loaded.rule, loaded.unit, loaded.heading_max)
 
 
 def shared_centres(protocol: Protocol, longest: int) -> Protocol:

@@ -74,11 +74,11 @@ def _scatter(cells: dict[str, Cell]) -> Chart:
 
     marks = []
     for number, (row, cell) in enumerate(cells.items(), start=1):
-        found = cell.values["r1"]
-        at = x(memory[row])
-        ends = found.interval or (found.value, found.value)
-        spread = f"M{at} {y(ends[0])}V{y(ends[1])}"
-        marks.append(Mark(row, str(number), at, y(found.value), (number - 1) % SERIES, spread))
+        recall = cell.values["r1"]
+        mark_x = x(memory[row])
+        ends = recall.interval or (recall.value, recall.value)
+        spread = f"M{mark_x} {y(ends[0])}V{y(ends[1])}"
+        marks.append(Mark(row, str(number), mark_x, y(recall.value), (number - 1) % SERIES, spread))
     named = tuple(f"{number} {_name(row)}" for number, row in enumerate(cells, start=1))
     ticks = tuple(Tick(y(share / 100), str(share)) for share in range(0, 101, 20))
     steps = tuple(Tick(x(value), f"{value:g}") for value in _round_values(low, high))

@@ -13,10 +13,10 @@ def to_text(table: Table, width: int = 120) -> str:
     """Plain text; columns that do not fit into `width` characters go below, with the rows' names again."""
     headers = [*table.lead, *map(str, table.columns)]
     cells = [[*line.lead, *map(str, line.entries)] for line in table.lines]
-    widths = [max(len(row[at]) for row in [headers, *cells]) for at in range(len(headers))]
+    widths = [max(len(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
     blocks = [
-        "\n".join(_row(row, chosen, widths, len(table.lead)) for row in [headers, *cells])
-        for chosen in _chunks(widths, len(table.lead), width)
+        "\n".join(_row(row, block, widths, len(table.lead)) for row in [headers, *cells])
+        for block in _chunks(widths, len(table.lead), width)
     ]
     head = f"{table.title}\n{table.origin}\n{table.scale.capitalize()}."
     return "\n\n".join([head, *blocks, "\n".join(_below(table))])
@@ -25,18 +25,18 @@ def to_text(table: Table, width: int = 120) -> str:
 def _chunks(widths: Sequence[int], lead: int, width: int) -> Iterator[list[int]]:
     """Columns of each block: all lead columns, then as many as fit, one at least."""
     names = list(range(lead))
-    used = sum(widths[at] + len(GAP) for at in names)
-    chosen: list[int] = []
-    for at in range(lead, len(widths)):
-        if chosen and used + sum(widths[other] + len(GAP) for other in [*chosen, at]) > width:
-            yield names + chosen
-            chosen = []
-        chosen.append(at)
-    yield names + chosen
+    used = sum(widths[column] + len(GAP) for column in names)
+    block: list[int] = []
+    for column in range(lead, len(widths)):
+        if block and used + sum(widths[other] + len(GAP) for other in [*block, column]) > width:
+            yield names + block
+            block = []
+        block.append(column)
+    yield names + block
 
 
-def _row(row: Sequence[str], chosen: Sequence[int], widths: Sequence[int], lead: int) -> str:
-    return GAP.join(row[at].ljust(widths[at]) for at in chosen).rstrip()
+def _row(row: Sequence[str], block: Sequence[int], widths: Sequence[int], lead: int) -> str:
+    return GAP.join(row[column].ljust(widths[column]) for column in block).rstrip()
 
 
 def to_markdown(table: Table) -> str:

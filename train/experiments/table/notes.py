@@ -11,7 +11,7 @@ from train.experiments.run import Result
 def legend(result: Result) -> Iterator[tuple[str, str]]:
     """For each group: protocol, conditions, counts; rows that differ from each other are told apart."""
     for number, label in enumerate(result.labels):
-        said: dict[str, list[str]] = {}
+        texts: dict[str, list[str]] = {}
         for row, cells in result.cells.items():
             cell = cells[number]
             if cell.protocol is not None:
@@ -19,10 +19,10 @@ def legend(result: Result) -> Iterator[tuple[str, str]]:
                     f"{cell.protocol}, {cell.conditions}; {cell.queries} queries counted, {cell.left_out} left out, "
                     f"{cell.database} database windows; 95 % intervals: {cell.interval_method}"
                 )
-                said.setdefault(text, []).append(row)
-        for text, rows in said.items():
-            whom = f" ({', '.join(rows)})" if len(said) > 1 else ""
-            yield f"{label}{whom}", text
+                texts.setdefault(text, []).append(row)
+        for text, rows in texts.items():
+            suffix = f" ({', '.join(rows)})" if len(texts) > 1 else ""
+            yield f"{label}{suffix}", text
 
 
 def notes(result: Result) -> Iterator[str]:
@@ -59,10 +59,10 @@ def _stand_ins(result: Result) -> Iterator[str]:
     """What really stands behind the backbones' names at smoke scale, of the rows that hold numbers."""
     filled = [row for row, cells in result.cells.items() if any(cell.values for cell in cells)]
     used = dict.fromkeys(grids.method(row).backbone for row in filled)
-    named = {name: each for name, each in grids.backbones().items() if name in used}
-    said = [f"{each.label} is {each.small['encoder']}{_cut(each.small)}" for each in named.values()]
-    if said:
-        yield f"Small stand-ins: {', '.join(said)}; 4096 dimensions are {SMALL_PCA}."
+    named = {name: backbone for name, backbone in grids.backbones().items() if name in used}
+    texts = [f"{backbone.label} is {backbone.small['encoder']}{_cut(backbone.small)}" for backbone in named.values()]
+    if texts:
+        yield f"Small stand-ins: {', '.join(texts)}; 4096 dimensions are {SMALL_PCA}."
 
 
 def _cut(options: dict[str, Any]) -> str:

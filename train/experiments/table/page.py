@@ -20,15 +20,15 @@ class _Row:
 
 def to_html(result: Result, table: Table | None = None) -> str:
     """The page of a result; every name is escaped, and nothing is loaded from elsewhere."""
-    shown = table or make_table(result)
-    head = [(label, len(list(columns))) for label, columns in groupby(column.group for column in shown.columns)]
+    complete = table or make_table(result)
+    head = [(label, len(list(columns))) for label, columns in groupby(column.group for column in complete.columns)]
     facts = len(result.grid.facts)
     return render(
         "experiment",
-        table=shown,
+        table=complete,
         head=head,
-        words=len(shown.lead) - facts,
-        rows=_rows(shown),
+        words=len(complete.lead) - facts,
+        rows=_rows(complete),
         chart=make_chart(result),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 
+from indexer.evaluation.recall import SHORT_RANKS
 from train.experiments import grid as grids
 from train.experiments.grid import Fact, Kind, Value
 from train.experiments.measure.cells import Cell, Measured
@@ -13,9 +14,7 @@ from train.experiments.table.notes import legend, notes
 from train.profiling.matching import BY_FRAME, ENGINES
 
 WORDS: dict[Value, str] = {
-    "r1": "R@1",
-    "r5": "R@5",
-    "r10": "R@10",
+    **{f"r{n}": f"R@{n}" for n in SHORT_RANKS},
     "p50": "ms, median",
     "p95": "ms, 95th percentile",
     "fusion": "ms, fusion",
@@ -24,9 +23,7 @@ WORDS: dict[Value, str] = {
     "agreement": "agreement",
 }
 SCALES: dict[Value, tuple[float, str]] = {
-    "r1": (100, ".1f"),
-    "r5": (100, ".1f"),
-    "r10": (100, ".1f"),
+    **{f"r{n}": (100.0, ".1f") for n in SHORT_RANKS},
     "p50": (1000, ".1f"),
     "p95": (1000, ".1f"),
     "fusion": (1000, ".2f"),
@@ -174,8 +171,8 @@ def _line(result: Result, row: str, cells: Sequence[Cell], marks: _Marks) -> Lin
 
 
 def _counts(cell: Cell) -> tuple[str, ...]:
-    found = (cell.protocol, cell.queries, cell.left_out, cell.database)
-    return tuple("" if value is None else str(value) for value in found)
+    counts = (cell.protocol, cell.queries, cell.left_out, cell.database)
+    return tuple("" if value is None else str(value) for value in counts)
 
 
 def _names(row: str, result: Result) -> tuple[str, ...]:
@@ -192,8 +189,8 @@ def _names(row: str, result: Result) -> tuple[str, ...]:
 def _fact(cells: Sequence[Cell], fact: Fact, marks: _Marks) -> str:
     """A fact of a row from its first finished cell."""
     _, factor, form = FACTS[fact]
-    known = [cell.facts[fact] for cell in cells if fact in cell.facts]
-    return format(float(known[0]) * factor, form) if known else str(_empty(cells[0], marks))
+    values = [cell.facts[fact] for cell in cells if fact in cell.facts]
+    return format(float(values[0]) * factor, form) if values else str(_empty(cells[0], marks))
 
 
 def _entry(cell: Cell, value: Value, marks: _Marks) -> Entry:
@@ -205,9 +202,9 @@ def _empty(cell: Cell, marks: _Marks) -> Entry:
     return Entry(EMPTY, mark=marks[cell.reason or SHALLOW])
 
 
-def _number(found: Measured, factor: float, form: str) -> Entry:
-    low, high = (format(bound * factor, form) for bound in found.interval) if found.interval else ("", "")
-    return Entry(format(found.value * factor, form), low, high)
+def _number(measured: Measured, factor: float, form: str) -> Entry:
+    low, high = (format(bound * factor, form) for bound in measured.interval) if measured.interval else ("", "")
+    return Entry(format(measured.value * factor, form), low, high)
 
 
 def _difference(first: Cell, second: Cell, value: Value, marks: _Marks) -> Entry:
