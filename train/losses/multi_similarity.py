@@ -55,9 +55,10 @@ class BandMiner(MultiSimilarityMiner):  # type: ignore[misc]  # the library is u
         similarity = cast(Tensor, self.distance(embeddings, ref_emb))
         hardest_negative = similarity.masked_fill(~self.negative, -torch.inf).amax(1, keepdim=True)
         hardest_positive = similarity.masked_fill(~self.positive, torch.inf).amin(1, keepdim=True)
-        hard_positives = torch.where(self.positive & (similarity - self.epsilon < hardest_negative))
-        hard_negatives = torch.where(self.negative & (similarity + self.epsilon > hardest_positive))
-        return (*hard_positives, *hard_negatives)
+        # The comparison is with the hardest pair of the other kind, one a row: easy pairs teach nothing.
+        anchor, positive = torch.where(self.positive & (similarity - self.epsilon < hardest_negative))
+        other_anchor, negative = torch.where(self.negative & (similarity + self.epsilon > hardest_positive))
+        return anchor, positive, other_anchor, negative
 
 
 class PlaceLoss(nn.Module):

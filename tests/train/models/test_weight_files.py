@@ -6,6 +6,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def moved(state: Any, by: Any) -> Any:
     return {key: value + by if value.is_floating_point() else value for key, value in state.items()}
 
 
-CHECKPOINTS = {
+CHECKPOINTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bare": (lambda s: s, ""),
     "timm train.py": (
         lambda s: {"epoch": 9, "state_dict": s, "args": argparse.Namespace(lr=0.1, out=Path("a"))},
