@@ -1,4 +1,4 @@
-"""Describe frames once and keep what was found: the feature dataset that heads train from."""
+"""Write a feature dataset: every frame is described once, and heads train from the stored vectors."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -28,12 +28,13 @@ from train.runs import checkpoint
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
+# Parts small enough to copy and to hash again one by one.
 PART_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """What to write: the level, the rows' type, frames a backbone pass, where to compute.
+    """What to write: the level, the type of the rows, frames in a backbone pass, where to compute.
 
     `pca`: numbers a frame after a PCA that is fitted on `sample` random frames, whitened with `whiten`; it becomes the
     model's projection (frame level only).
@@ -57,10 +58,23 @@ def write_features(
     frames: IntArray | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureManifest:
-    """Describe `frames` (rising frame rows; default: all of the dataset) into the folder `out`, each frame once.
+    """Describe frames of a dataset into a folder, each frame once.
 
-    Raises: OutputError when `out` is not empty, ContractError for a model without per-frame features or a PCA at token
-    level, NotEnoughDataError when too few frames stand behind a PCA.
+    Args:
+        model: A model of single frames and a fusion; its fusion is left out.
+        dataset: Holds the frames.
+        out: The new folder.
+        request: Level, type and PCA of the stored vectors, and where to compute.
+        frames: Frame rows int64 (n,), rising; None for all of the dataset.
+        progress: Called with frames finished and frames in all.
+
+    Returns:
+        The manifest, which is written last.
+
+    Raises:
+        OutputError: If `out` is not empty.
+        ContractError: If the model has no per-frame features, or a PCA is asked for at token level.
+        NotEnoughDataError: If there are too few frames for the PCA.
     """
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
@@ -92,6 +106,7 @@ def write_features(
 
 
 def _check(model: nn.Module, request: FeatureRequest) -> None:
+    """Raise ContractError for a model or a request that gives no single-frame vectors."""
     if not isinstance(model, FrameModel):
         raise ContractError(
             f"{type(model).__name__} is no function of single frames; describe with a late fusion model"
@@ -113,8 +128,8 @@ def _fit_projection(
     """Fit the PCA on random frames and put it into the model as its projection."""
     model.projection = None
     count = min(request.sample, len(rows))
-    chosen = np.sort(np.random.default_rng(request.seed).choice(rows, count, replace=False))
-    batches = (chosen[start : start + request.batch_size] for start in range(0, count, request.batch_size))
+    sampled_rows = np.sort(np.random.default_rng(request.seed).choice(rows, count, replace=False))
+    batches = (sampled_rows[start : start + request.batch_size] for start in range(0, count, request.batch_size))
     sample = np.concatenate([_features(model, source, batch, request, where).numpy() for batch in batches])
     fitted = pca.fit(sample, cast(int, request.pca), whiten=request.whiten, seed=request.seed)
     model.projection = _as_linear(fitted).to(where)
@@ -139,8 +154,8 @@ def _features(
 ) -> Tensor:
     """Features of frames `(n, ...)` float32 on the CPU."""
     frames = torch.from_numpy(source.read(rows)).to(where)
-    found = model.tokens(frames) if request.level == "token" else model.encode_frames(frames)
-    return found.float().cpu()
+    features = model.tokens(frames) if request.level == "token" else model.encode_frames(frames)
+    return features.float().cpu()
 
 
 def _write_parts(
@@ -158,6 +173,7 @@ def _write_parts(
     for number, start in enumerate(range(0, len(rows), per_part)):
         of_part = rows[start : start + per_part]
         path = folder / f"part-{number:05d}.npy"
+        # The header is written by hand and rows follow as they come: a part is never in memory as a whole.
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             shape = (len(of_part), *first.shape)
             npy.write_array_header_1_0(
@@ -165,8 +181,8 @@ def _write_parts(
             )
             header = file.tell()
             for at in range(0, len(of_part), request.batch_size):
-                found = _features(model, source, of_part[at : at + request.batch_size], request, where)
-                file.write(np.ascontiguousarray(found.numpy(), request.dtype).tobytes())
+                features = _features(model, source, of_part[at : at + request.batch_size], request, where)
+                file.write(np.ascontiguousarray(features.numpy(), request.dtype).tobytes())
                 if progress is not None:
                     progress(start + min(at + request.batch_size, len(of_part)), len(rows))
         yield FeaturePart(name=path.name, rows=len(of_part), start=header, hash=xxh3_file(path))

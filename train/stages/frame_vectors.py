@@ -1,14 +1,14 @@
-"""Frame descriptors for matching: rows of a feature dataset, or what a run's model makes of single frames."""
+"""Frame descriptors for matching: rows of a feature dataset, or descriptors of single frames by a run's model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from indexer.matching.frame_vectors import FrameVectors
 from seqdata.errors import ContractError, InputError
+from seqdata.geometry import Float32Array, IntArray
 from train.data.feature_files import MANIFEST
 from train.data.features import open_features
 from train.data.frames import FrameSource, native_size
@@ -24,24 +24,35 @@ BATCH = 64
 def frame_vectors(
     dataset: "Dataset", folder: Path, *, device: str = "auto", model_from: str | None = None
 ) -> FrameVectors:
-    """What describes single frames of a dataset: the folder of a feature dataset (level frame), or of a run.
+    """Open frame descriptors: of a feature dataset (level frame), or of a run.
 
     A run's model describes windows of one frame: SeqNet trained at L = 1 (S1 of HVPR), SeqMatchNet's projection, or any
-    frame encoder. `model_from`: see `train.runs.checkpoint.load_model`.
-    Raises: InputError when the folder is neither, ContractError for tokens, another dataset, or a model that needs more
-    than one frame.
+    frame encoder.
+
+    Args:
+        dataset: Holds the frames.
+        folder: The feature dataset, or the run.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        model_from: Where the model's code is (see `train.runs.checkpoint.load_model`).
+
+    Returns:
+        Vectors (n, D) float32 of frames by row, and their name.
+
+    Raises:
+        InputError: If the folder is neither.
+        ContractError: If it holds tokens, is of another dataset, or the model needs more than one frame.
     """
     if not (folder / MANIFEST).is_file():
         if not (folder / "run.json").is_file() and not folder.is_file():
             raise InputError(f"{folder}: neither a feature dataset nor a run; write one with seqdata describe or train")
-        return FrameVectors(_Described(dataset, folder, device, model_from), folder.resolve().name)
+        return FrameVectors(_RunVectors(dataset, folder, device, model_from), folder.resolve().name)
     source = open_features(folder, dataset)
     if source.level != "frame":
         raise ContractError(f"{folder}: holds {source.level} features; matching needs one vector a frame (level frame)")
     return FrameVectors(lambda rows: np.asarray(source.read(rows), np.float32).reshape(len(rows), -1), folder.name)
 
 
-class _Described:
+class _RunVectors:
     """Descriptors (n, D) float32 of frames by row, each frame a window of its own."""
 
     def __init__(self, dataset: "Dataset", run: Path, device: str, model_from: str | None) -> None:
@@ -52,12 +63,12 @@ class _Described:
         self._source = FrameSource(dataset, native_size(dataset, everything[:, None], self._model.size))
 
     @torch.inference_mode()
-    def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def __call__(self, rows: IntArray) -> Float32Array:
         """Descriptors of frame rows (n,)."""
         parts = []
         for start in range(0, len(rows), BATCH):
             frames = torch.from_numpy(self._source.read(rows[start : start + BATCH])).to(self._device)
             features = self._source.encode(self._model, frames)
-            each = torch.arange(len(frames), device=self._device)[:, None]
-            parts.append(self._model.fuse_rows(features, each).float().cpu())
+            own_row = torch.arange(len(frames), device=self._device)[:, None]
+            parts.append(self._model.fuse_rows(features, own_row).float().cpu())
         return torch.cat(parts).numpy()

@@ -27,6 +27,7 @@ from train.stages.export_programs import export_model
 
 VALIDATION = "val"
 PRECISION = 0.99
+"""Share of accepted queries that must be right: a guess that suits loop closures, where a wrong place is costly."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PackRequest:
 
 
 def calibration_split(index: PlaceIndex, split: str | None) -> str | None:
-    """The split that a threshold is calibrated on: the named one, else `val`, None where the protocol has none.
+    """Choose the split that a threshold is calibrated on: the named one, else `val`, None where the protocol has none.
 
     Raises: ContractError for a name that the protocol does not have.
     """
@@ -60,10 +61,20 @@ def calibration_split(index: PlaceIndex, split: str | None) -> str | None:
 
 
 def write_pack(index: PlaceIndex, request: PackRequest, progress: StageProgress | None = None) -> Path:
-    """Write a pack whole or not at all; one of the same inputs that is there already is left as it is.
+    """Write a pack whole or not at all; one of the same inputs that is there already stays as it is.
 
-    Raises: ContractError when the run is not the index's or its model cannot be exported, OutputError when `out` holds
-    something else, NotEnoughDataError when no threshold is precise enough or a named split has no queries.
+    Args:
+        index: The index to pack.
+        request: The run behind it, where the pack goes, and how its threshold is calibrated.
+        progress: Called with the stage and its windows.
+
+    Returns:
+        The pack's folder.
+
+    Raises:
+        ContractError: If the run is not the index's, or its model cannot be exported.
+        OutputError: If the folder holds something else.
+        NotEnoughDataError: If no threshold is precise enough, or a named split has no queries.
     """
     check_belongs(index, request.run)
     split = calibration_split(index, request.split)
@@ -73,8 +84,9 @@ def write_pack(index: PlaceIndex, request: PackRequest, progress: StageProgress 
     model = load_model(request.run, request.model_from)
     calibration, note = _calibrated(index, model, request, split, progress)
     request.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.", dir=request.out.parent) as made:
-        folder = Path(made) / "pack"
+    # Beside the pack, so that the rename stays on one file system; hidden, so that no search for packs meets it.
+    with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.", dir=request.out.parent) as workspace:
+        folder = Path(workspace) / "pack"
         (folder / INDEX).mkdir(parents=True)
         manifest = _fill(folder, index, model, request.run)
         _write_manifest(folder, {**manifest, "id": identifier, "calibration": calibration, "calibration_note": note})
@@ -155,7 +167,7 @@ def _calibrated(
     check_same_form(index, dataset)
     lacking = lacks(dataset, protocol, split)
     if lacking is None:
-        found = calibrate_index(
+        calibration = calibrate_index(
             index,
             model,
             dataset,
@@ -165,7 +177,7 @@ def _calibrated(
             device=request.device,
             progress=progress,
         )
-        return found, ""
+        return calibration, ""
     text = f"split {split} of {protocol.label} has no {lacking} in this dataset"
     if request.split is not None:
         raise NotEnoughDataError(f"{text}: no threshold can be calibrated; name another --split")
