@@ -21,16 +21,25 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-STILL = 0.1  # metres: below this two neighbours of a frame say nothing about its direction
+STILL = 0.1  # metres, the jitter of good poses: neighbours of a frame that are nearer say nothing about its direction
 
 
 def choose_zone(latitude: ArrayLike, longitude: ArrayLike) -> str:
-    """The UTM zone ("32N") of the median point of a set of positions, to be used for the whole set.
+    """Choose the UTM zone of the median point of a set of positions, to be used for the whole set.
 
-    `latitude`, `longitude`: (n,) degrees; NaN rows are passed over. Norway's and Svalbard's special zones are
-    kept.
+    Args:
+        latitude: WGS84 degrees (n,); rows with NaN are passed over.
+        longitude: WGS84 degrees (n,).
 
-    Raises: InputError when no finite position is given, or the median lies outside UTM (80° S … 84° N).
+    Returns:
+        Zone number and hemisphere, such as "32N"; Norway's and Svalbard's special zones are honoured.
+
+    Raises:
+        InputError: If no position is finite, or the median lies outside UTM (80° S to 84° N).
+
+    Example:
+        >>> choose_zone([50.9, 51.0], [6.9, 7.0])
+        '32N'
     """
     lat, lon = np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
     is_finite = np.isfinite(lat) & np.isfinite(lon)
@@ -49,9 +58,14 @@ def choose_zone(latitude: ArrayLike, longitude: ArrayLike) -> str:
 
 
 def parse_zone(zone: str) -> tuple[int, bool]:
-    """Split "32N" into (32, True): the number 1…60, and whether it is the northern hemisphere.
+    """Split a zone into its number 1 to 60 and whether it is the northern hemisphere.
 
-    Raises: InputError for anything else.
+    Raises:
+        InputError: If the text is no number with N or S.
+
+    Example:
+        >>> parse_zone("23S")
+        (23, False)
     """
     digits, letter = zone[:-1], zone[-1:].upper()
     if not digits.isdecimal() or not 1 <= int(digits) <= 60 or letter not in ("N", "S"):
@@ -60,14 +74,25 @@ def parse_zone(zone: str) -> tuple[int, bool]:
 
 
 def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: str) -> tuple[Float64Array, Float64Array]:
-    """Easting and northing (metres, float64) of WGS84 positions (degrees), all in the one `zone`.
+    """Project WGS84 positions to metres of one UTM zone.
 
-    Shapes: (n,), (n,) -> (n,), (n,). NaN positions stay NaN.
+    Args:
+        latitude: Degrees (n,); NaN positions stay NaN.
+        longitude: Degrees (n,).
+        zone: Zone and hemisphere, such as "32N".
 
-    Convention: the zone's own false northing holds for every point, so that northings run through at the
-    equator.
+    Returns:
+        Eastings and northings, float64 (n,) each.
 
-    Raises: InputError for a bad zone or positions outside UTM.
+    Convention: the zone's own false northing holds for every point, so that northings run through at the equator.
+
+    Raises:
+        InputError: If the zone is malformed or a position lies outside UTM.
+
+    Example:
+        >>> easting, northing = to_utm([0.0], [9.0], "32N")
+        >>> round(float(easting[0])), round(float(northing[0]))
+        (500000, 0)
     """
     number, northern = parse_zone(zone)
     lat, lon = (
@@ -86,9 +111,13 @@ def to_utm(latitude: ArrayLike, longitude: ArrayLike, zone: str) -> tuple[Float6
 
 
 def to_latlon(easting: ArrayLike, northing: ArrayLike, zone: str) -> tuple[Float64Array, Float64Array]:
-    """Latitude and longitude (degrees, float64) of UTM metres of one `zone`; the inverse of `to_utm`.
+    """Convert metres of one UTM zone to latitude and longitude; the inverse of `to_utm`.
 
-    Shapes: (n,), (n,) -> (n,), (n,). NaN positions stay NaN. Raises: InputError for a bad zone.
+    Shape:
+        easting (n,), northing (n,) -> WGS84 degrees float64 (n,), (n,); NaN positions stay NaN.
+
+    Raises:
+        InputError: If the zone is malformed.
     """
     number, northern = parse_zone(zone)
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
@@ -99,7 +128,12 @@ def to_latlon(easting: ArrayLike, northing: ArrayLike, zone: str) -> tuple[Float
 
 
 def steps(easting: ArrayLike, northing: ArrayLike) -> Float64Array:
-    """Straight-line metres from the previous frame, (n,) -> (n,); 0 for the first."""
+    """Measure straight-line metres from the previous frame, (n,) -> (n,); 0 for the first.
+
+    Example:
+        >>> steps([0.0, 3.0], [0.0, 4.0]).tolist()
+        [0.0, 5.0]
+    """
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
     length = np.zeros(east.shape)
     dx, dy = np.diff(east), np.diff(north)
@@ -108,18 +142,23 @@ def steps(easting: ArrayLike, northing: ArrayLike) -> Float64Array:
 
 
 def track_metres(easting: ArrayLike, northing: ArrayLike) -> Float64Array:
-    """Metres driven from a trajectory's first frame along straight lines between frames, (n,) -> (n,)."""
+    """Measure metres driven since a trajectory's first frame along straight lines between frames, (n,) -> (n,)."""
     return np.cumsum(steps(easting, northing))
 
 
 def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = STILL) -> Float64Array:
-    """Driving direction at every frame of one trajectory, from its own neighbouring positions.
+    """Estimate the driving direction at every frame of one trajectory from its neighbouring positions.
 
-    Shapes: (n,), (n,) metres in driving order -> (n,) degrees in 0…360, clockwise from grid north.
+    Shape:
+        easting (n,), northing (n,), metres in driving order -> (n,) degrees in 0…360, clockwise from grid north.
 
-    Convention: the direction from the previous to the next frame (central difference; one-sided at the ends).
-    Where those two are less than `still` metres apart, the last known direction holds; before the first
-    movement, the first known one. A trajectory that never moves gives NaN everywhere.
+    Convention: the direction from the previous to the next frame (central difference; one-sided at the ends). Where
+    those two are less than `still` metres apart, the last known direction holds; before the first movement, the first
+    known one. A trajectory that never moves gives NaN everywhere.
+
+    Example:
+        >>> driving_headings([0.0, 1.0, 1.0], [0.0, 0.0, 1.0]).tolist()
+        [90.0, 45.0, 0.0]
     """
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
     if len(east) < 2:
@@ -134,6 +173,7 @@ def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = 
     moving = np.hypot(dx, dy) >= max(still, np.finfo(np.float64).tiny)
     if not moving.any():
         return np.full(east.shape, np.nan)
+    # A running maximum over row numbers carries each moving row forward; rows before the first one take that one.
     last = np.maximum.accumulate(np.where(moving, np.arange(len(east)), -1))
     last[last < 0] = np.flatnonzero(moving)[0]
     filled: Float64Array = heading[last]
@@ -141,8 +181,11 @@ def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = 
 
 
 def heading_difference(first: ArrayLike, second: ArrayLike) -> Float64Array:
-    """Least angle between two directions on the circle: degrees in, 0…180 out, shapes broadcast; NaN stays
-    NaN.
+    """Measure the least angle between two directions: degrees in, 0…180 out; shapes broadcast, NaN stays NaN.
+
+    Example:
+        >>> heading_difference(350.0, 10.0).item()
+        20.0
     """
     turn = (np.asarray(first, np.float64) - np.asarray(second, np.float64)) % 360.0
     least: Float64Array = np.minimum(turn, 360.0 - turn)

@@ -42,7 +42,12 @@ _VARIANT = re.compile(r"(?P<base>.+?)(-L(?P<length>\d+))?(-s(?P<stride>\d+))?(-(
 
 
 def agrees(count: int | None, expected: Count) -> bool:
-    """Whether a count is the expected one; a rounded one, such as "5.2k", holds for what rounds to it."""
+    """Compare a count with the published one; a rounded one, such as "5.2k", holds for whatever rounds to it.
+
+    Example:
+        >>> agrees(5249, "5.2k"), agrees(5251, "5.2k")
+        (True, False)
+    """
     if count is None or isinstance(expected, int):
         return count == expected
     digits = expected.removesuffix("k")
@@ -50,8 +55,16 @@ def agrees(count: int | None, expected: Count) -> bool:
     return bool(abs(count - 1000 * float(digits)) <= half)
 
 
-def variant_of(name: str, find: "Callable[[str], Protocol | None]") -> "Protocol | None":
-    """The variant that a name such as `msls-seqvlad-L10` asks for; `known` finds the protocol before the marks."""
+def variant_of(name: str, find: Callable[[str], Protocol | None]) -> Protocol | None:
+    """Derive the variant that a name such as `msls-seqvlad-L10` means.
+
+    Args:
+        name: Name with marks of length (-L10), stride (-s2) or spacing (-2m).
+        find: Looks up the protocol by the name before the marks.
+
+    Returns:
+        The variant; None where the name has no marks or no such protocol exists.
+    """
     match = _VARIANT.fullmatch(name)
     base = find(match["base"]) if match else None
     if match is None or base is None or match["base"] == name:
@@ -63,14 +76,31 @@ def variant_of(name: str, find: "Callable[[str], Protocol | None]") -> "Protocol
 
 
 def names() -> list[str]:
-    """Names of the shipped protocols, sorted."""
+    """List the names of the shipped protocols, sorted.
+
+    Example:
+        >>> names()[:2]
+        ['msls-seqvlad', 'msls-seqvlad-melbourne']
+    """
     return sorted(path.stem for path in (schema_root() / "protocols").glob("*.toml"))
 
 
-def load(protocol: "str | Path | Protocol") -> Protocol:
-    """The protocol of a shipped name (also a variant: `msls-seqvlad-L10`) or of the user's own `.toml` file.
+def load(protocol: str | Path | Protocol) -> Protocol:
+    """Load a protocol.
 
-    Raises: InputError when the file is missing, ContractError when a field is wrong or the name is unknown.
+    Args:
+        protocol: Name of a shipped protocol, also of a variant (`msls-seqvlad-L10`), or path of a `.toml` file; a
+            protocol is returned as it is.
+
+    Raises:
+        InputError: If the file is missing.
+        ContractError: If a field is wrong or the name is unknown.
+
+    Example:
+        >>> load("own").radius
+        25.0
+        >>> load("msls-seqvlad-L10").length
+        10
     """
     if isinstance(protocol, Protocol):
         return protocol
@@ -90,7 +120,7 @@ def _shipped(name: str) -> Protocol | None:
 
 
 def parse(data: dict[str, Any], file: str | Path) -> Protocol:
-    """The protocol in `data`; `file` is named in errors. Raises: ContractError with the first wrong field."""
+    """Check the fields of a protocol; `file` is named in errors. Raises: ContractError with the first wrong field."""
     try:
         return Protocol.model_validate(data)
     except ValidationError as error:

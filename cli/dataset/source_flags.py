@@ -10,55 +10,26 @@ from cli.flags import parse_pairs
 from cli.output import note
 from seqdata.errors import ContractError
 from seqdata.sources.detect import recognise
+from seqdata.sources.registry import option_help, source_names
 
 KindArgument = Annotated[
-    str, typer.Argument(help="Kind of raw dump: msls, robotcar, nordland, folder, or auto.", metavar="KIND")
+    str, typer.Argument(help=f"Kind of raw dump: {', '.join(source_names())}, or auto.", metavar="KIND")
 ]
 RawArgument = Annotated[Path | None, typer.Argument(help="The raw dump, as it was downloaded.", show_default=False)]
 RawFlag = Annotated[Path | None, typer.Option("--raw", help="The same, as a flag.", show_default=False)]
-CitiesFlag = Annotated[str | None, typer.Option(help="msls: exact city names, comma-separated.", show_default=False)]
-CleanListFlag = Annotated[Path | None, typer.Option(help="nordland: file of clean frame names.", show_default=False)]
-PositionsFlag = Annotated[
-    str | None,
-    typer.Option(
-        help="folder: a CSV, a .gpx track, or 'exif' (default: positions.csv, else the one .gpx, else EXIF).",
-        show_default=False,
-    ),
-]
-RolesFlag = Annotated[str | None, typer.Option(help="folder: database:DRIVE,query:DRIVE.", show_default=False)]
-CutFlag = Annotated[
-    str | None,
-    typer.Option(help="folder: test stretch of each drive: 0.6, 0.5-0.8, 1200m, 1200m-1800m.", show_default=False),
-]
-BufferFlag = Annotated[
-    str | None,
-    typer.Option(help="folder with --cut: metres around it that are not trained on (default 50).", show_default=False),
-]
-LapsFlag = Annotated[
-    str | None, typer.Option(help="robotcar: laps, comma-separated (default all).", show_default=False)
-]
-CameraFlag = Annotated[
-    str | None, typer.Option(help="robotcar: stereo_left (default), stereo_centre, mono_rear, …", show_default=False)
-]
-PoseFlag = Annotated[str | None, typer.Option(help="robotcar: rtk (default), ins or gps.", show_default=False)]
-PoseModeFlag = Annotated[
-    str | None,
-    typer.Option(help="robotcar: interpolate (default) or nearest: how poses are looked up.", show_default=False),
-]
-PoseGapFlag = Annotated[
-    str | None,
-    typer.Option(
-        help="robotcar, folder with a GPX track: longest gap between two poses around a frame, in seconds.",
-        show_default=False,
-    ),
-]
-CropFlag = Annotated[
-    str | None, typer.Option(help="robotcar: none (default) or the upper part, as in top1280x800.", show_default=False)
-]
-UndistortFlag = Annotated[
-    Path | None,
-    typer.Option(help="robotcar: the SDK's models folder, or a lookup table, to undistort with.", show_default=False),
-]
+CitiesFlag = Annotated[str | None, typer.Option(help=option_help("cities"), show_default=False)]
+CleanListFlag = Annotated[Path | None, typer.Option(help=option_help("clean_list"), show_default=False)]
+PositionsFlag = Annotated[str | None, typer.Option(help=option_help("positions"), show_default=False)]
+RolesFlag = Annotated[str | None, typer.Option(help=option_help("roles"), show_default=False)]
+CutFlag = Annotated[str | None, typer.Option(help=option_help("cut"), show_default=False)]
+BufferFlag = Annotated[str | None, typer.Option(help=option_help("buffer"), show_default=False)]
+LapsFlag = Annotated[str | None, typer.Option(help=option_help("laps"), show_default=False)]
+CameraFlag = Annotated[str | None, typer.Option(help=option_help("camera"), show_default=False)]
+PoseFlag = Annotated[str | None, typer.Option(help=option_help("pose"), show_default=False)]
+PoseModeFlag = Annotated[str | None, typer.Option(help=option_help("pose_mode"), show_default=False)]
+PoseGapFlag = Annotated[str | None, typer.Option(help=option_help("pose_gap"), show_default=False)]
+CropFlag = Annotated[str | None, typer.Option(help=option_help("crop"), show_default=False)]
+UndistortFlag = Annotated[Path | None, typer.Option(help=option_help("undistort"), show_default=False)]
 SourceOptionFlag = Annotated[
     list[str] | None,
     typer.Option(

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from seqdata.build.plan import Plan, along_track
+from seqdata.build.plan import Plan, along_track, describe_reasons
 from seqdata.build.shards import read_sealed
 from seqdata.contracts.manifest import (
     MANIFEST_NAME,
@@ -147,8 +147,8 @@ def finish(store: Store, plan: Plan, left_out: pl.DataFrame, into: Store | None 
     new_frames = (complete(part, plan.settings) for part in by_trajectory(sealed.frames(store, plan)))
     first = next(new_frames, None)
     if first is None:
-        reasons = ", ".join(_join_quarantine(quarantine, sealed.bad)["reason"].unique())
-        raise InputError(f"{store}: not one frame of the dump could be stored ({reasons})")
+        reasons = describe_reasons(_join_quarantine(quarantine, sealed.bad))
+        raise InputError(f"{store}: no frame of the dump could be stored: {reasons}")
     tables = Tables(into or store, plan.version)
     tables.clear()
     summary = write_frames(tables, chain(by_trajectory(old_frames), [first], new_frames), draft)

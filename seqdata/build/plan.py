@@ -184,8 +184,13 @@ def refuse_empty(listing: Listing, raw: Path) -> None:
         log.warning("%s: %s", raw, note)
     if listing.records.height:
         return
-    reasons = listing.quarantine.group_by("reason", maintain_order=True).agg(
+    raise InputError(f"{raw}: no frame can be used: {describe_reasons(listing.quarantine) or 'the dump is empty'}")
+
+
+def describe_reasons(quarantine: pl.DataFrame) -> str:
+    """Count the quarantined inputs by reason, each reason with its first input and message."""
+    reasons = quarantine.group_by("reason", maintain_order=True).agg(
         pl.len(), pl.col("source").first(), pl.col("message").first()
     )
     texts = [f"{count:,} {reason} ({source}: {message})" for reason, count, source, message in reasons.iter_rows()]
-    raise InputError(f"{raw}: no frame can be used: {'; '.join(texts) or 'the dump is empty'}")
+    return "; ".join(texts)

@@ -1,4 +1,4 @@
-"""Fields of a protocol: the words it may use, its splits, its cut, and the base of every stored model."""
+"""A protocol as data: its fields, the words they may hold, its splits and its cut of the ground."""
 
 from typing import Annotated, Literal
 
@@ -26,6 +26,11 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 class Cut(Frozen):
     """A cut of the ground in two: a polygon, and the buffer around it that belongs to neither side.
 
+    Attributes:
+        zone: UTM zone of the corners, such as "30N".
+        corners: Corners of the polygon, (easting, northing) in metres.
+        buffer: Width in metres of the ground around the polygon that belongs to neither side.
+
     Convention: corners are (easting, northing), metres of UTM `zone`. A frame is inside when it lies in the polygon or
     on its edge, outside when it is at least `buffer` metres away from it; a window belongs to a side with all frames.
     """
@@ -39,9 +44,16 @@ class Split(Frozen):
     """What belongs to one split: cities, trajectories by role, and a half-open range of positions.
 
     An absent field admits everything. With `database` and `query` the protocol itself gives the roles (Nordland's
-    seasons, RobotCar's laps); without them the frames' own roles hold. `positions` is [start, stop). `part` is the part
-    of each drive that a cut along the route left, as in `<drive>/train`; `side` is the side of the protocol's cut,
-    `subtask` a name among the centre frame's subtasks (MSLS).
+    seasons, RobotCar's laps); without them the frames' own roles hold.
+
+    Attributes:
+        cities: Names of cities.
+        database: Trajectories of the database.
+        query: Trajectories of the queries.
+        positions: Ranks [start, stop) within a trajectory.
+        part: Part of each drive that a cut along the route left, as in `<drive>/train`.
+        side: Side of the protocol's cut.
+        subtask: Name among the centre frame's subtasks (MSLS).
     """
 
     later = frozenset({"part", "side", "subtask"})
@@ -72,12 +84,39 @@ class TrainRule(Frozen):
 class Protocol(Frozen):
     """Everything that decides a recall, and nothing else.
 
+    The shipped ones follow section IV of both papers (docs/methods.md#positives).
+
+    Attributes:
+        name: Name that stands beside every number.
+        version: Version of the file.
+        title: What it is, in a line.
+        source: Kind of dump that it is meant for.
+        length: Frames of a window.
+        stride: Frames from window to window.
+        spacing: Metres that trajectories are resampled to; None takes all frames.
+        max_step: Greatest distance in metres of neighbouring frames in a window.
+        unit: Unit of the radii, "metres" or "frames".
+        rule: Which distance of two windows counts: "any", "centre", "last" or "all".
+        radius: Radius of positives in `unit`.
+        heading_max: Greatest difference of the headings of a positive pair, in degrees.
+        train: Radii of training pairs.
+        pool: Whether all cities are searched together, or each by itself.
+        panoramas: Dropped before windows are cut, kept, or judged at the window's centre frame.
+        clean: Whether only frames of the clean list count (Nordland).
+        edges: What happens at a run's ends, "drop" or "shift" (see `seqdata.sequences.windows`).
+        no_positive: Whether queries without a positive are left out or count as misses.
+        splits: The splits by name.
+        expected_counts: Published counts of each split.
+        expected_at: Published counts at other lengths.
+        spacing_rule: Resampling rule that `spacing` needs; None takes the dataset's.
+        pose_source: Log that positions must come from (RobotCar).
+        pose_mode: How positions must be looked up (RobotCar).
+        pose_gap: Longest gap in seconds between two poses around a frame (RobotCar).
+        crop: Crop of the pictures, as the source writes it (RobotCar).
+        cut: Cut of the ground that the splits' sides refer to.
+
     Convention: metres are UTM metres within one zone, a pair is positive when its distance is strictly less than
-    `radius`; with unit `frames` it is positive when the difference of positions is at most `radius`. Panoramas are
-    dropped before windows are cut, kept, or judged at the window's centre frame. `spacing` is in metres by
-    `spacing_rule` (the dataset's rule where none is stated), `pose_gap` in seconds, `crop` as the source writes it.
-    `expected_at` holds the published counts of other lengths.
-    Source: the project's protocol table; P1 section IV, P2 section IV.
+    `radius`; with unit "frames" it is positive when the difference of positions is at most `radius`.
     """
 
     later = frozenset({"spacing_rule", "pose_source", "pose_mode", "pose_gap", "crop", "cut", "expected_at"})
@@ -118,7 +157,7 @@ class Protocol(Frozen):
 
     @property
     def hash(self) -> str:
-        """First 12 hex digits of the SHA-256 of every field that decides a number (title and counts left out)."""
+        """First 12 hexadecimal digits of the SHA-256 of every field that decides a number (no title, no counts)."""
         return sha256_json(self.model_dump(mode="json", exclude={"title", "expected_counts", "expected_at"}))[:12]
 
     @property
@@ -127,7 +166,7 @@ class Protocol(Frozen):
         return f"{self.name}@{self.hash}"
 
     def split(self, name: str) -> Split:
-        """The split `name`. Raises: ContractError that lists the splits there are."""
+        """Look up a split. Raises: ContractError that lists the splits there are."""
         if name not in self.splits:
             raise ContractError(f"protocol {self.name}: no split '{name}'; it has {', '.join(self.splits)}")
         return self.splits[name]
@@ -146,10 +185,18 @@ class Protocol(Frozen):
             )
 
     def variant(self, length: int | None = None, stride: int | None = None, spacing: float | None = None) -> "Protocol":
-        """The same protocol at another length, stride (frames) or spacing (metres), under a name that says so.
+        """Derive the same protocol at another length, stride or spacing, under a name that says so.
 
-        `msls-seqvlad` at length 10 is `msls-seqvlad-L10`, with a hash of its own; what stays the same is not named.
-        Raises: ContractError for a value that is not positive.
+        Args:
+            length: Frames of a window; None leaves it.
+            stride: Frames from window to window; None leaves it.
+            spacing: Metres between frames; None leaves it.
+
+        Returns:
+            A protocol with a hash of its own, such as `msls-seqvlad-L10`; what stays the same is not named.
+
+        Raises:
+            ContractError: If a value is not positive.
         """
         values = {"length": length, "stride": stride, "spacing": spacing}
         change = {field: value for field, value in values.items() if value not in (None, getattr(self, field))}

@@ -1,4 +1,4 @@
-"""Records of a frame as sources yield them, and the base of frozen models."""
+"""The base of every stored model, and its faults in one line."""
 
 from typing import Any, ClassVar
 
@@ -17,15 +17,16 @@ class Frozen(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields_out: dict[str, Any] = handler(self)
+        # Serialising is where stored files and hashes come from, so leaving a field out here keeps both.
+        values: dict[str, Any] = handler(self)
         fields = type(self).model_fields
         defaults = {name: fields[name].get_default(call_default_factory=True) for name in self.later}
         unused = {name for name, default in defaults.items() if getattr(self, name) == default}
-        return {name: value for name, value in fields_out.items() if name not in unused}
+        return {name: value for name, value in values.items() if name not in unused}
 
 
 def describe_first(error: ValidationError) -> str:
-    """The first fault of a pydantic error in one line: field, what is wrong, and how many more there are."""
+    """Describe the first fault of a pydantic error in one line: field, what is wrong, and how many more there are."""
     faults = error.errors()
     field = ".".join(str(part) for part in faults[0]["loc"])
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

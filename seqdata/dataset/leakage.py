@@ -86,7 +86,7 @@ def _sentence(roles: pl.DataFrame, radius: float) -> str:
 
 
 def _ground(sequencer: Sequencer, protocol: Protocol) -> _Ground:
-    track = sequencer.track(TrackPolicy.of_protocol(protocol).key)
+    track = sequencer.track(TrackPolicy.from_protocol(protocol).key)
     frames = sequencer.frames.select("easting", "northing", "zone")[track["frame"]]
     xy = np.ascontiguousarray(frames.select("easting", "northing").to_numpy())
     return _Ground(xy, frames["zone"].rank("dense").to_numpy().astype(np.int64), track)

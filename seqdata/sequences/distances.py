@@ -18,7 +18,8 @@ import numpy.typing as npt
 from seqdata.geometry import Float64Array, IntArray
 from seqdata.sequences.tiles import Tiles
 
-BLOCK = 1 << 17  # frame distances computed at once: 1 MiB of float64, so that a block stays in a core's own cache
+# Frame distances computed at once: 1 MiB of float64, so that a block stays in a core's own cache.
+BLOCK = 1 << 17
 
 Combine = Callable[[Any, Any], Any]
 Columns = dict[str, npt.NDArray[Any]]
@@ -27,8 +28,13 @@ DISTANCES = ("min_distance", "centre_distance", "last_distance", "worst_distance
 
 @dataclass(frozen=True)
 class Shape:
-    """How windows of one kind lie in their tile: `length` frames `step` apart, `slots` windows `stride`
-    apart.
+    """How windows of one kind lie in their tile.
+
+    Attributes:
+        length: Frames of a window.
+        step: Rows from frame to frame.
+        stride: Rows from slot to slot.
+        slots: Windows of a tile.
     """
 
     length: int
@@ -41,8 +47,8 @@ class Shape:
         """Frames that a tile spans."""
         return (self.slots - 1) * self.stride + (self.length - 1) * self.step + 1
 
-    def at(self, index: int) -> slice:
-        """The frames at `index` of every window, as a slice of the tile's frames."""
+    def frames_at(self, index: int) -> slice:
+        """Slice the tile's frames to frame number `index` of every window."""
         begin = index * self.step
         return slice(begin, begin + (self.slots - 1) * self.stride + 1, self.stride)
 
@@ -58,8 +64,8 @@ def sliding(values: Float64Array, combine: Combine, shape: Shape, axis: int) -> 
         shift = min(width, shape.length - width) * shape.step
         values = combine(values[(*lead, slice(None, -shift))], values[(*lead, slice(shift, None))])
         width += min(width, shape.length - width)
-    picked: Float64Array = values[(*lead, shape.at(0))]
-    return picked
+    combined: Float64Array = values[(*lead, shape.frames_at(0))]
+    return combined
 
 
 def squared_blocks(
@@ -73,19 +79,26 @@ def squared_blocks(
     nearest = sliding(frames, np.minimum, database, axis=1)
     least = sliding(nearest, np.minimum, query, axis=0)
     worst = sliding(nearest, np.maximum, query, axis=0)
-    centre = frames[query.at((query.length - 1) // 2), database.at((database.length - 1) // 2)]
-    last = frames[query.at(query.length - 1), database.at(database.length - 1)]
+    centre = frames[query.frames_at((query.length - 1) // 2), database.frames_at((database.length - 1) // 2)]
+    last = frames[query.frames_at(query.length - 1), database.frames_at(database.length - 1)]
     return least, centre, last, worst
 
 
 def tile_pairs(
     query: Tiles, database: Tiles, pairs: tuple[IntArray, IntArray], radius: float, inclusive: bool
 ) -> Columns:
-    """All window pairs of the given tile pairs whose least distance is under `radius` (or equal, if
-    `inclusive`).
+    """Find all window pairs of the given tile pairs whose least distance is under `radius`.
 
-    Returns columns query, database (int64 rows of the two sets) and the four distances (float64), by rising
-    (query, database).
+    Args:
+        query: Tiles of the query windows.
+        database: Tiles of the database windows.
+        pairs: Rows of query and database tiles, int64 (c,) each.
+        radius: Greatest least distance, in the unit of the sets.
+        inclusive: Whether a distance equal to `radius` counts.
+
+    Returns:
+        Columns query, database (int64 rows of the two sets) and the four distances (float64), by rising
+        (query, database).
     """
     parts = [
         part
@@ -127,6 +140,7 @@ def _batches(
 ) -> Iterator[tuple[npt.NDArray[Any], ...]]:
     """Window pairs of one kind, a cache-sized block at a time: rows and distances, unordered."""
     size = max(1, BLOCK // (shapes[0].frames * shapes[1].frames))
+    # Squares are compared first, a part in a billion wider than the radius; the root decides.
     limit = radius * radius * (1 + 1e-9)
     for begin in range(0, len(pairs[0]), size):
         q, d = pairs[0][begin : begin + size], pairs[1][begin : begin + size]
@@ -158,6 +172,7 @@ def _frame_distances(
 
 
 def _coordinates(tiles: Tiles, rows: IntArray, frames: int) -> tuple[Float64Array, Float64Array]:
+    """First and second coordinates of the first `frames` frames of the tiles `rows`: (frames, b) each."""
     index = tiles.start[rows] + np.arange(frames)[:, None]
     np.minimum(index, len(tiles.windows.xy) - 1, out=index)
     return tiles.windows.xy[index, 0], tiles.windows.xy[index, 1]
@@ -176,6 +191,8 @@ def _expand(
     q_begin, d_begin = query.offset[q_slot], database.offset[d_slot]
     q_count, d_count = query.offset[q_slot + 1] - q_begin, database.offset[d_slot + 1] - d_begin
     times = q_count * d_count
+    # Equal windows (moved inward at a run's ends) share a slot. The k-th of a slot pair's `times` copies is query
+    # window k // d_count and database window k % d_count; k is the row's number minus where its copies begin.
     if len(times) and times.max() > 1:
         which = np.repeat(np.arange(len(times)), times)
         number = np.arange(len(which)) - np.repeat(np.cumsum(times) - times, times)

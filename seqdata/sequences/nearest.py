@@ -3,9 +3,9 @@
 The pair tables end at a radius; this table has one row for every query, so that a query without a positive says how far
 away the map was.
 
-Convention: as `seqdata.sequences.positives`: metres of one zone a group, or ranks; the least distance is that of the
-two nearest
-frames, the centre distance that of the nearest centre frames. Where a group has no database window both are unknown.
+Convention: as in `seqdata.sequences.positives`, metres of one zone a group, or ranks. The least distance is that of the
+two nearest frames, the centre distance that of the nearest centre frames. Where a group has no database window both are
+unknown.
 """
 
 import numpy as np
@@ -15,15 +15,26 @@ import polars as pl
 from seqdata.geometry import Float64Array, IntArray
 from seqdata.sequences.tiles import WindowSet
 
-CHUNK = 1 << 18  # frames asked for at once
+CHUNK = 1 << 18  # points of one query of the KD-tree, so that its answers stay at a few MiB
 NEAREST_SCHEMA = pl.Schema({"query": pl.Int32, "min_distance": pl.Float64, "centre_distance": pl.Float64})
 
 
 def nearest(query: WindowSet, database: WindowSet) -> pl.DataFrame:
-    """Nearest distances of every query window (contract `nearest`), one row a window, in their order.
+    """Measure how far every query window is from the nearest database window of its group.
 
-    Columns: query (i32 row of the set), min_distance, centre_distance (f64 in the sets' unit, null where the window's
-    group has no database window).
+    Args:
+        query: The query windows.
+        database: The database windows, in the same unit.
+
+    Returns:
+        Contract `nearest`, one row a query window in their order: query (int32, row of the set), min_distance and
+        centre_distance (float64, in the sets' unit, null where the group has no database window).
+
+    Example:
+        >>> query = WindowSet.of([[0.0, 0.0]], first=[0], length=1)
+        >>> database = WindowSet.of([[3.0, 4.0], [9.0, 0.0]], first=[0, 1], length=1)
+        >>> nearest(query, database).row(0)
+        (0, 5.0, 5.0)
     """
     least = np.full(len(query), np.nan)
     centre = np.full(len(query), np.nan)
@@ -37,10 +48,18 @@ def nearest(query: WindowSet, database: WindowSet) -> pl.DataFrame:
 
 
 def distance_to(points: Float64Array, ground: Float64Array) -> Float64Array:
-    """Distance of every point to the nearest of `ground`: (n, 2), (m, 2) -> (n,); infinite where m is 0."""
+    """Measure how far every point is from the nearest point of `ground`.
+
+    Shape:
+        points (n, 2), ground (m, 2) -> (n,) in the same unit; infinite where m is 0.
+
+    Example:
+        >>> distance_to(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [9.0, 0.0]]))
+        array([5.])
+    """
     if not len(ground) or not len(points):
         return np.full(len(points), np.inf)
-    from scipy.spatial import cKDTree  # slow to import, and opening a dataset does not need it
+    from scipy.spatial import cKDTree  # heavy: opening a dataset does not need it
 
     tree = cKDTree(ground)
     indices = [tree.query(points[at : at + CHUNK])[1] for at in range(0, len(points), CHUNK)]

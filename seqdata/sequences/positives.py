@@ -29,7 +29,8 @@ from seqdata.storage.parquet import parquet_writer
 __all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
 
 QUERY_ROWS = 1024  # query windows planned together
-WINDOW_PAIRS = 1 << 19  # most window pairs looked at in one piece, unless a single query has more
+# Most window pairs compared in one piece, unless a single query has more: about 25 MB of distances a thread.
+WINDOW_PAIRS = 1 << 19
 ROW_GROUP = 1 << 20  # rows of a Parquet row group
 RULE_COLUMNS = {
     "any": "min_distance",
@@ -55,19 +56,24 @@ def pair_blocks(
 ) -> Iterator[pl.DataFrame]:
     """Yield all pairs whose least distance lies within `radius`, a bounded block of queries at a time.
 
-    Blocks have the columns of `POSITIVES_SCHEMA`: query, database (i32 rows of the two sets), min_distance,
-    centre_distance, last_distance, worst_distance (f64, in `unit`; worst is the greatest over the query's
-    frames of the distance to the nearest frame of the database window), heading_difference (f32 degrees of
-    the centre frames, null where a heading is unknown). Rows rise by (query, database) over all blocks;
-    neither their order nor any value depends on `threads`. Every other rule's distance is at least the least
-    one, so no rule misses a pair.
+    Every other rule's distance is at least the least one, so no rule misses a pair. Memory: the tables of a block and
+    its neighbours in flight; a single query's pairs always stand in one block. Definitions: docs/methods.md#positives.
 
-    Memory: the tables of a block and its neighbours in flight; a single query's pairs always stand in one
-    block.
+    Args:
+        query: The query windows.
+        database: The database windows, in the same unit.
+        radius: Greatest least distance, in `unit`.
+        unit: "metres" (strictly less than the radius) or "frames" (at most the radius).
+        threads: Threads that measure; neither the order nor any value depends on them.
 
-    Raises: ContractError for a negative radius or an unknown unit.
+    Yields:
+        Tables with the columns of `POSITIVES_SCHEMA`, rows rising by (query, database) over all of them: query,
+        database (int32 rows of the two sets), min_distance, centre_distance, last_distance, worst_distance (float64;
+        worst is the greatest over the query's frames of the distance to the nearest frame of the database window),
+        heading_difference (float32 degrees of the centre frames, null where a heading is unknown).
 
-    Source: the positives of P1 (any frame to any frame) and P2 (centre frames).
+    Raises:
+        ContractError: If the radius is negative or the unit unknown.
     """
     for _, block in _blocks(query, database, radius, unit, threads):
         yield block
@@ -76,7 +82,17 @@ def pair_blocks(
 def positives(
     query: WindowSet, database: WindowSet, *, radius: float, unit: str = "metres", threads: int = 2
 ) -> pl.DataFrame:
-    """All pairs of `pair_blocks` in one table (44 bytes a pair in memory). Raises: as `pair_blocks`."""
+    """Find all pairs of `pair_blocks` as one table, 44 bytes a pair in memory.
+
+    Raises:
+        ContractError: As `pair_blocks`.
+
+    Example:
+        >>> query = WindowSet.of([[0.0, 0.0], [0.0, 2.0]], first=[0], length=2)
+        >>> database = WindowSet.of([[3.0, 0.0], [3.0, 2.0], [90.0, 0.0]], first=[0, 1], length=2)
+        >>> positives(query, database, radius=25.0)["min_distance"].to_list()
+        [3.0, 3.0]
+    """
     blocks = list(pair_blocks(query, database, radius=radius, unit=unit, threads=threads))
     return pl.concat([_empty(), *blocks])
 
@@ -92,13 +108,27 @@ def write_positives(
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Write all pairs of `pair_blocks` to a Parquet file as they are found; returns their number.
+    """Write all pairs of `pair_blocks` to a Parquet file, a block at a time.
 
-    `metadata` lands in the file's own key-value metadata; `progress` is called with the number of query
-    windows done. The file's bytes depend on the windows, the radius, the unit and the metadata alone. It
-    appears under its name only when it is whole.
+    The file's bytes depend on the windows, the radius, the unit and the metadata alone. It appears under its name only
+    when it is whole.
 
-    Raises: as `pair_blocks`, and OutputError where the file cannot be written.
+    Args:
+        path: File to write.
+        query: The query windows.
+        database: The database windows.
+        radius: As for `pair_blocks`.
+        unit: As for `pair_blocks`.
+        threads: As for `pair_blocks`.
+        metadata: Key-value metadata of the Parquet file.
+        progress: Called with the number of query windows that are finished.
+
+    Returns:
+        The number of pairs.
+
+    Raises:
+        ContractError: As `pair_blocks`.
+        OutputError: If the file cannot be written.
     """
     total = 0
     with atomic_path(path) as temporary, _pair_writer(temporary, metadata) as write:
@@ -118,19 +148,24 @@ def write_positives(
 def accept(
     pairs: pl.DataFrame, *, rule: str, radius: float, unit: str = "metres", heading_max: float | None = None
 ) -> pl.DataFrame:
-    """The rows of a pair table that a protocol's rule accepts, in their order.
+    """Select the rows of a pair table that a protocol's rule accepts, in their order.
 
-    `rule`: any (least distance), centre, last, all (worst distance). Strictly less than `radius` in metres,
-    at most `radius` in frames. With `heading_max` the centre frames' directions differ by at most that many
-    degrees, and a pair with an unknown direction is left out: it cannot be shown to face the same way.
+    Args:
+        pairs: Table with the columns of `POSITIVES_SCHEMA`.
+        rule: "any" (least distance), "centre", "last" or "all" (worst distance).
+        radius: Strictly greater than the distance in metres, at least the distance in frames.
+        unit: "metres" or "frames".
+        heading_max: Greatest difference of the centre frames' headings in degrees; a pair with an unknown heading is
+            then left out, because nothing says that both face the same way.
 
-    Raises: ContractError for an unknown rule or unit.
+    Raises:
+        ContractError: If the rule or the unit is unknown.
     """
     return pairs.filter(accepts(rule, radius, unit, heading_max))
 
 
 def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float | None = None) -> pl.Expr:
-    """The condition of `accept` as an expression over a pair table, for lazy scans. Raises: ContractError."""
+    """Express the condition of `accept` over a pair table, for lazy scans. Raises: ContractError."""
     _check_limit(radius, unit)
     if rule not in RULE_COLUMNS:
         raise ContractError(f"rule {rule!r}: expected one of {', '.join(RULE_COLUMNS)}")
@@ -144,7 +179,7 @@ def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float |
 def _blocks(
     query: WindowSet, database: WindowSet, radius: float, unit: str, threads: int
 ) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Blocks of pairs with the number of query windows done, in query order; few are in flight."""
+    """Blocks of pairs with the number of query windows finished, in query order; few are in flight."""
     _check_limit(radius, unit)
     finder = TileFinder(cut_tiles(database, range(len(database)), common_stride(database)), radius)
     headings = (query.centre_heading(), database.centre_heading())
@@ -152,6 +187,7 @@ def _blocks(
     def block(tiles: Tiles, pairs: tuple[IntArray, IntArray]) -> pl.DataFrame:
         return _table(tile_pairs(tiles, finder.database, pairs, radius, unit == "frames"), *headings)
 
+    # The oldest block is waited for first, so blocks leave in query order however the threads finish.
     flying: deque[tuple[int, Future[pl.DataFrame]]] = deque()
     with ThreadPoolExecutor(max(1, threads)) as pool:
         try:

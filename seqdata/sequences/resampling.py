@@ -14,14 +14,29 @@ import numpy.typing as npt
 from seqdata.errors import ContractError
 from seqdata.geometry import BoolArray, Float64Array, steps, track_metres
 
-FIRST_LOOK = 16  # frames looked at first when searching for the next kept frame; doubled until it is found
+# Frames that the search for the next frame looks at first, doubled until one is far enough: at 16 frames a second and
+# walking pace 2 m lie within the first look.
+FIRST_LOOK = 16
 
 
 def keep_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float, rule: str = "greedy") -> BoolArray:
-    """Frames of one trajectory that the spacing rule `rule` ("greedy" or "arc") keeps: (n,), (n,) metres ->
-    (n,) bool.
+    """Resample one trajectory by a spacing rule.
 
-    Raises: ContractError for an unknown rule or a spacing that is not positive.
+    Args:
+        easting: Eastings (n,) in driving order, metres.
+        northing: Northings (n,), metres.
+        spacing: Spacing in metres.
+        rule: "greedy" or "arc".
+
+    Returns:
+        Which frames remain, bool (n,).
+
+    Raises:
+        ContractError: If the rule is unknown or the spacing is not positive.
+
+    Example:
+        >>> keep_mask([0.0, 1.0, 2.0, 3.0, 4.0], [0.0] * 5, spacing=2.0).tolist()
+        [True, False, True, False, True]
     """
     if rule == "greedy":
         return greedy_mask(easting, northing, spacing)
@@ -34,17 +49,19 @@ def greedy_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float)
     """Keep the first frame, then each frame at least `spacing` metres in a straight line from the last kept
     one.
 
-    Shapes: (n,), (n,) metres in driving order -> (n,) bool.
+    Shape:
+        easting (n,), northing (n,), metres in driving order -> (n,) bool.
 
-    Raises: ContractError for a spacing that is not positive.
+    Raises:
+        ContractError: If the spacing is not positive.
 
-    Source: practice of P1 and P2 on RobotCar (the default rule).
+    It is the practice of both papers on Oxford RobotCar and the default rule (docs/methods.md#windows).
     """
     _check_spacing(spacing)
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
     keep = np.zeros(east.shape, bool)
-    # Where every step is already wide enough the next kept frame is simply the next frame: such stretches go
-    # at once.
+    # Where every step is wide enough the next frame that remains is simply the next frame: such stretches are taken
+    # at once. `close` holds the frames whose next step is too short, where the search has to look farther.
     close = np.append(np.flatnonzero(steps(east, north)[1:] < spacing), len(east) - 1)
     here = 0
     while here < len(east):
@@ -57,12 +74,15 @@ def greedy_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float)
 def arc_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) -> BoolArray:
     """Keep the frame nearest each multiple of `spacing` metres along the driven path, no frame twice.
 
-    Shapes: (n,), (n,) metres in driving order -> (n,) bool. Of two equally near frames the earlier is kept;
-    marks run from 0 to the length of the path.
+    Of two equally near frames the earlier one remains; marks run from 0 to the length of the path.
 
-    Raises: ContractError for a spacing that is not positive.
+    Shape:
+        easting (n,), northing (n,), metres in driving order -> (n,) bool.
 
-    Source: seqNet's RobotCar lists (mean gap 1.98–1.99 m for 2 m marks).
+    Raises:
+        ContractError: If the spacing is not positive.
+
+    It reproduces the RobotCar lists of seqNet (mean gap 1.98 to 1.99 m for marks every 2 m; docs/methods.md#seqnet).
     """
     _check_spacing(spacing)
     path = track_metres(easting, northing)

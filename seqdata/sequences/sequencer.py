@@ -1,4 +1,4 @@
-"""Window tables of a dataset: which windows a length, a spacing or a protocol's split asks for, and their truth.
+"""Window tables of a dataset: the windows of a length, a spacing or a protocol's split, and their ground truth.
 
 `Sequencer` holds the few columns of the frames table that geometry needs, so that a build (before anything is sealed)
 and an opened dataset cut the same windows and find the same positives.
@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import shapely
 
 from seqdata.contracts.protocol import Cut, Protocol, Rule, Unit
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
+from seqdata.geometry import BoolArray, IntArray
 from seqdata.sequences import positives as truth
 from seqdata.sequences import windows
 
@@ -29,9 +29,20 @@ _PANORAMAS = {"drop": "nopano", "keep": "all", "centre": "panocentre"}
 
 @dataclass(frozen=True)
 class TrackPolicy:
-    """What leaves a track of a trajectory: panoramas, the clean list, spacing and greatest step (metres).
+    """Which frames of a trajectory form its track.
 
-    Raises: ContractError for a policy of panoramas that there is not, or metres that are not positive.
+    Attributes:
+        panoramas: "drop", "keep", or "centre" (a window is left out when its centre frame is a panorama).
+        clean: Whether only frames of the clean list remain.
+        spacing: Spacing in metres that trajectories are resampled to.
+        max_step: Greatest distance in metres of neighbouring frames in a run.
+
+    Raises:
+        ContractError: If the policy of panoramas is unknown or metres are not positive.
+
+    Example:
+        >>> TrackPolicy("keep", spacing=2.0).key
+        'all-2m'
     """
 
     panoramas: str = "drop"
@@ -56,8 +67,8 @@ class TrackPolicy:
         return "-".join(parts)
 
     @classmethod
-    def of_key(cls, key: str) -> "TrackPolicy":
-        """The policy that a key names. Raises: ContractError for a text that is no key."""
+    def from_key(cls, key: str) -> "TrackPolicy":
+        """Parse the name of a track table. Raises: ContractError for a text that is no key."""
         match = _KEY.fullmatch(key)
         policies = {mark: name for name, mark in _PANORAMAS.items()}
         if match is None or match["panoramas"] not in policies:
@@ -66,18 +77,19 @@ class TrackPolicy:
         return cls(policies[match["panoramas"]], match["clean"] is not None, spacing, step)
 
     @classmethod
-    def of_protocol(cls, protocol: Protocol) -> "TrackPolicy":
-        """The policy that a protocol states."""
+    def from_protocol(cls, protocol: Protocol) -> "TrackPolicy":
+        """Take the policy that a protocol states."""
         return cls(protocol.panoramas, protocol.clean, protocol.spacing, protocol.max_step)
 
 
 @dataclass
 class Sequencer:
-    """Windows and truth over one frames table.
+    """Windows and ground truth over one frames table.
 
-    `frames`: the columns `GEOMETRY_COLUMNS` of every frame, in the dataset's order; `rule` is the dataset's resampling
-    rule, used for every spacing so that database and query never mix rules. `flagged` is the spacing (metres) whose
-    frames the column `resampled` marks; none when the flags are not to be used.
+    Attributes:
+        frames: The columns `GEOMETRY_COLUMNS` of every frame, in the dataset's order.
+        rule: The dataset's resampling rule, used for every spacing so that database and query never mix rules.
+        flagged: Spacing in metres whose frames the column `resampled` marks; None where the flags are not to be used.
     """
 
     frames: pl.DataFrame
@@ -86,9 +98,9 @@ class Sequencer:
     _tracks: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def track(self, key: str) -> pl.DataFrame:
-        """The track table of a key (contract `tracks`), computed once."""
+        """Compute the track table of a key (contract `tracks`), once."""
         if key not in self._tracks:
-            policy = TrackPolicy.of_key(key)
+            policy = TrackPolicy.from_key(key)
             rows = self.frames.with_row_index("frame")
             self._tracks[key] = windows.track(
                 rows,
@@ -102,11 +114,16 @@ class Sequencer:
         return self._tracks[key]
 
     def windows(self, policy: TrackPolicy, length: int, stride: int = 1, edges: str = "drop") -> pl.DataFrame:
-        """Every window of a policy (contract `sequences`), the role as the frames have it, no split.
+        """Cut every window of a policy; the role is the frames' own, and no split is set.
 
-        Convention: see `seqdata.sequences.windows`; stride in frames of the track. With panoramas judged at the
-        centre, windows
-        whose centre frame is one are left out.
+        Args:
+            policy: Which frames form the tracks.
+            length: Frames of a window.
+            stride: Frames of the track from window to window.
+            edges: "drop" or "shift", see `seqdata.sequences.windows`.
+
+        Returns:
+            Contract `sequences`, one row a window.
         """
         track = self.track(policy.key)
         cut = windows.windows(track, length=length, stride=stride, edges=edges)
@@ -120,37 +137,52 @@ class Sequencer:
         return table_contract("sequences").conform(table)
 
     def of_protocol(self, protocol: Protocol, split: str | None = None, role: str | None = None) -> pl.DataFrame:
-        """Windows of a protocol; with `split` only that split's, with `role` only that role's, database first.
+        """Cut the windows of a protocol.
 
-        Raises: ContractError for an unknown split or role, or a spacing rule that is not this dataset's.
+        Args:
+            protocol: Defines length, stride, spacing, policies and splits.
+            split: One split; None gives the windows of all frames, in or out of a split.
+            role: "database" or "query"; None gives both, database first.
+
+        Returns:
+            Contract `sequences`, one row a window.
+
+        Raises:
+            ContractError: If the split or role is unknown, or the protocol's spacing rule is not this dataset's.
         """
         protocol.check_rule(self.rule)
         if role not in (None, *ROLES):
             raise ContractError(f"role '{role}': expected database or query")
-        table = self.windows(TrackPolicy.of_protocol(protocol), protocol.length, protocol.stride, protocol.edges)
+        table = self.windows(TrackPolicy.from_protocol(protocol), protocol.length, protocol.stride, protocol.edges)
         if split is None:
             return table if role is None else table.filter(pl.col("role") == role)
         return pl.concat([self._of_split(table, protocol, split, name) for name in ROLES if role in (None, name)])
 
     def _of_split(self, table: pl.DataFrame, protocol: Protocol, split: str, role: str) -> pl.DataFrame:
-        """Rows of `table` that play `role` in a split with every frame of theirs, and with their centre a subtask."""
+        """Select rows of `table` that play `role` in a split with all their frames, and a subtask with their centre."""
+        # inside[k] counts the members among the first k rows of the track: a window lies inside when as many members as
+        # rows stand between its ends. One difference a window, however long it is.
         inside = np.concatenate([[0], np.cumsum(self.frames_of(protocol, split, role))])
         first = table["first"].to_numpy()
         stop = first + (table["length"].to_numpy().astype(np.int64) - 1) * table["step"].to_numpy() + 1
-        table_part = table.filter(pl.Series(inside[stop] - inside[first] == stop - first, dtype=pl.Boolean))
+        inside_split = table.filter(pl.Series(inside[stop] - inside[first] == stop - first, dtype=pl.Boolean))
         subtask = protocol.split(split).subtask
         if subtask is not None:
-            listed = self.frames["subtasks"][table_part["centre"].to_numpy()].str.split(" ").list.contains(subtask)
-            table_part = table_part.filter(listed)
-        return table_part.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
+            listed = self.frames["subtasks"][inside_split["centre"].to_numpy()].str.split(" ").list.contains(subtask)
+            inside_split = inside_split.filter(listed)
+        return inside_split.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
 
-    def frames_of(self, protocol: Protocol, split: str, role: str) -> npt.NDArray[np.bool_]:
-        """Which frames of the protocol's track play `role` in a split: bool, one a row of the track.
+    def frames_of(self, protocol: Protocol, split: str, role: str) -> BoolArray:
+        """Mark the frames that play `role` in a split.
 
-        Raises: ContractError for an unknown split, or a cut in another zone than the frames'.
+        Returns:
+            One bool a row of the protocol's track.
+
+        Raises:
+            ContractError: If the split is unknown, or the protocol's cut lies in another zone than the frames.
         """
         members = protocol.split(split)
-        track = self.track(TrackPolicy.of_protocol(protocol).key)
+        track = self.track(TrackPolicy.from_protocol(protocol).key)
         frames = self.frames.select("trajectory", "city", "role", "zone", "easting", "northing")[track["frame"]]
         trajectories = members.database if role == "database" else members.query
         plays_role = pl.col("role") == role if trajectories is None else pl.col("trajectory").is_in(trajectories)
@@ -158,17 +190,17 @@ class Sequencer:
             plays_role &= pl.col("city").is_in(members.cities)
         if members.part is not None:
             plays_role &= pl.col("trajectory").str.ends_with(f"/{members.part}")
-        mask: npt.NDArray[np.bool_] = frames.select(plays_role.fill_null(False).alias("wanted"))["wanted"].to_numpy()
+        mask: BoolArray = frames.select(plays_role.fill_null(False).alias("member"))["member"].to_numpy()
         if members.positions is not None:
             rank = track["rank"].to_numpy()
             mask = mask & (rank >= members.positions[0]) & (rank < members.positions[1])
         if members.side is not None and protocol.cut is not None:
-            mask = mask.copy()
+            mask = mask.copy()  # what polars hands out may not be written to
             mask[mask] = on_side(frames.filter(pl.Series(mask)), protocol.cut, members.side)
         return mask
 
-    def frame_rows(self, table: pl.DataFrame) -> npt.NDArray[np.int64]:
-        """Frame row of every frame of every window: int64 (n, L). Raises: ContractError when lengths differ."""
+    def frame_rows(self, table: pl.DataFrame) -> IntArray:
+        """Look up the frame row of every frame of every window: int64 (n, L). Raises: ContractError."""
         if not table.height:
             return np.zeros((0, 0), dtype=np.int64)
         track = self.track(_only(table, "track"))
@@ -177,7 +209,7 @@ class Sequencer:
         )
 
     def window_set(self, table: pl.DataFrame, unit: Unit = "metres") -> truth.WindowSet:
-        """The windows as coordinates: metres grouped by zone, or (rank, 0) in one group where the unit is frames."""
+        """Place windows by coordinates: metres grouped by zone, or (rank, 0) in one group where the unit is frames."""
         track = self.track(_only(table, "track")) if table.height else self.track("all").head(0)
         frame = track["frame"].to_numpy()
         of_track = self.frames.select("easting", "northing", "heading", "zone")[frame]
@@ -196,8 +228,8 @@ class Sequencer:
             heading=of_track["heading"].fill_null(float("nan")).to_numpy(),
         )
 
-    def _zone_numbers(self) -> npt.NDArray[np.int64]:
-        """A number for each frame's zone, the same for equal zones."""
+    def _zone_numbers(self) -> IntArray:
+        """Number each frame's zone, the same number for equal zones."""
         return self.frames["zone"].rank("dense").to_numpy().astype(np.int64)
 
     def positives(
@@ -209,16 +241,26 @@ class Sequencer:
         unit: Unit = "metres",
         heading_max: float | None = None,
     ) -> pl.DataFrame:
-        """Pairs that the rule accepts, with all distances (contract `positives`); rows of the two given tables.
+        """Find the pairs that a rule accepts, with all distances.
 
-        Convention: metres within one zone, strictly less than `radius`; frames: at most `radius` apart in rank.
+        Args:
+            query: Window table of the queries.
+            database: Window table of the database.
+            radius: Radius in `unit`.
+            rule: "any", "centre", "last" or "all".
+            unit: "metres" (within one zone, strictly less than the radius) or "frames" (ranks that differ by at most
+                the radius).
+            heading_max: Greatest difference of headings in degrees; None sets no limit.
+
+        Returns:
+            Contract `positives`; query and database are rows of the two tables.
         """
         pairs = truth.positives(self.window_set(query, unit), self.window_set(database, unit), radius=radius, unit=unit)
         return truth.accept(pairs, rule=rule, radius=radius, unit=unit, heading_max=heading_max)
 
 
 def _only(table: pl.DataFrame, column: str) -> str:
-    """The one value of a column. Raises: ContractError when a table mixes several."""
+    """Return the one value of a column. Raises: ContractError when a table mixes several."""
     values = table[column].unique()
     if len(values) != 1:
         raise ContractError(
@@ -232,16 +274,27 @@ def _digits(metres: float) -> str:
     return np.format_float_positional(metres, trim="-")
 
 
-def on_side(frames: pl.DataFrame, cut: Cut, side: str) -> npt.NDArray[np.bool_]:
-    """Frames on one side of a cut: columns zone, easting, northing (n rows) -> (n,) bool.
+def on_side(frames: pl.DataFrame, cut: Cut, side: str) -> BoolArray:
+    """Mark the frames on one side of a cut.
+
+    Args:
+        frames: Columns zone, easting and northing, n rows.
+        cut: Polygon and buffer, in metres of one zone.
+        side: "inside" or "outside".
+
+    Returns:
+        One bool a frame, (n,).
 
     Convention: "inside" is the polygon with its edge, "outside" is at least `cut.buffer` metres away from it; what lies
-    between belongs to neither. Raises: ContractError when a frame lies in another zone than the cut.
+    between belongs to neither.
+
+    Raises:
+        ContractError: If a frame lies in another zone than the cut.
     """
     other = frames["zone"].filter(frames["zone"] != cut.zone)
     if len(other):
         raise ContractError(f"the protocol's cut is in zone {cut.zone}, frames of the dataset lie in zone {other[0]}")
     points = shapely.points(frames["easting"].to_numpy(), frames["northing"].to_numpy())
     distance = shapely.distance(shapely.Polygon(cut.corners), points)
-    mask: npt.NDArray[np.bool_] = distance == 0 if side == "inside" else (distance > 0) & (distance >= cut.buffer)
+    mask: BoolArray = distance == 0 if side == "inside" else (distance > 0) & (distance >= cut.buffer)
     return mask

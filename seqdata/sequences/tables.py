@@ -15,12 +15,21 @@ from seqdata.sequences.nearest import nearest
 from seqdata.sequences.sequencer import Sequencer, TrackPolicy
 from seqdata.storage.parquet import read_metadata, write_parquet_atomic
 
-MAX_RADIUS = 25.0  # how far stored pairs reach at least, in the protocol's unit
+# How far stored pairs reach at least, in the protocol's unit: the field's usual radius, so that the usual questions are
+# answered from the stored table.
+MAX_RADIUS = 25.0
 
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """A table to be written: its file name and what writes it; for pairs also their split and how far they reach."""
+    """A table to be written.
+
+    Attributes:
+        name: Its file name.
+        write: Writes it to a path.
+        split: For pairs, their split.
+        radius: For pairs, how far they reach, in the protocol's unit.
+    """
 
     name: str
     write: Callable[[Path], None]
@@ -29,42 +38,50 @@ class PlannedTable:
 
 
 def table_names(protocol: Protocol) -> tuple[str, str]:
-    """File names of the protocol's track table and window table."""
-    key = TrackPolicy.of_protocol(protocol).key
+    """Name the files of the protocol's track table and window table."""
+    key = TrackPolicy.from_protocol(protocol).key
     shift = "-shift" if protocol.edges == "shift" else ""
     return f"tracks-{key}.parquet", f"sequences-{key}-L{protocol.length}-s{protocol.stride}{shift}.parquet"
 
 
 def positives_name(protocol: Protocol, split: str) -> str:
-    """File name of a split's pairs under a protocol."""
+    """Name the file of a split's pairs under a protocol."""
     return f"positives-{protocol.hash}-{split}.parquet"
 
 
 def nearest_name(protocol: Protocol, split: str) -> str:
-    """File name of the nearest distances of a split's queries."""
+    """Name the file of the nearest distances of a split's queries."""
     return f"nearest-{protocol.hash}-{split}.parquet"
 
 
 def stored_radius(protocol: Protocol, split: str) -> float:
-    """The greatest radius that a protocol names for a split, in its unit."""
+    """Return the greatest radius that a protocol names for a split, in its unit."""
     if split == "train":
         return max(protocol.radius, protocol.train.positive_radius, protocol.train.negative_radius)
     return protocol.radius
 
 
 def reach(path: Path, protocol: Protocol, split: str) -> float:
-    """How far the pairs of a stored table reach; tables of the first release reach the protocol's own radii."""
+    """Read how far the pairs of a stored table reach; tables of the first release reach the protocol's own radii."""
     return float(read_metadata(path).get("radius", stored_radius(protocol, split)))
 
 
 def planned_tables(sequencer: Sequencer, protocol: Protocol, max_radius: float | None = None) -> Iterator[PlannedTable]:
-    """The tables of a protocol, one at a time; a split with an empty role has no pairs.
+    """Yield the tables of a protocol, one at a time; a split with an empty role has no pairs.
 
-    Pairs are kept by least distance out to the greatest of `max_radius` (default 25, in the protocol's unit) and the
-    protocol's radii: every rule and smaller radius is a filter. Rows are those of `sequences(protocol, split, role)`.
-    Memory: one split's window tables, and what `truth.write_positives` holds. Raises: as `Sequencer.of_protocol`.
+    Rows of the pairs are those of `Sequencer.of_protocol(protocol, split, role)`. Memory: one split's window tables,
+    and what `write_positives` needs.
+
+    Args:
+        sequencer: Windows over the frames.
+        protocol: The protocol.
+        max_radius: How far pairs reach by least distance where that is farther than the protocol's radii, in its unit;
+            default 25. Every rule and smaller radius is then a filter.
+
+    Raises:
+        ContractError: As `Sequencer.of_protocol`.
     """
-    policy = TrackPolicy.of_protocol(protocol)
+    policy = TrackPolicy.from_protocol(protocol)
     protocol.check_rule(sequencer.rule)
     track_name, sequence_name = table_names(protocol)
     yield PlannedTable(track_name, lambda path: _write(path, sequencer.track(policy.key), "tracks"))
@@ -75,6 +92,7 @@ def planned_tables(sequencer: Sequencer, protocol: Protocol, max_radius: float |
 
 
 def _truth_tables(sequencer: Sequencer, protocol: Protocol, split: str, max_radius: float) -> Iterator[PlannedTable]:
+    """The pairs and the nearest distances of one split."""
     query, database = (
         sequencer.window_set(sequencer.of_protocol(protocol, split, role), protocol.unit)
         for role in ("query", "database")

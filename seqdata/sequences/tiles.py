@@ -18,18 +18,26 @@ import shapely
 from seqdata.errors import ContractError
 from seqdata.geometry import Float64Array, IntArray
 
-SLOTS = 16  # windows a tile at stride 1
+# Windows of a tile at stride 1. Consecutive windows share L-1 frames: two tiles of 16 windows of 5 frames take 20 × 20
+# frame distances instead of 80 × 80, and one query of the R-tree instead of 16 (timed by bench_truth.py).
+SLOTS = 16
 LONGEST_STRIDE = 1024  # a greater step between windows is a gap, not a stride
-CELLS = 4.0  # side of a grid cell in radii
+# Side of a grid cell in radii: smaller cells make more boxes, greater ones boxes with more empty ground. A guess.
+CELLS = 4.0
 
 
 @dataclass(frozen=True)
 class WindowSet:
     """Windows over one array of frames, ready to be compared; make it with `WindowSet.of`.
 
-    Fields: xy float64 (F, 2), coordinates of the track's frames, metres of one zone a group or (rank, 0) for
-    frames as unit; heading float64 (F,), degrees, NaN where unknown; first, length, step, group int64 (n,),
-    the windows. Only windows of equal group are ever compared.
+    Attributes:
+        xy: Coordinates of the track's frames, float64 (F, 2): metres of one zone a group, or (rank, 0) where the unit
+            is frames.
+        heading: Headings of the frames in degrees, float64 (F,), NaN where unknown.
+        first: Row in `xy` of each window's first frame, int64 (n,).
+        length: Frames of each window, int64 (n,).
+        step: Rows from frame to frame of a window, int64 (n,).
+        group: Group of each window, int64 (n,); only windows of equal group are compared.
     """
 
     xy: Float64Array
@@ -50,17 +58,30 @@ class WindowSet:
         group: npt.ArrayLike = 0,
         heading: npt.ArrayLike | None = None,
     ) -> "WindowSet":
-        """A checked window set; `length`, `step` and `group` are one number for all windows or (n,) each.
+        """Check windows and put them into one set.
 
-        Raises: ContractError when a coordinate is not finite or a window leaves the array of frames.
+        Args:
+            xy: Coordinates (F, 2) of the track's frames.
+            first: Row of each window's first frame (n,).
+            length: Frames of the windows: one number, or (n,).
+            step: Rows from frame to frame: one number, or (n,).
+            group: Group of the windows: one number, or (n,).
+            heading: Headings (F,) of the frames in degrees; None where all are unknown.
+
+        Raises:
+            ContractError: If a coordinate is not finite or a window leaves the array of frames.
+
+        Example:
+            >>> len(WindowSet.of([[0.0, 0.0], [0.0, 2.0], [0.0, 4.0]], first=[0, 1], length=2))
+            2
         """
         points = np.ascontiguousarray(xy, np.float64).reshape(-1, 2)
         rows = np.asarray(first, np.int64)
         columns = [np.broadcast_to(np.asarray(column, np.int64), rows.shape) for column in (length, step, group)]
         headings = np.full(len(points), np.nan) if heading is None else np.asarray(heading, np.float64)
-        made = cls(points, headings, rows, *columns)
-        made._check()
-        return made
+        windows = cls(points, headings, rows, *columns)
+        windows._check()
+        return windows
 
     def _check(self) -> None:
         if not np.isfinite(self.xy).all():
@@ -128,6 +149,9 @@ def cut_tiles(windows: WindowSet, rows: range, stride: int) -> Tiles:
 
 
 def _cut(windows: WindowSet, rows: range, stride: int, slots: int) -> Tiles:
+    """Cut the windows `rows` into tiles of at most `slots` slots."""
+    # Sorted by (group, length, step, first), windows that may share a tile stand side by side, so one pass over the
+    # neighbours finds where a chain of windows ends.
     part = slice(rows.start, rows.stop)
     columns = (windows.first[part], windows.step[part], windows.length[part], windows.group[part])
     order = np.lexsort(columns)
@@ -138,6 +162,8 @@ def _cut(windows: WindowSet, rows: range, stride: int, slots: int) -> Tiles:
     gap = np.diff(first, prepend=first[:1])
     joined &= (gap % stride == 0) & (gap < slots * stride)
     joined[:1] = False
+    # The cumulative sum of "does not join its predecessor" numbers the chains; `heads[that number]` is a window's own
+    # chain's first window, from which its slot is counted. A chain longer than a tile is cut every `slots` slots.
     heads = np.flatnonzero(~joined)
     index = (first - first[heads][np.cumsum(~joined) - 1]) // stride
     new = ~joined
@@ -161,6 +187,7 @@ def _cut(windows: WindowSet, rows: range, stride: int, slots: int) -> Tiles:
 
 
 def _slot_offsets(tile: IntArray, slot: IntArray, tiles: int, slots: int) -> IntArray:
+    """Where each slot's windows begin when windows are sorted by (tile, slot): int64 (tiles · slots + 1,)."""
     counts = np.bincount(tile * slots + slot, minlength=tiles * slots)
     offset = np.zeros(tiles * slots + 1, np.int64)
     np.cumsum(counts, out=offset[1:])
@@ -181,6 +208,8 @@ def box_pieces(tiles: Tiles, cell: float, margin: float) -> Pieces:
 
     The boxes are `margin` wider on every side than their frames.
     """
+    # One row for each (tile, frame): rows of a tile count up from its start, so the running number minus the number at
+    # which the tile begins is the frame's place in it.
     sizes = tiles.stop - tiles.start
     tile = np.repeat(np.arange(len(sizes)), sizes)
     frame = np.arange(len(tile)) + np.repeat(tiles.start - (np.cumsum(sizes) - sizes), sizes)
@@ -199,9 +228,9 @@ def box_pieces(tiles: Tiles, cell: float, margin: float) -> Pieces:
 
 
 class TileFinder:
-    """The database's tiles in R-trees, one a group: which of them may lie within `radius` of query tiles.
+    """R-trees over the database's tiles, one a group: which tiles may lie within `radius` of query tiles.
 
-    A superset is found, never too few. Searching changes nothing.
+    Its answers are a superset, never too few. Searching changes nothing, so threads may share one.
     """
 
     def __init__(self, database: Tiles, radius: float) -> None:

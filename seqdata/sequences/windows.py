@@ -4,9 +4,9 @@ A *track* is the list of frame rows that one panorama policy, clean list and spa
 three integers into it: (first, length, step). No pixels are touched and nothing is ever padded.
 
 Convention: a window of length L holds the track rows first, first + step, …, first + (L−1)·step, all of one
-*run*. Its centre is the row at index (L−1)//2: symmetric for odd L, −(L/2−1)…+L/2 around it for even L (P1's
-practice). A run is a stretch without a break; runs end at a trajectory's end, where positions do not step by
-exactly 1, and where two neighbouring frames are more than `max_step` metres apart.
+*run*. Its centre is the row at index (L−1)//2: symmetric for odd L, −(L/2−1)…+L/2 around it for even L
+(docs/methods.md#windows). A run is a stretch without a break; runs end at a trajectory's end, where positions do not
+step by exactly 1, and where two neighbouring frames are more than `max_step` metres apart.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata.errors import ContractError
-from seqdata.geometry import BoolArray, IntArray, steps
+from seqdata.geometry import BoolArray, Float64Array, IntArray, steps
 from seqdata.sequences.resampling import keep_mask
 
 TRACK_SCHEMA = {"trajectory": pl.String, "frame": pl.Int32, "run": pl.Int32, "rank": pl.Int32}
@@ -22,17 +22,30 @@ WINDOW_SCHEMA = {"first": pl.Int32, "length": pl.Int16, "step": pl.Int16}
 
 
 def reversed_windows(windows: pl.DataFrame) -> pl.DataFrame:
-    """The same windows, last frame first: rows stay as they are, `first` is the last frame's and `step` negative.
+    """Turn windows round, last frame first.
 
-    Convention: a window keeps its centre frame, so truth and places are those of the forward windows.
-    Source: P1 Table III, which turns the database round.
+    Table III of Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022,
+    turns the database round in this way.
+
+    Convention: rows stay as they are, `first` is the last frame's row and `step` negative; a window keeps its centre
+    frame, so its truth and place are those of the forward window.
+
+    Example:
+        >>> forward = pl.DataFrame({"first": [0, 1], "length": [5, 5], "step": [1, 1]})
+        >>> reversed_windows(forward).rows()
+        [(4, 5, -1), (5, 5, -1)]
     """
     last = (pl.col("length").cast(pl.Int32) - 1) * pl.col("step")
     return windows.with_columns(first=pl.col("first") + last, step=-pl.col("step"))
 
 
 def centre_index(length: int) -> int:
-    """Index of the centre frame inside a window of `length` frames: (length − 1)//2."""
+    """Index of the centre frame inside a window of `length` frames.
+
+    Example:
+        >>> centre_index(5), centre_index(4)
+        (2, 1)
+    """
     return (length - 1) // 2
 
 
@@ -46,22 +59,31 @@ def track(
     rule: str = "greedy",
     flagged: bool = False,
 ) -> pl.DataFrame:
-    """The frames that remain of each trajectory, with the runs in which windows may lie.
+    """Select the frames that remain of each trajectory, and the runs in which windows may lie.
 
-    `frames`: one row a frame, each trajectory's rows together and by rising position; columns frame (row
-    number in the dataset), trajectory, position, easting, northing (metres), panorama, and clean_position
-    when `clean`. Panoramas are left out first when `panoramas` is "drop", then frames off the clean list when
-    `clean`, then each trajectory is resampled to `spacing` metres by `rule` ("greedy" or "arc"), or, when `flagged`,
-    to the frames that its column `resampled` marks.
+    Panoramas are left out first, then frames off the clean list, then each trajectory is resampled.
 
-    Returns one row a remaining frame: trajectory (str), frame (i32), run (i32, counted over the whole table),
-    rank (i32: clean_position when `clean`, else position; with `spacing` the index among the trajectory's
-    kept frames).
+    Args:
+        frames: One row a frame, each trajectory's rows together and by rising position; columns frame (row number in
+            the dataset), trajectory, position, easting, northing (metres), panorama, clean_position where `clean`,
+            and resampled where `flagged`.
+        panoramas: "drop" or "keep".
+        clean: Whether only frames of the clean list remain.
+        spacing: Spacing in metres that each trajectory is resampled to; None leaves all frames.
+        max_step: Greatest distance in metres of neighbouring frames in a run; None sets no limit.
+        rule: Resampling rule, "greedy" or "arc".
+        flagged: Whether the column `resampled` marks the frames that remain, instead of the rule.
 
-    Convention: with `spacing` frames missing from a trajectory do not break a run (a lap is resampled whole,
-    as the papers do), only `max_step` does; without it every gap in the positions breaks one.
+    Returns:
+        One row a remaining frame: trajectory (string), frame (int32), run (int32, counted over the whole table),
+        rank (int32: clean_position where `clean`, else position; with `spacing` the index among the trajectory's
+        remaining frames).
 
-    Raises: ContractError for an unknown policy or rule, a limit that is not positive, or unsorted frames.
+    Convention: with `spacing` frames missing from a trajectory do not break a run (a lap is resampled whole, as the
+    papers do), only `max_step` does; without it every gap in the positions breaks one.
+
+    Raises:
+        ContractError: If a policy or rule is unknown, a limit is not positive, or the frames are unsorted.
     """
     _check_options(panoramas, max_step)
     remaining = frames.filter(~pl.col("panorama").fill_null(False)) if panoramas == "drop" else frames
@@ -81,9 +103,17 @@ def track(
 
 
 def trajectory_starts(trajectory: pl.Series) -> IntArray:
-    """Row of each trajectory's first frame, (t,) int64 rising, for a column whose trajectories lie together.
+    """Find the row of each trajectory's first frame.
 
-    Raises: ContractError when a trajectory appears in two places.
+    Returns:
+        Rising rows, int64 (t,).
+
+    Raises:
+        ContractError: If a trajectory's rows do not lie together.
+
+    Example:
+        >>> trajectory_starts(pl.Series(["a", "a", "b"])).tolist()
+        [0, 2]
     """
     runs = trajectory.rle_id().to_numpy().astype(np.int64)
     starts = np.flatnonzero(np.diff(runs, prepend=-1))
@@ -92,13 +122,13 @@ def trajectory_starts(trajectory: pl.Series) -> IntArray:
     return starts
 
 
-def run_breaks(
-    rank: IntArray, step_metres: npt.NDArray[np.float64], starts: IntArray, max_step: float | None
-) -> BoolArray:
-    """True at every row that begins a run: a trajectory's start, a rank that does not step by 1, or a jump.
+def run_breaks(rank: IntArray, step_metres: Float64Array, starts: IntArray, max_step: float | None) -> BoolArray:
+    """Mark every row that begins a run: a trajectory's start, a rank that does not step by 1, or a jump.
 
-    Shapes: rank (n,), step_metres (n,) metres from the previous row, starts (t,) rows -> (n,) bool. A step of
-    exactly `max_step` is no jump.
+    A step of exactly `max_step` metres is no jump.
+
+    Shape:
+        rank (n,), step_metres (n,) metres from the previous row, starts (t,) rows -> (n,) bool.
     """
     breaks: BoolArray = np.diff(rank, prepend=rank[:1] - 2) != 1
     breaks[starts] = True
@@ -108,16 +138,29 @@ def run_breaks(
 
 
 def windows(track: pl.DataFrame, *, length: int, stride: int = 1, edges: str = "drop", step: int = 1) -> pl.DataFrame:
-    """All windows of `length` frames, one every `stride` frames of each run of `track`.
+    """Cut windows of `length` frames, one every `stride` frames of each run of `track`.
 
-    Returns first (i32: row in `track`), length (i16), step (i16), by rising `first`.
+    Args:
+        track: Track table of `track`; only the column run is read.
+        length: Frames of a window.
+        stride: Frames from window to window.
+        edges: What happens at a run's ends, "drop" or "shift".
+        step: Rows from frame to frame of a window.
 
-    Convention: edges="drop" cuts a run from its first frame on and leaves out what does not fill a window
-    (P1, P2); edges="shift" gives one window for every `stride`-th frame as its centre, moved inward where it
-    would cross the run's ends, so neighbouring windows may be equal there (seqNet). A run shorter than a
-    window gives none.
+    Returns:
+        Columns first (int32, row in `track`), length (int16), step (int16), by rising `first`.
 
-    Raises: ContractError when length, stride or step is not positive, or `edges` is unknown.
+    Convention: "drop" cuts a run from its first frame on and leaves out what does not fill a window (both papers);
+    "shift" gives one window for every `stride`-th frame as its centre, moved inward where it would cross the run's
+    ends, so neighbouring windows may be equal there (seqNet). A run shorter than a window gives none. See
+    docs/methods.md#windows.
+
+    Raises:
+        ContractError: If length, stride or step is not positive, or `edges` is unknown.
+
+    Example:
+        >>> windows(pl.DataFrame({"run": [0, 0, 0, 0, 1, 1, 1]}), length=3)["first"].to_list()
+        [0, 1, 4]
     """
     if min(length, stride, step) < 1:
         raise ContractError(f"length {length}, stride {stride}, step {step}: all must be at least 1")
@@ -129,6 +172,8 @@ def windows(track: pl.DataFrame, *, length: int, stride: int = 1, edges: str = "
     starts, sizes = starts[sizes >= span], sizes[sizes >= span]
     counts = (sizes if edges == "shift" else sizes - span + 1) + stride - 1
     counts //= stride
+    # One running number over all windows, minus the number at which each run begins, counts the windows of every run
+    # from 0 without a loop over runs (of which a city has tens of thousands).
     local = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
     if edges == "shift":
         local = np.clip(local - centre_index(length) * step, 0, np.repeat(sizes - span, counts))
@@ -140,11 +185,23 @@ def windows(track: pl.DataFrame, *, length: int, stride: int = 1, edges: str = "
 def window_frames(
     track: pl.DataFrame, first: npt.ArrayLike, length: npt.ArrayLike, step: npt.ArrayLike = 1
 ) -> IntArray:
-    """Frame rows of every frame of the given windows: (n,) first rows in `track` -> int64 (n, L).
+    """Look up the frame rows of windows.
 
-    `length` and `step` are numbers, or (n,) columns of one value each.
+    Args:
+        track: Track table with the column frame.
+        first: Row of each window's first frame in `track`, (n,).
+        length: Frames of a window: a number, or (n,) of one value.
+        step: Rows from frame to frame: a number, or (n,).
 
-    Raises: ContractError when the windows' lengths differ.
+    Returns:
+        Frame row of every frame of every window, int64 (n, L).
+
+    Raises:
+        ContractError: If the windows' lengths differ.
+
+    Example:
+        >>> window_frames(pl.DataFrame({"frame": [7, 8, 9]}), first=[0, 1], length=2).tolist()
+        [[7, 8], [8, 9]]
     """
     lengths = np.unique(np.asarray(length, np.int64))
     if len(lengths) > 1:
@@ -152,16 +209,14 @@ def window_frames(
             f"windows of lengths {lengths.tolist()} cannot stand in one array; take one length at a time"
         )
     count = int(lengths[0]) if len(lengths) else 0
-    steps_ = np.asarray(step, np.int64).reshape(-1, 1)
-    rows = np.asarray(first, np.int64).reshape(-1, 1) + np.arange(count) * steps_
+    row_steps = np.asarray(step, np.int64).reshape(-1, 1)
+    rows = np.asarray(first, np.int64).reshape(-1, 1) + np.arange(count) * row_steps
     frames: IntArray = track["frame"].to_numpy().astype(np.int64)[rows]
     return frames
 
 
-def _spaced(
-    east: npt.NDArray[np.float64], north: npt.NDArray[np.float64], starts: IntArray, spacing: float, rule: str
-) -> BoolArray:
-    """`keep_mask` of every trajectory, joined: (n,) bool."""
+def _spaced(east: Float64Array, north: Float64Array, starts: IntArray, spacing: float, rule: str) -> BoolArray:
+    """Mark the frames that `keep_mask` leaves of every trajectory: (n,) bool."""
     masks = [
         keep_mask(e, n, spacing, rule)
         for e, n in zip(np.split(east, starts[1:]), np.split(north, starts[1:]), strict=True)

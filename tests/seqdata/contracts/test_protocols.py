@@ -132,7 +132,7 @@ def test_a_rounded_count_holds_for_what_rounds_to_it(count: int, thousands: Any,
 )
 def test_a_track_key_names_its_policy_exactly(panoramas: Any, clean: Any, spacing: Any, max_step: Any) -> None:
     policy = TrackPolicy(panoramas, clean, spacing, max_step)
-    assert TrackPolicy.of_key(policy.key) == policy
+    assert TrackPolicy.from_key(policy.key) == policy
     assert "/" not in policy.key
 
 
@@ -141,7 +141,7 @@ def test_a_track_key_names_its_policy_exactly(panoramas: Any, clean: Any, spacin
 )
 def test_other_texts_are_no_track_keys(key: Any) -> None:
     with pytest.raises(ContractError, match="names no track table"):
-        TrackPolicy.of_key(key)
+        TrackPolicy.from_key(key)
 
 
 def test_wrong_policies_are_refused() -> None:
