@@ -287,7 +287,9 @@ def parse_degrees(text: str, axis: str) -> float | None:
         if match is None:
             return None
         degrees, minutes, seconds = (float(part or 0) for part in match.groups())
-        if minutes >= 60 or seconds >= 60:
+        # Without a degree sign minutes have two digits: "4 8.2" is a slip of the pen for 48.2.
+        is_slip = match[2] is not None and len(match[2].partition(".")[0]) < 2 and not re.search("[°º]", plain)
+        if minutes >= 60 or seconds >= 60 or is_slip:
             return None
         number = math.copysign(abs(degrees) + minutes / 60 + seconds / 3600, -1.0 if plain.startswith("-") else 1.0)
     if letter and number < 0:

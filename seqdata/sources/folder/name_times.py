@@ -23,6 +23,7 @@ _EPOCH_DIGITS = re.compile(r"(?:^|\D)(\d{19}|\d{16}|\d{13}|\d{10})(?!\d)")
 _TAIL = re.compile(r"([-_.,s])(\d{1,9})(?!\d)")
 _COPY = re.compile(r"\s*\(\d+\)$")  # what browsers and cameras append to a name that is there already
 _FRACTION_WIDTHS = (3, 6, 9)
+_MICROSECOND_WIDTH = 6
 _FASTEST = 2_000
 """Microseconds between frames of one second: 500 frames a second. Closer numbers are counters."""
 _CLIP_GAP = 2_000_000
@@ -105,9 +106,8 @@ def _fraction_scale(stamps: list[_Stamp]) -> str | None:
         return None
     if separator in ".,":
         # Decimals of various lengths come from programs that drop trailing zeros; a counter has numbers that end in 0.
-        scale = (
-            "decimal" if len(widths) == 1 or not any(len(text) > 1 and text.endswith("0") for text in texts) else None
-        )
+        ends_in_zero = any(len(text) > 1 and text.endswith("0") for text in texts)
+        scale = "decimal" if len(widths) == 1 or max(widths) >= _MICROSECOND_WIDTH or not ends_in_zero else None
     elif len(widths) == 1 and widths <= set(_FRACTION_WIDTHS):
         scale = "decimal"
     else:

@@ -12,7 +12,7 @@ import pytest
 import utm
 
 import seqdata
-from seqdata import protocols
+from seqdata import geometry, protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.errors import InputError
 from seqdata.sources import Listing, open_source
@@ -274,3 +274,34 @@ def count_windows(table: pl.DataFrame, length: int, max_step: float) -> int:
         whole = len({row[2] for row in window}) == 1
         count += whole and all(math.hypot(b[0] - a[0], b[1] - a[1]) <= max_step for a, b in pairwise(window))
     return count
+
+
+@pytest.mark.parametrize(("city", "zone", "latitude"), [("buenosaires", "21S", -34.6), ("kampala", "36N", -0.01)])
+def test_a_test_city_with_metres_alone_is_placed(
+    city: str, zone: str, latitude: float, msls_dump: Path, tmp_path: Path
+) -> None:
+    raw = withhold(msls_dump, tmp_path / "raw", "raw.csv")
+    (raw / "test" / "southport").rename(raw / "test" / city)
+    easting, northing = geometry.to_utm([latitude], [-58.4 if zone == "21S" else 32.5], zone)
+    published = northing[0] - (1e7 if zone == "21S" else 0)
+    for path in (raw / "test").rglob("postprocessed.csv"):
+        pl.read_csv(path).with_columns(
+            easting=pl.lit(easting[0]), northing=pl.int_range(pl.len()) + pl.lit(published)
+        ).write_csv(path)
+    records = listing(raw, city).records
+    assert records.height
+    assert records["latitude"].to_list() == pytest.approx([latitude] * records.height, abs=0.001)
+    assert records["northing"].to_numpy() == pytest.approx(
+        geometry.to_utm(records["latitude"], records["longitude"], records["zone"][0])[1], abs=0.01
+    )
+
+
+def test_zips_of_other_names_are_named(msls_dump: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    shutil.copytree(msls_dump, raw)
+    (raw / "images_vol_1.zip").write_bytes(b"")
+    source = open_source("msls", raw, {})
+    assert source.listing().notes == ("not read, since their names are not the published ones: images_vol_1.zip",)
+    shutil.rmtree(raw / "train_val")
+    with pytest.raises(InputError, match=r"images_vol_1\.zip may be zips of it: give them their published"):
+        open_source("msls", raw, {}).listing()

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqdata import geometry
 from seqdata.geometry import heading_difference, to_latlon
 from seqdata.sequences.resampling import greedy_mask
-from seqdata.sources.robotcar.pose import Log, look_up
+from seqdata.sources.robotcar.pose import Log, clock_hint, look_up, read_log
 
 START = 1_416_316_812_000_000
 STEP = 62_500
@@ -119,3 +120,34 @@ def test_real_laps_at_16_hz_by_the_greedy_rule(
         poses = look_up(log, frames, mode, 0.5)  # type: ignore[arg-type]
         assert poses.has_pose.all()
         assert abs(int(greedy_mask(poses.easting, poses.northing, 2.0).sum()) - wanted) <= 2
+
+
+def test_a_row_whose_metres_disagree_with_its_degrees_is_passed_over() -> None:
+    easting, northing = geometry.to_utm([51.76, 51.7601, 51.7602], [-1.26] * 3, "30N")
+    for offset, rows in ((500.0, 2), (5.0, 3)):
+        metres = northing + np.array([0.0, offset, 0.0])
+        table = pl.DataFrame(
+            {"timestamp": [1, 2, 3], "latitude": [51.76, 51.7601, 51.7602], "longitude": [-1.26] * 3}
+        ).with_columns(pl.Series("easting", easting), pl.Series("northing", metres), pl.lit(0.0).alias("yaw"))
+        assert len(read_log(table.write_csv().encode(), "rtk.csv", "rtk").time) == rows
+    # All of another zone's metres are no damage: the build projects them again.
+    other = geometry.to_utm([51.76, 51.7601, 51.7602], [-1.26] * 3, "31N")
+    table = table.with_columns(pl.Series("easting", other[0]), pl.Series("northing", other[1]))
+    assert len(read_log(table.write_csv().encode(), "rtk.csv", "rtk").time) == 3
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "hint"),
+    [
+        (1000, 0, "the log's times are nanoseconds, and microseconds are expected"),
+        (1, 3600, "the log's clock is 1 h ahead of the camera's"),
+        (1, -7200, "the log's clock is 2 h behind the camera's"),
+        (1, 0, ""),
+        (1, 86_400 * 3 + 1700, ""),
+    ],
+)
+def test_a_log_whose_clock_is_wrong_says_so(scale: int, shift: int, hint: str) -> None:
+    frames = 1_416_315_000_000_000 + np.arange(10) * 62_500
+    nothing = np.zeros(10)
+    log = Log((frames + shift * 1_000_000) * scale, *[nothing] * 4, yaw=None)
+    assert clock_hint(log, frames).removeprefix(": ") == hint

@@ -247,3 +247,35 @@ def test_any_file_name_has_a_time_or_none(names: list[str]) -> None:
 def test_moments_are_shown_as_they_are_read() -> None:
     assert show_moment(ZERO) == "2024-01-31T10:00:00Z"
     assert show_moment(2**62).endswith("µs")
+
+
+def test_points_of_one_whole_second_are_spread_over_it(tmp_path: Path) -> None:
+    """Five points a second with whole seconds, at 2e-5 degrees a point."""
+    points = [point(number // 5, 50 + number * 2e-5, 5) for number in range(15)]
+    seconds = np.array([0.5, 1.0, 1.5, 2.3])
+    wanted = 50 + seconds * 1e-4
+    for track in (gpx(points), gpx([text for text in points for _ in (0, 1)])):
+        placed = place_on(track_of(tmp_path, track), ZERO + (seconds * 1e6).astype(np.int64), 10.0)
+        assert placed.latitude.tolist() == pytest.approx(wanted.tolist(), abs=1e-9)
+
+
+def test_a_second_pass_under_an_earlier_clock_is_refused_within_a_segment_too(tmp_path: Path) -> None:
+    first = [point(second, 50 + second * 1e-4, 5) for second in range(11)]
+    second = [point(5 + step, 50.01 + step * 1e-4, 5) for step in range(11)]
+    with pytest.raises(InputError, match="overlap in time"):
+        track_of(tmp_path, gpx(first + second))
+    later = [point(20 + step, 50.01 + step * 1e-4, 5) for step in range(11)]
+    assert track_of(tmp_path, gpx(later + first)).latitude.tolist() == pytest.approx(
+        track_of(tmp_path, gpx(first + later)).latitude.tolist()
+    )
+    backward = track_of(tmp_path, gpx(first[::-1]))
+    assert backward.latitude.tolist() == sorted(backward.latitude.tolist())
+    assert set(backward.segment.tolist()) == {1}
+
+
+@pytest.mark.parametrize(
+    "time", ["2024-1-31T10:0:5Z", "2024-01-31T10:00:05", "2024-01-31 10:00:05", "2024-01-31T12:00:05+02:00"]
+)
+def test_times_of_points_as_programs_write_them(time: str, tmp_path: Path) -> None:
+    text = f'<trkpt lat="50" lon="5"><time> {time} </time></trkpt>'
+    assert (track_of(tmp_path, gpx([text])).time - ZERO).tolist() == [5_000_000]

@@ -16,8 +16,8 @@ from seqdata.errors import ContractError, InputError, SeqdataError
 from seqdata.sequences import resampling
 from seqdata.sources import Listing, open_source
 from tests.conftest import jpeg, listed
-from tests.seqdata.sources.test_exif import ASCII, RATIONAL, clock, photo
-from tests.seqdata.sources.test_gpx import gpx, point
+from tests.seqdata.sources.folder.test_exif import ASCII, RATIONAL, clock, photo
+from tests.seqdata.sources.folder.test_gpx import gpx, point
 
 
 def placed_photo(latitude: float, longitude: float, taken: str = "") -> bytes:

@@ -372,3 +372,23 @@ def test_a_damaged_dump_lists_or_names_its_fault(tmp_path: Path, data: st.DataOb
     images = {f"{LAP}/stereo/left/{START + i * STEP}.png" for i in range(10)}
     named = set(listing.records["source"]) | set(listing.quarantine["source"])
     assert images <= named
+
+
+def test_a_timestamp_that_is_listed_twice_takes_one_position(raw: Path) -> None:
+    before = listed(raw).records
+    path = raw / LAP / "stereo.timestamps"
+    path.write_text("".join(line * 2 for line in path.read_text().splitlines(keepends=True)))
+    after = listed(raw)
+    assert after.records.equals(before)
+    assert set(after.quarantine.filter(reason="duplicate_key")["message"]) == {
+        "the timestamps file lists this frame again"
+    }
+
+
+def test_a_log_an_hour_off_says_so_in_quarantine(raw: Path) -> None:
+    path = raw / LAP / "rtk.csv"
+    table = pl.read_csv(path).with_columns(pl.col("timestamp") + 3_600_000_000)
+    table.write_csv(path)
+    left_out = listed(raw).quarantine.filter(reason="pose_gap")
+    assert left_out.height
+    assert left_out["message"].str.ends_with("the log's clock is 1 h ahead of the camera's").all()
