@@ -1,4 +1,4 @@
-"""What a user says about a dataset that is to be built: where it goes, which pixels, which frames, by which hands."""
+"""Flags of `seqdata build`: where the dataset goes, how pixels are stored, which frames, and how the work is divided."""
 
 from typing import Annotated
 
@@ -20,23 +20,26 @@ ShortSideFlag = Annotated[
     typer.Option(help="Shrink larger images to this shorter side, in pixels.", show_default=False),
 ]
 QualityFlag = Annotated[
-    int | None, typer.Option(help="Quality of JPEGs that are written anew (default 95).", show_default=False)
+    int | None, typer.Option(help="Quality of JPEGs that are encoded again (default 95).", show_default=False)
 ]
 ResampleFlag = Annotated[
-    float | None, typer.Option(help="Metres of the resampling flag (default 2).", show_default=False)
+    float | None, typer.Option(help="Metres between frames by the resampling rule (default 2).", show_default=False)
 ]
-RuleFlag = Annotated[str | None, typer.Option(help="Its rule: greedy (default) or arc.", show_default=False)]
-DropFlag = Annotated[bool, typer.Option("--drop", help="Store no frame that the resampling rule leaves out.")]
+RuleFlag = Annotated[str | None, typer.Option(help="Resampling rule: greedy (default) or arc.", show_default=False)]
+DropFlag = Annotated[bool, typer.Option("--drop", help="Do not store the frames that the resampling rule leaves out.")]
 MaxRadiusFlag = Annotated[
     float | None,
-    typer.Option(help="How far stored pairs reach, where farther than the protocol and 25 m.", show_default=False),
+    typer.Option(help="Radius of stored pairs in metres, if larger than the protocol's and 25 m.", show_default=False),
 ]
 ShardMegabytesFlag = Annotated[
     int | None, typer.Option(help="Size of a shard in MB (default 256).", min=1, show_default=False)
 ]
 WorkersFlag = Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1, show_default=False)]
-EngineFlag = Annotated[str, typer.Option(help="What runs the shards: pool (this machine) or ray.")]
+EngineFlag = Annotated[
+    str, typer.Option(help="How shards are built in parallel: pool (processes of this machine) or ray.")
+]
 ShardRangeFlag = Annotated[
-    str | None, typer.Option(help="Write share i/N of the shards only; seqdata merge seals.", show_default=False)
+    str | None,
+    typer.Option(help="Build part i of N only (1 ≤ i ≤ N); seqdata merge then seals the dataset.", show_default=False),
 ]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]

@@ -14,7 +14,10 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_folder
 
 if TYPE_CHECKING:
+    from train.experiments.measure.scale import Scale
     from train.experiments.run import Result
+
+SCALES: "tuple[Scale, ...]" = ("full", "smoke")
 
 
 def experiment(
@@ -48,12 +51,12 @@ def experiment(
         return
     from train.experiments.run import Request, run  # heavy
 
-    work, grid_scale = load(config), parse_choice(scale, "--scale", ("full", "smoke"))
+    work = load(config)
     request = Request(
         name=name,
         out=out or work.out / "experiments",
         datasets=_datasets(work, name, datasets),
-        scale=grid_scale,
+        scale=parse_choice(scale, "--scale", SCALES),
         only=parse_list(only),
         protocol=work.protocol(protocol),
         weights=weights,
