@@ -16,9 +16,9 @@ from PIL import Image
 from seqdata.synth import NordlandSettings, RobotcarSettings, write_nordland, write_robotcar
 from tests.cli.test_commands import here
 from tests.conftest import jpeg, write_drives
-from tests.seqdata.sources.test_exif import clock, photo
-from tests.seqdata.sources.test_folder_photos import placed_photo
-from tests.seqdata.sources.test_gpx import gpx, point
+from tests.seqdata.sources.folder.test_exif import clock, photo
+from tests.seqdata.sources.folder.test_photos import placed_photo
+from tests.seqdata.sources.folder.test_gpx import gpx, point
 
 MODEL = ("--model", "seqvlad-small", "--random-init", "--epochs", "0", "--option", "clusters=4")
 OK = (0, 6)  # 6: built, but some inputs are in quarantine
