@@ -60,15 +60,34 @@ class ShardRange:
             raise ContractError(f"shard range '{text}': expected i/N with i from 1 to N, such as 2/8")
         return cls(number, jobs)
 
-    def of(self, shards: tuple[ShardPlan, ...]) -> list[ShardPlan]:
-        """The shards of this job."""
+    def select(self, shards: tuple[ShardPlan, ...]) -> list[ShardPlan]:
+        """Select the shards of this job."""
         return list(shards[self.number - 1 :: self.jobs])
 
 
 def build(request: BuildRequest, progress: Progress | None = None) -> DatasetManifest:
-    """Build a dataset and return its manifest; a finished equal build is returned as it is.
+    """Build a dataset; a killed build is continued, a finished equal one is returned as it is.
 
-    Raises: InputError (wrong or missing dump), ContractError (a bad table), OutputError (place occupied or full).
+    Args:
+        request: What to build, from where and to where.
+        progress: Called with (frames finished, frames in all) after each shard.
+
+    Returns:
+        The manifest of the sealed dataset.
+
+    Raises:
+        InputError: If the dump is wrong or missing, or the request contradicts its protocol.
+        ContractError: If a table of the dump is bad.
+        OutputError: If the output holds something else, or the disk refuses.
+
+    Example:
+        >>> import tempfile
+        >>> from seqdata.errors import InputError
+        >>> try:
+        ...     build(BuildRequest("msls", Path("no/such/dump"), tempfile.mkdtemp()))
+        ... except InputError as error:
+        ...     print(error)
+        no/such/dump: no such folder, as --raw FOLDER
     """
     request, work = list_work(request)
     store = Store(request.out)
@@ -83,15 +102,24 @@ def build(request: BuildRequest, progress: Progress | None = None) -> DatasetMan
 
 
 def build_range(request: BuildRequest, share: ShardRange, progress: Progress | None = None) -> int:
-    """Write one job's share of the shards and seal nothing; returns how many shards it has. `merge` ends the build.
+    """Write one job's share of the shards and seal nothing; `merge` ends the build.
 
-    Raises: as `build`.
+    Args:
+        request: As for `build`; every job takes the same one.
+        share: Which job this is, of how many.
+        progress: As for `build`.
+
+    Returns:
+        The number of shards of the share.
+
+    Raises:
+        SeqdataError: As `build`.
     """
     request, work = list_work(request)
     store = Store(request.out)
     refuse_strangers(store)
     with claimed(store, f"part {share.number} of {share.jobs} of {request.title}", f"{share.number}-of-{share.jobs}"):
-        mine = share.of(work.plan.shards)
+        mine = share.select(work.plan.shards)
         if _finished(store, work.plan.source, request) is None:
             begin(store, work)
             write_shards(request, store, work, mine, progress)
@@ -101,7 +129,8 @@ def build_range(request: BuildRequest, share: ShardRange, progress: Progress | N
 def merge(out: str | Path) -> DatasetManifest:
     """Seal a build whose shards array jobs have written; a sealed dataset is returned as it is.
 
-    Raises: InputError when nothing was begun here or shards are missing (it names them).
+    Raises:
+        InputError: If no build was begun at `out`, or shards are missing (it names them).
     """
     store = Store(out)
     if read_plan(store) is None:
@@ -121,7 +150,7 @@ def merge(out: str | Path) -> DatasetManifest:
 
 
 def seal(store: Store, plan: Plan, left_out: pl.DataFrame) -> DatasetManifest:
-    """`finish`, and the plan is taken away."""
+    """Write tables and manifest of a version (see `finish`), then remove its plan."""
     manifest = finish(store, plan, left_out)
     end(store)
     return manifest
@@ -150,7 +179,7 @@ def list_work(request: BuildRequest) -> tuple[BuildRequest, Work]:
 
 
 def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetManifest | None:
-    """The manifest that stands there, when it is of this very build. Raises: OutputError when it is another's."""
+    """Read the manifest of a finished build of this request, if any. Raises: OutputError when it is another's."""
     if store.size(MANIFEST_NAME) is None:
         return None
     manifest = read_manifest(store)
@@ -197,6 +226,7 @@ def write_shards(
 
 
 def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan]) -> Iterator[ShardPlan]:
+    """Write the shards, yielding each when it is sealed."""
     settings, plan_hash = work.plan.settings, work.plan.hash
     alone = request.engine == "pool" and (request.workers <= 1 or len(shards) <= 1)
     if alone or store.root.startswith("memory://"):  # a memory file system is one process's own
@@ -236,7 +266,18 @@ def _rows(records: pl.DataFrame, plan: ShardPlan) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard to write: where from, where to, the plan's rows of the listing (halo rows first), and how."""
+    """One shard to write in another process.
+
+    Attributes:
+        kind: Kind of the dump.
+        raw: Folder of the dump.
+        options: The source's options.
+        out: Folder or URL of the dataset.
+        settings: Settings of the build.
+        plan_hash: Hash of the version's plan.
+        plan: The shard.
+        records: The plan's rows of the listing, halo rows first.
+    """
 
     kind: str
     raw: Path

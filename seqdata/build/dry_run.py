@@ -1,4 +1,4 @@
-"""What a build would do, nothing written: frames, bytes, shards, windows, time, and what would be left out.
+"""Estimate of a build without writing anything: frames, bytes, shards, windows, time, and what would be left out.
 
 Counts follow from the listing. Sizes and times are estimates from a sample of the dump's own frames, read and prepared
 here; what only reading finds (a damaged image) is known for the sample alone.
@@ -31,10 +31,22 @@ MEMBER_BYTES = 4 * BLOCK
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """The plan in figures. Units: bytes and seconds (with the request's workers).
+    """The plan in figures.
 
-    `groups`: frames and trajectories of each (city, role). `left_out`: inputs by reason; `sample_bad` of the `sample`
-    frames cannot be stored. `windows`: by split and role of the protocol, before any frame turns out bad.
+    Attributes:
+        frames: Frames of the listing.
+        trajectories: Trajectories of the listing.
+        groups: Frames, trajectories and bytes of each (city, role).
+        resampled: Frames that the resampling rule leaves.
+        left_out: Inputs that would be left out, by reason.
+        sample: Frames that were read.
+        sample_bad: Those of them that cannot be stored.
+        raw_bytes: Bytes of the raw images.
+        stored_bytes: Estimated bytes of the shards.
+        table_bytes: Estimated bytes of the tables.
+        shards: Number of shards.
+        seconds: Estimated time with the request's workers.
+        windows: Windows by split and role of the protocol, before any frame turns out bad.
     """
 
     frames: int
@@ -52,7 +64,7 @@ class BuildPlan:
     windows: dict[str, dict[str, int]]
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as JSON values."""
+        """Convert the plan to JSON values."""
         return asdict(self)
 
 
@@ -86,7 +98,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Frames looked at, those that cannot be stored, stored bytes a raw byte, seconds a frame."""
+    """Frames that were read, those that cannot be stored, stored bytes a raw byte, seconds a frame."""
 
     frames: int
     bad: int

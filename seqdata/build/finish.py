@@ -43,9 +43,12 @@ from seqdata.storage.table_cache import local_table
 
 
 class Tables:
-    """Writes tables of `version` into a store: those of version 1 beside the manifest, later ones in `versions/<n>`.
+    """Writer of a version's tables: those of version 1 stand beside the manifest, later ones in `versions/<n>`.
 
-    `infos` holds what was written so far, by the table's name.
+    Attributes:
+        store: The dataset's store.
+        folder: Folder of the version's tables in it.
+        infos: Descriptions of the tables that are written, by name.
     """
 
     def __init__(self, store: Store, version: int = 1) -> None:
@@ -54,7 +57,7 @@ class Tables:
         self.infos: dict[str, TableInfo] = {}
 
     def path(self, name: str) -> str:
-        """Where the table `name` of this version stands in the dataset."""
+        """Return the path of the table `name` of this version in the dataset."""
         return f"{self.folder}/{name}" if self.folder else name
 
     @contextmanager
@@ -73,7 +76,7 @@ class Tables:
     def clear(self) -> None:
         """Remove what an unfinished run left of this version: its tables, and half-written files beside them.
 
-        Only for whoever holds the place alone: a writer's files are half-written too.
+        Only for the process that has claimed the store, because half-written files may be another writer's.
         """
         for folder in {"", VERSIONS, self.folder}:
             for name in self.store.names(folder):
@@ -83,6 +86,7 @@ class Tables:
                     self.store.remove(name)
 
 
+# Metres between neighbouring frames above which a drive is said to jump: 360 km/h at one frame a second. A guess.
 JUMP_METRES = 100.0
 GROUP_ROWS = 1 << 16
 """Rows of a row group of the frames table, rounded up to whole trajectories; also how many are in memory at once."""
@@ -90,7 +94,15 @@ GROUP_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Draft:
-    """A version but for its tables: what its manifest takes from the version before and from the plan."""
+    """What a version's manifest takes from the version before and from the plan.
+
+    Attributes:
+        version: Number of the version.
+        parent: Id of the version before, if any.
+        sources: Identities of all dumps, in order.
+        settings: What decides the bytes.
+        protocol: Protocol whose tables are stored, if any.
+    """
 
     version: int
     parent: str | None
@@ -101,14 +113,20 @@ class Draft:
 
 @dataclass
 class SealedFrames:
-    """What sealed shards of source number `source` say beside their frames, complete when `frames` is used up."""
+    """The sealed shards of one plan; shard and quarantine lists are complete once `frames` is exhausted.
+
+    Attributes:
+        source: Which of the manifest's sources they came from.
+        shards: Their entries in the manifest.
+        bad: Quarantine rows of frames that could not be stored.
+    """
 
     source: int
     shards: list[ShardInfo] = field(default_factory=list)
     bad: list[dict[str, Any]] = field(default_factory=list)
 
     def frames(self, store: Store, plan: Plan) -> Iterator[pl.DataFrame]:
-        """The frames of every shard of the plan, in order. Raises: OutputError when one is not sealed."""
+        """Yield the frames of every shard of the plan, in order. Raises: OutputError when one is not sealed."""
         for planned in plan.shards:
             shard = read_sealed(store, planned, plan.hash)
             if shard is None:
@@ -130,10 +148,17 @@ class SealedFrames:
 
 
 def finish(store: Store, plan: Plan, left_out: pl.DataFrame, into: Store | None = None) -> DatasetManifest:
-    """Seal the version that `plan` describes: write its tables and, last, its manifest, there or `into` another place.
+    """Seal the version that `plan` describes: write its tables and, last, its manifest.
 
-    `left_out` are the inputs that the plan leaves out (contract `quarantine`).
-    Raises: InputError when no frame at all could be stored, OutputError when a shard is not sealed or the disk refuses.
+    Args:
+        store: The dataset's store, with all shards sealed.
+        plan: The version.
+        left_out: Inputs that the plan leaves out (contract `quarantine`).
+        into: Another store to write tables and manifest to.
+
+    Raises:
+        InputError: If no frame at all could be stored.
+        OutputError: If a shard is not sealed, or the disk refuses.
     """
     before = read_manifest(store) if plan.version > 1 else None
     draft = Draft(plan.version, plan.parent, (plan.source,), plan.settings, plan.protocol)
@@ -163,7 +188,15 @@ def seal_version(
     summary: "Summary",
     quarantine: pl.DataFrame,
 ) -> DatasetManifest:
-    """Write the last table and the manifest of a version whose frames are written; the version before is kept."""
+    """Write the last table and the manifest of a version whose frames are written; the version before stays.
+
+    Args:
+        tables: Writer of the version's tables.
+        draft: What the manifest takes from before.
+        shards: Entries of all shards.
+        summary: Counts over the frames.
+        quarantine: Every input left out (contract `quarantine`).
+    """
     store = tables.store
     tables.write("quarantine.parquet", quarantine, {"seqdata.table": "quarantine"})
     reasons = quarantine["reason"].value_counts().sort("reason")
@@ -231,12 +264,13 @@ def write_frames(tables: Tables, parts: Iterable[pl.DataFrame], draft: Draft) ->
 
 
 def by_trajectory(parts: Iterable[pl.DataFrame], rows: int = GROUP_ROWS) -> Iterator[pl.DataFrame]:
-    """The same rows in parts of whole trajectories, of about `rows` rows or one trajectory each; none is empty."""
+    """Regroup rows into parts of whole trajectories, of about `rows` rows or one trajectory each; none is empty."""
     waiting = pl.DataFrame()
     for part in parts:
         waiting = pl.concat([waiting, part]) if waiting.height else part
         if waiting.height < rows:
             continue
+        # The last trajectory may go on in the next part, so it waits.
         last = waiting.height - int(waiting["trajectory"].rle().struct.field("len")[-1])
         if last:
             yield waiting[:last]
@@ -246,16 +280,21 @@ def by_trajectory(parts: Iterable[pl.DataFrame], rows: int = GROUP_ROWS) -> Iter
 
 
 def complete(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
-    """Frames of whole trajectories with heading, track_m and resampled; where frames were dropped, the plan did it."""
+    """Add heading, track_m and resampled to whole trajectories; where frames were dropped, the plan did it."""
     if settings.drop:
         return frames.with_columns(pl.lit(value=True).alias("resampled"))
     return along_track(frames, settings)
 
 
 def summarise(frames: pl.DataFrame, first_row: int = 0) -> pl.DataFrame:
-    """The trajectories table of frames that begin at `first_row` of the frames table.
+    """Summarise whole trajectories.
 
-    Units: metres; a jump is more than 100 m between neighbours.
+    Args:
+        frames: Their frames (contract `frames`).
+        first_row: Row of the first one in the frames table.
+
+    Returns:
+        Contract `trajectories`, in metres; a jump is more than 100 m between neighbours.
     """
     step = pl.col("track_m").diff()
     grouped = frames.with_row_index("row", offset=first_row).group_by("trajectory", maintain_order=True)
@@ -275,7 +314,7 @@ def summarise(frames: pl.DataFrame, first_row: int = 0) -> pl.DataFrame:
 def stored_frames(
     store: Store, manifest: DatasetManifest, columns: Iterable[str] | None = None
 ) -> Iterator[pl.DataFrame]:
-    """The frames table of a version, or some columns, a row group at a time. Raises: ContractError when damaged."""
+    """Yield the frames table of a version, or some columns, by row groups. Raises: ContractError when damaged."""
     info = manifest.tables["frames.parquet"]
     path = local_table(store, info.path, info)
     names = None if columns is None else list(columns)
@@ -290,18 +329,18 @@ def stored_frames(
 
 
 def stored_table(store: Store, manifest: DatasetManifest, name: str) -> pl.DataFrame:
-    """A whole table of a version, as its contract says. Raises: ContractError when it is damaged."""
+    """Read a whole table of a version, as its contract says. Raises: ContractError when it is damaged."""
     info = manifest.tables[f"{name}.parquet"]
     return table_contract(name).conform(read_parquet(local_table(store, info.path, info)))
 
 
 def _join_quarantine(left_out: pl.DataFrame, bad: list[dict[str, Any]]) -> pl.DataFrame:
-    """What the listing left out and what the shards left out, sorted by source."""
+    """Join what the listing and the shards left out, sorted by source."""
     contract = table_contract("quarantine")
     bad_rows = pl.DataFrame(bad, schema=contract.polars_schema(), orient="row")
     return sort_quarantine(pl.concat([contract.conform(left_out), bad_rows]))
 
 
 def sort_quarantine(rows: pl.DataFrame) -> pl.DataFrame:
-    """Quarantine rows in the order in which they are stored."""
+    """Sort quarantine rows as they are stored."""
     return rows.sort("source", "reason", "key", nulls_last=True, maintain_order=True)

@@ -32,13 +32,22 @@ from seqdata.storage.store import Store
 log = logging.getLogger(__name__)
 
 LEFT_OUT_NAME = ".plan-quarantine.parquet"
+# Rows of a listing that are hashed as one text, so that a listing of millions never stands in memory twice. The number
+# is part of a dataset's fingerprint: another one gives every dataset another id.
 ROWS_A_HASH = 100_000
 
 
 class Plan(Frozen):
-    """A version to be built: the dump, the settings, the shards; `hash` is what its shards are sealed under.
+    """A version of a dataset that is to be built.
 
-    `parent` is the id of the version that is appended to, None for a build.
+    Attributes:
+        hash: What its shards are sealed under: SHA-256 of the dump's identity and the settings.
+        version: Number of the version, from 1.
+        parent: Id of the version that is appended to, None for a build.
+        source: Identity of the dump.
+        settings: What decides the bytes.
+        protocol: Protocol whose tables are stored, if any.
+        shards: The shards in order.
     """
 
     hash: str
@@ -61,7 +70,14 @@ class Work:
 
 
 def describe_source(kind: str, options: dict[str, str], source: Source, listing: Listing) -> SourceInfo:
-    """The dump's identity: a hash over every record and every input left out, independent of where the dump lies."""
+    """Identify a dump by a hash over every record and every input left out, wherever the dump lies.
+
+    Args:
+        kind: Kind of the dump.
+        options: The source's options; of a path only its name is recorded.
+        source: The opened source, for its credit line.
+        listing: All frames of the dump, and what was left out.
+    """
     records = table_contract("records").conform(listing.records)
     # A manifest keeps the names of files that options name, not where they lay on one machine.
     paths = path_options(kind)
@@ -86,7 +102,18 @@ def make_work(
     parent: str | None = None,
     first_shard: int = 0,
 ) -> Work:
-    """Cut a listing into shards, frames that are not to be stored left out."""
+    """Cut a listing into shards, frames that are not to be stored left out.
+
+    Args:
+        source: The opened dump.
+        listing: Its frames.
+        info: Its identity.
+        settings: Settings of the build.
+        protocol: Protocol whose tables are stored, if any.
+        version: Number of the version, from 1.
+        parent: Id of the version before, if any.
+        first_shard: Number of the first shard.
+    """
     records, left_out = listing.records, listing.quarantine
     if settings.drop:
         records, left_out = _drop(records, left_out, settings)
@@ -109,8 +136,14 @@ def make_work(
 
 
 def along_track(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
-    """Frames of whole trajectories with what follows from their positions: heading (kept where given), track_m
-    (metres), resampled (by the settings' rule).
+    """Add what follows from the positions of whole trajectories.
+
+    Args:
+        frames: Frames, each trajectory's rows together and in driving order.
+        settings: Spacing and rule of the resampling flag.
+
+    Returns:
+        The frames with heading (degrees; the source's own where it gives one), track_m (metres driven) and resampled.
     """
     starts = trajectory_starts(frames["trajectory"])
     easting = np.split(frames["easting"].to_numpy(), starts[1:])
@@ -128,7 +161,7 @@ def along_track(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
 
 
 def _drop(records: pl.DataFrame, left_out: pl.DataFrame, settings: BuildSettings) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Only the frames that the rule keeps, with the headings and metres of the whole drive; the others' rows."""
+    """Split off the frames that the rule leaves out; those that stay have headings and metres of the whole drive."""
     if not records.height:
         return records, left_out
     complete = along_track(records, settings)
@@ -139,7 +172,7 @@ def _drop(records: pl.DataFrame, left_out: pl.DataFrame, settings: BuildSettings
 
 
 def begin(store: Store, work: Work) -> None:
-    """Put the plan in place, or find it there. Raises: OutputError when another one stands there unfinished."""
+    """Write the plan, unless it stands there already. Raises: OutputError when another unfinished one does."""
     plan = read_plan(store)
     if plan is not None and plan.hash != work.plan.hash:
         raise OutputError(
@@ -158,7 +191,7 @@ def begin(store: Store, work: Work) -> None:
 
 
 def read_plan(store: Store) -> Plan | None:
-    """The plan of the unfinished version, None where there is none. Raises: ContractError when it is broken."""
+    """Read the plan of the unfinished version, None where there is none. Raises: ContractError when it is broken."""
     if store.size(PLAN_NAME) is None:
         return None
     try:
@@ -168,12 +201,12 @@ def read_plan(store: Store) -> Plan | None:
 
 
 def read_left_out(store: Store) -> pl.DataFrame:
-    """The inputs that the plan leaves out already (contract `quarantine`)."""
+    """Read the inputs that the plan leaves out (contract `quarantine`)."""
     return pl.read_parquet(io.BytesIO(store.read_bytes(LEFT_OUT_NAME)))
 
 
 def end(store: Store) -> None:
-    """Take the plan away: its version is sealed."""
+    """Remove the plan, because its version is sealed."""
     store.remove(PLAN_NAME)
     store.remove(LEFT_OUT_NAME)
 

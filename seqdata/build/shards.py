@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqdata.contracts.manifest import SHARDS, BuildSettings, seal_name
+from seqdata.contracts.tables import table_contract
 from seqdata.errors import InputError
 from seqdata.frames.encode import StoredImage, prepare
 from seqdata.frames.images import BadImageError, Pixels
@@ -27,20 +28,20 @@ from seqdata.storage.store import Store
 from seqdata.storage.tar import TarWriter
 
 _SHARD_METADATA = "seqdata.shard"
-_LOCATION_COLUMNS = {
-    "offset": pl.Int64(),
-    "length": pl.Int32(),
-    "width": pl.Int32(),
-    "height": pl.Int32(),
-    "hash": pl.Binary(),
-    "shard": pl.Int32(),
-}
+_LOCATION_COLUMNS = ("offset", "length", "width", "height", "hash")
 _SAMPLE_COLUMNS = ("source", "key", "trajectory", "position", "latitude", "longitude", "time", "panorama")
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Listing rows `start … stop` make shard `number`; the `halo` rows before `start` are repeated first."""
+    """One shard to write.
+
+    Attributes:
+        number: Number of the shard.
+        start: First row of the listing that it holds.
+        stop: Row after the last.
+        halo: Rows before `start` that are repeated at its head.
+    """
 
     number: int
     start: int
@@ -60,7 +61,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Seal:
-    """What a finished shard says of its tar: size, XXH3-128, the plan it belongs to, and what it left out."""
+    """What a finished shard's Parquet records of the tar: size, XXH3-128, the plan's hash, and what was left out."""
 
     bytes: int
     hash: str
@@ -80,7 +81,10 @@ class SealedShard:
 def plan_shards(records: pl.DataFrame, settings: BuildSettings, first: int = 0) -> list[ShardPlan]:
     """Cut the listing into shards of about `settings.shard_bytes` raw bytes, where trajectories end if possible.
 
-    Numbers count from `first`.
+    Args:
+        records: Records in (trajectory, position) order, with the column bytes.
+        settings: Size of a shard and halo.
+        first: Number of the first shard.
     """
     plans: list[ShardPlan] = []
     open_start, open_bytes = 0, 0
@@ -106,6 +110,7 @@ def _trajectory_cuts(records: pl.DataFrame, shard_bytes: int) -> Iterator[tuple[
     stops = np.cumsum(runs["len"].to_numpy().astype(np.int64)).tolist()
     for start, stop in zip([0, *stops[:-1]], stops, strict=True):
         of_trajectory = sizes[start:stop]
+        # The part that a frame lies in follows from the bytes before it alone, so every run cuts at the same frames.
         part = (np.cumsum(of_trajectory) - of_trajectory) // shard_bytes
         cuts = (start + np.flatnonzero(np.diff(part, prepend=-1))).tolist()
         yield start, stop, cuts, int(of_trajectory.sum())
@@ -121,8 +126,19 @@ def write_shard(
 ) -> None:
     """Write and seal one shard; one that is sealed already under the same plan is left as it is.
 
-    `records` are the plan's rows, halo rows first. The tar stands under its name before its Parquet, whose presence
-    seals the shard. Raises: OutputError; InputError when the dump changed under the build.
+    The tar stands under its name before its Parquet, whose presence seals the shard.
+
+    Args:
+        store: Where the dataset is built.
+        plan: The shard.
+        records: The plan's rows of the listing, halo rows first.
+        source: The opened dump.
+        settings: Settings of the build.
+        plan_hash: Hash of the version's plan.
+
+    Raises:
+        InputError: If the dump changed during the build.
+        OutputError: If the store refuses.
     """
     if read_seal(store, plan, plan_hash) is not None:
         return
@@ -139,14 +155,16 @@ def write_shard(
 
 
 def read_seal(store: Store, plan: ShardPlan, plan_hash: str) -> Seal | None:
-    """The seal of a shard, or None as for `read_sealed`."""
+    """Read the seal of a shard, or None as for `read_sealed`."""
     sealed = read_sealed(store, plan, plan_hash)
     return None if sealed is None else sealed.seal
 
 
 def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | None:
-    """The sealed shard of `plan` with its frames; None when it is absent or damaged, of another plan, or its tar is
-    not the size it was.
+    """Read a sealed shard with its frames.
+
+    Returns:
+        None when the shard is absent or damaged, was sealed under another plan, or its tar has another size.
     """
     parsed = _parse_seal(store, f"{SHARDS}/{plan.table}")
     if parsed is None:
@@ -162,13 +180,13 @@ def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | 
 
 
 def sealed_under(store: Store, shard: str) -> str | None:
-    """Hash of the plan that the shard `shard` (such as part-000000.tar) was sealed under; None without a whole seal."""
+    """Read the hash of the plan that a shard, such as part-000000.tar, was sealed under; None without a whole seal."""
     parsed = _parse_seal(store, f"{SHARDS}/{seal_name(shard)}")
     return None if parsed is None else parsed[1].plan
 
 
 def _parse_seal(store: Store, name: str) -> tuple[bytes, Seal] | None:
-    """A seal and the Parquet's bytes; None when it is absent or damaged."""
+    """Read a seal and the bytes of its Parquet; None when it is absent or damaged."""
     if store.size(name) is None:
         return None
     data = store.read_bytes(name)
@@ -180,18 +198,25 @@ def _parse_seal(store: Store, name: str) -> tuple[bytes, Seal] | None:
 
 @dataclass
 class _Written:
-    """What a shard holds so far: row of the listing and place of each stored frame, and what was left out."""
+    """What a shard holds so far.
+
+    Attributes:
+        rows: Row of the listing of each stored frame.
+        locations: Offset, length, width, height and hash of each stored frame.
+        bad: Quarantine rows of the frames that could not be stored.
+    """
 
     rows: list[int] = field(default_factory=list)
-    places: list[tuple[int, int, int, int, bytes]] = field(default_factory=list)
+    locations: list[tuple[int, int, int, int, bytes]] = field(default_factory=list)
     bad: list[dict[str, Any]] = field(default_factory=list)
 
     def table(self, records: pl.DataFrame, shard: int) -> pl.DataFrame:
-        """The stored frames' records with their places."""
-        columns = {name: kind for name, kind in _LOCATION_COLUMNS.items() if name != "shard"}
-        places = pl.DataFrame(self.places, schema=columns, orient="row")
-        table = pl.concat([records.drop("bytes")[self.rows], places], how="horizontal")
-        return table.with_columns(pl.lit(shard, _LOCATION_COLUMNS["shard"]).alias("shard"))
+        """Join the stored frames' records and their locations."""
+        types = table_contract("frames").polars_schema()
+        columns = {name: types[name] for name in _LOCATION_COLUMNS}
+        locations = pl.DataFrame(self.locations, schema=columns, orient="row")
+        table = pl.concat([records.drop("bytes")[self.rows], locations], how="horizontal")
+        return table.with_columns(pl.lit(shard, types["shard"]).alias("shard"))
 
 
 def _write_frame(
@@ -204,7 +229,7 @@ def _write_frame(
     *,
     halo: bool,
 ) -> None:
-    """Add one frame's two members to the tar and note its place, or its reason; halo frames are noted nowhere."""
+    """Add one frame's two members to the tar and record its location, or its reason; halo frames are not recorded."""
     try:
         image = prepare_frame(read_image(source, record["source"]), settings)
     except BadImageError as error:
@@ -217,11 +242,11 @@ def _write_frame(
     if not halo:
         written.rows.append(index)
         digest = bytes.fromhex(xxh3_hex(image.data))
-        written.places.append((offset, len(image.data), image.width, image.height, digest))
+        written.locations.append((offset, len(image.data), image.width, image.height, digest))
 
 
 def prepare_frame(image: bytes | Pixels, settings: BuildSettings) -> StoredImage:
-    """The stored form of a frame under the settings. Raises: BadImageError."""
+    """Prepare an image as the settings store it. Raises: BadImageError."""
     return prepare(
         image,
         keep_png=settings.keep_png,
@@ -232,7 +257,7 @@ def prepare_frame(image: bytes | Pixels, settings: BuildSettings) -> StoredImage
 
 
 def read_image(source: Source, name: str) -> bytes | Pixels:
-    """One frame of the dump. Raises: InputError when it is gone, BadImageError when only this file is damaged."""
+    """Read one frame of the dump. Raises: InputError when it is gone, BadImageError when only this file is damaged."""
     try:
         return source.read(name)
     except (FileNotFoundError, KeyError) as error:
@@ -242,7 +267,7 @@ def read_image(source: Source, name: str) -> bytes | Pixels:
 
 
 def _sample_json(record: dict[str, Any], *, halo: bool) -> bytes:
-    """The sample's JSON, at most one tar block: what a plain WebDataset reader needs; Parquet is authoritative."""
+    """Write the sample's JSON for plain WebDataset readers, at most one tar block; Parquet is authoritative."""
     sample = {
         "key": record["key"],
         "trajectory": record["trajectory"],
