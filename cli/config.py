@@ -11,6 +11,8 @@ from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import folders_by_age
 
 CONFIG_NAME = "seqdata.toml"
+# The fields are listed by hand rather than taken from the settings classes: those would load pydantic, and the file
+# takes only what a work folder decides once.
 _TOP = {"raw": str, "out": str, "protocol": str, "build": dict, "train": dict, "index": dict}
 _SECTIONS: dict[str, dict[str, type]] = {
     "build": {"workers": int, "check": str, "keep_png": bool, "shard_megabytes": int},
@@ -88,6 +90,7 @@ class Config:
         """The protocol that flag or file name; a .toml path in the file is relative to the file."""
         if flag is not None:
             return flag
+        # Like `raw`, so that a command may be run from another folder with --config.
         name = self.values.get("protocol")
         return str(self.root / name) if name is not None and name.endswith(".toml") else name
 

@@ -32,6 +32,7 @@ def parse_json_pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
 
 
 def _json_or_text(value: str) -> Any:
+    """A value as JSON, else as text: numbers, true and lists need no other syntax, and names need no quotes."""
     try:
         return json.loads(value)
     except json.JSONDecodeError:
@@ -39,7 +40,11 @@ def _json_or_text(value: str) -> Any:
 
 
 def parse_list(text: str | None) -> tuple[str, ...]:
-    """Split a comma-separated value; empty parts and repetitions are dropped."""
+    """Split a comma-separated value; empty parts and repetitions are dropped.
+
+    >>> parse_list("own, own-L3,,own")
+    ('own', 'own-L3')
+    """
     return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
@@ -53,6 +58,7 @@ def parse_numbers(text: str | None, flag: str) -> tuple[float, ...]:
 
 def parse_counts(text: str | None, flag: str) -> tuple[int, ...]:
     """Read comma-separated whole numbers. Raises: ContractError when a part is none."""
+    # int() alone would also take "-4", "+4" and "1_000".
     parts = parse_list(text)
     if not all(part.isdecimal() for part in parts):
         raise ContractError(f"{flag} {text}: whole numbers separated by commas are needed")
@@ -68,10 +74,15 @@ def parse_choice(value: str, flag: str, choices: Sequence[Choice]) -> Choice:
 
 
 def parse_bytes(text: str, flag: str) -> int:
-    """Read a size as people write it: 8GB, 500 MB, 2.5e9 (powers of 1000). Raises: ContractError."""
+    """Read a size as people write it (powers of 1000). Raises: ContractError.
+
+    >>> parse_bytes("8GB", "--memory"), parse_bytes("500 mb", "--memory")
+    (8000000000, 500000000)
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d{1,2})?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
         raise ContractError(f"{flag} {text}: expected a size such as 8GB or 500MB")
+    # The index of the letter in " KMGT" is the power of 1000; no letter counts as the blank at the front.
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 

@@ -66,6 +66,7 @@ def find_dataset(
     hinted = [Path(hint)] if "://" in hint or (hint and (Path(hint) / "manifest.json").is_file()) else []
     folders = [path.parent for path in sorted((config.out / "datasets").glob("*/manifest.json"))]
     for folder in [*hinted, *folders]:
+        # Another dataset may be half built or damaged: it must not keep the wanted one from being found.
         try:
             dataset = seqdata.open(folder)
         except SeqdataError as error:

@@ -103,6 +103,7 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         """Put a placeholder with name and help in the place of every command."""
         super().__init__(**attributes)
+        # The list of commands, the search for a mistyped name and shell completion read these and nothing more.
         placeholders = {
             name: TyperCommand(name=name, help=command.help, hidden=command.hidden)
             for name, command in self.registry.items()
@@ -111,6 +112,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the placeholder of the command that is invoked, or asked for its help, by the command itself."""
+        # Typer calls this once a command line, after it knows the command and before it reads the command's options.
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and name in self.registry:
             command = _load(name, self.registry[name])
@@ -134,7 +136,8 @@ def _load(name: str, command: Command) -> Any:
     """Import a command and give it the form in which a group holds it."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     single.command(name, epilog=command.epilog, hidden=command.hidden)(_interruptible(command))
-    return typer.main.get_command(single)  # a Typer application with one command is that command, without a group
+    # A Typer application with one command and no callback becomes that command, without a group around it.
+    return typer.main.get_command(single)
 
 
 def _interruptible(command: Command) -> Callable[..., None]:

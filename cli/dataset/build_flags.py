@@ -1,4 +1,4 @@
-"""Flags of `seqdata build`: where the dataset goes, how pixels are stored, which frames, and how the work is divided."""
+"""Flags of `seqdata build`: where the dataset goes, which pixels and frames it stores, and how the work is divided."""
 
 from typing import Annotated
 

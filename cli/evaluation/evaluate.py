@@ -113,6 +113,7 @@ def evaluate(
     if sizes and (radius or rerank or predictions or descriptors):
         raise ContractError("--size: of an index, and not together with --radius or --rerank")
     is_external = descriptors is not None or bool(predictions)
+    # A flag that would do nothing is refused: it was meant to do something.
     refuse_without("--rerank", rerank is not None, features=features, rerank_metric=rerank_metric)
     refuse_without(
         "--descriptors", descriptors is not None, metric=metric, query_ids=query_ids, database_ids=database_ids
@@ -177,6 +178,7 @@ class _Source:
 
         Raises: ContractError where a file of another model comes without a protocol, or two would be stored as one.
         """
+        # The product's own files know dataset, protocol and split; those of other models answer what the flags say.
         own = {path: is_own(path) for path in paths}
         self._check_names([path for path in paths if not own[path]])
         return distinct_methods([item for path in paths for item in (self._own if own[path] else self._external)(path)])
@@ -212,6 +214,7 @@ class _Source:
         if (self.name or self.out) and len(paths) != 1:
             flag = "--name" if self.name else "--out"
             raise ContractError(f"{flag}: for one predictions file of another model, {len(paths)} are named")
+        # Results are stored in a folder named by the file, so a second file of that name would replace the first's.
         stems = [path.stem for path in paths]
         twin = next((path for path in paths if stems.count(path.stem) > 1), None)
         if twin is not None:

@@ -38,10 +38,12 @@ def print_evaluations(
     parts = [format_table(results), *([format_against(everything, axis)] if axis else [])]
     parts += [format_comparison(comparison) for comparison in comparisons]
     if csv is not None:
+        # Rows have different columns; with the whole list read, a column may begin with nulls and still be numbers.
         table = pl.DataFrame(flat_rows(everything), infer_schema_length=None)
         write_bytes_atomic(csv, table.write_csv().encode())
         note(f"figures: {csv}")
     rows = [json.loads(evaluation.model_dump_json()) for evaluation in everything]
     pairs = [json.loads(comparison.model_dump_json()) for comparison in comparisons]
+    # Scripts that evaluate one method under one protocol read its fields at the top level.
     result = rows[0] if len(rows) == 1 and not pairs else {"evaluations": rows, "comparisons": pairs}
     emit(result, "\n\n".join(parts), as_json=as_json)

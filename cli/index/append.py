@@ -44,6 +44,7 @@ def append(
     work = load(config)
     before = open_index(work, index)
     run_folder = find_run(work, run, before)
+    # Not looked up by id: the dataset has another id since it has grown.
     source = seqdata.open(dataset or run_record(run_folder)["dataset_path"])
     with progress_bar("window") as bar:
         folder = append_index(source, before, RunDescriber(run_folder, device, model_from), bar.update)

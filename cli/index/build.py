@@ -91,6 +91,7 @@ def index(
         return
     engine_name = parse_choice(engine, "--engine", ENGINES)
     with progress_bar("window") as bar:
+        # Ray with one worker still runs on the cluster, away from this machine.
         if workers > 1 or engine_name == "ray":
             folder = build_in_shares(source, describer, request, engine_name, workers, bar.update)
         else:

@@ -67,6 +67,7 @@ def search(
         raise InputError("name images, videos or descriptors to search for, or a dataset with --dataset: one of them")
     if frames is not None and thumbnails is None:
         raise ContractError("--frames: only together with --thumbnails")
+    # Descriptors need neither the run's model nor the dataset, so an index that another program built serves too.
     vectors = [path for path in queries if path.suffix == ".npy"]
     pictures = [path for path in queries if path.suffix != ".npy"]
     needs_run = bool(pictures) or dataset is not None or thumbnails is not None

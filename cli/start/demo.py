@@ -42,6 +42,7 @@ def run_demo(out: Path) -> None:
     steps = _Steps(out.resolve())
     steps.run("synth", "synth", "raw")
     steps.run("init", "init", "--raw", "raw", "--out", ".", json_flag=False)
+    # Exit code 6: like a real dump, the synthetic city holds inputs that a build leaves out.
     built = steps.run("build", "build", "msls", "--protocol", "raw/protocol.toml", allowed=(0, 6))
     untrained = steps.evaluated("untrained", "--epochs", "0")
     trained = steps.evaluated("trained")

@@ -19,6 +19,7 @@ def init(
     path = Path(CONFIG_NAME)
     if path.exists():
         raise OutputError(f"{path}: already there; edit it, or remove it first")
+    # Basic TOML strings know the backslash, as Windows paths do.
     quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in (("raw", raw), ("out", out))}
     write_bytes_atomic(path, TEMPLATE.format(**quoted).encode())
     note(f"wrote {path}; next: seqdata build msls")

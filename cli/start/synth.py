@@ -85,6 +85,7 @@ def _write(
         else:
             if "seconds" in sizes:
                 raise ContractError("--seconds: a synthetic city has streets, not one drive; leave it out")
+            # msls has one layout; naming it is allowed, and the city's settings have no such field.
             sizes.pop("layout", None)
             cities = DEMO_CITIES if track is None else (city_along("track", "test", track),)
             city = CitySettings(**sizes, cities=cities)

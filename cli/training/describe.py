@@ -92,6 +92,7 @@ def _model(
         network = checkpoint.load_model(config.newest("runs", "run.json", run, "train"), model_from)
     else:
         network = registry.create(model, weights=weights or "pretrained", **parse_json_pairs(options, "--option"))
+        # Trainable centres of a new model are random until k-means sets them from frames: features would be noise.
         if network.vlad is not None and network.vlad.centres.requires_grad:
             raise ContractError(
                 f"model {model}: its VLAD words come from training frames; make them with seqdata train --model "

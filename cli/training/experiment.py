@@ -72,6 +72,7 @@ def _datasets(config: Config, name: str, folders: list[Path] | None) -> list[Dat
     """The named datasets, else the newest; none for an experiment that reads no frame."""
     from train.experiments import grid  # heavy
 
+    # Tables of time and memory run on random input.
     if grid.load(name).kind != "recall":
         return []
     return [open_folder(folder) for folder in folders] if folders else [open_dataset(config, None)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MODELS = (
     "seqvlad-r18", "seqvlad-r50", "seqvlad-vgg16", "seqvlad-vit", "seqvlad-cct224", "seqvlad-cct384", "timesformer",
 )  # fmt: skip
+# 50,000 descriptors of 4,096 float32 values take 0.8 GB of disk.
 DATABASES = (10_000, 50_000)
 
 
@@ -52,6 +53,7 @@ def profile(
 
     options = parse_json_pairs(option, "--option")
     names = list(model or MODELS)
+    # Names and options are checked before the first of several minutes of measuring.
     for name in names:
         if find_factory(name) is None:
             registry.resolve(name, options)

@@ -113,6 +113,7 @@ def _is_first_process() -> bool:
 
 def _check_processes(out: Path | None) -> None:
     """Raise ContractError when several processes would each choose a run folder of their own."""
+    # torchrun sets WORLD_SIZE and RANK; a folder named by the time would differ between processes.
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ContractError("several processes train one run: name its folder with --out")
 
@@ -141,6 +142,7 @@ def _record(folder: Path, model: str | None) -> dict[str, Any] | None:
     if not run.recorded:
         return None
     record = run.read()
+    # A run folder may come from elsewhere: it must not choose what code runs here.
     recorded_model = str(record["settings"].get("model"))
     if ":" in recorded_model and model != recorded_model:
         raise ContractError(
