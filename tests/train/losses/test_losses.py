@@ -24,6 +24,14 @@ def test_triplet_equals_loops() -> None:
     assert float(TripletLoss(0.1)(query, positive, negatives)) == pytest.approx(expected / 20, rel=1e-5)
 
 
+def test_all_negatives_of_a_hard_query_stay_in_the_mean() -> None:
+    """One negative violates by .05, the other lies far off: half of .05, neither .05 nor nothing."""
+    query, positive = torch.zeros(2, 2), torch.tensor([[0.3, 0.0], [0.0, 0.0]])
+    negatives = torch.tensor([[[0.0, 0.35], [5.0, 0.0]], [[5.0, 0.0], [5.0, 0.0]]])
+    loss = TripletLoss(0.1, skip_easy=True)(query, positive, negatives)
+    assert float(loss) == pytest.approx(0.025, abs=1e-6)
+
+
 def test_triplet_of_equal_vectors_has_a_finite_gradient() -> None:
     same = torch.ones(1, 3, requires_grad=True)
     TripletLoss()(same, same, same.unsqueeze(1)).backward()

@@ -9,7 +9,7 @@ import torch
 from seqdata.errors import ContractError
 from train.models.fusion.basic import CentreFrame, Concatenate, Mean, SeqGeM
 from train.models.fusion.temporal import AlignedFrames, Delta, FullyConnected, LastState, SeqNet
-from train.models.pooling.basic import ClassToken, SeqPool
+from train.models.pooling.basic import ClassToken, GeM, SeqPool
 from train.models.pooling.salad import Salad, transport
 from train.models.pooling.vlad import NetVLAD, SeqVLAD
 
@@ -30,8 +30,8 @@ def unit(vector: Any) -> Any:
     return vector / math.sqrt(sum(x**2 for x in vector.tolist()))
 
 
-def close(got: Any, wanted: Any) -> None:
-    torch.testing.assert_close(got, torch.stack([torch.as_tensor(row) for row in wanted]), atol=1e-5, rtol=1e-4)
+def assert_rows_close(actual: Any, expected: Any) -> None:
+    torch.testing.assert_close(actual, torch.stack([torch.as_tensor(row) for row in expected]), atol=1e-5, rtol=1e-4)
 
 
 def test_fully_connected() -> None:
@@ -40,7 +40,7 @@ def test_fully_connected() -> None:
         torch.stack([sum(layer.linear.weight[o] * torch.cat(frames)) + layer.linear.bias[o] for o in range(5)])
         for frames in windows()
     ]
-    close(layer.gather(FRAMES, ROWS), literal)
+    assert_rows_close(layer.gather(FRAMES, ROWS), literal)
     assert layer.descriptor_size(6, 4) == 5 and layer.length == 4
 
 
@@ -55,7 +55,7 @@ def test_seqnet(kernel: Any) -> None:
                 total = total + layer.conv.weight[:, :, offset] @ frames[start + offset]
             total = total + layer.conv.bias
         literal.append(unit(total / (4 - kernel + 1)))
-    close(layer.gather(FRAMES, ROWS), literal)
+    assert_rows_close(layer.gather(FRAMES, ROWS), literal)
 
 
 def test_seqnet_refuses_windows_below_its_kernel() -> None:
@@ -75,7 +75,7 @@ def test_lstm() -> None:
             cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
             hidden = o.sigmoid() * cell.tanh()
         literal.append(unit(hidden))
-    close(layer.gather(FRAMES, ROWS), literal)
+    assert_rows_close(layer.gather(FRAMES, ROWS), literal)
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5])
@@ -84,9 +84,9 @@ def test_delta(length: int) -> None:
     half = length // 2
     early = sum(FRAMES[i] for i in range(half)) / half
     late = sum(FRAMES[i] for i in range(length - half, length)) / half
-    close(Delta("halves").gather(FRAMES, rows), [unit(late - early)])
+    assert_rows_close(Delta("halves").gather(FRAMES, rows), [unit(late - early)])
     seqnet = sum((-2 if i < half else 2) / length * FRAMES[i] for i in range(length))
-    close(Delta("seqnet").gather(FRAMES, rows), [unit(seqnet)])
+    assert_rows_close(Delta("seqnet").gather(FRAMES, rows), [unit(seqnet)])
     assert float(Delta("halves").weights(length).sum()) == pytest.approx(0, abs=1e-6)
     assert (abs(float(Delta("seqnet").weights(length).sum())) < 1e-6) == (length % 2 == 0)
 
@@ -101,7 +101,7 @@ def test_aligned_frames() -> None:
     literal = [
         torch.cat([unit(layer.linear.weight @ frame + layer.linear.bias) for frame in frames]) for frames in windows()
     ]
-    close(layer.gather(FRAMES, ROWS), literal)
+    assert_rows_close(layer.gather(FRAMES, ROWS), literal)
     assert layer.distance == "aligned" and layer.descriptor_size(6, 4) == 20
 
 
@@ -117,7 +117,20 @@ def test_seqgem_against_its_formula() -> None:
     for frames in windows():
         powers = [[max(float(x), 1e-6) ** 3 for x in frame] for frame in frames]
         literal.append(unit(torch.tensor([(sum(column) / 4) ** (1 / 3) for column in zip(*powers, strict=True)])))
-    close(SeqGeM().gather(FRAMES, ROWS), literal)
+    assert_rows_close(SeqGeM().gather(FRAMES, ROWS), literal)
+
+
+def test_gem_against_its_formula() -> None:
+    tokens = randn(2, 5, 3, seed=2)
+    literal = []
+    for frame in tokens:
+        units = [unit(token) for token in frame]
+        powers = [[max(float(x), 1e-6) ** 3 for x in token] for token in units]
+        literal.append(torch.tensor([(sum(column) / 5) ** (1 / 3) for column in zip(*powers, strict=True)]))
+    assert_rows_close(GeM(3)(tokens), literal)
+    for p in (0.0, -1.0):
+        with pytest.raises(ValueError, match="p > 0"):
+            GeM(3, p=p)
 
 
 def test_centre_frame() -> None:
@@ -145,7 +158,7 @@ def test_class_token_and_seqpool() -> None:
     for frame in tokens:
         scores = [math.exp((layer.attention.weight[0] @ token + layer.attention.bias).item()) for token in frame]
         literal.append(sum(score / sum(scores) * token for score, token in zip(scores, frame, strict=True)))
-    close(layer(tokens), literal)
+    assert_rows_close(layer(tokens), literal)
 
 
 def test_netvlad_is_seqvlad_of_one_frame() -> None:

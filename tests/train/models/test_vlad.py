@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from seqdata.errors import NotEnoughDataError
 from train.models.fusion.basic import VLADSum
+from train.models.pooling import vlad as vlad_module
 from train.models.pooling.vlad import SeqVLAD, initialise_from_tokens, kmeans, sharpness
 
 
@@ -97,6 +98,11 @@ class Sums(torch.nn.Module):
         return self.layer.frame_sums(tokens)
 
 
+def randn_points(count: int, channels: int) -> Any:
+    """Random points `(count, channels)`."""
+    return torch.randn(count, channels, generator=torch.Generator().manual_seed(0))
+
+
 def planted(clusters: Any = 6, channels: Any = 12, each: Any = 40) -> Any:
     """Tokens (frames, T, C) around unit directions, and these directions."""
     generator = torch.Generator().manual_seed(0)
@@ -151,6 +157,20 @@ def test_equal_features_beside_enough_distinct_ones_are_no_fault() -> None:
     layer = SeqVLAD(16, 32)
     initialise_from_tokens(layer, torch.cat([torch.ones(2000, 32), spread]).unsqueeze(0))
     assert len(layer.centres.unique(dim=0)) == 16 and float(layer.assignment.detach().abs().max()) < 1e4
+
+
+def test_kmeans_of_as_many_points_as_clusters_is_the_points() -> None:
+    points = randn_points(5, 4)
+    centres = kmeans(points, 5)
+    torch.testing.assert_close(centres.sort(0).values, points.sort(0).values)
+
+
+def test_an_emptied_cluster_restarts_at_the_farthest_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two centres start on one spot, so the second is left without points; the outlier is where it goes."""
+    points = torch.tensor([[0.0], [0.1], [0.2], [9.0]])
+    monkeypatch.setattr(vlad_module, "_spread_start", lambda *_: torch.tensor([[0.1], [0.1]]))
+    centres = kmeans(points, 2, rounds=1)
+    assert sorted(centres.flatten().tolist())[1] == pytest.approx(9.0)
 
 
 def test_kmeans_is_seeded_and_survives_copies() -> None:
