@@ -35,42 +35,55 @@ def by_groups(
     counted: BoolArray,
     has_positive: BoolArray,
     units: Units,
-    at: Sequence[int],
+    ranks: Sequence[int],
     seed: int,
 ) -> dict[str, GroupRecall]:
-    """Recall of each group that holds a query with a positive; parameters as inside
-    `indexer.evaluation.recall.evaluate`.
+    """Measure the recall of each group that holds a query with a positive.
 
-    `hits` (n, c): query i is a hit of R@(column + 1). Groups are not compared by eye alone: their intervals come from
-    the same units, each group on its own.
+    Intervals come from the same units as those of the whole, each group on its own.
+
+    Args:
+        groups: The groups.
+        hits: Whether query i is a hit of R@(column + 1) (n, c).
+        counted: Which queries count (n,).
+        has_positive: Which queries have a positive (n,).
+        units: What is resampled.
+        ranks: The N to report.
+        seed: Of the draws.
     """
-    found = {}
+    recalls = {}
     for name, members in groups.items():
-        mine = members & counted
         if not (members & has_positive).any():
             continue
-        bounds, methods = recall_intervals(hits[:, [n - 1 for n in at]], mine, units, seed)
-        found[name] = GroupRecall(
-            queries=int(mine.sum()),
+        counted_members = members & counted
+        bounds, methods = recall_intervals(hits[:, [n - 1 for n in ranks]], counted_members, units, seed)
+        recalls[name] = GroupRecall(
+            queries=int(counted_members.sum()),
             left_out=int((members & ~counted).sum()),
-            recall={n: float(hits[mine, n - 1].mean()) for n in at},
-            interval={n: (float(low), float(high)) for n, (low, high) in zip(at, bounds, strict=True)},
+            recall={n: float(hits[counted_members, n - 1].mean()) for n in ranks},
+            interval={n: (float(low), float(high)) for n, (low, high) in zip(ranks, bounds, strict=True)},
             interval_method="; ".join(dict.fromkeys(methods)),
         )
-    return found
+    return recalls
 
 
 def group_queries(
     dataset: Dataset, queries: pl.DataFrame, positives: pl.DataFrame, by: Sequence[str]
 ) -> dict[str, Groups]:
-    """The groups of a query table by breakdown: `subtask`, `city`, `night`, `heading`.
-
-    `queries` has table contract `places`, `positives` contract `positives`.
+    """Group the queries of a table by breakdown: `subtask`, `city`, `night`, `heading`.
 
     Convention: city, night and subtasks are those of the window's centre frame; `heading` is the least difference of
     driving direction to any of the query's positives, unknown where no heading is known, and queries without a
     positive are in no such group.
-    Raises: ContractError for another word.
+
+    Args:
+        dataset: The dataset of the windows.
+        queries: Query windows (table contract `places`).
+        positives: Their positives (contract `positives`).
+        by: Breakdowns.
+
+    Raises:
+        ContractError: For another word.
     """
     unknown = [name for name in by if name not in BREAKDOWNS]
     if unknown:
@@ -79,17 +92,23 @@ def group_queries(
 
 
 def heading_groups(queries: int, positives: pl.DataFrame) -> Groups:
-    """Groups of `queries` queries by the least heading difference (degrees) to a positive; see `group_queries`."""
+    """Group `queries` queries by the least heading difference (degrees) to a positive; see `group_queries`.
+
+    Example:
+        >>> positives = pl.DataFrame({"query": [0, 1], "heading_difference": [10.0, 170.0]})
+        >>> {name: rows.tolist() for name, rows in heading_groups(2, positives).items() if rows.any()}
+        {'same way, up to 45 deg': [True, False], 'opposite way': [False, True]}
+    """
     least = np.full(queries, np.nan)
     turned = positives.group_by("query").agg(pl.min("heading_difference").fill_nan(None).fill_null(np.nan))
     least[turned["query"].to_numpy()] = turned["heading_difference"].to_numpy()
-    placed = np.zeros(queries, np.bool_)
-    placed[turned["query"].to_numpy()] = True
-    groups, low = {}, -1.0
+    has_positive = np.zeros(queries, np.bool_)
+    has_positive[turned["query"].to_numpy()] = True
+    groups, low = {}, -1.0  # below 0, so that a difference of exactly 0 lies in the first group
     for name, high in HEADINGS:
         groups[name] = (least > low) & (least <= high)
         low = high
-    return {**groups, UNKNOWN: placed & np.isnan(least)}
+    return {**groups, UNKNOWN: has_positive & np.isnan(least)}
 
 
 def _cities(dataset: Dataset, queries: pl.DataFrame, positives: pl.DataFrame) -> Groups:

@@ -1,45 +1,47 @@
 """95 % intervals of a recall by resampling trajectories, or blocks of them: overlapping windows are not independent.
 
-Source: cluster bootstrap, percentile form (Davison & Hinkley 1997, section 3.8); Wilson 1927 where it cannot
-move.
+The bootstrap draws clusters, in percentile form (A. C. Davison and D. V. Hinkley, Bootstrap Methods and their
+Application, 1997, sec. 3.8); where resampling cannot move a recall it is E. B. Wilson's score interval (1927). See
+docs/methods.md#intervals.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from seqdata.geometry import IntArray
+from seqdata.geometry import BoolArray, Float64Array, IntArray
 
-DRAWS = 2000
+DRAWS = 2000  # the 2.5 % quantile then rests on 50 draws: its own error is small beside the interval
 FEWEST = 10  # fewer trajectories than this are cut into blocks; fewer blocks than this get a Wilson interval
-BLOCK_METRES = 100.0
-Z95 = 1.959963984540054
+BLOCK_METRES = 100.0  # a guess: four times the usual radius, so that most hits of two blocks are other places
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
 class Units:
-    """What is resampled: `labels` (n,) int64, the unit of every query; `singular` and `plural` name them in words."""
+    """What is resampled: `labels` (n,) int64, the unit of every query; `singular` and `plural` name units in words."""
 
     labels: IntArray
     singular: str
     plural: str
 
     def say(self, number: int) -> str:
-        """`number` of these units in words."""
+        """Name `number` of these units in words."""
         return f"{number} {self.singular if number == 1 else self.plural}"
 
 
-def resampling_units(queries: pl.DataFrame, counted: npt.NDArray[np.bool_]) -> Units:
-    """The units of the queries: their trajectories when ten or more of them hold a counted query, else blocks.
+def resampling_units(queries: pl.DataFrame, counted: BoolArray) -> Units:
+    """Choose the units of queries: their trajectories where ten or more hold a counted query, else blocks of them.
 
-    `queries` (n rows, table contract `places`), `counted` (n,) which of them enter the recall.
+    Convention: a block is a run of one trajectory's query windows, in track order, at least 100 m long (between window
+    centres, UTM metres) and at least one window's own extent (`length` × `step` track rows), so that only windows at a
+    seam share frames with the next block. A rest shorter than that joins the block before it; no block spans two
+    trajectories.
 
-    *Convention*: a block is a run of one trajectory's query windows, in track order, at least 100 m long
-    (between window centres, UTM metres) and at least one window's own extent (`length` × `step` track rows),
-    so that only windows at a seam share frames with the next block. A rest shorter than that joins the block
-    before it; no block spans two trajectories.
+    Args:
+        queries: Query windows (n rows, table contract `places`).
+        counted: Which of them enter the recall (n,).
     """
     trajectories = queries["trajectory"].to_numpy()
     if len(np.unique(trajectories[counted])) >= FEWEST:
@@ -63,6 +65,7 @@ def _cut(windows: pl.DataFrame) -> IntArray:
     first = windows["first"].to_numpy().astype(np.int64)
     extent = windows["length"].to_numpy().astype(np.int64) * windows["step"].to_numpy()
     blocks = np.zeros(len(windows), np.int64)
+    # One pass: where a block begins depends on where the one before it ended.
     begin = 0
     for row in range(1, len(windows)):
         enough = driven[row] - driven[begin] >= BLOCK_METRES and first[row] - first[begin] >= extent[begin]
@@ -76,40 +79,62 @@ def _cut(windows: pl.DataFrame) -> IntArray:
     return blocks
 
 
-def bootstrap(hits: IntArray, totals: IntArray, seed: int) -> npt.NDArray[np.float64]:
-    """Percentile 95 % intervals (c, 2) of the recalls of c columns, resampling units with replacement.
+def bootstrap(hits: IntArray, totals: IntArray, seed: int) -> Float64Array:
+    """Compute percentile 95 % intervals of the recalls of c columns, resampling units with replacement.
 
-    `hits` (u, c) and `totals` (u,) are each unit's counts; 2,000 draws from
-    `numpy.random.default_rng(seed)`, the same draws for every column.
+    Args:
+        hits: Hits of each unit (u, c).
+        totals: Counted queries of each unit (u,).
+        seed: Of the 2,000 draws, which are the same for every column.
+
+    Returns:
+        Low and high ends (c, 2).
+
+    Example:
+        >>> bootstrap(np.array([[0], [1], [1], [0]]), np.array([1, 1, 1, 1]), seed=0).tolist()
+        [[0.0, 1.0]]
     """
+    # Only how often a unit is drawn matters, so a draw is a vector of counts and a recall two products.
     weights = draw_weights(len(totals), seed)
     recalls = (weights @ hits) / (weights @ totals)[:, None]
-    bounds: npt.NDArray[np.float64] = np.percentile(recalls, [2.5, 97.5], axis=0).T
+    bounds: Float64Array = np.percentile(recalls, [2.5, 97.5], axis=0).T
     return bounds
 
 
 def draw_weights(units: int, seed: int) -> IntArray:
-    """How often each unit is drawn (2,000, units) when as many are drawn with replacement: the draws of `bootstrap`."""
+    """Count how often each unit is drawn (2,000, units) where as many are drawn as there are, with replacement."""
     rng = np.random.default_rng(seed)
     weights: IntArray = rng.multinomial(units, np.full(units, 1.0 / units), size=DRAWS)
     return weights
 
 
 def wilson(recall: float, units: int) -> tuple[float, float]:
-    """Wilson score interval of a share observed over `units` independent trials."""
+    """Compute Wilson's score interval of a share observed over `units` independent trials.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(1.0, 10)]
+        [0.722, 1.0]
+    """
     spread = Z95**2 / units
     centre = (recall + spread / 2) / (1 + spread)
     half = Z95 / (1 + spread) * float(np.sqrt(recall * (1 - recall) / units + spread / (4 * units)))
     return max(0.0, min(centre - half, recall)), min(1.0, max(centre + half, recall))
 
 
-def recall_intervals(
-    hits: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_], units: Units, seed: int
-) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Intervals (c, 2) and how each was found, for c recalls over the counted queries.
+def recall_intervals(hits: BoolArray, counted: BoolArray, units: Units, seed: int) -> tuple[Float64Array, list[str]]:
+    """Compute the intervals of c recalls over the counted queries.
 
-    `hits` (n, c) tells whether query i is a hit of recall c. A recall of exactly 0 or 1 cannot move under
-    resampling, and fewer than ten units resample badly: those get a Wilson interval with n = number of units.
+    A recall of exactly 0 or 1 cannot move under resampling, and fewer than ten units resample badly: those get a Wilson
+    interval with n = number of units.
+
+    Args:
+        hits: Whether query i is a hit of recall c (n, c).
+        counted: Which queries count (n,).
+        units: What is resampled.
+        seed: Of the draws.
+
+    Returns:
+        Low and high ends (c, 2), and how each was computed, in words.
     """
     names, unit_of = np.unique(units.labels[counted], return_inverse=True)
     number = len(names)

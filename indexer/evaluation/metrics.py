@@ -10,15 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from indexer.evaluation.intervals import DRAWS, FEWEST, Units, draw_weights
 from seqdata.contracts.records import Frozen
-from seqdata.geometry import BoolArray, Float64Array
+from seqdata.geometry import BoolArray, Float64Array, IntArray
 
 CURVE_POINTS = 200
-DRAWN_VALUES = 1 << 22  # float64 values of one block of draws: 32 MiB
+BLOCK_VALUES = 1 << 22  # float64 values of one block of draws: 32 MiB
 
 
 class Measure(Frozen):
@@ -61,7 +60,13 @@ class Answers:
 
 
 def answers(predictions: pl.DataFrame, positives: pl.DataFrame, counted: BoolArray) -> Answers:
-    """The `Answers` of stored predictions; parameters as `indexer.evaluation.recall.evaluate`, `counted` (n,) bool."""
+    """Collect what the counted queries answered.
+
+    Args:
+        predictions: Table contract `predictions`, without pairs that share a frame.
+        positives: Positive pairs, columns `query` and `database`.
+        counted: Which queries count (n,).
+    """
     depth = int(predictions["rank"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
     pairs = positives.select(pl.col("query").cast(pl.Int32), pl.col("database").cast(pl.Int32)).unique()
     hits = predictions.join(pairs, on=["query", "database"], how="semi").sort("query", "rank")
@@ -76,7 +81,15 @@ def answers(predictions: pl.DataFrame, positives: pl.DataFrame, counted: BoolArr
 
 
 def average_precisions(hits: pl.DataFrame, pairs: pl.DataFrame, queries: int, depth: int) -> Float64Array:
-    """Average precision (n,) at `depth`; `hits` the right predictions by (query, rank), `pairs` distinct positives."""
+    """Compute the average precision (n,) at `depth`: a query's precisions at its hits, over min(positives, depth).
+
+    Args:
+        hits: The right predictions, sorted by query and rank.
+        pairs: Distinct positives.
+        queries: Number of queries n.
+        depth: Greatest rank.
+    """
+    # Sorted by rank, the i-th hit of a query has precision i / rank.
     at_hits = hits.with_columns((pl.int_range(1, pl.len() + 1).over("query") / pl.col("rank")).alias("precision"))
     sums = at_hits.group_by("query").agg(pl.sum("precision"))
     possible = np.bincount(pairs["query"].to_numpy(), minlength=queries)
@@ -86,34 +99,43 @@ def average_precisions(hits: pl.DataFrame, pairs: pl.DataFrame, queries: int, de
     return precision
 
 
-def measure(found: Answers, units: Units, counted: BoolArray, seed: int) -> Metrics:
-    """The figures with their intervals, resampling the units of the counted queries as recalls are."""
-    labels = np.unique(units.labels[counted], return_inverse=True)[1]
-    number = int(labels.max()) + 1
-
-    def of(statistic: "Statistic") -> Measure:
-        value = float(statistic(np.ones((1, len(labels))))[0])
-        return Measure(value=value, interval=_interval(statistic, labels, number, seed))
-
-    scored = not np.isnan(found.distance).any()
-    curve = CurveStatistics(found) if scored else None
-    enough = f"bootstrap over {units.say(number)}, {DRAWS} draws, seed {seed}"
-    return Metrics(
-        depth=found.depth,
-        mean_rank=of(_mean(found.rank)),
-        mean_average_precision=of(_mean(found.average_precision)),
-        auc=of(curve.auc) if curve else None,
-        recall_at_full_precision=of(curve.recall_at_full_precision) if curve else None,
-        precision_recall=curve.points() if curve else (),
-        interval_method=enough if number >= FEWEST else f"none: only {units.say(number)} to resample",
-    )
-
-
 Statistic = Callable[[Float64Array], Float64Array]
 """From weights of the queries (draws, n) to a figure of each draw."""
 
 
+def measure(result: Answers, units: Units, counted: BoolArray, seed: int) -> Metrics:
+    """Measure the figures with their intervals, resampling the units of the counted queries as recalls are.
+
+    Args:
+        result: What the counted queries answered.
+        units: Resampled units of all queries.
+        counted: Which queries count.
+        seed: Of the draws.
+    """
+    labels = np.unique(units.labels[counted], return_inverse=True)[1]
+    number = int(labels.max()) + 1
+
+    def with_interval(statistic: Statistic) -> Measure:
+        # A figure is its statistic where every query weighs one.
+        value = float(statistic(np.ones((1, len(labels))))[0])
+        return Measure(value=value, interval=_interval(statistic, labels, number, seed))
+
+    has_distances = not np.isnan(result.distance).any()
+    curve = CurveStatistics(result) if has_distances else None
+    resampled = f"bootstrap over {units.say(number)}, {DRAWS} draws, seed {seed}"
+    return Metrics(
+        depth=result.depth,
+        mean_rank=with_interval(_mean(result.rank)),
+        mean_average_precision=with_interval(_mean(result.average_precision)),
+        auc=with_interval(curve.auc) if curve else None,
+        recall_at_full_precision=with_interval(curve.recall_at_full_precision) if curve else None,
+        precision_recall=curve.points() if curve else (),
+        interval_method=resampled if number >= FEWEST else f"none: only {units.say(number)} to resample",
+    )
+
+
 def _mean(values: Float64Array) -> Statistic:
+    """The weighted mean of one value a query."""
     return lambda weights: (weights @ values) / weights.sum(axis=1)
 
 
@@ -124,16 +146,18 @@ class CurveStatistics:
     trapezoids, as scikit-learn's `precision_recall_curve` and `auc` have it.
     """
 
-    def __init__(self, found: Answers) -> None:
-        self._queries = len(found.right)
-        self._order = np.flatnonzero(np.isfinite(found.distance))
-        self._order = self._order[np.argsort(found.distance[self._order], kind="stable")]
-        self._right = found.right[self._order].astype(np.float64)
-        self._distance = found.distance[self._order]
+    def __init__(self, result: Answers) -> None:
+        """Sort the answers by distance; queries without one are never accepted."""
+        self._queries = len(result.right)
+        self._order = np.flatnonzero(np.isfinite(result.distance))
+        self._order = self._order[np.argsort(result.distance[self._order], kind="stable")]
+        self._right = result.right[self._order].astype(np.float64)
+        self._distance = result.distance[self._order]
+        # A threshold stands at the last of equal distances, so that they are accepted together.
         self._ends = np.flatnonzero(np.append(np.diff(self._distance) > 0, len(self._order) > 0))
 
     def curve(self, weights: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """Recall and precision (draws, thresholds + 1), the beginning included."""
+        """Compute recall and precision (draws, thresholds + 1), the beginning included, from weights (draws, n)."""
         accepted = weights[:, self._order]
         right = np.cumsum(accepted * self._right, axis=1)[:, self._ends]
         total = np.cumsum(accepted, axis=1)[:, self._ends]
@@ -143,32 +167,32 @@ class CurveStatistics:
         return np.hstack([begin, recall]), np.hstack([begin + 1, precision])
 
     def auc(self, weights: Float64Array) -> Float64Array:
-        """Area under the curve of each draw."""
+        """Compute the area under the curve of each draw."""
         recall, precision = self.curve(weights)
         area: Float64Array = (np.diff(recall, axis=1) * (precision[:, 1:] + precision[:, :-1]) / 2).sum(axis=1)
         return area
 
     def recall_at_full_precision(self, weights: Float64Array) -> Float64Array:
-        """Greatest recall of each draw at which no accepted answer is wrong."""
+        """Find the greatest recall of each draw at which no accepted answer is wrong."""
         recall, precision = self.curve(weights)
         best: Float64Array = np.where(precision == 1, recall, 0).max(axis=1)
         return best
 
     def points(self) -> tuple[tuple[float, float, float], ...]:
-        """At most 200 points (threshold, recall, precision), spread evenly over the thresholds, the last included."""
+        """Pick at most 200 points (threshold, recall, precision), spread evenly over thresholds, the last included."""
         recall, precision = (side[0, 1:] for side in self.curve(np.ones((1, self._queries))))
-        chosen = np.unique(np.linspace(0, len(self._ends) - 1, min(CURVE_POINTS, len(self._ends))).round().astype(int))
+        rows = np.unique(np.linspace(0, len(self._ends) - 1, min(CURVE_POINTS, len(self._ends))).round().astype(int))
         thresholds = self._distance[self._ends]
-        return tuple((float(thresholds[i]), float(recall[i]), float(precision[i])) for i in chosen)
+        return tuple((float(thresholds[i]), float(recall[i]), float(precision[i])) for i in rows)
 
 
-def _interval(
-    statistic: Statistic, labels: npt.NDArray[np.int64], number: int, seed: int
-) -> tuple[float, float] | None:
+def _interval(statistic: Statistic, labels: IntArray, number: int, seed: int) -> tuple[float, float] | None:
+    """Percentile 95 % interval of a statistic whose queries belong to `number` units; None for fewer than ten."""
     if number < FEWEST:
         return None
-    drawn = draw_weights(number, seed)
-    step = max(1, DRAWN_VALUES // len(labels))
-    parts = [statistic(drawn[at : at + step][:, labels].astype(np.float64)) for at in range(0, len(drawn), step)]
+    weights = draw_weights(number, seed)
+    # Draws go in blocks: weights of 2,000 draws for each query at once would be gigabytes on a large split.
+    step = max(1, BLOCK_VALUES // len(labels))
+    parts = [statistic(weights[at : at + step][:, labels].astype(np.float64)) for at in range(0, len(weights), step)]
     low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
     return float(low), float(high)

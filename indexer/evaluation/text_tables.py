@@ -13,7 +13,7 @@ Axis = Literal["radius", "length", "size"]
 
 
 def group_by_protocol(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
-    """Evaluations that may stand in one column together, in order of first appearance."""
+    """Group evaluations that may stand in one column together, in order of first appearance."""
     groups: dict[tuple[str, str], list[Evaluation]] = {}
     for evaluation in evaluations:
         groups.setdefault((evaluation.label, evaluation.conditions), []).append(evaluation)
@@ -21,12 +21,17 @@ def group_by_protocol(evaluations: Sequence[Evaluation]) -> list[list[Evaluation
 
 
 def format_share(share: float, interval: tuple[float, float]) -> str:
-    """A recall with its interval in per cent: ` 81.7 [79.2, 84.0]`."""
+    """Format a recall with its interval in per cent.
+
+    Example:
+        >>> format_share(0.817, (0.792, 0.84))
+        ' 81.7 [79.2, 84.0]'
+    """
     return f"{100 * share:5.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def format_table(evaluations: Sequence[Evaluation]) -> str:
-    """The evaluations as text: a block a protocol with name@hash and conditions, a row a method.
+    """Format evaluations as text: a block a protocol with name@hash and conditions, a row a method.
 
     Each row: queries counted, left out, database windows, R@N in per cent with its 95 % interval; below it its groups
     of queries, where it was broken down. Below a block stands how the intervals were found, then the figures beside
@@ -36,72 +41,78 @@ def format_table(evaluations: Sequence[Evaluation]) -> str:
 
 
 def format_against(evaluations: Sequence[Evaluation], axis: Axis) -> str:
-    """Recall against radius, length or descriptor size: a column each, headed by protocol and split; rows: method, N.
+    """Set recall against radius, length or descriptor size: a column each, by protocol and split; rows: method, N.
 
     Values rise from left to right. Two protocols or splits stand side by side, never in one column; methods of one name
-    have a row each (see `told_apart`).
-    Raises: ContractError for an evaluation that does not know its place on the axis.
+    have a row each (see `distinct_methods`).
+
+    Args:
+        evaluations: What to show.
+        axis: What the columns stand for.
+
+    Raises:
+        ContractError: If an evaluation lacks the axis's value.
     """
-    places = [(_place(each, axis), each.label, each.split) for each in evaluations]
-    named = told_apart(evaluations, places)
+    places = [(_axis_value(row, axis), row.label, row.split) for row in evaluations]
+    named = distinct_methods(evaluations, places)
     columns: dict[tuple[float, str, str], dict[str, Evaluation]] = {place: {} for place in sorted(places)}
-    for place, each in zip(places, named, strict=True):
-        columns[place][each.method] = each
-    methods = list(dict.fromkeys(each.method for each in named))
-    shown = sorted({n for each in evaluations for n in each.recall})
-    rows = [
+    for place, row in zip(places, named, strict=True):
+        columns[place][row.method] = row
+    methods = list(dict.fromkeys(row.method for row in named))
+    ranks = sorted({n for row in evaluations for n in row.recall})
+    lines = [
         [axis, "", *(f"{value:g}" for value, _, _ in columns)],
         ["protocol", "", *(label for _, label, _ in columns)],
         ["split", "", *(split for _, _, split in columns)],
         ["queries", "", *("/".join(dict.fromkeys(str(e.queries) for e in c.values())) for c in columns.values())],
     ]
     for method in methods:
-        rows += [[method, f"R@{n}", *(_cell(column.get(method), n) for column in columns.values())] for n in shown]
-    return "\n".join(_lines(rows))
+        lines += [[method, f"R@{n}", *(_cell(column.get(method), n) for column in columns.values())] for n in ranks]
+    return "\n".join(_lines(lines))
 
 
-def told_apart(evaluations: Sequence[Evaluation], columns: Sequence[Hashable]) -> list[Evaluation]:
-    """The evaluations, those of a method that has several in one of `columns` (one an evaluation) under other names.
+def distinct_methods(evaluations: Sequence[Evaluation], columns: Sequence[Hashable]) -> list[Evaluation]:
+    """Give evaluations of one method's name in one of `columns` (one an evaluation) different names.
 
     Such a name ends with the beginning of the index's id; what is still the same, with a number.
     """
-    times = Counter((column, each.method) for column, each in zip(columns, evaluations, strict=True))
+    times = Counter((column, row.method) for column, row in zip(columns, evaluations, strict=True))
     repeated = {method for (_, method), count in times.items() if count > 1}
-    seen: Counter[tuple[Hashable, str]] = Counter()
+    numbers: Counter[tuple[Hashable, str]] = Counter()
     named = []
-    for column, each in zip(columns, evaluations, strict=True):
-        name = f"{each.method} [{each.index[:8]}]" if each.index and each.method in repeated else each.method
-        seen[column, name] += 1
-        number = seen[column, name]
-        named.append(each.model_copy(update={"method": name if number == 1 else f"{name} #{number}"}))
+    for column, row in zip(columns, evaluations, strict=True):
+        name = f"{row.method} [{row.index[:8]}]" if row.index and row.method in repeated else row.method
+        numbers[column, name] += 1
+        number = numbers[column, name]
+        named.append(row.model_copy(update={"method": name if number == 1 else f"{name} #{number}"}))
     return named
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """A paired comparison in words and numbers, a line for each N."""
+    """Format a paired comparison in words and numbers, a line for each N."""
     lines = [
         f"{comparison.label}, {comparison.split} split, {comparison.queries} queries: "
         f"{comparison.first} against {comparison.second}"
     ]
-    lines += [f"  R@{n}: {_say_gap(gap)}" for n, gap in comparison.gaps.items()]
+    lines += [f"  R@{n}: {_format_gap(gap)}" for n, gap in comparison.gaps.items()]
     return "\n".join([*lines, f"  95 % intervals of the difference: {comparison.method}"])
 
 
 def flat_rows(evaluations: Sequence[Evaluation]) -> list[dict[str, object]]:
-    """A row an evaluation and group of queries, for CSV: what the number means first, then the number.
+    """List a row an evaluation and group of queries, for CSV: what the number means first, then the number.
 
     Where there are several protocols or splits, each has columns of its own for numbers, `name@hash r1` and so on.
     """
-    splits = {each.split for each in evaluations}
-    several = len({(each.label, each.split) for each in evaluations}) > 1
+    splits = {row.split for row in evaluations}
+    several = len({(row.label, row.split) for row in evaluations}) > 1
     rows: list[dict[str, object]] = []
-    for each in evaluations:
-        head = "" if not several else f"{each.label} " if len(splits) == 1 else f"{each.label} {each.split} "
-        rows.append({**_meaning(each, "", ""), **_counts(each.queries, each.left_out), **_headed(head, _numbers(each))})
-        for breakdown, groups in each.by.items():
+    for row in evaluations:
+        head = "" if not several else f"{row.label} " if len(splits) == 1 else f"{row.label} {row.split} "
+        rows.append({**_meaning(row, "", ""), **_counts(row.queries, row.left_out), **_headed(head, _numbers(row))})
+        for breakdown, groups in row.by.items():
             for name, group in groups.items():
                 numbers = _headed(head, _shares(group.recall, group.interval))
-                rows.append({**_meaning(each, breakdown, name), **_counts(group.queries, group.left_out), **numbers})
+                rows.append({**_meaning(row, breakdown, name), **_counts(group.queries, group.left_out), **numbers})
     return rows
 
 
@@ -109,7 +120,8 @@ def _headed(head: str, numbers: dict[str, object]) -> dict[str, object]:
     return {head + name: number for name, number in numbers.items()}
 
 
-def _place(evaluation: Evaluation, axis: Axis) -> float:
+def _axis_value(evaluation: Evaluation, axis: Axis) -> float:
+    """Where an evaluation stands on the axis. Raises: ContractError when that is unknown."""
     value = getattr(evaluation, axis)
     if value is None:
         raise ContractError(f"{evaluation.method}: its {axis} is not known; these predictions cannot stand against it")
@@ -122,18 +134,18 @@ def _cell(evaluation: Evaluation | None, n: int) -> str:
     return format_share(evaluation.recall[n], evaluation.interval[n])
 
 
-def _say_gap(gap: Gap) -> str:
-    known = {True: "beyond chance", False: "may be chance", None: "too few units to tell"}
+def _format_gap(gap: Gap) -> str:
+    verdicts = {True: "beyond chance", False: "may be chance", None: "too few units to tell"}
     interval = "" if gap.interval is None else f" [{100 * gap.interval[0]:+.1f}, {100 * gap.interval[1]:+.1f}]"
     return (
         f"{100 * gap.first:.1f} against {100 * gap.second:.1f}, difference {100 * gap.difference:+.1f}{interval}: "
-        f"{known[gap.beyond_chance]}; hits of one alone {gap.only_first} to {gap.only_second}; "
+        f"{verdicts[gap.beyond_chance]}; hits of one alone {gap.only_first} to {gap.only_second}; "
         f"units better {gap.better}, worse {gap.worse}, equal {gap.equal} (sign test p = {gap.sign_p:.2g})"
     )
 
 
 def _format_group(evaluations: Sequence[Evaluation]) -> str:
-    group = told_apart(evaluations, [0] * len(evaluations))
+    group = distinct_methods(evaluations, [0] * len(evaluations))
     columns = sorted({n for evaluation in group for n in evaluation.recall})
     header = ["method", "queries", "left out", "database", *(f"R@{n}" for n in columns)]
     rows = [header]
@@ -167,61 +179,63 @@ def _lines(rows: Sequence[Sequence[str]], counts: int = 0) -> list[str]:
 
 
 def _notes(group: Sequence[Evaluation]) -> list[str]:
-    shared = [f"  {n} pairs of windows share a frame and never match" for n in {e.shared: 0 for e in group} if n]
+    """What a reader must know of the numbers above: excluded pairs, missing predictions, orders, intervals."""
+    notes = [f"  {n} pairs of windows share a frame and never match" for n in {e.shared: 0 for e in group} if n]
     for row in group:
         if row.unanswered:
             misses = "a miss" if row.unanswered == 1 else "misses"
-            shared.append(
+            notes.append(
                 f"  {row.method}: {row.queries} queries, {row.unanswered} of them without any prediction, {misses}"
             )
         if row.ranked_by:
-            shared.append(f"  {row.method}: ranked by {row.ranked_by}")
+            notes.append(f"  {row.method}: ranked by {row.ranked_by}")
     methods = list(dict.fromkeys(evaluation.interval_method for evaluation in group))
     if len(methods) == 1:
-        return [*shared, f"  95 % intervals: {methods[0]}"]
-    return [*shared, *(f"  95 % interval of {each.method}: {each.interval_method}" for each in group)]
+        return [*notes, f"  95 % intervals: {methods[0]}"]
+    return [*notes, *(f"  95 % interval of {row.method}: {row.interval_method}" for row in group)]
 
 
 def _figures(group: Sequence[Evaluation]) -> list[str]:
     """The figures beside recall, a line a method."""
     lines = []
     for evaluation in group:
-        found = evaluation.metrics
-        if found is None:
+        metrics = evaluation.metrics
+        if metrics is None:
             continue
         parts = [
-            _say("mean rank", found.mean_rank, 1, f" (at most {found.depth + 1})"),
-            _say(f"mAP@{found.depth}", found.mean_average_precision, 100),
-            _say("AUC of precision-recall", found.auc, 100),
-            _say("recall at 100 % precision", found.recall_at_full_precision, 100),
+            _format_measure("mean rank", metrics.mean_rank, 1, f" (at most {metrics.depth + 1})"),
+            _format_measure(f"mAP@{metrics.depth}", metrics.mean_average_precision, 100),
+            _format_measure("AUC of precision-recall", metrics.auc, 100),
+            _format_measure("recall at 100 % precision", metrics.recall_at_full_precision, 100),
         ]
-        lines.append(f"  {evaluation.method}: {', '.join(parts)}; intervals: {found.interval_method}")
+        lines.append(f"  {evaluation.method}: {', '.join(parts)}; intervals: {metrics.interval_method}")
     return lines
 
 
-def _say(name: str, measure: Measure | None, scale: float, after: str = "") -> str:
+def _format_measure(name: str, measure: Measure | None, scale: float, after: str = "") -> str:
     if measure is None:
         return f"{name} unknown (the predictions carry no distances)"
     low_high = "" if measure.interval is None else " [{:.1f}, {:.1f}]".format(*(scale * x for x in measure.interval))
     return f"{name} {scale * measure.value:.1f}{low_high}{after}"
 
 
-def _meaning(each: Evaluation, breakdown: str, group: str) -> dict[str, object]:
+def _meaning(evaluation: Evaluation, breakdown: str, group: str) -> dict[str, object]:
+    """What a row's number means, by column."""
     return {
-        "protocol": each.protocol,
-        "protocol_hash": each.protocol_hash,
-        "split": each.split,
-        "method": each.method,
+        "protocol": evaluation.protocol,
+        "protocol_hash": evaluation.protocol_hash,
+        "split": evaluation.split,
+        "method": evaluation.method,
         "breakdown": breakdown or None,
         "group": group or None,
-        "rule": each.positive_rule,
-        "radius": each.radius,
-        "unit": each.unit,
-        "length": each.length,
-        "size": each.size,
-        "dataset": each.dataset,
-        "index": each.index,
-        "database": each.database,
+        "rule": evaluation.positive_rule,
+        "radius": evaluation.radius,
+        "unit": evaluation.unit,
+        "length": evaluation.length,
+        "size": evaluation.size,
+        "dataset": evaluation.dataset,
+        "index": evaluation.index,
+        "database": evaluation.database,
     }
 
 
@@ -229,13 +243,14 @@ def _counts(queries: int, left_out: int) -> dict[str, object]:
     return {"queries": queries, "left_out": left_out}
 
 
-def _numbers(each: Evaluation) -> dict[str, object]:
-    numbers = _shares(each.recall, each.interval)
-    if each.metrics is None:
+def _numbers(evaluation: Evaluation) -> dict[str, object]:
+    """Recalls with their intervals, and the figures beside recall where they were measured."""
+    numbers = _shares(evaluation.recall, evaluation.interval)
+    if evaluation.metrics is None:
         return numbers
     names = ("mean_rank", "mean_average_precision", "auc", "recall_at_full_precision")
     for name in names:
-        measure = getattr(each.metrics, name)
+        measure = getattr(evaluation.metrics, name)
         low, high = (measure.interval if measure is not None else None) or (None, None)
         numbers |= {name: measure and measure.value, f"{name}_low": low, f"{name}_high": high}
     return numbers
