@@ -14,7 +14,8 @@ import polars as pl
 
 from seqdata.errors import InputError
 
-STORED, DEFLATED, ENCRYPTED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, -1
+# Methods of packing, by zip's own numbers; encrypted members have none that is read.
+METHOD_STORED, METHOD_DEFLATED, METHOD_ENCRYPTED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, -1
 _BLOCK = 512
 _SCHEMA = {
     "name": pl.String,
@@ -25,24 +26,29 @@ _SCHEMA = {
     "crc": pl.UInt32,
 }
 _SKIPPED = {"name": pl.String, "message": pl.String}
+# Names that cannot be at fault; millions are asked about.
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-"""Names that cannot be at fault; millions are asked about."""
+# What the standard readers raise for damaged headers.
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OverflowError, RuntimeError, ValueError,
     IndexError, KeyError, OSError,
 )  # fmt: skip
-"""What the standard readers raise for damaged headers."""
 
 
 @dataclass
 class Index:
-    """Members while headers are read: rows of the table, and what is left out with its reason."""
+    """Members while headers are read.
+
+    Attributes:
+        rows: Rows of the table of members.
+        skipped: What is never read, as (name, reason).
+    """
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, fault: str, *where: int | None) -> None:
-        """Take one member up, or leave it out for `fault` or for its name."""
+        """Add one member, or leave it out for `fault` or for its name."""
         clean = "/".join(part for part in name.split("/") if part not in ("", "."))
         fault = fault or name_fault(name)
         if fault:
@@ -51,20 +57,26 @@ class Index:
             self.rows.append((clean, *where))
 
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The members sorted by name, of equal names the last (as unpacking leaves it), and those left out."""
+        """Return the members sorted by name, of equal names the last (as unpacking leaves it), and those left out."""
         rows = pl.DataFrame(self.rows, schema=_SCHEMA, orient="row")
         members = rows.unique("name", keep="last", maintain_order=True).sort("name")
         return members, pl.DataFrame(self.skipped, schema=_SKIPPED, orient="row")
 
 
 def name_fault(name: str) -> str:
-    """Why a member of this name must not be touched, "" where it may: it would lie outside its archive's place."""
+    """Say why a member of this name must not be read, "" where it may: it would lie outside its archive's folder.
+
+    Example:
+        >>> [name_fault(name) for name in ("a/1.jpg", "../1.jpg", "C:1.jpg")]
+        ['', 'its name climbs out of the archive', 'its name is absolute']
+    """
     if _PLAIN.fullmatch(name):
         return ""
     try:
         name.encode()
     except UnicodeEncodeError:
         return "its name is not UTF-8"
+    # Names are judged as both systems read them: an archive made on one may be unpacked on the other.
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root:
         return "its name is absolute"
@@ -76,10 +88,17 @@ def name_fault(name: str) -> str:
 
 
 def index_archive(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Members (name, bytes, offset, packed, method, crc; sorted by name) and what is left out (name, message).
+    """List what an archive holds, from its headers alone.
 
-    `offset` is where a tar's member begins, or a zip member's local header; `packed` its length in the archive.
-    Raises: InputError naming the archive when it is missing, damaged, cut short, or neither a zip nor a plain tar.
+    Args:
+        path: A .zip or a plain .tar.
+
+    Returns:
+        Members, sorted by name (name; bytes; offset, where a tar's member or a zip member's local header begins;
+        packed, its length in the archive; method; crc, null in a tar), and what is never read (name, message).
+
+    Raises:
+        InputError: If the archive is missing, damaged, cut short, or neither a zip nor a plain tar; it is named.
     """
     readers = {".zip": _index_zip, ".tar": _index_tar}
     reader = readers.get(path.suffix.lower())
@@ -101,12 +120,13 @@ def _index_zip(path: Path, index: Index) -> None:
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            method = ENCRYPTED if info.flag_bits & 1 else info.compress_type
+            method = METHOD_ENCRYPTED if info.flag_bits & 1 else info.compress_type
             where = (info.file_size, info.header_offset, info.compress_size, method, info.CRC)
             index.add(info.filename, _zip_fault(info), *where)
 
 
 def _zip_fault(info: zipfile.ZipInfo) -> str:
+    # The upper half of the attributes is the Unix mode, where the zip was made on Unix; 0 elsewhere.
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
         return "it is a link"
@@ -118,9 +138,9 @@ def _index_tar(path: Path, index: Index) -> None:
     with path.open("rb") as file:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (info := tar.next()) is not None:
-                vars(tar)["members"].clear()  # it keeps all it saw
+                vars(tar)["members"].clear()  # tarfile remembers every member: gigabytes for millions of images
                 if not info.isdir():
-                    index.add(info.name, _tar_fault(info), info.size, info.offset_data, info.size, STORED, None)
+                    index.add(info.name, _tar_fault(info), info.size, info.offset_data, info.size, METHOD_STORED, None)
             end = tar.offset
         # The reader takes a broken header for the end; only a zero block is one.
         file.seek(end)

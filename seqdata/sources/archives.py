@@ -17,13 +17,13 @@ import polars as pl
 
 from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
-from seqdata.sources.archive_index import DEFLATED, ENCRYPTED, STORED, index_archive, name_fault
+from seqdata.sources.archive_index import METHOD_DEFLATED, METHOD_ENCRYPTED, METHOD_STORED, index_archive, name_fault
 from seqdata.sources.files import inside, reading, unreadable, walk
 
+# Bytes of one member: no image or table of a dump is larger.
 GREATEST_MEMBER = 512 << 20
-"""Bytes of one member: no image or table of a dump is larger."""
+# Of inflated to packed bytes, for members of more than a megabyte.
 GREATEST_RATIO = 200
-"""Of inflated to packed bytes, for members of more than a megabyte."""
 _RATIO_FROM = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
@@ -31,7 +31,7 @@ _MEMBERS = {"name": pl.String, "bytes": pl.Int64}
 _SKIPPED = {"name": pl.String, "message": pl.String}
 
 
-class Store(Protocol):
+class FileTree(Protocol):
     """A place with named files: an archive, a folder, or several of them laid over one another."""
 
     def members(self, under: str = "") -> pl.DataFrame:
@@ -49,18 +49,24 @@ class Store(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """One zip or plain tar: `index` says where each member lies (see archive_index), `left_out` what is no member."""
+    """One zip or plain tar.
+
+    Attributes:
+        path: The archive.
+        index: Where each member lies (see `seqdata.sources.archive_index.index_archive`).
+        left_out: What is never read: columns name and message.
+    """
 
     path: Path
     index: pl.DataFrame
     left_out: pl.DataFrame
 
     def names(self) -> dict[str, int]:
-        """Size in bytes of every member by name; for hundreds of thousands `members` is the leaner form."""
+        """Map every member's name to its size in bytes; `members` takes less memory for hundreds of thousands."""
         return dict(self.index.select("name", "bytes").iter_rows())
 
     def members(self, under: str = "") -> pl.DataFrame:
-        """Members below the folder `under`: columns name and bytes, sorted by name."""
+        """List members below the folder `under`: columns name and bytes, sorted by name."""
         rows = self.index.select("name", "bytes")
         return rows.filter(pl.col("name").str.starts_with(f"{under}/")) if under else rows
 
@@ -69,17 +75,20 @@ class Archive:
         return self.left_out
 
     def read(self, name: str) -> bytes:
-        """All bytes of one member, by one ranged read.
+        """Read one member, by one ranged read.
 
-        Raises: KeyError when there is none; BadImageError (`unreadable_image`) when it is damaged, packed in a way that
-        is not read here, or announces more than GREATEST_MEMBER bytes or GREATEST_RATIO times its packed size;
-        FileNotFoundError when the archive itself has gone.
+        Raises:
+            KeyError: If there is none.
+            BadImageError: `unreadable_image`, if it is damaged, packed in a way that is not read here, or announces
+                more than GREATEST_MEMBER bytes or GREATEST_RATIO times its packed size.
+            FileNotFoundError: If the archive itself has gone.
         """
         names = self.index["name"]
-        place = bisect_left(names, name)
-        if place == len(names) or names[place] != name:
+        # The index is sorted by name: no dictionary of millions of names travels to each worker.
+        row = bisect_left(names, name)
+        if row == len(names) or names[row] != name:
             raise KeyError(f"{name} is not in {self.path}")
-        entry = self.index.row(place, named=True)
+        entry = self.index.row(row, named=True)
         _refuse_bomb(entry)
         with reading(name), self.path.open("rb") as file:
             return _exactly(file, entry["offset"], entry["bytes"]) if entry["crc"] is None else _unzip(file, entry)
@@ -92,9 +101,9 @@ def _refuse_bomb(entry: dict[str, Any]) -> None:
         raise BadImageError("unreadable_image", f"{max(size, packed):,} bytes are more than {GREATEST_MEMBER:,}")
     if size > _RATIO_FROM and size > GREATEST_RATIO * packed:
         raise BadImageError("unreadable_image", f"{packed:,} packed bytes announce {size:,}: a decompression bomb")
-    if entry["method"] == ENCRYPTED:
+    if entry["method"] == METHOD_ENCRYPTED:
         raise BadImageError("unreadable_image", "the zip member is encrypted")
-    if entry["method"] not in (STORED, DEFLATED):
+    if entry["method"] not in (METHOD_STORED, METHOD_DEFLATED):
         raise BadImageError("unreadable_image", f"zip method {entry['method']} is not read in place; unpack the zip")
 
 
@@ -113,7 +122,8 @@ def _unzip(file: BinaryIO, entry: dict[str, Any]) -> bytes:
     if magic != _LOCAL_MAGIC:
         raise unreadable("no zip member begins where the directory says")
     data = _exactly(file, entry["offset"] + _LOCAL_HEADER.size + name_length + extra_length, entry["packed"])
-    if entry["method"] == DEFLATED:
+    if entry["method"] == METHOD_DEFLATED:
+        # One byte more than announced is asked of zlib: what is longer shows, and never fills the memory.
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry["bytes"] + 1)
     if len(data) != entry["bytes"] or zlib.crc32(data) != entry["crc"]:
         raise unreadable("bytes and CRC are not those that the zip announces")
@@ -121,9 +131,10 @@ def _unzip(file: BinaryIO, entry: dict[str, Any]) -> bytes:
 
 
 def open_archive(path: Path) -> Archive:
-    """The zip or tar at `path`; its headers are read once a process, again only when the file changed.
+    """Open the zip or tar at `path`; its headers are read once a process, again only when the file changed.
 
-    Raises: InputError naming the archive when it is missing, damaged, cut short, or neither a .zip nor a plain .tar.
+    Raises:
+        InputError: If the archive is missing, damaged, cut short, or neither a .zip nor a plain .tar; it is named.
     """
     try:
         status = path.stat()
@@ -134,7 +145,7 @@ def open_archive(path: Path) -> Archive:
 
 @lru_cache(maxsize=1024)
 def _opened(path: Path, size: int, changed: int) -> Archive:
-    """`size` and `changed` are part of the key alone."""
+    """Read the headers; `size` and `changed` are arguments so that the cache forgets an archive that was replaced."""
     return Archive(path, *index_archive(path))
 
 
@@ -145,21 +156,24 @@ class Folder:
     root: Path
 
     def members(self, under: str = "") -> pl.DataFrame:
-        """Files below the folder `under` with their sizes, listed afresh; sorted by name.
+        """List files below the folder `under`, each time anew: columns name and bytes, sorted by name.
 
         A name that is no UTF-8 is passed over: the published dumps, which are read this way, have none.
-        Raises: KeyError outside, InputError for an unreadable folder.
+
+        Raises:
+            KeyError: If `under` leads outside.
+            InputError: If a folder cannot be read.
         """
         files = walk(inside(self.root, under), f"{under}/" if under else "")
         rows = [(file.name, file.bytes) for file in files if file.bytes is not None and not name_fault(file.name)]
         return pl.DataFrame(rows, schema=_MEMBERS, orient="row").sort("name")
 
     def skipped(self) -> pl.DataFrame:
-        """Nothing."""
+        """Return an empty table: a folder's links are the user's own."""
         return pl.DataFrame(schema=_SKIPPED)
 
     def read(self, name: str) -> bytes:
-        """All bytes of one file. Raises: KeyError when there is none, BadImageError when it cannot be read."""
+        """Read one file. Raises: KeyError when there is none, BadImageError when it cannot be read."""
         path = inside(self.root, name)
         if not path.is_file():
             raise KeyError(f"{name} is not in {self.root}")
@@ -171,21 +185,23 @@ class Folder:
 class Overlay:
     """Stores laid over one another, as if unpacked in this order into one folder: of equal names the last wins."""
 
-    layers: tuple[Store, ...]
+    layers: tuple[FileTree, ...]
 
     def members(self, under: str = "") -> pl.DataFrame:
-        """Files of all layers below the folder `under`: columns name and bytes (of the winner), sorted by name."""
+        """List files of all layers below `under`: columns name and bytes (of the uppermost), sorted by name."""
         parts = [pl.DataFrame(schema=_MEMBERS), *(layer.members(under) for layer in self.layers)]
         return pl.concat(parts).unique("name", keep="last", maintain_order=True).sort("name")
 
     def skipped(self) -> pl.DataFrame:
-        """What the layers leave out: columns name and message."""
+        """List what the layers leave out: columns name and message."""
         return pl.concat([pl.DataFrame(schema=_SKIPPED), *(layer.skipped() for layer in self.layers)])
 
     def read(self, name: str) -> bytes:
-        """All bytes of one member of the topmost layer that has it; a damaged one is not replaced from below.
+        """Read one member of the uppermost layer that has it; a damaged one is not replaced from below.
 
-        Raises: KeyError when no layer has it, BadImageError when it cannot be read.
+        Raises:
+            KeyError: If no layer has it.
+            BadImageError: If it cannot be read.
         """
         for layer in reversed(self.layers):
             try:
@@ -193,13 +209,3 @@ class Overlay:
             except KeyError:
                 continue
         raise KeyError(f"{name} is in none of {len(self.layers)} archives and folders")
-
-
-def read_table(store: Store, name: str, dump: Path) -> bytes:
-    """The bytes of a table that the dump must have. Raises: InputError naming `dump` and the member."""
-    try:
-        return store.read(name)
-    except KeyError as error:
-        raise InputError(f"{dump}: no {name} in it; the dump is incomplete") from error
-    except (BadImageError, OSError) as error:
-        raise InputError(f"{dump}: {name} cannot be read ({error}); download it again") from error

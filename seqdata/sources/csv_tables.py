@@ -22,8 +22,8 @@ _SHOWN_TEXT = 40
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _SEPARATOR_LINE = re.compile(rb"""["']?sep=(.)["']?\s*""", re.IGNORECASE)  # Excel's first line that names the separator
+# Degrees around 0° N, 0° E, about 100 metres of open sea: receivers without a fix write that place.
 _NULL_ISLAND = 1e-3
-"""Degrees around 0° N, 0° E, about 100 metres of open sea: receivers without a fix write that place."""
 
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2012": "-", "\ufe63": "-", "\uff0d": "-"})
 _THOUSANDS = re.compile(r"(?<=\d)[ '\u2019\u00a0\u2009\u202f](?=\d{3}(?!\d))")
@@ -41,8 +41,8 @@ def shorten(text: str) -> str:
         >>> shorten("48.2" + chr(9) + "N")
         '48.2\\tN'
     """
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:_SHOWN_TEXT])
-    return shown + ("…" if len(text) > _SHOWN_TEXT else "")
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:_SHOWN_TEXT])
+    return line + ("…" if len(text) > _SHOWN_TEXT else "")
 
 
 def read_text_csv(path: Path) -> pl.DataFrame:

@@ -26,29 +26,30 @@ from seqdata.frames.images import BadImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
+# Images that people have and that are not read; they go to quarantine by name, instead of missing without a word.
 OTHER_IMAGE_SUFFIXES = (
     ".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dng", ".exr", ".gif", ".heic", ".heif", ".hif", ".insp", ".j2k", ".jfif",
     ".jp2", ".jpe", ".jpf", ".jxl", ".jxr", ".nef", ".orf", ".pbm", ".pcx", ".pgm", ".pnm", ".ppm", ".raf", ".rw2",
     ".svg", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""Images that people have and that are not read; they go to quarantine by name, instead of missing without a word."""
 
 NOT_READ = "this kind of image is not read; convert it to .jpg or .png"
 
 # Made by macOS, Synology and QNAP disks, Windows and photo managers beside the photos themselves.
 _NO_DRIVE = re.compile(r"__macosx|@eadir|@__thumb|@recycle|#recycle|\$recycle\.bin|_?thumb(?:nail)?s", re.IGNORECASE)
 
+# Files that are looked at for the first images: enough to pass a folder of tables, and a second at most.
 _FIRST_FILES = 20_000
-"""Files that are looked at for the first images: enough to pass a folder of tables, and a second at most."""
 
+# Our own reasons for what readers of archives raise. Theirs are not stored: they change with the library's version,
+# and some carry a memory address, so that one dump would get another id in each build.
 _DAMAGE: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((zipfile.BadZipFile,), "its zip member is damaged"),
     ((zlib.error, lzma.LZMAError, struct.error, EOFError), "its packed bytes are damaged or cut short"),
     ((OverflowError, RuntimeError, ValueError), "its archive is damaged, or packs it in a way that is not read here"),
 )
-"""Our own reasons for what readers of archives raise. Theirs are not stored: they change with the library's version,
-and some carry a memory address, so that one dump would get another id in each build."""
 
+# errno of an OSError that is the one file's fault (decoders give none), with our reason; others are the machine's.
 _UNREADABLE = {
     None: "the disk or the archive gives an error",
     errno.EIO: "the disk gives an error",
@@ -58,7 +59,6 @@ _UNREADABLE = {
     errno.EINVAL: "the disk or the archive gives an error",
     errno.EBADMSG: "the disk gives an error",
 }
-"""errno of an OSError that is the one file's fault (decoders give none), with our reason; others are the machine's."""
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ class SourceKind:
         return is_this_kind
 
 
+# The kind that is tried last: images of one's own, which no published layout describes.
 OWN_DRIVES = "folder"
-"""The kind that is tried last: images of one's own, which no published layout describes."""
 
 _KINDS = (
     SourceKind(

@@ -18,13 +18,13 @@ from seqdata.errors import ContractError
 from seqdata.geometry import Float64Array, IntArray
 from seqdata.sources.folder.roles import BUFFER, TEST, TRAIN, Cut, Parts, cut_along_route
 
+# Name of the drive of rows and images that name none.
 NO_DRIVE = "drive"
-"""Name of the drive of rows and images that name none."""
 NO_CITY = "own"
 FAR_KM = 150.0
 _EARTH_KM = 6371.0
+# Metres: beyond 500 km from the zone's middle meridian a metre of the map is 2.7 ‰ and more off.
 _WIDE_EASTINGS = (0.0, 1_000_000.0)
-"""Metres: beyond 500 km from the zone's middle meridian a metre of the map is 2.7 ‰ and more off."""
 
 
 def with_places(rows: pl.DataFrame) -> pl.DataFrame:

@@ -28,12 +28,12 @@ _TAGS: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
     "gps": pl.Int64(),
 }
+# The camera's clock in order of belief: programs that edit a photo change the last one alone.
 _CLOCKS = (
     (Base.DateTimeOriginal, Base.SubsecTimeOriginal, Base.OffsetTimeOriginal),
     (Base.DateTimeDigitized, Base.SubsecTimeDigitized, Base.OffsetTimeDigitized),
     (Base.DateTime, Base.SubsecTime, Base.OffsetTime),
 )
-"""The camera's clock in order of belief: programs that edit a photo change the last one alone."""
 _ROWS_AT_ONCE = 50_000
 
 

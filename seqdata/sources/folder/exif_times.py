@@ -22,16 +22,16 @@ _MOMENT = re.compile(
 _DATE = re.compile(r"(\d{4})[:\-/.](\d{1,2})[:\-/.](\d{1,2})")
 _OFFSET = re.compile(r"(Z|[+-][01]?\d(?::?[0-5]\d)?)", re.IGNORECASE)
 _FRACTION = re.compile(r"( *)(\d+)\s*")
+# Of the EXIF standard: earlier years are what clocks start from that were never set (1970, 1980).
 _FIRST_YEAR = 1995
-"""Of the EXIF standard: earlier years are what clocks start from that were never set (1970, 1980)."""
 _MICROSECONDS = 1_000_000
 _QUARTER_HOUR = 900 * _MICROSECONDS
 _DAY = 86_400 * _MICROSECONDS
 _GREATEST_OFFSET = 15 * 3600 * _MICROSECONDS
+# A guess: a clock that is this near to a quarter hour from GPS time is right and in another zone.
 _SET_BY_HAND = 60 * _MICROSECONDS
-"""A guess: a clock that is this near to a quarter hour from GPS time is right and in another zone."""
+# A guess: an error that varies less than this along a drive is the camera's; old GPS fixes vary more.
 _STEADY = 10 * _MICROSECONDS
-"""A guess: an error that varies less than this along a drive is the camera's; old GPS fixes vary more."""
 _WRONG_DESPITE_OFFSET = 900 * _MICROSECONDS
 _ENOUGH = 3
 

@@ -20,8 +20,8 @@ from seqdata.sources.csv_tables import is_fix
 from seqdata.sources.folder.times import parse_moment
 
 _SECOND = 1_000_000
+# Rounding of degrees must not make a path that is as long look longer.
 _LONGER = 1.001
-"""Rounding of degrees must not make a path that is as long look longer."""
 
 
 @dataclass(frozen=True)

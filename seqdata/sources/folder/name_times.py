@@ -24,10 +24,10 @@ _TAIL = re.compile(r"([-_.,s])(\d{1,9})(?!\d)")
 _COPY = re.compile(r"\s*\(\d+\)$")  # what browsers and cameras append to a name that is there already
 _FRACTION_WIDTHS = (3, 6, 9)
 _MICROSECOND_WIDTH = 6
+# Microseconds between frames of one second: 500 frames a second. Closer numbers are counters.
 _FASTEST = 2_000
-"""Microseconds between frames of one second: 500 frames a second. Closer numbers are counters."""
+# Microseconds from a shared time to the next one: photos of a burst share a second, and the next second follows.
 _CLIP_GAP = 2_000_000
-"""Microseconds from a shared time to the next one: photos of a burst share a second, and the next second follows."""
 _SHARED_AT_LEAST = 3
 
 

@@ -15,8 +15,8 @@ from seqdata.sources.folder.gpx import place_on, read_track
 from seqdata.sources.folder.name_times import shared_times, stamped_times
 from seqdata.sources.folder.times import show_moment
 
+# Digits; longer runs in a file name count by their last ones.
 _WIDEST_NUMBER = 40
-"""Digits; longer runs in a file name count by their last ones."""
 _COUNTER = r"^(.*?)(\d+)$"
 _ROLLOVER_WIDTHS = (3, 4, 5)
 

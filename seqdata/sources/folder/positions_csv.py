@@ -21,21 +21,21 @@ _UTM: dict[str, pl.DataType] = {"easting": pl.String(), "northing": pl.String(),
 _DEGREES = ("latitude", "longitude")
 _METRES = ("easting", "northing")
 _PLACE = (*_DEGREES, *_METRES)
+# Metres: wider than a zone, since one zone holds a whole city, but no latitude passes as one.
 EASTING_RANGE = (-500_000.0, 1_500_000.0)
-"""Metres: wider than a zone, since one zone holds a whole city, but no latitude passes as one."""
 NORTHING_RANGE = (0.0, 10_000_000.0)
+# Metres: where easting and northing are both nearer to zero, they are local coordinates. In UTM that is the equator
+# 400 km and more from the zone's middle, where the next zone would be used.
 _LOCAL_WITHIN = 100_000.0
-"""Metres: where easting and northing are both nearer to zero, they are local coordinates. In UTM that is the equator
-400 km and more from the zone's middle, where the next zone would be used."""
+# Northings of the latitude band S, 32° to 40° N; southern ones with the false northing lie between 50° and 58° S.
 _BAND_S = (3_540_000.0, 4_440_000.0)
-"""Northings of the latitude band S, 32° to 40° N; southern ones with the false northing lie between 50° and 58° S."""
 _ZONE = re.compile(r"(\d{1,2})\s*([A-Z])")
 _NORTHERN_BANDS = "NPQRSTUVWX"
 _SOUTHERN_BANDS = "CDEFGHJKLM"
+# Degrees: ten turns of a logger that never wraps around; what is more is no angle.
 _GREATEST_HEADING = 3600.0
-"""Degrees: ten turns of a logger that never wraps around; what is more is no angle."""
+# Days since 1900 of the years 1970 to 2100, as spreadsheets store dates.
 _SPREADSHEET_DAYS = (25_569.0, 73_051.0)
-"""Days since 1900 of the years 1970 to 2100, as spreadsheets store dates."""
 ZONE_LETTERS = ("band", "hemisphere")
 
 
@@ -195,17 +195,17 @@ def _from_utm(table: pl.DataFrame, path: Path, zone_letters: str) -> pl.DataFram
     )
     local = pl.all_horizontal(pl.col(*_METRES).abs() < _LOCAL_WITHIN)
     in_range = pl.col("easting").is_between(*EASTING_RANGE) & pl.col("northing").is_between(*NORTHING_RANGE) & ~local
-    shown = pl.format(f"{path.name} has easting {{}}, northing {{}}", *(pl.col(name).round(3) for name in _METRES))
+    metres = pl.format(f"{path.name} has easting {{}}, northing {{}}", *(pl.col(name).round(3) for name in _METRES))
     places = places.with_columns(
         (in_range & (pl.col("zone") != "")).fill_null(value=False).alias("usable"),
         pl.coalesce(
             "message",
             pl.when(pl.col("zone") == "").then(pl.lit(f"{path.name} has no zone for it")),
-            pl.when(local).then(shown + pl.lit(": local coordinates, or swapped degrees, are no UTM metres")),
+            pl.when(local).then(metres + pl.lit(": local coordinates, or swapped degrees, are no UTM metres")),
             pl.when(pl.col("northing") < 0).then(
-                shown + pl.lit(": southern northings need the false northing, so add 10,000,000")
+                metres + pl.lit(": southern northings need the false northing, so add 10,000,000")
             ),
-            pl.when(~in_range).then(shown + pl.lit(": out of the range of UTM metres")),
+            pl.when(~in_range).then(metres + pl.lit(": out of the range of UTM metres")),
         ).alias("message"),
     )
     usable, zones = places["usable"].to_numpy(), places["zone"].to_numpy()

@@ -54,8 +54,8 @@ from seqdata.sources.folder.roles import DEFAULT_BUFFER, Cut, parse_roles
 from seqdata.storage.hashing import xxh3_hex
 
 EXIF = "exif"
+# Seconds: loggers that save points only where the direction changes leave about so many between them.
 POSE_GAP = 10.0
-"""Seconds: loggers that save points only where the direction changes leave about so many between them."""
 _ON_TRACK = ("time_offset", "pose_gap")
 _TRACK_SUFFIXES = (".csv", ".tsv", ".gpx")
 _SAMPLE = 16

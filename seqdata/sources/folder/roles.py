@@ -21,8 +21,8 @@ from seqdata.geometry import BoolArray, Float64Array
 
 Parts = npt.NDArray[np.str_]
 TRAIN, TEST, BUFFER = "train", "test", "buffer"
+# Metres: twice the radius within which the papers call two windows the same place.
 DEFAULT_BUFFER = 50.0
-"""Metres: twice the radius within which the papers call two windows the same place."""
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)\s*(m?)"
 _CUT = re.compile(rf"{_NUMBER}(?:\s*-\s*{_NUMBER})?")
 

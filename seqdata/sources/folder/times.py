@@ -14,8 +14,8 @@ _ISO = re.compile(
 _SCIENTIFIC = re.compile(r"[+-]?\d+(?:[.,](\d*))?[eE]\+?(\d+)")
 _LEAST_DECIMALS = 7
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Beyond the year 5000: such a number counts milli- or microseconds.
 _GREATEST_SECONDS = 1e11
-"""Beyond the year 5000: such a number counts milli- or microseconds."""
 
 
 def parse_moment(text: str) -> int | None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
-from seqdata.sources.archives import Archive, Folder, Overlay, Store, open_archive
+from seqdata.sources.archives import Archive, FileTree, Folder, Overlay, open_archive
 from seqdata.sources.base import quarantine_skipped
 from seqdata.sources.csv_tables import shorten
 from seqdata.sources.files import file_names, image_names, inside, reading
@@ -106,7 +106,7 @@ class MslsFiles:
     def _archives(self) -> list[Archive]:
         return [open_archive(self.raw / name) for name in (*self.lower, *self.upper)]
 
-    def _layers(self) -> list[tuple[str, Store]]:
+    def _layers(self) -> list[tuple[str, FileTree]]:
         """What stands before a member's name in `source`, and the store; lowest first."""
         lower, upper = (
             [(f"{name}!", open_archive(self.raw / name)) for name in names] for names in (self.lower, self.upper)

@@ -27,6 +27,7 @@ from seqdata.sources.msls.files import recognise as recognise
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 FALSE_NORTHING = 1e7
 SAME_ZONE_METRES = 1000.0
+# UTM zones of the test cities, for tables that come with metres alone (postprocessed.csv without raw.csv).
 TEST_ZONES = {
     "athens": "34N",
     "bengaluru": "43N",
@@ -35,9 +36,8 @@ TEST_ZONES = {
     "miami": "17N",
     "stockholm": "34N",
 }
-"""UTM zones of the test cities, for tables that come with metres alone (postprocessed.csv without raw.csv)."""
+# Metres east: Stockholm lies on the border of zones 33 and 34, and each image is published in its own zone.
 _ZONE_BORDER = 500_000.0
-"""Metres east: Stockholm lies on the border of zones 33 and 34, and each image is published in its own zone."""
 _CSV_COLUMNS: dict[str, dict[str, pl.DataType]] = {
     "seq_info.csv": {"key": pl.String(), "sequence_key": pl.String(), "frame_number": pl.Int32()},
     "postprocessed.csv": {

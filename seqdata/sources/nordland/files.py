@@ -37,11 +37,20 @@ def recognise(raw: Path) -> bool:
 
 
 def season_files(raw: Path, season: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Images of one season, and quarantine rows of what its zips hold and is never read.
+    """List the images of one season.
 
-    Columns source, bytes, number (null when the name has none), trajectory; sorted by number. A folder with images
-    goes before the zip of the same name, the whole season before its sections.
-    Raises: InputError for a damaged zip, and for sections whose numbers are not those of the journey.
+    A folder with images goes before the zip of the same name, the whole season before its sections.
+
+    Args:
+        raw: Folder of the dump.
+        season: One of `SEASONS`.
+
+    Returns:
+        Images, sorted by number (source, bytes, number: null when the name has none, trajectory), and quarantine rows
+        of what the season's zips hold and is never read.
+
+    Raises:
+        InputError: If a zip is damaged, or the sections' numbers are not those of the journey.
     """
     files, refused = _place(raw, season)
     if not files.height:

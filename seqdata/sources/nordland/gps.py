@@ -8,28 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from seqdata.errors import InputError, NotEnoughDataError
-from seqdata.geometry import Float64Array, IntArray
+from seqdata.geometry import BoolArray, Float64Array, IntArray
 
 METRES_PER_DEGREE = 111_195.0
 NEIGHBOURS = 9
+# Metres a second; the train runs at most 130 km/h, a damaged row is kilometres off.
 GREATEST_SPEED = 60.0
-"""Metres a second; the train runs at most 130 km/h, a damaged row is kilometres off."""
 
 
 @dataclass(frozen=True)
 class GpsLog:
-    """Good rows of one log: `second` of the day int64 (n,), rising; latitude, longitude float64 degrees (n,)."""
+    """Good rows of one log.
+
+    Attributes:
+        second: (n,) int64, second of the day, rising.
+        latitude: (n,) float64 degrees.
+        longitude: (n,) float64 degrees.
+    """
 
     second: IntArray
     latitude: Float64Array
     longitude: Float64Array
 
     def nearest(self, second: IntArray) -> IntArray:
-        """Row of the available second nearest to each of `second` (the earlier one at a tie)."""
+        """Find the row of the available second nearest to each of `second`, the earlier at a tie: (m,) -> (m,)."""
         after = np.clip(np.searchsorted(self.second, second), 1, len(self.second) - 1)
         before = after - 1
         earlier = second - self.second[before] <= self.second[after] - second
@@ -37,15 +42,21 @@ class GpsLog:
 
 
 def read_log(path: Path) -> GpsLog:
-    """The repaired log at `path`.
+    """Read a season's log, damaged rows left out.
 
-    Raises: InputError when the file is missing or not this format, NotEnoughDataError when under two rows are good.
+    Args:
+        path: The CSV.
+
+    Raises:
+        InputError: If the file is missing or not of this format.
+        NotEnoughDataError: If fewer than two rows are good.
     """
     table = _parse(path)
     second = _second_of_day(table["tid"].to_numpy())
     good = table.with_columns(pl.Series("second", second)).filter(
         pl.col("second") >= 0, pl.col("lat").is_between(-90, 90), pl.col("lon").is_between(-180, 180)
     )
+    # The railway spans 4 degrees: a row 10 degrees from the median has lost or won a digit.
     good = good.filter(
         (pl.col("lat") - pl.col("lat").median()).abs() < 10,
         (pl.col("lon") - pl.col("lon").median()).abs() < 10,
@@ -85,10 +96,11 @@ def _second_of_day(tid: IntArray) -> IntArray:
     return np.where(valid, hours * 3600 + minutes * 60 + seconds, -1)
 
 
-def _rising(second: IntArray) -> npt.NDArray[np.bool_]:
+def _rising(second: IntArray) -> BoolArray:
     """Rows on the rising line of time: a row is kept when it is later than every kept row and no wild leap ahead."""
     steps = np.diff(second, prepend=second[:1] - 1)
     leap = (steps > 3600) | (steps <= 0)
+    # A wild leap must not raise the maximum, or every later row would look late.
     clean_maximum = np.maximum.accumulate(np.where(leap, second.min(initial=0), second))
     return ~leap & (second >= clean_maximum)
 

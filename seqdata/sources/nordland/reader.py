@@ -41,16 +41,23 @@ def open(raw: Path, options: Mapping[str, str]) -> "NordlandSource":
 
 @dataclass(frozen=True)
 class NordlandSource:
-    """A folder with `<season>/`, `<season>.zip` or sections for at least one season, and `summer.csv`."""
+    """A folder with `<season>/`, `<season>.zip` or sections for at least one season, and `summer.csv`.
+
+    Attributes:
+        raw: The folder.
+        clean_list: File of clean frame names; "" is `clean_frames.txt` in the folder, where it is there.
+        attribution: Credits the dump's makers.
+    """
 
     raw: Path
     clean_list: str = ""
     attribution: str = "Nordlandsbanen: minute by minute, NRK (CC BY-NC-SA)"
 
     def listing(self) -> Listing:
-        """Every frame of every season.
+        """List every frame of every season.
 
-        Raises: InputError when no season or no summer log is there, or the clean list is none of this dump's.
+        Raises:
+            InputError: If no season or no summer log is there, or the clean list is another dump's.
         """
         files, refused = (
             pl.concat(tables) for tables in zip(*(season_files(self.raw, s) for s in SEASONS), strict=True)
@@ -64,14 +71,14 @@ class NordlandSource:
         if not numbered.height:
             raise InputError(f"{self.raw}: no image name ends in a frame number, as images-00001.png does")
         records = _place(self.raw, _rank(numbered, self._clean_numbers(numbered)))
-        kept = split_duplicates(records.sort("role", "trajectory", "position", maintain_order=True))
+        listing = split_duplicates(records.sort("role", "trajectory", "position", maintain_order=True))
         unnumbered = quarantine_rows(
             files.filter(pl.col("number").is_null()), "no_position", "no frame number in the file name"
         )
-        return Listing(kept.records, pl.concat([kept.quarantine, unnumbered, refused]))
+        return Listing(listing.records, pl.concat([listing.quarantine, unnumbered, refused]))
 
     def read(self, source: str) -> bytes:
-        """The bytes of one image, from its folder or straight from the season's zip (`<season>.zip!<member>`)."""
+        """Read one image, from its folder or straight from the season's zip (`<season>.zip!<member>`)."""
         archive, mark, member = source.partition(".zip!")
         if not mark:
             with reading(source):
@@ -79,7 +86,7 @@ class NordlandSource:
         return open_archive(inside(self.raw, f"{archive}.zip")).read(member)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Raise InputError when `protocol` takes clean frames only and no clean list is there."""
+        """Check that there is a clean list where `protocol` takes clean frames only. Raises: InputError."""
         if protocol.clean and self._clean_path() is None:
             raise InputError(
                 f"{self.raw}: protocol {protocol.name} needs a clean list, and there is no {CLEAN_LIST} in {self.raw}: "

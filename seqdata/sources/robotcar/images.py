@@ -12,11 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 from seqdata.frames.images import BadImageError, Pixels, open_image, to_rgb
+from seqdata.geometry import Float32Array, IntArray
 
 _CROP = re.compile(r"top([1-9]\d{0,4})x([1-9]\d{0,4})")
 _MODELS = {
@@ -30,7 +30,13 @@ _LEAST_SIDE = 4
 
 @dataclass(frozen=True)
 class Development:
-    """What is done to a raw picture: the camera (its Bayer pattern), a lookup table's file, (width, height) to keep."""
+    """What is done to a raw picture.
+
+    Attributes:
+        camera: The camera; it decides the Bayer pattern.
+        undistort: File of a lookup table; None leaves the lens as it is.
+        crop: Width and height in pixels of the upper part that is stored; None stores all.
+    """
 
     camera: str
     undistort: Path | None = None
@@ -38,9 +44,20 @@ class Development:
 
 
 def parse_crop(text: str) -> tuple[int, int] | None:
-    """Width and height of "top1280x800": the upper rows, of a wider picture the middle columns; None for "none".
+    """Parse a crop: the upper rows, of a wider picture the middle columns.
 
-    Raises: ContractError for anything else.
+    Args:
+        text: As in "top1280x800" (width x height), or "none".
+
+    Returns:
+        (width, height) in pixels, None for "none".
+
+    Raises:
+        ContractError: For anything else.
+
+    Example:
+        >>> parse_crop("top1280x800")
+        (1280, 800)
     """
     if text in ("", "none"):
         return None
@@ -56,9 +73,17 @@ def crop_text(crop: tuple[int, int] | None) -> str:
 
 
 def lookup_file(place: str, camera: str) -> Path | None:
-    """The lookup table that `place` names: a .bin file, or a folder that holds the one of `camera`; None for "".
+    """Find a lookup table.
 
-    Raises: InputError when there is none.
+    Args:
+        place: A .bin file, the SDK's models folder, or "".
+        camera: The camera whose table is taken from a folder.
+
+    Returns:
+        The file, None for "".
+
+    Raises:
+        InputError: If there is none.
     """
     if not place:
         return None
@@ -70,10 +95,18 @@ def lookup_file(place: str, camera: str) -> Path | None:
     return path
 
 
-def develop(data: bytes, how: Development) -> bytes | Pixels:
-    """RGB pixels uint8 (H, W, 3) of one raw file; its own bytes where it has colours already and nothing else is to do.
+def develop(data: bytes, development: Development) -> bytes | Pixels:
+    """Bring one raw file to the form that is stored.
 
-    Raises: BadImageError (`empty_image`, `bad_image`) for what does not decode or does not fit table and crop.
+    Args:
+        data: Bytes of the file.
+        development: What is done to it.
+
+    Returns:
+        RGB pixels uint8 (H, W, 3); the file's own bytes where it has colours already and nothing is to be done.
+
+    Raises:
+        BadImageError: `empty_image` or `bad_image`, if it does not decode, or does not fit table and crop.
     """
     if not data:
         raise BadImageError("empty_image", "the file has no bytes")
@@ -81,12 +114,12 @@ def develop(data: bytes, how: Development) -> bytes | Pixels:
     mosaic = is_mosaic(image)
     if image.format == "PNG" and image.mode.startswith("I"):
         raise BadImageError("bad_image", "a 16-bit PNG of one channel is neither raw RobotCar nor a colour picture")
-    if not mosaic and how.undistort is None and how.crop is None:
+    if not mosaic and development.undistort is None and development.crop is None:
         return data
-    pixels = demosaic(np.asarray(image), how.camera) if mosaic else to_rgb(image)
-    if how.undistort is not None:
-        pixels = undistort(pixels, how.undistort)
-    return pixels if how.crop is None else crop_pixels(pixels, *how.crop)
+    pixels = demosaic(np.asarray(image), development.camera) if mosaic else to_rgb(image)
+    if development.undistort is not None:
+        pixels = undistort(pixels, development.undistort)
+    return pixels if development.crop is None else crop_pixels(pixels, *development.crop)
 
 
 def is_mosaic(image: Image.Image) -> bool:
@@ -95,24 +128,43 @@ def is_mosaic(image: Image.Image) -> bool:
 
 
 def demosaic(mosaic: Pixels, camera: str) -> Pixels:
-    """RGB uint8 (H, W, 3) of a Bayer picture uint8 (H, W) of `camera`, each colour's gaps filled bilinearly.
+    """Turn a Bayer picture into colours, each colour's gaps filled bilinearly.
 
-    Raises: BadImageError under 4 pixels a side, MissingDependencyError without OpenCV.
+    Args:
+        mosaic: uint8 (H, W).
+        camera: The camera; stereo cameras are GBRG, mono cameras RGGB.
+
+    Returns:
+        RGB uint8 (H, W, 3).
+
+    Raises:
+        BadImageError: If a side is under 4 pixels.
+        MissingDependencyError: Without OpenCV.
     """
     try:
-        import cv2
+        import cv2  # heavy and optional: only raw RobotCar pictures need it
     except ImportError as error:
         raise MissingDependencyError("raw RobotCar pictures need OpenCV: pip install opencv-python-headless") from error
     if min(mosaic.shape) < _LEAST_SIDE:
         raise BadImageError("bad_image", f"{mosaic.shape[1]}×{mosaic.shape[0]} pixels are no Bayer picture")
+    # OpenCV names a pattern by the pixel one row and one column further: its GR is the sensor's GBRG.
     pattern = cv2.COLOR_BayerGR2RGB if camera.startswith("stereo") else cv2.COLOR_BayerBG2RGB
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(mosaic), pattern), np.uint8)
 
 
 def undistort(pixels: Pixels, table: Path) -> Pixels:
-    """The picture (H, W, C) uint8 read bilinearly at the places of a lookup table; black outside, rounded.
+    """Read a picture bilinearly at the positions of a lookup table; black outside, rounded.
 
-    Raises: InputError when the table cannot be read, BadImageError when it is for another number of pixels.
+    Args:
+        pixels: uint8 (H, W, C).
+        table: The lookup table's file, for H·W pixels.
+
+    Returns:
+        uint8 (H, W, C).
+
+    Raises:
+        InputError: If the table cannot be read.
+        BadImageError: If it is for another number of pixels.
     """
     status = table.stat()
     height, width, channels = pixels.shape
@@ -123,6 +175,7 @@ def undistort(pixels: Pixels, table: Path) -> Pixels:
         )
     flat = pixels.reshape(-1, channels)
     total = np.zeros((len(flat), channels), np.float32)
+    # In 32 bits: weights are products of two fractions, and 24 bits of them decide no grey level of 8.
     for index, weight in corners:
         total += flat[index] * weight[:, None]
     return (total + np.float32(0.5)).astype(np.uint8).reshape(pixels.shape)
@@ -131,7 +184,7 @@ def undistort(pixels: Pixels, table: Path) -> Pixels:
 @lru_cache(maxsize=2)
 def _corners(
     table: Path, height: int, width: int, size: int, changed: int
-) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] | None:
+) -> list[tuple[IntArray, Float32Array]] | None:
     """Flat index and weight of the four pixels around every place of a table; weight 0 outside the picture.
 
     `size` and `changed` make the file's state part of the key. None when the table has another size.
@@ -157,7 +210,7 @@ def _corners(
 
 
 def crop_pixels(pixels: Pixels, width: int, height: int) -> Pixels:
-    """The upper `height` rows, of a wider picture the middle `width` columns. Raises: BadImageError when smaller."""
+    """Cut out the upper `height` rows, and the middle `width` columns of a wider picture. Raises: BadImageError."""
     if pixels.shape[0] < height or pixels.shape[1] < width:
         raise BadImageError(
             "bad_image", f"{pixels.shape[1]}×{pixels.shape[0]} pixels are less than the crop {width}×{height}"

@@ -18,6 +18,7 @@ from seqdata.frames.images import BadImageError
 from seqdata.geometry import IntArray
 from seqdata.sources.archives import Folder, Overlay, open_archive
 from seqdata.sources.base import quarantine_skipped
+from seqdata.sources.csv_tables import shorten
 from seqdata.sources.files import file_names, image_names
 from seqdata.sources.robotcar.pose import Log, PoseSource, read_log
 
@@ -26,7 +27,9 @@ _LAP = re.compile(r"\d{4}(?:-\d\d){5}")
 _LAP_TAR = re.compile(rf"{_LAP.pattern}_\w+\.tar")
 _ARCHIVE = re.compile(rf"({_LAP.pattern})_(\w+?)(?:_\d+)?\.(?:tar|zip)")
 _RTK_ARCHIVE = re.compile(r"rtk.*\.(?:tar|zip)")
+# Up to 18 digits: nanoseconds and longer numbers would not fit into 64 bits.
 _LINE = r"^[ \t]*([0-9]{1,18})(?:[ \t]+[0-9]+)?[ \t]*$"
+# Ground truth comes as one archive of rtk/<lap>/rtk.csv, and people put the file into the lap's folder.
 _LOGS = {
     "rtk": ("{lap}/rtk.csv", "{lap}/gps/rtk.csv", "rtk/{lap}/rtk.csv"),
     "ins": ("{lap}/gps/ins.csv",),
@@ -41,29 +44,34 @@ def recognise(raw: Path) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """A dump's root and the camera whose pictures are wanted; what lies there is looked up once."""
+    """Where the files of one camera lie; archives are opened once.
+
+    Attributes:
+        raw: Root of the dump.
+        camera: The camera, one of `CAMERAS`.
+    """
 
     raw: Path
     camera: str
     _stores: dict[str, Overlay] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def laps(self) -> list[str]:
-        """Names of all laps that have a folder or an archive of this camera, sorted."""
+        """List all laps that have a folder or an archive of this camera, sorted."""
         folders = {path.name for path in self.raw.glob("*") if _LAP.fullmatch(path.name) and path.is_dir()}
         return sorted(folders | {match.group(1) for _, match in self._archives if match.group(2) == self.camera})
 
     def folder(self, lap: str) -> str:
-        """The folder of a lap's pictures, below the root."""
+        """Name the folder of a lap's pictures, below the root."""
         return f"{lap}/{self.camera.replace('stereo_', 'stereo/')}"
 
     def images(self, lap: str) -> Overlay:
-        """The store of a lap's pictures and timestamps. Raises: InputError for a damaged archive."""
+        """Open a lap's pictures and timestamps. Raises: InputError for a damaged archive."""
         if lap not in self._stores:
-            self._stores[lap] = self._over(self._of(lap, self.camera))
+            self._stores[lap] = self._overlay(self._archives_of(lap, self.camera))
         return self._stores[lap]
 
     def files(self, lap: str) -> pl.DataFrame:
-        """A lap's pictures: columns name, bytes, stem (the file's name without suffix); a PNG wins over its JPEG."""
+        """List a lap's pictures: name, bytes, stem (the file's name without suffix); a PNG wins over its JPEG."""
         folder = self.folder(lap)
         files = self.images(lap).members(folder).filter(image_names("name"))
         own = pl.col("name").str.strip_prefix(f"{folder}/")
@@ -72,21 +80,27 @@ class Layout:
         return files.sort(~png, "name").unique("stem", keep="first", maintain_order=True)
 
     def timestamps(self, lap: str) -> IntArray | None:
-        """Microseconds of every frame that was taken, downloaded or not, in the file's order; None without the file.
+        """Read when each frame was taken, downloaded or not.
 
-        Raises: InputError naming a line that is no "<timestamp> <chunk>".
+        Returns:
+            (n,) int64 microseconds in the file's order; None without the file.
+
+        Raises:
+            InputError: If a line is no "<timestamp> <chunk>"; it is named.
         """
         name = self.timestamps_file(lap)
         data = self._read(self.images(lap), name)
         return None if data is None else _parse_timestamps(data, f"{self.raw}/{name}")
 
     def timestamps_file(self, lap: str) -> str:
-        """The file that lists a lap's frames, below the root: one for the three stereo cameras, one a mono camera."""
+        """Name the file that lists a lap's frames: one for the three stereo cameras, one for each mono camera."""
         return f"{lap}/{'stereo' if self.camera.startswith('stereo') else self.camera}.timestamps"
 
     def log(self, lap: str, source: PoseSource) -> Log:
-        """A lap's positions. Raises: InputError naming the lap that has none of this source, ContractError."""
-        store = self._over([*(self._rtk_archives() if source == "rtk" else ()), *self._of(lap, "gps", source)])
+        """Read a lap's positions. Raises: InputError naming the lap that has none of this source, ContractError."""
+        store = self._overlay(
+            [*(self._rtk_archives() if source == "rtk" else ()), *self._archives_of(lap, "gps", source)]
+        )
         for name in (pattern.format(lap=lap, source=source) for pattern in _LOGS[source]):
             data = self._read(store, name)
             if data is not None:
@@ -96,24 +110,24 @@ class Layout:
         )
 
     def skipped(self, lap: str) -> pl.DataFrame:
-        """Quarantine rows of what the lap's archives hold and is never read."""
+        """Make quarantine rows of what the lap's archives hold and is never read."""
         parts = [
             quarantine_skipped(path.relative_to(self.raw).as_posix(), open_archive(path).skipped())
-            for path in self._of(lap, self.camera)
+            for path in self._archives_of(lap, self.camera)
         ]
         return pl.concat([table_contract("quarantine").conform(pl.DataFrame(schema={"source": pl.String})), *parts])
 
-    def _over(self, archives: Iterable[Path]) -> Overlay:
+    def _overlay(self, archives: Iterable[Path]) -> Overlay:
         return Overlay((*(open_archive(path) for path in archives), Folder(self.raw)))
 
-    def _of(self, lap: str, *kinds: str) -> list[Path]:
+    def _archives_of(self, lap: str, *kinds: str) -> list[Path]:
         return [path for path, match in self._archives if match.group(1) == lap and match.group(2) in kinds]
 
     @cached_property
     def _archives(self) -> list[tuple[Path, re.Match[str]]]:
         """Downloaded archives by the pattern of their names, sorted: beside the lap folders, or one folder down."""
-        found = sorted([*self.raw.glob("*.[tz]*"), *self.raw.glob("*/*.[tz]*")], key=lambda path: path.name)
-        matches = ((path, _ARCHIVE.fullmatch(path.name)) for path in found)
+        paths = sorted([*self.raw.glob("*.[tz]*"), *self.raw.glob("*/*.[tz]*")], key=lambda path: path.name)
+        matches = ((path, _ARCHIVE.fullmatch(path.name)) for path in paths)
         return [(path, match) for path, match in matches if match is not None and path.is_file()]
 
     def _rtk_archives(self) -> list[Path]:
@@ -131,8 +145,8 @@ class Layout:
 def _parse_timestamps(data: bytes, file: str) -> IntArray:
     """The first number of every line. Raises: InputError naming the first line that has none."""
     lines = pl.Series("line", data.decode(errors="replace").rstrip().splitlines(), dtype=pl.String)
-    found = lines.str.extract(_LINE, 1).cast(pl.Int64)
-    if found.null_count():
-        place = int(found.is_null().arg_max() or 0)
-        raise InputError(f"{file}: line {place + 1} ('{lines[place][:40]}') is no '<timestamp> <chunk>'")
-    return found.to_numpy()
+    times = lines.str.extract(_LINE, 1).cast(pl.Int64)
+    if times.null_count():
+        row = int(times.is_null().arg_max() or 0)
+        raise InputError(f"{file}: line {row + 1} ('{shorten(lines[row])}') is no '<timestamp> <chunk>'")
+    return times.to_numpy()

@@ -23,10 +23,10 @@ GOOD = "INS_SOLUTION_GOOD"
 _METRES = ("latitude", "longitude", "easting", "northing")
 _MICROSECONDS = 1e6
 _HOUR = 3600 * _MICROSECONDS
+# A guess between a log's own rounding (millimetres) and the next thing that is wrong (a digit, hundreds of metres).
 _SAME_PLACE_METRES = 100.0
-"""A guess between a log's own rounding (millimetres) and the next thing that is wrong (a digit, hundreds of metres)."""
+# Units of times since 1970, each with what its numbers of this age are below.
 _UNITS = (("seconds", 1e11), ("milliseconds", 1e14), ("microseconds", 1e17), ("nanoseconds", 1e20))
-"""Units of times since 1970, each with what its numbers of this age are below."""
 
 
 @dataclass(frozen=True, eq=False)
