@@ -37,6 +37,11 @@ class Shape:
         """The exact kind of storage, None for the others."""
         return cast("Exact", self.storage) if self.storage in FACTORY else None
 
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether the index in the file stands behind a transform or a normalisation."""
+        return self.transform is not None or self.normalised
+
 
 def check_arithmetic(arithmetic: str | None, storage: str, transform: Transform | None, path: Path) -> None:
     """Refuse to add vectors to those of another arithmetic; where nothing is computed any is as good.
@@ -63,24 +68,33 @@ def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: S
     index = splicing.open_index(old)
     if not splicing.has_lists(index):
         for block in new:
-            splicing.add_projected(index, block)
+            splicing.add_projected(index, block, is_wrapped=shape.is_wrapped)
         write(index, path)
         return
     del index
     with atomic_path(path.with_name(f".{path.name}.part")) as part:
-        encode(old, new, rows, part)
+        encode(old, new, rows, part, shape.is_wrapped)
         splicing.join([old, part], path)
     path.with_name(f".{path.name}.part").unlink()
 
 
-def encode(trained: Path, vectors: Iterable[Float32Array], first: int, path: Path) -> None:
-    """Write projected vectors, encoded by the quantiser of the file `trained`, as the rows from `first` on.
+def encode(trained: Path, vectors: Iterable[Float32Array], first: int, path: Path, is_wrapped: bool) -> None:
+    """Write projected vectors, encoded by the quantiser of another index file, as an index file of their own.
 
-    Raises: ContractError, OutputError.
+    Args:
+        trained: An index file with that quantiser; its vectors are left out.
+        vectors: Blocks (m, k) float32.
+        first: The row of the first vector.
+        path: The file to write.
+        is_wrapped: Whether `trained` has a transform or a normalisation before its index.
+
+    Raises:
+        ContractError: If `trained` is damaged.
+        OutputError: If the disk refuses.
     """
     index = splicing.trained(trained)
     for block in vectors:
-        splicing.add_projected(index, block, first)
+        splicing.add_projected(index, block, first, is_wrapped=is_wrapped)
         first += len(block)
     write(index, path)
 

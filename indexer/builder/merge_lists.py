@@ -15,20 +15,19 @@ import numpy.typing as npt
 
 from indexer.search.inverted_lists import add_block
 from seqdata.errors import ContractError
+from seqdata.geometry import Float32Array, IntArray
 from seqdata.storage.files import explain_write_failure
 
 if TYPE_CHECKING:
-    import faiss
+    import faiss  # heavy
 
 HEADER = struct.Struct("<4sQQ4sQ")
 FULL, SPARSE = b"full", b"sprs"
-NTOTAL = 8
-ID_BYTES = 8
 
 
 def core(index: "faiss.Index") -> Any:
     """The innermost index behind transforms, as its own class."""
-    import faiss
+    import faiss  # heavy
 
     inner = faiss.downcast_index(index)
     while isinstance(inner, faiss.IndexPreTransform):
@@ -38,7 +37,7 @@ def core(index: "faiss.Index") -> Any:
 
 def has_lists(index: "faiss.Index") -> bool:
     """Whether the index keeps its vectors in inverted lists alone, so that parts of it can be joined on disk."""
-    import faiss
+    import faiss  # heavy
 
     return isinstance(core(index), faiss.IndexIVF)
 
@@ -48,7 +47,7 @@ def trained(path: Path) -> "faiss.Index":
 
     Raises: ContractError when FAISS refuses the file.
     """
-    import faiss
+    import faiss  # heavy
 
     index = open_index(path, faiss.IO_FLAG_MMAP)
     inner = core(index)
@@ -60,7 +59,7 @@ def trained(path: Path) -> "faiss.Index":
 
 def open_index(path: Path, flags: int = 0) -> "faiss.Index":
     """`faiss.read_index`. Raises: ContractError when FAISS refuses the file."""
-    import faiss
+    import faiss  # heavy
 
     try:
         return faiss.read_index(str(path), flags)
@@ -69,7 +68,7 @@ def open_index(path: Path, flags: int = 0) -> "faiss.Index":
 
 
 def _empty_lists(inner: Any) -> Any:
-    import faiss
+    import faiss  # heavy
 
     lists: Any = faiss.ArrayInvertedLists(inner.nlist, inner.code_size)
     lists.this.disown()
@@ -78,7 +77,7 @@ def _empty_lists(inner: Any) -> Any:
 
 def _set_total(index: "faiss.Index", total: int) -> None:
     """Write the number of vectors into every layer."""
-    import faiss
+    import faiss  # heavy
 
     layer = faiss.downcast_index(index)
     while isinstance(layer, faiss.IndexPreTransform):
@@ -92,7 +91,7 @@ def join(parts: Sequence[Path], path: Path) -> None:
 
     Raises: ContractError when a part is damaged or parts differ in their quantiser's shape, OutputError.
     """
-    import faiss
+    import faiss  # heavy
 
     empty = trained(parts[0])
     # Read-only memory maps: pages of a part come and go as its lists are copied.
@@ -114,9 +113,9 @@ def join(parts: Sequence[Path], path: Path) -> None:
         explain_write_failure(path, error)
 
 
-def _head(empty: "faiss.Index", sizes: npt.NDArray[np.int64]) -> bytes:
+def _head(empty: "faiss.Index", sizes: IntArray) -> bytes:
     """All bytes before the first list, with the number of vectors in every layer and the length of every list."""
-    import faiss
+    import faiss  # heavy
 
     inner = core(empty)
     _set_total(empty, int(sizes.sum()))
@@ -132,27 +131,45 @@ def _head(empty: "faiss.Index", sizes: npt.NDArray[np.int64]) -> bytes:
     )
 
 
-def _sparse(sizes: npt.NDArray[np.int64], filled: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _sparse(sizes: IntArray, filled: IntArray) -> IntArray:
     return np.stack([filled, sizes[filled]], axis=1).ravel()
 
 
 def _codes(lists: Any, number: int) -> npt.NDArray[np.uint8]:
-    import faiss
+    import faiss  # heavy
 
     size = lists.list_size(number) * lists.code_size
     codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(lists.get_codes(number), size)
     return codes
 
 
-def _ids(lists: Any, number: int) -> npt.NDArray[np.int64]:
-    import faiss
+def _ids(lists: Any, number: int) -> IntArray:
+    import faiss  # heavy
 
-    ids: npt.NDArray[np.int64] = faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
+    ids: IntArray = faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
     return ids
 
 
-def add_projected(index: "faiss.Index", vectors: npt.NDArray[np.float32], first: int | None = None) -> None:
-    """Add vectors (m, k) behind the transform, as the rows from `first` on (without: where the index ends)."""
-    inner = core(index)
+def add_projected(
+    index: "faiss.Index", vectors: Float32Array, first: int | None = None, *, is_wrapped: bool = True
+) -> None:
+    """Add vectors behind the stored transform, but before the rotations that a factory string may begin with.
+
+    Args:
+        index: The index, changed in place.
+        vectors: Projected vectors (m, k) float32.
+        first: The row of the first vector; by default that after the last of the index.
+        is_wrapped: Whether the outermost layer is the wrapper that `indexer.search.flat_file.wrap` puts around an index
+            with a transform or a normalisation. Files do not tell a stored PCA from a factory's rotation.
+    """
+    import faiss  # heavy
+
+    inner = faiss.downcast_index(index)
+    if is_wrapped and isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    while isinstance(inner, faiss.IndexPreTransform):
+        for position in range(inner.chain.size()):
+            vectors = faiss.downcast_VectorTransform(inner.chain.at(position)).apply(np.ascontiguousarray(vectors))
+        inner = faiss.downcast_index(inner.index)
     add_block(inner, vectors, first)
     _set_total(index, inner.ntotal)

@@ -68,7 +68,7 @@ def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: I
         if shape.exact is not None:
             write_exact(temporary, vectors, len(rows), shape.exact, None, False)
         else:
-            encode(path.parent / TRAINED, vectors, rows.start, temporary)
+            encode(path.parent / TRAINED, vectors, rows.start, temporary, shape.is_wrapped)
     if nearest is not None:
         write_arrays(path.with_suffix(NEAREST), apart=nearest.apart, rows=nearest.rows)
     write_bytes_atomic(seal_path, file_record(path).model_dump_json().encode())

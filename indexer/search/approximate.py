@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Stored
 from indexer.search.exact import ExactVectors
-from indexer.search.faiss_layers import faiss_threads, layers, set_search
+from indexer.search.faiss_layers import faiss_threads, kept_vectors, layers, search_everything, set_search
 from indexer.search.flat_file import faiss_reason
 from indexer.search.kinds import create
 from indexer.search.pools import threads
@@ -46,13 +45,13 @@ class FaissVectors:
         squared, found = self._run(queries, k, None)
         lost = np.flatnonzero((found < 0).any(axis=1))
         if len(lost):
-            squared[lost], found[lost] = self._run(queries[lost], k, everything(self.index, None))
+            squared[lost], found[lost] = self._run(queries[lost], k, search_everything(self.index))
             _fill(squared, found, np.arange(self.index.ntotal))
         return self._ordered(squared, found)
 
     def nearest_of_all(self, queries: Float32Array, k: int) -> tuple[Float32Array, IntArray]:
         """As `nearest`, through all lists or links: exact where lists hold whole vectors."""
-        return self._ordered(*self._run(queries, min(k, self.index.ntotal), everything(self.index, None)))
+        return self._ordered(*self._run(queries, min(k, self.index.ntotal), search_everything(self.index)))
 
     def _among(self, queries: Float32Array, k: int, rows: IntArray) -> tuple[Float32Array, IntArray]:
         import faiss
@@ -63,7 +62,7 @@ class FaissVectors:
             return self._exact.nearest(queries, k, rows)
         if not any(isinstance(layer, faiss.IndexIVF) for layer in layers(self.index)):
             return self._decoded(queries, k, rows)
-        squared, found = self._run(queries, k, everything(self.index, faiss.IDSelectorBatch(rows)))
+        squared, found = self._run(queries, k, search_everything(self.index, faiss.IDSelectorBatch(rows)))
         _fill(squared, found, rows)
         return self._ordered(squared, found)
 
@@ -100,40 +99,6 @@ def _fill(squared: Float32Array, found: IntArray, rows: IntArray) -> None:
         missing = found[line] < 0
         unreached = np.setdiff1d(rows, found[line][~missing])
         found[line, missing], squared[line, missing] = unreached[: missing.sum()], np.inf
-
-
-def everything(index: "faiss.Index", selector: Any) -> Any:
-    """FAISS search parameters that visit all lists or links, among the rows of a selector (None: all)."""
-    import faiss
-
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexRefine):
-        inner = everything(index.base_index, selector)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
-    if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=everything(index.index, selector))
-    if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist)
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.ntotal)
-    return faiss.SearchParameters(sel=selector)
-
-
-def kept_vectors(index: "faiss.Index") -> Stored | None:
-    """The vectors (n, k) that an HNSW or refined index keeps by row, float32 or float16, without a copy."""
-    import faiss
-
-    outer = faiss.downcast_index(index)
-    kept = getattr(outer, "refine_index", None) or getattr(outer, "storage", None)
-    kept = None if kept is None else faiss.downcast_index(kept)
-    if isinstance(kept, faiss.IndexFlatL2 | faiss.IndexFlat):
-        values: Stored = faiss.rev_swig_ptr(kept.get_xb(), kept.ntotal * kept.d)
-        return values.reshape(kept.ntotal, kept.d)
-    if isinstance(kept, faiss.IndexScalarQuantizer) and kept.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
-        codes: Stored = faiss.rev_swig_ptr(kept.codes.data(), kept.ntotal * kept.code_size)
-        halves: Stored = codes.view(np.float16).reshape(kept.ntotal, kept.d)
-        return halves
-    return None
 
 
 def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, search: dict[str, Any]) -> FaissVectors:

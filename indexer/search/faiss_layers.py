@@ -1,10 +1,19 @@
-"""The layers of a FAISS index: what wraps what, size, threads, and the search parameters that layers have."""
+"""The layers of a FAISS index: what each class of them needs and offers, in one table.
+
+An index is built of layers: a transform before an index, an index refined by whole vectors, inverted lists behind a
+coarse quantiser. `LAYERS` holds an entry for each class that is treated in its own way; all others are taken as arrays
+of codes, searched whole. A new class of FAISS index is one entry here.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from indexer.arrays import Stored
 from seqdata.errors import ContractError
 
 if TYPE_CHECKING:
@@ -12,64 +21,194 @@ if TYPE_CHECKING:
 
 LINK_BYTES = 4
 GRAPH_BYTES = 16  # an HNSW's level and offset of a vector
-MOST_PROBES = 4096
+ID_BYTES = 8
+MOST_PROBES = 4096  # more lists than these take longer than an exact search of everything
+EF_SEARCH = tuple(2**power for power in range(4, 11))
+K_FACTORS = (4, 16, 64)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a class of FAISS index adds to the indexes that it is part of.
+
+    Attributes:
+        name: The class in `faiss`; subclasses count.
+        memory: Bytes of an index (first argument) with so many vectors.
+        ladder: Search parameters to measure, cheapest first.
+        search_all: FAISS search parameters that visit everything among a selector's rows (None: all).
+        vectors: The vectors (n, k) that it keeps by row, float32 or float16, or None.
+    """
+
+    name: str
+    memory: "Callable[[Any, int], int]"
+    ladder: "Callable[[Any], list[dict[str, int]]]"
+    search_all: "Callable[[Any, Any], Any]"
+    vectors: "Callable[[Any], Stored | None]"
 
 
 def layers(index: "faiss.Index") -> "list[faiss.Index]":
-    """The index, all that it wraps, its coarse quantiser and its refinement, outermost first."""
-    import faiss
+    """List the index, all that it wraps, its coarse quantiser and its refinement, outermost first."""
+    import faiss  # heavy
 
-    found = [faiss.downcast_index(index)]
+    nested = [faiss.downcast_index(index)]
     for name in ("index", "base_index", "refine_index", "quantizer", "storage"):
-        inner = getattr(found[0], name, None)
+        inner = getattr(nested[0], name, None)
         if isinstance(inner, faiss.Index):
-            found += layers(inner)
-    return found
+            nested += layers(inner)
+    return nested
 
 
 def estimate(index: "faiss.Index", rows: int) -> int:
-    """Bytes of an index of this kind with `rows` vectors: codes, ids, links, coarse centres."""
-    import faiss
-
-    outer = faiss.downcast_index(index)
-    if isinstance(outer, faiss.IndexPreTransform):
-        return estimate(outer.index, rows)
-    if isinstance(outer, faiss.IndexRefine):
-        return estimate(outer.base_index, rows) + estimate(outer.refine_index, rows)
-    codebooks = int(outer.pq.ksub * outer.d) * 4 if hasattr(outer, "pq") else 0
-    if isinstance(outer, faiss.IndexIVF):
-        return rows * (int(outer.code_size) + 8) + estimate(outer.quantizer, outer.nlist) + codebooks
-    if isinstance(outer, faiss.IndexHNSW):
-        links = 2 * LINK_BYTES * int(outer.hnsw.nb_neighbors(1))
-        return rows * (int(outer.storage.sa_code_size()) + links + GRAPH_BYTES)
-    if isinstance(outer, faiss.MultiIndexQuantizer):
-        return codebooks
-    return rows * int(outer.sa_code_size()) + codebooks
+    """Estimate the bytes of an index of this kind with `rows` vectors: codes, ids, links, coarse centres."""
+    outer, layer = _outermost(index)
+    return layer.memory(outer, rows)
 
 
 def ladder(index: "faiss.Index") -> list[dict[str, int]]:
-    """Search parameters to measure, cheapest first: nprobe, efSearch and k_factor where the index has them."""
-    import faiss
+    """List search parameters to measure, cheapest first: nprobe, efSearch and k_factor where the index has them."""
+    outer, layer = _outermost(index)
+    return layer.ladder(outer)
 
-    found = layers(index)
-    steps: list[dict[str, int]] = [{}]
-    lists = [layer.nlist for layer in found if hasattr(layer, "nlist")]
-    if lists:
-        most = min(lists[0], MOST_PROBES)
-        steps = [{"nprobe": 2**power} for power in range(math.ceil(math.log2(most)))] + [{"nprobe": most}]
-    elif any(isinstance(layer, faiss.IndexHNSW) for layer in found):
-        steps = [{"efSearch": 2**power} for power in range(4, 11)]
-    if any(isinstance(layer, faiss.IndexRefine) for layer in found):
-        steps = [{**step, "k_factor": factor} for factor in (4, 16, 64) for step in steps]
-    return steps
+
+def search_everything(index: "faiss.Index", selector: Any = None) -> Any:
+    """Make FAISS search parameters that visit all lists or links, among the rows of a selector (None: all)."""
+    outer, layer = _outermost(index)
+    return layer.search_all(outer, selector)
+
+
+def kept_vectors(index: "faiss.Index") -> Stored | None:
+    """Map the vectors (n, k) that an index keeps by row, float32 or float16, without a copy; None where it has none."""
+    outer, layer = _outermost(index)
+    return layer.vectors(outer)
+
+
+def _outermost(index: "faiss.Index") -> tuple[Any, Layer]:
+    """An index as its own class, and the entry of that."""
+    import faiss  # heavy
+
+    outer = faiss.downcast_index(index)
+    return outer, next(layer for layer in LAYERS if isinstance(outer, getattr(faiss, layer.name)))
+
+
+def _codebooks(index: Any) -> int:
+    return int(index.pq.ksub * index.d) * 4 if hasattr(index, "pq") else 0
+
+
+def _graph_memory(index: Any, rows: int) -> int:
+    links = 2 * LINK_BYTES * int(index.hnsw.nb_neighbors(1))
+    return rows * (int(index.storage.sa_code_size()) + links + GRAPH_BYTES)
+
+
+def _probes(index: Any) -> list[dict[str, int]]:
+    most = min(index.nlist, MOST_PROBES)
+    return [{"nprobe": 2**power} for power in range(math.ceil(math.log2(most)))] + [{"nprobe": most}]
+
+
+def _refined_search(index: Any, selector: Any) -> Any:
+    import faiss  # heavy
+
+    inner = search_everything(index.base_index, selector)
+    return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+
+
+def _parameters(name: str, **fields: "Callable[[Any], Any]") -> "Callable[[Any, Any], Any]":
+    """A `search_all` that makes FAISS's class `name` of a selector and of fields read from the index."""
+
+    def make(index: Any, selector: Any) -> Any:
+        import faiss  # heavy
+
+        return getattr(faiss, name)(sel=selector, **{field: read(index) for field, read in fields.items()})
+
+    return make
+
+
+def _wrapped_search(index: Any, selector: Any) -> Any:
+    import faiss  # heavy
+
+    return faiss.SearchParametersPreTransform(index_params=search_everything(index.index, selector))
+
+
+def _values(index: Any) -> Stored | None:
+    """The vectors that an array of codes holds whole: float32, or float16 of a scalar quantiser."""
+    import faiss  # heavy
+
+    codes = faiss.downcast_index(index)
+    if isinstance(codes, faiss.IndexFlat):
+        values: Stored = faiss.rev_swig_ptr(codes.get_xb(), codes.ntotal * codes.d)
+        return values.reshape(codes.ntotal, codes.d)
+    if isinstance(codes, faiss.IndexScalarQuantizer) and codes.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
+        bits: Stored = faiss.rev_swig_ptr(codes.codes.data(), codes.ntotal * codes.code_size)
+        halves: Stored = bits.view(np.float16).reshape(codes.ntotal, codes.d)
+        return halves
+    return None
+
+
+def _no_vectors(index: Any) -> Stored | None:
+    return None
+
+
+# Looked through in this order: a class stands before those that it is derived from.
+LAYERS = (
+    Layer(
+        "IndexPreTransform",
+        memory=lambda index, rows: estimate(index.index, rows),
+        ladder=lambda index: ladder(index.index),
+        search_all=_wrapped_search,
+        vectors=_no_vectors,  # they are those behind the transform, which is not undone
+    ),
+    Layer(
+        "IndexRefine",
+        memory=lambda index, rows: estimate(index.base_index, rows) + estimate(index.refine_index, rows),
+        ladder=lambda index: [
+            {**step, "k_factor": factor} for factor in K_FACTORS for step in ladder(index.base_index)
+        ],
+        search_all=_refined_search,
+        vectors=lambda index: _values(index.refine_index),
+    ),
+    Layer(
+        "IndexIVF",
+        memory=lambda index, rows: (
+            rows * (int(index.code_size) + ID_BYTES) + estimate(index.quantizer, index.nlist) + _codebooks(index)
+        ),
+        ladder=_probes,
+        search_all=_parameters("SearchParametersIVF", nprobe=lambda index: index.nlist),
+        vectors=_no_vectors,  # lists hold them by list, not by row
+    ),
+    Layer(
+        "IndexHNSW",
+        memory=_graph_memory,
+        ladder=lambda index: [{"efSearch": width} for width in EF_SEARCH],
+        search_all=_parameters("SearchParametersHNSW", efSearch=lambda index: index.ntotal),
+        vectors=lambda index: _values(index.storage),
+    ),
+    Layer(
+        "MultiIndexQuantizer",
+        memory=lambda index, rows: _codebooks(index),
+        ladder=lambda index: [{}],
+        search_all=_parameters("SearchParameters"),
+        vectors=_no_vectors,
+    ),
+    Layer(
+        "Index",
+        memory=lambda index, rows: rows * int(index.sa_code_size()) + _codebooks(index),
+        ladder=lambda index: [{}],
+        search_all=_parameters("SearchParameters"),
+        vectors=_no_vectors,
+    ),
+)
 
 
 def set_search(index: "faiss.Index", parameters: dict[str, Any]) -> None:
     """Set search parameters in every layer that has them; the index file keeps them.
 
-    Raises: ContractError when none has one, or the value is no number above 0.
+    Args:
+        index: The index, changed in place.
+        parameters: Whole numbers above 0 by FAISS's names, such as {"nprobe": 16}.
+
+    Raises:
+        ContractError: If no layer has a parameter of a name, or a value is no whole number above 0.
     """
-    import faiss
+    import faiss  # heavy
 
     for name, value in parameters.items():
         if not isinstance(value, int) or not 0 < value < 1 << 31:
@@ -88,7 +227,7 @@ def _takes(layer: "faiss.Index", name: str) -> bool:
 @contextmanager
 def faiss_threads(count: int) -> Iterator[None]:
     """Run FAISS on so many threads: short work of two threads takes twenty times as long on a busy machine."""
-    import faiss
+    import faiss  # heavy
 
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)

@@ -9,6 +9,8 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +23,8 @@ from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import IntArray
 
 if TYPE_CHECKING:
-    import faiss
+    import faiss  # heavy
 
-KINDS = ("flat", "fp16", "ivf", "hnsw", "pq", "imi", "auto")
-EXACT = ("flat", "fp16")
 LEAST_A_CELL = 39  # FAISS's own floor of training vectors a k-means centre
 SAMPLE_A_CELL = 64
 LINKS = 32
@@ -37,6 +37,55 @@ index = faiss.index_factory(int(sys.argv[1]), sys.argv[2], faiss.METRIC_L2)
 if index.is_trained:
     index.add(numpy.zeros((9, index.d), numpy.float32))
 """
+
+
+@dataclass(frozen=True)
+class IndexKind:
+    """One kind of index, by the name that --kind takes.
+
+    What its FAISS classes need and offer (memory, search parameters, whole vectors) stands by class in
+    `indexer.search.faiss_layers.LAYERS`; a kind of known classes is one entry in `KINDS`.
+
+    Attributes:
+        factory: The FAISS factory string for n vectors of k values; None where it is chosen by measurement.
+        is_exact: Whether vectors lie whole in the file and are searched by `ExactVectors`.
+        is_mergeable: Whether parts of it can be encoded apart and joined on disk.
+    """
+
+    factory: Callable[[int, int], str] | None
+    is_exact: bool = False
+    is_mergeable: bool = False
+
+
+def cells(rows: int) -> int:
+    """Count inverted lists for n vectors: the power of two nearest 2·√n that leaves 39 vectors a list, at least 1."""
+    most = max(1, rows // LEAST_A_CELL)
+    return int(2 ** min(round(math.log2(2 * math.sqrt(max(rows, 1)))), int(math.log2(most))))
+
+
+def subspaces(size: int) -> int:
+    """Count the bytes of a PQ code: the greatest divisor of `size` that is at most a quarter of it, at least 1."""
+    return max(m for m in range(1, max(1, size // 4) + 1) if size % m == 0)
+
+
+def multi_index(rows: int, size: int) -> str:
+    """Name two codebooks whose pairs are about 4·√n cells. Raises: ContractError where vectors cannot be halved."""
+    if size % 2:
+        raise ContractError(f"--kind imi: {size} values cannot be halved; use an even --pca, or --kind ivf")
+    return f"IMI2x{max(1, round(math.log2(4 * math.sqrt(max(rows, 1))) / 2))},Flat"
+
+
+KINDS: dict[str, IndexKind] = {
+    "flat": IndexKind(lambda rows, size: FACTORY["flat"], is_exact=True, is_mergeable=True),
+    "fp16": IndexKind(lambda rows, size: FACTORY["fp16"], is_exact=True, is_mergeable=True),
+    "ivf": IndexKind(lambda rows, size: f"IVF{cells(rows)},Flat", is_mergeable=True),
+    "hnsw": IndexKind(lambda rows, size: f"HNSW{LINKS}"),
+    "pq": IndexKind(lambda rows, size: f"PQ{subspaces(size)}x8"),
+    "imi": IndexKind(multi_index, is_mergeable=True),
+    "auto": IndexKind(None),
+}
+EXACT = tuple(name for name, kind in KINDS.items() if kind.is_exact)
+MERGEABLE = tuple(name for name, kind in KINDS.items() if kind.is_mergeable)
 
 
 @dataclass(frozen=True)
@@ -77,12 +126,12 @@ class KindSpec:
         """What the identity of a version depends on; empty for the exact float32 index."""
         if self.name in EXACT:
             return {} if self.name == "flat" else {"kind": self.name}
-        chosen = {"kind": self.name, "recall_target": self.recall_target, "seed": self.seed}
+        settings = {"kind": self.name, "recall_target": self.recall_target, "seed": self.seed}
         if self.factory is not None:
-            chosen["factory"] = self.factory
+            settings["factory"] = self.factory
         if self.memory is not None:
-            chosen["memory"] = self.memory
-        return chosen
+            settings["memory"] = self.memory
+        return settings
 
 
 def as_spec(kind: "KindSpec | str") -> KindSpec:
@@ -91,33 +140,30 @@ def as_spec(kind: "KindSpec | str") -> KindSpec:
 
 
 def factory_string(kind: str, rows: int, size: int) -> str:
-    """The factory string of a kind (but `auto`) for `rows` vectors of `size` values.
+    """Name the FAISS index of a kind.
 
     ivf: 2·√n cells, a power of two, at least 39 vectors a cell. imi: two codebooks whose pairs are about 4·√n cells.
-    hnsw: 32 links. pq: one byte for about four values. Raises: ContractError where the size cannot be divided.
+    hnsw: 32 links. pq: one byte for about four values.
+
+    Args:
+        kind: A name of `KINDS` but `auto`.
+        rows: Vectors.
+        size: Values a vector.
+
+    Returns:
+        The factory string.
+
+    Raises:
+        ContractError: If the kind needs another size, or is chosen by measurement.
+
+    Example:
+        >>> factory_string("ivf", rows=100_000, size=256)
+        'IVF512,Flat'
     """
-    if kind in EXACT:
-        return FACTORY[kind]
-    if kind == "hnsw":
-        return f"HNSW{LINKS}"
-    if kind == "ivf":
-        return f"IVF{cells(rows)},Flat"
-    if kind == "imi":
-        if size % 2:
-            raise ContractError(f"--kind imi: {size} values cannot be halved; use an even --pca, or --kind ivf")
-        return f"IMI2x{max(1, round(math.log2(4 * math.sqrt(max(rows, 1))) / 2))},Flat"
-    return f"PQ{subspaces(size)}x8"
-
-
-def cells(rows: int) -> int:
-    """Inverted lists for n vectors: the power of two nearest 2·√n that leaves 39 vectors a list, at least 1."""
-    most = max(1, rows // LEAST_A_CELL)
-    return int(2 ** min(round(math.log2(2 * math.sqrt(max(rows, 1)))), int(math.log2(most))))
-
-
-def subspaces(size: int) -> int:
-    """The greatest divisor of `size` that is at most a quarter of it (at least 1): bytes of a PQ code."""
-    return max(m for m in range(1, max(1, size // 4) + 1) if size % m == 0)
+    make = KINDS[kind].factory
+    if make is None:
+        raise ContractError(f"--kind {kind}: which index it is depends on what is measured; name another kind")
+    return make(rows, size)
 
 
 def create(factory: str, size: int, check: bool = False) -> "faiss.Index":
@@ -126,7 +172,7 @@ def create(factory: str, size: int, check: bool = False) -> "faiss.Index":
     `check` tries the string in a process of its own first: some senseless ones end the process in FAISS.
     Raises: ContractError when FAISS refuses it.
     """
-    import faiss
+    import faiss  # heavy
 
     if check:
         _try_apart(factory, size)
@@ -164,7 +210,7 @@ def train(index: "faiss.Index", vectors: "np.ndarray[Any, np.dtype[np.float32]]"
     count = len(rows)
     sample = np.ascontiguousarray(vectors[rows], dtype=np.float32)
     try:
-        with faiss_threads(1 if count * work <= ONE_THREAD else threads()):
+        with faiss_threads(1 if count * work <= ONE_THREAD else threads()), _quiet_rotations(index):
             index.train(sample)
     except RuntimeError as error:
         raise NotEnoughDataError(f"{what}: cannot be trained on {count} vectors ({faiss_reason(error)})") from error
@@ -192,14 +238,14 @@ def spread_rows(total: int, count: int, seed: int) -> IntArray:
 def _prepare(index: "faiss.Index") -> tuple[int, int]:
     """Settings before training; returns the centres of the largest k-means, and the most values of all centres of one.
 
-    FAISS's notes about small samples are silenced, and codes are not reordered for a Hamming search that nobody runs
+    FAISS's notes about small samples are silenced. Codes are not reordered for a Hamming search that nobody runs
     (polysemous training: most of a PQ's time).
     """
     centres, work = 1, 1
     for layer in layers(index):
         if hasattr(layer, "do_polysemous_training"):
             layer.do_polysemous_training = False
-        for part in (layer, getattr(layer, "pq", None)):
+        for part in (layer, getattr(layer, "pq", None), getattr(layer, "refine_pq", None)):
             if part is not None and hasattr(part, "cp"):
                 part.cp.min_points_per_centroid = 1
         if hasattr(layer, "pq"):
@@ -209,7 +255,29 @@ def _prepare(index: "faiss.Index") -> tuple[int, int]:
     return centres, work
 
 
+@contextmanager
+def _quiet_rotations(index: "faiss.Index") -> Iterator[None]:
+    """Let rotations that are trained with a product quantiser use one that prints no notes: 50 for each part else."""
+    import faiss  # heavy
+
+    borrowed = []
+    for layer in layers(index):
+        for position in range(layer.chain.size()) if isinstance(layer, faiss.IndexPreTransform) else ():
+            rotation = faiss.downcast_VectorTransform(layer.chain.at(position))
+            if isinstance(rotation, faiss.OPQMatrix) and rotation.pq is None:
+                quantizer = faiss.ProductQuantizer(rotation.d_out, rotation.M, 8)  # 8 bits: FAISS's own default
+                quantizer.cp.min_points_per_centroid = 1
+                rotation.pq = quantizer
+                borrowed.append((rotation, quantizer))
+    try:
+        yield
+    finally:
+        # The rotation holds a bare pointer, which must not outlive the quantiser.
+        for rotation, _ in borrowed:
+            rotation.pq = None
+
+
 def _is_multi(layer: "faiss.Index") -> bool:
-    import faiss
+    import faiss  # heavy
 
     return isinstance(faiss.downcast_index(layer.quantizer), faiss.MultiIndexQuantizer)

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from indexer.search.approximate import FaissVectors, kept_vectors, open_faiss
+from indexer.search.approximate import FaissVectors, open_faiss
 from indexer.search.exact import ExactVectors, Readable
-from indexer.search.faiss_layers import estimate
+from indexer.search.faiss_layers import estimate, kept_vectors
 from indexer.search.kinds import KindSpec
 from indexer.selection.choose import Point, settle
 from indexer.selection.held_out import FLOAT16, FLOAT32, Searcher, hold_out

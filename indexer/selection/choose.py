@@ -174,6 +174,12 @@ def settle(searcher: FaissVectors, held: Held, kind: str, factory: str, spec: Ki
     They are set in the index. Where there are no queries nothing is measured, and all is searched.
     """
     index = searcher.index
+    if held.queries_of == DATABASE_ROWS:
+        log.warning(
+            "%s: search parameters are chosen on rows of the database, each without itself, and real queries may find "
+            "fewer of their nearest; give queries that are no rows of the database",
+            factory,
+        )
     if not len(held.queries):
         steps = ladder(index)[-1]
         set_search(index, steps)

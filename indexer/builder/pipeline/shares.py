@@ -30,8 +30,6 @@ from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
 from seqdata.parallel import Engine, StageProgress, run_jobs, stage_progress
 
-NOT_MERGED = ("hnsw", "pq", "auto")
-
 
 @dataclass(frozen=True)
 class ShareJob:
@@ -107,10 +105,11 @@ def write_share(
 
 def _check_kind(request: IndexRequest) -> None:
     """Refuse what shares cannot give before anything is described. Raises: ContractError."""
-    if request.kind.name in NOT_MERGED:
+    # What a factory string makes is known when its index is there; `indexer.builder.share_plan` refuses it then.
+    if request.kind.name in kinds.KINDS and request.kind.name not in kinds.MERGEABLE:
         raise ContractError(
-            f"--kind {request.kind.name} needs the whole database at once: use flat, fp16, ivf or imi, or build it "
-            "without shares"
+            f"--kind {request.kind.name} needs the whole database at once: use {', '.join(kinds.MERGEABLE)}, or build "
+            "it without shares"
         )
 
 

@@ -321,3 +321,15 @@ def test_wrap_keeps_the_lists(tmp_path: Path) -> None:
     (tmp_path / "no").write_bytes(b"no index")
     with pytest.raises(ContractError, match="not a readable FAISS index"):
         splicing.open_index(tmp_path / "no")
+
+
+@pytest.mark.parametrize("with_pca", [True, False])
+@pytest.mark.parametrize("factory", ["OPQ4,IVF4,Flat", "RR4,IVF4,Flat", "L2norm,IVF4,Flat", "OPQ4_8,PQ4x4,RFlat"])
+def test_rotations_of_a_factory_string_turn_new_vectors_too(tmp_path: Path, factory: str, with_pca: bool) -> None:
+    """A new row is found by its own descriptor; it was stored unturned before, and found by none."""
+    first(tmp_path / "town", factory, with_pca, normalise=with_pca)
+    append(tmp_path / "town")
+    index = indexer.open(tmp_path / "town")
+    rows = index.search(descriptors(), 1)[1][:, 0]
+    share = (rows[ROWS:] == np.arange(ROWS, ROWS + NEW)).mean()
+    assert share >= 0.9 * (rows[:ROWS] == np.arange(ROWS)).mean() > 0.3

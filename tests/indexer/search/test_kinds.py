@@ -253,3 +253,25 @@ def test_estimated_bytes_are_those_written(vectors: Any, factory: str) -> None:
     kinds.train(index, big, 0, factory)
     index.add(big)
     assert estimate(create(factory, SIZE), len(big)) == pytest.approx(faiss.serialize_index(index).size, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "factory", ["PQ2x8", "IVF4,PQ2x8", "OPQ2,PQ2x8", "OPQ2,IVF4,PQ2x8", "IVF4,PQ2+8", "IMI2x3,Flat"]
+)
+def test_training_prints_no_notes_of_faiss(factory: str, capfd: pytest.CaptureFixture[str]) -> None:
+    vectors = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    index = kinds.create(factory, 8)
+    assert kinds.train(index, vectors, 0, factory) > 0
+    index.add(vectors)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_every_kind_says_what_others_need_of_it() -> None:
+    assert set(kinds.MERGEABLE) == {"flat", "fp16", "ivf", "imi"}
+    assert kinds.EXACT == ("flat", "fp16")
+    for name, kind in kinds.KINDS.items():
+        if kind.factory is None:
+            with pytest.raises(ContractError, match="measured"):
+                factory_string(name, 1000, 8)
+        else:
+            assert estimate(kinds.create(factory_string(name, 1000, 8), 8), 1000) > 1000

@@ -242,3 +242,13 @@ def test_really_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(point["one"] > 0 and point["threads"] >= 1 for point in tried)
     assert {point["kind"] for point in measured.curve if point["note"] is not None} == {"fp16"}
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_it_is_said_when_parameters_are_chosen_on_database_rows(own: bool, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = np.random.default_rng(0).normal(size=(800, 8)).astype(np.float32)
+    queries = None if own else np.random.default_rng(1).normal(size=(20, 8)).astype(np.float32)
+    queries_of = {} if own else {"queries_of": "other drives"}
+    chosen = choose(KindSpec("ivf", recall_target=0.1), vectors, queries, **queries_of)
+    assert chosen.facts()["queries_of"] == ("database rows" if own else "other drives")
+    assert ("chosen on rows of the database" in caplog.text) == own
