@@ -1,4 +1,4 @@
-"""What a synthetic city is made of: sizes, cities, visits; and what a finished one holds."""
+"""Settings of a synthetic city (sizes, cities, visits), and the summary of a finished one."""
 
 from __future__ import annotations
 
@@ -100,5 +100,6 @@ class CitySummary:
 
 
 def generator(*parts: int | str) -> np.random.Generator:
-    """A random generator that depends on `parts` alone (seed, city, street, purpose, ...)."""
+    """Make a random generator that depends on `parts` alone (seed, city, street, purpose, ...)."""
+    # CRC-32 and not hash(): Python salts the hash of a text anew in every process.
     return np.random.default_rng([crc32(p.encode()) if isinstance(p, str) else p for p in parts])

@@ -1,4 +1,4 @@
-"""Visits: when somebody drove through, and how light, season and camera changed what was seen."""
+"""Visits: date, light, season and camera of each drive through the synthetic streets."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Camera:
 
 
 def pinhole(width: int, height: int, field: float, pitch: float, above: float) -> Camera:
-    """A flat picture: horizontal `field` of view and `pitch` in degrees, lens `above` metres over the road."""
+    """Make a camera of flat pictures: `field` of view and `pitch` in degrees, lens `above` metres over the road."""
     focal = width / 2 / np.tan(np.radians(field) / 2)
     bearing = np.arctan((np.arange(width) + 0.5 - width / 2) / focal)
     horizon = height * 0.52 + focal * np.tan(np.radians(pitch))
@@ -41,7 +41,7 @@ def pinhole(width: int, height: int, field: float, pitch: float, above: float) -
 
 
 def panorama(height: int, above: float) -> Camera:
-    """A full circle, twice as wide as high, as MSLS's panoramas are."""
+    """Make a camera of full circles, twice as wide as high, as MSLS's panoramas are."""
     width = 2 * height
     bearing = (np.arange(width) + 0.5 - width / 2) * 2 * np.pi / width
     return Camera(bearing, np.full(width, width / (2 * np.pi)), height, height / 2, above, None)

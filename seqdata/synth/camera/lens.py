@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 
+from seqdata.frames.images import Pixels
 from seqdata.synth.settings import Floats
 from seqdata.synth.visits import Visit
 
 
-def develop(picture: Floats, visit: Visit, exposure: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The 8-bit RGB photograph `(H, W, 3)` of a picture `(H, W, 3)` float32 in 0..1."""
+def develop(picture: Floats, visit: Visit, exposure: float, rng: np.random.Generator) -> Pixels:
+    """Develop a picture `(H, W, 3)` float32 in 0..1 into an 8-bit RGB photograph `(H, W, 3)`."""
     grey = picture.mean(-1, keepdims=True)
     out = grey + (picture - grey) * np.float32(visit.saturation)
     out = np.clip(out * np.float32(visit.gain * exposure), 0, 1)
@@ -33,8 +33,8 @@ def shrink(picture: Floats, times: int) -> Floats:
     return small
 
 
-def encode(photo: NDArray[np.uint8], quality: int) -> bytes:
-    """A JPEG file of an RGB photograph."""
+def encode(photo: Pixels, quality: int) -> bytes:
+    """Encode an RGB photograph as a JPEG file."""
     return bytes(
         simplejpeg.encode_jpeg(np.ascontiguousarray(photo), quality=quality, colorspace="RGB", colorsubsampling="420")
     )

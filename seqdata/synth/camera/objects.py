@@ -18,7 +18,9 @@ def paint_objects(picture: Floats, view: View, depth: Floats) -> None:
     east, north = (things[:, :2] - view.position).T
     ahead, right = east * np.sin(h) + north * np.cos(h), east * np.cos(h) - north * np.sin(h)
     seen = (ahead > 2.0) & (ahead < 70.0) & (np.abs(right) < ahead * 1.3 + 3.0)
+    # From far to near, so that nearer objects cover farther ones (painter's algorithm).
     for i in np.flatnonzero(seen)[np.argsort(-ahead[seen], kind="stable")]:
+        # The variant follows from where the object stands, so that it looks alike in every frame.
         sprite = view.stage.sprites[int(things[i, 4]), int(abs(things[i, 0]) * 7) % VARIANTS]
         scale = view.camera.flat / float(ahead[i])
         middle = picture.shape[1] / 2 + float(right[i]) * scale

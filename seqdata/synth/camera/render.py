@@ -1,4 +1,7 @@
-"""The picture of one view: a ray a column against all walls, a texture read a pixel, then road and objects."""
+"""Rendering of one view: a ray for each column against all walls, a texel for each pixel, then road and objects.
+
+Walls are vertical and the camera is level, so one ray on the ground decides a whole column (as in early 3D games).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ FAR = 300.0
 
 
 class Hits(NamedTuple):
-    """What each column's ray meets, `(W,)` each: metres away, which wall, share of its length, sine of incidence."""
+    """Where each column's ray meets a wall, `(W,)` each.
+
+    `reach` metres, number of the `wall`, `share` of its length, and `facing`, the sine of the angle to it.
+    """
 
     reach: Floats
     wall: Ints
@@ -29,7 +35,7 @@ class Hits(NamedTuple):
 
 
 def render(view: View) -> Floats:
-    """The picture `(rows, W, 3)` float32 in 0..1."""
+    """Render a view: picture `(rows, W, 3)` float32 in 0..1."""
     hits = cast_rays(view.stage.scene.walls, view.position, view.rays)
     slope = view.camera.slope()
     height = view.camera.height + slope * hits.reach.astype(np.float32)
@@ -41,7 +47,9 @@ def render(view: View) -> Floats:
 
 
 def cast_rays(walls: Walls, position: Floats, rays: Floats) -> Hits:
-    """The nearest wall along each ray `(W, 2)`; reach is `FAR` where there is none."""
+    """Find the nearest wall along each ray `(W, 2)`; reach is `FAR` where there is none."""
+    # Ray and wall as two lines, solved by cross products for all (column, wall) pairs at once: `turn` is the cross
+    # product of their directions, near 0 where they are parallel.
     edge, to = walls.b - walls.a, walls.a - position
     turn = rays[:, :1] * edge[:, 1] - rays[:, 1:] * edge[:, 0]
     turn = np.where(np.abs(turn) < 1e-9, 1e-9, turn)
@@ -55,6 +63,7 @@ def cast_rays(walls: Walls, position: Floats, rays: Floats) -> Hits:
 
 def _sky(visit: Visit, slope: Floats) -> Floats:
     """From the horizon's colour to the zenith's, `(rows, W, 3)`."""
+    # The factor 1.4 reaches the zenith's colour well inside the picture.
     top, low = (np.asarray(c, np.float32) for c in visit.sky)
     return np.asarray(low + (top - low) * np.clip(slope * 1.4, 0, 1)[..., None])
 
@@ -66,6 +75,7 @@ def _paint_walls(picture: Floats, view: View, height: Floats, hits: Hits) -> Non
     column = ((u[:, 0] + (u[:, 1] - u[:, 0]) * hits.share) * PPM).astype(np.int32)
     roof = scene.sheet.roof[column.clip(0, len(scene.sheet.roof) - 1)]
     inside = (height >= 0) & (height < np.where(hits.reach < FAR, roof, -1.0))
+    # Texels under one pixel: along the wall a grazing ray covers 1 / sin of the incidence times more.
     texels = hits.reach / view.camera.focal * PPM
     down, along = level(texels, WALL_LEVELS[0]), level(texels / np.maximum(hits.facing, 0.02), WALL_LEVELS[1])
     colour = stage.walls.texels[stage.walls.index((height * PPM).astype(np.int32), column, down, along)]

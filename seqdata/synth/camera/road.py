@@ -1,4 +1,4 @@
-"""The road's pixels: where each ray meets the ground, in metres along and across the street."""
+"""Road pixels: where each ray meets the ground, in metres along and across the street."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def paint_road(picture: Floats, view: View, height: Floats, slope: Floats) -> No
     camera, road = view.camera, view.stage.road
     top = max(0, int(np.floor(camera.horizon)))
     below = (height[top:] < 0) & (slope[top:] < -1e-4)
+    # Similar triangles: the ray falls `-slope` a metre, and the lens is `height` metres up; at most 300 m.
     distance = camera.height / np.maximum(-slope[top:], camera.height / 300.0)
     s, t, aligned = street_metres(view.stage.scene.street, view, distance)
+    # A pixel covers `texels` across its ray and `stretch` times more along it, as the ground is seen at a slant.
     texels, stretch = distance / camera.focal.astype(np.float32) * GPM, distance / camera.height
     across = np.sqrt(np.maximum(1 - aligned**2, 0))
     index = road.index(
@@ -34,9 +36,10 @@ def paint_road(picture: Floats, view: View, height: Floats, slope: Floats) -> No
 
 
 def street_metres(street: Street, view: View, distance: Floats) -> tuple[Floats, Floats, Floats]:
-    """Metres along and across the street of the ground `distance` `(rows, W)` away, by the nearest piece in sight.
+    """Locate the ground `distance` `(rows, W)` metres away on the street, by the nearest piece in sight.
 
-    The third array is how far each pixel's ray runs along that piece (0 across, 1 along).
+    Returns metres along and across the street, and how far each pixel's ray runs along that piece (0 across, 1 along),
+    `(rows, W)` float32 each.
     """
     rays = view.rays.astype(np.float32)
     x, y = (np.float32(view.position[i]) + distance * rays[:, i] for i in (0, 1))
@@ -50,7 +53,8 @@ def street_metres(street: Street, view: View, distance: Floats) -> tuple[Floats,
         dx, dy = x - np.float32(a[0]), y - np.float32(a[1])
         run, side = dx * ex + dy * ey, dx * ey - dy * ex
         gap = np.abs(side) + np.abs(run - np.clip(run, 0, length))
-        closer = gap < best - np.float32(0.05)  # outside a corner both pieces are equally near
+        # Outside a corner both pieces are equally near; the margin keeps the first, or the texture would flicker.
+        closer = gap < best - np.float32(0.05)
         here = (gap, run + np.float32(mark), side, np.abs(rays @ np.array([ex, ey])))
         for field, value in zip((best, s, t, aligned), here, strict=True):
             np.copyto(field, value, where=closer)

@@ -1,4 +1,4 @@
-"""A street dressed for one visit, and one look at it."""
+"""A street with the textures of one visit, and one view of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from seqdata.synth.world.scene import Scene
 from seqdata.synth.world.sprites import sprite_set
 from seqdata.synth.world.texture import RipMap, ripmap
 
+# Halvings of a texture down and along: façades are seen at a slant along the street, the road along the ray.
 WALL_LEVELS = (4, 6)
 ROAD_LEVELS = (5, 3)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A street dressed for one visit: lit textures, lit sprites, and `objects` `(N, 5)` of place and visit."""
+    """A street in one visit: lit textures, lit sprites, and `objects` `(N, 5)` of place and visit."""
 
     scene: Scene
     visit: Visit
@@ -38,7 +39,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class View:
-    """One look: from `position` `(2,)` (metres) towards `heading` (degrees); `close` `(N, 5)` passes right now."""
+    """One view: from `position` `(2,)` (metres) towards `heading` (degrees); `close` `(N, 5)` passes right now."""
 
     stage: Stage
     camera: Camera
@@ -54,7 +55,7 @@ class View:
 
 
 def set_stage(scene: Scene, visit: Visit, parked: Floats) -> Stage:
-    """Dress a street for a visit; `parked` `(N, 5)` are this visit's own objects."""
+    """Make the textures of a street for a visit; `parked` `(N, 5)` are this visit's own objects."""
     rng = generator(scene.seed, scene.street.key, visit.name, "dress")
     lit = dress(scene.sheet.albedo, scene.sheet.labels, scene.kinds, visit, rng)
     return Stage(

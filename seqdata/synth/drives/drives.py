@@ -1,4 +1,4 @@
-"""Who drove where: contributor trajectories with their true poses, noisy positions and passing vehicles.
+"""Contributor trajectories of a city: true poses, noisy positions and passing vehicles.
 
 Convention: metres of layout.py; `compass` is degrees clockwise from north with a few degrees of error.
 """
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from seqdata.geometry import IntArray
 from seqdata.synth.settings import CityPlan, CitySettings, Floats, generator
 from seqdata.synth.visits import Visit
 from seqdata.synth.world.layout import MARGIN, Street
@@ -32,7 +32,7 @@ class Trajectory:
     street: Street
     visit: Visit
     role: str
-    number: NDArray[np.int64]
+    number: IntArray
     position: Floats
     measured: Floats
     heading: Floats
@@ -46,18 +46,18 @@ class Trajectory:
 
 
 def random_keys(count: int, rng: np.random.Generator) -> list[str]:
-    """Keys as MSLS has them: 22 characters of `[A-Za-z0-9_-]`."""
+    """Draw keys as MSLS has them: 22 characters of `[A-Za-z0-9_-]`."""
     return ["".join(row) for row in ALPHABET[rng.integers(64, size=(count, 22))]]
 
 
 def image_keys(count: int, rng: np.random.Generator) -> list[str]:
-    """Random keys of which the first begins with '-', so that even the smallest dump holds one."""
+    """Draw keys of which the first begins with '-', so that even the smallest dump tests names like an option."""
     keys = random_keys(count, rng)
     return ["-" + keys[0][1:], *keys[1:]]
 
 
 def drive(street: Street, visit: Visit, role: str, settings: CitySettings, seed: int) -> list[Trajectory]:
-    """The trajectories of one visit to one street, cut where one contributor ends and the next begins."""
+    """Drive one street in one visit; a trajectory ends where the next contributor begins."""
     cuts = np.linspace(0.0, street.length, settings.sequences + 1)
     return [
         _trajectory(
@@ -83,6 +83,7 @@ def _trajectory(
     """One contributor's run over metres `part` of a street."""
     s = _marks(part, visit.spacing * settings.spacing, rng)
     number = rng.integers(0, 400) + np.arange(len(s))
+    # A frame that the contributor deleted: real sequences have gaps in their numbers too.
     dropped = len(s) > 8 and rng.random() < 0.3
     if dropped:
         keep = np.arange(len(s)) != rng.integers(2, len(s) - 2)
@@ -116,6 +117,7 @@ def _marks(part: tuple[float, float], spacing: float, rng: np.random.Generator) 
 
 def _drift(count: int, size: float, rng: np.random.Generator) -> Floats:
     """Slowly changing error of standard deviation `size`, `(count,)` (first-order, correlation 0.9 a frame)."""
+    # An AR(1) process: with 0.9 and √(1 − 0.81) its variance stays 1.
     out, last = np.empty(count), rng.normal()
     for i in range(count):
         out[i] = last = 0.9 * last + np.sqrt(1 - 0.81) * rng.normal()
@@ -125,29 +127,33 @@ def _drift(count: int, size: float, rng: np.random.Generator) -> Floats:
 def _traffic(street: Street, s: Floats, lateral: Floats, share: float, rng: np.random.Generator) -> list[Floats]:
     """Vehicles in front of a run of one to four frames: in the own lane, or oncoming. Lists `(k, 5)`."""
     close: list[Floats] = []
-    left, ahead, side, size = 0, 0.0, 0.0, (1.5, 1.8, CAR)
-    for at, own in zip(s, lateral, strict=True):
-        if left == 0 and rng.random() < share / 2.5:
-            left = int(rng.integers(1, 5))
-            side = own + rng.normal(0, 0.4) if rng.random() < 0.6 else -rng.uniform(1.8, 2.8)
+    frames_left, ahead, side, size = 0, 0.0, 0.0, (1.5, 1.8, CAR)
+    for metres, lane in zip(s, lateral, strict=True):
+        # A vehicle stays 2.5 frames in the mean, so it appears at share / 2.5 of the free frames.
+        if frames_left == 0 and rng.random() < share / 2.5:
+            frames_left = int(rng.integers(1, 5))
+            side = lane + rng.normal(0, 0.4) if rng.random() < 0.6 else -rng.uniform(1.8, 2.8)
             ahead = rng.uniform(5.0, 13.0)
             size = (3.2, 2.5, TRUCK) if rng.random() < 0.5 else (1.5, 1.8, CAR)
-        place, _ = street.pose(np.array([at + ahead]), np.array([side]))
-        close.append(np.array([[*place[0], *size]]) if left else np.zeros((0, 5)))
-        left = max(0, left - 1)
+        place, _ = street.pose(np.array([metres + ahead]), np.array([side]))
+        close.append(np.array([[*place[0], *size]]) if frames_left else np.zeros((0, 5)))
+        frames_left = max(0, frames_left - 1)
     return close
 
 
 def parked(street: Street, visit: Visit, seed: int) -> Floats:
-    """Cars and vans at the kerb in one visit, `(N, 5)`: x, y, height, width, kind."""
+    """Place cars and vans at the kerb in one visit: `(N, 5)` x, y, height, width (metres), kind."""
     rng = generator(seed, street.key, visit.name, "parked")
     marks = np.arange(-MARGIN, street.length + MARGIN - 4.0, 6.5)
     rows = []
     for side in (-1.0, 1.0):
-        taken = marks[rng.random(len(marks)) < visit.parked] + rng.uniform(0, 2.0)
-        place, _ = street.pose(taken, np.full(len(taken), side * (street.kerb - 0.9)))
-        van = rng.random(len(taken)) < 0.2
-        rows += [(x, y, *((2.3, 2.0, TRUCK) if v else (1.5, 1.8, CAR))) for (x, y), v in zip(place, van, strict=True)]
+        places = marks[rng.random(len(marks)) < visit.parked] + rng.uniform(0, 2.0)
+        spots, _ = street.pose(places, np.full(len(places), side * (street.kerb - 0.9)))
+        van = rng.random(len(places)) < 0.2
+        rows += [
+            (x, y, *((2.3, 2.0, TRUCK) if is_van else (1.5, 1.8, CAR)))
+            for (x, y), is_van in zip(spots, van, strict=True)
+        ]
     return np.array(rows).reshape(-1, 5)
 
 

@@ -1,4 +1,4 @@
-"""Fixes out of a GPX or a CSV, as the four fields of a Track.
+"""Fixes of a GPX or a CSV, as the four fields of a Track.
 
 Convention: as in along.py; all segments of a GPX follow each other.
 """
@@ -31,7 +31,7 @@ _NAMES = {
 
 
 def read_gpx_fixes(path: Path) -> Fixes:
-    """Time, easting, northing and zone of the tracks of a GPX. Raises: InputError, NotEnoughDataError."""
+    """Read time, easting, northing and zone of the tracks of a GPX. Raises: InputError, NotEnoughDataError."""
     track = read_track(path)
     table = pl.DataFrame(
         {"latitude": track.latitude, "longitude": track.longitude, "time": track.time.astype(np.float64) / 1e6}
@@ -40,29 +40,30 @@ def read_gpx_fixes(path: Path) -> Fixes:
 
 
 def read_csv_fixes(path: Path, zone: str | None) -> Fixes:
-    """Time, easting, northing and zone of a CSV. Raises: InputError, ContractError, NotEnoughDataError."""
+    """Read time, easting, northing and zone of a CSV. Raises: InputError, ContractError, NotEnoughDataError."""
     table = read_text_csv(path)
-    found = {
+    column_names = {
         name: next((column for column in table.columns if column.lower() in spellings), None)
         for name, spellings in _NAMES.items()
     }
-    columns = [_numbers(found[name], name) for name in ("latitude", "longitude", "easting", "northing")]
-    fixes = table.select(*columns, _time(found["time"], found["microseconds"]))
-    if found["latitude"] and found["longitude"]:
+    columns = [_numbers(column_names[name], name) for name in ("latitude", "longitude", "easting", "northing")]
+    fixes = table.select(*columns, _time(column_names["time"], column_names["microseconds"]))
+    if column_names["latitude"] and column_names["longitude"]:
         return _finish(_projected(fixes))
-    if not (found["easting"] and found["northing"]):
+    if not (column_names["easting"] and column_names["northing"]):
         raise InputError(
             f"{path}: a track needs columns latitude and longitude, or easting and northing; "
             f"found {', '.join(table.columns) or 'none'}"
         )
-    given = table["zone"].drop_nulls().unique().to_list() if "zone" in table.columns else [zone or ""]
-    if len(given) != 1 or not given[0]:
+    zones = table["zone"].drop_nulls().unique().to_list() if "zone" in table.columns else [zone or ""]
+    if len(zones) != 1 or not zones[0]:
         raise InputError(f"{path}: easting and northing need one UTM zone (a column 'zone' such as 32N)")
-    number, northern = geometry.parse_zone(str(given[0]))
+    number, northern = geometry.parse_zone(str(zones[0]))
     return _finish((fixes, f"{number}{'N' if northern else 'S'}"))
 
 
 def _numbers(column: str | None, name: str) -> pl.Expr:
+    """A column of texts as float64 under another name; null where there is none or the text is no number."""
     if column is None:
         return pl.lit(None, pl.Float64).alias(name)
     return pl.col(column).str.strip_chars().cast(pl.Float64, strict=False).alias(name)

@@ -26,19 +26,29 @@ from seqdata.synth.world.layout import Street, city_streets
 from seqdata.synth.world.scene import build_scene
 
 Cities = dict[CityPlan, list[Trajectory]]
-Odd = dict[str, frozenset[str]]
+OddFrames = dict[str, frozenset[str]]
 ROLES = ("database", "query")
 
 
 def write_msls(
     out: Path, *, settings: CitySettings | None = None, seed: int = 0, progress: Progress | None = None
 ) -> CitySummary:
-    """Write `out/train_val/<city>/{database,query}/...` and `out/protocol.toml`; the same bytes for one seed.
+    """Write a raw MSLS dump and its protocol; the same bytes for one seed.
 
-    `progress(done, total)` is called after every frame. The panorama lies in the first city's database, the cut-off
-    JPEG in the first city's query; both have their rows in the CSVs like every other image. The protocol is
-    written last, and all of it beside `out` and renamed at the end.
-    Raises: OutputError when `out` exists and is not empty, or cannot be written.
+    Files are `out/train_val/<city>/{database,query}/...` and `out/protocol.toml`. The panorama lies in the first city's
+    database, the cut-off JPEG in the first city's query; both have their rows in the CSVs like every other image.
+
+    Args:
+        out: The new folder; all is written beside it and renamed at the end.
+        settings: Sizes and cities; None for the demo's.
+        seed: Seed of everything that is drawn.
+        progress: Called with frames written and frames in all.
+
+    Returns:
+        Counts of what was written.
+
+    Raises:
+        OutputError: If `out` exists and is not empty, or cannot be written.
     """
     settings, out = settings or CitySettings(), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -64,56 +74,58 @@ def _streets(plan: CityPlan, settings: CitySettings, seed: int) -> list[Street]:
 
 
 def _write_cities(
-    out: Path, cities: Cities, odd: Odd, settings: CitySettings, seed: int, progress: Progress | None
+    out: Path, cities: Cities, odd: OddFrames, settings: CitySettings, seed: int, progress: Progress | None
 ) -> None:
     """Write every city's CSVs and images."""
-    total, done = sum(len(one) for drives in cities.values() for one in drives), 0
+    total, written = sum(len(trajectory) for drives in cities.values() for trajectory in drives), 0
     for plan, drives in cities.items():
         folder = out / "train_val" / plan.name
         _write_tables(folder, plan, drives, odd["panorama"])
         for role, key, data in _images(drives, settings, seed, odd):
             (folder / role / "images" / f"{key}.jpg").write_bytes(data)
-            done += 1
+            written += 1
             if progress:
-                progress(done, total)
+                progress(written, total)
 
 
 def _write_tables(folder: Path, plan: CityPlan, drives: list[Trajectory], panoramas: frozenset[str]) -> None:
     """Make a city's folders and write its CSVs."""
     for role in ROLES:
         (folder / role / "images").mkdir(parents=True)
-        mine = [one for one in drives if one.role == role]
+        mine = [trajectory for trajectory in drives if trajectory.role == role]
         for stem, data in city_tables(plan, mine, panoramas).items():
             (folder / role / f"{stem}.csv").write_bytes(data)
 
 
-def _odd_frames(drives: list[Trajectory], settings: CitySettings) -> Odd:
+def _odd_frames(drives: list[Trajectory], settings: CitySettings) -> OddFrames:
     """Keys of the panorama (first database drive) and of the corrupt JPEG (first query drive)."""
-    keys = {role: next(one.keys for one in drives if one.role == role) for role in ROLES}
+    keys = {role: next(trajectory.keys for trajectory in drives if trajectory.role == role) for role in ROLES}
     return {
         "panorama": frozenset({keys["database"][len(keys["database"]) // 2]} if settings.panorama else ()),
         "corrupt": frozenset({keys["query"][len(keys["query"]) // 2]} if settings.corrupt else ()),
     }
 
 
-def _images(drives: list[Trajectory], settings: CitySettings, seed: int, odd: Odd) -> Iterator[tuple[str, str, bytes]]:
+def _images(
+    drives: list[Trajectory], settings: CitySettings, seed: int, odd: OddFrames
+) -> Iterator[tuple[str, str, bytes]]:
     """(role, key, JPEG bytes) of every frame of a city; a street is built once and dressed once a visit."""
-    for _, of_street in groupby(drives, key=lambda one: one.street.key):
-        ones = list(of_street)
-        scene = build_scene(ones[0].street, seed)
-        for _, of_visit in groupby(ones, key=lambda one: one.visit.name):
-            group = list(of_visit)
+    for _, street_group in groupby(drives, key=lambda trajectory: trajectory.street.key):
+        trajectories = list(street_group)
+        scene = build_scene(trajectories[0].street, seed)
+        for _, visit_group in groupby(trajectories, key=lambda trajectory: trajectory.visit.name):
+            group = list(visit_group)
             stage = set_stage(scene, group[0].visit, parked(scene.street, group[0].visit, seed))
-            for one in group:
-                for i, key in enumerate(one.keys):
-                    data = photograph(stage, one, i, settings, wide=key in odd["panorama"])
-                    yield one.role, key, data[: len(data) * 3 // 5] if key in odd["corrupt"] else data
+            for trajectory in group:
+                for i, key in enumerate(trajectory.keys):
+                    data = photograph(stage, trajectory, i, settings, wide=key in odd["panorama"])
+                    yield trajectory.role, key, data[: len(data) * 3 // 5] if key in odd["corrupt"] else data
 
 
-def photograph(stage: Stage, one: Trajectory, i: int, settings: CitySettings, *, wide: bool = False) -> bytes:
-    """The JPEG of frame `i` of a trajectory; `wide` makes it a 2:1 panorama."""
-    field, pitch, above = one.rig
-    rng = generator(stage.scene.seed, one.keys[i], "lens")
+def photograph(stage: Stage, trajectory: Trajectory, i: int, settings: CitySettings, *, wide: bool = False) -> bytes:
+    """Photograph frame `i` of a trajectory as a JPEG; `wide` makes it a 2:1 panorama."""
+    field, pitch, above = trajectory.rig
+    rng = generator(stage.scene.seed, trajectory.keys[i], "lens")
     size = settings.supersample
     pitch += float(rng.normal(0, 0.5))
     camera = (
@@ -121,28 +133,28 @@ def photograph(stage: Stage, one: Trajectory, i: int, settings: CitySettings, *,
         if wide
         else pinhole(settings.width * size, settings.height * size, field, pitch, above)
     )
-    picture = render(View(stage, camera, one.position[i], float(one.heading[i]), one.close[i]))
+    picture = render(View(stage, camera, trajectory.position[i], float(trajectory.heading[i]), trajectory.close[i]))
     exposure = float(np.exp(rng.normal(0, 0.08)))
-    return encode(develop(shrink(picture, size), one.visit, exposure, rng), settings.quality)
+    return encode(develop(shrink(picture, size), trajectory.visit, exposure, rng), settings.quality)
 
 
-def _summary(out: Path, cities: Cities, odd: Odd) -> CitySummary:
+def _summary(out: Path, cities: Cities, odd: OddFrames) -> CitySummary:
     """Counts of what was written."""
     images = {
-        plan.name: {role: sum(len(one) for one in drives if one.role == role) for role in ROLES}
+        plan.name: {role: sum(len(trajectory) for trajectory in drives if trajectory.role == role) for role in ROLES}
         for plan, drives in cities.items()
     }
-    first, every = next(iter(cities)).name, [one for drives in cities.values() for one in drives]
-    metres = sum(float(np.hypot(*np.diff(one.position, axis=0).T).sum()) for one in every)
+    first, every = next(iter(cities)).name, [trajectory for drives in cities.values() for trajectory in drives]
+    metres = sum(float(np.hypot(*np.diff(trajectory.position, axis=0).T).sum()) for trajectory in every)
     city = out / "train_val" / first
     return CitySummary(
         root=out,
         protocol=out / "protocol.toml",
-        frames=sum(len(one) for one in every),
+        frames=sum(len(trajectory) for trajectory in every),
         trajectories=len(every),
         metres=metres,
         images=images,
         panoramas=tuple(city / "database" / "images" / f"{key}.jpg" for key in sorted(odd["panorama"])),
         corrupt=tuple(city / "query" / "images" / f"{key}.jpg" for key in sorted(odd["corrupt"])),
-        dropped=sum(one.dropped for one in every),
+        dropped=sum(trajectory.dropped for trajectory in every),
     )

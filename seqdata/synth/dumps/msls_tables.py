@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import utm
-from numpy.typing import NDArray
 
 from seqdata import geometry
 from seqdata.synth.drives.drives import Trajectory
-from seqdata.synth.settings import CityPlan
+from seqdata.synth.settings import CityPlan, Floats
 from seqdata.synth.visits import VISITS
 
 FALSE_NORTHING = 10_000_000.0
@@ -39,7 +38,7 @@ COLUMNS = {
 
 def city_tables(plan: CityPlan, drives: list[Trajectory], panoramas: frozenset[str]) -> dict[str, bytes]:
     """The CSV bytes by file stem for the trajectories of one role; row i is the same image in all four."""
-    rows = [row for one in drives for row in _rows(plan, one, panoramas)]
+    rows = [row for trajectory in drives for row in _rows(plan, trajectory, panoramas)]
     return {stem: _csv(columns, rows) for stem, columns in COLUMNS.items()}
 
 
@@ -52,37 +51,37 @@ def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _rows(plan: CityPlan, one: Trajectory, panoramas: frozenset[str]) -> list[dict[str, Any]]:
+def _rows(plan: CityPlan, trajectory: Trajectory, panoramas: frozenset[str]) -> list[dict[str, Any]]:
     """One dict an image with the columns of all four files."""
-    easting, northing, lat, lon = positions(plan, one.measured)
-    day = np.datetime64(one.visit.date)
+    easting, northing, lat, lon = positions(plan, trajectory.measured)
+    day = np.datetime64(trajectory.visit.date)
     same = {
-        "sequence_key": one.key,
-        "control_panel": one.visit.bonnet,
-        "night": one.visit.night,
+        "sequence_key": trajectory.key,
+        "control_panel": trajectory.visit.bonnet,
+        "night": trajectory.visit.night,
         "view_direction": "Forward",
         "captured_at": str(day),
-        **subtasks(plan, one),
+        **subtasks(plan, trajectory),
     }
-    cluster = np.floor(one.position / 10.0).astype(int) @ np.array([1000, 1])
+    cluster = np.floor(trajectory.position / 10.0).astype(int) @ np.array([1000, 1])
     return [
         {
             "key": key,
-            "frame_number": int(one.number[i]),
+            "frame_number": int(trajectory.number[i]),
             "easting": float(easting[i]),
             "northing": float(northing[i]),
             "lon": float(lon[i]),
             "lat": float(lat[i]),
-            "ca": float(one.compass[i]),
+            "ca": float(trajectory.compass[i]),
             "unique_cluster": int(cluster[i]),
             "pano": key in panoramas,
             **same,
         }
-        for i, key in enumerate(one.keys)
+        for i, key in enumerate(trajectory.keys)
     ]
 
 
-def positions(plan: CityPlan, local: NDArray[np.floating[Any]]) -> tuple[Any, Any, Any, Any]:
+def positions(plan: CityPlan, local: Floats) -> tuple[Any, Any, Any, Any]:
     """Easting, northing (as MSLS stores it), latitude and longitude of local metres `(n, 2)`, float64 `(n,)` each."""
     if plan.track:
         (east0, north0), (zone, north) = plan.track.origin, geometry.parse_zone(plan.track.zone)
@@ -94,17 +93,17 @@ def positions(plan: CityPlan, local: NDArray[np.floating[Any]]) -> tuple[Any, An
     return easting, northing - (0.0 if north else FALSE_NORTHING), lat, lon
 
 
-def subtasks(plan: CityPlan, one: Trajectory) -> dict[str, bool]:
+def subtasks(plan: CityPlan, trajectory: Trajectory) -> dict[str, bool]:
     """Which MSLS subtasks (summer to winter, day to night, old to new, ...: map to query) an image is part of."""
-    query = one.role == "query"
+    query = trajectory.role == "query"
     old = VISITS[plan.database[0]].year
-    new = one.visit.year > old
+    new = trajectory.visit.year > old
     return {
         "all": True,
-        "s2w": one.visit.winter == query,
-        "w2s": one.visit.winter != query,
+        "s2w": trajectory.visit.winter == query,
+        "w2s": trajectory.visit.winter != query,
         "o2n": new == query,
         "n2o": new != query,
-        "d2n": one.visit.night == query,
-        "n2d": one.visit.night != query,
+        "d2n": trajectory.visit.night == query,
+        "n2d": trajectory.visit.night != query,
     }

@@ -9,18 +9,18 @@ from __future__ import annotations
 import io
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from seqdata.errors import OutputError
-from seqdata.geometry import Float64Array
+from seqdata.geometry import BoolArray, Float64Array, IntArray
+from seqdata.parallel import Progress
 from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import pinhole
 from seqdata.synth.camera.lens import develop, shrink
@@ -91,10 +91,10 @@ class _Journey:
     """Frames of a journey, (n,) each: number, metres of the course, dark (in the tunnel), clean."""
 
     course: Course
-    number: NDArray[np.int64]
+    number: IntArray
     metres: Float64Array
-    dark: NDArray[np.bool_]
-    clean: NDArray[np.bool_]
+    dark: BoolArray
+    clean: BoolArray
 
 
 def write_nordland(
@@ -103,13 +103,23 @@ def write_nordland(
     settings: NordlandSettings | None = None,
     track: Track | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NordlandSummary:
-    """Write four seasons, four logs and clean_frames.txt to the new folder `out`; the same bytes for one seed.
+    """Write four seasons, four logs and clean_frames.txt as a raw Nordland dump; the same bytes for one seed.
 
-    Frames follow `track` second by second, as far as it and `settings.seconds` reach, else a made-up line.
-    `progress(done, total)` is called after every frame; all is written beside `out` and renamed at the end.
-    Raises: OutputError when `out` exists and is not empty, or cannot be written; NotEnoughDataError for a short track.
+    Args:
+        out: The new folder; all is written beside it and renamed at the end.
+        settings: Sizes of the dump; None for the demo's.
+        track: Frames follow it second by second, as far as it and `settings.seconds` reach; None for a made-up line.
+        seed: Seed of everything that is drawn.
+        progress: Called with frames written and frames in all.
+
+    Returns:
+        Counts of what was written.
+
+    Raises:
+        OutputError: If `out` exists and is not empty, or cannot be written.
+        NotEnoughDataError: If the track is too short.
     """
     settings, out = settings or NordlandSettings(), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -138,9 +148,11 @@ def _second_by_second(track: Track, seconds: int) -> Track:
     """The track at every second from its first fix, with a stop of `STOP` seconds at three quarters."""
     whole = np.arange(max(2, min(seconds, int(track.time[-1] - track.time[0]) + 1)))
     stop = len(whole) * 3 // 4
-    held = np.concatenate([whole[:stop], np.full(STOP, stop), whole[stop:]])[: max(2, seconds)]
-    east, north = (np.interp(track.time[0] + held, track.time, axis) for axis in (track.easting, track.northing))
-    return Track(np.arange(len(held), dtype=np.float64), east, north, track.zone)
+    seconds_with_stop = np.concatenate([whole[:stop], np.full(STOP, stop), whole[stop:]])[: max(2, seconds)]
+    east, north = (
+        np.interp(track.time[0] + seconds_with_stop, track.time, axis) for axis in (track.easting, track.northing)
+    )
+    return Track(np.arange(len(seconds_with_stop), dtype=np.float64), east, north, track.zone)
 
 
 def _plan(timed: Track, settings: NordlandSettings, seed: int) -> _Journey:
@@ -167,7 +179,7 @@ def _write_images(
     journey: _Journey,
     settings: NordlandSettings,
     seed: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     """Every frame of every season, to its folder or zip."""
     split = int(np.ceil(TRAIN_SHARE * len(journey.number)))
@@ -177,7 +189,7 @@ def _write_images(
             season: opened.enter_context(zipfile.ZipFile(out / f"{season}.zip", "w"))
             for season in (SEASONS if settings.layout == "zip" else ())
         }
-        for done, (season, i, data) in enumerate(_images(journey, settings, seed), start=1):
+        for written, (season, i, data) in enumerate(_images(journey, settings, seed), start=1):
             number = int(journey.number[i])
             if settings.layout == "zip":
                 zips[season].writestr(zipfile.ZipInfo(f"{season}/images-{number:05d}.png", _ZIP_DATE), data)
@@ -186,7 +198,7 @@ def _write_images(
             else:
                 _write(out / season / f"images-{number:05d}.png", data)
             if progress:
-                progress(done, total)
+                progress(written, total)
 
 
 def _write(path: Path, data: bytes) -> None:

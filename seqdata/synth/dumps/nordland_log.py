@@ -7,9 +7,9 @@ degrees × 1e5, speed knots × 100, course degrees × 100, altitude centimetres.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seqdata import geometry
+from seqdata.geometry import Float64Array
 from seqdata.synth.settings import generator
 from seqdata.synth.tracks import Track
 
@@ -46,7 +46,7 @@ def _rows(timed: Track, start: int) -> list[list[int]]:
     return [[int(value) for value in row] for row in table]
 
 
-def _tid(second: NDArray[np.float64]) -> NDArray[np.float64]:
+def _tid(second: Float64Array) -> Float64Array:
     """HHMMSScc of seconds of the day, as a number."""
     whole = second.astype(np.int64)
     return np.asarray(whole // 3600 * 1_000_000 + whole // 60 % 60 * 10_000 + whole % 60 * 100, np.float64)

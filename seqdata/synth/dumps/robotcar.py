@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from seqdata.errors import OutputError
-from seqdata.geometry import IntArray
+from seqdata.frames.images import Pixels
+from seqdata.geometry import BoolArray, IntArray
 from seqdata.parallel import Progress
 from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import pinhole
@@ -31,7 +31,6 @@ from seqdata.synth.tracks import Track
 from seqdata.synth.visits import VISITS
 from seqdata.synth.world.scene import build_scene
 
-Pixels = NDArray[np.uint8]
 Camera = Literal["stereo_left", "stereo_centre", "stereo_right", "mono_left", "mono_right", "mono_rear"]
 
 OXFORD = (51.7606, -1.2613)
@@ -106,11 +105,22 @@ def write_robotcar(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RobotcarSummary:
-    """Write the laps to the new folder `out`; the same bytes for one seed.
+    """Write laps of one route as a raw RobotCar dump; the same bytes for one seed.
 
-    Every lap follows `track` at nearly its own times (from the lap's name on), else a made-up route in Oxford.
-    `progress(done, total)` is called after every picture; all is written beside `out` and renamed at the end.
-    Raises: OutputError when `out` exists and is not empty, or cannot be written; NotEnoughDataError for a short track.
+    Args:
+        out: The new folder; all is written beside it and renamed at the end.
+        settings: Laps and sizes; None for the demo's.
+        track: Every lap follows it at nearly its own times (from the lap's name on); None for a route
+            made up in Oxford.
+        seed: Seed of everything that is drawn.
+        progress: Called with pictures written and pictures in all.
+
+    Returns:
+        Counts of what was written.
+
+    Raises:
+        OutputError: If `out` exists and is not empty, or cannot be written.
+        NotEnoughDataError: If the track is too short.
     """
     settings, out = settings or RobotcarSettings(), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -122,13 +132,13 @@ def write_robotcar(
     course = course_of(track, "oxford", seed)
     laps = [_lap(name, visit, track, course, settings, seed) for name, visit in settings.laps]
     times = {lap.name: frame_times(lap, settings.frame_rate) for lap in laps}
-    taken = {lap.name: _taken(lap, times[lap.name], settings) for lap in laps}
+    has_picture = {lap.name: _has_picture(lap, times[lap.name], settings) for lap in laps}
     partial = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         for lap in laps:
             _write_tables(partial / lap.name, lap, times[lap.name], settings)
-        _write_images(partial, laps, times, taken, settings, progress)
+        _write_images(partial, laps, times, has_picture, settings, progress)
         if settings.layout == "tar":
             for lap in laps:
                 _pack(partial, lap.name, times[lap.name], settings)
@@ -137,17 +147,18 @@ def write_robotcar(
         explain_write_failure(out, error)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    frames = sum(int(one.sum()) for one in taken.values())
+    frames = sum(int(one.sum()) for one in has_picture.values())
     return RobotcarSummary(out, frames, sum(len(one) for one in times.values()) - frames, course.length)
 
 
 def _lap(name: str, visit: str, track: Track, course: Course, settings: RobotcarSettings, seed: int) -> Lap:
+    """A lap with its own pace and lane, drawn from the seed and its name."""
     rng = generator(seed, name, "lap")
     pace, lateral = float(rng.uniform(0.9, 1.1)), VISITS[visit].lane + float(rng.normal(0, 0.3))
     return Lap(name, visit, track, course, pace, lateral, settings.stop, seed)
 
 
-def _taken(lap: Lap, time: IntArray, settings: RobotcarSettings) -> NDArray[np.bool_]:
+def _has_picture(lap: Lap, time: IntArray, settings: RobotcarSettings) -> BoolArray:
     """Which listed frames have a picture."""
     return np.asarray(generator(lap.seed, lap.name, "absent").random(len(time)) >= settings.absent)
 
@@ -162,10 +173,12 @@ def _write_tables(folder: Path, lap: Lap, time: IntArray, settings: RobotcarSett
 
 
 def _timestamps(camera: str) -> str:
+    """Name of the timestamps file; the three stereo cameras share one."""
     return f"{'stereo' if camera.startswith('stereo') else camera}.timestamps"
 
 
 def _pictures(camera: str) -> str:
+    """Folder of a camera's pictures, as in the downloads."""
     return camera.replace("stereo_", "stereo/")
 
 
@@ -173,21 +186,21 @@ def _write_images(
     out: Path,
     laps: list[Lap],
     times: dict[str, IntArray],
-    taken: dict[str, NDArray[np.bool_]],
+    has_picture: dict[str, BoolArray],
     settings: RobotcarSettings,
     progress: Progress | None,
 ) -> None:
-    total = sum(int(one.sum()) for one in taken.values())
+    total = sum(int(one.sum()) for one in has_picture.values())
     for lap in laps:
         (out / lap.name / _pictures(settings.camera)).mkdir(parents=True)
-    for done, (lap, stamp, data) in enumerate(_images(laps, times, taken, settings), start=1):
+    for written, (lap, stamp, data) in enumerate(_images(laps, times, has_picture, settings), start=1):
         (out / lap.name / _pictures(settings.camera) / f"{stamp}.png").write_bytes(data)
         if progress:
-            progress(done, total)
+            progress(written, total)
 
 
 def _images(
-    laps: list[Lap], times: dict[str, IntArray], taken: dict[str, NDArray[np.bool_]], settings: RobotcarSettings
+    laps: list[Lap], times: dict[str, IntArray], has_picture: dict[str, BoolArray], settings: RobotcarSettings
 ) -> Iterator[tuple[Lap, int, bytes]]:
     """(lap, timestamp, PNG bytes); a street is built once and dressed once a lap."""
     poses = {lap.name: lap.pose((times[lap.name] - lap.start) / 1e6) for lap in laps}
@@ -195,7 +208,7 @@ def _images(
         scene = build_scene(street, laps[0].seed)
         for lap in laps:
             number, position, heading = poses[lap.name]
-            here = np.flatnonzero((number == k) & taken[lap.name])
+            here = np.flatnonzero((number == k) & has_picture[lap.name])
             if not len(here):
                 continue
             stage = set_stage(scene, VISITS[lap.visit], parked(street, VISITS[lap.visit], lap.seed))
@@ -206,6 +219,7 @@ def _images(
 
 
 def _photograph(stage: Stage, position: Floats, heading: float, stamp: int, settings: RobotcarSettings) -> Pixels:
+    """RGB pixels (H, W, 3) of one frame, before the sensor's mosaic."""
     size = settings.supersample
     camera = pinhole(settings.width * size, settings.height * size, _FIELD, 0.0, _ABOVE)
     aim = heading + _RIGS.get(settings.camera, 0.0)
@@ -214,7 +228,7 @@ def _photograph(stage: Stage, position: Floats, heading: float, stamp: int, sett
 
 
 def mosaic(photo: Pixels, camera: str) -> Pixels:
-    """What the sensor of `camera` keeps of an RGB picture (H, W, 3): one colour a pixel, (H, W) uint8."""
+    """Sample an RGB picture (H, W, 3) as the sensor of `camera` does: one colour for each pixel, (H, W) uint8."""
     raw = np.empty(photo.shape[:2], np.uint8)
     for y, row in enumerate(_PATTERNS[camera.split("_")[0]]):
         for x, channel in enumerate(row):
@@ -223,6 +237,7 @@ def mosaic(photo: Pixels, camera: str) -> Pixels:
 
 
 def _png(pixels: Pixels) -> bytes:
+    """A PNG file of pixels (H, W); level 1, because noise does not compress and time does matter."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
@@ -243,6 +258,7 @@ def _pack(out: Path, lap: str, time: IntArray, settings: RobotcarSettings) -> No
 
 
 def _tar(out: Path, name: str, members: list[str]) -> None:
+    """Write files below `out` into a tar, with times and owners left at 0: the same bytes for one seed."""
     with tarfile.open(out / name, "w", format=tarfile.USTAR_FORMAT) as tar:
         for member in members:
             data = (out / member).read_bytes()

@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 import numpy as np
 import polars as pl
 import utm
-from numpy.typing import NDArray
 
 from seqdata import geometry
 from seqdata.geometry import Float64Array, IntArray
@@ -58,7 +57,7 @@ class Lap:
         moving = np.where(seconds < middle, seconds, np.maximum(seconds - self.stop, middle))
         return np.interp(moving * self.pace, self.track.time - self.track.time[0], self.course.metres)
 
-    def pose(self, seconds: Float64Array) -> tuple[NDArray[np.int64], Float64Array, Float64Array]:
+    def pose(self, seconds: Float64Array) -> tuple[IntArray, Float64Array, Float64Array]:
         """Street number (n,), local position (n, 2) and heading in degrees (n,) at `seconds` (n,)."""
         return self.course.place(self.metres(seconds), np.full(len(seconds), self.lateral))
 

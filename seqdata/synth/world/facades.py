@@ -1,4 +1,4 @@
-"""Façades: every building a texture of its own, and what one visit makes of it.
+"""Façades: a texture for every building, and its look in one visit.
 
 A texture is `(V, U, 3)` float32 in 0..1, `PPM` texels a metre, row 0 at the ground. Beside it lies a label map
 `(V, U)` int32: texels of one label are one changeable thing (a window, an awning, a poster, a snowable ledge).
@@ -48,7 +48,7 @@ class Sheet:
 
 
 def paint(width: float, height: float, rng: np.random.Generator) -> Sheet:
-    """One building `width` metres wide with its eaves at `height` metres, unlike any other."""
+    """Paint one building `width` metres wide with its eaves at `height` metres, unlike any other."""
     U, V = round(width * PPM), round(TALLEST * PPM)
     wall = np.clip(WALLS[rng.integers(len(WALLS))] + rng.normal(0, 0.06, 3), 0.08, 0.95)
     albedo = np.broadcast_to(wall, (V, U, 3)).astype(np.float32)
@@ -78,6 +78,7 @@ def _roof_line(U: int, width: float, height: float, rng: np.random.Generator) ->
 def _masonry(sheet: Sheet, wall: Floats, rng: np.random.Generator) -> None:
     """Stains, and courses or panels, so that blank walls differ too."""
     V, U = sheet.labels.shape
+    # Coarse noise, each value repeated over 16 × 16 texels (np.kron): stains of 2 m.
     stain = rng.normal(0, 0.05, (V // 16 + 1, U // 16 + 1)).astype(np.float32)
     sheet.albedo += np.kron(stain, np.ones((16, 16), np.float32))[:V, :U, None]
     style, pitch = rng.integers(4), int(rng.integers(6, 28))
@@ -163,12 +164,14 @@ def dress(
     visit: Visit,
     rng: np.random.Generator,
 ) -> Floats:
-    """The texture `(V, U, 3)` as one visit sees it: windows, awnings, posters and snow drawn anew, then lit."""
+    """Light a texture `(V, U, 3)` for one visit: windows, awnings, posters and snow drawn anew, then lit."""
     colour, alpha, glow = _states(kinds, visit, rng)
+    # One draw a label, spread over its texels by indexing: a whole window is lit or dark.
     cover = alpha[labels][..., None]
     out = albedo * (1 - cover) + colour[labels] * cover
     light = np.asarray(visit.light, np.float32)
     if visit.night:
+        # Street lamps shine 3 m over the ground; light falls off above and below.
         fall = np.exp(-np.abs(np.arange(len(albedo)) / PPM - 3.0) / 6.0).astype(np.float32)
         light = light * (0.45 + 1.1 * fall)[:, None, None]
     return np.clip(out * light + glow[labels], 0, 1)
@@ -177,15 +180,16 @@ def dress(
 def _states(kinds: NDArray[np.int32], visit: Visit, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """Colour `(K, 3)`, cover `(K,)` and light of its own `(K, 3)` of every changeable thing."""
     n = len(kinds)
-    luck, shade = rng.random(n), rng.random((n, 3))
+    chance, shade = rng.random(n), rng.random((n, 3))
     window = kinds == WINDOW
     colour = np.where(window[:, None], 0.10 + 0.35 * shade[:, :1] * np.array([0.8, 0.9, 1.0]), shade)
-    shut = window & (luck > 1 - visit.closed)
+    # The same draw decides lit (low values) and shuttered (high values), so no window is both.
+    shut = window & (chance > 1 - visit.closed)
     colour[shut] = 0.35 + 0.4 * shade[shut]
     colour[kinds == LEDGE] = (0.93, 0.94, 0.97)
-    alpha = np.select([window, kinds == AWNING, kinds == POSTER], [1.0, (luck < 0.5) * 1.0, 1.0], 0.0)
+    alpha = np.select([window, kinds == AWNING, kinds == POSTER], [1.0, (chance < 0.5) * 1.0, 1.0], 0.0)
     alpha[kinds == LEDGE] = visit.snow
-    lit = window & (luck < visit.lit)
+    lit = window & (chance < visit.lit)
     strength = (0.8 if visit.night else 0.25) * (0.6 + 0.4 * shade[:, :1])
     glow = lit[:, None] * strength * np.array([1.0, 0.85, 0.55])
     return colour.astype(np.float32), alpha.astype(np.float32), glow.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The road: one strip texture a street, in (metres along, metres across), and its look in a visit."""
+"""Roads: one strip texture for each street, in (metres along, metres across), and its look in a visit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REACH = 14.0
 
 
 def road_strip(scene: Scene, visit: Visit) -> Floats:
-    """The lit ground `(S, T, 3)` float32: row s metres from `-MARGIN`, column lateral from `-REACH`."""
+    """Paint the lit ground `(S, T, 3)` float32: row s metres from `-MARGIN`, column lateral from `-REACH`."""
     street = scene.street
     rng = generator(scene.seed, street.key, "road")
     s = np.arange(round((street.length + 2 * MARGIN) * GPM)) / GPM - MARGIN
@@ -56,6 +56,7 @@ def _weather(strip: Floats, s: Floats, t: Floats, kerb: float, visit: Visit, rng
     if visit.wet:
         strip = strip * (1 - 0.35 * visit.wet * _blotches(strip.shape[:2], rng))
     if visit.snow:
+        # Two wheel tracks 1.6 m apart in either lane, whose middle is 2.2 m from the centre line.
         tracks = 1.0 - 0.75 * (np.abs(np.abs(np.abs(t) - 2.2) - 0.8) < 0.45)
         cover = visit.snow * tracks * (0.45 + 0.55 * _blotches(strip.shape[:2], rng)[..., 0])
         cover = np.where(np.abs(t) > kerb, visit.snow, cover)[..., None]
@@ -69,5 +70,6 @@ def _weather(strip: Floats, s: Floats, t: Floats, kerb: float, visit: Visit, rng
 def _blotches(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
     """Random spots about three metres wide, `(S, T, 1)` in 0..1."""
     size = 3 * GPM
+    # Coarse noise repeated over blocks (np.kron), as façade stains are.
     coarse = rng.random((shape[0] // size + 1, shape[1] // size + 1)).astype(np.float32)
     return np.kron(coarse, np.ones((size, size), np.float32))[: shape[0], : shape[1], None]

@@ -50,6 +50,7 @@ class Street:
         """The polyline `(P, 2)` shifted `offset` metres to the right, mitred at the turns."""
         right = right_normals(self.points)
         before, after = np.vstack([right[:1], right]), np.vstack([right, right[-1:]])
+        # The bisector of both normals, lengthened so that it ends on both shifted lines.
         mitre = (before + after) / (1.0 + (before * after).sum(-1, keepdims=True))
         return np.asarray(self.points + offset * mitre)
 
@@ -61,7 +62,7 @@ def right_normals(points: Floats) -> Floats:
 
 
 def city_streets(plan: CityPlan, settings: CitySettings, seed: int) -> list[Street]:
-    """All streets of a city, at least 60 m apart, each the same for every visit."""
+    """Lay out all streets of a city, at least 60 m apart, each the same for every visit."""
     columns = int(np.ceil(np.sqrt(plan.streets)))
     shapes = [_shape(plan, i, settings, seed) for i in range(plan.streets)]
     cell = max(float(np.ptp(points, axis=0).max()) for points, _ in shapes) + 60.0

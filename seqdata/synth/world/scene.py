@@ -1,4 +1,4 @@
-"""A street as things to look at: walls with their texture, and what stands along the kerb.
+"""The geometry of a street: walls with their texture, and objects along the kerb.
 
 Everything here is the place itself and the same for every visit; `facades.dress` and `ground` make a visit of it.
 """
@@ -45,7 +45,7 @@ class Scene:
 
 
 def build_scene(street: Street, seed: int) -> Scene:
-    """The scene of one street, a function of (seed, street) alone."""
+    """Build the scene of one street, a function of (seed, street) alone."""
     rng = generator(seed, street.key, "scene")
     sheets: list[Sheet] = []
     lines: list[Floats] = []
@@ -87,6 +87,7 @@ def _walls(sheets: list[Sheet], lines: list[Floats]) -> Walls:
     starts = np.concatenate([[0], np.cumsum([s.labels.shape[1] for s in sheets])]) / PPM
     fronts = np.stack(lines)
     u = np.stack([starts[:-1] + 0.01, starts[1:] - 0.01], -1)
+    # Neighbours in the list that lie far apart are not neighbours in the street: another side, or its end.
     gap = np.hypot(*(fronts[1:, 0] - fronts[:-1, 1]).T)
     sides = np.flatnonzero((gap > 0.1) & (gap < 20.0))
     tallest = np.array([s.roof.max() for s in sheets])
@@ -102,6 +103,7 @@ def _join(sheets: list[Sheet]) -> Sheet:
     """All buildings side by side in one texture, labels renumbered."""
     kinds, labels = [0], []
     for sheet in sheets:
+        # Label 0 (never changes) is shared; the others continue where the last building's ended.
         labels.append(np.where(sheet.labels > 0, sheet.labels + len(kinds) - 1, 0).astype(np.int32))
         kinds += sheet.kinds[1:]
     albedo = np.concatenate([s.albedo for s in sheets], 1)

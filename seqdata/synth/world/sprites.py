@@ -1,4 +1,4 @@
-"""Things that stand or drive in the street, as flat pictures `(h, w, 4)` RGBA float32, row 0 at the top."""
+"""Objects that stand or drive in the street, as flat pictures `(h, w, 4)` RGBA float32, row 0 at the top."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = 48
 
 
 def sprite_set(visit: Visit, rng: np.random.Generator) -> dict[tuple[int, int], Floats]:
-    """All pictures of a visit by (kind, variant), already lit."""
+    """Draw all pictures of a visit by (kind, variant), already lit."""
     makers = (_tree, _lamp, _box, _car, _truck)
     return {
         (kind, variant): maker(visit, rng).astype(np.float32)

@@ -1,12 +1,16 @@
-"""A texture in all halved sizes, across and along apart, so that grazing walls do not shimmer."""
+"""A texture at all halved sizes, rows and columns halved independently (a rip map).
+
+Walls along a street are seen at a slant: a pixel covers many texels along the wall and few down it, which square
+mipmaps would blur or let shimmer.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from seqdata.frames.images import Pixels
 from seqdata.synth.settings import Floats, Ints
 
 
@@ -18,20 +22,21 @@ class RipMap:
     `offsets[i, j]` and is `widths[j]` texels wide.
     """
 
-    texels: NDArray[np.uint8]
+    texels: Pixels
     offsets: Ints
     widths: Ints
     shape: tuple[int, int]
 
     def index(self, row: Ints, column: Ints, i: Ints, j: Ints) -> Ints:
-        """Flat indices of full-size texels `(row, column)` read at level `(i, j)`; all broadcast together."""
+        """Compute flat indices of full-size texels `(row, column)` read at level `(i, j)`; all broadcast together."""
         base = self.offsets[i, j] + (np.clip(column, 0, self.shape[1] - 1) >> j)
         return np.asarray(base + (np.clip(row, 0, self.shape[0] - 1) >> i) * self.widths[j])
 
 
 def ripmap(texture: Floats, levels: tuple[int, int]) -> RipMap:
-    """Halve a `(V, U, 3)` float texture (0..1) up to `levels` times down and along."""
+    """Halve a texture `(V, U, 3)` float (0..1) up to `levels` times down and along; the result holds all sizes."""
     shape = (texture.shape[0], texture.shape[1])
+    # Padded to a multiple of the coarsest texel, so that every halving pairs whole texels.
     pad = [(0, -size % (1 << level)) for size, level in zip(shape, levels, strict=True)]
     down = (np.pad(texture, [*pad, (0, 0)], mode="edge") * 255).astype(np.uint8)
     blocks, offsets, total = [], np.zeros((levels[0] + 1, levels[1] + 1), np.int32), 0
@@ -46,11 +51,13 @@ def ripmap(texture: Floats, levels: tuple[int, int]) -> RipMap:
     return RipMap(np.concatenate(blocks), offsets, np.array(widths, np.int32), shape)
 
 
-def _mean(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _mean(a: Pixels, b: Pixels) -> Pixels:
     """The mean of two byte arrays, without overflow."""
+    # + 1 rounds half up; without it every halving would darken the texture a little.
     return ((a.astype(np.uint16) + b + 1) >> 1).astype(np.uint8)
 
 
 def level(footprint: Floats, most: int) -> Ints:
-    """The level whose texels are about as large as a pixel: `footprint` is texels a pixel."""
+    """Choose the level whose texels are about as large as a pixel: `footprint` is texels a pixel."""
+    # + 0.4 rounds in the logarithm, slightly in favour of the finer level.
     return np.clip(np.floor(np.log2(np.maximum(footprint, 1.0)) + 0.4), 0, most).astype(np.int32)
