@@ -76,7 +76,10 @@ def _read(path: Path) -> Iterator[tuple[float, Pixels]]:
                     seconds = start + float((count - 1) / rate)
                 if count == 1:
                     start = float(seconds)
-                yield float(seconds) - start, _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                yield (
+                    float(seconds) - start,
+                    _upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), frame.rotation),
+                )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable video ({error})") from error
     if not count:

@@ -16,6 +16,8 @@ from seqdata.sources.robotcar.images import Development, crop_pixels, demosaic, 
 
 DEVELOPED_KINDS = ("robotcar",)
 SEVERAL = "several"
+# Width and height of RobotCar's raw pictures: Bumblebee XB3 and Grasshopper2.
+SENSORS = {"stereo": (1280, 960), "mono": (1024, 1024)}
 
 
 class RawFrames(Frozen):
@@ -33,8 +35,9 @@ class RawFrames(Frozen):
     def develop_file(self, data: bytes) -> bytes | Pixels:
         """Bring one picture file to the form of the stored frames.
 
-        Convention: a mosaic is demosaiced and cropped. A picture in colours is cropped where it is larger than the
-        crop; one that fits into it is taken for a frame that a build has developed already.
+        Convention: a mosaic is demosaiced and cropped. A picture in colours is cropped where it has the size of the
+        camera's raw pictures, or their width; any other is taken for a frame that a build has developed already, or
+        another camera's, and keeps its view.
 
         Args:
             data: The file's bytes.
@@ -47,7 +50,7 @@ class RawFrames(Frozen):
         """
         image = open_image(data)
         crop = parse_crop(self.crop)
-        if not is_mosaic(image) and (crop is None or _fits(image.size, crop)):
+        if not is_mosaic(image) and not self._is_uncropped(image.size):
             return data
         self._refuse_unknown()
         return develop(data, Development(self.camera, None, crop))
@@ -65,11 +68,19 @@ class RawFrames(Frozen):
             BadImageError: As `develop_file`.
         """
         crop = parse_crop(self.crop)
-        if pixels.ndim == 3 and (crop is None or _fits((pixels.shape[1], pixels.shape[0]), crop)):
+        if pixels.ndim == 3 and not self._is_uncropped((pixels.shape[1], pixels.shape[0])):
             return pixels
         self._refuse_unknown()
         colours = demosaic(pixels, self.camera) if pixels.ndim == 2 else pixels
         return colours if crop is None else crop_pixels(colours, *crop)
+
+    def _is_uncropped(self, size: tuple[int, int]) -> bool:
+        """Whether a picture of `size` (width, height) in colours still has the rows and columns that a crop cuts."""
+        crop = parse_crop(self.crop)
+        if crop is None:
+            return False
+        sensor = SENSORS["stereo" if self.camera.startswith("stereo") else "mono"]
+        return size == sensor or (size[0] == crop[0] and size[1] > crop[1])
 
     def _refuse_unknown(self) -> None:
         """Raise BadImageError where it is not known how a raw picture is to be developed."""
@@ -116,8 +127,3 @@ def rgb_of_image(image: Image.Image, raw: RawFrames | None) -> Pixels:
     if raw is None:
         return to_rgb(image)
     return raw.develop_pixels(np.asarray(image) if image.mode == "L" else to_rgb(image))
-
-
-def _fits(size: tuple[int, int], crop: tuple[int, int]) -> bool:
-    """Whether a picture of `size` (width, height) lies within a crop of (width, height)."""
-    return size[0] <= crop[0] and size[1] <= crop[1]

@@ -236,6 +236,21 @@ def test_raw_frames_are_developed_as_the_build_does(camera: str, crop: str) -> N
     assert FrameForm.model_validate_json(form.model_dump_json()) == form
 
 
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [((1280, 960), (800, 1280)), ((1280, 900), (800, 1280)), ((1280, 800), (800, 1280)), ((1920, 1080), (1080, 1920))],
+)
+def test_pictures_in_colours_are_cropped_where_they_are_the_cameras_own(
+    size: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    """The upper part of a raw picture that was demosaiced by another program; a phone's video keeps its view."""
+    form = FrameForm(raw=RawFrames(kind="robotcar", camera="stereo_left", crop="top1280x800"))
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[: shape[0]] = 9
+    assert form.pixels(pixels).shape == (3, *shape)
+    assert form.pixels(pixels).min() == 9
+
+
 def test_frames_that_cannot_be_developed_are_refused() -> None:
     mosaic = np.zeros((32, 48), np.uint8)
     undistorted = FrameForm(raw=RawFrames(kind="robotcar", camera="stereo_left", undistort="models"))
