@@ -14,7 +14,9 @@ from seqdata.geometry import BoolArray
 Groups = dict[str, BoolArray]
 """Name of each group and its queries (n,) bool; a query may belong to several groups, or to none."""
 
+# What the papers and the datasets' own tools report recall by.
 BREAKDOWNS = ("subtask", "city", "night", "heading")
+# Quadrants of 90 degrees around the query's own direction; the side quadrants are one group.
 HEADINGS = (("same way, up to 45 deg", 45.0), ("across, up to 135 deg", 135.0), ("opposite way", 180.0))
 UNKNOWN = "unknown"
 
@@ -56,6 +58,7 @@ def by_groups(
         if not (members & has_positive).any():
             continue
         counted_members = members & counted
+        # Each group resamples the units of its own members only: a unit without any carries no information about it.
         bounds, methods = recall_intervals(hits[:, [n - 1 for n in ranks]], counted_members, units, seed)
         recalls[name] = GroupRecall(
             queries=int(counted_members.sum()),
@@ -117,11 +120,13 @@ def _cities(dataset: Dataset, queries: pl.DataFrame, positives: pl.DataFrame) ->
 
 
 def _night(dataset: Dataset, queries: pl.DataFrame, positives: pl.DataFrame) -> Groups:
+    # A window takes the centre frame's word: at dusk its ends may differ.
     night = dataset.frame_columns("night")["night"].to_numpy()[queries["centre"].to_numpy()]
     return {"day": ~night, "night": night}
 
 
 def _subtasks(dataset: Dataset, queries: pl.DataFrame, positives: pl.DataFrame) -> Groups:
+    # Subtasks of a frame are one text of names between blanks, as MSLS's tables have them.
     listed = dataset.frame_columns("subtasks")["subtasks"][queries["centre"].to_numpy()].str.split(" ")
     names = sorted(set(listed.explode().drop_nulls().to_list()) - {""})
     return {name: listed.list.contains(name).to_numpy() for name in names}

@@ -89,12 +89,14 @@ def gap(first: BoolArray, second: BoolArray, labels: IntArray, seed: int) -> Gap
     unit_of = np.unique(labels, return_inverse=True)[1]
     number = int(unit_of.max()) + 1
     totals = np.bincount(unit_of, minlength=number)
+    # A unit's gap in hits is all that resampling needs: every draw is a weighted sum of gaps over one of totals.
     unit_gaps = np.bincount(unit_of, first.astype(np.int64) - second.astype(np.int64), number)
     interval = None
     if number >= FEWEST:
         weights = draw_weights(number, seed)
         low, high = np.percentile((weights @ unit_gaps) / (weights @ totals), [2.5, 97.5])
         interval = (float(low), float(high))
+    # McNemar's test looks at the queries on which the two disagree, the sign test at whole units.
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     better, worse = int((unit_gaps > 0).sum()), int((unit_gaps < 0).sum())
     return Gap(
@@ -157,6 +159,7 @@ def compare(dataset: Dataset, protocol: Protocol, first: Predicted, second: Pred
         for table, _ in (first, second)
     ]
     labels = units.labels[counted]
+    # Beyond the shallower of the two one of them has no answer, which is no miss.
     depth = min(common_depth(table, truth.shared, truth.pool_sizes) for table, _ in (first, second))
     number = len(np.unique(labels))
     return Comparison(

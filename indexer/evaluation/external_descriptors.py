@@ -90,6 +90,7 @@ def open_descriptors(path: Path) -> Vectors:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    # Without pickles a file can hold numbers only, whoever wrote it.
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
@@ -97,6 +98,7 @@ def open_descriptors(path: Path) -> Vectors:
     if not isinstance(array, np.ndarray):
         array.close()
         raise ContractError(f"{path}: an .npz archive; save one array with numpy.save")
+    # Integers are refused: a file of ids in place of descriptors would otherwise be searched.
     if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8 or 0 in array.shape:
         raise ContractError(f"{path}: shape {array.shape}, {array.dtype}; float descriptors (windows, numbers) needed")
     return array

@@ -111,6 +111,7 @@ def read_predictions(
 def _read_pairs(path: Path) -> pl.DataFrame:
     """The pairs of a file with those of its columns that have a meaning; ids are text."""
     table = _read_json(path) if path.suffix.lower() == ".json" else _read_table(path)
+    # Other programs write Query, DATABASE or ' score'; only the spelling of known columns is evened out.
     names = {column: column.strip().lower() for column in table.columns}
     names = {column: name for column, name in names.items() if name in SIDES or name in NUMBERS}
     twice = next((name for name in names.values() if list(names.values()).count(name) > 1), None)
@@ -200,6 +201,7 @@ def _rows_of_keys(ids: pl.Series, keys: pl.Series) -> pl.Series:
 def _rows_of_numbers(ids: pl.Series, count: int) -> pl.Series:
     """Ids as row numbers below `count`, null where they are none; 007 is a key and no number."""
     numbers = ids.cast(pl.Int64, strict=False)
+    # Written back and compared: 007, +7 and 7.0 are no row numbers.
     is_row = numbers.is_between(0, count - 1) & (numbers.cast(pl.String) == ids)
     return pl.select(pl.when(is_row).then(numbers).cast(pl.Int32)).to_series()
 
@@ -209,6 +211,7 @@ def _rank(table: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, str]:
     if table.select(SIDES).is_duplicated().any():
         raise ContractError(f"{path}: a query names the same database window twice")
     table, measure = _with_distances(table, path)
+    # An explicit rank outranks every measure: a re-ranked list keeps the distances of its first search.
     if "rank" in table.columns:
         if table.select("query", "rank").is_duplicated().any():
             raise ContractError(f"{path}: column 'rank' holds a rank twice for one query")
@@ -247,6 +250,7 @@ def _with_distances(table: pl.DataFrame, path: Path) -> tuple[pl.DataFrame, str 
             "greatest is the nearest"
         )
     lengths = [table[name] if name == "distance" else -table[name] for name in measures]
+    # Two measures that agree are one; two that do not leave open which of them was meant.
     for name, other in zip(measures[1:], lengths[1:], strict=True):
         ordered = table.select("query", first=lengths[0], other=other).sort("query", "first", "other")
         if (ordered["other"].diff() < 0).filter(ordered["query"].diff() == 0).any():
@@ -274,6 +278,7 @@ def _read_table(path: Path) -> pl.DataFrame:
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
         raise ContractError(f"{path}: an array; ids and predictions are read from Parquet, CSV or JSON")
+    # Cells stay text: a column of keys such as 0007 or 1e5 must not become numbers by guessing.
     try:
         return pl.read_parquet(path) if suffix == ".parquet" else pl.read_csv(path, infer_schema_length=0)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
@@ -307,6 +312,7 @@ def _read_text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
+        # Spreadsheets begin their files with a byte order mark, which utf-8-sig takes away.
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ContractError(f"{path}: not readable as text ({error})") from error

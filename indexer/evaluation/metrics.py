@@ -74,6 +74,7 @@ def answers(predictions: pl.DataFrame, positives: pl.DataFrame, counted: BoolArr
     first = hits.group_by("query").agg(pl.min("rank"))
     rank[first["query"].to_numpy()] = first["rank"].to_numpy()
     nearest = predictions.filter(pl.col("rank") == 1)
+    # Without a nearest window a query is never accepted: its distance is infinite.
     distance = np.full(len(counted), np.inf)
     distance[nearest["query"].to_numpy()] = nearest["distance"].to_numpy()
     precision = average_precisions(hits, pairs, len(counted), depth)
@@ -159,8 +160,10 @@ class CurveStatistics:
     def curve(self, weights: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Compute recall and precision (draws, thresholds + 1), the beginning included, from weights (draws, n)."""
         accepted = weights[:, self._order]
+        # Accepting rises with the threshold, so both counts are running sums in the order of distance.
         right = np.cumsum(accepted * self._right, axis=1)[:, self._ends]
         total = np.cumsum(accepted, axis=1)[:, self._ends]
+        # Where a draw accepts no query, nothing accepted is wrong.
         precision = np.divide(right, total, out=np.ones_like(right), where=total > 0)
         recall = right / weights.sum(axis=1, keepdims=True)
         begin = np.zeros((len(weights), 1))
@@ -175,6 +178,7 @@ class CurveStatistics:
     def recall_at_full_precision(self, weights: Float64Array) -> Float64Array:
         """Find the greatest recall of each draw at which no accepted answer is wrong."""
         recall, precision = self.curve(weights)
+        # Quotients of equal counts are exactly 1 in floating point.
         best: Float64Array = np.where(precision == 1, recall, 0).max(axis=1)
         return best
 

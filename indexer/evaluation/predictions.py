@@ -136,6 +136,7 @@ def by_city(query_cities: Sequence[str], database_cities: Sequence[str], search:
         Table contract `predictions`; a query of a city without database has none.
     """
     queries, database = np.asarray(query_cities), np.asarray(database_cities)
+    # An empty table first, so that no common city still gives the right columns.
     parts = [table(np.empty((0, 0)), np.empty((0, 0)))]
     for city in sorted(set(query_cities) & set(database_cities)):
         city_queries = np.flatnonzero(queries == city)
@@ -188,5 +189,6 @@ def _check_rows(predictions: pl.DataFrame, info: PredictionsInfo, path: str | Pa
         inside = predictions[column].is_between(0, size - 1).all()
         if not inside:
             raise ContractError(f"{path}: column '{column}' names rows outside its table of {size}")
+    # Ranks may have gaps only at the end: a list without rank 1 was cut from another one.
     if predictions["rank"].min() != 1 or predictions.select("query", "rank").is_duplicated().any():
         raise ContractError(f"{path}: column 'rank' must count from 1, once for each query")

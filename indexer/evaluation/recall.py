@@ -157,8 +157,10 @@ def evaluate(
             f"protocol {protocol.name}, split {provenance.split}: none of {total} queries has a positive among "
             f"{truth.database} database windows; check the split, the radius and the positions"
         )
+    # The first hit's rank gives every R@N at once: a query is a hit of all N from there on.
     hits = first_hit_ranks(predictions, positives, total)[:, None] <= np.arange(1, top + 1)
     curve = hits[counted].mean(axis=0)
+    # Units are chosen over the counted queries and reused by metrics and groups, so that all intervals compare.
     units = resampling_units(truth.queries, counted)
     bounds, methods = recall_intervals(hits, counted, units, seed)
     metrics = None
@@ -241,6 +243,7 @@ def first_hit_ranks(predictions: pl.DataFrame, positives: pl.DataFrame, queries:
         >>> first_hit_ranks(predictions, pl.DataFrame({"query": [0], "database": [7]}), queries=1).tolist()
         [2]
     """
+    # Duplicated positives would multiply rows in a join; a semi join of distinct pairs counts each prediction once.
     pairs = positives.select(pl.col(name).cast(predictions.schema[name]) for name in ("query", "database")).unique()
     first = predictions.join(pairs, on=["query", "database"], how="semi").group_by("query").agg(pl.min("rank"))
     ranks = np.full(queries, MISSED, np.int32)

@@ -120,8 +120,10 @@ def record(folder: Path, evaluation: Evaluation) -> Path:
     path = folder / RECALL_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Read, replace and write under one lock: evaluations that end together must not lose each other.
         with changing(folder):
             others = [row for row in _read(path) if _identity(row) != _identity(evaluation)]
+            # Through JSON and back: pydantic writes tuples and keys of numbers as JSON has them.
             rows = [json.loads(row.model_dump_json()) for row in [*others, evaluation]]
             write_json_atomic(path, {"schema_version": 1, "evaluations": rows})
     except OSError as error:
@@ -137,6 +139,7 @@ def read_recorded(folder: Path) -> list[Evaluation]:
     Raises:
         ContractError: If a file is broken.
     """
+    # A sealed version is never written again, so its evaluations lie beside it since then.
     newer = _read(evaluations_folder(folder) / RECALL_NAME)
     identities = {_identity(row) for row in newer}
     return [*(row for row in _read(folder / RECALL_NAME) if _identity(row) not in identities), *newer]

@@ -64,6 +64,7 @@ def load_truth(dataset: Dataset, protocol: Protocol, info: PredictionsInfo, radi
 
 def table_key(table: pl.DataFrame) -> str:
     """Name the windows of a table: equal keys mean the same windows in the same rows."""
+    # Columns that say which frames a window holds; keys and coordinates follow from them and the dataset's id.
     text = table.select("track", "first", "length", "step", "trajectory", "centre").write_csv()
     return f"{table.height}-{xxh3_hex(text.encode())}"
 
@@ -110,6 +111,7 @@ def pools_of(protocol: Protocol, queries: pl.DataFrame, database: pl.DataFrame) 
     """Count the database windows among which each query (q,) is searched: all, or those of its city."""
     if protocol.pool == "together":
         return np.full(queries.height, database.height, np.int64)
+    # A left join keeps the order of the queries; a city without database has pool 0 and cannot lack ranks.
     sizes = queries.select("city").join(database.group_by("city").len(), on="city", how="left", maintain_order="left")
     return sizes["len"].fill_null(0).cast(pl.Int64).to_numpy()
 
@@ -131,11 +133,11 @@ def common_depth(predictions: pl.DataFrame, shared: pl.DataFrame, pools: IntArra
     deepest = int(predictions["rank"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
     removed = predictions.join(shared, on=["query", "database"], how="semi").group_by("query").agg(removed=pl.len())
     counts = predictions.group_by("query").agg(ranks=pl.len()).join(removed, on="query", how="left")
-    counts = counts.with_columns(
-        pool=pl.Series(pools[counts["query"].to_numpy()]), removed=pl.col("removed").fill_null(0)
-    )
-    short = counts.filter(pl.col("ranks") < pl.col("pool"))
-    depth = min([deepest, *(short["ranks"].cast(pl.Int64) - short["removed"].cast(pl.Int64)).to_list()])
+    ranks = counts["ranks"].to_numpy().astype(np.int64)
+    remaining = ranks - counts["removed"].fill_null(0).to_numpy()
+    # A list that holds every window of its query's pool is whole, however short: only the others limit the depth.
+    is_short = ranks < pools[counts["query"].to_numpy()]
+    depth: int = min([deepest, *remaining[is_short].tolist()])
     if depth < min(deepest, 1):
         raise ContractError(
             f"predictions of {deepest} ranks: all of some query's share a frame with it and never match; "

@@ -188,6 +188,7 @@ def _first_k(line: Float32Array, edge: np.float32, k: int) -> IntArray:
 
 def _diagonal_means(matrix: Float32Array, lines: IntArray, columns: IntArray) -> Float32Array:
     """Mean over l of matrix[lines[:, l], columns[:, l]] for every pair of windows: (q, d) float32."""
+    # One gathered matrix a position, added up in place: the (q, d, L) array would be L times as large.
     total = matrix[np.ix_(lines[:, 0], columns[:, 0])]
     for position in range(1, lines.shape[1]):
         total += matrix[np.ix_(lines[:, position], columns[:, position])]
@@ -197,6 +198,7 @@ def _diagonal_means(matrix: Float32Array, lines: IntArray, columns: IntArray) ->
 
 def window_blocks(windows: IntArray, width: int, block: int) -> Iterator[slice]:
     """Yield runs of query windows whose distinct frames, times `width`, stay near `block` values (one at least)."""
+    # n overlapping windows in a row use n + L - 1 distinct frames.
     step = max(1, block // max(width, 1) - windows.shape[1] + 1)
     for start in range(0, len(windows), step):
         yield slice(start, min(start + step, len(windows)))

@@ -70,6 +70,7 @@ def match_frames(
             f"protocol {protocol.name}, split {split}: {database.height} database and {queries.height} query windows "
             "in this dataset; both are needed"
         )
+    # Windows overlap, and one drive may play both roles: each frame is read once, whoever uses it.
     frames, windows = np.unique(
         np.concatenate([dataset.frame_rows(queries), dataset.frame_rows(database)]), return_inverse=True
     )
@@ -109,6 +110,7 @@ def _match(
     method: Method, pictures: Float32Array, queries: IntArray, database: IntArray, k: int, metric: Metric
 ) -> tuple[Float32Array, IntArray]:
     """Distances and rows (q, k) of the nearest windows (d, L) of windows (q, L), by rows of frame descriptors."""
+    # A Delta descriptor is one vector a window: no matching along frames, but the one exact search.
     if method == "delta":
         return nearest_rows(deltas(pictures, queries), deltas(pictures, database), k, engine="cpu")
     match = {"frame": match_single, "aligned": match_aligned, "seqslam": match_seqslam}[method]

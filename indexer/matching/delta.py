@@ -36,6 +36,7 @@ def deltas(frames: Float32Array, windows: IntArray) -> Float32Array:
     if length < 2:
         raise ContractError("Delta descriptors are differences in time: windows need two frames or more")
     half = length // 2
+    # One weighted sum instead of two means: the middle frame of an odd length weighs nothing.
     weights = np.repeat([-1 / half, 0, 1 / half], [half, length % 2, half]).astype(np.float32)
     out = np.empty((len(windows), frames.shape[1]), np.float32)
     step = max(1, BLOCK_VALUES // (length * frames.shape[1]))

@@ -35,6 +35,7 @@ class ThumbnailReader:
         """
         self.dataset = dataset
         self.softening = SOFTENING if softening is None else softening
+        # Frames of one size are shrunk after decoding, which is what the reference figures were measured with.
         self._size = None if dataset.frame_columns("height", "width")[frames].unique().height == 1 else SIZE
 
     def __call__(self, rows: IntArray) -> Float32Array:
@@ -60,6 +61,7 @@ def read_once(read: FrameReader, rows: IntArray, progress: Progress | None = Non
         block = np.asarray(read(rows[part]), np.float32)
         if block.ndim != 2 or not np.isfinite(block).all():
             raise ContractError(f"frame descriptors {block.shape}: one row of finite numbers a frame is needed")
+        # How wide a descriptor is shows with the first block alone.
         if start == 0:
             vectors = np.empty((len(rows), block.shape[1]), np.float32)
         vectors[part] = block

@@ -63,12 +63,14 @@ def rerank(
     top = predictions.filter(pl.col("rank") <= k)
     queries, database = top["query"].to_numpy(), top["database"].to_numpy()
     distances = np.empty(top.height, np.float32)
+    # Queries of a block follow each other in the track, so their windows share most of the frames that are read.
     step = _pairs_a_block(query_windows, read, block) if top.height else 1
     for start in range(0, top.height, step):
         part = slice(start, min(start + step, top.height))
         distances[part] = _aligned(query_windows[queries[part]], database_windows[database[part]], read, metric)
         if progress is not None:
             progress(part.stop, top.height)
+    # Sorted by the former rank within equal distances, so that a tie changes nothing.
     matched = top.with_columns(pl.Series("distance", distances)).sort("query", "distance", "rank", maintain_order=True)
     matched = matched.with_columns(pl.int_range(1, pl.len() + 1).over("query").cast(pl.Int16).alias("rank"))
     rest = predictions.filter(pl.col("rank") > k).with_columns(pl.lit(np.inf, pl.Float32).alias("distance"))
@@ -142,6 +144,7 @@ def rerank_frames(
     depth = common_depth(predictions, shared, pools_of(protocol, *sides))
     table = without_pairs(predictions, shared).filter(pl.col("rank") <= depth)
     top = table.filter(pl.col("rank") <= k)
+    # Only frames of a shortlist are read: a fraction of the split where k is small.
     used = [queries[top["query"].to_numpy()].ravel(), database[top["database"].to_numpy()].ravel()]
     frames = np.unique(np.concatenate(used))
     reader = ThumbnailReader(dataset, frames) if vectors is None else vectors.read

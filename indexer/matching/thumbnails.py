@@ -14,6 +14,7 @@ from seqdata.geometry import Float32Array
 SIZE = (32, 64)
 PATCH = 8
 SOFTENING = 5.0  # grey levels; best of the values tried on Nordland (see `thumbnails`)
+# Rec. 601, as Pillow's own conversion to grey.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 

@@ -50,8 +50,10 @@ def make_curve(evaluations: Sequence[Evaluation]) -> Curve:
 
     Convention: SVG's y grows downwards, shares upwards.
     """
+    # Curves of different depth share one axis, so that they can be read against each other.
     most = max(len(evaluation.curve) for evaluation in evaluations)
     lines = tuple(_line(evaluation, number, most) for number, evaluation in enumerate(evaluations))
+    # Every fifth N is labelled, because all would not fit the width.
     labelled = [n for n in range(1, most + 1) if n == 1 or n % 5 == 0]
     return Curve(
         lines=lines,
@@ -63,6 +65,7 @@ def make_curve(evaluations: Sequence[Evaluation]) -> Curve:
 def _line(evaluation: Evaluation, number: int, most: int) -> Line:
     """The curve of one evaluation, the `number`-th of the chart."""
     points = [(_x(n, most), _y(share)) for n, share in enumerate(evaluation.curve, start=1)]
+    # The band runs along the upper ends and back along the lower ones as one closed path.
     low = [(_x(n, most), _y(bounds[0])) for n, bounds in enumerate(evaluation.curve_interval, start=1)]
     high = [(_x(n, most), _y(bounds[1])) for n, bounds in enumerate(evaluation.curve_interval, start=1)]
     return Line(

@@ -43,6 +43,7 @@ PAGES = {
 @cache
 def environment() -> jinja2.Environment:
     """The environment of all templates: every value is escaped, an unknown name is an error."""
+    # Names of frames, drives and runs come from outside: each is escaped, and a misspelt value ends the rendering.
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -42,6 +42,7 @@ def index_scene(
     table, info = predictions.read(predictions_file)
     queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
     shared = shared_pairs(dataset.frame_rows(queries), dataset.frame_rows(database))
+    # Twice the radius is near: such a miss is seen as one of metres, not of another street.
     retrieval = Retrieval(
         without_pairs(table, shared),
         without_pairs(dataset.protocol_positives(protocol, split), shared),

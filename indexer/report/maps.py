@@ -68,8 +68,10 @@ def _city_map(scene: ReportScene, city: str) -> Map:
 def _fit(points: Float64Array) -> tuple[Float64Array, float, float, float]:
     """South-west corner, SVG units a metre, and box width and height that hold all points at equal scale."""
     low, high = points.min(axis=0), points.max(axis=0)
+    # A single place has no extent: without a least span the scale would be infinite.
     span = np.maximum(high - low, LEAST_SPAN)
     corner = (low + high - span) / 2
+    # One scale for both axes, or the streets would be bent.
     scale = float(min((WIDTH - 2 * MARGIN) / span[0], (HEIGHT - 2 * MARGIN - FOOT) / span[1]))
     width = max(float(span[0]) * scale + 2 * MARGIN, 200.0)
     corner[0] -= (width - 2 * MARGIN - float(span[0]) * scale) / (2 * scale)
@@ -86,12 +88,14 @@ def _place(points: Float64Array, corner: Float64Array, scale: float, height: flo
 
 def _mark_size(points: Float64Array) -> float:
     """1 where marks have room, down to 0.4 where many fall on one spot of 6 units."""
+    # Marks shrink with the share of them that would cover each other.
     spots = len(np.unique(np.round(points / 6), axis=0))
     return round(float(np.clip(np.sqrt(spots / max(len(points), 1)), 0.4, 1.0)), 2)
 
 
 def _round_length(limit: float) -> float:
     """The greatest of 1, 2 or 5 times a power of ten not above `limit`."""
+    # The factor before the comparison forgives rounding, so that 5 fits into 5.
     power = 10.0 ** np.floor(np.log10(limit))
     return float(max(step * power for step in (1, 2, 5) if step * power <= limit * (1 + 1e-9)))
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from seqdata.frames.images import Pixels
 
+# Twelve filmstrips of four rows hold up to 336 pictures: small ones keep the page a file that can be mailed.
 WIDTH = 192
 QUALITY = 80
 MOST_FRAMES = 7
@@ -16,6 +17,7 @@ MOST_FRAMES = 7
 def data_uri(frame: Pixels, width: int = WIDTH) -> str:
     """Encode a frame (3, H, W) uint8 RGB as a `data:image/jpeg` URI, no wider than `width` pixels, never enlarged."""
     image = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
+    # Enlarging would add bytes and no detail.
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()

@@ -125,6 +125,7 @@ def query_status(
     """Judge each query's nearest window: (q,) of `Status`; `left-out` for a query that has no positive."""
     nearest = predictions.filter(pl.col("rank") == 1)
     status = np.full(queries, "miss", dtype="<U8")
+    # Later lines win: every hit is near as well, and a query without a positive is judged by neither.
     status[first_hit_ranks(nearest, near_pairs, queries) == 1] = "near"
     status[first_hit_ranks(nearest, positives, queries) == 1] = "hit"
     status[~queries_in(positives, queries)] = "left-out"
@@ -138,6 +139,7 @@ def pick_queries(status: npt.NDArray[np.str_], count: int, seed: int) -> list[in
         >>> pick_queries(np.array(["hit", "hit", "miss", "left-out"]), count=2, seed=0)
         [1, 2]
     """
+    # Pools are shuffled once and emptied in turn, so the same seed picks the same queries of the same result.
     rng = np.random.default_rng(seed)
     pools = {name: rng.permutation(np.flatnonzero(status == name)).tolist() for name in ("hit", "near", "miss")}
     rows: dict[str, list[int]] = {name: [] for name in pools}
@@ -154,6 +156,7 @@ def _filmstrip(query: int, retrieval: Retrieval, read: Reader) -> Filmstrip:
     nearest = retrieval.predictions.filter(of_query & (pl.col("rank") <= TOP)).sort("rank")
     rows = nearest["database"].to_list()
     place = retrieval.queries.row(query, named=True)
+    # Looked up by row of the database: a strip is a hit where its pair is a positive, not where metres say so.
     hits = set(retrieval.positives.filter(of_query)["database"].to_list())
     close = set(retrieval.near_pairs.filter(of_query)["database"].to_list())
     matches = []

@@ -68,6 +68,7 @@ def calibrate_index(
     queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
     stage = stage_progress(progress, "describe queries")
     vectors = describe(model, dataset, queries, progress=stage, device=device, source=source)
+    # Distances of an approximate index are those of its codes; the threshold needs those of vectors.
     with tempfile.TemporaryDirectory(prefix="seqdata-") as folder:
         searched = index
         if table_key(database) != index.manifest.inputs["windows"]:
@@ -115,6 +116,7 @@ def _nearest(
     shared: pl.DataFrame,
 ) -> pl.DataFrame:
     """The nearest database window of every query (contract `predictions`) that shares no frame with it."""
+    # As many windows more as may be the query's own: the nearest that remains is then never missing.
     k = 1 + most_shared(shared)
 
     def search(query_rows: IntArray, rows: IntArray) -> tuple[Float32Array, IntArray]:
