@@ -30,24 +30,47 @@ from seqdata.streaming.stream import Stream
 
 
 def open(path: str | Path | Store, version: int | None = None) -> "Dataset":
-    """The sealed dataset at `path`, a folder or any fsspec URL; nothing but its manifest is read yet.
-
-    `version` opens an older one (see `seqdata.dataset.versions`); default is the latest.
+    """Open a sealed dataset; nothing but its manifest is read yet.
 
     Tables of a remote dataset are copied to the local cache when they are first used (see
-    `seqdata.storage.table_cache`), its
-    shards are read by ranges. A `Store` sets how long a remote store is waited for.
-    Raises: InputError when there is no dataset, the build is unfinished or the store does not answer, ContractError
-    when the manifest is broken, MissingDependencyError when the URL needs a package that is not there.
+    `seqdata.storage.table_cache`), its shards are read by ranges.
+
+    Args:
+        path: Folder, fsspec URL, or a `Store`, which sets how long a remote store is waited for.
+        version: Number of an older version (see `seqdata.dataset.versions`); default: the latest.
+
+    Raises:
+        InputError: If there is no dataset, the build is unfinished, or the store does not answer.
+        ContractError: If the manifest is broken.
+        MissingDependencyError: If the URL needs a package that is not installed.
     """
     store = path if isinstance(path, Store) else Store(path)
     return Dataset(store, read_manifest(store, version))
 
 
 class Dataset:
-    """A sealed dataset; make it with `seqdata.open(path)`.
+    r"""A sealed dataset; make it with `seqdata.open(path)`.
 
     Convention: a *frame row* is a row number of the frames table; window tables follow the contract `sequences`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from seqdata.build import BuildRequest, build
+        >>> raw, out = Path(tempfile.mkdtemp()), tempfile.mkdtemp()
+        >>> for number in range(7):
+        ...     Image.new("RGB", (32, 24), (0, 0, 30 * number)).save(raw / f"{number}.jpg")
+        >>> rows = [f"{number}.jpg,500000,{2 * number},32N" for number in range(7)]
+        >>> _ = (raw / "positions.csv").write_text("\n".join(["image,easting,northing,zone", *rows]))
+        >>> manifest = build(BuildRequest("folder", raw, out))
+        >>> dataset = open(out)
+        >>> windows = dataset.sequences(length=5)
+        >>> dataset.frame_rows(windows)[0].tolist()
+        [0, 1, 2, 3, 4]
+        >>> dataset.read(windows, [0, 2]).shape
+        (2, 5, 3, 24, 32)
+        >>> dataset.positives(windows, windows, radius=1.0).height
+        9
     """
 
     def __init__(self, store: Store, manifest: DatasetManifest) -> None:
@@ -101,13 +124,27 @@ class Dataset:
         max_step: float | None = None,
         edges: Edges = "drop",
     ) -> pl.DataFrame:
-        """Windows, one a row (contract `sequences`).
+        """Cut windows, by a protocol or freely.
 
-        With a `protocol` its length, stride, spacing and policies hold, `split` and `role` choose among its windows.
-        Without one, `length` and `stride` (frames), `spacing` and `max_step` (metres), `panoramas` and `edges` hold:
-        any spacing over the same stored frames, by the dataset's rule; at the dataset's own spacing the flag
-        `resampled` is read.
-        Raises: ContractError for an unknown protocol, split or role, or a split without a protocol.
+        With a protocol its length, stride, spacing and policies hold. Without one the other arguments do: any spacing
+        over the same stored frames, by the dataset's rule; at the dataset's own spacing the flag `resampled` is read.
+
+        Args:
+            protocol: Name, `.toml` file or protocol.
+            split: One split of the protocol; None gives all windows.
+            role: "database" or "query"; None gives both.
+            length: Frames of a window.
+            stride: Frames from window to window.
+            spacing: Metres between frames.
+            panoramas: "drop", "keep", or "centre" to leave out windows whose centre frame is one.
+            max_step: Greatest distance in metres of neighbouring frames.
+            edges: What happens at a run's ends, "drop" or "shift".
+
+        Returns:
+            Contract `sequences`, one row a window.
+
+        Raises:
+            ContractError: If a protocol, split or role is unknown, or a split is named without a protocol.
         """
         if protocol is not None:
             return self.sequencer.of_protocol(self.load_protocol(protocol), split, role)
@@ -118,9 +155,11 @@ class Dataset:
         return table if role is None else table.filter(pl.col("role") == role)
 
     def load_protocol(self, protocol: str | Path | Protocol) -> Protocol:
-        """The protocol by its name: the dataset's own (or a variant of it), else a shipped one, or a file's.
+        """Load a protocol: the dataset's own (or a variant of it) by its name, else a shipped one, or a file's.
 
-        Raises: as `seqdata.protocols.load`.
+        Raises:
+            InputError: If the file is missing.
+            ContractError: If a field is wrong or the name is unknown.
         """
         if isinstance(protocol, (str, Path)) and Path(protocol).suffix != ".toml":
             own_protocol = self._own_protocol(str(protocol)) or protocols.variant_of(str(protocol), self._own_protocol)
@@ -134,14 +173,14 @@ class Dataset:
         return own if own is not None and own.name == name else None
 
     def frame_rows(self, table: pl.DataFrame) -> IntArray:
-        """Frame row of every frame of every window: int64 (n, L)."""
+        """Look up the frame row of every frame of every window: int64 (n, L). Raises: ContractError."""
         return self.sequencer.frame_rows(table)
 
     def places(self, table: pl.DataFrame) -> pl.DataFrame:
-        """The windows with key, position, coordinates and heading of their centre frames (contract `places`)."""
-        columns = ("key", "position", "latitude", "longitude", "zone", "easting", "northing", "heading")
-        columns = self.frame_columns(*columns)[table["centre"].to_numpy()]
-        return table_contract("places").conform(pl.concat([table, columns], how="horizontal"))
+        """Add key, position, coordinates and heading of the centre frames to windows (contract `places`)."""
+        names = ("key", "position", "latitude", "longitude", "zone", "easting", "northing", "heading")
+        centres = self.frame_columns(*names)[table["centre"].to_numpy()]
+        return table_contract("places").conform(pl.concat([table, centres], how="horizontal"))
 
     def positives(
         self,
@@ -152,21 +191,40 @@ class Dataset:
         unit: Unit = "metres",
         heading_max: float | None = None,
     ) -> pl.DataFrame:
-        """Pairs of a query and a database window that the rule accepts, with all their distances.
+        """Find the pairs of a query and a database window that a rule accepts, with all their distances.
 
-        Rows are those of the two given tables (contract `positives`). Convention: metres within one zone and strictly
-        less than `radius`; with unit frames at most `radius` apart in rank; `heading_max` in degrees.
-        Raises: ContractError for an unknown rule or unit.
+        Args:
+            query: Window table of the queries.
+            database: Window table of the database.
+            radius: Radius in `unit`.
+            rule: "any", "centre", "last" or "all".
+            unit: "metres" (within one zone, strictly less than the radius) or "frames" (ranks that differ by at most
+                the radius).
+            heading_max: Greatest difference of headings in degrees; None sets no limit.
+
+        Returns:
+            Contract `positives`; query and database are rows of the two tables.
+
+        Raises:
+            ContractError: If the rule or the unit is unknown.
         """
         return self.sequencer.positives(query, database, radius, rule, unit, heading_max)
 
     def protocol_positives(
         self, protocol: str | Path | Protocol, split: str, radius: float | None = None, rule: Rule | None = None
     ) -> pl.DataFrame:
-        """The positives of a protocol's split; rows of its query and database tables.
+        """Find the positives of a protocol's split.
 
-        By the protocol's rule, radius and heading limit, or by another `rule` or `radius` (in its unit). Read from the
-        dataset where stored pairs reach far enough, computed otherwise: both give the same rows.
+        They are read from the dataset where stored pairs reach far enough, computed otherwise: both give the same rows.
+
+        Args:
+            protocol: Name, `.toml` file or protocol.
+            split: Name of the split.
+            radius: Another radius than the protocol's, in its unit.
+            rule: Another rule than the protocol's.
+
+        Returns:
+            Contract `positives`; query and database are rows of the split's window tables.
         """
         loaded = self.load_protocol(protocol)
         reach = loaded.radius if radius is None else radius
@@ -174,22 +232,25 @@ class Dataset:
         return self._scan_pairs(loaded, split, reach).filter(condition).collect(engine="streaming")
 
     def answerable(self, protocol: Protocol, split: str, any_heading: bool = False) -> int:
-        """How many queries of a split have a positive, with `any_heading` one that may face any way.
+        """Count the queries of a split that have a positive; stored pairs are scanned, never loaded whole.
 
-        Stored pairs are scanned, never loaded whole.
+        Args:
+            protocol: The protocol.
+            split: Name of the split.
+            any_heading: Whether a positive may face any way.
         """
         limit = None if any_heading else protocol.heading_max
-        reach = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
-        pairs = self._scan_pairs(protocol, split, protocol.radius).filter(reach)
+        condition = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
+        pairs = self._scan_pairs(protocol, split, protocol.radius).filter(condition)
         return int(pairs.select(pl.col("query").n_unique()).collect(engine="streaming").item())
 
     def protocol_pairs(self, protocol: Protocol, split: str, radius: float | None = None) -> pl.DataFrame:
-        """All pairs of a split nearer than `radius` by least distance; by default every radius that it names for it."""
+        """Find all pairs of a split nearer than `radius` by least distance; default: the protocol's greatest radius."""
         reach = stored_radius(protocol, split) if radius is None else radius
         return self._scan_pairs(protocol, split, reach).filter(accepts("any", reach, protocol.unit)).collect()
 
     def nearest(self, protocol: str | Path | Protocol, split: str) -> pl.DataFrame:
-        """How far each query of a split is from the nearest database window, however far (contract `nearest`).
+        """Measure how far each query of a split is from the nearest database window (contract `nearest`).
 
         Convention: metres within one zone, or ranks; null where the query's zone has no database window.
         """
@@ -218,17 +279,26 @@ class Dataset:
         return {**read_added(self.store, self.id, protocol).tables, **self.manifest.tables}
 
     def read(self, table: pl.DataFrame, rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
-        """Pixels of the windows `rows` of a table: uint8 (n, L, 3, H, W) RGB, resized to `size` = (H, W) if given.
+        """Read the pixels of windows, with one ranged read a shard; each distinct frame is read and decoded once.
 
-        One ranged read for each shard touched; each distinct frame is read and decoded once.
-        Raises: InputError when a shard is absent or short, ContractError when a frame does not decode or sizes differ.
+        Args:
+            table: Window table (contract `sequences`).
+            rows: Rows of it, (n,).
+            size: Height and width to resize to; None leaves the stored size.
+
+        Returns:
+            RGB, uint8 (n, L, 3, H, W).
+
+        Raises:
+            InputError: If a shard is absent or short.
+            ContractError: If a frame is damaged, or sizes differ.
         """
         frame_rows = self.frame_rows(table[np.atleast_1d(np.asarray(rows, dtype=np.int64))])
         pixels = self.read_frames(frame_rows.ravel(), size)
         return pixels.reshape(*frame_rows.shape, *pixels.shape[1:])
 
     def read_frames(self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
-        """Pixels of frames by row: uint8 (n, 3, H, W) RGB; see `read`."""
+        """Read the pixels of frames by row: RGB, uint8 (n, 3, H, W); see `read`."""
         rows = np.asarray(frame_rows, dtype=np.int64)
         try:
             return FrameReader(self.store, self._locations.covering(rows), size).read(rows)
@@ -236,11 +306,11 @@ class Dataset:
             raise DamagedFrameError(error.row, error.fault, self.frame_key(error.row)) from error
 
     def frame_reader(self, size: tuple[int, int] | None = None, device: str = "cpu") -> FrameReader:
-        """What reads frames by row, ready to be sent to loader workers: it holds locations and hashes, no table."""
+        """Make a reader of frames by row for loader workers: it holds locations and hashes, no table."""
         return FrameReader(self.store, self._locations.all(), size, device)
 
     def frame_key(self, row: int) -> str:
-        """The key of one frame, without loading the keys of all."""
+        """Look up the key of one frame, without loading the keys of all."""
         return str(self.frames.slice(row, 1).select("key").collect().item())
 
     def stream(
@@ -253,11 +323,21 @@ class Dataset:
         cache_bytes: int = CACHE_BYTES,
         device: str = "cpu",
     ) -> Stream:
-        """The windows of a table in the order of (seed, epoch), map-style for any DataLoader; see `Stream`.
+        """Order the windows of a table for training, map-style for any DataLoader; see `Stream`.
 
-        `shuffle`: "blocks" keeps windows that share frames near, "global" (or True) does not, "none" (or False) keeps
-        the table's order. `cache_bytes` of decoded frames are held; `device` decodes (cpu or cuda, see `decoding`).
-        Raises: ContractError for another word or device, MissingDependencyError when cuda cannot decode.
+        Args:
+            table: Window table (contract `sequences`).
+            seed: Seed of the order.
+            epoch: Number of the epoch; with the seed it decides the order.
+            size: Height and width to resize to.
+            shuffle: "blocks" keeps windows that share frames near, "global" (or True) does not, "none" (or False) keeps
+                the table's order.
+            cache_bytes: Bytes of decoded frames that are cached.
+            device: Where JPEGs are decoded, "cpu" or "cuda".
+
+        Raises:
+            ContractError: If the order or the device is unknown.
+            MissingDependencyError: If CUDA cannot decode.
         """
         word: Shuffle = ("global" if shuffle else "none") if isinstance(shuffle, bool) else shuffle
         settings = StreamSettings(seed, epoch, word, size, cache_bytes, device)
@@ -266,7 +346,7 @@ class Dataset:
         return Stream(table, self.frame_rows(table), frames, reader, dataset=self.id, settings=settings)
 
     def frame_columns(self, *names: str) -> pl.DataFrame:
-        """Columns of the frames table, held in memory from the first use on."""
+        """Load columns of the frames table; they stay in memory from the first use on."""
         missing = [name for name in names if name not in self._columns]
         if missing:
             try:
@@ -282,7 +362,7 @@ class Dataset:
 
     @cached_property
     def sequencer(self) -> Sequencer:
-        """Windows and truth over this dataset's frames."""
+        """Windows and ground truth over this dataset's frames."""
         settings = self.manifest.settings
         frames = self.frame_columns(*GEOMETRY_COLUMNS)
         return Sequencer(frames, settings.resample_rule, settings.resample_metres)

@@ -22,7 +22,15 @@ from seqdata.storage.table_cache import local_table
 
 
 class AddedTables(Frozen):
-    """What was added for one protocol: the dataset's id, the protocol, the tables by name with path, size and hash."""
+    """What was added for one protocol.
+
+    Attributes:
+        schema_version: Version of this list's schema.
+        kind: Kind of the file.
+        dataset: Id of the dataset's version.
+        protocol: The protocol.
+        tables: The tables by name.
+    """
 
     schema_version: Literal[1] = 1
     kind: Literal["tables"] = "tables"
@@ -32,12 +40,12 @@ class AddedTables(Frozen):
 
 
 def folder_of(dataset_id: str) -> str:
-    """Where the tables added to a dataset lie."""
+    """Name the folder of the tables that were added to a dataset."""
     return f"{ADDED}/{dataset_id[:12]}"
 
 
 def read_added(store: Store, dataset_id: str, protocol: Protocol) -> AddedTables:
-    """The tables that were added to a dataset for a protocol, possibly none. Raises: ContractError when damaged."""
+    """Read the list of tables added for a protocol, possibly empty. Raises: ContractError when it is damaged."""
     name = f"{folder_of(dataset_id)}/{protocol.hash}.json"
     if store.size(name) is None:
         return AddedTables(dataset=dataset_id, protocol=protocol)
@@ -45,9 +53,10 @@ def read_added(store: Store, dataset_id: str, protocol: Protocol) -> AddedTables
 
 
 def table_infos(store: Store, dataset_id: str) -> dict[str, TableInfo]:
-    """Every table that was added to a dataset, by its path in the store: what `verify` hashes besides the manifest's.
+    """Read every table that was added to a dataset, by its path in the store, for `verify`.
 
-    Raises: ContractError when a list is damaged.
+    Raises:
+        ContractError: If a list is damaged.
     """
     lists = [_parse(store, name) for name in store.names(folder_of(dataset_id)) if name.endswith(".json")]
     return {info.path: info for added in lists for info in added.tables.values()}
@@ -56,9 +65,17 @@ def table_infos(store: Store, dataset_id: str) -> dict[str, TableInfo]:
 def pairs_path(
     store: Store, tables: dict[str, TableInfo], protocol: Protocol, split: str, radius: float
 ) -> Path | None:
-    """Where pairs of a split that reach `radius` or farther are stored, if any of `tables` holds them.
+    """Find the table of a split's pairs that reach `radius` or farther.
 
-    Raises: as `local_table`.
+    Args:
+        store: The dataset's store.
+        tables: Tables of the dataset by name.
+        protocol: The protocol.
+        split: Name of the split.
+        radius: How far the pairs must reach, in the protocol's unit.
+
+    Returns:
+        Local path of the table, None where no stored one reaches that far.
     """
     own = positives_name(protocol, split)
     for name, info in tables.items():
@@ -72,11 +89,21 @@ def pairs_path(
 def add_tables(
     store: Store, manifest: DatasetManifest, sequencer: Sequencer, protocol: Protocol, max_radius: float | None = None
 ) -> AddedTables:
-    """Add tracks, windows, positives and nearest distances of a protocol; what is there already stays.
+    """Add tracks, windows, positives and nearest distances of a protocol; tables that are there already stay.
 
-    Pairs reach the greatest of `max_radius` (default 25, in the protocol's unit) and the protocol's radii. Tables that
-    the dataset or an earlier call holds are not written again.
-    Raises: ContractError when the protocol wants another spacing rule, OutputError where the store refuses.
+    Args:
+        store: The dataset's store.
+        manifest: Manifest of the dataset's version.
+        sequencer: Windows over its frames.
+        protocol: The protocol.
+        max_radius: How far pairs reach where that is farther than the protocol's radii, in its unit; default 25.
+
+    Returns:
+        The list of added tables, as it is stored.
+
+    Raises:
+        ContractError: If the protocol needs another spacing rule.
+        OutputError: If the store refuses.
     """
     own = manifest.tables
     written = {Path(path).name: info for path, info in table_infos(store, manifest.id).items()}
@@ -89,10 +116,10 @@ def add_tables(
         name = f"{table.name.removesuffix('.parquet')}@{table.radius:g}.parquet" if table.split else table.name
         if name not in own:
             tables[name] = written.get(name) or _write_table(store, f"{folder_of(manifest.id)}/{name}", table)
-    made = AddedTables(dataset=manifest.id, protocol=protocol, tables=tables)
+    added = AddedTables(dataset=manifest.id, protocol=protocol, tables=tables)
     with store.writing(f"{folder_of(manifest.id)}/{protocol.hash}.json") as path:
-        path.write_bytes(json_bytes(made.model_dump(mode="json")))
-    return made
+        path.write_bytes(json_bytes(added.model_dump(mode="json")))
+    return added
 
 
 def _write_table(store: Store, name: str, table: PlannedTable) -> TableInfo:

@@ -1,4 +1,4 @@
-"""What a dataset holds, in figures: counts, roles, spacing, speed, sizes, schema, and what a protocol expects of it."""
+"""Figures of a dataset: counts, roles, spacing, speed, sizes, schema, and what a protocol expects of it."""
 
 from typing import Any
 
@@ -13,7 +13,12 @@ from seqdata.sequences.sequencer import ROLES
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """Counts, sizes (bytes), motion (metres, seconds), tables and splits of a dataset, as JSON values."""
+    """Describe a dataset in JSON values.
+
+    Returns:
+        Identity, counts, sizes in bytes, settings, tables, motion of each (city, role) in metres and seconds, and the
+        windows of the protocol's splits.
+    """
     manifest = dataset.manifest
     groups = _groups(dataset)
     return {
@@ -38,7 +43,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def _tables(dataset: Dataset) -> list[dict[str, Any]]:
-    """Every table: name, rows, bytes, and the contract it follows with the contract's version."""
+    """List every table: name, rows, bytes, and the contract it follows with the contract's version."""
     tables = []
     for name, table in dataset.manifest.tables.items():
         contract = name.removesuffix(".parquet").split("-")[0]
@@ -88,7 +93,7 @@ def _removed_standing(frames: pl.LazyFrame) -> int:
 
 
 def _groups(dataset: Dataset) -> list[dict[str, Any]]:
-    """One entry a (city, role): frames, trajectories, gaps, jumps, frames kept by resampling, spacing and speed."""
+    """Summarise each (city, role): frames, trajectories, gaps, jumps, resampled frames, spacing and speed."""
     keys = ["city", "role"]
     frames = dataset.frames.group_by(keys).agg(
         pl.len().alias("frames"),
@@ -113,7 +118,15 @@ def _groups(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def protocol_counts(dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
-    """Windows and queries without a positive of each split, beside what the protocol expects."""
+    """Count the windows of each split and its queries without a positive, beside what the protocol expects.
+
+    Args:
+        dataset: The dataset.
+        protocol: The protocol.
+
+    Returns:
+        Name, hash and length of the protocol, and the counts of each split.
+    """
     splits = {}
     for name in protocol.splits:
         query = dataset.sequences(protocol, name, "query").height
@@ -132,18 +145,9 @@ def protocol_counts(dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
     return {"name": protocol.name, "hash": protocol.hash, "length": protocol.length, "splits": splits}
 
 
-TIMED = 10.0
-
-"""Longest time between two frames that is taken as driving, in seconds."""
-
-STANDING_SPEED = 0.5
-
-"""Metres a second: above the jitter of good poses, far below walking."""
-
-STANDING_STEP = 0.1
-
-"""Metres: repeated or nearly repeated fixes."""
-
+TIMED = 10.0  # seconds: longest time between two frames that counts as driving
+STANDING_SPEED = 0.5  # metres a second: above the jitter of good poses, far below walking
+STANDING_STEP = 0.1  # metres: repeated or nearly repeated fixes
 # A frame without a usable time is judged by its step alone.
 _STILL = pl.coalesce(pl.col("speed") < STANDING_SPEED, pl.col("step") < STANDING_STEP)
 
@@ -153,7 +157,7 @@ QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 
 
 def motion(frames: pl.LazyFrame) -> pl.DataFrame:
-    """One row a (city, role) of a frames table, streamed.
+    """Measure how the camera moved in each (city, role) of a frames table, streamed.
 
     Columns: city, role, `spacing_m` and `speed_m_s` (structs of p5, p50, p95, max; null without a step or a time),
     `standing` (struct: frames, share of the frames that have a step, stretches, and seconds where times are known).
@@ -178,7 +182,7 @@ def motion(frames: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _steps() -> list[pl.Expr]:
-    """Metres, seconds and speed of the step to each frame, null where there is none."""
+    """Express metres, seconds and speed of the step to each frame, null where there is none."""
     follows = (pl.col("trajectory") == pl.col("trajectory").shift(1)) & (pl.col("position").diff() == 1)
     step = pl.when(follows).then(pl.col("track_m").diff())
     interval = pl.col("time").diff() / MICROSECONDS
@@ -187,13 +191,13 @@ def _steps() -> list[pl.Expr]:
 
 
 def _quantiles(column: str) -> pl.Expr:
-    """A struct of `QUANTILES`, null where the column has no value."""
+    """Express a struct of `QUANTILES`, null where the column has no value."""
     values = [pl.col(column).quantile(share, "nearest").alias(name) for name, share in QUANTILES.items()]
     return pl.when(pl.col(column).count() > 0).then(pl.struct(values))
 
 
 def rounded(value: Any) -> Any:
-    """The same JSON value with every float rounded to four decimals."""
+    """Round every float of a JSON value to four decimals."""
     if isinstance(value, dict):
         return {name: rounded(inner) for name, inner in value.items()}
     return round(value, 4) if isinstance(value, float) else value

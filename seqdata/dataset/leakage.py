@@ -11,37 +11,45 @@ of a run belongs to the frame at either end; steps of more than 100 m are no rou
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
-from seqdata.geometry import Float64Array
+from seqdata.geometry import BoolArray, Float64Array, IntArray
 from seqdata.sequences.nearest import distance_to
 from seqdata.sequences.sequencer import ROLES, Sequencer, TrackPolicy
 
 RADII = (5.0, 10.0, 25.0, 50.0, 100.0)
-STEP_METRES = 100.0
-SHARED = 0.5  # from this share of frames on, a split is said to share the training route
+STEP_METRES = 100.0  # longer steps are jumps, as in the trajectories table
+SHARED = 0.5  # from this share of frames on, a split is said to share the training route: a wording, not a measure
 
 
 @dataclass(frozen=True)
 class _Ground:
-    """The protocol's track: its table, and a row each the coordinates (n, 2) in metres and the zone's number (n,)."""
+    """The protocol's track: coordinates (n, 2) in metres, the zone's number (n,), and the track table of n rows."""
 
     xy: Float64Array
-    zone: npt.NDArray[np.int64]
+    zone: IntArray
     track: pl.DataFrame
 
 
 def leakage(
     sequencer: Sequencer, protocol: Protocol, radii: tuple[float, ...] = RADII, train: str = "train"
 ) -> pl.DataFrame:
-    """Shares of every other split's ground near the training ground (contract `leakage`), by split, role and radius.
+    """Measure the shares of every other split's ground near the training ground.
 
-    `radii` in metres. A role that plays no frame in a split has no row. Memory: a few columns over the frames.
-    Raises: ContractError when the protocol has no split `train`, a radius is not positive, or no frame trains.
+    Args:
+        sequencer: Windows over the frames of a dataset.
+        protocol: The protocol.
+        radii: Radii in metres.
+        train: Name of the split that trains.
+
+    Returns:
+        Contract `leakage`, by split, role and radius; a role without a frame in a split has no row.
+
+    Raises:
+        ContractError: If the protocol has no split `train`, a radius is not positive, or no frame trains.
     """
     if not radii or not all(0 < radius < np.inf for radius in radii):
         raise ContractError(f"radii {list(radii)}: expected positive numbers of metres")
@@ -61,9 +69,14 @@ def leakage(
 
 
 def sentences(table: pl.DataFrame, radius: float = 25.0) -> list[str]:
-    """What a leakage table says at one of its radii, a sentence a split: whether it shares its ground with train.
+    """Summarise a leakage table at one of its radii, a sentence a split: whether it shares its ground with train.
 
-    Raises: ContractError when the table has no such radius.
+    Args:
+        table: Table of `leakage`.
+        radius: One of its radii, in metres.
+
+    Raises:
+        ContractError: If the table has no such radius.
     """
     at_radius = table.filter(pl.col("radius") == radius)
     if table.height and not at_radius.height:
@@ -72,7 +85,7 @@ def sentences(table: pl.DataFrame, radius: float = 25.0) -> list[str]:
 
 
 def _sentence(roles: pl.DataFrame, radius: float) -> str:
-    """The sentence of one split, from its rows at one radius."""
+    """Write the sentence of one split, from its rows at one radius."""
     split, least = roles["split"][0], roles["least_distance"].drop_nulls()
     shares = roles["frame_share"].to_list()
     if least.is_empty():
@@ -86,6 +99,7 @@ def _sentence(roles: pl.DataFrame, radius: float) -> str:
 
 
 def _ground(sequencer: Sequencer, protocol: Protocol) -> _Ground:
+    """Place the frames of the protocol's track."""
     track = sequencer.track(TrackPolicy.from_protocol(protocol).key)
     frames = sequencer.frames.select("easting", "northing", "zone")[track["frame"]]
     xy = np.ascontiguousarray(frames.select("easting", "northing").to_numpy())
@@ -94,13 +108,13 @@ def _ground(sequencer: Sequencer, protocol: Protocol) -> _Ground:
 
 def _shares(
     ground: _Ground,
-    mask: npt.NDArray[np.bool_],
-    trained: npt.NDArray[np.bool_],
+    mask: BoolArray,
+    trained: BoolArray,
     radii: list[float],
     split: str,
     role: str,
 ) -> list[tuple[object, ...]]:
-    """A row of the table for each radius."""
+    """Compute a row of the table for each radius."""
     rows = np.flatnonzero(mask)
     distance = np.full(len(rows), np.inf)
     for zone in np.unique(ground.zone[rows]):
@@ -118,8 +132,8 @@ def _shares(
     return table
 
 
-def _route(ground: _Ground, mask: npt.NDArray[np.bool_]) -> Float64Array:
-    """Metres of route that each row of the track stands for, among the rows of `mask`: (n,)."""
+def _route(ground: _Ground, mask: BoolArray) -> Float64Array:
+    """Measure the route that each row of the track stands for, among the rows of `mask`: (n,) metres."""
     run = ground.track["run"].to_numpy()
     step = np.sqrt((np.diff(ground.xy, axis=0) ** 2).sum(axis=1))
     step[(run[1:] != run[:-1]) | ~(mask[1:] & mask[:-1]) | (step > STEP_METRES)] = 0.0

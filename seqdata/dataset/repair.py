@@ -37,7 +37,13 @@ from seqdata.storage.store import Store
 
 @dataclass(frozen=True)
 class Step:
-    """One version: its manifest, the shards that it brought (none where it withdrew frames), the version before."""
+    """One version of the dataset.
+
+    Attributes:
+        manifest: Its manifest.
+        shards: Shards that it added, none where it withdrew frames.
+        before: Manifest of the version before, None for the first.
+    """
 
     manifest: DatasetManifest
     shards: tuple[ShardInfo, ...]
@@ -49,12 +55,12 @@ class Step:
         return self.before is not None and len(self.manifest.sources) == len(self.before.sources)
 
     def tables(self) -> dict[str, str]:
-        """Path → hash of the tables that this version wrote."""
+        """Map the paths of the tables that this version wrote to their hashes."""
         old = {table.path for table in self.before.tables.values()} if self.before else set()
         return {table.path: table.hash for table in self.manifest.tables.values() if table.path not in old}
 
     def files(self) -> set[str]:
-        """Every file that this version wrote, manifests aside."""
+        """List every file that this version wrote, manifests aside."""
         return {name for shard in self.shards for name in shard_files(shard)} | self.tables().keys()
 
 
@@ -67,14 +73,25 @@ def repair(
     options: Mapping[str, str] | None = None,
     faults: Iterable[Fault] | None = None,
 ) -> list[str]:
-    """Mend the damaged files of the dataset in `folder` from the dump at `raw`; returns their names, sorted.
+    """Repair the damaged files of a dataset from the raw dump.
 
-    `faults` are what `verify` found (default: it is run). `options` are the source's, where they were paths: the
-    manifest keeps only their last names, which are also looked for in `raw`. Of a dataset that was appended to, the
-    files that came from the dump at `raw` are mended. What no version wrote is left alone, and so are the tables of a
-    withdrawal whose own quarantine is damaged.
-    Raises: InputError for a wrong or missing dump; ContractError when the dump or the tools are not those of the build,
-    so that the bytes cannot be had again; OutputError when the folder is remote, in use, or the disk refuses.
+    Of a dataset that was appended to, the files that came from the dump at `raw` are repaired. What no version wrote is
+    left alone, and so are the tables of a withdrawal whose own quarantine is damaged.
+
+    Args:
+        folder: Folder of the dataset.
+        raw: Folder of the raw dump.
+        options: The source's options that were paths: the manifest keeps only their last names, which are also looked
+            for in `raw`.
+        faults: What `verify` yielded; default: it is run.
+
+    Returns:
+        Names of the repaired files, sorted.
+
+    Raises:
+        InputError: If the dump is wrong or missing.
+        ContractError: If the dump or the tools are not those of the build, so that the bytes cannot be made again.
+        OutputError: If the folder is remote or in use, or the disk refuses.
     """
     store = Store(folder)
     root = store.path("")
@@ -95,7 +112,7 @@ def repair(
 
 
 def _steps(store: Store) -> Iterator[Step]:
-    """Every version, the oldest first."""
+    """Yield every version, the oldest first."""
     before: DatasetManifest | None = None
     for version in range(1, read_manifest(store).version + 1):
         current = read_manifest(store, version)
@@ -104,10 +121,13 @@ def _steps(store: Store) -> Iterator[Step]:
 
 
 def _work(store: Store, step: Step, raw: Path, overrides: Mapping[str, str], *, alone: bool) -> Work | None:
-    """What the build or append did, under the hash that its shards are sealed with.
+    """Plan a build or append again, under the hash that its shards are sealed with.
 
-    None for another dump's, where others are damaged too; where it is the only one, its bytes will show.
-    Raises: ContractError when the dump makes other shards.
+    Returns:
+        None where `raw` is another version's dump; when there is only one build, its bytes will decide.
+
+    Raises:
+        ContractError: If the dump makes other shards.
     """
     manifest, before = step.manifest, step.before
     dump = manifest.sources[-1]
@@ -148,7 +168,7 @@ def _sealed_under(store: Store, step: Step) -> str:
 
 
 def _changed(step: Step) -> str:
-    """Why the bytes cannot be had again, as far as the manifest tells."""
+    """Say why the bytes cannot be made again, as far as the manifest shows."""
     now = tool_versions()
     others = [f"{name} {old}, now {now.get(name)}" for name, old in step.manifest.tools.items() if now.get(name) != old]
     tools = f", or the tools have ({'; '.join(others)})" if others else ""
@@ -215,7 +235,7 @@ def _put(made: Path, final: Path, digest: str, step: Step) -> None:
 
 
 def shard_files(shard: ShardInfo) -> tuple[str, str]:
-    """Names of a shard's tar and of its seal in the dataset."""
+    """Name a shard's tar and its seal in the dataset."""
     return f"{SHARDS}/{shard.name}", f"{SHARDS}/{shard.seal_name}"
 
 
@@ -234,7 +254,7 @@ def stage_withdrawal(store: Store, stage: Store, step: Step) -> None:
 
 
 def _lend(store: Store, stage: Store, before: DatasetManifest | None) -> None:
-    """The version before as `finish` and `withdraw` look for it: its manifest, and links to its tables."""
+    """Put the version before where `finish` and `withdraw` look for it: its manifest, and links to its tables."""
     folder = stage.path("")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -16,13 +16,20 @@ from seqdata.dataset.extra_tables import table_infos
 from seqdata.storage.hashing import xxh3_file, xxh3_hex
 from seqdata.storage.store import Store
 
-BLOCK = 8 << 20
+BLOCK = 8 << 20  # bytes of one ranged read of a remote file
 _IN_FRAME = ("key", "source", "offset", "length", "hash")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One damaged file, or one damaged frame of a shard with its source in the raw dump."""
+    """One damaged file, or one damaged frame of a shard.
+
+    Attributes:
+        file: Path of the file in the dataset.
+        fault: What is wrong with it.
+        key: Key of the frame, empty where no frame can be named.
+        source: Path of the frame's image in the raw dump.
+    """
 
     file: str
     fault: str
@@ -30,7 +37,7 @@ class Fault:
     source: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fault as JSON values."""
+        """Convert the fault to JSON values."""
         return asdict(self)
 
 
@@ -47,9 +54,17 @@ class _File:
 def verify(place: str | Path, progress: Callable[[int], None] | None = None, workers: int = 1) -> Iterator[Fault]:
     """Hash every table and shard of a dataset and yield what differs; nothing is yielded for a whole one.
 
-    Older versions and tables that were added later are hashed too. `progress` is called with the bytes hashed after
-    each file; `workers` threads hash, a file each. The frames of a shard are hashed one by one only where the shard
-    differs. Raises: as `read_manifest`.
+    Older versions and tables that were added later are hashed too. The frames of a shard are hashed one by one only
+    where the shard differs.
+
+    Args:
+        place: Folder or URL of the dataset.
+        progress: Called with the bytes hashed after each file.
+        workers: Threads that hash, a file each.
+
+    Raises:
+        InputError: If there is no dataset.
+        ContractError: If a manifest is broken.
     """
     store = Store(place)
     manifest = read_manifest(store)
@@ -70,12 +85,12 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
 
 
 def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
-    """Every file of every version, and what was added to them, tables first, each once."""
+    """List every file of every version, and what was added to them, tables first, each once."""
     older = [read_manifest(store, version) for version in range(1, manifest.version)]
-    every = (manifest, *older)
-    infos = [info for one in every for info in (*one.tables.values(), *table_infos(store, one.id).values())]
+    manifests = (manifest, *older)
+    infos = [info for part in manifests for info in (*part.tables.values(), *table_infos(store, part.id).values())]
     tables = [_File(info.path, info.bytes, info.hash) for info in infos]
-    shards = {shard.name: shard for one in every for shard in one.shards}
+    shards = {shard.name: shard for part in manifests for shard in part.shards}
     pairs = [
         (
             _File(f"{SHARDS}/{shard.name}", shard.bytes, shard.hash, shard),
@@ -87,7 +102,7 @@ def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
 
 
 def _check(store: Store, file: _File) -> str:
-    """What is wrong with a file, nothing when it is as it was."""
+    """Describe what is wrong with a file; empty when it is as it was."""
     size = store.size(file.name)
     if size is None:
         return "missing"
@@ -97,7 +112,7 @@ def _check(store: Store, file: _File) -> str:
 
 
 def _digest(store: Store, name: str, size: int) -> str:
-    """XXH3-128 of a file; remote ones are read in blocks of 8 MiB."""
+    """Hash a file (XXH3-128); remote ones are read in blocks of 8 MiB."""
     if store.is_local:
         return xxh3_file(store.path(name))
     digest = xxhash.xxh3_128()
@@ -107,7 +122,7 @@ def _digest(store: Store, name: str, size: int) -> str:
 
 
 def _named(store: Store, manifest: DatasetManifest, file: _File, fault: str) -> Iterator[Fault]:
-    """The damaged frames of a shard, or the file itself where no frame of it can be named."""
+    """Yield the damaged frames of a shard, or the file itself where no frame of it can be named."""
     is_named = False
     if file.shard is not None and fault != "missing":
         frames = _frames_of(store, manifest, file.shard)
@@ -120,7 +135,7 @@ def _named(store: Store, manifest: DatasetManifest, file: _File, fault: str) -> 
 
 
 def _frames_of(store: Store, manifest: DatasetManifest, shard: ShardInfo) -> pl.DataFrame:
-    """Key, source and place of a shard's frames: from its seal where that is whole, else from the frames table."""
+    """Read key, source and location of a shard's frames: from a whole seal, else from the frames table."""
     seal = f"{SHARDS}/{shard.seal_name}"
     if not _check(store, _File(seal, None, shard.seal)):
         return pl.read_parquet(io.BytesIO(store.read_bytes(seal)), columns=list(_IN_FRAME))
@@ -133,7 +148,7 @@ def _frames_of(store: Store, manifest: DatasetManifest, shard: ShardInfo) -> pl.
 
 
 def _damaged_frames(store: Store, name: str, frames: pl.DataFrame) -> Iterator[Fault]:
-    """Frames of a damaged shard whose own bytes have changed or are gone."""
+    """Yield frames of a damaged shard whose own bytes have changed or are gone."""
     size = store.size(name) or 0
     for key, source, offset, length, digest in frames.select(_IN_FRAME).iter_rows():
         if offset + length > size:

@@ -44,7 +44,13 @@ WITHDRAWN = "withdrawn"
 
 @dataclass(frozen=True)
 class Appended:
-    """The manifest of the latest version, how many frames were listed for it, and how many were there already."""
+    """What an append did.
+
+    Attributes:
+        manifest: Manifest of the latest version.
+        listed: Frames that were listed for it.
+        skipped: Frames of the dump that the dataset had already.
+    """
 
     manifest: DatasetManifest
     listed: int
@@ -54,10 +60,18 @@ class Appended:
 def append(request: BuildRequest, progress: Progress | None = None) -> Appended:
     """Add the new trajectories of a dump of the same kind to the sealed dataset at `request.out`, as a new version.
 
-    The dataset's own settings and protocol hold, not the request's. Frames whose keys are there already (also in
-    quarantine) are skipped; where nothing is new, no version is made. Killed and started again, it goes on.
-    Raises: InputError (no dataset, wrong dump); ContractError when the kind differs, a key names another frame, a
-    trajectory would grow, or a city would lie in two zones; OutputError when another build is there.
+    Frames whose keys are there already (also in quarantine) are skipped; where nothing is new, no version is made.
+    Killed and started again, it goes on.
+
+    Args:
+        request: The dump and the dataset; the dataset's own settings and protocol hold, not the request's.
+        progress: Called with (frames finished, frames in all) after each shard.
+
+    Raises:
+        InputError: If there is no dataset, or the dump is wrong.
+        ContractError: If the kind differs, a key names another frame, a trajectory would grow, or a city would lie in
+            two zones.
+        OutputError: If another build is under way there.
     """
     store = Store(request.out)
     latest = read_manifest(store)
@@ -96,8 +110,14 @@ def append(request: BuildRequest, progress: Progress | None = None) -> Appended:
 def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManifest:
     """Take frames out of a dataset, as a new version: no window or stream of it yields them.
 
-    They stand in quarantine as `withdrawn` with `reason`; keys that were withdrawn before are passed over.
-    Raises: InputError when there is no dataset or no frame would be left, ContractError for a key that it has not.
+    Args:
+        out: Folder or URL of the dataset.
+        keys: Keys of the frames; those that were withdrawn before are passed over.
+        reason: Message that stands beside them in quarantine.
+
+    Raises:
+        InputError: If there is no dataset, or no frame would be left.
+        ContractError: If the dataset has no frame of a key.
     """
     store = Store(out)
     with claimed(store, "seqdata withdraw"):
@@ -120,7 +140,7 @@ def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManife
 
 
 def withdrawn(dataset: "Dataset") -> list[str]:
-    """Keys of the frames that were withdrawn from a dataset, sorted: what a plain reader of its shards leaves out."""
+    """List the keys of withdrawn frames, sorted: a plain reader of the shards has to leave them out."""
     return dataset.quarantine.filter(pl.col("reason") == WITHDRAWN)["key"].drop_nulls().sort().to_list()
 
 
@@ -165,7 +185,7 @@ def _discard_unfinished(store: Store, before: DatasetManifest, work: Work | None
 
 
 def fresh_listing(store: Store, before: DatasetManifest, listing: Listing, raw: Path) -> Listing:
-    """The part of a listing that the dataset does not hold yet. Raises: ContractError, see `append`."""
+    """Select the part of a listing that the dataset does not hold yet. Raises: ContractError, see `append`."""
     records = listing.records
     old_quarantine = stored_table(store, before, "quarantine")
     old_frames, zones = _old_frames(store, before, records["key"])
@@ -203,6 +223,7 @@ def _refuse_other_frames(records: pl.DataFrame, old_frames: pl.DataFrame, raw: P
     """Raise ContractError when a key of the listing names another frame in the dataset."""
     joined = records.join(old_frames, on="key", suffix="_old")
     differs = [(pl.col(name) != pl.col(f"{name}_old")).fill_null(value=False) for name in ("trajectory", "position")]
+    # Float text in dumps is read back to the last digit or two: a millimetre is no other place.
     differs.append(((pl.col("easting") - pl.col("easting_old")).abs() > 1e-3).fill_null(value=False))
     other = joined.filter(pl.any_horizontal(differs))
     if other.height:
