@@ -2,12 +2,12 @@
 
 Bertasius et al., Is Space-Time Attention All You Need for Video Understanding?, ICML 2021; Mereu et al., Learning
 Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. III-B.2: attention over time first,
-then the ViT's own attention over space, the CLS token at the end. Time embeddings are interpolated when L changes.
+then the ViT's own attention over space, the CLS token at the end. Time embeddings are resized when L changes.
 """
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, check_frames
 
-PRESETS: dict[str, dict[str, Any]] = {"timesformer": {}}
+PRESETS: dict[str, dict[str, Any]] = {"timesformer": {"time_resize": "nearest"}}
 # What `DividedBlock` calls of a timm ViT block; blocks of other designs lack some.
 _PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
 
@@ -38,6 +38,8 @@ class TimeSformerOptions(BaseModel):
     """(height, width) in pixels of the frames."""
     length: int = Field(default=5, ge=1)
     """Frames of the time embedding."""
+    time_resize: Literal["linear", "nearest"] = "linear"
+    """How the time embedding is resized to windows of another length; the official program takes the nearest."""
     normalize: bool = False
     """Final L2; raw in practice."""
     encoder_options: dict[str, Any] = Field(default_factory=dict)
@@ -112,6 +114,7 @@ class TimeSformer(SequenceModel):
         del self.vit.blocks
         self.time = nn.Parameter(torch.zeros(1, options.length, encoder.channels))
         self.channels = encoder.channels
+        self.time_resize = options.time_resize
         self.normalize = options.normalize
 
     def descriptor_size(self, length: int) -> int:
@@ -135,10 +138,11 @@ class TimeSformer(SequenceModel):
         return F.normalize(token, dim=-1) if self.normalize else token
 
     def _time(self, length: int) -> Tensor:
-        """Time embedding of `length` frames `(1, length, C)`, linearly interpolated where it was learnt for another."""
+        """Time embedding of `length` frames `(1, length, C)`, resized where it was learnt for another length."""
         if length == self.time.shape[1]:
             return self.time
-        return F.interpolate(self.time.transpose(1, 2), size=length, mode="linear").transpose(1, 2)
+        return F.interpolate(self.time.transpose(1, 2), size=length, mode=self.time_resize).transpose(1, 2)
 
 
-FAMILY = Family(TimeSformerOptions, TimeSformer, PRESETS)
+# Models stored before the option `time_resize` existed interpolate linearly.
+FAMILY = Family(TimeSformerOptions, TimeSformer, PRESETS, added={"time_resize": "linear"})
