@@ -138,7 +138,8 @@ def _index_tar(path: Path, index: Index) -> None:
     with path.open("rb") as file:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (info := tar.next()) is not None:
-                vars(tar)["members"].clear()  # tarfile remembers every member: gigabytes for millions of images
+                # tarfile remembers every member: gigabytes for millions of images.
+                vars(tar)["members"].clear()
                 if not info.isdir():
                     index.add(info.name, _tar_fault(info), info.size, info.offset_data, info.size, METHOD_STORED, None)
             end = tar.offset

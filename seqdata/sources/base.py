@@ -85,6 +85,7 @@ def quarantine_skipped(archive: str, skipped: pl.DataFrame) -> pl.DataFrame:
 
 def split_duplicates(records: pl.DataFrame) -> Listing:
     """Keep the first record of each key; the others go to quarantine as `duplicate_key`."""
+    # Keys name samples in shards: of equal ones a reader would see one frame and lose the other.
     first = pl.col("key").is_first_distinct()
     return Listing(
         records=table_contract("records").conform(records.filter(first)),

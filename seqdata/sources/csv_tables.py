@@ -21,7 +21,8 @@ _SHOWN_COLUMNS = 12
 _SHOWN_TEXT = 40
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_SEPARATOR_LINE = re.compile(rb"""["']?sep=(.)["']?\s*""", re.IGNORECASE)  # Excel's first line that names the separator
+# Excel's first line that names the separator.
+_SEPARATOR_LINE = re.compile(rb"""["']?sep=(.)["']?\s*""", re.IGNORECASE)
 # Degrees around 0° N, 0° E, about 100 metres of open sea: receivers without a fix write that place.
 _NULL_ISLAND = 1e-3
 
@@ -83,6 +84,7 @@ def parse_text_csv(data: bytes, path: Path | str) -> pl.DataFrame:
         >>> parse_text_csv(b"sep=;\r\nimage; latitude\r\n1.jpg;48,2\r\n", "positions.csv").rows()
         [('1.jpg', '48,2')]
     """
+    # All columns stay text: a guessed type would turn keys into numbers and drop their zeros.
     text, separator = _without_preamble(_as_utf8(data))
     try:
         table = _read_csv(text, separator)
@@ -205,6 +207,7 @@ def _parse(column: pl.Series, kind: pl.DataType) -> pl.Series:
     """A column of text as `kind`; booleans are written True/False by these dumps, and NaN counts as absent."""
     text = column.str.strip_chars()
     if kind == pl.Boolean():
+        # The dumps write True and False as Python does, spreadsheets TRUE, databases 1.
         return text.str.to_lowercase().is_in(["true", "1"]).alias(column.name)
     if kind.is_float():
         return numbers(text).cast(kind).fill_nan(None)
@@ -246,6 +249,7 @@ def parse_number(text: str) -> float | None:
         >>> [parse_number(text) for text in ("48,2", "5.339.437,15", "5'339'437", "1e3", "north")]
         [48.2, 5339437.15, 5339437.0, 1000.0, None]
     """
+    # Signs between groups of three digits (blank, apostrophe, narrow blanks) never are a decimal sign.
     plain = _THOUSANDS.sub("", text.translate(_MINUS).strip().removesuffix("m").rstrip("° "))
     comma, point = plain.rfind(","), plain.rfind(".")
     decimal = "," if comma > point and plain.count(",") == 1 else "."

@@ -95,6 +95,7 @@ def _walk(
     folder: Path, prefix: str, root: str, parents: tuple[tuple[int, int], ...], *, is_alias: bool
 ) -> Iterator[DumpFile]:
     """Yield the files of one folder and those below it; `parents` are (device, inode) of the folders above."""
+    # (device, inode) and not the path: a loop of links shows the same folder under ever longer paths.
     try:
         status = folder.stat()
         here = (status.st_dev, status.st_ino)
@@ -191,6 +192,7 @@ def is_other_image(name: str) -> bool:
 def image_names(column: str) -> pl.Expr:
     """Test each path of a column as `is_image` does."""
     path = pl.col(column)
+    # Written as expressions: a dump has millions of names, and Python would take seconds a million.
     hidden = path.str.contains(r"(^|/)\.") | path.str.contains(rf"(?i)(^|/)({_NO_DRIVE.pattern})/")
     return path.str.contains(r"(?i)\.(jpe?g|png)$") & ~hidden
 
@@ -222,6 +224,7 @@ def unreadable(reason: str) -> BadImageError:
 
 def inside(raw: Path, name: str) -> Path:
     """The path of `name` below `raw`; links in the dump are followed. Raises: KeyError when the name climbs out."""
+    # Names come from tables that anyone may have written.
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise KeyError(f"{name} lies outside {raw}")
     return raw / name

@@ -171,6 +171,7 @@ def option_help(name: str) -> str:
         >>> option_help("cities")
         'msls: exact city names, comma-separated (default: all).'
     """
+    # One flag may serve several kinds, as pose_gap does.
     texts = [f"{kind.name}: {option.help}" for kind in _KINDS for option in kind.options if option.name == name]
     return "; ".join(texts) + "."
 
@@ -197,6 +198,7 @@ def open_source(kind: str, raw: str | Path, options: Mapping[str, str]) -> "Sour
         "the user's own drives"
     """
     entry = source_kind(kind)
+    # Unknown options are refused here, once for all kinds: a misspelled one must not be ignored.
     names = [option.name for option in entry.options]
     unknown = next((name for name in options if name not in names), None)
     if unknown is not None:

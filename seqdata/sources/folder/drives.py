@@ -41,6 +41,7 @@ def with_places(rows: pl.DataFrame) -> pl.DataFrame:
         ContractError: If a drive lies in two cities.
     """
     rows = rows if "city" in rows.columns else _with_cities(rows)
+    # Distances are taken within one zone, and a trajectory within one city.
     torn = rows.filter((pl.col("city").n_unique() > 1).over("drive"))
     if torn.height:
         raise ContractError(
@@ -129,6 +130,7 @@ def in_driving_order(rows: pl.DataFrame, usable: pl.Expr) -> pl.DataFrame:
     timed = (pl.col("time").is_not_null() | ~usable).all().over("drive") & pl.col("time").is_not_null().any().over(
         "drive"
     )
+    # A row without a time borrows its predecessor's, so that a stable sort leaves it where it is listed.
     ordered = rows.sort("drive", "row", maintain_order=True).with_columns(
         pl.col("time").forward_fill().backward_fill().over("drive").alias("moment"), timed.alias("timed")
     )
@@ -197,6 +199,7 @@ def with_trajectories(rows: pl.DataFrame) -> pl.DataFrame:
     Raises:
         ContractError: If a part would have the name of another drive.
     """
+    # Frames without a role are a part of their own: the protocol decides about them.
     several = (pl.col("role").fill_null("").n_unique() > 1).over("drive")
     playing = pl.when(pl.col("part").ne_missing(BUFFER)).then("role")
     name = pl.concat_str("drive", pl.when(several).then(playing), "part", separator="/", ignore_nulls=True)

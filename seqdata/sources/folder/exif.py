@@ -49,8 +49,10 @@ def read_exif(raw: Path, images: pl.DataFrame) -> pl.DataFrame:
         camera's clock is off by, where GPS time is used instead), null where they are not known.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of every damaged block
+        # Pillow warns of every damaged block.
+        warnings.simplefilter("ignore")
         parts = [
+            # Some rows at a time: a million tuples of Python objects would take gigabytes.
             pl.DataFrame([_read_tags(raw / source) for source in part["source"]], schema=_TAGS, orient="row")
             for part in images["source"].to_frame().iter_slices(_ROWS_AT_ONCE)
         ]
@@ -77,6 +79,7 @@ def _read_tags(path: Path) -> tuple[Any, ...]:
         with Image.open(path) as image:
             exif = image.getexif()
             gps, camera = exif.get_ifd(IFD.GPSInfo), exif.get_ifd(IFD.Exif)
+            # DateTime stands in the main block, the other clocks in the camera's: one mapping serves all three.
             clock = _camera_clock({**exif, **camera})
             gps_clock = parse_gps_clock(gps.get(GPS.GPSDateStamp), _day_seconds(gps.get(GPS.GPSTimeStamp)))
             return *_position(gps), *clock, gps_clock
@@ -92,6 +95,7 @@ def _camera_clock(tags: Mapping[int, Any]) -> tuple[int | None, int | None]:
 
 def _position(gps: Mapping[int, Any]) -> tuple[float | None, float | None]:
     """Latitude and longitude of a GPS block, None where they are absent or the block is damaged."""
+    # A block whose offsets are damaged may still give numbers; a field of one byte that holds more shows it.
     altitude_ref = gps.get(GPS.GPSAltitudeRef, 0)
     one_byte = isinstance(altitude_ref, int) or (isinstance(altitude_ref, bytes) and len(altitude_ref) == 1)
     if not one_byte or _text(gps.get(GPS.GPSStatus)) == "V":
@@ -106,6 +110,7 @@ def _degrees(value: Any, hemisphere: str | None, signs: str) -> float | None:
     parts = _numbers(value)
     if not 1 <= len(parts) <= 3 or hemisphere is None or hemisphere.upper() not in signs:
         return None
+    # 60.0 is allowed: cameras round 59.99 seconds up and do not carry.
     if not all(0 <= part <= greatest for part, greatest in zip(parts, (180, 60, 60), strict=False)):
         return None
     degrees = sum(part / unit for part, unit in zip(parts, (1, 60, 3600), strict=False))
@@ -121,6 +126,7 @@ def _day_seconds(value: Any) -> float | None:
 
 def _numbers(value: Any) -> list[float]:
     """The finite numbers of one value or of a row of them; none where one is not (a fraction over 0 is not)."""
+    # Pillow gives fractions of its own; one over zero is no number, and is refused when it becomes a float.
     parts = [float(part) for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, Real)]
     return parts if all(map(math.isfinite, parts)) else []
 

@@ -93,6 +93,7 @@ def _offset(text: str) -> int | None:
     match = _OFFSET.fullmatch(text)
     if match is None:
         return None
+    # "+2:00" as "+02:00".
     hours = re.sub(r"^([+-])(\d)(?=:|$)", r"\g<1>0\2", text)
     offset = parse_offset(hours)
     return offset if abs(offset) <= _GREATEST_OFFSET else None
@@ -111,8 +112,10 @@ def with_times(rows: pl.DataFrame) -> pl.DataFrame:
     """
     has_offset = pl.col("offset").is_not_null()
     groups = ["drive", has_offset]
+    # Photos with an offset and without one may lie in one drive (edited ones lose it): each kind is compared by itself.
     local = pl.col("taken") - pl.col("offset").fill_null(0)
     difference = local - pl.col("gps")
+    # The median, since single fixes may be minutes old.
     ahead = difference.median().over(groups)
     steady = (difference.is_not_null().sum().over(groups) >= _ENOUGH) & (
         (difference - ahead).abs().median().over(groups) <= _STEADY
@@ -123,6 +126,7 @@ def with_times(rows: pl.DataFrame) -> pl.DataFrame:
     error = (ahead - days - zone).abs()
     allowed = pl.when(has_offset).then(_WRONG_DESPITE_OFFSET).otherwise(_SET_BY_HAND)
     is_wrong = (error > allowed) & (steady | (days != 0))
+    # More than a zone off, the camera's clock is believed for nothing: each photo takes its own GPS time.
     by_gps = pl.when(days != 0).then(pl.coalesce("gps", local - ahead.round().cast(pl.Int64)))
     corrected = by_gps.otherwise(local - ahead.round().cast(pl.Int64))
     in_utc = pl.when(is_wrong).then(corrected).otherwise(local - zone.fill_null(0).cast(pl.Int64))

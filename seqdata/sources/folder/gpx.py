@@ -114,6 +114,7 @@ def read_track(path: Path) -> Track:
             overlap in time (also one whose clock goes back).
     """
     collector = _Collector(path)
+    # A streaming parser: of a long log three numbers a point are used, and no tree of it fills the memory.
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = collector.refuse
     parser.StartElementHandler, parser.EndElementHandler = collector.start, collector.end
@@ -125,6 +126,7 @@ def read_track(path: Path) -> Track:
         raise InputError(f"{path}: no such file; name a GPX track") from error
     except (OSError, expat.ExpatError, ValueError, LookupError) as error:
         raise InputError(f"{path}: not readable as GPX ({error})") from error
+    # Without points there are no columns to transpose.
     columns = [np.array(column) for column in zip(*collector.rows, strict=True)] or [np.zeros(0)] * 4
     time, latitude, longitude, segment = columns
     fix = is_fix(latitude, longitude)
@@ -186,7 +188,8 @@ def _spread_seconds(time: IntArray, latitude: Float64Array, longitude: Float64Ar
     rank = np.arange(len(points)) - np.repeat(starts, counts)
     share = np.where(points % _SECOND == 0, rank / np.repeat(counts, counts), 0.0)
     spread = points + np.round(share * _SECOND).astype(np.int64)
-    return spread[np.cumsum(is_new) - 1]
+    every: IntArray = spread[np.cumsum(is_new) - 1]
+    return every
 
 
 def place_on(track: Track, time: IntArray, gap: float) -> TrackPositions:
@@ -205,6 +208,7 @@ def place_on(track: Track, time: IntArray, gap: float) -> TrackPositions:
     """
     after = np.searchsorted(track.time, time)
     last = len(track.time) - 1
+    # Without this an image at the last point's own time would lie outside.
     exact = track.time[np.minimum(after, last)] == time
     before = np.where(exact, after, after - 1)
     outside = (before < 0) | (after > last)

@@ -62,6 +62,7 @@ def track_rows(raw: Path, images: pl.DataFrame, path: Path, offset: float, gap: 
     time = rows["time"].fill_null(stamps["time"])
     shared = shared_times(time, rows["drive"], rows["time"].is_null() & stamps["numbered"])
     time = time + round(offset * 1e6)
+    # Images without a time are looked up too, at 1970, and get no position from it below.
     positions = place_on(track, time.fill_null(0).to_numpy(), gap)
     usable = pl.lit(time.is_not_null() & shared.is_null())
     timed = rows.with_columns(
@@ -161,5 +162,6 @@ def _in_order_of_names(listed: pl.DataFrame) -> pl.DataFrame:
 
 def _natural(name: pl.Expr) -> pl.Expr:
     """A text that sorts as `name` does when runs of digits count as numbers."""
+    # Numbers of equal width sort as text: zeros are put before each, and its last digits are cut off.
     zeros = "0" * _WIDEST_NUMBER
     return name.str.replace_all(r"(\d+)", zeros + "$1").str.replace_all(rf"\d*(\d{{{_WIDEST_NUMBER}}})", "$1")

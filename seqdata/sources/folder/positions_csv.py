@@ -63,6 +63,7 @@ def read_positions(path: Path, zone_letters: str = "") -> pl.DataFrame:
         table = table.drop("latitude", "longitude", strict=False)
     else:
         table = table.drop("easting", "northing", "zone", strict=False)
+    # A column of the user's own that is called row would hide the numbers by which rows are named.
     table = table.drop("row", strict=False).with_row_index("row", offset=1)
     table = table.filter(~pl.all_horizontal(pl.exclude("row").is_null()))
     if not table.height:
@@ -211,6 +212,7 @@ def _from_utm(table: pl.DataFrame, path: Path, zone_letters: str) -> pl.DataFram
     usable, zones = places["usable"].to_numpy(), places["zone"].to_numpy()
     east, north = easting.fill_null(np.nan).to_numpy(), northing.fill_null(np.nan).to_numpy()
     latitude, longitude = np.full(len(zones), np.nan), np.full(len(zones), np.nan)
+    # One call a zone: utm converts arrays, of one zone each.
     for name in np.unique(zones[usable]):
         rows = usable & (zones == name)
         latitude[rows], longitude[rows] = geometry.to_latlon(east[rows], north[rows], str(name))
@@ -265,7 +267,8 @@ def _heading(text: pl.Series) -> pl.Series:
     degrees = numbers(text.str.strip_chars())
     degrees = degrees.set(~(degrees.abs() <= _GREATEST_HEADING).fill_null(value=False), None)
     wrapped = (degrees % 360.0).cast(pl.Float32)
-    return wrapped.set((wrapped >= 360.0).fill_null(value=False), 0.0).alias("heading")  # 359.999999 in 32 bits is 360
+    # 359.999999 in 32 bits is 360
+    return wrapped.set((wrapped >= 360.0).fill_null(value=False), 0.0).alias("heading")
 
 
 def _without_repeats(rows: pl.DataFrame, path: Path) -> pl.DataFrame:

@@ -70,6 +70,7 @@ def recognise(raw: Path) -> bool:
 
 def open(raw: Path, options: Mapping[str, str]) -> "FolderSource":
     """Open the drives at `raw`; for the options see `seqdata.sources.registry`. Raises: ContractError."""
+    # The object is made first: it knows where positions come from, which some options depend on.
     source = FolderSource(
         raw,
         options.get("positions", ""),
@@ -152,6 +153,7 @@ class FolderSource:
         # A link to a folder of the same dump shows its images again: they are read where a table names them so.
         own = images.filter(~pl.col("is_alias"))
         rows = self._rows(where, own)
+        # Rows that list an image again leave before positions are counted: a counted one would break every window.
         repeated = pl.col("reason").eq_missing("duplicate_key")
         usable = pl.col("bytes").is_not_null() & pl.col("latitude").is_not_null()
         joined = rows.filter(~repeated).join(images, on="source", how="left", maintain_order="left")
@@ -263,13 +265,16 @@ def _not_read(files: list[DumpFile], rows: pl.DataFrame) -> list[pl.DataFrame]:
 
 def _sources(names: list[str]) -> pl.DataFrame:
     """Names as a table's column `source`; bytes that are no UTF-8 are shown in hexadecimal."""
+    # The file system's bytes come as surrogates, which no UTF-8 table can hold.
     texts = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
     return pl.DataFrame({"source": pl.Series(texts, dtype=pl.String)})
 
 
 def _with_record_fields(rows: pl.DataFrame) -> pl.DataFrame:
     """The remaining fields of the record; keys come from the path, with what a shard's key may not hold replaced."""
+    # A key is a file name in a tar, and a webdataset sample: no dot, no slash, at most 90 bytes.
     stem = pl.col("source").str.replace(r"\.[A-Za-z]+$", "").str.replace_all(r"[^A-Za-z0-9_-]+", "_")
+    # a.b/1.jpg and a_b/1.jpg would share a key: both get a digest of their path.
     clash = stem.is_duplicated() | (stem.str.len_bytes() > 80)
     digest = pl.col("source").map_elements(_short_digest, return_dtype=pl.String)
     return rows.with_columns(

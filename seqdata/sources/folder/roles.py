@@ -102,6 +102,7 @@ def cut_along_route(
         raise ContractError(f"option buffer has {buffer}; it takes metres, 0 or more")
     xy = np.column_stack([np.asarray(easting, np.float64), np.asarray(northing, np.float64)])
     drives = np.asarray(drive)
+    # Where the name of the drive changes, the next one starts.
     starts = np.flatnonzero(drives[1:] != drives[:-1]) + 1
     tracks = (geometry.track_metres(track[:, 0], track[:, 1]) for track in np.split(xy, starts))
     is_test = np.concatenate([cut.tests(along) for along in tracks])

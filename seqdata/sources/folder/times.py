@@ -37,7 +37,9 @@ def parse_moment(text: str) -> int | None:
         if match is None:
             return None if is_rounded(text) else _from_seconds(float(text.replace(",", ".")))
         *parts, fraction, offset = match.groups()
-        return from_calendar(*(int(part or 0) for part in parts), fraction or "") - parse_offset(offset or "Z")
+        year, month, day, hour, minute, second = (int(part or 0) for part in parts)
+        time = from_calendar(year, month, day, hour, minute, second, fraction or "")
+        return time - parse_offset(offset or "Z")
     except (ValueError, OverflowError):
         return None
 

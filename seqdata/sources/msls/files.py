@@ -53,6 +53,7 @@ class MslsFiles:
 
     def cities(self) -> list[str]:
         """`train_val/<city>` and `test/<city>` of every city that has a seq_info.csv, in this order."""
+        # A city counts by its table, not by its folder: of a city that is being unpacked the images come first.
         unpacked = {
             f"{part}/{city.name}"
             for part in PARTS
@@ -111,6 +112,7 @@ class MslsFiles:
         lower, upper = (
             [(f"{name}!", open_archive(self.raw / name)) for name in names] for names in (self.lower, self.upper)
         )
+        # The order in which one would unpack: volumes first, then what lies there, and the patch over all.
         return [*lower, ("", Folder(self.raw)), *upper]
 
 

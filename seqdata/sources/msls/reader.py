@@ -122,7 +122,8 @@ def _list_city(files: MslsFiles, city: str) -> Listing:
     tables = {role: files.table(f"{city}/{role}/seq_info.csv") for role in ROLES}
     parts = [_list_role(files, f"{city}/{role}", data) for role, data in tables.items() if data is not None]
     records = pl.concat([part.records for part in parts], how="diagonal_relaxed")
-    placed = table_contract("records").conform(_one_zone(records))  # a city at a time: what is not kept takes memory
+    # A city at a time: what is not kept takes memory.
+    placed = table_contract("records").conform(_one_zone(records))
     return Listing(placed, pl.concat([part.quarantine for part in parts]))
 
 
@@ -137,6 +138,7 @@ def _list_role(files: MslsFiles, folder: str, sequences: bytes) -> Listing:
     )
     images = files.images(f"{folder}/images")
     joined = rows.join(images, on="name", how="left", maintain_order="left")
+    # Rows without a key name no file, so that the row itself is what stands in quarantine.
     named = pl.all_horizontal(pl.col("key", "sequence_key").str.len_bytes() > 0).fill_null(value=False)
     nameless = joined.filter(~named).with_columns(
         pl.format("{}/seq_info.csv row {}", pl.lit(folder), "row").alias("source")
@@ -209,6 +211,7 @@ def _subtasks(files: MslsFiles, folder: str, rows: int) -> pl.Series:
         raise InputError(
             f"{files.raw / name}: {table.height} rows, but seq_info.csv beside it has {rows}; download it again"
         )
+    # The dump has a column of True and False for each subtask; a record has their names.
     member = [pl.when(subtask).then(pl.lit(subtask)) for subtask in SUBTASKS]
     return table.select(pl.concat_str(member, separator=" ", ignore_nulls=True).alias("subtasks"))["subtasks"]
 
@@ -233,6 +236,7 @@ def _one_zone(records: pl.DataFrame) -> pl.DataFrame:
     latitude, longitude = records["lat"].to_numpy(), records["lon"].to_numpy()
     zone = geometry.choose_zone(latitude, longitude)
     easting, northing = geometry.to_utm(latitude, longitude, zone)
+    # The dump leaves the false northing out, so that southern northings are negative.
     published = records["northing"].to_numpy() + np.where(records["northing"].to_numpy() < 0, FALSE_NORTHING, 0.0)
     distance = np.hypot(records["easting"].to_numpy() - easting, published - northing)
     same = distance < SAME_ZONE_METRES

@@ -73,6 +73,7 @@ def _place(raw: Path, name: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     if not files.height and (raw / f"{name}.zip").is_file():
         archive = open_archive(raw / f"{name}.zip")
         files, skipped = _images(archive.members(), f"{name}.zip!"), archive.skipped()
+    # Names differ between copies of the dump (images-00001.png, 1.jpg, frame_1.png); the number is what they share.
     number = pl.col("source").str.extract(_NUMBER).cast(pl.Int64)
     return files.with_columns(number.alias("number")), quarantine_skipped(f"{name}.zip", skipped)
 

@@ -79,6 +79,7 @@ def _parse(path: Path) -> pl.DataFrame:
     if not lines[0].startswith("tid,lat,lon"):
         raise InputError(f"{path}: the first line is not 'tid,lat,lon,speed,course,alt'; this is no Nordland GPS log")
     rows = pl.DataFrame({"line": lines[1:]}, schema={"line": pl.String}).select(pl.col("line").str.split(","))
+    # Half a line, or two in one, have other numbers of cells.
     rows = rows.filter(pl.col("line").list.len() == 6)
     whole = pl.col("line").list.eval(pl.element().str.contains(r"^-?\d+$")).list.all()
     fields = rows.filter(whole).select(
@@ -107,6 +108,7 @@ def _rising(second: IntArray) -> BoolArray:
 
 def _plausible(rows: pl.DataFrame) -> pl.Series:
     """Rows near the rolling median of their neighbours: a shifted or cut number lands kilometres away."""
+    # A degree of longitude is shorter in the north: by the cosine of the latitude.
     shrink = float(np.cos(np.radians(rows["lat"].to_numpy().mean()))) if rows.height else 1.0
     north = (pl.col("lat") - _local_median("lat")) * METRES_PER_DEGREE
     east = (pl.col("lon") - _local_median("lon")) * METRES_PER_DEGREE * shrink

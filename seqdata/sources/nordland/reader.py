@@ -136,6 +136,7 @@ def _read_clean_list(path: Path) -> set[int]:
 
 def _rank(files: pl.DataFrame, clean: set[int] | None) -> pl.DataFrame:
     """Add position and clean_position: ranks over the numbers that any season holds (the latter empty without list)."""
+    # Ranks over all seasons together, so that one place has one position whatever a season lacks.
     numbers = files.select(pl.col("number").unique().sort())
     ranks = numbers.with_row_index("position").with_columns(pl.col("position").cast(pl.Int32))
     listed = numbers.filter(pl.col("number").is_in(sorted(clean or ())))
@@ -146,6 +147,7 @@ def _rank(files: pl.DataFrame, clean: set[int] | None) -> pl.DataFrame:
 def _place(raw: Path, files: pl.DataFrame) -> pl.DataFrame:
     """Add coordinates from the summer log and the remaining fields of the record."""
     log = read_log(raw / "summer.csv")
+    # Frames before the log begins get its first row.
     number = files["number"].to_numpy()
     row = log.nearest(log.second[0] + np.maximum(number - FIRST_LOGGED_FRAME, 0))
     latitude, longitude = log.latitude[row], log.longitude[row]

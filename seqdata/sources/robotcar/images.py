@@ -112,6 +112,7 @@ def develop(data: bytes, development: Development) -> bytes | Pixels:
         raise BadImageError("empty_image", "the file has no bytes")
     image = open_image(data)
     mosaic = is_mosaic(image)
+    # Sixteen bits are no mosaic of this dataset: their scale is unknown, and a guess would change every grey level.
     if image.format == "PNG" and image.mode.startswith("I"):
         raise BadImageError("bad_image", "a 16-bit PNG of one channel is neither raw RobotCar nor a colour picture")
     if not mosaic and development.undistort is None and development.crop is None:
@@ -195,7 +196,8 @@ def _corners(
         u, v = np.fromfile(table, "<f8").reshape(2, -1)
     except (OSError, ValueError) as error:
         raise InputError(f"{table}: the lookup table cannot be read ({error})") from error
-    inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)  # false for NaN
+    # False for NaN.
+    inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
     u, v = np.where(inside, u, 0.0), np.where(inside, v, 0.0)
     left, top = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     right, low = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)

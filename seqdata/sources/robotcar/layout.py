@@ -66,6 +66,7 @@ class Layout:
 
     def images(self, lap: str) -> Overlay:
         """Open a lap's pictures and timestamps. Raises: InputError for a damaged archive."""
+        # Kept by lap: an index of a lap's tars is made once, not for each of its pictures.
         if lap not in self._stores:
             self._stores[lap] = self._overlay(self._archives_of(lap, self.camera))
         return self._stores[lap]
@@ -76,6 +77,7 @@ class Layout:
         files = self.images(lap).members(folder).filter(image_names("name"))
         own = pl.col("name").str.strip_prefix(f"{folder}/")
         files = files.with_columns(own.str.replace(r"\.[^.]*$", "").alias("stem"))
+        # Frames that were converted to JPEG lie beside their PNG: the raw picture wins.
         png = pl.col("name").str.to_lowercase().str.ends_with(".png")
         return files.sort(~png, "name").unique("stem", keep="first", maintain_order=True)
 

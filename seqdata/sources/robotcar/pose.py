@@ -150,7 +150,8 @@ def look_up(log: Log, time: IntArray, mode: PoseMode, gap: float) -> Poses:
     if log.yaw is not None:
         turn = (log.yaw[after] - log.yaw[before] + np.pi) % (2 * np.pi) - np.pi
         heading = np.degrees(log.yaw[before] + share * turn) % 360.0
-        heading[heading >= 360.0] = 0.0  # -1e-20 % 360 rounds to 360
+        # -1e-20 % 360 rounds to 360
+        heading[heading >= 360.0] = 0.0
     return Poses(has_pose=has_pose, heading=heading, **{name: between(getattr(log, name)) for name in _METRES})
 
 

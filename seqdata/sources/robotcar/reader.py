@@ -211,7 +211,8 @@ class RobotcarSource:
         poses = look_up(log, time, self.pose.mode, self.pose.gap)
         metres = {name: getattr(poses, name) for name in ("latitude", "longitude", "easting", "northing")}
         heading = pl.Series("heading", poses.heading.astype(np.float32)).fill_nan(None)
-        heading = heading.set(heading.fill_null(0) >= 360.0, 0.0)  # 359.999999 degrees in 32 bits are 360
+        # 359.999999 degrees in 32 bits are 360
+        heading = heading.set(heading.fill_null(0) >= 360.0, 0.0)
         has_pose = pl.Series(poses.has_pose)
         placed = rows.with_columns(heading, **{name: pl.Series(values) for name, values in metres.items()})
         hint = "" if has_pose.any() else clock_hint(log, time)
@@ -240,6 +241,7 @@ def _one_zone(records: pl.DataFrame) -> pl.DataFrame:
     zone = geometry.choose_zone(latitude, longitude)
     easting, northing = geometry.to_utm(latitude, longitude, zone)
     east, north = records["easting"].to_numpy(), records["northing"].to_numpy()
+    # Published metres are used as they are: a projection of our own would move them by its rounding.
     own = np.hypot(east - easting, north - northing) <= SAME_ZONE_METRES
     return records.with_columns(
         pl.lit(zone).alias("zone"),
