@@ -102,20 +102,20 @@ def _has_exif(data: bytes) -> bool:
 
     Searching alone would take longer than all else that is done with a frame that passes through.
     """
-    at = 2
+    position = 2
     # Colour profiles and XMP may fill many segments of 64 KiB before it.
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+        kind, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if kind == 0xFF:  # fill bytes may stand before a marker
-            at += 1
+            position += 1
             continue
-        if kind == 0xE1 and data.startswith(_EXIF_MAGIC, at + 4):
+        if kind == 0xE1 and data.startswith(_EXIF_MAGIC, position + 4):
             return True
         if kind == 0xDA:
             return False
         if not 0xC0 <= kind <= 0xFE or length < 2:
             break
-        at += 2 + length
+        position += 2 + length
     return _EXIF_MAGIC in data[:_HEADER]
 
 

@@ -113,10 +113,10 @@ def refuse_bomb(width: int, height: int) -> None:
 def orientation(image: Image.Image) -> int:
     """EXIF orientation of an image, 1 (upright) when absent or unreadable: broken EXIF does not make pixels bad."""
     try:
-        found = image.getexif().get(_ORIENTATION_TAG, 1)
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # Pillow raises many kinds for broken EXIF; all mean "not known"
         return 1
-    return found if isinstance(found, int) and found in _TURNS else 1
+    return value if isinstance(value, int) and value in _TURNS else 1
 
 
 def header_orientation(data: bytes) -> int:

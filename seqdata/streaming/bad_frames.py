@@ -63,14 +63,14 @@ def read_window(cache: DecodeCache, rows: IntArray, neighbours: Neighbours) -> t
         ContractError: If a trajectory has no good frame.
     """
     frames = cache.frames(rows.tolist())
-    shown = shown_rows(cache, rows, neighbours)
-    is_replaced = shown != rows
+    visible = visible_rows(cache, rows, neighbours)
+    is_replaced = visible != rows
     if is_replaced.any():
-        frames |= cache.frames(row for row in shown.tolist() if row not in frames)
-    return [frame for row in shown.tolist() if (frame := frames[row]) is not None], is_replaced
+        frames |= cache.frames(row for row in visible.tolist() if row not in frames)
+    return [frame for row in visible.tolist() if (frame := frames[row]) is not None], is_replaced
 
 
-def shown_rows(cache: DecodeCache, rows: IntArray, neighbours: Neighbours) -> IntArray:
+def visible_rows(cache: DecodeCache, rows: IntArray, neighbours: Neighbours) -> IntArray:
     """Choose the frame that each frame of a window shows, now that all of them were read through `cache`.
 
     Args:

@@ -131,13 +131,13 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epoch stands after the batches yielded so far: plain numbers and texts, the same on every rank."""
-        chosen = self._stream.settings
+        settings = self._stream.settings
         return {
             "format": FORMAT,
             "stream": self._stream.id,
-            "shuffle": chosen.shuffle,
-            "seed": chosen.seed,
-            "epoch": chosen.epoch,
+            "shuffle": settings.shuffle,
+            "seed": settings.seed,
+            "epoch": settings.epoch,
             "batch_size": self._size,
             "step": self._step,
         }
@@ -148,10 +148,10 @@ class Batches:
         Seed, epoch and shuffle are the state's. Raises: ContractError when it belongs to other windows or another
         batch size, or is none of ours.
         """
-        known = self.state_dict()
-        if state.keys() != known.keys() or state["format"] != FORMAT:
+        own = self.state_dict()
+        if state.keys() != own.keys() or state["format"] != FORMAT:
             raise ContractError(f"not a stream's state of format {FORMAT}; its fields are {', '.join(sorted(state))}")
-        if state["stream"] != known["stream"]:
+        if state["stream"] != own["stream"]:
             raise ContractError("the stream's state belongs to another dataset or other windows; open those to resume")
         if state["batch_size"] != self._size:
             raise ContractError(f"the stream's state counts batches of {state['batch_size']}; resume with that size")

@@ -6,6 +6,7 @@ is touched while items are made: polars owns threads, which do not survive the f
 """
 
 import copy
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,26 @@ from seqdata.streaming import shuffle as orders
 from seqdata.streaming.bad_frames import Neighbours, read_window
 from seqdata.streaming.batches import Batches, Sequence, StreamSettings
 from seqdata.streaming.shuffle import Shuffle
+
+
+class WindowKeys(list[str]):
+    """Keys of the frames of one window, a list that PyTorch's default collate leaves whole."""
+
+
+def _keep_keys_whole() -> None:
+    """Let PyTorch's default collate give B lists of L keys, as `Batches` does, where it is loaded at all.
+
+    Left to itself it turns lists of equal length over: L lists of B keys, which looks right where L equals B. The map
+    of types is its documented way to extend it (`torch.utils.data.default_collate`). Looked up instead of imported,
+    because datasets are read without torch.
+    """
+    collate = sys.modules.get("torch.utils.data._utils.collate")
+    if collate is not None:
+        collate.default_collate_fn_map.setdefault(WindowKeys, _list_of_keys)
+
+
+def _list_of_keys(batch: list[WindowKeys], *, collate_fn_map: object = None) -> list[WindowKeys]:
+    return list(batch)
 
 
 class Stream:
@@ -63,7 +84,7 @@ class Stream:
         self.frame_rows = frame_rows
         self._dataset = dataset
         self._rows = self._order()
-        self._names = {name: _Names.of(table[name]) for name in ("trajectory", "city", "role")}
+        self._names = {name: _Names.from_column(table[name]) for name in ("trajectory", "city", "role")}
         self._keys = frames["key"].to_numpy().astype(np.bytes_)
         self._numbers = {name: frames[name].to_numpy() for name in ("position", "easting", "northing")}
         self._neighbours = Neighbours(frame_rows, frames["trajectory"])
@@ -85,6 +106,8 @@ class Stream:
         item = self.describe(np.array([index]))
         one = {name: values[0] for name, values in item.items()}
         one["row"] = int(one["row"])
+        one["keys"] = WindowKeys(one["keys"])
+        _keep_keys_whole()
         return {"frames": channels_first(stack_frames(pixels)), **one, "replaced": replaced}
 
     def __iter__(self) -> Iterator[Sequence]:
@@ -148,7 +171,7 @@ class _Names:
     values: list[str]
 
     @classmethod
-    def of(cls, column: pl.Series) -> "_Names":
+    def from_column(cls, column: pl.Series) -> "_Names":
         values = column.fill_null("").unique().sort()
         codes = column.fill_null("").replace_strict(values, range(len(values)), return_dtype=pl.UInt32)
         return cls(codes.to_numpy(), values.to_list())

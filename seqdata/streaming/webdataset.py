@@ -2,13 +2,14 @@
 
     import seqdata
     import webdataset as wds
-    samples = wds.WebDataset("dataset/shards/part-{000000..000011}.tar", shardshuffle=100)
+    samples = wds.WebDataset("dataset/shards/part-{000000..000011}.tar", shardshuffle=100, empty_check=False)
     for sequence in samples.decode("rgb8").compose(seqdata.windows(5)): ...
 
 Shards may come in any order and be split over nodes and workers, because a shard repeats the frames before it (its
 halo): every window lies whole in one shard. Only the order inside a shard matters, so the stage stands before
 `.shuffle()`; after `.decode(…)` each frame is decoded once, before it the frames stay bytes. Nothing of webdataset is
-imported here: the stage takes any iterator of sample dicts.
+imported here: the stage takes any iterator of sample dicts. `empty_check=False` allows more loader workers than shards;
+without it webdataset refuses workers that have nothing to read.
 """
 
 import json
@@ -93,23 +94,23 @@ class WindowStage:
 
 def _frame_of(sample: Sample) -> Sample:
     """The JSON of a frame, decoded already or not."""
-    stored = sample.get("json")
-    frame = json.loads(stored) if isinstance(stored, bytes) else stored
+    member = sample.get("json")
+    frame = json.loads(member) if isinstance(member, bytes) else member
     if not isinstance(frame, dict) or not {"key", "trajectory", "position"} <= frame.keys():
         raise ContractError(
             f"{sample.get('__url__', 'stream')}: sample {sample.get('__key__')} has no json of a frame; "
-            "seqdata.sequences.sequencer.windows reads shards that seqdata build wrote, before to_tuple and shuffle"
+            "seqdata.windows reads shards that seqdata build wrote, before to_tuple and shuffle"
         )
     return frame
 
 
 def _follows(last: tuple[Sample, Sample], sample: Sample, frame: Sample) -> bool:
     """Whether a frame is the next one of the same trajectory in the same shard."""
-    before, known = last
+    before, previous = last
     return (
         before.get("__url__") == sample.get("__url__")
-        and known["trajectory"] == frame["trajectory"]
-        and int(known["position"]) + 1 == frame["position"]
+        and previous["trajectory"] == frame["trajectory"]
+        and int(previous["position"]) + 1 == frame["position"]
     )
 
 

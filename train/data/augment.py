@@ -18,7 +18,7 @@ class Changes:
     mirrored: bool
     blocks: Tensor
 
-    def of(self, frames: Tensor) -> "Changes":
+    def of_frames(self, frames: Tensor) -> "Changes":
         """The changes of some frames `(m,)` int64 of the batch."""
         return Changes(self.groups, self.mirrored, self.blocks[frames] if len(self.blocks) else self.blocks)
 
@@ -41,10 +41,10 @@ class Augment:
     def draw(self, groups: Tensor, generator: torch.Generator) -> Changes:
         """Draw the changes of a batch whose frames belong to `groups` `(M,)` int64."""
         count = int(groups.max()) + 1 if len(groups) else 0
-        drawn = torch.rand(count, 4, generator=generator).mul_(2).sub_(1)
+        draws = torch.rand(count, 4, generator=generator).mul_(2).sub_(1)
         mirrored = self.mirror and float(torch.rand(1, generator=generator)) < 0.5
         blocks = torch.rand(len(groups) if self.erase > 0 else 0, 6, generator=generator)
-        return Changes(drawn, mirrored, blocks)
+        return Changes(draws, mirrored, blocks)
 
     def apply(self, frames: Tensor, groups: Tensor, changes: Changes) -> Tensor:
         """Frames `(N, 3, H, W)` in 0…255 and their groups `(N,)` → float32 of the same shape.

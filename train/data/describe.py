@@ -142,8 +142,8 @@ def _check_finite(descriptors: Float32Array, table: pl.DataFrame, start: int) ->
 
 def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_FeaturePool") -> Float32Array:
     """Descriptors (m, D) of the windows `index` (m, L), so many at once that what they gather stays small."""
-    gathered = index.shape[1] * features[0].numel() * features.element_size()
-    at_once = max(1, min(model.windows_at_once or len(index), FUSED_BYTES // gathered))
+    bytes_a_window = index.shape[1] * features[0].numel() * features.element_size()
+    at_once = max(1, min(model.windows_at_once or len(index), FUSED_BYTES // bytes_a_window))
     descriptors = np.zeros((0, 0), np.float32)
     for start in range(0, len(index), at_once):
         part = model.fuse_rows(features, index[start : start + at_once]).float().cpu().numpy()
@@ -181,17 +181,17 @@ class _FeaturePool:
 
     def features_of(self, windows: IntArray) -> tuple[Tensor, Tensor]:
         """Features (M, …) of the distinct frames of `windows` (m, L), and each window's rows (m, L) into them."""
-        shown = self.source.shown(windows)
+        visible = self.source.visible_rows(windows)
         try:
-            features = self._features_of(shown)
+            features = self._features_of(visible)
         except DamagedFrameError:
             if not self.source.replaces:
                 raise
             # Rare, so simple: learn of all damage in the block, then encode the block again with the neighbours.
             self.rows, self.features = self.rows[:0], None
-            shown = self.source.shown(windows, check=True)
-            features = self._features_of(shown)
-        self.source.replaced += int((shown != windows).sum())
+            visible = self.source.visible_rows(windows, check=True)
+            features = self._features_of(visible)
+        self.source.replaced += int((visible != windows).sum())
         return features
 
     def _features_of(self, windows: IntArray) -> tuple[Tensor, Tensor]:

@@ -88,9 +88,9 @@ class FeatureFiles:
 
     def _open(self, part: FeaturePart) -> int:
         path = self.folder / part.name
-        wanted = part.start + part.rows * self._row_bytes
-        if not path.is_file() or path.stat().st_size != wanted:
-            raise ContractError(f"{path}: missing or not of {wanted} bytes; write the features again")
+        size = part.start + part.rows * self._row_bytes
+        if not path.is_file() or path.stat().st_size != size:
+            raise ContractError(f"{path}: missing or not of {size} bytes; write the features again")
         return os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
@@ -99,20 +99,20 @@ class FeatureFiles:
             os.close(handle)
         self._handles = []
 
-    def places(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    def feature_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """Feature row of each frame row. Raises: ContractError for a frame that was not described."""
-        found = np.searchsorted(self._frames, frames)
-        known = self._frames[np.minimum(found, len(self._frames) - 1)] == frames
-        if not known.all():
+        rows = np.searchsorted(self._frames, frames)
+        is_described = self._frames[np.minimum(rows, len(self._frames) - 1)] == frames
+        if not is_described.all():
             raise ContractError(
-                f"{self.folder}: {int((~known).sum())} of the frames wanted are not in it, such as frame "
-                f"{int(frames[~known][0])}; describe the whole dataset"
+                f"{self.folder}: {int((~is_described).sum())} of the frames wanted are not in it, such as frame "
+                f"{int(frames[~is_described][0])}; describe the whole dataset"
             )
-        return found
+        return rows
 
     def read(self, frames: NDArray[np.int64]) -> Features:
         """Features of frame rows `(n,)`, in this order: `(n, *shape)`; neighbouring rows are one read."""
-        rows = self.places(np.asarray(frames, np.int64))
+        rows = self.feature_rows(np.asarray(frames, np.int64))
         distinct, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(distinct), *self.manifest.shape), self.manifest.dtype)
         flat = out.reshape(len(distinct), -1)

@@ -68,20 +68,25 @@ def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, 
     refused = sorted(set(options) - set(free))
     if refused:
         raise ContractError(f"option '{refused[0]}' belongs to the stored features; free are {', '.join(free)}")
-    wanted = models.resolve(name, options).model_dump(mode="json")
-    if "fusion" not in wanted:
+    settings = models.resolve(name, options).model_dump(mode="json")
+    if "fusion" not in settings:
         raise ContractError(f"model {name} is no function of frame features; choose a late or intermediate fusion")
     stem = source.files.folder / ENCODER
     base = checkpoint.load_model(stem)
-    config = {**base.config, **{key: wanted[key] for key in free if key in wanted}, "weights": "random", "seed": seed}
+    config = {
+        **base.config,
+        **{key: settings[key] for key in free if key in settings},
+        "weights": "random",
+        "seed": seed,
+    }
     if source.level == "token":
         config["projection"] = None
     model = cast(FrameModel, models.restore(config))
     model.config = {**config, "weights": base.config["weights"]}
-    kept = ("encoder.",) if source.level == "token" else ("encoder.", "pooling.", "projection.")
-    state = {key: value for key, value in base.state_dict().items() if key.startswith(kept)}
+    frozen = ("encoder.",) if source.level == "token" else ("encoder.", "pooling.", "projection.")
+    state = {key: value for key, value in base.state_dict().items() if key.startswith(frozen)}
     model.load_state_dict({**model.state_dict(), **state})
     for key, parameter in model.named_parameters():
-        if key.startswith(kept):
+        if key.startswith(frozen):
             parameter.requires_grad_(False)
     return model.eval()

@@ -13,7 +13,7 @@ from seqdata.frames.images import Pixels
 from seqdata.frames.prefetch import THREADS, read_frames
 from seqdata.frames.reader import DamagedFrameError, stack_channels_first
 from seqdata.geometry import IntArray
-from seqdata.streaming.bad_frames import Neighbours, shown_rows
+from seqdata.streaming.bad_frames import Neighbours, visible_rows
 from train.models.base import SequenceModel
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class WindowSource:
         rows, index = np.unique(windows, return_inverse=True)
         return WindowFrames(self.read(rows), index.reshape(windows.shape), rows)
 
-    def shown(self, windows: IntArray, check: bool = False) -> IntArray:
+    def visible_rows(self, windows: IntArray, check: bool = False) -> IntArray:
         """Frame rows (B, L) that windows (B, L) show; `check` reads every frame first to learn which are damaged."""
         return windows
 
@@ -117,14 +117,14 @@ class FrameSource(WindowSource):
         if not self.replaces or all(frame is not None for frame in frames.values()):
             stacked = stack_channels_first([self._good(row, frames[row]) for row in distinct.tolist()], self.size)
             return WindowFrames(stacked, np.searchsorted(distinct, windows), distinct)
-        shown = self._replace(windows)
-        frames |= self.cache.frames(row for row in shown.ravel().tolist() if row not in frames)
+        visible = self._replace(windows)
+        frames |= self.cache.frames(row for row in visible.ravel().tolist() if row not in frames)
         # One damaged frame may show different neighbours in different windows, so what is distinct are pairs.
-        pairs, index = np.unique(np.stack([windows.ravel(), shown.ravel()]), axis=1, return_inverse=True)
+        pairs, index = np.unique(np.stack([windows.ravel(), visible.ravel()]), axis=1, return_inverse=True)
         stacked = stack_channels_first([self._good(row, frames[row]) for row in pairs[1].tolist()], self.size)
-        return WindowFrames(stacked, index.reshape(windows.shape), pairs[0], int((shown != windows).sum()))
+        return WindowFrames(stacked, index.reshape(windows.shape), pairs[0], int((visible != windows).sum()))
 
-    def shown(self, windows: IntArray, check: bool = False) -> IntArray:
+    def visible_rows(self, windows: IntArray, check: bool = False) -> IntArray:
         """Frame rows (B, L) that windows (B, L) show, by the damage known so far."""
         if check:
             distinct = np.unique(windows)
@@ -142,7 +142,7 @@ class FrameSource(WindowSource):
         return frame
 
     def _replace(self, windows: IntArray) -> IntArray:
-        return np.stack([shown_rows(self.cache, window, self._neighbours) for window in windows])
+        return np.stack([visible_rows(self.cache, window, self._neighbours) for window in windows])
 
     @cached_property
     def _neighbours(self) -> Neighbours:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seqdata.errors import ContractError, SeqdataError
+from seqdata.geometry import Float32Array, Float64Array
 
 OK = 0
 CPU = torch.device("cpu")
@@ -46,25 +46,26 @@ class Ranks:
         """The shares of all ranks `(count, ...)` in order, on each; gradient flows through this rank's own rows."""
         if self.size == 1:
             return share
-        lengths = [self.share(count, rank) for rank in range(self.size)]
+        spans = [self.share(count, rank) for rank in range(self.size)]
+        # all_gather wants equal shares, and theirs differ by one at most.
         padded = share.new_zeros(-(-count // self.size), *share.shape[1:])
         padded[: len(share)] = share.detach()
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
-        rows = [part[: at.stop - at.start] for part, at in zip(parts, lengths, strict=True)]
+        rows = [part[: span.stop - span.start] for part, span in zip(parts, spans, strict=True)]
         rows[self.rank] = share
         return torch.cat(rows)
 
-    def gather_rows(self, share: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    def gather_rows(self, share: Float32Array, count: int) -> Float32Array:
         """As `gather`, for arrays `(m, D)` float32; a rank without rows learns D from the others."""
         if self.size == 1:
             return share
         width = self._reduced(float(share.shape[1] if len(share) else 0), dist.ReduceOp.MAX)
         rows = torch.from_numpy(share.reshape(len(share), int(width))).to(self.device)
-        found: NDArray[np.float32] = self.gather(rows, count).cpu().numpy()
-        return found
+        gathered_rows: Float32Array = self.gather(rows, count).cpu().numpy()
+        return gathered_rows
 
-    def from_first(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def from_first(self, values: Float64Array) -> Float64Array:
         """The first rank's array, of the same shape on each. Whole numbers up to 2^53 stay exact."""
         if self.size == 1:
             return values
@@ -105,13 +106,14 @@ class Ranks:
         """Add up the gradients of all ranks; a parameter that got none on any rank keeps none."""
         if self.size == 1:
             return
-        wanted = list(parameters)
-        given = [torch.zeros_like(p) if p.grad is None else p.grad for p in wanted]
-        known = torch.tensor([float(p.grad is not None) for p in wanted], device=self.device)
-        flat = torch.cat([known, *(gradient.flatten() for gradient in given)])
+        trained = list(parameters)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        # One message for all: how many ranks have a gradient of each parameter, then the gradients end to end.
+        has_gradient = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
+        flat = torch.cat([has_gradient, *(gradient.flatten() for gradient in gradients)])
         dist.all_reduce(flat)
-        known, *parts = torch.split(flat, [len(wanted), *(gradient.numel() for gradient in given)])
-        for parameter, part, count in zip(wanted, parts, known.tolist(), strict=True):
+        counts, *parts = torch.split(flat, [len(trained), *(gradient.numel() for gradient in gradients)])
+        for parameter, part, count in zip(trained, parts, counts.tolist(), strict=True):
             parameter.grad = part.view_as(parameter).clone() if count else None
 
     def same_weights(self, model: nn.Module) -> None:
@@ -120,9 +122,9 @@ class Ranks:
             for value in model.state_dict().values():
                 dist.broadcast(value, 0)
 
-    def _reduced(self, value: float, how: "dist.ReduceOp.RedOpType") -> float:
+    def _reduced(self, value: float, operation: "dist.ReduceOp.RedOpType") -> float:
         sent = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.all_reduce(sent, how)
+        dist.all_reduce(sent, operation)
         return float(sent)
 
 

@@ -23,7 +23,7 @@ def create(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
             raise ContractError(f"model {settings.model} has nothing to train; set epochs to 0, or trainable")
         groups[BASE] = [nn.Parameter(torch.zeros(1))]
     rates = {BASE: settings.lr, **settings.lr_groups}
-    listed = [{"params": found, "lr": rates[name]} for name, found in groups.items()]
+    listed = [{"params": parameters, "lr": rates[name]} for name, parameters in groups.items()]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(listed, momentum=settings.momentum, weight_decay=settings.weight_decay)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
@@ -47,10 +47,10 @@ def grouped(model: nn.Module, settings: TrainSettings) -> dict[str, list[nn.Para
 def set_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, epoch: int, step: int, steps: int) -> None:
     """Set every group's learning rate for step `step` (from 0) of the `steps` of epoch `epoch` (from 1)."""
     s = settings
-    done = (epoch - 1 + step / max(1, steps)) / s.epochs
+    progress = (epoch - 1 + step / max(1, steps)) / s.epochs
     halvings = (epoch - 1) // s.halve_every
     for group, base in zip(optimizer.param_groups, (s.lr, *s.lr_groups.values()), strict=True):
-        group["lr"] = rate(base, s.schedule, done, (epoch - 1) * steps + step, s.warmup, halvings)
+        group["lr"] = rate(base, s.schedule, progress, (epoch - 1) * steps + step, s.warmup, halvings)
 
 
 def largest_gradient(optimizer: torch.optim.Optimizer) -> float:
@@ -68,12 +68,12 @@ def rates(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> dict[str
     return {name: float(group["lr"]) for name, group in zip(names, optimizer.param_groups, strict=True)}
 
 
-def rate(base: float, schedule: str, done: float, step: int, warmup: int, halvings: int = 0) -> float:
-    """Learning rate at share `done` (0…1) of training and absolute `step`: linear warm-up, then the schedule.
+def rate(base: float, schedule: str, progress: float, step: int, warmup: int, halvings: int = 0) -> float:
+    """Learning rate at share `progress` (0…1) of training and absolute `step`: linear warm-up, then the schedule.
 
-    "none" stays, "cosine" falls to zero at `done` 1, "halve" is `base` · 0.5^`halvings`.
+    "none" stays, "cosine" falls to zero at `progress` 1, "halve" is `base` · 0.5^`halvings`.
     """
     rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
     if schedule == "cosine":
-        return base * rising * (0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        return base * rising * (0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
     return base * rising * (0.5**halvings if schedule == "halve" else 1.0)

@@ -47,12 +47,12 @@ def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> 
 def check_batch_norm(model: SequenceModel, why: str) -> None:
     """Raise ContractError when a BatchNorm of `model` would use its batch, which `why` cuts into parts."""
     was = model.training
-    found = any(isinstance(module, _BatchNorm) and module.training for module in model.train().modules())
+    has_batch_statistics = any(isinstance(module, _BatchNorm) and module.training for module in model.train().modules())
     model.train(was)
-    if found:
+    if has_batch_statistics:
         raise ContractError(f"{why} cuts a batch into parts, and BatchNorm in train mode sees them; use bn=eval")
 
 
-def compiled(module: StepModel, wanted: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """The module through `torch.compile`, for any number of frames, where wanted."""
-    return cast(Callable[[Tensor, Tensor], Tensor], torch.compile(module, dynamic=True) if wanted else module)
+def compiled(module: StepModel, enabled: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """The module through `torch.compile`, for any number of frames, where enabled."""
+    return cast(Callable[[Tensor, Tensor], Tensor], torch.compile(module, dynamic=True) if enabled else module)

@@ -13,7 +13,7 @@ BY_EPOCH = {"active", "hardness", "wait", "mined_frames"}
 
 def open_board(folder: RunFolder) -> "SummaryWriter":
     """TensorBoard events; only epochs that are kept are written, so none is ever purged."""
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter  # heavy
 
     return SummaryWriter(str(folder.path / "tensorboard"))
 

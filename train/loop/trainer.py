@@ -150,9 +150,9 @@ class Trainer:
             raise ending or DivergedError("descriptors hold NaN or infinity on another process: the model has diverged")
         if ranks.any(ending is not None):
             raise ending or Stopped
-        gathered = ranks.gather_rows(share, len(order))
-        descriptors = np.empty_like(gathered)
-        descriptors[order] = gathered
+        of_all_ranks = ranks.gather_rows(share, len(order))
+        descriptors = np.empty_like(of_all_ranks)
+        descriptors[order] = of_all_ranks
         return descriptors
 
     def _report_described(self, phase: str, count: int, total: int, values: Mapping[str, float]) -> None:
@@ -226,7 +226,7 @@ class Trainer:
             groups, positions = torch.from_numpy(loaded.groups), torch.from_numpy(loaded.positions)
             # Drawn for the frames of the whole step on every rank, so that any number of ranks changes them alike.
             changes = augment.draw(groups, torch.Generator().manual_seed(_seed(settings.seed, epoch, step)))
-            frames = augment.apply(frames, groups[positions], changes.of(positions))
+            frames = augment.apply(frames, groups[positions], changes.of_frames(positions))
         with autocast(device, settings.amp):
             return self.describe_step(frames, torch.from_numpy(loaded.share.index).to(device))
 

@@ -15,14 +15,14 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: WindowSource,
     """k-means initialisation of a SeqVLAD model from random training frames; nothing for other models.
 
     Which frames and tokens are drawn depends on the seed alone, not on how many frames are encoded at once.
-    Source: methods, "VLAD initialisation": about 500 frames, 50,000 local features.
+    About 500 frames and 50,000 local features, as NetVLAD starts (docs/methods.md#netvlad).
     """
     if settings.kmeans_frames == 0 or model.vlad is None or not model.vlad.centres.requires_grad:
         return
     rng = np.random.default_rng(settings.seed)
     frames = np.unique(data.frame_rows)
     rows = np.sort(rng.choice(frames, min(settings.kmeans_frames, len(frames)), replace=False))
-    each = -(-settings.kmeans_features // len(rows))
+    tokens_a_frame = -(-settings.kmeans_features // len(rows))
     generator = torch.Generator().manual_seed(settings.seed)
     device = next(model.parameters()).device
     sample = []
@@ -31,7 +31,7 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: WindowSource,
             # A frame alone is a window of one: a damaged one then shows its nearest neighbour.
             part = source.read_windows(rows[start : start + settings.frame_batch, None])
             tokens = source.tokens(model.eval(), torch.from_numpy(part.frames[part.index[:, 0]]).to(device))
-            sample.append(_some(tokens, each, generator))
+            sample.append(_some(tokens, tokens_a_frame, generator))
     initialise_from_tokens(
         model.vlad,
         torch.cat(sample).unsqueeze(0),

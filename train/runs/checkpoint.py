@@ -13,6 +13,7 @@ from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import atomic_path, read_json, write_json_atomic
 from train.models import registry as models
 from train.models.base import SequenceModel
+from train.models.encoders.weight_files import check_values
 from train.runs.folder import checkpoint_stem
 
 FORMAT = 1
@@ -58,11 +59,16 @@ def read_details(stem: Path) -> dict[str, Any]:
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Load `state` into `module`, key for key. Raises: ContractError naming what does not fit."""
+    """Load tensors into a module, key for key.
+
+    Raises:
+        ContractError: Naming tensors that do not fit, or one that holds NaN, infinity or a negative variance.
+    """
     own = module.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) + [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
     if wrong:
         raise ContractError(f"{file}: {len(wrong)} tensors do not fit the model, such as {', '.join(wrong[:4])}")
+    check_values(file, state)
     module.load_state_dict(state)
 
 

@@ -139,29 +139,29 @@ def checkpoint_stem(path: str | Path) -> Path:
 
 def environment() -> dict[str, str]:
     """What decides numbers: versions of Python and the packages, and CUDA and its devices where there are any."""
-    import torch
+    import torch  # heavy
 
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "absent"
+            versions[name] = "absent"
     if torch.cuda.is_available():
-        found["cuda"] = str(torch.version.cuda)
-        found["gpu"] = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-    return found
+        versions["cuda"] = str(torch.version.cuda)
+        versions["gpu"] = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    return versions
 
 
 def _continued(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The record of a run that goes on."""
     first, later = old.get("environment", new["environment"]), old.get("later_environments", [])
-    known = new["environment"] in (first, *later)
+    is_recorded = new["environment"] in (first, *later)
     return {
         **new,
         "weights_hash": new["weights_hash"] or old.get("weights_hash"),
         "environment": first,
-        "later_environments": later if known else [*later, new["environment"]],
+        "later_environments": later if is_recorded else [*later, new["environment"]],
     }
 
 

@@ -129,8 +129,8 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     stems = _stems(folder)
     if not stems:
         return None
-    found = [(_read(stem), stem) for stem in stems]
-    state, stem = max(found, key=lambda pair: (pair[0].position.order, pair[0].entry is not None))
+    states = [(_read(stem), stem) for stem in stems]
+    state, stem = max(states, key=lambda pair: (pair[0].position.order, pair[0].entry is not None))
     tensors = stem.parent / f"{stem.name}.safetensors"
     checkpoint.fill(model, checkpoint.read_tensors(tensors), tensors)
     checkpoint.load_optimizer(stem, optimizer)

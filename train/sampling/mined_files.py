@@ -1,4 +1,4 @@
-"""Mined tuples of a round on disk, with what they were mined from: a resumed round trains on the same ones."""
+"""Mined triplets of a round on disk, with what they were mined from: a resumed round trains on the same ones."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ SCHEMA = {"query": pl.Int64(), "positive": pl.Int64(), "negatives": pl.List(pl.I
 
 @dataclass(frozen=True)
 class Origin:
-    """What tuples belong to: dataset id, protocol hash, hash of the weights they were mined with, epoch and round."""
+    """What triplets belong to: dataset id, protocol hash, hash of the weights they were mined with, epoch, round."""
 
     dataset: str
     protocol: str
@@ -24,27 +24,31 @@ class Origin:
     round: int
 
     def path(self, folder: Path) -> Path:
-        """Where they are kept below `folder`."""
+        """Path of their file below `folder`."""
         return folder / f"epoch-{self.epoch:04d}-round-{self.round:02d}.parquet"
 
 
 def save(folder: Path, triplets: Triplets, origin: Origin) -> None:
-    """Write tuples: rows of the query table, of the database table, and lists of the latter. Raises: OutputError."""
+    """Write triplets: rows of the query table, of the database table, and lists of the latter. Raises: OutputError."""
     columns = {"query": triplets.query, "positive": triplets.positive, "negatives": triplets.negatives.tolist()}
     metadata = {key: str(value) for key, value in asdict(origin).items()}
     write_parquet_atomic(pl.DataFrame(columns, schema=SCHEMA), origin.path(folder), metadata)
 
 
 def load(folder: Path, origin: Origin) -> Triplets:
-    """The tuples of `origin`. Raises: ContractError when they are missing, or were mined from something else."""
+    """Read the triplets of `origin`.
+
+    Raises:
+        ContractError: If they are missing, or were mined from something else.
+    """
     path = origin.path(folder)
     if not path.is_file():
         raise ContractError(f"{path}: missing, though the run stopped in this round; start a new run with --out")
-    found = read_metadata(path)
-    for field, wanted in asdict(origin).items():
-        if found.get(field) != str(wanted):
+    metadata = read_metadata(path)
+    for field, value in asdict(origin).items():
+        if metadata.get(field) != str(value):
             raise ContractError(
-                f"{path}: stale tuples, {field} is {found.get(field)} there and {wanted} in this run; "
+                f"{path}: stale tuples, {field} is {metadata.get(field)} there and {value} in this run; "
                 "start a new run with --out"
             )
     table = read_parquet(path)

@@ -1,4 +1,8 @@
-"""Partial mining: hard triplets from a random share of the database, one round at a time."""
+"""Partial mining: hard triplets from a random share of the database, one round at a time.
+
+Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. IV-A: 1,000
+queries and 1,000 database windows a round, the nearest positive and the five hardest negatives of each query.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,23 +11,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 
 from seqdata.errors import NotEnoughDataError
-from seqdata.geometry import IntArray
+from seqdata.geometry import BoolArray, Float32Array, IntArray
 from train.losses.distances import ranking
-from train.sampling.pairs import Radii, near
+from train.sampling.pairs import Radii, pairs_within
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-CHUNK = 1024
-Describe = Callable[[IntArray], NDArray[np.float32]]
+QUERIES_AT_ONCE = 1024
+"""Queries whose distances are in memory together: 8 MiB for 1,000 database windows in float64."""
+
+DescribeRows = Callable[[IntArray], Float32Array]
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Mined triplets: rows of the query table `(n,)`, of the database table `(n,)` and `(n, M)`."""
+    """Mined triplets.
+
+    Attributes:
+        query: Rows (n,) of the query table.
+        positive: Rows (n,) of the database table.
+        negatives: Rows (n, M) of the database table, the hardest first.
+    """
 
     query: IntArray
     positive: IntArray
@@ -31,14 +42,17 @@ class Triplets:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What one round draws: query rows, database rows `drawn`, and the capped positives of each query.
+class MiningSample:
+    """What one round looks at.
 
-    `positives` is a list of database rows a query; `query` and `drawn` are distinct rows.
+    Attributes:
+        query: Distinct query rows (n,).
+        candidates: Distinct database rows (m,), rising, among which negatives are mined.
+        positives: Database rows of the capped positives of each query.
     """
 
     query: IntArray
-    drawn: IntArray
+    candidates: IntArray
     positives: list[IntArray]
 
 
@@ -51,47 +65,55 @@ def draw(
     size: int = 1000,
     cap: int = 10,
     key: tuple[int, ...] = (0,),
-) -> Drawn:
-    """Draw `size` queries that have a positive and `size` database windows; a pure function of `key`.
+) -> MiningSample:
+    """Draw queries that have a positive, and database windows; a pure function of `key`.
 
-    At most `cap` positives a query are kept, at random, so that a stop at a light does not fill the round.
-    Source: P1 section IV-A, partial mining; the cap is ours.
-    Raises: NotEnoughDataError when no query has a positive.
+    Args:
+        dataset: The dataset that both tables were cut from.
+        queries: Window table of the queries.
+        database: Window table of the database.
+        radii: Which windows are positives.
+        size: Queries, and database windows, to draw.
+        cap: Greatest number of positives a query, at random, so that a stop at a light does not fill the round. Ours.
+        key: Seed, epoch and round.
+
+    Raises:
+        NotEnoughDataError: If no query has a positive.
     """
     rng = np.random.default_rng(key)
     order = rng.permutation(len(queries))
-    chosen: list[int] = []
+    query: list[int] = []
     positives: list[IntArray] = []
+    # Some queries have no positive, so twice as many are looked at at once; rarely does a second look follow.
     for start in range(0, len(order), 2 * size):
         rows = order[start : start + 2 * size]
         for row, matches in zip(rows, _positives(dataset, queries[rows], database, radii), strict=True):
-            if len(matches) and len(chosen) < size:
-                chosen.append(int(row))
+            if len(matches) and len(query) < size:
+                query.append(int(row))
                 positives.append(np.sort(rng.choice(matches, min(cap, len(matches)), replace=False)))
-        if len(chosen) == size:
+        if len(query) == size:
             break
-    if not chosen:
+    if not query:
         raise NotEnoughDataError(
             f"none of {len(queries)} training queries has a positive within {radii.positive:g} {radii.unit}; "
             "raise the protocol's positive radius or add data"
         )
-    drawn = np.sort(rng.choice(len(database), min(size, len(database)), replace=False)).astype(np.int64)
-    return Drawn(np.array(chosen, np.int64), drawn, positives)
+    candidates = np.sort(rng.choice(len(database), min(size, len(database)), replace=False)).astype(np.int64)
+    return MiningSample(np.array(query, np.int64), candidates, positives)
 
 
 def _positives(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> list[IntArray]:
     """Database rows of the positives of each query."""
     tight = replace(radii, negative=radii.positive)
-    pairs = radii.positives(near(dataset, queries, database, tight)).sort("query", "database")
-    query = pairs["query"].to_numpy()
-    bounds = np.searchsorted(query, np.arange(1, len(queries)))
+    pairs = radii.positives(pairs_within(dataset, queries, database, tight)).sort("query", "database")
+    bounds = np.searchsorted(pairs["query"].to_numpy(), np.arange(1, len(queries)))
     return np.split(pairs["database"].to_numpy().astype(np.int64), bounds)
 
 
-def near_mask(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> NDArray[np.bool_]:
-    """Bool `(n, m)`: which windows lie within the negative radius of which query; only for one round's windows."""
-    pairs = near(dataset, queries, database, radii)
-    mask = np.zeros((len(queries), len(database)), bool)
+def near_mask(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> BoolArray:
+    """Mark the database windows within the negative radius of each query: (n, m), so for one round's windows only."""
+    pairs = pairs_within(dataset, queries, database, radii)
+    mask = np.zeros((len(queries), len(database)), np.bool_)
     mask[pairs["query"].to_numpy(), pairs["database"].to_numpy()] = True
     return mask
 
@@ -101,7 +123,7 @@ def mine(
     queries: pl.DataFrame,
     database: pl.DataFrame,
     radii: Radii,
-    describe: Describe,
+    describe: DescribeRows,
     *,
     size: int = 1000,
     negatives: int = 5,
@@ -109,45 +131,59 @@ def mine(
     key: tuple[int, ...] = (0,),
     frames: int | None = None,
 ) -> Triplets:
-    """One round of partial mining: draw, describe in eval mode, nearest positive, nearest non-near negatives.
+    """Mine one round of triplets: the nearest positive and the nearest windows that are not near on the ground.
 
-    `describe` maps rows `(n,)` of queries followed by database to descriptors `(n, D)` and encodes each distinct frame
-    once. Queries with fewer than `negatives` far windows are left out. Negatives come from the drawn windows only;
-    positives need not be drawn.
-    Source: P1 section IV-A. Raises: NotEnoughDataError when no triplet can be formed.
+    Queries with fewer than `negatives` far windows are left out. Negatives come from the drawn windows only; positives
+    need not be drawn.
+
+    Args:
+        dataset: The dataset that both tables were cut from.
+        queries: Window table of the queries.
+        database: Window table of the database.
+        radii: Which windows are positives, and which may be negatives.
+        describe: Maps distinct rows (n,) of queries followed by database to descriptors (n, D).
+        size: Queries, and database windows, to draw.
+        negatives: Negatives a query.
+        cap: Greatest number of positives a query.
+        key: Seed, epoch and round.
+        frames: How descriptors are compared (see `train.losses.distances`).
+
+    Raises:
+        NotEnoughDataError: If no triplet can be formed.
     """
-    drawn = draw(dataset, queries, database, radii, size=size, cap=cap, key=key)
-    shown = np.unique(np.concatenate([drawn.drawn, *drawn.positives]))
-    vectors = describe(np.concatenate([drawn.query, len(queries) + shown]))
-    query, reference = vectors[: len(drawn.query)], vectors[len(drawn.query) :]
-    positive, far = _compared(drawn, shown, query, reference, frames)
-    far[near_mask(dataset, queries[drawn.query], database[drawn.drawn], radii)] = np.inf
-    usable = np.isfinite(far).sum(1) >= negatives
-    if not usable.any():
+    sample = draw(dataset, queries, database, radii, size=size, cap=cap, key=key)
+    described = np.unique(np.concatenate([sample.candidates, *sample.positives]))
+    descriptors = describe(np.concatenate([sample.query, len(queries) + described]))
+    query, reference = descriptors[: len(sample.query)], descriptors[len(sample.query) :]
+    positive, distances = _compare(sample, described, query, reference, frames)
+    distances[near_mask(dataset, queries[sample.query], database[sample.candidates], radii)] = np.inf
+    is_usable = np.isfinite(distances).sum(1) >= negatives
+    if not is_usable.any():
         raise NotEnoughDataError(
             f"no query has {negatives} database windows beyond {radii.negative:g} {radii.unit} among "
-            f"{len(drawn.drawn)} drawn; lower the negative radius or the number of negatives"
+            f"{len(sample.candidates)} drawn; lower the negative radius or the number of negatives"
         )
-    hardest = np.argsort(far[usable], axis=1, kind="stable")[:, :negatives]
-    return Triplets(drawn.query[usable], positive[usable], drawn.drawn[hardest])
+    hardest = np.argsort(distances[is_usable], axis=1, kind="stable")[:, :negatives]
+    return Triplets(sample.query[is_usable], positive[is_usable], sample.candidates[hardest])
 
 
-def _compared(
-    drawn: Drawn, shown: IntArray, query: NDArray[np.float32], reference: NDArray[np.float32], frames: int | None
-) -> tuple[IntArray, NDArray[np.float32]]:
-    """The nearest positive `(n,)` of each query and what ranks the drawn windows `(n, m)`, some queries at a time.
+def _compare(
+    sample: MiningSample, described: IntArray, query: Float32Array, reference: Float32Array, frames: int | None
+) -> tuple[IntArray, Float32Array]:
+    """The nearest positive (n,) of each query and its distances to the candidates (n, m), some queries at a time.
 
-    `reference` holds the descriptors of the database windows `shown`.
+    `reference` holds the descriptors of the database rows `described`, which rise.
     """
-    among = np.searchsorted(shown, drawn.drawn)
-    positive, far = np.empty(len(query), np.int64), np.empty((len(query), len(among)), np.float32)
-    for start in range(0, len(query), CHUNK):
-        part = slice(start, start + CHUNK)
+    columns = np.searchsorted(described, sample.candidates)
+    positive = np.empty(len(query), np.int64)
+    candidate_distances = np.empty((len(query), len(columns)), np.float32)
+    for start in range(0, len(query), QUERIES_AT_ONCE):
+        part = slice(start, start + QUERIES_AT_ONCE)
         distances = ranking(torch.from_numpy(query[part]), torch.from_numpy(reference), frames).numpy()
-        far[part] = distances[:, among]
+        candidate_distances[part] = distances[:, columns]
         nearest = (
-            at[row[np.searchsorted(shown, at)].argmin()]
-            for row, at in zip(distances, drawn.positives[part], strict=True)
+            rows[line[np.searchsorted(described, rows)].argmin()]
+            for line, rows in zip(distances, sample.positives[part], strict=True)
         )
         positive[part] = np.fromiter(nearest, np.int64)
-    return positive, far
+    return positive, candidate_distances

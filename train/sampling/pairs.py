@@ -1,4 +1,7 @@
-"""Who is near whom among training windows: positives, the ignore band, and the rest, from the dataset's own truth."""
+"""Training pairs: which windows are positives of a query, which are ignored, and which may serve as negatives.
+
+Distances come from the dataset's ground truth (window to window, by the protocol's rule), never from frame ids.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -6,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from seqdata.contracts.protocol import Protocol, Rule, Unit
 from seqdata.errors import ContractError
+from seqdata.geometry import BoolArray, IntArray
 from seqdata.sequences.positives import RULE_COLUMNS
 
 if TYPE_CHECKING:
@@ -20,11 +23,26 @@ if TYPE_CHECKING:
 class Radii:
     """Training radii: positives within the first, negatives beyond the second, pairs between them are ignored.
 
-    With `heading_max` a positive also faces the same way within so many degrees, by the windows' centre frames; an
-    unknown heading makes no positive. Near windows that face another way are ignored, never negatives.
+    Near windows that face another way are ignored, never negatives. Radii of 10 m and 25 m, any frame to any frame, are
+    those of Mereu et al. (docs/methods.md#mining); the protocol's `[train]` table says which hold.
 
-    Convention: in metres a pair is within a radius when strictly nearer; in frames when at most that many ranks apart.
-    Source: P1's practice, 10 m and 25 m, any frame to any frame; the protocol's `[train]` table.
+    Convention:
+        In metres a pair is within a radius when strictly nearer; in frames when its ranks differ by at most that many.
+
+    Attributes:
+        positive: Radius of positives, metres or ranks.
+        negative: Radius beyond which windows are negatives, metres or ranks.
+        rule: Which frames of two windows are compared.
+        unit: Metres or frames.
+        heading_max: Degrees by which a positive may face another way, by the windows' centre frames; an unknown
+            heading makes no positive. None: any way.
+
+    Raises:
+        ContractError: If the positive radius exceeds the negative one.
+
+    Example:
+        >>> Radii(positive=10.0, negative=25.0).unit
+        'metres'
     """
 
     positive: float
@@ -34,7 +52,7 @@ class Radii:
     heading_max: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises: ContractError when the positive radius exceeds the negative one."""
+        """Compare the radii."""
         if self.positive > self.negative:
             raise ContractError(
                 f"positive radius {self.positive:g} exceeds the negative radius {self.negative:g}: "
@@ -49,7 +67,7 @@ class Radii:
         negative: float | None = None,
         heading_max: float | None = None,
     ) -> "Radii":
-        """The protocol's training radii and heading limit, each replaced where given."""
+        """Take a protocol's training radii and heading limit, each replaced where another value is passed."""
         rule = protocol.train
         return cls(
             rule.positive_radius if positive is None else positive,
@@ -60,22 +78,31 @@ class Radii:
         )
 
     def positives(self, near_pairs: pl.DataFrame) -> pl.DataFrame:
-        """The rows of `near` that lie within the positive radius and face the same way where that is asked for."""
+        """Select the rows of `pairs_within` that are positives."""
         distance = pl.col("distance")
-        wanted = distance < self.positive if self.unit == "metres" else distance <= self.positive
+        is_positive = distance < self.positive if self.unit == "metres" else distance <= self.positive
         if self.heading_max is not None:
-            wanted &= (pl.col("heading_difference") <= self.heading_max).fill_null(False)
-        return near_pairs.filter(wanted)
+            is_positive &= (pl.col("heading_difference") <= self.heading_max).fill_null(False)
+        return near_pairs.filter(is_positive)
 
 
-def near(dataset: "Dataset", query: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> pl.DataFrame:
-    """Pairs within the negative radius, whichever way they face.
+def pairs_within(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> pl.DataFrame:
+    """Find all pairs of windows that are closer than the negative radius.
 
-    Columns query, database (i32 rows of the given tables), distance (f64), heading_difference (f32 degrees, or null).
+    Pairs stay whatever their headings, because a window on the same spot that faces the other way must not become a
+    negative; `Radii.positives` then selects the positives among them.
 
-    Window against window by the training rule: never frame ids against window ids.
+    Args:
+        dataset: The dataset that both tables were cut from.
+        queries: Window table, one row a query.
+        database: Window table of the database.
+        radii: The radii, with the distance rule of the protocol.
+
+    Returns:
+        One row a pair: `query` and `database` (int32, rows of the two tables), `distance` (float64, metres, or ranks
+        where the protocol counts frames), `heading_difference` (float32, degrees in 0…180, null where unknown).
     """
-    pairs = dataset.positives(query, database, radius=radii.negative, rule=radii.rule, unit=radii.unit)
+    pairs = dataset.positives(queries, database, radius=radii.negative, rule=radii.rule, unit=radii.unit)
     return pairs.select(
         "query", "database", pl.col(RULE_COLUMNS[radii.rule]).alias("distance"), pl.col("heading_difference")
     )
@@ -83,22 +110,28 @@ def near(dataset: "Dataset", query: pl.DataFrame, database: pl.DataFrame, radii:
 
 @dataclass(frozen=True)
 class PairGraph:
-    """Near pairs among one set of windows, symmetric and sparse: 1 = ignored band, 2 = positive, absent = negative."""
+    """Near pairs among one set of windows, symmetric and sparse: 1 = ignored, 2 = positive, absent = negative.
+
+    Sparse, because of all pairs of windows of a city a few in a thousand are near.
+    """
 
     matrix: sp.csr_matrix
 
     @classmethod
     def of(cls, dataset: "Dataset", windows: pl.DataFrame, radii: Radii) -> "PairGraph":
-        """The graph of a window table against itself."""
-        pairs = near(dataset, windows, windows, radii)
+        """Compute the graph of a window table against itself."""
+        pairs = pairs_within(dataset, windows, windows, radii)
         positive = radii.positives(pairs)
         shape = (len(windows), len(windows))
         parts = [_ones(table, shape) for table in (pairs, positive)]
         both = (parts[0] + parts[1]).tocsr()
         return cls(both.maximum(both.T).tocsr())
 
-    def masks(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(positive, negative) bool `(B, B)` of the windows `rows`; a window has no pair with itself."""
+    def masks(self, rows: IntArray) -> tuple[BoolArray, BoolArray]:
+        """Make the masks of positive and of negative pairs (B, B) of the windows `rows` (B,).
+
+        A window has no pair with itself.
+        """
         codes = self.matrix[rows][:, rows].toarray()
         other = rows[:, None] != rows[None, :]
         return (codes == 2) & other, (codes == 0) & other
@@ -106,5 +139,5 @@ class PairGraph:
 
 def _ones(pairs: pl.DataFrame, shape: tuple[int, int]) -> sp.csr_matrix:
     """A sparse matrix of ones at the pairs."""
-    at = (pairs["query"].to_numpy(), pairs["database"].to_numpy())
-    return sp.coo_matrix((np.ones(len(pairs), np.int8), at), shape=shape).tocsr()
+    positions = (pairs["query"].to_numpy(), pairs["database"].to_numpy())
+    return sp.coo_matrix((np.ones(len(pairs), np.int8), positions), shape=shape).tocsr()

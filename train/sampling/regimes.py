@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from seqdata.errors import ContractError
@@ -14,7 +13,7 @@ from seqdata.geometry import IntArray
 from train.losses.multi_similarity import pair_notes
 from train.losses.registry import create_pair_loss
 from train.losses.triplet import TripletLoss
-from train.sampling.mining import Triplets, mine
+from train.sampling.mining import DescribeRows, Triplets, mine
 from train.sampling.pairs import Radii
 from train.sampling.place_batches import PlaceBatch, PlaceSampler
 from train.sampling.windows import TrainData
@@ -23,15 +22,16 @@ from train.settings import TrainSettings
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-DescribeRows = Callable[[IntArray], NDArray[np.float32]]
-
 
 @dataclass(frozen=True)
 class Step:
-    """Windows of one step, rows `(B,)` of the training data, the loss of their descriptors `(B, D)`, and its notes.
+    """One step of training.
 
-    `notes` gives `(2,)`: the share of active triplets, and hardness, the mean distance by which the nearest negative
-    lies farther than the positive.
+    Attributes:
+        windows: Rows (B,) of the training data.
+        loss: Maps their descriptors (B, D) to the loss.
+        notes: Maps them to (2,): the share of active triplets, and hardness, the mean distance by which the nearest
+            negative lies farther than the positive.
     """
 
     windows: IntArray
@@ -68,9 +68,17 @@ class Regime(Protocol):
 def create(
     dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
 ) -> Regime:
-    """The regime that the settings name; `frames` says how descriptors are compared (see `train.losses.distances`).
+    """Create the regime that the settings name.
 
-    Raises: ContractError for place batches of descriptors that are compared frame by frame.
+    Args:
+        dataset: The dataset.
+        data: Windows to train on.
+        radii: Which are positives and negatives of each other.
+        settings: Names the regime and its numbers.
+        frames: How descriptors are compared (see `train.losses.distances`).
+
+    Raises:
+        ContractError: For place batches of descriptors that are compared frame by frame.
     """
     if settings.regime == "triplet":
         return TripletRegime(dataset, data, radii, settings, frames)
@@ -80,7 +88,7 @@ def create(
 
 
 class TripletRegime:
-    """Triplets from P1's partial mining, drawn anew every round. Source: P1 section IV-A."""
+    """Triplets from partial mining, drawn anew every round (docs/methods.md#mining)."""
 
     def __init__(
         self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
@@ -124,12 +132,12 @@ class TripletRegime:
     def _step(self, triplets: Triplets, part: slice) -> Step:
         """Windows in the order queries, positives, negatives."""
         query, positive, negatives = triplets.query[part], triplets.positive[part], triplets.negatives[part]
-        count, each = negatives.shape
+        count, negatives_a_query = negatives.shape
         offset = len(self.data.queries)
 
         def parts(descriptors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            near, far = descriptors[: 2 * count], descriptors[2 * count :]
-            return near[:count], near[count:], far.view(count, each, -1)
+            left, middle, right = descriptors.split([count, count, count * negatives_a_query])
+            return left, middle, right.view(count, negatives_a_query, -1)
 
         def loss(descriptors: Tensor) -> Tensor:
             result: Tensor = self.loss(*parts(descriptors))
@@ -142,7 +150,7 @@ class TripletRegime:
 
 
 class PlaceRegime:
-    """Place batches with geometric pair masks; one round, an epoch long. Source: methods, "place-batch training"."""
+    """Place batches with geometric pair masks; one round, an epoch long (docs/methods.md#multi-similarity)."""
 
     rounds = 1
 

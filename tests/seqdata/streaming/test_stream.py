@@ -64,6 +64,17 @@ def test_a_loader_forks_workers_while_threads_read(dataset: Dataset) -> None:
     assert len(batches) and sorted(rows) == list(range(len(stream)))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_keys_as_batches_do(dataset: Dataset, workers: int) -> None:
+    """With as many windows a batch as frames a window, keys that were turned over would look right."""
+    from torch.utils.data import DataLoader
+
+    stream = dataset.stream(dataset.sequences(length=4), seed=2)
+    with stream.batches(4) as batches:
+        keys = [batch["keys"] for batch in batches]
+    assert [batch["keys"] for batch in DataLoader(stream, batch_size=4, num_workers=workers)] == keys
+
+
 def test_a_stream_can_be_sent_to_another_process(dataset: Dataset) -> None:
     stream = dataset.stream(dataset.sequences(length=3), seed=4)
     assert (stream[7]["frames"] == pickle.loads(pickle.dumps(stream))[7]["frames"]).all()

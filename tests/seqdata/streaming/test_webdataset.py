@@ -46,6 +46,15 @@ def test_loader_workers_share_the_windows(workers: int, cut_dataset: seqdata.Dat
     assert Counter(tuple(each["keys"]) for each in loader) == key_windows(cut_dataset, 10)
 
 
+def test_more_workers_than_shards_are_allowed_as_the_docs_write_it(dataset: seqdata.Dataset) -> None:
+    from torch.utils.data import DataLoader
+
+    urls = [str(dataset.path / "shards" / shard.name) for shard in dataset.manifest.shards]
+    windows = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False).compose(seqdata.windows(5))
+    loader = DataLoader(windows, batch_size=None, num_workers=len(urls) + 1)
+    assert Counter(tuple(sequence["keys"]) for sequence in loader) == key_windows(dataset, 5)
+
+
 def test_shards_in_any_order_and_shuffled_sequences(cut_dataset: seqdata.Dataset) -> None:
     urls = [str(cut_dataset.path / "shards" / shard.name) for shard in cut_dataset.manifest.shards]
     for seed in range(3):

@@ -35,7 +35,7 @@ def test_fit_and_describe_on_a_built_dataset(dataset: Any, tmp_path: Path) -> No
         "epochs": 1,
         "lr": 1e-3,
     }
-    chosen = TrainSettings.create("places-scratch", **fields, places=2, run=2, steps=2, kmeans_frames=8)
+    chosen = TrainSettings.create("places-scratch", **fields, places=4, run=2, steps=2, kmeans_frames=8)
     run = train.fit(dataset, chosen, tmp_path / "run")
     record = json.loads((run / "run.json").read_text())
     assert record["finished"] and record["dataset"] == dataset.id

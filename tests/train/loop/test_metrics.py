@@ -227,7 +227,7 @@ def test_unknown_headings_are_no_positives(protocol_file: Path, tmp_path: Path) 
 
 def test_mining_equals_brute_force_with_runs_of_several_trajectories_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six drives of unequal length, cut and shuffled: rows of one table are never taken for rows of another."""
-    monkeypatch.setattr("train.sampling.mining.CHUNK", 5)
+    monkeypatch.setattr("train.sampling.mining.QUERIES_AT_ONCE", 5)
     rng = np.random.default_rng(5)
     drives = [
         Drive(f"{role}-{i}", role, float(rng.uniform(0, 60)), int(rng.integers(4, 15)))
@@ -247,7 +247,7 @@ def test_mining_equals_brute_force_with_runs_of_several_trajectories_in_parts(mo
         least = [min(abs(x[a] - x[b]) for a in frames[0][query] for b in row) for row in frames[1]]
         gap = np.linalg.norm(vectors[query] - vectors[len(queries) :], axis=1)
         assert positive == min((d for d in range(len(database)) if least[d] < 2.5), key=lambda d: gap[d])
-        far = sorted((d for d in drawn.drawn if least[d] >= 6.0), key=lambda d: gap[d])
+        far = sorted((d for d in drawn.candidates if least[d] >= 6.0), key=lambda d: gap[d])
         assert negatives.tolist() == far[:4]
         checked += 1
     assert checked >= 20

@@ -46,7 +46,7 @@ def test_triplets_equal_brute_force(data: FakeDataset, tables: Any) -> None:
     for query, positive, negatives in zip(found.query, found.positive, found.negatives, strict=True):
         positives = np.flatnonzero(distances[query] < 2.5)
         assert positive == positives[gap[query, positives].argmin()]
-        far = [d for d in drawn.drawn if distances[query, d] >= 6.0]
+        far = [d for d in drawn.candidates if distances[query, d] >= 6.0]
         assert negatives.tolist() == sorted(far, key=lambda d: gap[query, d])[:3]
 
 
@@ -54,10 +54,10 @@ def test_draw_is_pure_capped_and_without_lonely_queries(data: FakeDataset, table
     queries, database = tables
     first, same = (draw(data, queries, database, RADII, size=8, cap=2, key=(3, 1, 0)) for _ in range(2))
     other = draw(data, queries, database, RADII, size=8, cap=2, key=(3, 1, 1))
-    assert np.array_equal(first.query, same.query) and np.array_equal(first.drawn, same.drawn)
+    assert np.array_equal(first.query, same.query) and np.array_equal(first.candidates, same.candidates)
     assert not np.array_equal(first.query, other.query)
     assert all(1 <= len(rows) <= 2 for rows in first.positives)
-    assert len(set(first.drawn.tolist())) == len(first.drawn) == 8
+    assert len(set(first.candidates.tolist())) == len(first.candidates) == 8
 
 
 def test_every_distinct_window_is_described_once(data: FakeDataset, tables: Any) -> None:

@@ -1,14 +1,18 @@
 """Place batches: who may stand together, and what an epoch is a function of."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import train
 from seqdata.errors import NotEnoughDataError
-from tests.support.fake_dataset import FakeDataset
+from tests.support.fake_dataset import Drive, FakeDataset, write_protocol
 from train.sampling.pairs import Radii
 from train.sampling.place_batches import PlaceSampler
+from train.settings import TrainSettings
 
 
 def sampler(data: Any, radii: Any = Radii(2.5, 6.0), length: Any = 1, **options: Any) -> Any:  # noqa: B008
@@ -49,7 +53,7 @@ def test_any_two_windows_of_a_batch_are_positive_or_far(data: FakeDataset) -> No
 def test_members_are_the_nearest_that_agree(data: FakeDataset, windows: Any) -> None:
     """Against a literal loop over the distances."""
     made = sampler(data, Radii(3.5, 6.0), places=3, windows=windows)
-    made._ask(np.arange(len(made.queries)))
+    made._find_members(np.arange(len(made.queries)))
     count = len(made.queries)
     least = distances(data, made, np.arange(count + len(made.database)))
     fewer = 0
@@ -107,3 +111,24 @@ def test_wrong_numbers_and_empty_truth(data: FakeDataset) -> None:
         next(iter(sampler(data, Radii(1e-6, 1e-6)).epoch(0, 1)))
     with pytest.raises(NotEnoughDataError, match="lower the run"):
         next(iter(sampler(data, places=64, run=40).epoch(0, 1)))
+
+
+@pytest.mark.parametrize("loss", ["multi-similarity", "contrastive"])
+def test_a_route_within_the_negative_radius_is_refused_before_the_first_step(tmp_path: Path, loss: str) -> None:
+    """Every window lies near every other: no pair of any batch is a negative, and no weight would ever move."""
+    short = FakeDataset(drives=(Drive("map", "database", 0.0, 9), Drive("query", "query", 0.5, 9)))
+    protocol = write_protocol(tmp_path, negative=400.0)
+    options = {"encoder": "resnet10t", "cut": "layer1", "clusters": 4}
+    chosen = TrainSettings.create(
+        protocol=protocol, model="seqvlad-small", options=options, weights="random", regime="places", loss=loss,
+        places=4, steps=3, epochs=1, device="cpu", kmeans_frames=0,
+    )  # fmt: skip
+    with pytest.raises(NotEnoughDataError, match="within 400 metres of each other; lower the negative radius"):
+        train.fit(short, chosen, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0]
+
+
+def test_batches_of_one_place_have_no_negative(data: FakeDataset) -> None:
+    with pytest.raises(NotEnoughDataError, match="no place batch has a negative"):
+        next(sampler(data, places=1).epoch(1, 4))
