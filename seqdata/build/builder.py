@@ -183,7 +183,9 @@ def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetM
     if store.size(MANIFEST_NAME) is None:
         return None
     manifest = read_manifest(store)
-    same = manifest.settings == request.settings and manifest.protocol == request.protocol
+    # Hashes leave titles out, so a dataset that was built before a title was reworded is still the same build.
+    built, requested = (protocol and protocol.label for protocol in (manifest.protocol, request.protocol))
+    same = manifest.settings == request.settings and built == requested
     if not (same and manifest.source.same_dump(info)):
         raise OutputError(f"{store}: holds another dataset ({manifest.id[:12]}); choose another --out or remove it")
     plan = read_plan(store)

@@ -27,7 +27,7 @@ from seqdata.storage.files import explain_write_failure, read_json, write_json_a
 from seqdata.storage.hashing import sha256_json, xxh3_hex
 
 Format = Literal["sequences", "folders"]
-"""Called with (windows or frames done, in all)."""
+"""Tars of one sample a window, or image folders with @-names."""
 
 REPORT_NAME = "export.json"
 DEFAULT_SHARD_BYTES = 256 << 20
@@ -43,9 +43,18 @@ def windows_of(
     length: int = 5,
     stride: int = 1,
 ) -> pl.DataFrame:
-    """The window table to export: a protocol's split, or all its splits one after another; else as `sequences`.
+    """Cut the window table to export.
 
-    Raises: as `Dataset.sequences`.
+    Args:
+        dataset: The dataset.
+        protocol: Protocol that cuts the windows; None takes `length` and `stride`.
+        split: One split of the protocol; None takes all, one after another.
+        role: "database" or "query"; None takes both.
+        length: Frames of a window, without a protocol.
+        stride: Frames from window to window, without a protocol.
+
+    Raises:
+        ContractError: As `Dataset.sequences`.
     """
     if protocol is None or split is not None:
         return dataset.sequences(protocol, split, role, length, stride)
@@ -62,12 +71,26 @@ def export(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write the windows of `table` (contract `sequences`) to the new folder `out`; returns what `export.json` says.
+    """Write windows to a new folder; memory is bounded by a few dozen windows.
 
-    Tars hold about `shard_bytes` bytes of images. Windows without a split go to `all/` (sequences) or `test/`
-    (folders), windows without a role to `all/`; folders need roles. Memory is bounded by a few dozen windows.
-    Raises: ContractError for an unknown format, an empty table, or windows that folders cannot say; InputError when a
-    shard is absent; OutputError when `out` holds anything already or cannot be written.
+    Windows without a split go to `all/` (sequences) or `test/` (folders), windows without a role to `all/`; folders
+    need roles.
+
+    Args:
+        dataset: The dataset.
+        table: Window table (contract `sequences`).
+        out: New folder.
+        format: "sequences" or "folders".
+        shard_bytes: Bytes of images of a tar.
+        progress: Called with (windows finished, windows in all).
+
+    Returns:
+        The content of `export.json`.
+
+    Raises:
+        ContractError: If the format is unknown, the table empty, or folders cannot express its windows.
+        InputError: If a shard is absent.
+        OutputError: If `out` holds anything already or cannot be written.
     """
     _check(table, format)
     target = Path(out)
@@ -86,6 +109,7 @@ def export(
 
 
 def _check(table: pl.DataFrame, format: str) -> None:
+    """Raise ContractError for windows that the format cannot express."""
     if format not in _NO_SPLIT:
         raise ContractError(f"export format '{format}': expected {' or '.join(_NO_SPLIT)}")
     if not table.height:
@@ -103,7 +127,7 @@ def _check(table: pl.DataFrame, format: str) -> None:
 
 
 def _report(dataset: Dataset, table: pl.DataFrame, format: str, shard_bytes: int) -> dict[str, Any]:
-    """What is exported, so that a partial folder is continued only by the same export."""
+    """Describe what is exported, so that a partial folder is continued only by the same export."""
     fingerprint = [xxh3_hex(part.write_csv().encode()) for part in table.iter_slices(100_000)]
     counts = table.group_by("split", "role").len("windows").sort("split", "role", nulls_last=True)
     return {
@@ -119,20 +143,20 @@ def _report(dataset: Dataset, table: pl.DataFrame, format: str, shard_bytes: int
 
 
 def _groups(table: pl.DataFrame) -> Iterator[tuple[tuple[str | None, str | None], np.ndarray[Any, Any]]]:
-    """Row numbers of each (split, role), in the table's order."""
+    """Yield the row numbers of each (split, role), in the table's order."""
     numbered = table.select("split", "role").with_row_index("row")
     for (split, role), part in numbered.group_by("split", "role", maintain_order=True):
         yield (split, role), part["row"].to_numpy()
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
-    """Report `done` windows of a part as `before + done` of `total`."""
-    return lambda done: progress(before + done, total) if progress is not None else None
+    """Make a callback that counts the finished windows of a part after the `before` ones of earlier parts."""
+    return lambda finished: progress(before + finished, total) if progress is not None else None
 
 
 @contextmanager
 def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
-    """The partial folder, renamed to `out` at the end; one left by the same export is continued."""
+    """Yield the partial folder, renamed to `out` at the end; one left by the same export is continued."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: is not empty; choose another --out or remove it")
     if report["format"] == "folders" and "@" in str(out.absolute()):
@@ -152,6 +176,7 @@ def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
 
 
 def _partial_report(partial: Path) -> Any:
+    """Read the report of a partial folder; None where there is none."""
     try:
         return read_json(partial / REPORT_NAME)
     except InputError:

@@ -22,7 +22,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.export.tars import suffix_of
 from seqdata.storage.hashing import xxh3_hex
 
-FRAMES_AT_ONCE = 128
+FRAMES_AT_ONCE = 128  # frames read together; bounds memory
 _UNSAFE = r"[^A-Za-z0-9._-]+"
 _LONGEST = 60
 
@@ -51,7 +51,7 @@ def _write_once(path: Path, data: bytes) -> None:
 
 
 def _names(dataset: Dataset, table: pl.DataFrame) -> pl.DataFrame:
-    """One row an exported frame: row, folder, name without suffix, and how many windows end at or before it."""
+    """Name each exported frame: row, folder, name without suffix, and how many windows end at or before it."""
     used, joined, ending = _marks(dataset, table)
     rows = np.flatnonzero(used)
     frames = dataset.frame_columns("key", "trajectory", "city", "easting", "northing", "time")[rows]
@@ -78,7 +78,7 @@ def _metres(name: str) -> pl.Expr:
 
 
 def _marks(dataset: Dataset, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every frame of the dataset: used, in one window with the next used frame, and windows that end there."""
+    """Mark every frame of the dataset: used, in one window with the next used frame; count windows that end there."""
     count = len(dataset.frame_reader().locations.length)
     used, joined, ending = np.zeros(count, bool), np.zeros(count, bool), np.zeros(count, np.int64)
     for part in table.iter_slices(100_000):

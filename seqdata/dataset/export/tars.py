@@ -16,13 +16,13 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.storage.files import atomic_path
 from seqdata.storage.tar import TarWriter
 
-WINDOWS_AT_ONCE = 32
+WINDOWS_AT_ONCE = 32  # windows whose images are read together; bounds memory
 _PNG = b"\x89PNG"
 _COLUMNS = ("key", "position", "latitude", "longitude", "easting", "northing", "zone", "time")
 
 
 def suffix_of(image: bytes) -> str:
-    """The suffix of stored bytes: png or jpg."""
+    """Tell the suffix of stored bytes, png or jpg, by their signature."""
     return "png" if image.startswith(_PNG) else "jpg"
 
 
@@ -47,7 +47,7 @@ def write_tars(
 
 
 def _cuts(dataset: Dataset, table: pl.DataFrame, shard_bytes: int) -> list[tuple[int, int]]:
-    """[start, stop) rows of each tar."""
+    """Cut the table into the rows [start, stop) of each tar."""
     lengths = dataset.frame_reader().locations.length
     parts = [lengths[dataset.frame_rows(part)].sum(axis=1) for part in table.iter_slices(100_000)]
     before = np.concatenate([[0], np.cumsum(np.concatenate(parts))[:-1]])
