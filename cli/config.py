@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import seqdata
 from cli.output import note
+from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import read_toml
+from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import folders_by_age
 
@@ -113,6 +116,20 @@ class Config:
             raise InputError(f"{self.out / kind}: nothing there yet; run seqdata {verb} first, or name a folder")
         note(f"using {folders[-1]} (the newest in {self.out / kind})")
         return folders[-1]
+
+
+def open_dataset(config: Config, flag: Path | None) -> Dataset:
+    """Open the named dataset, else the newest below datasets/. Raises: InputError when there is none."""
+    return seqdata.open(config.newest("datasets", "manifest.json", flag, "build"))
+
+
+def dataset_protocol(config: Config, flag: str | None, dataset: Dataset) -> Protocol:
+    """The protocol that flag or settings name, else the dataset's own. Raises: ContractError when there is none."""
+    name = config.protocol(flag)
+    protocol = dataset.manifest.protocol if name is None else dataset.load_protocol(name)
+    if protocol is None:
+        raise ContractError(f"{dataset.location}: built without a protocol; name one with --protocol")
+    return protocol
 
 
 def load(path: Path | None) -> Config:

@@ -20,11 +20,6 @@ from train.runs.record import run_behind
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
-def open_dataset(config: Config, flag: Path | None) -> Dataset:
-    """Open the named dataset, else the newest below datasets/. Raises: InputError when there is none."""
-    return seqdata.open(config.newest("datasets", "manifest.json", flag, "build"))
-
-
 def open_any_index(config: Config, flag: Path | None, engine: str = "auto") -> PlaceIndex:
     """Open the named index, else the newest below indexes/, whichever program built it.
 
@@ -87,12 +82,3 @@ def find_protocol(flag: str | None, index: PlaceIndex, dataset: Dataset) -> Prot
     if flag is None:
         return protocols.parse(index.manifest.inputs["protocol"], index.path / "manifest.json")
     return dataset.load_protocol(flag)
-
-
-def dataset_protocol(config: Config, flag: str | None, dataset: Dataset) -> Protocol:
-    """The protocol that flag or settings name, else the dataset's own. Raises: ContractError when there is none."""
-    name = config.protocol(flag)
-    protocol = dataset.manifest.protocol if name is None else dataset.load_protocol(name)
-    if protocol is None:
-        raise ContractError(f"{dataset.location}: built without a protocol; name one with --protocol")
-    return protocol

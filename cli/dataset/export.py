@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-import seqdata
-from cli.config import load
-from cli.dataset.inspect import DatasetArgument
+from cli.config import load, open_dataset
+from cli.flags import DatasetArgument
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
 from seqdata.dataset.export.export import export as run_export
 from seqdata.dataset.export.export import windows_of
@@ -39,7 +38,7 @@ def export(
     windows without a protocol.
     """
     settings = load(config)
-    opened = seqdata.open(settings.newest("datasets", "manifest.json", dataset, "build"))
+    opened = open_dataset(settings, dataset)
     own_windows = length is not None or stride is not None
     if own_windows and protocol not in (None, "none"):
         raise ContractError(

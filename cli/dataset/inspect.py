@@ -1,27 +1,22 @@
-"""`seqdata info`, `verify`, `quarantine` and `protocols`: look at what is there."""
+"""`seqdata info`, `verify` and `quarantine`: the content of a dataset, its damage, and what its build left out."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-import seqdata
-from cli.config import load
-from cli.flags import parse_pairs
+from cli.config import load, open_dataset
+from cli.flags import DatasetArgument, parse_pairs
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
 from seqdata.dataset.info import describe
 from seqdata.dataset.repair import repair as run_repair
 from seqdata.dataset.verify import verify as run_verify
 from seqdata.errors import ContractError
 
-DatasetArgument = Annotated[
-    Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
-]
-
 
 def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
     """Print counts, spacing, sizes and protocol splits of a dataset."""
-    described = describe(seqdata.open(load(config).newest("datasets", "manifest.json", dataset, "build")))
+    described = describe(open_dataset(load(config), dataset))
     emit(described, _info_text(described), as_json=as_json)
 
 
@@ -108,12 +103,12 @@ def verify(
     hashed = 0
     with progress_bar("B") as bar:
 
-        def count(count: int) -> None:
+        def add(block_bytes: int) -> None:
             nonlocal hashed
-            hashed += count
+            hashed += block_bytes
             bar.update("verify", hashed, hashed)
 
-        faults = list(run_verify(folder, count, workers))
+        faults = list(run_verify(folder, add, workers))
     for fault in faults if repair is not None else []:
         note(_fault_text(fault.as_dict()))
     repaired = run_repair(folder, repair, options, faults) if repair is not None else []
@@ -138,7 +133,7 @@ def _fault_text(fault: dict[str, Any]) -> str:
 
 def quarantine(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
     """List every input that a build left out, with its reason."""
-    opened = seqdata.open(load(config).newest("datasets", "manifest.json", dataset, "build"))
+    opened = open_dataset(load(config), dataset)
     rows = opened.quarantine.to_dicts()
     lines = [f"{row['reason']:<18}{row['source']}  {row['message']}" for row in rows]
     emit({"path": opened.location, "rows": rows}, "\n".join(lines) or "nothing was left out", as_json=as_json)

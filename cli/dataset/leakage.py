@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from cli.config import load
-from cli.dataset.inspect import DatasetArgument
-from cli.dataset.sequences import open_dataset
+from cli.config import dataset_protocol, load, open_dataset
+from cli.flags import DatasetArgument, ProtocolFlag
 from cli.output import ConfigFlag, JsonFlag, emit
 from seqdata.dataset.leakage import RADII, sentences
 from seqdata.dataset.leakage import leakage as measure
@@ -14,9 +13,7 @@ from seqdata.dataset.leakage import leakage as measure
 
 def leakage(
     dataset: DatasetArgument = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
-    ] = None,
+    protocol: ProtocolFlag = None,
     radius: Annotated[
         list[float] | None,
         typer.Option(help="Metres within which ground is shared; may repeat.", show_default="5 10 25 50 100"),
@@ -28,7 +25,9 @@ def leakage(
 
     For each split: the share of frames and of route within some metres of the training split, and what that means.
     """
-    opened, audited = open_dataset(load(config), dataset, protocol)
+    work = load(config)
+    opened = open_dataset(work, dataset)
+    audited = dataset_protocol(work, protocol, opened)
     radii = tuple(sorted(set(radius or RADII)))
     table = measure(opened.sequencer, audited, radii)
     verdicts = sentences(table, 25.0 if 25.0 in radii else radii[-1])

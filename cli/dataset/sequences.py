@@ -1,17 +1,13 @@
 """`seqdata sequences` and `protocols`: windows and truth of any protocol over a sealed dataset."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-import seqdata
-from cli.config import Config, load
-from cli.dataset.inspect import DatasetArgument
+from cli.config import dataset_protocol, load, open_dataset
+from cli.flags import DatasetArgument, ProtocolFlag
 from cli.output import ConfigFlag, JsonFlag, emit, note, size
 from seqdata import protocols as registry
-from seqdata.contracts.protocol import Protocol
-from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.info import protocol_counts
 from seqdata.errors import ContractError
 
@@ -22,9 +18,7 @@ def sequences(
         list[int] | None,
         typer.Option(help="Frames a window; may repeat. Default: the protocol's.", min=1, show_default=False),
     ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
-    ] = None,
+    protocol: ProtocolFlag = None,
     stride: Annotated[int | None, typer.Option(help="Frames from window to window.", min=1, show_default=False)] = None,
     spacing: Annotated[
         float | None, typer.Option(help="Metres between frames, by the dataset's rule.", show_default=False)
@@ -41,7 +35,9 @@ def sequences(
     """
     if max_radius is not None and not 0 < max_radius < float("inf"):
         raise ContractError(f"--max-radius {max_radius:g}: expected a positive number")
-    opened, base = open_dataset(load(config), dataset, protocol)
+    work = load(config)
+    opened = open_dataset(work, dataset)
+    base = dataset_protocol(work, protocol, opened)
     made: dict[str, Any] = {}
     lines = []
     for frames in dict.fromkeys(length or [base.length]):
@@ -64,19 +60,6 @@ def _counts_text(split: str, counts: dict[str, Any]) -> str:
         text += f" ({counts['without_positive_any_heading']} with any heading)"
     differing = [f"{counts['expected'][key]} {key}" for key in counts["differs_from_expected"]]
     return text + (f"  (published: {', '.join(differing)})" if differing else "")
-
-
-def open_dataset(config: Config, dataset: Path | None, protocol: str | None) -> tuple[Dataset, Protocol]:
-    """The named or newest dataset, and the named protocol, else the one it was built under.
-
-    Raises: ContractError when neither names a protocol.
-    """
-    opened = seqdata.open(config.newest("datasets", "manifest.json", dataset, "build"))
-    named = config.protocol(protocol)
-    active = opened.load_protocol(named) if named is not None else opened.manifest.protocol
-    if active is None:
-        raise ContractError(f"{opened.location}: built without a protocol; name one with --protocol")
-    return opened, active
 
 
 def protocols(

@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from cli.config import load
+from cli.config import dataset_protocol, load, open_dataset
 from cli.evaluation.evaluate import frame_descriptors
 from cli.evaluation.flags import FrameMetricFlag
 from cli.evaluation.results import print_evaluations
 from cli.flags import DatasetArgument, DeviceFlag, FeaturesFlag, ModelFromFlag, ProtocolFlag, parse_choice
-from cli.lookup import dataset_protocol, open_dataset
 from cli.output import ConfigFlag, JsonFlag, note, progress_bar
 from indexer.evaluation.prediction_sets import PredictionSet
 from indexer.matching.aligned import METRICS

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.config import Config, load
+from cli.config import Config, dataset_protocol, load, open_dataset
 from cli.evaluation.flags import (
     AgainFlag,
     AgainstFlag,
@@ -42,7 +42,7 @@ from cli.flags import (
     parse_numbers,
     refuse_without,
 )
-from cli.lookup import dataset_protocol, find_dataset, find_protocol, find_run, open_dataset, open_index
+from cli.lookup import find_dataset, find_protocol, find_run, open_index
 from cli.output import ConfigFlag, JsonFlag, note, progress_bar
 from indexer.evaluation import predictions as prediction_files
 from indexer.evaluation.external_files import IdKind, is_own

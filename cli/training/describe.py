@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.config import Config, load
+from cli.config import Config, load, open_dataset
 from cli.flags import DatasetArgument, DeviceFlag, ModelFromFlag, OptionFlag, parse_choice, parse_json_pairs
-from cli.lookup import open_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
 from seqdata.errors import ContractError
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.config import Config, load
+from cli.config import Config, load, open_dataset
 from cli.flags import DeviceFlag, ProtocolFlag, parse_choice, parse_list
-from cli.lookup import open_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_folder

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.config import Config, load
+from cli.config import Config, dataset_protocol, load, open_dataset
 from cli.flags import DatasetArgument, EncoderFlag, FusionFlag, OptionFlag, PoolFlag, ProtocolFlag, parse_json_pairs
-from cli.lookup import dataset_protocol, find_dataset, open_dataset
+from cli.lookup import find_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
