@@ -17,7 +17,7 @@ import numpy as np
 from seqdata.errors import InputError
 from seqdata.geometry import BoolArray, Float64Array, IntArray
 from seqdata.sources.csv_tables import is_fix
-from seqdata.sources.folder.times import parse_moment
+from seqdata.sources.folder.times import has_zone, parse_moment
 
 _SECOND = 1_000_000
 # Rounding of degrees must not make a path that is as long look longer.
@@ -33,7 +33,8 @@ class Track:
         latitude: (n,) float64 degrees.
         longitude: (n,) float64 degrees.
         segment: (n,) int64, the number of the part of the track without an interruption.
-        dropped: How many points had a position or a time that could not be used.
+        dropped: How many points had no fix, or no time.
+        unzoned: How many points name no time zone; they count as UTC, as the standard says.
     """
 
     time: IntArray
@@ -41,6 +42,13 @@ class Track:
     longitude: Float64Array
     segment: IntArray
     dropped: int = 0
+    unzoned: int = 0
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Say of the track file `name` what a user should know about its points."""
+        dropped = f"{name}: {self.dropped:,} points have no fix or no time, and are passed over"
+        unzoned = f"{name}: the times of {self.unzoned:,} points name no time zone, and are taken for UTC"
+        return (*([dropped] if self.dropped else []), *([unzoned] if self.unzoned else []))
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class _Collector:
     open: list[str] = field(default_factory=list)
     segment: int = 0
     points: int = 0
+    unzoned: int = 0
     place: tuple[str, str] = ("", "")
     texts: dict[str, list[str]] = field(default_factory=dict)
 
@@ -89,7 +98,9 @@ class _Collector:
     def end(self, _: str) -> None:
         if self.open.pop() == "trkpt":
             self.points += 1
-            time = parse_moment("".join(self.texts["time"]).strip())
+            text = "".join(self.texts["time"]).strip()
+            time = parse_moment(text)
+            self.unzoned += time is not None and not has_zone(text)
             latitude, longitude = (_number(text) for text in self.place)
             # <fix>none</fix> is a receiver that repeats its last position.
             if time is not None and "".join(self.texts["fix"]).strip().lower() != "none":
@@ -133,7 +144,7 @@ def read_track(path: Path) -> Track:
     if not fix.any():
         raise InputError(f"{path}: no track point (trkpt) with a place and a time; waypoints and routes are not read")
     track = _in_time(path, time[fix], latitude[fix], longitude[fix], segment[fix])
-    return Track(*track, dropped=collector.points - int(fix.sum()))
+    return Track(*track, dropped=collector.points - int(fix.sum()), unzoned=collector.unzoned)
 
 
 def _in_time(

@@ -39,7 +39,9 @@ def photo_rows(raw: Path, images: pl.DataFrame) -> pl.DataFrame:
     return _with_fault(rows, [(nowhere, "no_position", pl.lit("no usable GPS position in its EXIF"))])
 
 
-def track_rows(raw: Path, images: pl.DataFrame, path: Path, offset: float, gap: float) -> pl.DataFrame:
+def track_rows(
+    raw: Path, images: pl.DataFrame, path: Path, offset: float, gap: float
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """List photos with their positions on a GPX track.
 
     Args:
@@ -50,8 +52,8 @@ def track_rows(raw: Path, images: pl.DataFrame, path: Path, offset: float, gap: 
         gap: Greatest time between the two points around an image, in seconds.
 
     Returns:
-        As `photo_rows`. Images without a time of their own, outside the track, or in a gap of it have no position, but
-        a `reason` and a `message`.
+        Rows as `photo_rows`, in which images without a time of their own, outside the track, or in a gap of it have no
+        position, but a `reason` and a `message`; and notes about the track for the user.
 
     Raises:
         InputError: If the track cannot be used.
@@ -98,7 +100,8 @@ def track_rows(raw: Path, images: pl.DataFrame, path: Path, offset: float, gap: 
         ),
     ]
     # A shared time orders nothing either: it is no time of the photo.
-    return _with_fault(timed, faults).with_columns(pl.when(~is_shared).then("time").alias("time"))
+    rows = _with_fault(timed, faults).with_columns(pl.when(~is_shared).then("time").alias("time"))
+    return rows, track.notes(path.name)
 
 
 def clock_notes(rows: pl.DataFrame) -> tuple[str, ...]:

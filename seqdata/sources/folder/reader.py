@@ -152,7 +152,7 @@ class FolderSource:
         where = self.where()
         # A link to a folder of the same dump shows its images again: they are read where a table names them so.
         own = images.filter(~pl.col("is_alias"))
-        rows = self._rows(where, own)
+        rows, track_notes = self._rows(where, own)
         # Rows that list an image again leave before positions are counted: a counted one would break every window.
         repeated = pl.col("reason").eq_missing("duplicate_key")
         usable = pl.col("bytes").is_not_null() & pl.col("latitude").is_not_null()
@@ -171,7 +171,7 @@ class FolderSource:
             *_not_read(files, rows),
             listing.quarantine,
         ]
-        notes = (*clock_notes(rows), *wide_notes(named.filter(usable)))
+        notes = (*track_notes, *clock_notes(rows), *wide_notes(named.filter(usable)))
         return Listing(listing.records, pl.concat(left_out), notes)
 
     def _instead(self, files: list[DumpFile]) -> str:
@@ -182,12 +182,13 @@ class FolderSource:
             return f", but {count:,} of {suffix}: {NOT_READ}"
         return looks_like_another(self.raw, "folder")
 
-    def _rows(self, where: Path, images: pl.DataFrame) -> pl.DataFrame:
-        """A row for each image that is listed, in the order of its table or by name."""
+    def _rows(self, where: Path, images: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+        """A row for each image that is listed, in the order of its table or by name, and notes about the track."""
         if where.suffix.lower() == ".gpx":
             return track_rows(self.raw, images, where, self.time_offset, self.pose_gap)
         if where != Path(EXIF):
-            return read_positions(where, self.zone_letters).with_columns(pl.lit(None, pl.Int64).alias("clock_error"))
+            rows = read_positions(where, self.zone_letters)
+            return rows.with_columns(pl.lit(None, pl.Int64).alias("clock_error")), ()
         rows = photo_rows(self.raw, images)
         if not self.positions and rows["latitude"].null_count() == rows.height:
             other = looks_like_another(self.raw, "folder")
@@ -195,7 +196,7 @@ class FolderSource:
                 f"{self.raw}: has no positions.csv and no .gpx, and none of its {rows.height:,} images has a GPS "
                 f"position in its EXIF; name a CSV or GPX track with --positions{other}"
             )
-        return rows
+        return rows, ()
 
     def read(self, source: str) -> bytes:
         """Read the bytes of one image."""

@@ -44,6 +44,12 @@ def parse_moment(text: str) -> int | None:
         return None
 
 
+def has_zone(text: str) -> bool:
+    """Whether a text that `parse_moment` reads says how far it is from UTC; seconds since 1970 do."""
+    match = _ISO.fullmatch(text)
+    return match is None or match[8] is not None
+
+
 def _from_seconds(seconds: float) -> int | None:
     return round(seconds * 1e6) if abs(seconds) < _GREATEST_SECONDS else None
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from seqdata.errors import InputError, NotEnoughDataError
 from seqdata.geometry import BoolArray, Float64Array, IntArray
+from seqdata.sources.csv_tables import has_fix
 
 METRES_PER_DEGREE = 111_195.0
 NEIGHBOURS = 9
@@ -53,9 +54,7 @@ def read_log(path: Path) -> GpsLog:
     """
     table = _parse(path)
     second = _second_of_day(table["tid"].to_numpy())
-    good = table.with_columns(pl.Series("second", second)).filter(
-        pl.col("second") >= 0, pl.col("lat").is_between(-90, 90), pl.col("lon").is_between(-180, 180)
-    )
+    good = table.with_columns(pl.Series("second", second)).filter(pl.col("second") >= 0, has_fix("lat", "lon"))
     # The railway spans 4 degrees: a row 10 degrees from the median has lost or won a digit.
     good = good.filter(
         (pl.col("lat") - pl.col("lat").median()).abs() < 10,

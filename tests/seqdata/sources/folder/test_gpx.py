@@ -278,4 +278,11 @@ def test_a_second_pass_under_an_earlier_clock_is_refused_within_a_segment_too(tm
 )
 def test_times_of_points_as_programs_write_them(time: str, tmp_path: Path) -> None:
     text = f'<trkpt lat="50" lon="5"><time> {time} </time></trkpt>'
-    assert (track_of(tmp_path, gpx([text])).time - ZERO).tolist() == [5_000_000]
+    track = track_of(tmp_path, gpx([text, '<trkpt lat="50" lon="5"/>']))
+    assert (track.time - ZERO).tolist() == [5_000_000]
+    assert track.notes("t.gpx")[0] == "t.gpx: 1 points have no fix or no time, and are passed over"
+    assert [note for note in track.notes("t.gpx") if "UTC" in note] == (
+        []
+        if time[-1] == "Z" or "+" in time
+        else ["t.gpx: the times of 1 points name no time zone, and are taken for UTC"]
+    )
