@@ -171,6 +171,9 @@ def test_predictions_of_another_model(dataset: Dataset, tmp_path: Path, kind: st
     assert not foreign_files.is_own(path)
     read, info = foreign_files.read_predictions(dataset, OWN, "test", path)
     found = score(dataset, OWN, read, info, full=True)
+    written = as_rows(dataset, table).select("query", "rank", "database")
+    if kind != "distance.csv":  # of equal distances the order is that of the shuffled rows
+        assert read.select("query", "rank", "database").rows() == written.rows()
     answered = dataset.protocol_positives(OWN, "test")["query"].n_unique()
     assert found.recall == {1: pytest.approx((answered - 1) / answered)}  # the first query has no predictions
     assert (found.metrics.auc is None) == (kind == "object.json")
@@ -324,6 +327,34 @@ def test_orders_that_cannot_be_meant_are_refused(dataset: Dataset, tmp_path: Pat
     saved(tmp_path / "t.npy", np.zeros((3, 2)))
     with pytest.raises(ContractError, match="read from Parquet, CSV or JSON"):
         foreign_files.read_predictions(dataset, OWN, "test", tmp_path / "t.npy")
+
+
+def test_bounds_of_ids_and_ranks(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last row number, the greatest rank, a column without a name, and a key that two windows have."""
+    rows = as_rows(dataset, ranked(dataset)[0]).select("query", "database", "rank")
+    count = sides(dataset)[1].height
+    last = rows.head(1).with_columns(database=pl.lit(count - 1))
+    assert foreign_files.read_predictions(dataset, OWN, "test", write_any(last, tmp_path / "t.csv"))[0].height == 1
+    beyond = write_any(last.with_columns(database=pl.lit(count)), tmp_path / "t.csv")
+    with pytest.raises(ContractError, match=f"names '{count}', which is no database window"):
+        foreign_files.read_predictions(dataset, OWN, "test", beyond)
+    ids = tmp_path / "ids.csv"
+    ids.write_text("anything\na\n")
+    assert foreign_files.read_ids(ids).to_list() == ["a"]
+    ids.with_suffix(".txt").write_text("\ufeffa b\n\n c \n", encoding="utf-8")
+    assert foreign_files.read_ids(ids.with_suffix(".txt")).to_list() == ["a b", "c"]
+    path = write_any(rows, tmp_path / "t.parquet")
+    for deepest, words in ((3, None), (2, "more than 2 predictions for a query")):
+        monkeypatch.setattr(foreign_files, "DEEPEST", deepest)
+        if words is None:
+            foreign_files.read_predictions(dataset, OWN, "test", path)
+        else:
+            with pytest.raises(ContractError, match=words):
+                foreign_files.read_predictions(dataset, OWN, "test", path)
+    monkeypatch.undo()
+    named = Renamed(dataset, lambda row: "q" if row == 100 else str(row // 2))  # windows 2n and 2n + 1 have key n
+    one = write_any(pl.DataFrame({"query": ["q"], "database": ["4"]}), tmp_path / "twins.parquet")
+    assert foreign_files.read_predictions(named, OWN, "test", one)[0]["database"].to_list() == [8]
 
 
 def test_short_lists_limit_the_ranks(dataset: Dataset, tmp_path: Path) -> None:

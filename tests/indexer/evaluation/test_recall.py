@@ -115,6 +115,21 @@ def test_recall_is_reported_to_the_depth_that_all_queries_have() -> None:
     assert result.metrics.depth == 2  # the first query's ranks beyond it count for nothing
 
 
+def test_a_whole_pool_lacks_no_rank() -> None:
+    """Three windows in all, each ranked: a shared pair takes one away, and still nothing is missing."""
+    table = predictions.table(np.zeros((2, 3)), np.array([[0, 1, 2], [2, 1, 0]]))
+    shared, pools = pairs((0, 0)), np.array([3, 3])
+    assert common_depth(table, shared, pools) == 3
+    assert common_depth(table, shared, np.array([4, 3])) == 2  # a fourth window of the first query is not ranked
+
+
+@pytest.mark.parametrize(("policy", "words"), [("leave-out", "left out"), ("miss", "counted as misses")])
+def test_conditions_say_what_happens_without_a_positive(policy: str, words: str) -> None:
+    result = run(np.array([[0, 1], [1, 0]]), pairs((0, 0)), 2, ranks=(1,), no_positive=policy)
+    assert result.conditions.endswith(f"queries without a positive {words}")
+    assert result.queries == (1 if policy == "leave-out" else 2)
+
+
 def test_rescoring_needs_no_search() -> None:
     rows = np.array([[0, 1], [1, 0], [1, 0]])
     narrow, wide = pairs((0, 0), (1, 0)), pairs((0, 0), (1, 0), (1, 1), (2, 1))
