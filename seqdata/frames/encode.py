@@ -63,8 +63,8 @@ def prepare(
     `data` is a file's bytes, or pixels uint8 (H, W, 3) RGB of a source that decodes by itself. A picture whose short
     side is longer than `short_side` pixels is shrunk to it, antialiased, in one step with the other changes; none is
     enlarged. `check="header"` reads the header and looks for the end marker; `"decode"` decodes every frame, which also
-    finds damage inside a scan. With `keep_png` an upright PNG that is not shrunk keeps its bytes. The bytes say what a file is,
-    not its suffix; of moving pictures the first is taken. Raises: BadImageError.
+    finds damage inside a scan. With `keep_png` an upright PNG that is not shrunk keeps its bytes. The bytes say what a
+    file is, not its suffix; of moving pictures the first is taken. Raises: BadImageError.
     """
     if isinstance(data, np.ndarray):
         return _written(_fitted(rgb_array(data), short_side), 1, quality)

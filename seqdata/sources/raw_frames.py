@@ -6,7 +6,6 @@ Only RobotCar's pictures are developed (demosaiced, undistorted, cropped); other
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from seqdata.contracts.manifest import SourceInfo
@@ -55,7 +54,7 @@ class RawFrames(Frozen):
         self._refuse_unknown()
         return develop(data, Development(self.camera, None, crop))
 
-    def develop_pixels(self, pixels: npt.NDArray[np.uint8]) -> Pixels:
+    def develop_pixels(self, pixels: Pixels) -> Pixels:
         """Bring pixels of a camera to the form of the stored frames, as `develop_file` does with a file.
 
         Args:
