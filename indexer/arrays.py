@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from seqdata.geometry import Float32Array
 
-Stored = npt.NDArray[Any]
+StoredVectors = npt.NDArray[Any]
 
 """Stored vectors (n, k), float32 or float16, often a memory map."""
 

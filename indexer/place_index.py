@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.pca import transform as transforms
 from indexer.pca.project import check_descriptors, project
 from indexer.search.approximate import FaissVectors, open_faiss
@@ -110,10 +110,10 @@ class PlaceIndex:
     def _open_vectors(self) -> ExactVectors | FaissVectors:
         facts = self.manifest
         if facts.storage in FACTORY:
-            return ExactVectors(self._stored(), self._engine)
+            return ExactVectors(self._map_vectors(), self._engine)
         return open_faiss(self.path / VECTORS, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
 
-    def _stored(self) -> Stored:
+    def _map_vectors(self) -> StoredVectors:
         facts = self.manifest
         return map_exact(self.path / VECTORS, facts.rows, facts.size, facts.input_size, cast("Exact", facts.storage))
 
@@ -127,7 +127,7 @@ class PlaceIndex:
             )
         if not 1 <= count <= facts.size:
             raise ContractError(f"{count} components: the index {self.id} has {facts.size}")
-        return ExactVectors(self._stored()[:, :count], self._engine)
+        return ExactVectors(self._map_vectors()[:, :count], self._engine)
 
     def _check_sizes(self) -> None:
         facts = self.manifest

@@ -80,15 +80,15 @@ def _write(
     shape = Shape(facts.storage, parent.transform, facts.normalised, facts.input_size, facts.size)
     with building(index, identifier) as folder:
         sweep(index)
-        told = phases.waiting("describe", blocks)
-        vectors = projected(told, len(table), parent.transform, facts.normalised)
+        timed_blocks = phases.waiting("describe", blocks)
+        vectors = projected(timed_blocks, len(table), parent.transform, facts.normalised)
         with phases.timed("write"):
             grow(parent.path / VECTORS, facts.rows, vectors, len(table), shape, folder / VECTORS)
         search: dict[str, Any] = {}
-        found: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         if shape.exact != "flat":
             with phases.timed("measure"):
-                search, found = recalibrate(folder / VECTORS, facts, facts.rows + len(table))
+                search, measured = recalibrate(folder / VECTORS, facts, facts.rows + len(table))
         return seal(
             folder,
             index,
@@ -100,7 +100,7 @@ def _write(
             seconds={**phases, "append": time.monotonic() - started},
             storage=facts.storage,
             factory=facts.factory,
-            found=found,
+            measured=measured,
             search=search,
             normalised=facts.normalised,
             inputs=_with_parent(parent, inputs),

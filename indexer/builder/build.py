@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import check_descriptors, project, projected
 from indexer.pca.transform import Transform
@@ -139,7 +139,7 @@ class _Work:
     queries_of: str
     phases: Phases
 
-    def asked(self, size: int) -> tuple[Float32Array | None, str]:
+    def projected_queries(self, size: int) -> tuple[Float32Array | None, str]:
         """The given queries (q, k) as the index stores vectors of `size` values before the transform, and whose."""
         if self.queries is None or not len(self.queries):
             return None, DATABASE_ROWS
@@ -153,7 +153,7 @@ class _Written:
     storage: str
     factory: str
     search: dict[str, Any] = field(default_factory=dict)
-    found: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
 
 
 def _build_new(
@@ -170,8 +170,8 @@ def _build_new(
         sweep(index)
         if transform is not None:
             _check_space(folder, len(table) * transform.output_size * VALUE_BYTES.get(spec.name, 4))
-        told = phases.waiting("describe", blocks)
-        vectors = projected(told, len(table), transform, work.normalise)
+        timed_blocks = phases.waiting("describe", blocks)
+        vectors = projected(timed_blocks, len(table), transform, work.normalise)
         first = next(vectors, None)
         if first is None:
             raise ContractError(f"0 descriptors came for {len(table)} places: one is needed for each")
@@ -188,7 +188,7 @@ def _build_new(
             input_size=input_size,
             size=size,
             seconds={**phases, "build": time.monotonic() - started},
-            found=written.found,
+            measured=written.measured,
             storage=written.storage,
             factory=written.factory,
             search=written.search,
@@ -212,16 +212,16 @@ def _write(
         return _Written("flat", FACTORY["flat"])
     if spec.name == "fp16":
         vectors = _fitting(vectors)
-    asked, queries_of = work.asked(input_size)
-    with _spooled(folder / SCRATCH, vectors, shape, phases) as stored:
-        chosen = auto.choose(spec, stored, asked, queries_of, phases)
-        if chosen.index is None:
-            chosen = _write_exact(work, path, stored, chosen, input_size)
+    projected_queries, queries_of = work.projected_queries(input_size)
+    with _spooled(folder / SCRATCH, vectors, shape, phases) as spooled:
+        selection = auto.choose(spec, spooled, projected_queries, queries_of, phases)
+        if selection.index is None:
+            selection = _write_exact(work, path, spooled, selection, input_size)
         else:
             with phases.timed("write"):
-                write(wrap(chosen.index, work.transform, work.normalise), path)
-    point = chosen.point
-    return _Written(point.kind, point.factory, point.search, chosen.facts())
+                write(wrap(selection.index, work.transform, work.normalise), path)
+    point = selection.point
+    return _Written(point.kind, point.factory, point.search, selection.facts())
 
 
 def _fitting(vectors: Iterator[Float32Array]) -> Iterator[Float32Array]:
@@ -231,21 +231,25 @@ def _fitting(vectors: Iterator[Float32Array]) -> Iterator[Float32Array]:
         yield block
 
 
-def _write_exact(work: _Work, path: Path, stored: Stored, chosen: auto.Chosen, input_size: int) -> auto.Chosen:
+def _write_exact(
+    work: _Work, path: Path, spooled: StoredVectors, selection: auto.Selection, input_size: int
+) -> auto.Selection:
     """Write the vectors as the exact kind that was chosen; of float16 recall is measured, where it is not yet."""
-    kind, (rows, size) = cast("Exact", chosen.point.kind), stored.shape
+    kind, (rows, size) = cast("Exact", selection.point.kind), spooled.shape
     with work.phases.timed("write"):
-        parts = (np.asarray(stored[at : at + BLOCK_ROWS]) for at in range(0, rows, BLOCK_ROWS))
+        parts = (np.asarray(spooled[at : at + BLOCK_ROWS]) for at in range(0, rows, BLOCK_ROWS))
         write_exact(path, parts, rows, kind, work.transform, work.normalise)
-    if kind == "flat" or chosen.point.recall is not None:
-        return chosen
+    if kind == "flat" or selection.point.recall is not None:
+        return selection
     with work.phases.timed("measure"):
-        held = hold_out(stored, ExactVectors(stored, "cpu"), work.spec.seed)
-        return auto.check_exact(chosen, map_exact(path, rows, size, input_size, kind), held)
+        held_out = hold_out(spooled, ExactVectors(spooled, "cpu"), work.spec.seed)
+        return auto.check_exact(selection, map_exact(path, rows, size, input_size, kind), held_out)
 
 
 @contextmanager
-def _spooled(path: Path, vectors: Iterator[Float32Array], shape: tuple[int, int], phases: Phases) -> Iterator[Stored]:
+def _spooled(
+    path: Path, vectors: Iterator[Float32Array], shape: tuple[int, int], phases: Phases
+) -> Iterator[StoredVectors]:
     """The projected vectors (n, k) float32 in a file beside the index, mapped; it is gone afterwards."""
     try:
         with phases.timed("write"), path.open("wb") as file:

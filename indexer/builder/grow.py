@@ -62,7 +62,7 @@ def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: S
     New rows go on where the old ones end. Raises: ContractError when a file is damaged, OutputError.
     """
     if shape.exact is not None:
-        blocks = chain(_stored(old, rows, shape, shape.input_size), new)
+        blocks = chain(_file_blocks(old, rows, shape, shape.input_size), new)
         write_exact(path, blocks, rows + count, shape.exact, shape.transform, shape.normalised)
         return
     index = splicing.open_index(old)
@@ -103,11 +103,11 @@ def join_exact(parts: Sequence[tuple[Path, int]], shape: Shape, path: Path) -> N
     """Write the vectors of exact part files (path, rows), which lack the transform, one after another behind it."""
     if shape.exact is None:
         raise ContractError(f"{path}: parts of kind {shape.storage} are not joined as exact vectors")
-    blocks = chain.from_iterable(_stored(part, rows, shape, shape.size) for part, rows in parts)
+    blocks = chain.from_iterable(_file_blocks(part, rows, shape, shape.size) for part, rows in parts)
     write_exact(path, blocks, sum(rows for _, rows in parts), shape.exact, shape.transform, shape.normalised)
 
 
-def _stored(path: Path, rows: int, shape: Shape, input_size: int) -> Iterator[Float32Array]:
+def _file_blocks(path: Path, rows: int, shape: Shape, input_size: int) -> Iterator[Float32Array]:
     """The vectors of an exact file in blocks, float32."""
     assert shape.exact is not None  # noqa: S101  (the callers' branch)
     mapped = map_exact(path, rows, shape.size, input_size, shape.exact)

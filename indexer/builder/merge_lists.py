@@ -96,18 +96,18 @@ def join(parts: Sequence[Path], path: Path) -> None:
     empty = trained(parts[0])
     # Read-only memory maps: pages of a part come and go as its lists are copied.
     opened = [open_index(part, faiss.IO_FLAG_MMAP) for part in parts]
-    inner = [core(each) for each in opened]
-    shapes = {(each.nlist, each.code_size, each.d) for each in inner}
+    inner = [core(index) for index in opened]
+    shapes = {(index.nlist, index.code_size, index.d) for index in inner}
     if len(shapes) != 1:
         raise ContractError(f"{parts[0].parent}: the parts were made by different quantisers; make them again")
-    sizes = np.array([[each.invlists.list_size(number) for number in range(each.nlist)] for each in inner])
+    sizes = np.array([[index.invlists.list_size(number) for number in range(index.nlist)] for index in inner])
     try:
         with path.open("wb") as file:
             file.write(_head(empty, sizes.sum(axis=0)))
             for number in np.flatnonzero(sizes.sum(axis=0)):
-                held = [each.invlists for each, size in zip(inner, sizes[:, number], strict=True) if size]
+                filled_lists = [index.invlists for index, size in zip(inner, sizes[:, number], strict=True) if size]
                 for take in (_codes, _ids):
-                    for lists in held:
+                    for lists in filled_lists:
                         file.write(take(lists, int(number)).data)
     except OSError as error:
         explain_write_failure(path, error)

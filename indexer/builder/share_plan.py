@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 PARTS = ".parts"
 PLAN = "plan.json"
 TRAINED = "trained.faiss"
-HELD = "held.safetensors"
+HELD_OUT = "held.safetensors"
 
 
 class BuildPlan(Frozen):
@@ -65,7 +65,7 @@ class BuildPlan(Frozen):
 class Trained:
     """What is fitted once for all shares: a transform, and for kinds with a quantiser the empty, trained FAISS index.
 
-    `index` takes projected vectors; `input_size` is that of a descriptor. `held` are held-out queries for measuring
+    `index` takes projected vectors; `input_size` is that of a descriptor. `held_out` are held-out queries for measuring
     the merged index, which all kinds but flat need: the database rows (q,) that they are, or -1 where they are none,
     and their projected vectors (q, k); `queries_of` says whose they are.
     """
@@ -73,7 +73,7 @@ class Trained:
     transform: Transform | None
     input_size: int
     index: "faiss.Index | None" = None
-    held: "tuple[IntArray, Float32Array] | None" = None
+    held_out: "tuple[IntArray, Float32Array] | None" = None
     storage: str = "flat"
     factory: str = "Flat"
     seed: int = 0
@@ -130,22 +130,22 @@ def _publish_plan(
 ) -> None:
     """Fit, and write the plan last."""
     started = time.monotonic()
-    found = train()
-    if found.storage not in FACTORY and (found.index is None or not splicing.has_lists(found.index)):
+    trained = train()
+    if trained.storage not in FACTORY and (trained.index is None or not splicing.has_lists(trained.index)):
         raise ContractError(
-            f"kind {found.storage} ({found.factory}) cannot be merged from shares; use flat, fp16, ivf or imi, or "
+            f"kind {trained.storage} ({trained.factory}) cannot be merged from shares; use flat, fp16, ivf or imi, or "
             "build it without shares"
         )
-    if found.held is None and found.storage != "flat":
-        raise ContractError(f"kind {found.storage}: held-out queries are needed, for nothing else tells its recall")
+    if trained.held_out is None and trained.storage != "flat":
+        raise ContractError(f"kind {trained.storage}: held-out queries are needed, for nothing else tells its recall")
     folder.mkdir(exist_ok=True)
-    if found.transform is not None:
-        found.transform.save(folder / TRANSFORM)
-    if found.index is not None and found.storage not in FACTORY:
-        _write_trained(wrap(found.index, found.transform, normalise), folder / TRAINED)
-    if found.held is not None:
-        write_arrays(folder / HELD, rows=found.held[0], vectors=found.held[1])
-    size = found.input_size if found.transform is None else found.transform.output_size
+    if trained.transform is not None:
+        trained.transform.save(folder / TRANSFORM)
+    if trained.index is not None and trained.storage not in FACTORY:
+        _write_trained(wrap(trained.index, trained.transform, normalise), folder / TRAINED)
+    if trained.held_out is not None:
+        write_arrays(folder / HELD_OUT, rows=trained.held_out[0], vectors=trained.held_out[1])
+    size = trained.input_size if trained.transform is None else trained.transform.output_size
     plan = BuildPlan(
         id=identifier,
         rows=rows,
@@ -154,13 +154,13 @@ def _publish_plan(
         inputs=inputs,
         settings=settings,
         seconds=round(time.monotonic() - started, 3),
-        input_size=found.input_size,
-        storage=found.storage,
-        factory=found.factory,
-        seed=found.seed,
-        threads=found.threads,
+        input_size=trained.input_size,
+        storage=trained.storage,
+        factory=trained.factory,
+        seed=trained.seed,
+        threads=trained.threads,
         arithmetic=ARITHMETIC,
-        queries_of=found.queries_of,
+        queries_of=trained.queries_of,
         origin=origin,
     )
     write_bytes_atomic(folder / PLAN, json_bytes(plan.model_dump(mode="json")))

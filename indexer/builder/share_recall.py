@@ -16,8 +16,8 @@ from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
 from indexer.search.flat_file import FACTORY, Exact, map_exact
 from indexer.search.kinds import KindSpec
-from indexer.selection.choose import Chosen, Point, check_exact, settle
-from indexer.selection.held_out import KEPT, NOT_A_ROW, Held, judge
+from indexer.selection.choose import Point, Selection, check_exact, settle
+from indexer.selection.held_out import CANDIDATES, NOT_A_ROW, HeldOut, judge
 from seqdata.geometry import Float32Array, IntArray
 
 if TYPE_CHECKING:
@@ -29,35 +29,35 @@ class Nearest:
 
     def __init__(self, queries: Float32Array) -> None:
         self._queries = queries
-        self.apart: Float32Array = np.full((len(queries), KEPT + 1), np.inf, np.float32)
-        self.rows: IntArray = np.full((len(queries), KEPT + 1), NOT_A_ROW)
+        self.distances: Float32Array = np.full((len(queries), CANDIDATES + 1), np.inf, np.float32)
+        self.rows: IntArray = np.full((len(queries), CANDIDATES + 1), NOT_A_ROW)
 
     def watch(self, blocks: Iterable[Float32Array], first: int) -> Iterator[Float32Array]:
         """The blocks (m, k) float32, unchanged, which are the rows from `first` on."""
         for block in blocks:
-            apart, found = ExactVectors(block, "cpu").nearest(self._queries, KEPT + 1)
-            self.offer(apart, found + first)
+            distances, neighbours = ExactVectors(block, "cpu").nearest(self._queries, CANDIDATES + 1)
+            self.offer(distances, neighbours + first)
             first += len(block)
             yield block
 
-    def offer(self, apart: Float32Array, rows: "IntArray") -> None:
+    def offer(self, distances: Float32Array, rows: "IntArray") -> None:
         """Take in distances and rows (q, m) of other vectors."""
-        apart, rows = np.hstack([self.apart, apart]), np.hstack([self.rows, rows])
-        order = np.lexsort((rows, apart), axis=1)[:, : KEPT + 1]
-        self.apart, self.rows = np.take_along_axis(apart, order, 1), np.take_along_axis(rows, order, 1)
+        distances, rows = np.hstack([self.distances, distances]), np.hstack([self.rows, rows])
+        order = np.lexsort((rows, distances), axis=1)[:, : CANDIDATES + 1]
+        self.distances, self.rows = np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def held_of_shares(held: Path, found: Iterable[Path], plan: "BuildPlan") -> Held:
+def held_out_of_shares(queries_file: Path, nearest_files: Iterable[Path], plan: "BuildPlan") -> HeldOut:
     """The queries of a plan, with the nearest of the vectors of all shares. Raises: ContractError."""
-    rows, queries = read_arrays(held, "rows", "vectors")
+    rows, queries = read_arrays(queries_file, "rows", "vectors")
     nearest = Nearest(queries)
-    for path in found:
+    for path in nearest_files:
         nearest.offer(*read_arrays(path, "apart", "rows"))
-    known = min(plan.rows, KEPT + 1)
-    return judge(queries, rows, nearest.apart[:, :known], nearest.rows[:, :known], plan.rows, plan.queries_of)
+    count = min(plan.rows, CANDIDATES + 1)
+    return judge(queries, rows, nearest.distances[:, :count], nearest.rows[:, :count], plan.rows, plan.queries_of)
 
 
-def calibrate(path: Path, held: Held, plan: "BuildPlan") -> tuple[dict[str, Any], dict[str, Any]]:
+def calibrate(path: Path, held_out: HeldOut, plan: "BuildPlan") -> tuple[dict[str, Any], dict[str, Any]]:
     """The cheapest search parameters of a merged file that reach the recall target, and what `Measured` records.
 
     The file is mapped; its lists are read once a setting.
@@ -67,9 +67,9 @@ def calibrate(path: Path, held: Held, plan: "BuildPlan") -> tuple[dict[str, Any]
     if plan.storage in FACTORY:
         kind = cast("Exact", plan.storage)
         point = Point(plan.storage, plan.factory, {}, plan.rows * plan.size * 2)
-        stored = map_exact(path, plan.rows, plan.size, plan.input_size, kind)
-        return {}, check_exact(Chosen(point, [point]), stored, held).facts()
+        vectors = map_exact(path, plan.rows, plan.size, plan.input_size, kind)
+        return {}, check_exact(Selection(point, [point]), vectors, held_out).facts()
     outer = splicing.open_index(path, faiss.IO_FLAG_MMAP)  # owns what is searched
     spec = KindSpec(recall_target=float(plan.settings.get("recall_target", 1.0)), seed=plan.seed)
-    chosen = settle(FaissVectors(splicing.core(outer), str(path)), held, plan.storage, plan.factory, spec)
-    return chosen.point.search, chosen.facts()
+    selection = settle(FaissVectors(splicing.core(outer), str(path)), held_out, plan.storage, plan.factory, spec)
+    return selection.point.search, selection.facts()

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from indexer.builder import merge_lists as splicing
 from indexer.builder.grow import Shape, check_arithmetic, encode, join_exact
 from indexer.builder.held_arrays import read_arrays, write_arrays
-from indexer.builder.share_plan import HELD, PARTS, PLAN, TRAINED, BuildPlan, parts_folder, read_plan
-from indexer.builder.share_recall import Nearest, calibrate, held_of_shares
+from indexer.builder.share_plan import HELD_OUT, PARTS, PLAN, TRAINED, BuildPlan, parts_folder, read_plan
+from indexer.builder.share_recall import Nearest, calibrate, held_out_of_shares
 from indexer.pca import transform as transforms
 from indexer.pca.project import projected
 from indexer.search.flat_file import write_exact
@@ -61,8 +61,8 @@ def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: I
     shape = _shape(path.parent, plan)
     vectors = projected(iter(blocks), len(rows), shape.transform, plan.normalised)
     nearest = None
-    if (path.parent / HELD).is_file():
-        nearest = Nearest(read_arrays(path.parent / HELD, "vectors")[0])
+    if (path.parent / HELD_OUT).is_file():
+        nearest = Nearest(read_arrays(path.parent / HELD_OUT, "vectors")[0])
         vectors = nearest.watch(vectors, rows.start)
     with atomic_path(path) as temporary:
         if shape.exact is not None:
@@ -70,7 +70,7 @@ def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: I
         else:
             encode(path.parent / TRAINED, vectors, rows.start, temporary, shape.is_wrapped)
     if nearest is not None:
-        write_arrays(path.with_suffix(NEAREST), apart=nearest.apart, rows=nearest.rows)
+        write_arrays(path.with_suffix(NEAREST), apart=nearest.distances, rows=nearest.rows)
     write_bytes_atomic(seal_path, file_record(path).model_dump_json().encode())
     return path
 
@@ -101,7 +101,7 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
     shape = _shape(folder, plan)
     started, phases = time.monotonic(), Phases({"train": plan.seconds})
     search: dict[str, Any] = {}
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     with building(index, identifier) as private:
         sweep(index)
         if shape.exact is not None:
@@ -111,9 +111,9 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
         else:
             splicing.join(parts, private / VECTORS)
         if shape.exact != "flat":
-            held = held_of_shares(folder / HELD, [part.with_suffix(NEAREST) for part in parts], plan)
+            held_out = held_out_of_shares(folder / HELD_OUT, [part.with_suffix(NEAREST) for part in parts], plan)
             with phases.timed("measure"):
-                search, found = calibrate(private / VECTORS, held, plan)
+                search, measured = calibrate(private / VECTORS, held_out, plan)
         published = seal(
             private,
             index,
@@ -122,7 +122,7 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
             transform=shape.transform,
             input_size=plan.input_size,
             size=plan.size,
-            found=found,
+            measured=measured,
             search=search,
             seconds={**phases, "merge": time.monotonic() - started},
             **plan.model_dump(include=KEPT_FIELDS),
@@ -133,17 +133,17 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
 
 def _complete(folder: Path) -> list[Path]:
     """The parts of the one division whose shares are all there. Raises: InputError that names missing ones."""
-    found: dict[int, set[int]] = {}
+    numbers_by_division: dict[int, set[int]] = {}
     for path in folder.glob(f"part-*-of-*{SEAL}"):
         share_of = path.stem.removeprefix("part-").split("-of-")
         if all(text.isdigit() for text in share_of):
-            found.setdefault(int(share_of[1]), set()).add(int(share_of[0]))
-    for of, numbers in sorted(found.items()):
+            numbers_by_division.setdefault(int(share_of[1]), set()).add(int(share_of[0]))
+    for of, numbers in sorted(numbers_by_division.items()):
         if len(numbers) == of:
             return [_whole(folder / f"part-{number:05d}-of-{of:05d}") for number in range(1, of + 1)]
-    if not found:
+    if not numbers_by_division:
         raise InputError(f"{folder}: no share is there; run seqdata index --shard-range i/N for every i")
-    of, numbers = max(found.items(), key=lambda each: len(each[1]) / each[0])
+    of, numbers = max(numbers_by_division.items(), key=lambda item: len(item[1]) / item[0])
     missing = [f"{number}/{of}" for number in range(1, of + 1) if number not in numbers]
     more = f" (and {len(missing) - 3} more)" if missing[3:] else ""
     raise InputError(

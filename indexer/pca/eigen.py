@@ -30,12 +30,12 @@ def exact_top(matrix: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tens
 
 
 @contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
+def _one_thread(enabled: bool) -> Iterator[None]:
     """Run torch on one thread: on a busy machine two threads that wait for each other take twenty times as long."""
     import torch
 
     before = torch.get_num_threads()
-    if wanted:
+    if enabled:
         torch.set_num_threads(1)
     try:
         yield

@@ -56,7 +56,8 @@ def _shifts(rows: Float32Array) -> Float64Array:
     largest = np.maximum.reduceat(np.abs(rows), starts, axis=1)
     # float64 has 52 bits behind the point: next to 1.5 · 2^(e + 30) its spacing is 2^(e - 22). The half keeps the sum
     # of a negative value in the same binade, where the spacing is the same.
-    return np.ldexp(1.5, np.frexp(largest)[1] + 52 - BITS)
+    shifts: Float64Array = np.ldexp(1.5, np.frexp(largest)[1] + 52 - BITS)
+    return shifts
 
 
 def _rounded(values: Float32Array, shifts: Float64Array) -> Float64Array:

@@ -53,8 +53,8 @@ def fit(
     """
     data = gather(sample)
     _check_size(data, k)
-    chosen = choose_route(data.count, data.size, k) if route == "auto" else route
-    values, vectors, total = _solve(data, k, chosen, seed)
+    chosen_route = choose_route(data.count, data.size, k) if route == "auto" else route
+    values, vectors, total = _solve(data, k, chosen_route, seed)
     _check_floor(values, k)
     matrix = np.ascontiguousarray(vectors, dtype=np.float32)
     _fix_signs(matrix)
@@ -67,7 +67,7 @@ def fit(
         matrix=matrix,
         eigenvalues=values,
         explained=float(values.sum() / total),
-        route=chosen,
+        route=chosen_route,
         samples=data.count,
         whiten=whiten,
         seed=seed,

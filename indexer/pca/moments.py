@@ -136,32 +136,32 @@ def gather(sample: Block | Iterable[Block]) -> Sample | Scatter:
 
 
 def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
-    kept: list[Float32Array] = []
+    head: list[Float32Array] = []
     count, size = 0, None
     for block in blocks:
         _check_block(block, size)
         _check_finite(block)
         size = block.shape[1]
-        kept.append(np.array(block, dtype=np.float32))
+        head.append(np.array(block, dtype=np.float32))
         count += len(block)
         if count >= size:
-            return _fold(kept, blocks)
+            return _fold(head, blocks)
     if count == 0:
         raise NotEnoughDataError("PCA: no descriptors; build a database for the training split first")
-    rows = np.concatenate(kept)
+    rows = np.concatenate(head)
     return Sample(rows, rows.mean(axis=0, dtype=np.float64))
 
 
-def _fold(kept: list[Float32Array], rest: Iterator[Block]) -> Scatter:
+def _fold(head: list[Float32Array], rest: Iterator[Block]) -> Scatter:
     """Fold rows into moments about the first rows' mean (a shift near the mean keeps the sums exact)."""
     import torch
 
-    size = kept[0].shape[1]
-    shift = np.mean([block.mean(axis=0, dtype=np.float64) for block in kept], axis=0)
+    size = head[0].shape[1]
+    shift = np.mean([block.mean(axis=0, dtype=np.float64) for block in head], axis=0)
     matrix = torch.zeros(size, size, dtype=torch.float64)
     first, count = np.zeros(size), 0
     step = max(1, BLOCK_VALUES // size)
-    for block in _chain(kept, rest, size):
+    for block in _chain(head, rest, size):
         for start in range(0, len(block), step):
             part = _tensor(block[start : start + step] - shift)
             matrix.addmm_(part.T, part)
@@ -172,9 +172,9 @@ def _fold(kept: list[Float32Array], rest: Iterator[Block]) -> Scatter:
     return Scatter(matrix, shift + first / count, count)
 
 
-def _chain(kept: list[Float32Array], rest: Iterator[Block], size: int) -> Iterator[Block]:
-    while kept:
-        yield kept.pop(0)
+def _chain(head: list[Float32Array], rest: Iterator[Block], size: int) -> Iterator[Block]:
+    while head:
+        yield head.pop(0)
     for block in rest:
         _check_block(block, size)
         _check_finite(block)
@@ -201,8 +201,8 @@ def _tensor(block: Block) -> "torch.Tensor":
 
 def _check_block(block: Block, size: int | None) -> None:
     if block.ndim != 2 or (size is not None and block.shape[1] != size):
-        wanted = "(n, d)" if size is None else f"(n, {size})"
-        raise ContractError(f"PCA: a block of shape {block.shape} where {wanted} is needed")
+        expected = "(n, d)" if size is None else f"(n, {size})"
+        raise ContractError(f"PCA: a block of shape {block.shape} where {expected} is needed")
 
 
 def _check_finite(block: Block) -> None:

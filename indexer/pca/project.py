@@ -17,16 +17,16 @@ def projected(
 
     Raises: ContractError when the blocks do not hold `rows` finite descriptors of one size.
     """
-    done, size = 0, None
+    count, size = 0, None
     for block in blocks:
         descriptors = check_descriptors(block, size)
         size = descriptors.shape[1]
-        done += len(descriptors)
-        if done > rows:
+        count += len(descriptors)
+        if count > rows:
             raise ContractError(f"more than {rows} descriptors came for {rows} places")
         yield project(descriptors, transform, normalise)
-    if done != rows:
-        raise ContractError(f"{done} descriptors came for {rows} places: one is needed for each")
+    if count != rows:
+        raise ContractError(f"{count} descriptors came for {rows} places: one is needed for each")
 
 
 def project(descriptors: Float32Array, transform: Transform | None, normalise: bool) -> Float32Array:
@@ -45,8 +45,8 @@ def check_descriptors(descriptors: npt.ArrayLike, size: int | None) -> Float32Ar
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2 or (size is not None and array.shape[1] != size):
-        wanted = "(n, d)" if size is None else f"(n, {size})"
-        raise ContractError(f"descriptors of shape {array.shape} where {wanted} is needed: another model's?")
+        expected = "(n, d)" if size is None else f"(n, {size})"
+        raise ContractError(f"descriptors of shape {array.shape} where {expected} is needed: another model's?")
     if not np.isfinite(array).all():
         raise ContractError("a descriptor holds NaN or infinity; check the model's weights")
     return array

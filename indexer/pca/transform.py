@@ -143,6 +143,6 @@ def _check_shapes(transform: Transform, sizes: dict[str, int], path: str | Path)
     k, d = sizes["output_size"], sizes["input_size"]
     expected = {"mean": (d,), "matrix": (k, d), "eigenvalues": (k,)}
     for name, shape in expected.items():
-        found = getattr(transform, name).shape
-        if found != shape:
-            raise ContractError(f"{path}: array '{name}' has shape {found}, its header says {shape}")
+        actual = getattr(transform, name).shape
+        if actual != shape:
+            raise ContractError(f"{path}: array '{name}' has shape {actual}, its header says {shape}")

@@ -42,12 +42,12 @@ class FaissVectors:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         if rows is not None:
             return self._among(queries, k, rows)
-        squared, found = self._run(queries, k, None)
-        lost = np.flatnonzero((found < 0).any(axis=1))
+        squared, neighbours = self._run(queries, k, None)
+        lost = np.flatnonzero((neighbours < 0).any(axis=1))
         if len(lost):
-            squared[lost], found[lost] = self._run(queries[lost], k, search_everything(self.index))
-            _fill(squared, found, np.arange(self.index.ntotal))
-        return self._ordered(squared, found)
+            squared[lost], neighbours[lost] = self._run(queries[lost], k, search_everything(self.index))
+            _fill(squared, neighbours, np.arange(self.index.ntotal))
+        return self._ordered(squared, neighbours)
 
     def nearest_of_all(self, queries: Float32Array, k: int) -> tuple[Float32Array, IntArray]:
         """As `nearest`, through all lists or links: exact where lists hold whole vectors."""
@@ -56,49 +56,49 @@ class FaissVectors:
     def _among(self, queries: Float32Array, k: int, rows: IntArray) -> tuple[Float32Array, IntArray]:
         import faiss
 
-        if self._exact is None and (kept := kept_vectors(self.index)) is not None:
-            self._exact = ExactVectors(kept, "cpu")
+        if self._exact is None and (vectors := kept_vectors(self.index)) is not None:
+            self._exact = ExactVectors(vectors, "cpu")
         if self._exact is not None:
             return self._exact.nearest(queries, k, rows)
         if not any(isinstance(layer, faiss.IndexIVF) for layer in layers(self.index)):
             return self._decoded(queries, k, rows)
-        squared, found = self._run(queries, k, search_everything(self.index, faiss.IDSelectorBatch(rows)))
-        _fill(squared, found, rows)
-        return self._ordered(squared, found)
+        squared, neighbours = self._run(queries, k, search_everything(self.index, faiss.IDSelectorBatch(rows)))
+        _fill(squared, neighbours, rows)
+        return self._ordered(squared, neighbours)
 
     def _decoded(self, queries: Float32Array, k: int, rows: IntArray) -> tuple[Float32Array, IntArray]:
         """The nearest of the decoded vectors of `rows`, a block at a time."""
-        squared, found = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        squared, neighbours = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         step = max(1, ADD_VALUES // self.index.d)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            apart, nearest = ExactVectors(self.index.reconstruct_batch(part), "cpu").nearest(queries, k)
-            squared, found = np.hstack([squared, apart**2]), np.hstack([found, part[nearest]])
-        distances, found = self._ordered(squared, found)
-        return distances[:, :k], found[:, :k]
+            block_distances, nearest = ExactVectors(self.index.reconstruct_batch(part), "cpu").nearest(queries, k)
+            squared, neighbours = np.hstack([squared, block_distances**2]), np.hstack([neighbours, part[nearest]])
+        distances, neighbours = self._ordered(squared, neighbours)
+        return distances[:, :k], neighbours[:, :k]
 
     def _run(self, queries: Float32Array, k: int, parameters: Any) -> tuple[Float32Array, IntArray]:
         try:
             with faiss_threads(1 if len(queries) < FEW else threads()):
-                squared, found = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
+                squared, neighbours = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
         except RuntimeError as error:
             raise ContractError(f"{self._where}: FAISS cannot search so ({faiss_reason(error)})") from error
-        if found.max() >= self.index.ntotal:
+        if neighbours.max() >= self.index.ntotal:
             raise ContractError(f"{self._where}: damaged, it holds rows beyond its {self.index.ntotal}")
-        return squared, found
+        return squared, neighbours
 
-    def _ordered(self, squared: Float32Array, found: IntArray) -> tuple[Float32Array, IntArray]:
+    def _ordered(self, squared: Float32Array, neighbours: IntArray) -> tuple[Float32Array, IntArray]:
         distances = np.sqrt(np.maximum(squared, 0.0))
-        order = np.lexsort((found, distances), axis=1)
-        return np.take_along_axis(distances, order, 1), np.take_along_axis(found, order, 1)
+        order = np.lexsort((neighbours, distances), axis=1)
+        return np.take_along_axis(distances, order, 1), np.take_along_axis(neighbours, order, 1)
 
 
-def _fill(squared: Float32Array, found: IntArray, rows: IntArray) -> None:
+def _fill(squared: Float32Array, neighbours: IntArray, rows: IntArray) -> None:
     """Put the first rows that were not reached, at infinity, where -1 stands (links may leave rows unreachable)."""
-    for line in np.flatnonzero((found < 0).any(axis=1)):
-        missing = found[line] < 0
-        unreached = np.setdiff1d(rows, found[line][~missing])
-        found[line, missing], squared[line, missing] = unreached[: missing.sum()], np.inf
+    for line in np.flatnonzero((neighbours < 0).any(axis=1)):
+        missing = neighbours[line] < 0
+        unreached = np.setdiff1d(rows, neighbours[line][~missing])
+        neighbours[line, missing], squared[line, missing] = unreached[: missing.sum()], np.inf
 
 
 def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, search: dict[str, Any]) -> FaissVectors:
@@ -117,10 +117,10 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
     if (index.d, index.ntotal, index.metric_type) != (input_size, rows, faiss.METRIC_L2):
         raise ContractError(f"{path}: holds {index.ntotal} vectors of {index.d} values, not {rows} of {input_size}")
     try:
-        wanted = _classes(create(factory, size))
+        expected = _classes(create(factory, size))
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from error
-    while _classes(index) != wanted:
+    while _classes(index) != expected:
         if not isinstance(index, faiss.IndexPreTransform):
             raise ContractError(f"{path}: holds a {type(index).__name__}, not the index of '{factory}'")
         outer, index = index, faiss.downcast_index(index.index)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.search.pools import Pool, TooManyPairsError, numbers_of, parts, pool_size
 from seqdata.geometry import Float32Array, IntArray
 
@@ -26,7 +26,7 @@ FIRST_COLUMNS = 1024
 class NumpyEngine:
     """Matrix products on the CPU; float16 vectors are widened a block at a time."""
 
-    def __init__(self, vectors: Stored) -> None:
+    def __init__(self, vectors: StoredVectors) -> None:
         """`vectors` (n, k) float32 or float16, mapped or not. Half squared norms are kept once they were needed."""
         self._vectors = vectors
         self._half = np.full(len(vectors), np.nan, np.float32)
@@ -44,7 +44,7 @@ class NumpyEngine:
         """See `Engine.above`."""
         for first, scores, numbers in self._scores(queries, pool):
             is_above = scores >= limits[first : first + len(scores), None]
-            most -= np.count_nonzero(is_above)
+            most -= int(np.count_nonzero(is_above))
             if most < 0:
                 raise TooManyPairsError
             lines, columns = np.nonzero(is_above)
@@ -71,9 +71,9 @@ class NumpyEngine:
             block = self._block(part)
             half, numbers = self._halves(part, block), numbers_of(part)
             for first in range(0, len(queries), run):
-                asked = queries[first : first + run]
-                scores = buffer[: len(asked) * len(block)].reshape(len(asked), len(block))
-                np.matmul(asked, block.T, out=scores)
+                query_block = queries[first : first + run]
+                scores = buffer[: len(query_block) * len(block)].reshape(len(query_block), len(block))
+                np.matmul(query_block, block.T, out=scores)
                 scores -= half
                 yield first, scores, numbers
 
@@ -97,7 +97,7 @@ def half_norms(block: Float32Array) -> Float32Array:
     return squares
 
 
-def widen(block: Stored) -> Float32Array:
+def widen(block: StoredVectors) -> Float32Array:
     """float16 vectors (b, k) as float32, twice as fast as NumPy's own conversion; not for infinity or NaN.
 
     Sign, exponent and mantissa move to their places in a float32, whose exponent is then 112 too small.
@@ -136,8 +136,8 @@ class _Leaders:
 
     def _take(self, first: int, scores: Float32Array, rows: IntArray) -> None:
         part, (count, m) = slice(first, first + len(scores)), (len(scores), self.scores.shape[1])
-        held = self.scores[part]
-        floor = held[:, -1:]
+        leaders = self.scores[part]
+        floor = leaders[:, -1:]
         if scores.shape[1] > m and np.isneginf(floor).any():
             columns = np.argpartition(scores, -m, axis=1)[:, -m:].ravel()
             lines = np.repeat(np.arange(count), m)
@@ -146,10 +146,10 @@ class _Leaders:
         if len(lines) == 0:
             return
         owner = np.concatenate([np.repeat(np.arange(count), m), lines])
-        values = np.concatenate([held.ravel(), scores[lines, columns]])
+        values = np.concatenate([leaders.ravel(), scores[lines, columns]])
         numbers = np.concatenate([self.rows[part].ravel(), rows[columns]])
         order = np.lexsort((-values, owner))
         owner = owner[order]
         rank = np.arange(len(owner)) - np.searchsorted(owner, np.arange(count))[owner]
-        kept = order[rank < m]
-        self.scores[part], self.rows[part] = values[kept].reshape(count, m), numbers[kept].reshape(count, m)
+        selected = order[rank < m]
+        self.scores[part], self.rows[part] = values[selected].reshape(count, m), numbers[selected].reshape(count, m)

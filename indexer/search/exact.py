@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.search.engines import NumpyEngine, half_norms
 from indexer.search.pools import Engine, EngineName, Pool, TooManyPairsError, numbers_of, parts, pool_size
 from seqdata.errors import ContractError
@@ -85,24 +85,24 @@ def nearest_rows(
         >>> nearest_rows([[0.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]], k=2, groups=(["a"], ["a", "b"]))[1].tolist()
         [[0, -1]]
     """
-    stored = np.asarray(database)
-    if stored.dtype not in (np.float32, np.float16):
-        stored = stored.astype(np.float32)
-    asked = np.ascontiguousarray(queries, np.float32)
-    if k < 1 or asked.ndim != 2 or stored.ndim != 2 or asked.shape[1] != stored.shape[1]:
+    table = np.asarray(database)
+    if table.dtype not in (np.float32, np.float16):
+        table = table.astype(np.float32)
+    points = np.ascontiguousarray(queries, np.float32)
+    if k < 1 or points.ndim != 2 or table.ndim != 2 or points.shape[1] != table.shape[1]:
         raise ContractError(
-            f"the {k} nearest of a database {stored.shape} to queries {asked.shape}: two tables of one width and a "
+            f"the {k} nearest of a database {table.shape} to queries {points.shape}: two tables of one width and a "
             "k of at least 1 are needed"
         )
-    if not (np.isfinite(asked).all() and np.isfinite(stored).all()):
+    if not (np.isfinite(points).all() and np.isfinite(table).all()):
         raise ContractError("a descriptor holds NaN or infinity; check the model's weights")
-    vectors = ExactVectors(stored, engine)
+    vectors = ExactVectors(table, engine)
     if groups is None:
-        return vectors.nearest(asked, k)
+        return vectors.nearest(points, k)
     labels = np.asarray(groups[0]), np.asarray(groups[1])
-    if (len(labels[0]), len(labels[1])) != (len(asked), len(stored)):
+    if (len(labels[0]), len(labels[1])) != (len(points), len(table)):
         raise ContractError("groups: one label is needed for every query and every database vector")
-    return in_groups(lambda lines, rows: vectors.nearest(asked[lines], k, rows), labels, min(k, len(stored)))
+    return in_groups(lambda lines, rows: vectors.nearest(points[lines], k, rows), labels, min(k, len(table)))
 
 
 def in_groups(
@@ -132,7 +132,7 @@ def in_groups(
 class ExactVectors:
     """Stored vectors (n, k), float32 or float16, with exact nearest rows: the k least by (distance, row)."""
 
-    def __init__(self, vectors: Stored, engine: EngineName | Engine = "auto") -> None:
+    def __init__(self, vectors: StoredVectors, engine: EngineName | Engine = "auto") -> None:
         """Search `vectors`, mapped or not, by an engine or the one of that name."""
         self._vectors = vectors
         self._engine = choose_engine(vectors, engine) if isinstance(engine, str) else engine
@@ -292,7 +292,8 @@ class ExactVectors:
         for block in self._wide(pool, step):
             total += block[is_usual[start : start + len(block)]].sum(axis=0)
             start += len(block)
-        return total / is_usual.sum()
+        centre: Float64Array = total / int(is_usual.sum())
+        return centre
 
     def _wide(self, pool: Pool, step: int) -> Iterator[Float64Array]:
         """The pool's vectors in blocks of `step` rows, float64."""
@@ -351,8 +352,8 @@ def merge(nearest: Neighbours, more: Neighbours) -> Neighbours:
     # A row has one distance to a query, so both its mentions lie side by side.
     is_repeat = np.zeros(rows.shape, np.bool_)
     is_repeat[:, 1:] = rows[:, 1:] == rows[:, :-1]
-    kept = np.argsort(is_repeat, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(distances, kept, 1), np.take_along_axis(rows, kept, 1)
+    first = np.argsort(is_repeat, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, first, 1), np.take_along_axis(rows, first, 1)
 
 
 def as_pool(rows: IntArray | None, count: int) -> Pool:
@@ -382,7 +383,7 @@ def distances_between(queries: Float32Array, lines: IntArray, vectors: Readable,
     return distances
 
 
-def choose_engine(vectors: Stored, name: EngineName = "auto") -> Engine:
+def choose_engine(vectors: StoredVectors, name: EngineName = "auto") -> Engine:
     """Choose what proposes candidates among these vectors.
 
     On a CPU the blocked product of NumPy's BLAS was faster than `faiss.knn` at every shape tried (1 to 256 queries;

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from seqdata.errors import ContractError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Layer:
     memory: "Callable[[Any, int], int]"
     ladder: "Callable[[Any], list[dict[str, int]]]"
     search_all: "Callable[[Any, Any], Any]"
-    vectors: "Callable[[Any], Stored | None]"
+    vectors: "Callable[[Any], StoredVectors | None]"
 
 
 def layers(index: "faiss.Index") -> "list[faiss.Index]":
@@ -76,7 +76,7 @@ def search_everything(index: "faiss.Index", selector: Any = None) -> Any:
     return layer.search_all(outer, selector)
 
 
-def kept_vectors(index: "faiss.Index") -> Stored | None:
+def kept_vectors(index: "faiss.Index") -> StoredVectors | None:
     """Map the vectors (n, k) that an index keeps by row, float32 or float16, without a copy; None where it has none."""
     outer, layer = _outermost(index)
     return layer.vectors(outer)
@@ -128,22 +128,22 @@ def _wrapped_search(index: Any, selector: Any) -> Any:
     return faiss.SearchParametersPreTransform(index_params=search_everything(index.index, selector))
 
 
-def _values(index: Any) -> Stored | None:
+def _values(index: Any) -> StoredVectors | None:
     """The vectors that an array of codes holds whole: float32, or float16 of a scalar quantiser."""
     import faiss  # heavy
 
     codes = faiss.downcast_index(index)
     if isinstance(codes, faiss.IndexFlat):
-        values: Stored = faiss.rev_swig_ptr(codes.get_xb(), codes.ntotal * codes.d)
+        values: StoredVectors = faiss.rev_swig_ptr(codes.get_xb(), codes.ntotal * codes.d)
         return values.reshape(codes.ntotal, codes.d)
     if isinstance(codes, faiss.IndexScalarQuantizer) and codes.sq.qtype == faiss.ScalarQuantizer.QT_fp16:
-        bits: Stored = faiss.rev_swig_ptr(codes.codes.data(), codes.ntotal * codes.code_size)
-        halves: Stored = bits.view(np.float16).reshape(codes.ntotal, codes.d)
+        bits: StoredVectors = faiss.rev_swig_ptr(codes.codes.data(), codes.ntotal * codes.code_size)
+        halves: StoredVectors = bits.view(np.float16).reshape(codes.ntotal, codes.d)
         return halves
     return None
 
 
-def _no_vectors(index: Any) -> Stored | None:
+def _no_vectors(index: Any) -> StoredVectors | None:
     return None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, OutputError
 from seqdata.geometry import Float32Array
@@ -87,7 +87,7 @@ def write_exact(
         explain_write_failure(path, error)
 
 
-def narrow(block: Float32Array, kind: Exact) -> Stored:
+def narrow(block: Float32Array, kind: Exact) -> StoredVectors:
     """A block (m, k) as the file stores it. Raises: ContractError when a value does not fit into float16."""
     if kind == "flat":
         return np.ascontiguousarray(block)
@@ -128,7 +128,7 @@ def _write_head(path: Path, kind: Exact, rows: int, size: int, transform: Transf
         explain_write_failure(path, error)
 
 
-def map_exact(path: Path, rows: int, size: int, input_size: int, kind: Exact) -> Stored:
+def map_exact(path: Path, rows: int, size: int, input_size: int, kind: Exact) -> StoredVectors:
     """Map the vectors (rows, size) of an exact index file, float32 or float16, without reading them.
 
     Raises: ContractError when it is not such a file, or holds another number or size of vectors.
@@ -144,21 +144,21 @@ def map_exact(path: Path, rows: int, size: int, input_size: int, kind: Exact) ->
         inner = file.read(tail)
     if not _fits(inner, rows, size, kind) or outer[1:3] != (input_size, rows):
         raise ContractError(f"{path}: holds no exact L2 index of {rows} vectors of {size} values ({FACTORY[kind]})")
-    vectors: Stored = np.memmap(path, dtype=TYPES[kind], mode="r", offset=start, shape=(rows, size))
+    vectors: StoredVectors = np.memmap(path, dtype=TYPES[kind], mode="r", offset=start, shape=(rows, size))
     return vectors
 
 
 def _fits(tail: bytes, rows: int, size: int, kind: Exact) -> bool:
     code, d, count, _, _, trained, metric = INDEX_HEADER.unpack_from(tail)
-    (stored,) = COUNT.unpack_from(tail, len(tail) - COUNT.size)
+    (value_count,) = COUNT.unpack_from(tail, len(tail) - COUNT.size)
     good = (d, count, bool(trained), metric) == (size, rows, True, 1)
     if kind == "flat":
-        return good and code == b"IxF2" and stored == rows * size
+        return good and code == b"IxF2" and value_count == rows * size
     quantiser = QUANTISER.unpack_from(tail, INDEX_HEADER.size)
     return (
         good
         and code == b"IxSQ"
-        and stored == rows * size * 2
+        and value_count == rows * size * 2
         and quantiser[0] == 4
         and quantiser[3:5] == (size, size * 2)
     )

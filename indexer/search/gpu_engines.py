@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.search.engines import NumpyEngine
 from indexer.search.pools import Pool, TooManyPairsError, numbers_of, parts
 from seqdata.errors import MissingDependencyError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GPU_BLOCK_VALUES = 1 << 26
 
 
-def cuda_engine(vectors: Stored) -> "TorchEngine":
+def cuda_engine(vectors: StoredVectors) -> "TorchEngine":
     """The torch engine on CUDA. Raises: MissingDependencyError where torch sees no device."""
     import torch
 
@@ -30,7 +30,7 @@ def cuda_engine(vectors: Stored) -> "TorchEngine":
 class TorchEngine:
     """The same scores by torch on a device; the vectors stay there where they fit into half of its free memory."""
 
-    def __init__(self, vectors: Stored, device: str) -> None:
+    def __init__(self, vectors: StoredVectors, device: str) -> None:
         """`vectors` as for `NumpyEngine`; `device` as torch names it."""
         self._vectors, self._device = vectors, device
         self._resident: Any = None
@@ -78,7 +78,7 @@ class TorchEngine:
     def _scores(self, queries: Float32Array, pool: Pool) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
         import torch
 
-        asked = torch.from_numpy(np.ascontiguousarray(queries)).to(self._device)
+        device_queries = torch.from_numpy(np.ascontiguousarray(queries)).to(self._device)
         step = max(1, GPU_BLOCK_VALUES // max(self._vectors.shape[1], len(queries)))
         with torch.no_grad(), _full_float32():
             for part in parts(pool, step):
@@ -86,15 +86,15 @@ class TorchEngine:
                 block = self._block(part, numbers)
                 half = (block * block).sum(1) / 2
                 self._half[part] = half.cpu().numpy()
-                yield torch.addmm(half[None], asked, block.T, beta=-1), numbers
+                yield torch.addmm(half[None], device_queries, block.T, beta=-1), numbers
 
     def _block(self, part: Pool, numbers: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         if self._resident is None:
             return torch.from_numpy(np.array(self._vectors[part], np.float32)).to(self._device)
-        kept: torch.Tensor = self._resident[part] if isinstance(part, slice) else self._resident[numbers]
-        return kept.float()
+        resident: torch.Tensor = self._resident[part] if isinstance(part, slice) else self._resident[numbers]
+        return resident.float()
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def _full_float32() -> Iterator[None]:
 class FaissGpuEngine(NumpyEngine):
     """`faiss.knn_gpu` for the nearest rows; the rare recount of near ties runs on the CPU."""
 
-    def __init__(self, vectors: Stored) -> None:
+    def __init__(self, vectors: StoredVectors) -> None:
         """Raises: MissingDependencyError where FAISS was built without a GPU, or sees none."""
         import faiss
 

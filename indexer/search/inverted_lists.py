@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.search.exact import nearest_row
 from seqdata.geometry import Float32Array, IntArray
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ADD_VALUES = 1 << 24  # float32 values handed to FAISS at once: 64 MiB
 
 
-def add(index: "faiss.Index", vectors: Stored) -> None:
+def add(index: "faiss.Index", vectors: StoredVectors) -> None:
     """Add projected vectors (n, k) block by block, as the rows that follow the last."""
     step = max(1, ADD_VALUES // vectors.shape[1])
     for start in range(0, len(vectors), step):

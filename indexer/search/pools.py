@@ -41,9 +41,9 @@ class Engine(Protocol):
 
 def threads() -> int:
     """Threads of one search: OMP_NUM_THREADS where it is set, otherwise the cores of this process."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    if setting.isdigit() and int(setting) > 0:
+        return int(setting)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -37,8 +37,8 @@ class ListVectors:
         return self.shape[0]
 
     def __getitem__(self, rows: IntArray) -> Float32Array:
-        found: Float32Array = self._searcher.index.reconstruct_batch(rows)
-        return found
+        vectors: Float32Array = self._searcher.index.reconstruct_batch(rows)
+        return vectors
 
     def nearest(self, queries: Float32Array, k: int, rows: IntArray | None = None) -> tuple[Float32Array, IntArray]:
         """The nearest of all vectors, through all lists; see `indexer.selection.held_out.Searcher`."""
@@ -64,18 +64,18 @@ def recalibrate(path: Path, parent: IndexManifest, rows: int) -> tuple[dict[str,
         return parent.search, {"curve": [asdict(point)]}
     vectors, exact, truth = whole
     spec = KindSpec(recall_target=parent.settings["recall_target"], seed=parent.seed)
-    held = hold_out(vectors, exact, spec.seed, truth=truth)
-    chosen = settle(searcher, held, parent.storage, parent.factory, spec)
-    return chosen.point.search, chosen.facts()
+    held_out = hold_out(vectors, exact, spec.seed, truth=truth)
+    selection = settle(searcher, held_out, parent.storage, parent.factory, spec)
+    return selection.point.search, selection.facts()
 
 
 def _whole(searcher: FaissVectors) -> tuple[Readable, Searcher, str] | None:
     """The vectors that an index keeps, their exact search, and what they are; None where it keeps codes alone."""
     import faiss
 
-    kept = kept_vectors(searcher.index)
-    if kept is not None:
-        return kept, ExactVectors(kept, "cpu"), FLOAT32 if kept.dtype == "float32" else FLOAT16
+    vectors = kept_vectors(searcher.index)
+    if vectors is not None:
+        return vectors, ExactVectors(vectors, "cpu"), FLOAT32 if vectors.dtype == "float32" else FLOAT16
     index = faiss.downcast_index(searcher.index)
     halves = isinstance(index, faiss.IndexIVFScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
     if not halves and not isinstance(index, faiss.IndexIVFFlat):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import estimate, ladder, set_search
@@ -17,7 +17,7 @@ from indexer.search.flat_file import faiss_reason
 from indexer.search.inverted_lists import add
 from indexer.search.kinds import EXACT, KindSpec, cells, create, factory_string, subspaces, train
 from indexer.search.pools import threads
-from indexer.selection.held_out import DATABASE_ROWS, Held, K, Searcher, hold_out
+from indexer.selection.held_out import DATABASE_ROWS, HeldOut, K, Searcher, hold_out
 from indexer.selection.timing import Phases
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import Float32Array
@@ -54,26 +54,26 @@ class Point:
 
 
 @dataclass
-class Chosen:
-    """The measured curve and the point chosen, with the queries that were `held` out, None where nothing was asked.
+class Selection:
+    """The measured curve and the point chosen, with the queries that were `held_out` out, None where nothing was asked.
 
     `index` is the point's FAISS index, None for the exact kinds.
     """
 
     point: Point
     curve: list[Point]
-    held: Held | None = None
+    held_out: HeldOut | None = None
     index: "faiss.Index | None" = None
 
     def facts(self) -> dict[str, Any]:
         """What `indexer.versions.manifest.Measured` records."""
         curve = [asdict(point) for point in self.curve]
-        if self.held is None or self.point.recall is None:
+        if self.held_out is None or self.point.recall is None:
             return {"curve": curve}
         return {
-            "queries": len(self.held.queries),
-            "queries_of": self.held.queries_of,
-            "truth": self.held.truth,
+            "queries": len(self.held_out.queries),
+            "queries_of": self.held_out.queries_of,
+            "truth": self.held_out.truth,
             "recall": {K: self.point.recall},
             "curve": curve,
         }
@@ -84,8 +84,8 @@ class _Trial:
     """What kinds of index are built of and measured by: vectors (n, k), queries, and how long each step took."""
 
     spec: KindSpec
-    vectors: Stored
-    held: Held
+    vectors: StoredVectors
+    held_out: HeldOut
     phases: Phases = field(default_factory=Phases)
 
     def build(self, factory: str) -> "faiss.Index":
@@ -102,28 +102,30 @@ class _Trial:
 
     def exact(self, point: Point) -> Point:
         """An exact kind's point, measured."""
-        stored = self.vectors if point.kind == "flat" else np.asarray(self.vectors, np.float16)
+        vectors = self.vectors if point.kind == "flat" else np.asarray(self.vectors, np.float16)
         with self.phases.timed("measure"):
-            return measure(ExactVectors(stored, "cpu"), self.held, point)
+            return measure(ExactVectors(vectors, "cpu"), self.held_out, point)
 
     def climb(self, index: "faiss.Index", point: Point) -> list[Point]:
         """A filled index with search parameters from the cheapest to the first that reaches the target."""
         with self.phases.timed("measure"):
-            return _climb(FaissVectors(index), point.kind, point.factory, self.held, self.spec)
+            return _climb(FaissVectors(index), point.kind, point.factory, self.held_out, self.spec)
 
 
-def measure(searcher: Searcher, held: Held, point: Point) -> Point:
+def measure(searcher: Searcher, held_out: HeldOut, point: Point) -> Point:
     """The point with its recall, and times on so many threads."""
     started = time.perf_counter()
-    found = searcher.nearest(held.queries, held.k)[1]
-    batch = (time.perf_counter() - started) / len(held.queries)
+    neighbours = searcher.nearest(held_out.queries, held_out.k)[1]
+    batch = (time.perf_counter() - started) / len(held_out.queries)
     taken = []
-    for query in held.queries[:TIMED]:
+    for query in held_out.queries[:TIMED]:
         started = time.perf_counter()
-        searcher.nearest(query[None], held.k)
+        searcher.nearest(query[None], held_out.k)
         taken.append(time.perf_counter() - started)
     one = statistics.median(taken)
-    return replace(point, recall=held.recall(found), one=round(one, 7), batch=round(batch, 7), threads=threads())
+    return replace(
+        point, recall=held_out.recall(neighbours), one=round(one, 7), batch=round(batch, 7), threads=threads()
+    )
 
 
 def measures(spec: KindSpec, rows: int) -> bool:
@@ -135,11 +137,11 @@ def measures(spec: KindSpec, rows: int) -> bool:
 
 def choose(
     spec: KindSpec,
-    vectors: Stored,
+    vectors: StoredVectors,
     queries: Float32Array | None = None,
     queries_of: str = DATABASE_ROWS,
     phases: Phases | None = None,
-) -> Chosen:
+) -> Selection:
     """Build and measure what a spec asks for over the projected `vectors` (n, k) float32; pick what to keep.
 
     A named kind gets the cheapest search parameters that reach the target (the best measured, with a warning, where
@@ -153,71 +155,71 @@ def choose(
     exact = [point for point in _exact_points(vectors) if spec.memory is None or point.bytes <= spec.memory]
     named = [point for point in exact if point.kind == spec.name]
     if named:
-        return Chosen(named[0], named)
+        return Selection(named[0], named)
     if spec.name == "auto" and len(vectors) < EXACT_ROWS and exact:
-        return Chosen(exact[0], exact)
+        return Selection(exact[0], exact)
     phases = Phases() if phases is None else phases
     with phases.timed("measure"):
-        held = hold_out(vectors, ExactVectors(vectors, "cpu"), spec.seed, queries, queries_of)
-    trial = _Trial(spec, vectors, held, phases)
+        held_out = hold_out(vectors, ExactVectors(vectors, "cpu"), spec.seed, queries, queries_of)
+    trial = _Trial(spec, vectors, held_out, phases)
     if spec.name == "auto":
         return _auto(trial, exact)
     factory = spec.factory or factory_string(spec.kind, *vectors.shape)
     searcher = FaissVectors(trial.build(factory))
     with phases.timed("measure"):
-        return settle(searcher, held, spec.name, factory, spec)
+        return settle(searcher, held_out, spec.name, factory, spec)
 
 
-def settle(searcher: FaissVectors, held: Held, kind: str, factory: str, spec: KindSpec) -> Chosen:
+def settle(searcher: FaissVectors, held_out: HeldOut, kind: str, factory: str, spec: KindSpec) -> Selection:
     """The cheapest search parameters of a filled index that reach the target of `spec`, else the best, and a warning.
 
     They are set in the index. Where there are no queries nothing is measured, and all is searched.
     """
     index = searcher.index
-    if held.queries_of == DATABASE_ROWS:
+    if held_out.queries_of == DATABASE_ROWS:
         log.warning(
             "%s: search parameters are chosen on rows of the database, each without itself, and real queries may find "
             "fewer of their nearest; give queries that are no rows of the database",
             factory,
         )
-    if not len(held.queries):
+    if not len(held_out.queries):
         steps = ladder(index)[-1]
         set_search(index, steps)
         point = Point(kind, factory, steps, estimate(index, index.ntotal), note=UNMEASURED)
-        return Chosen(point, [point], held, index)
-    points = _climb(searcher, kind, factory, held, spec)
+        return Selection(point, [point], held_out, index)
+    points = _climb(searcher, kind, factory, held_out, spec)
     point = _cheapest(points, spec) or max(points, key=lambda point: point.recall or 0.0)
     if (point.recall or 0.0) < spec.recall_target:
         log.warning(
             "%s: recall@10 of exact is %.3f at best, below the target %.3f", factory, point.recall, spec.recall_target
         )
     set_search(index, point.search)
-    return Chosen(point, points, held, index)
+    return Selection(point, points, held_out, index)
 
 
-def check_exact(chosen: Chosen, stored: Stored, held: Held) -> Chosen:
-    """The choice of an exact kind with its recall: `stored` (n, k), as written, against the truth of `held`.
+def check_exact(selection: Selection, vectors: StoredVectors, held_out: HeldOut) -> Selection:
+    """The choice of an exact kind with its recall: `vectors` (n, k), as written, against the truth of `held_out`.
 
     float32 finds all by construction; float16 has lost some digits.
     """
-    if len(held.queries):
-        point = measure(ExactVectors(stored, "cpu"), held, chosen.point)
+    if len(held_out.queries):
+        point = measure(ExactVectors(vectors, "cpu"), held_out, selection.point)
     else:
-        point = replace(chosen.point, note=UNMEASURED)
-    curve = [point if each == chosen.point else each for each in chosen.curve]
-    return replace(chosen, point=point, curve=curve, held=held)
+        point = replace(selection.point, note=UNMEASURED)
+    curve = [point if entry == selection.point else entry for entry in selection.curve]
+    return replace(selection, point=point, curve=curve, held_out=held_out)
 
 
-def _auto(trial: _Trial, exact: list[Point]) -> Chosen:
+def _auto(trial: _Trial, exact: list[Point]) -> Selection:
     spec = trial.spec
-    if not len(trial.held.queries):
+    if not len(trial.held_out.queries):
         if exact:
-            return Chosen(exact[0], exact)
+            return Selection(exact[0], exact)
         raise NotEnoughDataError("--kind auto: too few different vectors to measure; name another --kind")
     curve = [trial.exact(point) for point in exact[:1]]
     curve += [replace(point, note="not tried: whole float32 vectors fit and are faster") for point in exact[1:]]
     point = _cheapest(curve, spec)
-    best = None if point is None else Chosen(point, curve, trial.held)
+    best = None if point is None else Selection(point, curve, trial.held_out)
     for tier in _tiers(*trial.vectors.shape):
         for candidate in tier:
             best = _compare(best, candidate, trial, curve)
@@ -240,7 +242,7 @@ def _out_of_reach(spec: KindSpec, curve: list[Point]) -> NotEnoughDataError:
     )
 
 
-def _compare(best: Chosen | None, candidate: Point, trial: _Trial, curve: list[Point]) -> Chosen | None:
+def _compare(best: Selection | None, candidate: Point, trial: _Trial, curve: list[Point]) -> Selection | None:
     """The better of what was chosen so far and a candidate, which is built and measured where it fits."""
     spec = trial.spec
     if spec.memory is not None and candidate.bytes > spec.memory:
@@ -261,15 +263,15 @@ def _compare(best: Chosen | None, candidate: Point, trial: _Trial, curve: list[P
         needed = GAIN if best.point.kind in EXACT else 1.0
         if point.one * needed > best.point.one:
             return best
-    return Chosen(point, curve, trial.held, index)
+    return Selection(point, curve, trial.held_out, index)
 
 
-def _climb(searcher: FaissVectors, kind: str, factory: str, held: Held, spec: KindSpec) -> list[Point]:
+def _climb(searcher: FaissVectors, kind: str, factory: str, held_out: HeldOut, spec: KindSpec) -> list[Point]:
     points: list[Point] = []
     for search in ladder(searcher.index):
         set_search(searcher.index, search)
         points.append(
-            measure(searcher, held, Point(kind, factory, search, estimate(searcher.index, searcher.index.ntotal)))
+            measure(searcher, held_out, Point(kind, factory, search, estimate(searcher.index, searcher.index.ntotal)))
         )
         if (points[-1].recall or 0.0) >= spec.recall_target:
             break
@@ -281,7 +283,7 @@ def _cheapest(points: list[Point], spec: KindSpec) -> Point | None:
     return min(good, key=lambda point: point.one or 0.0, default=None)
 
 
-def _exact_points(vectors: Stored) -> list[Point]:
+def _exact_points(vectors: StoredVectors) -> list[Point]:
     rows, size = vectors.shape
     return [Point("flat", "Flat", {}, rows * size * 4), Point("fp16", "SQfp16", {}, rows * size * 2)]
 

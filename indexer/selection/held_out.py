@@ -10,7 +10,7 @@ from indexer.search.kinds import spread_rows
 from seqdata.geometry import Float32Array, IntArray
 
 K = 10
-KEPT = 32  # the K that count, and room for rows just as near as the last of them
+CANDIDATES = 32  # the K that count, and room for rows just as near as the last of them
 QUERIES = 500
 NOT_A_ROW = -1
 NEVER = -2
@@ -28,7 +28,7 @@ class Searcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOut:
     """Queries (q, k), none where nothing can be measured, and the rows (q, m) that are their exact nearest.
 
     `rows` (q,): the database row that a query is, which never counts as its answer, or -1. `near` holds every row no
@@ -47,16 +47,16 @@ class Held:
         """How many neighbours to ask for: ten, and one more where queries are rows, which find themselves."""
         return K if (self.rows == NOT_A_ROW).all() else K + 1
 
-    def recall(self, found: IntArray) -> float:
+    def recall(self, neighbours: IntArray) -> float:
         """The mean share of the ten nearest among the rows found (q, k), of which the query itself is left out."""
-        others = found if self.k == K else without(found, self.rows)
+        others = neighbours if self.k == K else without(neighbours, self.rows)
         return float((others[:, :, None] == self.near[:, None]).any(axis=2).mean())
 
 
-def without(found: IntArray, rows: IntArray) -> IntArray:
+def without(neighbours: IntArray, rows: IntArray) -> IntArray:
     """Neighbours (q, k) of (q, k + 1) without the query itself, or without the last where it was not found."""
-    kept = np.argsort(found == rows[:, None], axis=1, kind="stable")[:, : found.shape[1] - 1]
-    return np.take_along_axis(found, kept, 1)
+    order = np.argsort(neighbours == rows[:, None], axis=1, kind="stable")[:, : neighbours.shape[1] - 1]
+    return np.take_along_axis(neighbours, order, 1)
 
 
 def hold_out(
@@ -66,38 +66,38 @@ def hold_out(
     queries: Float32Array | None = None,
     queries_of: str = DATABASE_ROWS,
     truth: str = FLOAT32,
-) -> Held:
+) -> HeldOut:
     """The given queries (q, k), else up to 500 rows spread over the database, with the nearest that `exact` finds."""
     if queries is None:
         rows = spread_rows(len(vectors), min(QUERIES, len(vectors)), seed + 1)
         queries = np.ascontiguousarray(vectors[rows], dtype=np.float32)
     else:
         rows = np.full(len(queries), NOT_A_ROW)
-    found = exact.nearest(queries, KEPT + 1)[1]
-    lines = np.repeat(np.arange(len(found)), found.shape[1])
-    apart = distances_between(queries, lines, vectors, found.ravel()).reshape(found.shape)
-    return judge(queries, rows, apart, found, len(vectors), queries_of, truth)
+    neighbours = exact.nearest(queries, CANDIDATES + 1)[1]
+    lines = np.repeat(np.arange(len(neighbours)), neighbours.shape[1])
+    distances = distances_between(queries, lines, vectors, neighbours.ravel()).reshape(neighbours.shape)
+    return judge(queries, rows, distances, neighbours, len(vectors), queries_of, truth)
 
 
 def judge(
     queries: Float32Array,
     rows: IntArray,
-    apart: Float32Array,
-    found: IntArray,
+    distances: Float32Array,
+    neighbours: IntArray,
     total: int,
     queries_of: str,
     truth: str = FLOAT32,
-) -> Held:
+) -> HeldOut:
     """Queries with their nearest of `total` rows: distances and rows (q, KEPT + 1), or all where there are fewer.
 
     A query whose tenth lies as far as the last row kept is left out: which others are as near is not known. With ten
     rows or fewer all are left out.
     """
-    apart = np.where(found == rows[:, None], np.inf, apart)
-    order = np.lexsort((found, apart), axis=1)
-    apart, found = np.take_along_axis(apart, order, 1), np.take_along_axis(found, order, 1)
+    distances = np.where(neighbours == rows[:, None], np.inf, distances)
+    order = np.lexsort((neighbours, distances), axis=1)
+    distances, neighbours = np.take_along_axis(distances, order, 1), np.take_along_axis(neighbours, order, 1)
     if total <= K:
-        return Held(queries[:0], rows[:0], found[:0], queries_of, truth)
-    counted = apart <= apart[:, K - 1 : K]
-    known = ~counted[:, -2] | (found.shape[1] == total)
-    return Held(queries[known], rows[known], np.where(counted, found, NEVER)[known], queries_of, truth)
+        return HeldOut(queries[:0], rows[:0], neighbours[:0], queries_of, truth)
+    counted = distances <= distances[:, K - 1 : K]
+    is_known = ~counted[:, -2] | (neighbours.shape[1] == total)
+    return HeldOut(queries[is_known], rows[is_known], np.where(counted, neighbours, NEVER)[is_known], queries_of, truth)

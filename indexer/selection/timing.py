@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-Each = TypeVar("Each")
+Item = TypeVar("Item")
 
 
 class Phases(dict[str, float]):
@@ -28,7 +28,7 @@ class Phases(dict[str, float]):
             self._count()
             self._open.pop()
 
-    def waiting(self, phase: str, items: Iterable[Each]) -> Iterator[Each]:
+    def waiting(self, phase: str, items: Iterable[Item]) -> Iterator[Item]:
         """The items; the time that each took to come is this phase's."""
         source = iter(items)
         while True:

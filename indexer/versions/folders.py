@@ -184,17 +184,17 @@ def resolve(path: Path, version: str = "latest") -> Path:
         if identifier is None:
             raise InputError(f"{index}: no version is published here; run seqdata index")
         if identifier not in list_versions(index):
-            raise ContractError(f"{index / LATEST}: points to '{identifier}', which is not there; {_known(index)}")
+            raise ContractError(f"{index / LATEST}: points to '{identifier}', which is not there; {_list_known(index)}")
         return version_folder(index, identifier)
     tagged = read_tags(index).get(version, version)
-    matches = [known for known in list_versions(index) if known.startswith(tagged)]
+    matches = [name for name in list_versions(index) if name.startswith(tagged)]
     if len(matches) != 1 or not version:
         fault = "no version" if not matches else "more than one version"
-        raise InputError(f"{index}: {fault} '{version}'; {_known(index)}")
+        raise InputError(f"{index}: {fault} '{version}'; {_list_known(index)}")
     return version_folder(index, matches[0])
 
 
-def _known(index: Path) -> str:
+def _list_known(index: Path) -> str:
     return f"it holds {', '.join(list_versions(index)) or 'none'}"
 
 

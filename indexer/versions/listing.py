@@ -51,8 +51,8 @@ class VersionEntry:
 def entries(index: Path) -> list[VersionEntry]:
     """The versions of a named index, oldest first."""
     latest, tags = read_latest(index), read_tags(index)
-    found = [_entry(index, each, latest, tags) for each in list_versions(index)]
-    return sorted(found, key=lambda entry: (entry.created, entry.id))
+    versions = [_entry(index, item, latest, tags) for item in list_versions(index)]
+    return sorted(versions, key=lambda entry: (entry.created, entry.id))
 
 
 def _entry(index: Path, identifier: str, latest: str | None, tags: dict[str, str]) -> VersionEntry:
@@ -102,9 +102,9 @@ def _differing(left: dict[str, Any], right: dict[str, Any]) -> dict[str, tuple[A
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
     """The leaves of nested JSON by dotted name; an empty table or list is a leaf."""
     if isinstance(value, dict) and value:
-        parts = [(f"{name}.{key}" if name else str(key), each) for key, each in value.items()]
-    elif isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
-        parts = [(f"{name}.{place}", each) for place, each in enumerate(value)]
+        parts = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        parts = [(f"{name}.{place}", item) for place, item in enumerate(value)]
     else:
         return {name: value}
-    return {key: leaf for part, each in parts for key, leaf in flatten(each, part).items()}
+    return {key: leaf for part, item in parts for key, leaf in flatten(item, part).items()}

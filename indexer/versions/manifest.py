@@ -117,15 +117,15 @@ class Measured(Frozen):
         write_bytes_atomic(folder / MEASURED, json_bytes(self.model_dump(mode="json")))
 
 
-def measure(seconds: dict[str, float], **found: Any) -> Measured:
-    """The measured facts of a build that ends now in this process: its date, times, memory, and what was `found`.
+def measure(seconds: dict[str, float], **facts: Any) -> Measured:
+    """Measure a build that ends now in this process: its date, times and memory, and other `facts` of `Measured`.
 
     Memory is also that of its worker processes, each on its own, which have ended by now.
     """
     used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     rounded = {phase: round(taken, 3) for phase, taken in seconds.items()}
-    return Measured(created=created, seconds=rounded, peak_memory=max(used) * RSS_UNIT, **found)
+    return Measured(created=created, seconds=rounded, peak_memory=max(used) * RSS_UNIT, **facts)
 
 
 def version_id(
@@ -160,7 +160,7 @@ def version_id(
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that an index depends on."""
     installed = {name: _version(name) for name in LIBRARIES}
-    return {name: found for name, found in installed.items() if found is not None}
+    return {name: number for name, number in installed.items() if number is not None}
 
 
 def _version(name: str) -> str | None:

@@ -31,12 +31,12 @@ def seal(
     input_size: int,
     size: int,
     seconds: dict[str, float],
-    found: dict[str, Any] | None = None,
+    measured: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Path:
     """Complete a private folder that holds the vectors' files, and publish it as the version `identifier`.
 
-    `fields` are those of `IndexManifest` that are not told here, `found` those of `Measured` (recall, curve, ...).
+    `fields` are those of `IndexManifest` that are no arguments here, `measured` those of `Measured`.
     Raises: ContractError when the places break their contract, OutputError.
     """
     table = table_contract("places").conform(places)
@@ -55,7 +55,7 @@ def seal(
         **fields,
     )
     manifest.write(folder)
-    measure(seconds, **(found or {})).write(folder)
+    measure(seconds, **(measured or {})).write(folder)
     return publish(folder, index, identifier)
 
 

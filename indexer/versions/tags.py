@@ -29,7 +29,7 @@ HEX = re.compile(r"[0-9a-f]+")
 
 
 @dataclass(frozen=True)
-class Collected:
+class Removal:
     """What `collect` removed, or would: versions and their bytes; and those kept because a reader has them open."""
 
     removed: tuple[str, ...]
@@ -55,14 +55,14 @@ def set_tag(index: Path, tag: str, version: str = LATEST) -> str:
 
 def remove_tag(index: Path, tag: str) -> str:
     """Take a tag away; returns the version it named. Raises: InputError when there is no such tag, OutputError."""
-    known = read_tags(index)
-    if tag not in known:
-        raise InputError(f"{index}: no tag '{tag}'; it has {', '.join(known) or 'none'}")
+    names = read_tags(index)
+    if tag not in names:
+        raise InputError(f"{index}: no tag '{tag}'; it has {', '.join(names) or 'none'}")
     try:
         (index / TAGS / tag).unlink()
     except OSError as error:
         explain_write_failure(index / TAGS / tag, error)
-    return known[tag]
+    return names[tag]
 
 
 def rollback(index: Path, version: str | None = None) -> tuple[str | None, str]:
@@ -72,9 +72,9 @@ def rollback(index: Path, version: str | None = None) -> tuple[str | None, str]:
     """
     with changing(index / VERSIONS):
         before = read_latest(index)
-        chosen = _one_before(index, before) if version is None else resolve(index, version).name
-        point_latest(index, chosen)
-    return before, chosen
+        target = _one_before(index, before) if version is None else resolve(index, version).name
+        point_latest(index, target)
+    return before, target
 
 
 def _one_before(index: Path, latest: str | None) -> str:
@@ -85,7 +85,7 @@ def _one_before(index: Path, latest: str | None) -> str:
     return whole[place - 1]
 
 
-def collect(index: Path, *, dry_run: bool = False) -> Collected:
+def collect(index: Path, *, dry_run: bool = False) -> Removal:
     """Delete the versions that neither `latest` nor a tag names and no reader has open; with `dry_run` only tell.
 
     A version vanishes whole, by a rename, and a reader that opened it in the same moment either has it or resolves its
@@ -112,17 +112,17 @@ def collect(index: Path, *, dry_run: bool = False) -> Collected:
                 _forget(index)
     except OSError as error:
         explain_write_failure(index, error)
-    return Collected(tuple(removed), size, tuple(in_use))
+    return Removal(tuple(removed), size, tuple(in_use))
 
 
 def _forget(index: Path) -> None:
     """Remove the evaluations of versions that are not there any more."""
-    known = list_versions(index)
+    names = list_versions(index)
     for folder in (index / EVALUATIONS).glob("*"):
-        if folder.name not in known:
+        if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unnamed(index: Path) -> list[str]:
     named = {read_latest(index), *read_tags(index).values()}
-    return [each for each in list_versions(index) if each not in named]
+    return [identifier for identifier in list_versions(index) if identifier not in named]

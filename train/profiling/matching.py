@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from indexer.search.approximate import FaissVectors
 from indexer.search.engines import half_norms
 from indexer.search.exact import ExactVectors
@@ -134,7 +134,7 @@ def matching(
             return _vectors(engine, vectors[:database], half_vectors, query_windows[:, 0])
 
 
-def _vectors(engine: str, vectors: Stored, searched: Stored, queries: Float32Array) -> Matching:
+def _vectors(engine: str, vectors: StoredVectors, searched: StoredVectors, queries: Float32Array) -> Matching:
     """A kind of index over single `vectors` (n, d); an exact one searches them as they are `searched`."""
     contiguous = np.ascontiguousarray(queries)
     start = time.perf_counter()
@@ -157,12 +157,12 @@ def _vectors(engine: str, vectors: Stored, searched: Stored, queries: Float32Arr
     )
 
 
-def _exact(kind: str, vectors: Stored) -> _Built:
+def _exact(kind: str, vectors: StoredVectors) -> _Built:
     """Exact search of mapped vectors, as an opened index of that kind has them."""
     return _Built(ExactVectors(vectors, "cpu"), factory_string(kind, *vectors.shape), vectors.nbytes, threads())
 
 
-def _approximate(kind: str, vectors: Stored) -> _Built:
+def _approximate(kind: str, vectors: StoredVectors) -> _Built:
     """The index that `seqdata index --kind` makes of these vectors, in memory."""
     import faiss  # heavy
 
@@ -174,7 +174,7 @@ def _approximate(kind: str, vectors: Stored) -> _Built:
     return _Built(FaissVectors(choice.index), choice.point.factory, sum(parts), 1, search)
 
 
-def _frames(engine: str, vectors: Stored, queries: Float32Array, database: int) -> Matching:
+def _frames(engine: str, vectors: StoredVectors, queries: Float32Array, database: int) -> Matching:
     """Sequence matching over frame vectors: every window, or the shortlist of the nearest first frames."""
     halves = _half_norms(vectors)
     ms, exact = _time(lambda query: _aligned_everywhere(vectors, halves, query), queries)
@@ -201,13 +201,13 @@ def _frames(engine: str, vectors: Stored, queries: Float32Array, database: int) 
     )
 
 
-def _half_norms(vectors: Stored) -> Float32Array:
+def _half_norms(vectors: StoredVectors) -> Float32Array:
     """|x|²/2 of every vector `(n,)`, a block at a time."""
     step = max(1, BLOCK_VALUES // vectors.shape[1])
     return np.concatenate([half_norms(vectors[at : at + step]) for at in range(0, len(vectors), step)])
 
 
-def _aligned_everywhere(vectors: Stored, halves: Float32Array, query: Float32Array) -> IntArray:
+def _aligned_everywhere(vectors: StoredVectors, halves: Float32Array, query: Float32Array) -> IntArray:
     """First rows of the 10 windows with the least mean distance to `query` (L, d), frame by frame.
 
     Every frame is compared with every frame in one product, which is then added up along its diagonals.
@@ -220,7 +220,7 @@ def _aligned_everywhere(vectors: Stored, halves: Float32Array, query: Float32Arr
     return np.argsort(total, kind="stable")[:K]
 
 
-def _aligned(vectors: Stored, query: Float32Array, windows: IntArray) -> IntArray:
+def _aligned(vectors: StoredVectors, query: Float32Array, windows: IntArray) -> IntArray:
     """The 10 of these first rows whose windows have the least mean distance to `query` (L, d), frame by frame."""
     frames = vectors[windows[:, None] + np.arange(len(query))]
     total = np.linalg.norm(frames - query, axis=2).sum(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import Stored
+from indexer.arrays import StoredVectors
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
@@ -32,7 +32,7 @@ def vector_blocks(rows: int, dimensions: int, seed: int) -> Iterator[Float32Arra
         yield _unit(noise)
 
 
-def draw_queries(vectors: Stored, queries: int, length: int, seed: int) -> Float32Array:
+def draw_queries(vectors: StoredVectors, queries: int, length: int, seed: int) -> Float32Array:
     """`length` rows running from a random one, each moved by noise of norm 0.5: `(queries, length, d)` float32."""
     # A second stream: the queries' noise is not that of the vectors.
     rng = np.random.default_rng([seed, 1])
@@ -44,7 +44,7 @@ def draw_queries(vectors: Stored, queries: int, length: int, seed: int) -> Float
 @contextmanager
 def spooled(
     blocks: Iterable[Float32Array], shape: tuple[int, int], kind: npt.DTypeLike, folder: Path | None
-) -> Iterator[Stored]:
+) -> Iterator[StoredVectors]:
     """The blocks' vectors `shape` in a file that has no name, mapped: it is gone when the process is, however it ends.
 
     Raises: ContractError where it does not fit on the disk, OutputError where that refuses.
@@ -58,7 +58,7 @@ def spooled(
                 file.write(np.ascontiguousarray(block, kind).data)
             file.flush()
             # The mapping keeps the nameless file alive after it is closed here.
-            mapped: Stored = np.memmap(file, kind, "r", shape=shape)
+            mapped: StoredVectors = np.memmap(file, kind, "r", shape=shape)
     except OSError as error:
         explain_write_failure(place, error)
     yield mapped

@@ -133,19 +133,20 @@ def _train(
         return trained
     if spec.name == "fp16":
         rows = kinds.spread_rows(total, HELD_OUT, spec.seed + 1)
-        return replace(trained, held=(rows, project_windows(work.described[rows], "held-out queries")))
+        return replace(trained, held_out=(rows, project_windows(work.described[rows], "held-out queries")))
     index = kinds.create(factory, stored_size, check=spec.factory is not None)
     rows = kinds.training_rows(index, total, spec.seed)
     sample = project_windows(work.described[rows], "training sample")
     kinds.train(index, sample, spec.seed, factory)
+    # The number of threads stands in the plan: k-means of FAISS adds up in another order with another number.
     trained = replace(trained, index=index, seed=spec.seed, threads=threads())
     queries = held_out(dataset, request.protocol, request.split, work.database, request.seed)
     if queries is None:
         # `seed + 1`: another draw than the quantiser's training rows.
         spread = kinds.spread_rows(len(rows), HELD_OUT, spec.seed + 1)
-        return replace(trained, held=(rows[spread], sample[spread]))
+        return replace(trained, held_out=(rows[spread], sample[spread]))
     vectors = project_windows(queries.windows, "held-out queries")
-    return replace(trained, held=(np.full(len(vectors), NOT_A_ROW), vectors), queries_of=queries.queries_of)
+    return replace(trained, held_out=(np.full(len(vectors), NOT_A_ROW), vectors), queries_of=queries.queries_of)
 
 
 def merge_shares(dataset: Dataset, index: Path, identifier: str) -> Path:
@@ -200,6 +201,7 @@ def build_in_shares(
     existing = existing_version(request, work)
     if existing is not None and adopt(request.out, existing.name):
         return existing
+    # Workers share the cores: more threads than cores would only take turns.
     threads = max(1, (os.cpu_count() or 1) // workers)
     request = replace(request, out=request.out.resolve())
     jobs = [

@@ -60,7 +60,7 @@ def train(kind: str) -> Trained:
     if kind in kinds.EXACT:
         rows = kinds.spread_rows(ROWS, 50, 1)
         held = None if kind == "flat" else (rows, project(descriptors()[rows], fitted, False))
-        return Trained(fitted, SIZE, held=held, storage=kind, factory=factory)
+        return Trained(fitted, SIZE, held_out=held, storage=kind, factory=factory)
     index = kinds.create(factory, 8)
     rows = kinds.training_rows(index, ROWS, 0)
     vectors = project(descriptors()[rows], fitted, False)
@@ -156,7 +156,7 @@ def test_recall_is_against_the_float32_vectors_of_all_shares(tmp_path: Path, kin
     out = tmp_path / "town"
     for number in range(of, 0, -1):
         write(out, number, of, kind)
-    held = train(kind).held
+    held = train(kind).held_out
     assert held is not None
     merged = merge(out, kind)
     measured = read_measured(merged)
@@ -171,7 +171,7 @@ def test_given_queries_measure_a_merged_index(tmp_path: Path, kind: str) -> None
     out = tmp_path / "town"
     asked = descriptors()[5::40] + np.random.default_rng(9).normal(size=(38, SIZE)).astype(np.float32)
     plan = plans.prepare(
-        out, ROWS, INPUTS, lambda: replace(train(kind), held=(np.full(38, -1), project(asked, transform(), False)),
+        out, ROWS, INPUTS, lambda: replace(train(kind), held_out=(np.full(38, -1), project(asked, transform(), False)),
         queries_of="val queries"), settings=spec(kind).settings(), origin={"run": "one"},
     )  # fmt: skip
     for number in (1, 2):
@@ -192,7 +192,7 @@ def test_nearest_of_shares_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"nearest: not readable as held-out queries"):
         merge(out, "ivf")
     with pytest.raises(ContractError, match="held-out queries are needed"):
-        plans.prepare(out, ROWS, {"other": 1}, lambda: replace(train("fp16"), held=None))
+        plans.prepare(out, ROWS, {"other": 1}, lambda: replace(train("fp16"), held_out=None))
 
 
 def test_shares_tile_the_rows() -> None:

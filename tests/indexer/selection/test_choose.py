@@ -14,7 +14,7 @@ from indexer.search.kinds import KindSpec
 from indexer.selection import choose as auto
 from indexer.selection import held_out as held
 from indexer.selection.choose import Point, choose, measure
-from indexer.selection.held_out import NEVER, Held, hold_out
+from indexer.selection.held_out import NEVER, HeldOut, hold_out
 from indexer.versions.manifest import read_manifest, read_measured
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.support.indexes import make_places
@@ -37,7 +37,7 @@ class Fixed:
         return np.zeros(found.shape, np.float32), found
 
 
-def others(x: np.ndarray, held: Held) -> np.ndarray:
+def others(x: np.ndarray, held: HeldOut) -> np.ndarray:
     """All rows by rising distance from each query, its own row last; each distance from its difference."""
     apart = np.linalg.norm(held.queries[:, None].astype(np.float64) - x[None], axis=2)
     own = held.rows >= 0
@@ -164,7 +164,7 @@ def test_half_precision_that_auto_chose_is_measured(tmp_path: Path) -> None:
 
 def points(
     monkeypatch: pytest.MonkeyPatch, times: dict[str, tuple[float, float]], spec: KindSpec, rows: int = 2000
-) -> auto.Chosen:
+) -> auto.Selection:
     """`auto` over real indexes with recall and time told by factory prefix."""
 
     def told(searcher: Any, queries: Any, point: Any) -> Any:
