@@ -23,7 +23,7 @@ from train.loop.tensorboard import log_epoch, open_board
 from train.loop.trainer import Trainer
 from train.loop.validation import Validator
 from train.loop.vlad_init import initialise_vlad
-from train.losses.distances import frames_of
+from train.losses.distances import aligned_length
 from train.runs import checkpoint
 from train.runs import state as run_state
 from train.runs.folder import RunFolder
@@ -227,7 +227,7 @@ class _Run:
         """Validation recalls; the first rank's count, so that all ranks stop at the same epoch."""
         if not self.validator.usable:
             return None
-        frames = frames_of(self.trainer.model, self.context.protocol.length)
+        frames = aligned_length(self.trainer.model, self.context.protocol.length)
         recalls = self.validator(lambda table: self.trainer.described(table, "validate", epoch), frames)
         values: list[float] = self.context.ranks.from_first(np.array(list(recalls.values()))).tolist()
         return dict(zip(recalls, values, strict=True))

@@ -15,7 +15,7 @@ from train.loop import optimizers
 from train.loop.context import RunContext
 from train.loop.step import StepModel, check_batch_norm, compiled
 from train.loop.trainer import Trainer
-from train.losses.distances import frames_of
+from train.losses.distances import aligned_length
 from train.models import registry as models
 from train.models.base import SequenceModel
 from train.runs import checkpoint
@@ -62,7 +62,7 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
         data=data,
         model=model,
         describe_step=compiled(StepModel(model, source, settings.checkpointing), settings.compile),
-        regime=regimes.create(dataset, data, radii, settings, frames_of(model, protocol.length)),
+        regime=regimes.create(dataset, data, radii, settings, aligned_length(model, protocol.length)),
         optimizer=optimizers.create(model, settings),
         source=source,
     )

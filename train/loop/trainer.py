@@ -197,7 +197,7 @@ class Trainer:
         if loss.requires_grad:
             (loss / steps_of_update).backward()  # type: ignore[no-untyped-call]
         # One transfer from the device for all three numbers.
-        values = torch.cat([loss.detach().view(1), loaded.step.notes(descriptors.detach())]).tolist()
+        values = torch.cat([loss.detach().view(1), loaded.step.statistics(descriptors.detach())]).tolist()
         for history, value in zip((position.losses, position.active, position.hardness), values, strict=True):
             history.append(value)
         position.replaced += context.ranks.total(loaded.share.replaced)

@@ -14,7 +14,7 @@ from indexer.evaluation.truth import Truth
 from indexer.search.exact import Neighbours, in_groups, nearest_rows
 from seqdata.contracts.protocol import Protocol
 from seqdata.geometry import Float32Array, IntArray
-from train.losses.distances import ranking
+from train.losses.distances import distance_matrix
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
@@ -113,7 +113,7 @@ def _nearest_aligned(query: Float32Array, database: Float32Array, rows: IntArray
     reference, k = torch.from_numpy(database[rows]), min(k, len(rows))
     parts = []
     for start in range(0, len(query), QUERIES_AT_ONCE):
-        distances = ranking(torch.from_numpy(query[start : start + QUERIES_AT_ONCE]), reference, frames)
+        distances = distance_matrix(torch.from_numpy(query[start : start + QUERIES_AT_ONCE]), reference, frames)
         values, columns = distances.topk(k, dim=1, largest=False)
         parts.append((values.numpy(), rows[columns.numpy()]))
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

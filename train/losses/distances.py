@@ -11,12 +11,12 @@ from torch import Tensor
 from train.models.base import SequenceModel
 
 
-def frames_of(model: SequenceModel, length: int) -> int | None:
+def aligned_length(model: SequenceModel, length: int) -> int | None:
     """Return `length` where the model's descriptors are compared frame by frame, and None for plain L2."""
     return length if model.distance == "aligned" else None
 
 
-def separation(left: Tensor, right: Tensor, frames: int | None = None, eps: float = 1e-12) -> Tensor:
+def descriptor_distances(left: Tensor, right: Tensor, frames: int | None = None, eps: float = 1e-12) -> Tensor:
     """Compute distances of descriptors pair by pair, with a finite gradient where they are equal.
 
     Args:
@@ -29,9 +29,9 @@ def separation(left: Tensor, right: Tensor, frames: int | None = None, eps: floa
         Distances `(…)`, in the units of the descriptors.
 
     Example:
-        >>> separation(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0]))
+        >>> descriptor_distances(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0]))
         tensor(5.)
-        >>> separation(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0]), frames=2)
+        >>> descriptor_distances(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0]), frames=2)
         tensor(3.5000)
     """
     difference = left - right
@@ -41,7 +41,7 @@ def separation(left: Tensor, right: Tensor, frames: int | None = None, eps: floa
     return squares.clamp(min=eps).sqrt().mean(-1)
 
 
-def ranking(query: Tensor, reference: Tensor, frames: int | None = None) -> Tensor:
+def distance_matrix(query: Tensor, reference: Tensor, frames: int | None = None) -> Tensor:
     """Compute the distances that rank reference descriptors as seen from each query.
 
     They hold for descriptors with a common offset, for nearly equal ones, and for values from 1e-25 to 1e19.

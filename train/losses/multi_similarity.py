@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def pair_notes(descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+def pair_statistics(descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Compute what is logged beside a place batch's loss: each positive pair against the anchor's nearest negative.
 
     Args:
@@ -23,7 +23,7 @@ def pair_notes(descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tenso
         negative: Bool `(B, B)`, the negative pairs.
 
     Returns:
-        `(2,)`, as `train.losses.triplet.TripletLoss.notes` at margin 0; zeros without such a pair.
+        `(2,)`, as `train.losses.triplet.TripletLoss.statistics` at margin 0; zeros without such a pair.
     """
     unit = F.normalize(descriptors, dim=-1)
     distances = torch.cdist(unit, unit)

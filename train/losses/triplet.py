@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.losses.distances import separation
+from train.losses.distances import descriptor_distances
 
 
 class TripletLoss(nn.Module):
@@ -54,7 +54,7 @@ class TripletLoss(nn.Module):
         return hinge.sum() / count.clamp(min=1)
 
     @torch.no_grad()
-    def notes(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+    def statistics(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         """Compute what is logged beside the loss.
 
         Returns:
@@ -66,5 +66,5 @@ class TripletLoss(nn.Module):
 
     def _distances(self, query: Tensor, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Distances of the queries to their positive `(B, 1)` and to their negatives `(B, M)`."""
-        to_positive = separation(query, positive, self.frames).unsqueeze(1)
-        return to_positive, separation(query.unsqueeze(1), negatives, self.frames)
+        to_positive = descriptor_distances(query, positive, self.frames).unsqueeze(1)
+        return to_positive, descriptor_distances(query.unsqueeze(1), negatives, self.frames)

@@ -14,7 +14,7 @@ import torch
 
 from seqdata.errors import NotEnoughDataError
 from seqdata.geometry import BoolArray, Float32Array, IntArray
-from train.losses.distances import ranking
+from train.losses.distances import distance_matrix
 from train.sampling.pairs import Radii, pairs_within
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _compare(
     candidate_distances = np.empty((len(query), len(columns)), np.float32)
     for start in range(0, len(query), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
-        distances = ranking(torch.from_numpy(query[part]), torch.from_numpy(reference), frames).numpy()
+        distances = distance_matrix(torch.from_numpy(query[part]), torch.from_numpy(reference), frames).numpy()
         candidate_distances[part] = distances[:, columns]
         nearest = (
             rows[line[np.searchsorted(described, rows)].argmin()]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
-from train.losses.multi_similarity import pair_notes
+from train.losses.multi_similarity import pair_statistics
 from train.losses.registry import create_pair_loss
 from train.losses.triplet import TripletLoss
 from train.sampling.mining import DescribeRows, Triplets, mine
@@ -30,13 +30,13 @@ class Step:
     Attributes:
         windows: Rows (B,) of the training data.
         loss: Maps their descriptors (B, D) to the loss.
-        notes: Maps them to (2,): the share of active triplets, and hardness, the mean distance by which the nearest
-            negative lies farther than the positive.
+        statistics: Maps them to (2,): the share of active triplets, and hardness, the mean distance by which the
+            nearest negative lies farther than the positive.
     """
 
     windows: IntArray
     loss: Callable[[Tensor], Tensor]
-    notes: Callable[[Tensor], Tensor]
+    statistics: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,10 @@ class TripletRegime:
             result: Tensor = self.loss(*parts(descriptors))
             return result
 
-        def notes(descriptors: Tensor) -> Tensor:
-            return self.loss.notes(*parts(descriptors))
+        def statistics(descriptors: Tensor) -> Tensor:
+            return self.loss.statistics(*parts(descriptors))
 
-        return Step(np.concatenate([query, offset + positive, offset + negatives.ravel()]), loss, notes)
+        return Step(np.concatenate([query, offset + positive, offset + negatives.ravel()]), loss, statistics)
 
 
 class PlaceRegime:
@@ -188,7 +188,7 @@ class PlaceRegime:
             result: Tensor = self.loss(descriptors, *masks(descriptors))
             return result
 
-        def notes(descriptors: Tensor) -> Tensor:
-            return pair_notes(descriptors, *masks(descriptors))
+        def statistics(descriptors: Tensor) -> Tensor:
+            return pair_statistics(descriptors, *masks(descriptors))
 
-        return Step(batch.windows, loss, notes)
+        return Step(batch.windows, loss, statistics)

@@ -17,7 +17,7 @@ from tests.support.fake_dataset import DRIVES, Drive, FakeDataset
 from tests.train.loop.test_fit import settings
 from train.data.describe import describe
 from train.loop import fit as fit_module
-from train.losses.multi_similarity import pair_notes
+from train.losses.multi_similarity import pair_statistics
 from train.losses.triplet import TripletLoss
 from train.models.registry import create
 from train.runs import checkpoint
@@ -131,7 +131,7 @@ def test_notes_of_triplets_equal_loops() -> None:
         far = [float((query[b] - negatives[b, n]).norm()) for n in range(5)]
         active += sum(near - d + 0.3 > 0 for d in far)
         gaps.append(min(far) - near)
-    found = TripletLoss(0.3).notes(query, positive, negatives)
+    found = TripletLoss(0.3).statistics(query, positive, negatives)
     assert found.tolist() == pytest.approx([active / 20, np.mean(gaps)], abs=1e-5)
 
 
@@ -146,9 +146,9 @@ def test_notes_of_pairs_equal_loops() -> None:
     for i, j in [(0, 1), (1, 0), (2, 3)]:  # window 5 has no negative
         far = min(float((unit[i] - unit[n]).norm()) for n in range(7) if negative[i, n])
         gaps.append(far - float((unit[i] - unit[j]).norm()))
-    found = pair_notes(vectors, positive, negative).tolist()
+    found = pair_statistics(vectors, positive, negative).tolist()
     assert found == pytest.approx([np.mean([gap < 0 for gap in gaps]), np.mean(gaps)], abs=1e-5)
-    assert pair_notes(vectors, torch.zeros(7, 7, dtype=torch.bool), negative).tolist() == [0, 0]
+    assert pair_statistics(vectors, torch.zeros(7, 7, dtype=torch.bool), negative).tolist() == [0, 0]
 
 
 def test_a_mining_round_reads_each_distinct_frame_once(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from train.loop.validation import search
-from train.losses.distances import ranking, separation
+from train.losses.distances import descriptor_distances, distance_matrix
 from train.losses.triplet import TripletLoss
 
 
@@ -26,17 +26,17 @@ def literal(left: Any, right: Any, frames: Any) -> Any:
 
 
 @pytest.mark.parametrize("frames", [None, 1, 2, 3])
-def test_separation_and_ranking(frames: Any) -> None:
+def test_distances_pair_by_pair_and_as_a_matrix(frames: Any) -> None:
     query, reference = randn(4, 6), randn(5, 6, seed=1)
     wanted = torch.tensor([[literal(q, r, frames) for r in reference] for q in query])
-    torch.testing.assert_close(separation(query[:, None], reference[None], frames), wanted)
-    scores = ranking(query, reference, frames)
+    torch.testing.assert_close(descriptor_distances(query[:, None], reference[None], frames), wanted)
+    scores = distance_matrix(query, reference, frames)
     torch.testing.assert_close(scores, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_gradient_is_finite_where_descriptors_are_equal() -> None:
     same = randn(2, 6).requires_grad_()
-    separation(same, same.detach().clone(), 3).sum().backward()
+    descriptor_distances(same, same.detach().clone(), 3).sum().backward()
     assert bool(same.grad.isfinite().all())
 
 
@@ -74,7 +74,7 @@ def test_ranking_and_validation_of_hard_descriptors(kind: str, frames: int | Non
     database, query = vectors[:200], vectors[200:]
     difference = (query[:, None].astype(np.float64) - database).reshape(30, 200, frames or 1, -1)
     truth = np.sqrt((difference**2).sum(3)).mean(2)
-    scores = ranking(torch.from_numpy(query), torch.from_numpy(database), frames)
+    scores = distance_matrix(torch.from_numpy(query), torch.from_numpy(database), frames)
     np.testing.assert_array_equal(scores.argmin(1), truth.argmin(1))
     found = search(query, database, 5, frames=frames)[1]
     np.testing.assert_array_equal(found, np.argsort(truth, axis=1)[:, :5])
