@@ -184,6 +184,7 @@ def _cell(store: CellStore, job: _Job, is_selected: bool) -> tuple[Cell, bool]:
         return Cell(row=job.row, key=key, inputs=job.inputs, reason=job.reason if is_selected else NOT_RUN), False
     previous = store.read(key)
     if previous is not None and (previous.reason is None or not is_selected):
+        # Rows of several grids that come to the same inputs share one file; the row's name is that of the grid at hand.
         return previous.model_copy(update={"row": job.row}), False
     if not is_selected:
         return Cell(row=job.row, key=key, inputs=job.inputs, reason=NOT_RUN), False
@@ -201,6 +202,7 @@ def _measured(job: _Job, key: str, measure: Callable[[], Mapping[str, Any]]) -> 
         fields = measure()
     except (OutputError, Interrupted):
         raise
+    # RuntimeError: what torch raises when a GPU's memory ends; the other cells may still fit.
     except (SeqdataError, RuntimeError, MemoryError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     seconds = time.perf_counter() - start

@@ -46,7 +46,8 @@ class Cell(Frozen):
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
-    """The name of a cell: the first 16 hex digits of the hash of its inputs."""
+    """Name a cell: the first 16 hex digits of the hash of its inputs."""
+    # 16 digits are 64 bits: among a few thousand cells a collision is out of question, and names stay short.
     return sha256_json({"version": VERSION, **inputs})[:16]
 
 
@@ -61,7 +62,7 @@ class CellStore:
         try:
             cell = Cell.model_validate(read_json(self._path(key)))
         except (InputError, ContractError, ValueError):
-            return None
+            return None  # measured again
         return cell if cell.key == key else None
 
     def write(self, cell: Cell) -> None:

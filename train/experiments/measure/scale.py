@@ -19,12 +19,14 @@ SMALL_TRAINING: dict[str, Any] = {
     "epochs": 1, "rounds": 1, "round_queries": 48, "negatives": 3, "positives_cap": 3, "lr": 1e-3, "lr_groups": {},
     "warmup": 0, "kmeans_frames": 60, "kmeans_features": 6000,
 }  # fmt: skip
+# Small enough for the few windows that a smoke dataset has.
 SMALL_PCA = 32
 SMALL_WORDS = 4
 SMALL_SAMPLE = 1000
 FULL_SAMPLE = 16_384
 # Numbers a frame behind SeqNet, SeqMatchNet, Delta, HVPR and SeqSLAM (Mereu et al. 2022, Table II).
 FRAME_VECTORS = 4096
+# STA needs its own small preset: its blocks are copies of the encoder's, so the encoder cannot simply be replaced.
 SMALL_STA = "sta-small"
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -96,6 +98,7 @@ def _on_features(
         "options": {**frame, **({"clusters": SMALL_WORDS} if small else {})},
         "weights": find_weights(whole.encoder, weights, small),
         **training,
+        # The frame model is never trained; only the head is.
         "epochs": 0,
     }
     models.resolve("frames", base["options"])

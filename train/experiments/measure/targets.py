@@ -14,6 +14,7 @@ from train.experiments.grid import Grid, Group
 from train.experiments.measure.views import Backward, SharedCentres, shared_centres
 
 SPLIT = "test"
+# What a protocol's name may not hold: it becomes part of file names.
 NOT_IN_NAMES = r"[^A-Za-z0-9_.-]"
 
 
@@ -137,6 +138,7 @@ def _largest_city(dataset: Dataset, protocol: Protocol) -> Protocol:
         raise NotEnoughDataError(
             f"protocol {protocol.name}: its train split has {counts.height} city here, not several"
         )
+    # Sorted by count, then by name: of equally large cities the last by name, on every machine.
     return narrowed(protocol, "train", str(counts["city"][-1]))
 
 
@@ -146,7 +148,9 @@ def protocol_toml(protocol: Protocol) -> str:
 
 
 def _toml(values: Mapping[str, Any], path: tuple[str, ...]) -> str:
-    """Plain values first, then tables; a JSON string, number or list is a TOML one."""
+    """TOML text of values, below the table `path`."""
+    # JSON's strings, numbers, booleans and lists are valid TOML. Plain values come first: after a table's head they
+    # would belong to that table.
     plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
     head = [f"\n[{'.'.join(json.dumps(part) for part in path)}]"] if path else []
     tables = [_toml(value, (*path, key)) for key, value in values.items() if isinstance(value, Mapping)]

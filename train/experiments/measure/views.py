@@ -14,6 +14,7 @@ class Backward(Dataset):
     """Windows of one role of one split hold their frames last first (see `windows.reversed_windows`)."""
 
     def __init__(self, forward: Dataset, split: str, role: str = "database") -> None:
+        # A dataset of its own over the same files, so that everything that takes a dataset takes a view.
         super().__init__(forward.store, forward.manifest)
         self.forward = forward
         self.turned = (split, role)
@@ -62,6 +63,7 @@ class SharedCentres(Dataset):
         table = self.whole.sequences(protocol, split, role, *arguments, **options)
         if split != self.shared_split or protocol is None:
             return table
+        # A window of any length is found by its centre frame, which is the same row for all of them.
         longest = self.load_protocol(protocol).model_copy(update={"length": self.longest})
         centres = self.whole.sequences(longest, split, role)["centre"]
         return table.filter(pl.col("centre").is_in(centres.implode()))

@@ -9,12 +9,13 @@ from train.experiments.run import Result
 
 WIDTH, SCATTER, BAR = 760, 420, 34
 TOP, RIGHT, BOTTOM = 24, 70, 44
+# Colours of the page's style sheet; marks take them in turn.
 SERIES = 6
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick: its place in SVG units and its label."""
+    """A tick: its position in SVG units and its label."""
 
     at: float
     label: str
@@ -64,6 +65,7 @@ def _scatter(cells: dict[str, Cell]) -> Chart:
     """Memory at inference, in logarithms, against R@1."""
     left, right, bottom = 52, WIDTH - RIGHT, SCATTER - BOTTOM
     memory = {row: float(cell.facts["memory"]) / 1e6 for row, cell in cells.items()}
+    # A margin of 1.3 on a logarithmic axis, so that no mark sits on the frame.
     low, high = math.log10(min(memory.values()) / 1.3), math.log10(max(memory.values()) * 1.3)
 
     def x(megabytes: float) -> float:
@@ -92,6 +94,7 @@ def _bars(cells: dict[str, Cell]) -> Chart:
     """Median time of one sequence, a bar a row; the colour tells convolutional from attention backbones."""
     left, right, bottom = 210, WIDTH - RIGHT, TOP + BAR * len(cells)
     times = {row: 1000 * cell.values["p50"].value for row, cell in cells.items()}
+    # The axis ends on the tick above the longest bar.
     step = _step(max(times.values()))
     most = step * math.ceil(max(times.values()) / step)
     marks = []
@@ -110,6 +113,7 @@ def _bars(cells: dict[str, Cell]) -> Chart:
 
 
 def _name(row: str) -> str:
+    """Method and backbone of a row, as a legend names it."""
     method = grids.method(row)
     backbone = f", {grids.backbones()[method.backbone].label}" if method.backbone else ""
     return f"{method.method}{backbone}"

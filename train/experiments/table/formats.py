@@ -10,7 +10,7 @@ GAP = "  "
 
 
 def to_text(table: Table, width: int = 120) -> str:
-    """Plain text; columns that do not fit into `width` characters go below, with the rows' names again."""
+    """Write plain text; columns that do not fit into `width` characters go below, with the rows' names again."""
     headers = [*table.lead, *map(str, table.columns)]
     cells = [[*line.lead, *map(str, line.entries)] for line in table.lines]
     widths = [max(len(row[column]) for row in [headers, *cells]) for column in range(len(headers))]
@@ -25,6 +25,7 @@ def to_text(table: Table, width: int = 120) -> str:
 def _chunks(widths: Sequence[int], lead: int, width: int) -> Iterator[list[int]]:
     """Columns of each block: all lead columns, then as many as fit, one at least."""
     names = list(range(lead))
+    # Every block repeats the lead columns, so their width counts for each.
     used = sum(widths[column] + len(GAP) for column in names)
     block: list[int] = []
     for column in range(lead, len(widths)):
@@ -40,7 +41,7 @@ def _row(row: Sequence[str], block: Sequence[int], widths: Sequence[int], lead: 
 
 
 def to_markdown(table: Table) -> str:
-    """A Markdown document: title, table, what stands below it."""
+    """Write a Markdown document: title, table, notes."""
     headers = [*table.lead, *map(str, table.columns)]
     rows = [[*line.lead, *map(str, line.entries)] for line in table.lines]
     grid = [headers, ["---"] * len(headers), *rows]
@@ -51,18 +52,21 @@ def to_markdown(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
+    """Text without Markdown's own characters; the backslash first, or it would escape the escapes."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
 
 
 def _below(table: Table) -> Iterator[str]:
+    """Lines below a table: what each group was measured on, reasons of empty cells, notes."""
     yield from (f"{label}: {text}" for label, text in table.legend)
     yield from (f"({mark}) {reason}" for mark, reason in table.footnotes.items())
     yield from table.notes
 
 
 def to_csv(table: Table) -> str:
-    """CSV: the same columns, each number followed by both ends of its interval; then each group's protocol and counts,
-    and the reasons of empty cells.
+    """Write CSV: the same columns, each number followed by both ends of its interval.
+
+    Then follow each group's protocol and counts, and the reasons of empty cells.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

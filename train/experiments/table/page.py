@@ -37,6 +37,7 @@ def _rows(table: Table) -> list[_Row]:
     rows = []
     before = None
     for line in table.lines:
+        # Rows stand by category in the grids, so a category is written once, where it begins.
         begins = line.lead[0] != before
         before = line.lead[0]
         rows.append(_Row(line.lead if begins or len(table.lead) == 1 else ("", *line.lead[1:]), line, begins))

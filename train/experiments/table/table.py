@@ -115,15 +115,16 @@ class Table:
 
 
 class _Marks(dict[str, str]):
-    """A letter for each distinct reason, given when it is first asked for."""
+    """A letter for each distinct reason, assigned at its first use."""
 
+    # dict calls this for an absent key, so that letters follow the order in which reasons occur.
     def __missing__(self, reason: str) -> str:
         self[reason] = _letters(len(self))
         return self[reason]
 
 
 def make_table(result: Result) -> Table:
-    """The table of a result. Numbers are ours alone: a paper's figures stand nowhere in it."""
+    """Make the table of a result. All numbers were measured here: a paper's figures stand nowhere in it."""
     marks = _Marks()
     columns = [Column(label, WORDS[value]) for label in result.labels for value in result.grid.values]
     if result.grid.difference:
@@ -218,5 +219,6 @@ def _difference(first: Cell, second: Cell, value: Value, marks: _Marks) -> Entry
 
 
 def _letters(number: int) -> str:
+    """Letters of a number from 0: a, b, …, z, aa, ab and so on."""
     head, last = divmod(number, 26)
     return (_letters(head - 1) if head else "") + ascii_lowercase[last]
