@@ -137,6 +137,7 @@ def steps(easting: ArrayLike, northing: ArrayLike) -> Float64Array:
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
     length = np.zeros(east.shape)
     dx, dy = np.diff(east), np.diff(north)
+    # The same arithmetic everywhere: np.hypot rounds differently, and pairs at a radius would move.
     length[1:] = np.sqrt(dx * dx + dy * dy)
     return length
 

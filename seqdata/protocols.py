@@ -51,6 +51,7 @@ def agrees(count: int | None, expected: Count) -> bool:
     if count is None or isinstance(expected, int):
         return count == expected
     digits = expected.removesuffix("k")
+    # Half of the last digit that the text shows: 50 for 5.2k, 500 for 5k.
     half = 500 / 10 ** len(digits.partition(".")[2])
     return bool(abs(count - 1000 * float(digits)) <= half)
 

@@ -133,6 +133,7 @@ def merge(out: str | Path) -> DatasetManifest:
         InputError: If no build was begun at `out`, or shards are missing (it names them).
     """
     store = Store(out)
+    # Asked before the lock is taken, so that a sealed dataset on a read-only disk can be named too.
     if read_plan(store) is None:
         return read_manifest(store)
     with claimed(store, "seqdata merge"):
@@ -189,6 +190,7 @@ def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetM
     if not (same and manifest.source.same_dump(info)):
         raise OutputError(f"{store}: holds another dataset ({manifest.id[:12]}); choose another --out or remove it")
     plan = read_plan(store)
+    # The process was killed between the manifest and the removal of the plan.
     if plan is not None and plan.version <= manifest.version:
         end(store)  # killed after the manifest
     return manifest
@@ -196,6 +198,7 @@ def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetM
 
 def refuse_strangers(store: Store) -> None:
     """Raise OutputError when the place holds anything that a build does not write."""
+    # Tables of protocols carry hashes in their names, so only their first words are known.
     ours = ("tracks-", "sequences-", "positives-", "nearest-", ".")
     names = (SHARDS, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
     tables = ("frames.parquet", "trajectories.parquet", "quarantine.parquet")
@@ -236,6 +239,7 @@ def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan
             write_shard(store, shard, _rows(work.records, shard), work.source, settings, plan_hash)
             yield shard
         return
+    # A generator: records of a shard are cut out when its job is handed over, never all at once.
     jobs = (
         ShardJob(
             kind=request.kind,
@@ -257,6 +261,7 @@ def clear_leftovers(store: Store, shards: list[ShardPlan]) -> None:
     ours = {name for shard in shards for name in (shard.name, shard.table)}
     for name in store.names(SHARDS):
         base = name.rsplit("/", 1)[-1]
+        # Temporary files are called .<name>.<random>.tmp; other shards' may belong to array jobs that still run.
         if base.endswith(".tmp") and base.lstrip(".").rsplit(".", 2)[0] in ours:
             store.remove(name)
 

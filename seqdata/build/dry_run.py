@@ -74,6 +74,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
     records = work.records
     sample = _sample(work)
     halo = sum(shard.halo for shard in work.plan.shards)
+    # Halo frames are stored in two shards.
     repeated = (records.height + halo) / max(records.height, 1)
     raw_bytes = int(records["bytes"].sum())
     tar_bytes = raw_bytes * sample.shrink + MEMBER_BYTES * records.height
@@ -89,6 +90,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
         sample_bad=sample.bad,
         raw_bytes=raw_bytes,
         stored_bytes=int(tar_bytes * repeated),
+        # Every frame's row stands twice, in its shard's seal and in the frames table.
         table_bytes=2 * _table_bytes(records),
         shards=len(work.plan.shards),
         seconds=round(sample.seconds * (records.height + halo) / max(1, request.workers), 1),
@@ -108,6 +110,7 @@ class _Sample:
 
 def _sample(work: Work) -> _Sample:
     """Read and prepare frames spread over the listing, for at most two seconds."""
+    # Spread over the dump, because neighbours have the same camera and quality.
     rows = np.unique(np.linspace(0, work.records.height - 1, SAMPLE_FRAMES).astype(np.int64))
     began, raw, stored_bytes, bad, count = time.perf_counter(), 0, 0, 0, 0
     with tempfile.TemporaryFile() as file:
@@ -134,6 +137,7 @@ def _groups(records: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _table_bytes(records: pl.DataFrame) -> int:
     """Estimated size of the frames table, from the listing's first rows; the shards' seals hold as much again."""
+    # Parquet compresses columns, so the size of a row follows only from writing some.
     buffer = io.BytesIO()
     head = records.head(SAMPLE_ROWS)
     head.write_parquet(buffer)

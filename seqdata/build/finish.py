@@ -170,12 +170,14 @@ def finish(store: Store, plan: Plan, left_out: pl.DataFrame, into: Store | None 
         quarantine = pl.concat([stored_table(store, before, "quarantine"), quarantine])
     sealed = SealedFrames(source=len(draft.sources) - 1)
     new_frames = (complete(part, plan.settings) for part in by_trajectory(sealed.frames(store, plan)))
+    # Taken before anything is written, so that a dump without one usable frame leaves the store as it was.
     first = next(new_frames, None)
     if first is None:
         reasons = describe_reasons(_join_quarantine(quarantine, sealed.bad))
         raise InputError(f"{store}: no frame of the dump could be stored: {reasons}")
     tables = Tables(into or store, plan.version)
     tables.clear()
+    # Old frames come first: frame rows of the version before stay what they are.
     summary = write_frames(tables, chain(by_trajectory(old_frames), [first], new_frames), draft)
     shards = (*(before.shards if before is not None else ()), *sealed.shards)
     return seal_version(tables, draft, shards, summary, _join_quarantine(quarantine, sealed.bad))
@@ -217,6 +219,7 @@ def seal_version(
         ),
     )
     if draft.version > 1:
+        # The old manifest is copied before the new one takes its name; a kill in between leaves both readable.
         with store.writing(version_name(draft.version - 1)) as temporary:
             temporary.write_bytes(store.read_bytes(MANIFEST_NAME))
     with store.writing(MANIFEST_NAME) as temporary:
@@ -250,6 +253,7 @@ def write_frames(tables: Tables, parts: Iterable[pl.DataFrame], draft: Draft) ->
                 conformed = contract.conform(part)
                 write(conformed)
                 summary.add(conformed)
+        # Read back from the file just written: of all columns only those that windows need stay in memory.
         geometry = None if draft.protocol is None else pl.read_parquet(temporary, columns=list(GEOMETRY_COLUMNS))
     empty = pl.DataFrame(schema=table_contract("trajectories").polars_schema())
     trajectories = pl.concat([empty, *summary.trajectories])

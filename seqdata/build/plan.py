@@ -117,6 +117,7 @@ def make_work(
     records, left_out = listing.records, listing.quarantine
     if settings.drop:
         records, left_out = _drop(records, left_out, settings)
+    # Shards follow from these, so they need no place in the hash; array jobs compute the same plan each.
     identity = {
         "source": info.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
@@ -181,6 +182,7 @@ def begin(store: Store, work: Work) -> None:
         )
     if plan is None and work.plan.version == 1 and store.names(SHARDS):
         raise OutputError(f"{store}: holds shards that no plan names; remove them, or choose another --out")
+    # Written already, by this build before it was killed or by another array job.
     if plan == work.plan:
         return
     left_out = table_contract("quarantine").conform(work.left_out)

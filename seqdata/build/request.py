@@ -73,6 +73,7 @@ def follow_protocol(request: BuildRequest) -> tuple[BuildRequest, dict[str, str]
     fault = contradiction(request)
     if fault:
         raise InputError(f"{request.raw}: {fault}, or name another --protocol")
+    # Only what differs is taken: options of a dataset whose defaults fit stay as they are, and so does its id.
     options = {option: pinned for option, (pinned, _) in _pinned_options(request).items()}
     settings = _pinned_settings(request)
     flags = {"resample_metres": "resample", "resample_rule": "rule"}

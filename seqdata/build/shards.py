@@ -89,6 +89,7 @@ def plan_shards(records: pl.DataFrame, settings: BuildSettings, first: int = 0) 
     plans: list[ShardPlan] = []
     open_start, open_bytes = 0, 0
     for start, stop, cuts, total in _trajectory_cuts(records, settings.shard_bytes):
+        # A trajectory that needs several shards begins one of its own, so that only its own parts need a halo.
         if open_start < start and (len(cuts) > 1 or open_bytes + total > settings.shard_bytes):
             plans.append(ShardPlan(first + len(plans), open_start, start, 0))
             open_start, open_bytes = start, 0
@@ -189,6 +190,7 @@ def _parse_seal(store: Store, name: str) -> tuple[bytes, Seal] | None:
     """Read a seal and the bytes of its Parquet; None when it is absent or damaged."""
     if store.size(name) is None:
         return None
+    # Read once: the hash of a seal and the rows in it are then those of the same bytes.
     data = store.read_bytes(name)
     try:
         return data, Seal(**json.loads(pq.read_metadata(io.BytesIO(data)).metadata[_SHARD_METADATA.encode()]))
@@ -272,6 +274,7 @@ def _sample_json(record: dict[str, Any], *, halo: bool) -> bytes:
         "key": record["key"],
         "trajectory": record["trajectory"],
         "position": record["position"],
+        # Seven decimals are a centimetre; the tables hold the full number.
         "lat": round(record["latitude"], 7),
         "lon": round(record["longitude"], 7),
         "time": record["time"],
@@ -280,4 +283,5 @@ def _sample_json(record: dict[str, Any], *, halo: bool) -> bytes:
         sample["halo"] = True
     if record["panorama"]:
         sample["panorama"] = True
+    # Without blanks and escapes the text stays within one tar block of 512 bytes.
     return json.dumps(sample, separators=(",", ":"), ensure_ascii=False).encode()

@@ -27,6 +27,7 @@ PLAN_NAME = ".plan.json"
 VERSIONS = "versions"
 ADDED = "added"
 SHARDS = "shards"
+# Packages whose version can change a stored byte: decoders, encoders, table writers, projections.
 _TOOLS = ("seqdata", "polars", "pyarrow", "numpy", "pillow", "simplejpeg", "utm", "shapely")
 
 
@@ -165,6 +166,8 @@ class DatasetManifest(Frozen):
 
     def model_post_init(self, _: Any) -> None:
         """A manifest that was not read has the id that it will be stored under."""
+        # A manifest that is read gets its id from the stored text instead (see `parse_manifest`): fields that this
+        # program adds would change it.
         self._id = self._id or sha256_json(self.model_dump(mode="json"))
 
     @property
@@ -215,6 +218,7 @@ def read_manifest(place: str | Path | Store, version: int | None = None) -> Data
     """
     store = place if isinstance(place, Store) else Store(place)
     if store.size(MANIFEST_NAME) is None:
+        # The plan goes last and shards come first, so either of them means that a build began here.
         if store.size(PLAN_NAME) is not None or store.names(SHARDS):
             raise InputError(f"{store}: the build is unfinished (no {MANIFEST_NAME}); run the same seqdata build again")
         raise InputError(f"{store}: no dataset here (no {MANIFEST_NAME}); name a folder that seqdata build wrote")
@@ -251,6 +255,7 @@ def parse_manifest(data: Any, path: str | Path) -> DatasetManifest:
 
 def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
     """A manifest of schema version 1 in the form of 2; what does not look like one is left for the model to refuse."""
+    # Version 1 named a table by its path alone and had one source.
     upgraded = {name: value for name, value in data.items() if name != "source"}
     tables = data.get("tables")
     if isinstance(tables, dict):

@@ -56,6 +56,7 @@ class Split(Frozen):
         subtask: Name among the centre frame's subtasks (MSLS).
     """
 
+    # Fields of later releases; while unset they are left out of hashes, so older protocols keep theirs.
     later = frozenset({"part", "side", "subtask"})
     cities: tuple[str, ...] | None = None
     database: tuple[str, ...] | None = None
@@ -119,6 +120,7 @@ class Protocol(Frozen):
     `radius`; with unit "frames" it is positive when the difference of positions is at most `radius`.
     """
 
+    # As in `Split`. A new field goes here too, unless every protocol is to get a new hash.
     later = frozenset({"spacing_rule", "pose_source", "pose_mode", "pose_gap", "crop", "cut", "expected_at"})
     name: str = Field(pattern=NAME)
     version: int = 1
@@ -204,7 +206,9 @@ class Protocol(Frozen):
             raise ContractError(f"protocol {self.name}: length, stride and spacing must be positive, not {change}")
         if not change:
             return self
+        # The marks are parsed again by `seqdata.protocols.variant_of`.
         marks = {"length": "-L{:g}", "stride": "-s{:g}", "spacing": "-{:g}m"}
         name = self.name + "".join(mark.format(change[field]) for field, mark in marks.items() if field in change)
+        # Published counts hold for the published length alone.
         expected = self.expected_at.get(str(length), {}) if set(change) == {"length"} else {}
         return self.model_copy(update={**change, "name": name, "expected_counts": expected, "expected_at": {}})

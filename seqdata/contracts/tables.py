@@ -13,6 +13,7 @@ import polars as pl
 
 from seqdata.errors import ContractError, InputError
 
+# Python 3.10 has no TOML parser; this goes when 3.10 does.
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover - the same parser under its older name
@@ -90,6 +91,7 @@ class TableContract:
 
 def schema_root() -> Path:
     """The folder of the contracts: inside the installed package, or `schemas/` beside it in a checkout."""
+    # The wheel carries the contracts inside the package; a checkout has them beside it.
     installed = Path(__file__).parents[1] / "_schemas"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "schemas"
 
@@ -125,6 +127,7 @@ def table_contract(name: str) -> TableContract:
         {'query': Int32, 'min_distance': Float64, 'centre_distance': Float64}
     """
     data = read_toml(schema_root() / "tables" / f"{name}.toml")
+    # Own columns come last, so that a file may describe a column of its base anew.
     shared = table_contract(data["columns_of"]).columns if "columns_of" in data else ()
     columns = {column.name: column for column in (*shared, *(Column(**fields) for fields in data["column"]))}
     order = data.get("order", columns)

@@ -162,6 +162,7 @@ class Dataset:
             ContractError: If a field is wrong or the name is unknown.
         """
         if isinstance(protocol, (str, Path)) and Path(protocol).suffix != ".toml":
+            # The manifest's copy comes first: a user's .toml may be gone or changed since the build.
             own_protocol = self._own_protocol(str(protocol)) or protocols.variant_of(str(protocol), self._own_protocol)
             if own_protocol is not None:
                 return own_protocol
@@ -276,6 +277,7 @@ class Dataset:
 
     def _stored_tables(self, protocol: Protocol) -> dict[str, TableInfo]:
         """Tables of the manifest, and those that were added for a protocol."""
+        # The manifest's tables win over added ones of the same name: their hashes are part of the dataset's id.
         return {**read_added(self.store, self.id, protocol).tables, **self.manifest.tables}
 
     def read(self, table: pl.DataFrame, rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:

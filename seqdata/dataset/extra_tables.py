@@ -107,12 +107,14 @@ def add_tables(
     """
     own = manifest.tables
     written = {Path(path).name: info for path, info in table_infos(store, manifest.id).items()}
+    # A file of another size was left by a killed call: it is written again.
     written = {name: info for name, info in written.items() if store.size(info.path) == info.bytes}
     listed = read_added(store, manifest.id, protocol).tables
     tables = {name: info for name, info in listed.items() if name in written}
     for table in planned_tables(sequencer, protocol, max_radius):
         if table.split and pairs_path(store, {**own, **tables}, protocol, table.split, table.radius):
             continue
+        # Pairs that reach farther stand beside shorter ones, under a name with their radius.
         name = f"{table.name.removesuffix('.parquet')}@{table.radius:g}.parquet" if table.split else table.name
         if name not in own:
             tables[name] = written.get(name) or _write_table(store, f"{folder_of(manifest.id)}/{name}", table)

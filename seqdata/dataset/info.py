@@ -113,6 +113,7 @@ def _groups(dataset: Dataset) -> list[dict[str, Any]]:
         )
     )
     joined = frames.join(trajectories, on=keys, nulls_equal=True).collect(engine="streaming")
+    # nulls_equal: frames without a role form a group of their own.
     whole = joined.join(motion(dataset.frames), on=keys, nulls_equal=True).sort(keys)
     return [rounded(group) for group in whole.to_dicts()]
 
@@ -183,6 +184,7 @@ def motion(frames: pl.LazyFrame) -> pl.DataFrame:
 
 def _steps() -> list[pl.Expr]:
     """Express metres, seconds and speed of the step to each frame, null where there is none."""
+    # A step counts within a trajectory and without a gap in the positions.
     follows = (pl.col("trajectory") == pl.col("trajectory").shift(1)) & (pl.col("position").diff() == 1)
     step = pl.when(follows).then(pl.col("track_m").diff())
     interval = pl.col("time").diff() / MICROSECONDS

@@ -136,6 +136,7 @@ def _route(ground: _Ground, mask: BoolArray) -> Float64Array:
     """Measure the route that each row of the track stands for, among the rows of `mask`: (n,) metres."""
     run = ground.track["run"].to_numpy()
     step = np.sqrt((np.diff(ground.xy, axis=0) ** 2).sum(axis=1))
+    # A step counts where both of its frames play the role, lie in one run, and are no jump apart.
     step[(run[1:] != run[:-1]) | ~(mask[1:] & mask[:-1]) | (step > STEP_METRES)] = 0.0
     metres = np.zeros(len(ground.xy))
     metres[:-1] += step / 2

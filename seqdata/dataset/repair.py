@@ -135,6 +135,7 @@ def _work(store: Store, step: Step, raw: Path, overrides: Mapping[str, str], *, 
     source = open_source(dump.kind, raw, {**dump.options, **in_dump, **overrides})
     listing = source.listing()
     now = describe_source(dump.kind, dict(dump.options), source, listing)
+    # With one build only its own dump can be meant, even when its listing has changed: bytes decide.
     if not alone and now.fingerprint != dump.fingerprint:
         return None
     work = make_work(
@@ -242,6 +243,7 @@ def shard_files(shard: ShardInfo) -> tuple[str, str]:
 def stage_build(store: Store, stage: Store, step: Step, work: Work) -> None:
     """Finish a build or an append once more in `stage`, over the dataset's own shards."""
     _lend(store, stage, step.before)
+    # The shards are read only, so a link to them will do.
     stage.path(SHARDS).symlink_to(store.path(SHARDS).absolute())
     finish(stage, work.plan, work.left_out)
 
@@ -263,5 +265,6 @@ def _lend(store: Store, stage: Store, before: DatasetManifest | None) -> None:
     for table in before.tables.values():
         place: Path = stage.path(table.path)
         place.parent.mkdir(parents=True, exist_ok=True)
+        # Hard links: tables may be large, and the originals must not move.
         os.link(store.path(table.path), place)
     shutil.copyfile(store.path(version_name(before.version)), stage.path(MANIFEST_NAME))

@@ -81,6 +81,7 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
             if progress is not None:
                 progress(file.size or 0)
     finally:
+        # Whoever stops reading the faults also stops the hashing.
         pool.shutdown(cancel_futures=True)
 
 
@@ -142,6 +143,7 @@ def _frames_of(store: Store, manifest: DatasetManifest, shard: ShardInfo) -> pl.
     table = manifest.tables["frames.parquet"]
     if _check(store, _File(table.path, table.bytes, table.hash)):
         return pl.DataFrame(schema=list(_IN_FRAME))
+    # The frames table names shards by number.
     number = int(shard.name.removeprefix("part-").removesuffix(".tar"))
     whole = pl.scan_parquet(io.BytesIO(store.read_bytes(table.path)))
     return whole.filter(pl.col("shard") == number).select(_IN_FRAME).collect()

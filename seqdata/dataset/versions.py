@@ -177,6 +177,7 @@ def _discard_unfinished(store: Store, before: DatasetManifest, work: Work | None
     plan = read_plan(store)
     if plan is None or (work is not None and plan.hash == work.plan.hash):
         return
+    # Shards of any version stay; others came from the append that was killed.
     ours = {name for shard in before.shards for name in (shard.name, shard.seal_name)}
     for name in store.names(SHARDS):
         if name.rsplit("/", 1)[-1] not in ours:

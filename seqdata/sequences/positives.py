@@ -136,6 +136,7 @@ def write_positives(
         for finished, block in _blocks(query, database, radius, unit, threads):
             waiting.append(block)
             total += len(block)
+            # Blocks are the same whatever the threads, so row groups and with them the file's bytes are too.
             if sum(map(len, waiting)) >= ROW_GROUP:
                 _write(write, waiting)
                 waiting = []
@@ -211,6 +212,7 @@ def _plans(query: WindowSet, finder: TileFinder) -> Iterator[tuple[int, Tiles, t
         tiles = cut_tiles(query, rows, stride)
         pairs = finder.candidates(tiles)
         if len(pairs[0]) * tiles.slots * finder.database.slots > WINDOW_PAIRS and len(rows) > 1:
+            # Halved and put back in order: dense ground gets small blocks, thin ground large ones.
             middle = len(rows) // 2
             ranges += [rows[middle:], rows[:middle]]
         else:

@@ -214,10 +214,12 @@ class Sequencer:
         frame = track["frame"].to_numpy()
         of_track = self.frames.select("easting", "northing", "heading", "zone")[frame]
         if unit == "frames":
+            # Ranks on a line: the distance of two frames is then the difference of their ranks.
             xy = np.column_stack([track["rank"].to_numpy().astype(np.float64), np.zeros(track.height)])
             group = np.zeros(table.height, dtype=np.int64)
         else:
             xy = of_track.select("easting", "northing").to_numpy()
+            # Metres of two zones are never compared: a zone is a group.
             group = self._zone_numbers()[table["centre"].to_numpy()]
         return truth.WindowSet.of(
             xy,

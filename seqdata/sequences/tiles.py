@@ -142,6 +142,7 @@ def cut_tiles(windows: WindowSet, rows: range, stride: int) -> Tiles:
 
     Scattered windows (a sample, a shuffled table) share no frames: they get tiles of a single slot.
     """
+    # Tiles pay where windows overlap; the cheaper of the two cuts is taken, counted in frames to measure.
     shared = _cut(windows, rows, stride, max(1, SLOTS // stride))
     if shared.frames().sum() <= ((windows.length - 1) * windows.step + 1)[rows.start : rows.stop].sum():
         return shared

@@ -96,6 +96,7 @@ def track(
         mask = remaining["resampled"].to_numpy() if flagged else _spaced(east, north, starts, spacing, rule)
         remaining, east, north = remaining.filter(pl.Series(mask)), east[mask], north[mask]
         starts = trajectory_starts(remaining["trajectory"])
+        # After resampling, gaps of the positions mean nothing: ranks count what remains, so runs break at jumps alone.
         rank = np.arange(len(remaining)) - np.repeat(starts, np.diff(np.append(starts, len(remaining))))
     breaks = run_breaks(rank, steps(east, north), starts, max_step)
     columns = [remaining["trajectory"], remaining["frame"], np.cumsum(breaks) - 1, rank]
@@ -133,6 +134,7 @@ def run_breaks(rank: IntArray, step_metres: Float64Array, starts: IntArray, max_
     breaks: BoolArray = np.diff(rank, prepend=rank[:1] - 2) != 1
     breaks[starts] = True
     if max_step is not None:
+        # Written as a negation, so that a step that is no number breaks the run.
         breaks |= ~(step_metres <= max_step)
     return breaks
 
@@ -170,6 +172,7 @@ def windows(track: pl.DataFrame, *, length: int, stride: int = 1, edges: str = "
     starts = np.flatnonzero(np.diff(track["run"].to_numpy().astype(np.int64), prepend=-1))
     sizes = np.diff(np.append(starts, len(track)))
     starts, sizes = starts[sizes >= span], sizes[sizes >= span]
+    # Rounded up division: a stride longer than what is left still gives the window at the run's start.
     counts = (sizes if edges == "shift" else sizes - span + 1) + stride - 1
     counts //= stride
     # One running number over all windows, minus the number at which each run begins, counts the windows of every run

@@ -128,6 +128,7 @@ def _check(table: pl.DataFrame, format: str) -> None:
 
 def _report(dataset: Dataset, table: pl.DataFrame, format: str, shard_bytes: int) -> dict[str, Any]:
     """Describe what is exported, so that a partial folder is continued only by the same export."""
+    # By slices, so that a table of millions of windows is never one text.
     fingerprint = [xxh3_hex(part.write_csv().encode()) for part in table.iter_slices(100_000)]
     counts = table.group_by("split", "role").len("windows").sort("split", "role", nulls_last=True)
     return {
@@ -163,6 +164,7 @@ def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
         raise OutputError(f"{out}: the reference code splits paths at @; choose an --out without one")
     partial = out.with_name(f".{out.name}.partial")
     try:
+        # What another export left half-written is no part of this one.
         if partial.exists() and _partial_report(partial) != report:
             shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,7 @@ def _names(dataset: Dataset, table: pl.DataFrame) -> pl.DataFrame:
     rows = np.flatnonzero(used)
     frames = dataset.frame_columns("key", "trajectory", "city", "easting", "northing", "time")[rows]
     safe = {text: _safe(text) for name in ("trajectory", "city") for text in frames[name].unique().to_list()}
+    # One number is left out wherever no window joins two frames, which is where the reading code breaks sequences.
     after_break = np.concatenate([[False], ~joined[rows[:-1]]])
     numbered = frames.with_columns(
         pl.col("trajectory", "city").replace_strict(safe),
@@ -73,6 +74,7 @@ def _names(dataset: Dataset, table: pl.DataFrame) -> pl.DataFrame:
 
 def _metres(name: str) -> pl.Expr:
     """A coordinate with seven digits and two decimals, rounded to the centimetre."""
+    # Whole centimetres as integers: the text of a float has as many digits as it likes.
     cents = (pl.col(name) * 100).round().cast(pl.Int64)
     return pl.format("{}.{}", (cents // 100).cast(pl.String).str.zfill(7), (cents % 100).cast(pl.String).str.zfill(2))
 
