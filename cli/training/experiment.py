@@ -54,8 +54,9 @@ def experiment(
     request = Request(
         name=name,
         out=out or work.out / "experiments",
-        datasets=_datasets(work, name, datasets),
+        # Flags are checked before a dataset is looked for.
         scale=parse_choice(scale, "--scale", SCALES),
+        datasets=_datasets(work, name, datasets),
         only=parse_list(only),
         protocol=work.protocol(protocol),
         weights=weights,
