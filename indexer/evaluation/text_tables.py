@@ -178,17 +178,23 @@ def _lines(rows: Sequence[Sequence[str]], counts: int = 0) -> list[str]:
     return ["  " + "  ".join(row).rstrip() for row in padded]
 
 
-def _notes(group: Sequence[Evaluation]) -> list[str]:
-    """What a reader must know of the numbers above: excluded pairs, missing predictions, orders, intervals."""
-    notes = [f"  {n} pairs of windows share a frame and never match" for n in {e.shared: 0 for e in group} if n]
+def remarks(group: Sequence[Evaluation]) -> list[str]:
+    """Say what a reader must know of a group's numbers: excluded pairs, missing predictions, what gave the order."""
+    lines = [f"{n} pairs of windows share a frame and never match" for n in {e.shared: 0 for e in group} if n]
     for row in group:
         if row.unanswered:
             misses = "a miss" if row.unanswered == 1 else "misses"
-            notes.append(
-                f"  {row.method}: {row.queries} queries, {row.unanswered} of them without any prediction, {misses}"
+            lines.append(
+                f"{row.method}: {row.queries} queries, {row.unanswered} of them without any prediction, {misses}"
             )
         if row.ranked_by:
-            notes.append(f"  {row.method}: ranked by {row.ranked_by}")
+            lines.append(f"{row.method}: ranked by {row.ranked_by}")
+    return lines
+
+
+def _notes(group: Sequence[Evaluation]) -> list[str]:
+    """The remarks of a group, and how its intervals were computed."""
+    notes = [f"  {line}" for line in remarks(group)]
     methods = list(dict.fromkeys(evaluation.interval_method for evaluation in group))
     if len(methods) == 1:
         return [*notes, f"  95 % intervals: {methods[0]}"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.evaluation.recall import Evaluation
-from indexer.evaluation.text_tables import group_by_protocol
+from indexer.evaluation.text_tables import group_by_protocol, remarks
 from indexer.report.curve import Curve, make_curve
 from indexer.report.html import render
 from indexer.report.leakage import leakage_block
@@ -37,6 +37,7 @@ class _Group:
     columns: list[int]
     evaluations: list[Evaluation]
     notes: list[str]
+    remarks: list[str]
     curve: Curve
 
 
@@ -87,6 +88,7 @@ def _group(evaluations: list[Evaluation]) -> _Group:
         columns=sorted({n for evaluation in evaluations for n in evaluation.recall}),
         evaluations=evaluations,
         notes=notes,
+        remarks=remarks(evaluations),
         curve=make_curve(evaluations),
     )
 

@@ -157,6 +157,13 @@ def test_pictures_are_small_jpegs() -> None:
     assert (image.format, image.size) == ("JPEG", (192, 144))
 
 
+def test_remarks_stand_below_the_table(tmp_path: Path) -> None:
+    row = evaluation().model_copy(update={"unanswered": 2, "ranked_by": "column 'score', greatest first"})
+    text, _ = render(tmp_path, [row], scene(count=0))
+    assert "22 queries, 2 of them without any prediction, misses." in text
+    assert "ours: ranked by column &#39;score&#39;, greatest first." in text
+
+
 def test_every_template_is_registered() -> None:
     """A page is a template, an entry and a module; blocks that pages include have no entry."""
     files = {path.name for path in TEMPLATES.glob("*.j2")} - {"base.html.j2", "leakage.html.j2"}
