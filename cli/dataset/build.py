@@ -1,4 +1,4 @@
-"""`seqdata build`: a raw dump to a dataset."""
+"""`seqdata build`: make a dataset from a raw dump."""
 
 import os
 from pathlib import Path
@@ -47,6 +47,7 @@ from cli.dataset.source_flags import (
     find_raw,
     source_options,
 )
+from cli.flags import parse_choice
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
 from seqdata import protocols
 from seqdata.build.builder import ShardRange, build_range
@@ -58,7 +59,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import describe_first
 from seqdata.dataset.info import describe
 from seqdata.errors import ContractError, QuarantineNotice
-from seqdata.parallel import ENGINES, Engine
+from seqdata.parallel import ENGINES
 from seqdata.sources.registry import default_protocol
 
 
@@ -129,7 +130,7 @@ def build(
         ),
         protocol=_protocol(protocol_name, kind, cut=cut is not None),
         workers=settings.pick(workers, "build", "workers", os.cpu_count() or 1),
-        engine=find_engine(engine),
+        engine=parse_choice(engine, "--engine", ENGINES),
     )
     request = _settle(request, is_named=protocol_name is not None)
     if dry_run:
@@ -155,6 +156,7 @@ def _settle(request: BuildRequest, *, is_named: bool) -> BuildRequest:
 
 
 def _whole(request: BuildRequest, *, as_json: bool) -> None:
+    """Build and seal the dataset, then print what it holds."""
     with progress_bar("frame") as bar:
         run_build(request, bar.stage("build"))
     _note_drop(request)
@@ -171,13 +173,13 @@ def _note_drop(request: BuildRequest) -> None:
 
 
 def _part(request: BuildRequest, shard_range: str, *, as_json: bool) -> None:
-    """One array job."""
+    """Write the shards of one array job."""
     share = ShardRange.parse(shard_range)
     with progress_bar("frame") as bar:
         shards = build_range(request, share, bar.stage(f"shards {shard_range}"))
     result = {"path": str(request.out), "shard_range": shard_range, "shards": shards}
     text = (
-        f"{request.out}: {shards} shards of share {shard_range}; when all shares are done: seqdata merge {request.out}"
+        f"{request.out}: {shards} shards of part {shard_range}; when all parts are built: seqdata merge {request.out}"
     )
     emit(result, text, as_json=as_json)
 
@@ -209,16 +211,9 @@ def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
     emit(result, "\n".join(lines), as_json=as_json)
 
 
-def find_engine(name: str) -> Engine:
-    """The engine of a name. Raises: ContractError for one that there is not."""
-    for engine in ENGINES:
-        if name == engine:
-            return engine
-    raise ContractError(f"engine '{name}': expected {' or '.join(ENGINES)}")
-
-
 def _build_settings(**values: object) -> BuildSettings:
-    """Checked settings; None keeps a default. Raises: ContractError for a value that does not fit."""
+    """Check settings; None keeps a default. Raises: ContractError for a value that does not fit."""
+    # Only what was typed is set: a protocol may fill in the rest (see `follow_protocol`).
     try:
         return BuildSettings.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
@@ -226,14 +221,14 @@ def _build_settings(**values: object) -> BuildSettings:
 
 
 def _protocol(name: str | None, kind: str, *, cut: bool) -> Protocol | None:
-    """The named protocol, the kind's own when none is named (of drives that are cut: `own-cut`), None for 'none'."""
+    """Load the named protocol, the kind's own when none is named (`own-cut` for cut drives), None for 'none'."""
     if name == "none":
         return None
     return protocols.load(name or ("own-cut" if cut else default_protocol(kind)))
 
 
 def finish(out: str | Path, *, as_json: bool) -> None:
-    """Print what stands at `out` now; leave with exit code 6 when something is in quarantine."""
+    """Print what the dataset at `out` holds; leave with exit code 6 when something is in quarantine."""
     dataset = seqdata.open(out)
     described = describe(dataset)
     text = (
@@ -250,11 +245,12 @@ def finish(out: str | Path, *, as_json: bool) -> None:
 
 
 def _note_splits(protocol: dict[str, Any]) -> None:
-    """Windows of each split, and where they differ from what the protocol's papers counted."""
+    """Print the windows of each split, and where they differ from what the protocol's papers counted."""
     if not any(counts["query"] and counts["database"] for counts in protocol["splits"].values()):
         note(
-            f"  no split of {protocol['name']} has both database and query windows: give frames a role, or name "
-            "another --protocol"
+            f"  no split of {protocol['name']} has both database and query windows: give frames a role (--roles, or a "
+            f"column role), add the drives that seqdata protocols show {protocol['name']} lists, or name another "
+            "--protocol"
         )
     for split, counts in protocol["splits"].items():
         note(

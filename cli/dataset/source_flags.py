@@ -1,4 +1,4 @@
-"""What a user says about a raw dump: its kind, where it lies, and the source's own options."""
+"""Arguments and flags of a raw dump: its kind, its folder, and the source's own options."""
 
 from pathlib import Path
 from typing import Annotated
@@ -41,20 +41,20 @@ SourceOptionFlag = Annotated[
 
 
 def source_options(named: dict[str, Path | str | None], more: list[str] | None) -> dict[str, str]:
-    """The options that were given, as text. Raises: ContractError for one that is no name=value or is given twice."""
+    """Join flags and --option texts. Raises: ContractError for one that is no name=value or is given twice."""
     texts = [f"{name}={value}" for name, value in named.items() if value is not None]
     return parse_pairs([*texts, *(more or [])], "--option")
 
 
 def find_raw(settings: Config, argument: Path | None, flag: Path | None) -> Path:
-    """The dump that argument, flag or seqdata.toml names. Raises: ContractError when two are named, InputError."""
+    """Find the dump that argument, flag or seqdata.toml names. Raises: ContractError when two are, InputError."""
     if argument is not None and flag is not None:
         raise ContractError(f"two raw dumps are named, {argument} and --raw {flag}; name one")
     return settings.raw(argument or flag)
 
 
 def find_kind(kind: str, raw: Path) -> str:
-    """The kind, found from what lies at `raw` where it is `auto`. Raises: InputError when that is not clear."""
+    """Resolve the kind `auto` by the files at `raw`. Raises: InputError when they are of no kind, or of several."""
     if kind != "auto":
         return kind
     detected = recognise(raw)
