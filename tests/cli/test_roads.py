@@ -17,8 +17,8 @@ from seqdata.synth import NordlandSettings, RobotcarSettings, write_nordland, wr
 from tests.cli.test_commands import here
 from tests.conftest import jpeg, write_drives
 from tests.seqdata.sources.folder.test_exif import clock, photo
-from tests.seqdata.sources.folder.test_photos import placed_photo
 from tests.seqdata.sources.folder.test_gpx import gpx, point
+from tests.seqdata.sources.folder.test_photos import placed_photo
 
 MODEL = ("--model", "seqvlad-small", "--random-init", "--epochs", "0", "--option", "clusters=4")
 OK = (0, 6)  # 6: built, but some inputs are in quarantine
@@ -197,3 +197,23 @@ def test_own_drives_without_queries(walk: Callable[..., str], tmp_path: Path, ms
     walk("search", *[f"raw/map-{number:03d}.jpg" for number in range(5)], "-k", "3")
     line = walk("eval", codes=(3, 4, 8))
     assert "query" in line
+
+
+def test_contradicting_flags_are_refused_under_a_named_protocol_alone(
+    walk: Callable[..., str], tmp_path: Path, msls_dump: Path
+) -> None:
+    robotcar_one_lap(tmp_path / "raw", msls_dump)
+    taken = walk("build", "robotcar", "raw", "--dry-run")
+    assert "--pose-mode nearest: taken from protocol robotcar-seqvlad@" in taken
+    assert "built under own" in walk("build", "robotcar", "raw", "--rule", "arc")
+    named = ("build", "robotcar", "raw", "--protocol", "robotcar-2m", "--out", "named")
+    for flags in (("--rule", "arc"), ("--pose-mode", "interpolate"), ("--pose", "ins"), ("--pose-gap", "3")):
+        line = walk(*named, *flags, codes=(3,))
+        assert len(line.splitlines()) == 1
+        advised = flags_of(line, "give")
+        assert advised[0] == flags[0]
+        walk(*named, *advised, "--dry-run")
+
+
+def test_names_of_cities_may_have_blanks(walk: Callable[..., str], tmp_path: Path, msls_dump: Path) -> None:
+    walk("build", "msls", str(msls_dump), "--cities", "northfield, southport", "--dry-run")
