@@ -312,4 +312,6 @@ def test_commands_that_run_no_model_never_load_torch(indexed: Path, tmp_path: Pa
         ["index", "diff", "latest", "latest", "--index", "indexes/index"],
         ["index", "tag", "first", "--index", "indexes/index"],
     ]
-    subprocess.run([sys.executable, "-c", LIGHT.format(commands=commands)], check=True)
+    program = [sys.executable, "-c", LIGHT.format(commands=commands)]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
