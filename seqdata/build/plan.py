@@ -23,6 +23,7 @@ from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.sequences.resampling import keep_mask
 from seqdata.sequences.windows import trajectory_starts
 from seqdata.sources.base import Listing, Source, quarantine_rows
+from seqdata.sources.csv_tables import shorten
 from seqdata.sources.registry import path_options
 from seqdata.storage.files import json_bytes
 from seqdata.storage.hashing import sha256_json, xxh3_hex
@@ -227,5 +228,7 @@ def describe_reasons(quarantine: pl.DataFrame) -> str:
     reasons = quarantine.group_by("reason", maintain_order=True).agg(
         pl.len(), pl.col("source").first(), pl.col("message").first()
     )
-    texts = [f"{count:,} {reason} ({source}: {message})" for reason, count, source, message in reasons.iter_rows()]
+    texts = [
+        f"{count:,} {reason} ({shorten(source)}: {message})" for reason, count, source, message in reasons.iter_rows()
+    ]
     return "; ".join(texts)

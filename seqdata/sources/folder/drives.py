@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from seqdata import geometry
 from seqdata.errors import ContractError
 from seqdata.geometry import Float64Array, IntArray
+from seqdata.sources.csv_tables import shorten
 from seqdata.sources.folder.roles import BUFFER, TEST, TRAIN, Cut, Parts, cut_along_route
 
 # Name of the drive of rows and images that name none.
@@ -60,9 +61,9 @@ def wide_notes(rows: pl.DataFrame) -> tuple[str, ...]:
     )
     # Scale of the transverse Mercator projection at `off` metres from the meridian, on a sphere: 0.9996·(1 + off²/2R²).
     return tuple(
-        f"city '{city}': drive '{drive}' reaches {off / 1e3:,.0f} km from the middle of UTM zone {zone}, where "
-        f"distances are {0.9996 * (1 + (off / 6.371e6) ** 2 / 2) - 1:.1%} too long; split such drives, and name a city "
-        "for each part"
+        f"city '{shorten(city)}': drive '{shorten(drive)}' reaches {off / 1e3:,.0f} km from the middle of UTM "
+        f"zone {zone}, where distances are {0.9996 * (1 + (off / 6.371e6) ** 2 / 2) - 1:.1%} too long; split "
+        "such drives, and name a city for each part"
         for city, zone, off, drive in wide.sort("city").iter_rows()
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from seqdata.sources.csv_tables import shorten
 from seqdata.sources.folder.drives import NO_DRIVE
 from seqdata.sources.folder.exif import read_exif
 from seqdata.sources.folder.gpx import place_on, read_track
@@ -108,8 +109,8 @@ def clock_notes(rows: pl.DataFrame) -> tuple[str, ...]:
     """Say of each drive whose camera clock is off by itself by how much, and that GPS time is used instead."""
     wrong = rows.filter(pl.col("clock_error").is_not_null()).group_by("drive").agg(pl.col("clock_error").first())
     return tuple(
-        f"drive '{drive}': the camera's clock is {_duration(abs(error))} {'ahead of' if error > 0 else 'behind'} its "
-        "GPS clock; GPS time is used"
+        f"drive '{shorten(drive)}': the camera's clock is {_duration(abs(error))} "
+        f"{'ahead of' if error > 0 else 'behind'} its GPS clock; GPS time is used"
         for drive, error in wrong.sort("drive").iter_rows()
     )
 
