@@ -23,9 +23,11 @@ Sequence = dict[str, Any]
 
 
 FORMAT = 1
+"""Of the state that is saved."""
 AHEAD = 2
+"""Batches read ahead: one that is being read while another waits; more only take memory."""
 CACHE_BYTES = 1 << 30
-"""Bytes of decoded frames that a stream keeps, unless it is told otherwise."""
+"""Bytes of decoded frames that a stream caches by default."""
 log = logging.getLogger(__name__)
 
 
@@ -130,7 +132,7 @@ class Batches:
         return {"frames": channels_first(frames), **described, "replaced": replaced, "step": step}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands after the batches yielded so far: plain numbers and texts, the same on every rank."""
+        """Return where the epoch stands after the batches yielded so far: plain values, alike on every rank."""
         settings = self._stream.settings
         return {
             "format": FORMAT,
@@ -143,10 +145,13 @@ class Batches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state, which any rank of any number of ranks may have saved.
+        """Continue from a state, which any rank of any number of ranks may have saved.
 
-        Seed, epoch and shuffle are the state's. Raises: ContractError when it belongs to other windows or another
-        batch size, or is none of ours.
+        Args:
+            state: What `state_dict` returned; seed, epoch and shuffle are taken from it.
+
+        Raises:
+            ContractError: If it belongs to other windows or another batch size, or is no such state.
         """
         own = self.state_dict()
         if state.keys() != own.keys() or state["format"] != FORMAT:
@@ -199,6 +204,7 @@ class Batches:
     def _steps(self, step: int) -> IntArray:
         """Steps of the stream that this rank has in batch `step`."""
         start, stop = step * self._size, min((step + 1) * self._size, len(self._stream))
+        # Every R-th step: a lane of the order belongs to one rank, so no two ranks decode one frame (see `shuffle`).
         return np.arange(start + self._rank, stop, self._world)
 
     def _start(self, step: int) -> "_Batch":
@@ -227,10 +233,10 @@ class _Batch:
         parts = min(parts, len(steps))
         self._tasks = [pool.submit(self._read, range(part, len(steps), parts)) for part in range(parts)]
 
-    def _read(self, places: range) -> None:
-        for place in places:
-            pixels, self._replaced[place] = self._stream.read(int(self._steps[place]))
-            frames = self._array((len(self._steps), len(pixels), *pixels[0].shape))[place]
+    def _read(self, positions: range) -> None:
+        for position in positions:
+            pixels, self._replaced[position] = self._stream.read(int(self._steps[position]))
+            frames = self._array((len(self._steps), len(pixels), *pixels[0].shape))[position]
             for target, frame in zip(frames, pixels, strict=True):
                 if target.shape != frame.shape:
                     raise ContractError("frames of different sizes cannot be stacked; give size=(height, width)")
@@ -248,7 +254,7 @@ class _Batch:
         for task in self._tasks:
             task.result()
         assert self._frames is not None  # noqa: S101  (a batch has windows)
-        return self._frames, np.stack([self._replaced[place] for place in range(len(self._steps))])
+        return self._frames, np.stack([self._replaced[position] for position in range(len(self._steps))])
 
     def cancel(self) -> None:
         """Leave out what no thread has begun."""

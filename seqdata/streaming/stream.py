@@ -95,10 +95,12 @@ class Stream:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sequence:
-        """The sequence at step `index` of the epoch.
+        """Read the sequence at step `index` of the epoch.
 
-        Raises: IndexError beyond the end, InputError when a shard is absent or short, ContractError when frames differ
-        in size and no size was given, or a whole trajectory is bad.
+        Raises:
+            IndexError: Beyond the end.
+            InputError: If a shard is absent or short.
+            ContractError: If frames differ in size and no size was given, or a whole trajectory is bad.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"step {index} of a stream of {len(self)} sequences")
@@ -111,15 +113,15 @@ class Stream:
         return {"frames": channels_first(stack_frames(pixels)), **one, "replaced": replaced}
 
     def __iter__(self) -> Iterator[Sequence]:
-        """The epoch from its first step."""
+        """Iterate over the epoch from its first step."""
         return (self[index] for index in range(len(self)))
 
     def read(self, index: int) -> tuple[list[Pixels], BoolArray]:
-        """Pixels (H, W, 3) of each frame of step `index`, held by the cache, and which are replaced: bool (L,)."""
+        """Read the pixels (H, W, 3) of each frame of step `index`, and which are replaced: bool (L,)."""
         return read_window(self.cache, self.frame_rows[self._rows[index]], self._neighbours)
 
     def describe(self, steps: IntArray) -> Sequence:
-        """All fields but pixels of `steps` (B,), stacked: numbers (B, L), texts as lists."""
+        """Collate all fields but pixels of `steps` (B,): numbers (B, L), texts as lists."""
         rows = self._rows[steps]
         frame_rows = self.frame_rows[rows]
         return {
@@ -134,13 +136,13 @@ class Stream:
     def batches(
         self, batch_size: int, *, rank: int = 0, world: int = 1, threads: int = 2, drop_last: bool = False
     ) -> Batches:
-        """The epoch in batches of `batch_size` over all ranks, read ahead by `threads` threads; see `Batches`."""
+        """Read the epoch in batches of `batch_size` over all ranks, ahead by `threads` threads; see `Batches`."""
         return Batches(self, batch_size, rank=rank, world=world, threads=threads, drop_last=drop_last)
 
     def reordered(
         self, *, seed: int | None = None, epoch: int | None = None, shuffle: Shuffle | None = None
     ) -> "Stream":
-        """The same windows in another order, with the same decoded frames: `stream.reordered(epoch=1)`."""
+        """Give the same windows another order, over the same decoded frames: `stream.reordered(epoch=1)`."""
         other, old = copy.copy(self), self.settings
         seed, epoch = old.seed if seed is None else seed, old.epoch if epoch is None else epoch
         other.settings = replace(old, seed=seed, epoch=epoch, shuffle=shuffle or old.shuffle)

@@ -35,6 +35,11 @@ def write_protocol(
     return str(path)
 
 
+WINDOW_TYPES = dict.fromkeys(("track", "trajectory", "city", "role", "split"), pl.String()) | {
+    "first": pl.Int32(), "centre": pl.Int32(), "length": pl.Int64(), "step": pl.Int64(),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Drive:
     name: str
@@ -127,7 +132,7 @@ class FakeDataset:
                 rows.append(("all", first, length, 1, drive.name, drive.city, drive.role, drive.split, centre))
             at += drive.count
         names = ["track", "first", "length", "step", "trajectory", "city", "role", "split", "centre"]
-        return pl.DataFrame(rows, schema=names, orient="row", schema_overrides={"first": pl.Int32, "centre": pl.Int32})
+        return pl.DataFrame(rows, schema=names, orient="row", schema_overrides=WINDOW_TYPES)
 
     def frame_rows(self, table: Any) -> Any:
         length = int(table["length"][0])

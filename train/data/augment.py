@@ -9,9 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Changes:
-    """What is drawn for a batch: `groups` `(G, 4)` in −1…1, whether it is mirrored, `blocks` `(M, 6)` in 0…1 by frame.
+    """What is drawn for a batch.
 
-    No rows in `blocks` when nothing is erased.
+    Attributes:
+        groups: Shift down and right, contrast and brightness of each group (G, 4), in −1…1.
+        mirrored: Whether the whole batch is mirrored.
+        blocks: Of each frame (M, 6), in 0…1: whether it is erased, top, left, height, width and grey of its block; no
+            rows when nothing is erased.
     """
 
     groups: Tensor
@@ -19,18 +23,19 @@ class Changes:
     blocks: Tensor
 
     def of_frames(self, frames: Tensor) -> "Changes":
-        """The changes of some frames `(m,)` int64 of the batch."""
+        """Select the changes of some frames (m,) int64 of the batch."""
         return Changes(self.groups, self.mirrored, self.blocks[frames] if len(self.blocks) else self.blocks)
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How far training frames are changed; all zero changes nothing.
+    """How far training frames are changed; all zero changes nothing. Common practice, the amounts are ours.
 
-    `shift`: greatest shift as a share of width and half of it in height; edges repeat. `light`: contrast factor within
-    1 ± light, brightness within ± light·64 grey levels. `mirror`: a batch is mirrored as a whole with chance one half,
-    so that positives stay positives. `erase`: share of frames of which a block is painted over.
-    Source: common practice; ours.
+    Attributes:
+        shift: Greatest shift as a share of the width, and half of it of the height; edges repeat.
+        light: Contrast factor within 1 ± light, brightness within ± light·64 grey levels.
+        mirror: A batch is mirrored as a whole with chance one half, so that positives stay positives.
+        erase: Share of frames of which a block is painted over.
     """
 
     shift: float = 0.0
@@ -39,7 +44,7 @@ class Augment:
     erase: float = 0.0
 
     def draw(self, groups: Tensor, generator: torch.Generator) -> Changes:
-        """Draw the changes of a batch whose frames belong to `groups` `(M,)` int64."""
+        """Draw the changes of a batch whose frames belong to `groups` (M,) int64."""
         count = int(groups.max()) + 1 if len(groups) else 0
         draws = torch.rand(count, 4, generator=generator).mul_(2).sub_(1)
         mirrored = self.mirror and float(torch.rand(1, generator=generator)) < 0.5
@@ -47,9 +52,15 @@ class Augment:
         return Changes(draws, mirrored, blocks)
 
     def apply(self, frames: Tensor, groups: Tensor, changes: Changes) -> Tensor:
-        """Frames `(N, 3, H, W)` in 0…255 and their groups `(N,)` → float32 of the same shape.
+        """Change frames; those of one group (one stretch of one drive) get one shift and one light.
 
-        Frames of one group (one stretch of one drive) get one shift and one light.
+        Args:
+            frames: Pixels (N, 3, H, W) in 0…255.
+            groups: Group of each frame (N,).
+            changes: What was drawn for them.
+
+        Returns:
+            float32 (N, 3, H, W).
         """
         frames = frames.float()
         draws = changes.groups.to(frames.device)
@@ -63,7 +74,7 @@ class Augment:
         return self._erase(frames, changes.blocks) if self.erase > 0 else frames
 
     def __call__(self, frames: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw and apply."""
+        """Draw changes and apply them."""
         return self.apply(frames, groups, self.draw(groups, generator))
 
     def _shift(self, frames: Tensor, groups: Tensor, draws: Tensor) -> Tensor:

@@ -41,8 +41,14 @@ class FeaturePart(Frozen):
 class FeatureManifest(Frozen):
     """What a feature dataset holds.
 
-    `level`: "frame" (what fusion needs of each frame) or "token" (the encoder's tokens, before pooling). `dataset`: id.
-    `encoder`: SHA-256 over the weights that made the features. `shape`, `dtype`: of a row.
+    Attributes:
+        level: "frame" (what fusion needs of each frame) or "token" (the encoder's tokens, before pooling).
+        dataset: Id of the dataset.
+        encoder: SHA-256 over the weights that made the features.
+        shape: Of a row.
+        dtype: Of a row.
+        rows: Number of rows.
+        parts: The files, in the order of rows.
     """
 
     schema_version: Literal[1] = 1
@@ -62,7 +68,7 @@ class FeatureManifest(Frozen):
 
 
 def read_manifest(folder: Path) -> FeatureManifest:
-    """The manifest of a feature dataset. Raises: InputError when there is none, ContractError when it is broken."""
+    """Read a manifest. Raises: InputError when there is none, ContractError when it is broken."""
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: no feature dataset here (no {MANIFEST}); write one with seqdata describe")
@@ -100,7 +106,7 @@ class FeatureFiles:
         self._handles = []
 
     def feature_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Feature row of each frame row. Raises: ContractError for a frame that was not described."""
+        """Find the feature row of each frame row (n,). Raises: ContractError for a frame that was not described."""
         rows = np.searchsorted(self._frames, frames)
         is_described = self._frames[np.minimum(rows, len(self._frames) - 1)] == frames
         if not is_described.all():
@@ -111,7 +117,7 @@ class FeatureFiles:
         return rows
 
     def read(self, frames: NDArray[np.int64]) -> Features:
-        """Features of frame rows `(n,)`, in this order: `(n, *shape)`; neighbouring rows are one read."""
+        """Read the features of frame rows (n,), in this order: (n, *shape); neighbouring rows are one read."""
         rows = self.feature_rows(np.asarray(frames, np.int64))
         distinct, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(distinct), *self.manifest.shape), self.manifest.dtype)
@@ -134,7 +140,7 @@ class FeatureFiles:
 
 
 def check_hashes(folder: str | Path) -> None:
-    """Hash every part. Raises: ContractError naming the first that differs."""
+    """Hash every part and compare with the manifest. Raises: ContractError naming the first that differs."""
     for part in read_manifest(Path(folder)).parts:
         path = Path(folder) / part.name
         if xxh3_file(path) != part.hash:
@@ -142,5 +148,5 @@ def check_hashes(folder: str | Path) -> None:
 
 
 def ids_table(frames: NDArray[np.int64], keys: pl.Series) -> pl.DataFrame:
-    """The table of `ids.parquet`: frame row (int32, rising) and key of each feature row."""
+    """Make the table of `ids.parquet`: frame row (int32, rising) and key of each feature row."""
     return pl.DataFrame({"frame": pl.Series(frames, dtype=pl.Int32), "key": keys})

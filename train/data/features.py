@@ -34,22 +34,22 @@ class FeatureSource(WindowSource):
         return self.files.manifest.level
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Features of frame rows, in this order. Raises: ContractError for frames that were not described."""
+        """Read features of frame rows (n,), in order. Raises: ContractError for frames that were not described."""
         return self.files.read(rows)
 
     def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
-        """What `model.encode_frames` would give, from stored features."""
+        """Compute what `model.encode_frames` would give, from stored features."""
         return cast(FrameModel, model).pool(frames.float()) if self.level == "token" else frames.float()
 
     def tokens(self, model: SequenceModel, frames: Tensor) -> Tensor:
-        """Stored tokens. Raises: ContractError at frame level, where there are none."""
+        """Return stored tokens (N, T, C). Raises: ContractError at frame level, where there are none."""
         if self.level != "token":
             raise ContractError(f"{self.files.folder}: holds frame vectors; VLAD words need features of level token")
         return frames.float()
 
 
 def open_features(folder: str | Path, dataset: "Dataset") -> FeatureSource:
-    """The features of a dataset. Raises: InputError, ContractError when they are of another dataset or damaged."""
+    """Open the features of a dataset. Raises: InputError, ContractError when they are of another dataset or damaged."""
     files = FeatureFiles(folder)
     if files.manifest.dataset != dataset.id:
         raise ContractError(
@@ -59,10 +59,19 @@ def open_features(folder: str | Path, dataset: "Dataset") -> FeatureSource:
 
 
 def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, Any]) -> FrameModel:
-    """The model of `name` on top of stored features: its head is new, everything before is the features' own, frozen.
+    """Create a model on top of stored features: its head is new, everything before is the features' own, frozen.
 
     At level "frame" the head is the fusion, at level "token" pooling and fusion; other options of the preset do not
-    count. Raises: ContractError when `name` is no late or intermediate fusion, or an option is not the head's.
+    count.
+
+    Args:
+        source: The stored features.
+        name: Name of the model preset.
+        seed: Of the head's random weights.
+        options: Options of the head.
+
+    Raises:
+        ContractError: If `name` is no late or intermediate fusion, or an option is not the head's.
     """
     free = OF_THE_HEAD + (OF_THE_POOLING if source.level == "token" else ())
     refused = sorted(set(options) - set(free))

@@ -38,12 +38,12 @@ class Ranks:
         return self.rank == 0
 
     def share(self, count: int, rank: int | None = None) -> slice:
-        """The rows of `count` that a rank (default: this one) takes: contiguous, even to one, perhaps none."""
+        """Slice the rows of `count` that a rank (default: this one) takes: contiguous, even to one, perhaps none."""
         rank = self.rank if rank is None else rank
         return slice(count * rank // self.size, count * (rank + 1) // self.size)
 
     def gather(self, share: Tensor, count: int) -> Tensor:
-        """The shares of all ranks `(count, ...)` in order, on each; gradient flows through this rank's own rows."""
+        """Join the shares of all ranks (count, …) in order, on each; gradient flows through this rank's own rows."""
         if self.size == 1:
             return share
         spans = [self.share(count, rank) for rank in range(self.size)]
@@ -66,7 +66,7 @@ class Ranks:
         return gathered_rows
 
     def from_first(self, values: Float64Array) -> Float64Array:
-        """The first rank's array, of the same shape on each. Whole numbers up to 2^53 stay exact."""
+        """Send the first rank's array, of the same shape on each, to all. Whole numbers up to 2^53 stay exact."""
         if self.size == 1:
             return values
         sent = torch.from_numpy(np.ascontiguousarray(values, np.float64)).to(self.device)
@@ -74,11 +74,11 @@ class Ranks:
         return sent.cpu().numpy()
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on any rank; all must ask."""
+        """Whether the flag is set on any rank; all must call."""
         return flag if self.size == 1 else self._reduced(float(flag), dist.ReduceOp.MAX) > 0
 
     def total(self, number: int) -> int:
-        """The sum of a number over all ranks; all must ask."""
+        """Add up a number over all ranks; all must call."""
         return number if self.size == 1 else int(self._reduced(float(number), dist.ReduceOp.SUM))
 
     def lead(self, action: Callable[[], None]) -> None:

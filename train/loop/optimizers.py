@@ -12,15 +12,18 @@ BASE = "base"
 
 
 def create(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD with momentum over the trained parameters: group `base`, then one for each of `lr_groups`.
+    """Create Adam, AdamW or SGD over the trained parameters: group `base`, then one for each of `lr_groups`.
 
-    A parameter belongs to the longest prefix of its name. Raises: ContractError when a prefix names no trained
-    parameter, or when nothing is trained at all though epochs are asked for.
+    A parameter belongs to the longest prefix of its name.
+
+    Raises:
+        ContractError: If a prefix names no trained parameter, or nothing is trained at all though there are epochs.
     """
     groups = grouped(model, settings)
     if not any(groups.values()):
         if settings.epochs:
             raise ContractError(f"model {settings.model} has nothing to train; set epochs to 0, or trainable")
+        # An optimiser needs a parameter; a run of 0 epochs never steps it.
         groups[BASE] = [nn.Parameter(torch.zeros(1))]
     rates = {BASE: settings.lr, **settings.lr_groups}
     listed = [{"params": parameters, "lr": rates[name]} for name, parameters in groups.items()]
@@ -31,7 +34,7 @@ def create(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def grouped(model: nn.Module, settings: TrainSettings) -> dict[str, list[nn.Parameter]]:
-    """Trained parameters by group. Raises: ContractError for a prefix that names none."""
+    """Sort the trained parameters into groups. Raises: ContractError for a prefix that names none."""
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in (BASE, *settings.lr_groups)}
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     for name, parameter in trained:
@@ -54,22 +57,25 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, epoch: 
 
 
 def largest_gradient(optimizer: torch.optim.Optimizer) -> float:
-    """The largest entry of all gradients by size; NaN where one is NaN, 0 where there are none."""
+    """Find the largest entry of all gradients by size; NaN where one is NaN, 0 where there are none."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return 0.0
+    # One kernel for all parameters and one transfer: a loop would wait for the device once a parameter.
     return float(torch.stack(torch._foreach_norm(gradients, float("inf"))).max())
 
 
 def rates(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> dict[str, float]:
-    """The present learning rate of every group by name."""
+    """List the present learning rate of every group by name."""
     names = (BASE, *settings.lr_groups)
     return {name: float(group["lr"]) for name, group in zip(names, optimizer.param_groups, strict=True)}
 
 
 def rate(base: float, schedule: str, progress: float, step: int, warmup: int, halvings: int = 0) -> float:
-    """Learning rate at share `progress` (0…1) of training and absolute `step`: linear warm-up, then the schedule.
+    """Compute the learning rate at share `progress` (0…1) of training and absolute `step`.
+
+    A linear warm-up, then the schedule.
 
     "none" stays, "cosine" falls to zero at `progress` 1, "halve" is `base` · 0.5^`halvings`.
     """

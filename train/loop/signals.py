@@ -6,7 +6,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: it carries the wish to stop up to the loop
+class Stopped(Exception):  # noqa: N818 - not an error: it carries the request up to the loop
     """Someone asked the run to stop and it is at a place where it can."""
 
 

@@ -28,7 +28,7 @@ class StepModel(nn.Module):
         self.checkpointing = checkpointing
 
     def forward(self, frames: Tensor, rows: Tensor) -> Tensor:
-        """Distinct frames `(M, ...)` and window rows `(B, L)` into them → descriptors `(B, D)` float32."""
+        """Compute descriptors (B, D) float32 from distinct frames (M, …) and window rows (B, L) into them."""
         if not self.checkpointing:
             return self.model.fuse_rows(self._encode(frames), rows).float()
         features = _in_parts(self._encode, frames, self.checkpointing)
@@ -40,7 +40,8 @@ class StepModel(nn.Module):
 
 
 def _in_parts(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
-    """`function` of `size` rows at a time, each part's activations forgotten until its gradient is wanted."""
+    """`function` of `size` rows at a time, each part's activations dropped until its gradient is computed."""
+    # The reentrant form gives weights no gradient where no input needs one, and frames need none.
     return torch.cat([checkpoint(function, part, use_reentrant=False) for part in torch.split(rows, size)])
 
 

@@ -28,11 +28,21 @@ def save_model(stem: Path, model: SequenceModel, details: dict[str, Any]) -> Non
 
 
 def load_model(path: str | Path, model_from: str | None = None) -> SequenceModel:
-    """The model of a run folder (its best checkpoint), a checkpoint's stem, or either of its two files; eval mode, CPU.
+    """Load the model of a checkpoint.
 
-    A checkpoint that names a `package.module:factory` is opened only when `model_from` names the same: a file handed
-    over must not choose what code runs.
-    Raises: InputError when nothing is there, ContractError when the JSON or the tensors do not fit.
+    A checkpoint that names a `package.module:factory` is opened only when `model_from` names the same: a file from
+    someone else must not choose what code runs.
+
+    Args:
+        path: A run folder (its best checkpoint), a checkpoint's stem, or either of its two files.
+        model_from: The `package.module:factory` that may make the model.
+
+    Returns:
+        The model in eval mode, on the CPU.
+
+    Raises:
+        InputError: If nothing is there.
+        ContractError: If the JSON or the tensors do not fit.
     """
     stem = checkpoint_stem(path)
     details = read_details(stem)
@@ -49,7 +59,7 @@ def load_model(path: str | Path, model_from: str | None = None) -> SequenceModel
 
 
 def read_details(stem: Path) -> dict[str, Any]:
-    """The JSON of a checkpoint. Raises: InputError, ContractError when it is of another format or has no model."""
+    """Read the JSON of a checkpoint. Raises: InputError, ContractError when it is of another format or has no model."""
     details = read_json(_with(stem, ".json"))
     if not isinstance(details, dict) or not isinstance(details.get("model"), dict):
         raise ContractError(f"{stem}.json: not a checkpoint of this program (no field 'model')")
@@ -91,7 +101,7 @@ def save_optimizer(stem: Path, optimizer: torch.optim.Optimizer, details: dict[s
 
 
 def read_optimizer(stem: Path) -> dict[str, Any]:
-    """The JSON that `save_optimizer` wrote. Raises: InputError."""
+    """Read the JSON that `save_optimizer` wrote. Raises: InputError."""
     details: dict[str, Any] = read_json(_with(_with(stem, OPTIMIZER), ".json"))
     return details
 
@@ -111,7 +121,7 @@ def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """XXH3 (128 bit, hex) over names and bytes of a model's tensors."""
+    """Compute XXH3 (128 bit, hex) over names and bytes of a model's tensors."""
     digest = xxhash.xxh3_128()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -27,12 +27,12 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are."""
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def mined(self) -> Path:
-        """Where mined tuples are, a file a round."""
+        """Folder of the mined triplets, a file a round."""
         return self.path / "mined"
 
     @property
@@ -61,12 +61,17 @@ class RunFolder:
         return sum(len(entry.get("losses", ())) for entry in self.metrics)
 
     def open(self, record: dict[str, Any], resume: bool) -> dict[str, Any]:
-        """Write run.json of a new run, or check that `record` continues the old one; returns what was written.
+        """Write run.json of a new run, or check that `record` continues the old one.
 
         A resumed run keeps its first environment and its weights file's hash; other environments are added to
         `later_environments`.
-        Raises: OutputError when the folder holds something and `resume` is off, ContractError when dataset, protocol or
-        settings differ from those of the run to resume.
+
+        Returns:
+            What was written.
+
+        Raises:
+            OutputError: If the folder holds something and `resume` is off.
+            ContractError: If dataset, protocol or settings differ from those of the run to resume.
         """
         if self.recorded and resume:
             record = _continued(self._check(record), record)
@@ -90,7 +95,7 @@ class RunFolder:
         return old
 
     def read(self) -> dict[str, Any]:
-        """run.json as it stands, its course by today's fields. Raises: ContractError when it is of another program."""
+        """Read run.json, its course by today's fields. Raises: ContractError when it is of another program."""
         path = self.path / "run.json"
         old: dict[str, Any] = read_json(path)
         try:
@@ -138,7 +143,7 @@ def checkpoint_stem(path: str | Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """What decides numbers: versions of Python and the packages, and CUDA and its devices where there are any."""
+    """List what decides numbers: versions of Python and the packages, and CUDA and its devices where there are any."""
     import torch  # heavy
 
     versions = {"python": platform.python_version(), "machine": platform.machine()}
@@ -154,7 +159,7 @@ def environment() -> dict[str, str]:
 
 
 def _continued(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run that goes on."""
+    """The record of a resumed run."""
     first, later = old.get("environment", new["environment"]), old.get("later_environments", [])
     is_recorded = new["environment"] in (first, *later)
     return {

@@ -91,13 +91,14 @@ class State:
 
 
 def save(folder: Path, state: State, model: SequenceModel, optimizer: torch.optim.Optimizer) -> None:
-    """Keep a state below `folder` as a whole, then remove older ones. Raises: OutputError."""
+    """Save a state below `folder` as a whole, then remove older ones. Raises: OutputError."""
     final = folder / state.name
     if not final.is_dir():
         temporary = folder / f".{state.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         checkpoint.save_model(temporary / STATE, model, {"epoch": state.course.epoch})
         checkpoint.save_optimizer(temporary / STATE, optimizer, asdict(state))
+        # A rename is whole or not at all: no kill can leave half a state under the final name.
         try:
             temporary.replace(final)
         except OSError as error:
@@ -106,7 +107,7 @@ def save(folder: Path, state: State, model: SequenceModel, optimizer: torch.opti
 
 
 def clear(folder: Path, except_for: Path | None = None) -> None:
-    """Remove kept states, whole or begun, but one. Raises: OutputError."""
+    """Remove saved states, whole or begun, but one. Raises: OutputError."""
     for pattern in ("step-*", "epoch-*", ".step-*", ".epoch-*"):
         for old in folder.glob(pattern):
             if old != except_for and old.is_dir():
@@ -122,9 +123,13 @@ def has_saved_state(folder: Path) -> bool:
 
 
 def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
-    """Fill model and optimiser with the furthest state below `folder`; None when no epoch was ever finished.
+    """Fill model and optimiser with the furthest state below `folder`.
 
-    Raises: ContractError when its files are damaged or of another model.
+    Returns:
+        The state; None when no epoch was ever finished.
+
+    Raises:
+        ContractError: If its files are damaged or of another model.
     """
     stems = _stems(folder)
     if not stems:

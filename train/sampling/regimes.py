@@ -136,7 +136,7 @@ class TripletRegime:
         offset = len(self.data.queries)
 
         def parts(descriptors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            left, middle, right = descriptors.split([count, count, count * negatives_a_query])
+            left, middle, right = torch.split(descriptors, [count, count, count * negatives_a_query])
             return left, middle, right.view(count, negatives_a_query, -1)
 
         def loss(descriptors: Tensor) -> Tensor:

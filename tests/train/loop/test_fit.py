@@ -14,14 +14,23 @@ import train
 from indexer.evaluation import predictions
 from indexer.evaluation.recall import recall_at
 from seqdata import protocols
-from seqdata.errors import ContractError, DivergedError, InputError, MissingDependencyError, OutputError
+from seqdata.errors import (
+    ContractError,
+    DivergedError,
+    InputError,
+    MissingDependencyError,
+    NotEnoughDataError,
+    OutputError,
+)
 from seqdata.frames.prefetch import prefetch
 from tests.support.fake_dataset import FakeDataset
 from train.loop import fit as loop
 from train.loop.validation import Validator, search
+from train.models import registry as models
 from train.runs import checkpoint
 from train.sampling.windows import TrainData, drive_groups, shifted
 from train.settings import TrainSettings
+from train.stages.features import FeatureRequest, write_features
 
 OPTIONS = {"encoder": "resnet10t", "cut": "layer1", "clusters": 4}
 
@@ -268,3 +277,46 @@ def test_wrong_settings_are_named(protocol_file: Path) -> None:
     with pytest.raises(ContractError, match="seqvlad-triplet"):
         TrainSettings.create("no-such", protocol=protocol_file)
     assert TrainSettings.create("places-scratch", protocol=protocol_file, epochs=3).epochs == 3
+
+
+@pytest.mark.parametrize("role", ["query", "database"])
+def test_no_epochs_need_no_training_windows(data: FakeDataset, protocol_file: Path, tmp_path: Path, role: str) -> None:
+    """An untrained model takes its VLAD words from whatever windows there are; a trained one needs both roles."""
+    data.drives = tuple(drive for drive in data.drives if drive.split == "val" and drive.role == role)
+    data.__post_init__()
+    run = train.fit(data, settings(protocol_file, epochs=0), tmp_path / "run")
+    assert train.load_model(run).pooling.centres.isfinite().all()
+    with pytest.raises(NotEnoughDataError, match="both are needed to train"):
+        train.fit(data, settings(protocol_file, epochs=1), tmp_path / "trained")
+    data.drives = ()
+    with pytest.raises(NotEnoughDataError, match="no split"):
+        train.fit(data, settings(protocol_file, epochs=0), tmp_path / "nothing")
+
+
+def test_a_checkpoint_with_nan_is_refused_by_the_tensors_name(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path
+) -> None:
+    run = train.fit(data, settings(protocol_file, epochs=0), tmp_path / "run")
+    for stem in ("best", "last"):
+        path = run / "checkpoints" / f"{stem}.safetensors"
+        tensors = checkpoint.read_tensors(path)
+        tensors["pooling.centres"][0] = float("nan")
+        checkpoint.write_tensors(path, tensors)
+    with pytest.raises(ContractError, match=r"weights of 'pooling\.centres' cannot be used"):
+        train.load_model(run)
+    with pytest.raises(ContractError, match=r"weights of 'pooling\.centres' cannot be used"):
+        train.fit(data, settings(protocol_file, epochs=1), run, resume=True)
+
+
+def test_stored_features_are_verified_before_a_head_trains_on_them(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path
+) -> None:
+    encoder = models.create("netvlad-small", encoder="resnet10t", cut="layer1", clusters=4, size=None)
+    write_features(encoder, data, tmp_path / "features", FeatureRequest(device="cpu"))
+    part = next((tmp_path / "features").glob("part-*.npy"))
+    content = bytearray(part.read_bytes())
+    content[-7] ^= 1
+    part.write_bytes(content)
+    chosen = settings(protocol_file, model="seqnet-small", options={}, features=str(tmp_path / "features"))
+    with pytest.raises(ContractError, match=r"part-00000\.npy: not the bytes that were written"):
+        train.fit(data, chosen, tmp_path / "run")
