@@ -67,19 +67,19 @@ class FrameForm(Frozen):
             (3, 24, 32)
         """
         if isinstance(picture, np.ndarray):
-            return self._of_pixels(lambda: _image_of_array(picture))
+            return self._image_pixels(lambda: _image_of_array(picture))
         if isinstance(picture, Image.Image):
-            return self._of_pixels(lambda: picture)
+            return self._image_pixels(lambda: picture)
         if isinstance(picture, (bytes, bytearray, memoryview)):
-            return self._of_file(bytes(picture), "the frame")
+            return self._file_pixels(bytes(picture), "the frame")
         if isinstance(picture, (str, os.PathLike)):
-            return self._of_file(_read(picture), str(picture))
+            return self._file_pixels(_read(picture), str(picture))
         raise ContractError(
             f"a frame of type {type(picture).__name__}: give uint8 pixels (H, W, 3), a Pillow image, the bytes of an "
             "image file, or its path"
         )
 
-    def _of_file(self, data: bytes, name: str) -> Pixels:
+    def _file_pixels(self, data: bytes, name: str) -> Pixels:
         try:
             content = data if self.raw is None or not data else self.raw.develop_file(data)
             image = prepare(content, keep_png=self.keep_png, short_side=self.short_side, quality=self.quality)
@@ -87,7 +87,7 @@ class FrameForm(Frozen):
         except BadImageError as error:
             raise InputError(f"{name}: {error}") from error
 
-    def _of_pixels(self, load: Callable[[], Image.Image]) -> Pixels:
+    def _image_pixels(self, load: Callable[[], Image.Image]) -> Pixels:
         try:
             image = load()
             pixels = upright(rgb_of_image(image, self.raw), orientation(image))

@@ -63,7 +63,7 @@ class RunDescriber:
     @property
     def normalised_after_pca(self) -> bool:
         """False for the papers' own methods, which compare vectors as PCA leaves them; True for all others."""
-        return not of_papers(str(self.model["name"]))
+        return not is_paper_method(str(self.model["name"]))
 
     @cached_property
     def network(self) -> SequenceModel:
@@ -101,10 +101,10 @@ class RunDescriber:
         torch.set_num_threads(count)
 
 
-def of_papers(model: str) -> bool:
+def is_paper_method(model: str) -> bool:
     """Whether a model's name is that of one of the papers' presets, as a whole word.
 
-    >>> of_papers("sta-small"), of_papers("stacked")
+    >>> is_paper_method("sta-small"), is_paper_method("stacked")
     (True, False)
     """
     return any(model == method or model.startswith(f"{method}-") for method in PAPERS)

@@ -28,7 +28,7 @@ from seqdata.errors import ContractError
 from tests.support.street import LENGTH, build_street, make_index, make_run, write_street
 from train.data.describe import describe
 from train.runs.checkpoint import load_model
-from train.stages.describer import RunDescriber, of_papers
+from train.stages.describer import RunDescriber, is_paper_method
 from train.stages.evaluate import answer
 
 
@@ -120,8 +120,10 @@ def test_vectors_after_pca_are_normalised_for_models_that_are_not_the_papers(str
 
 
 def test_names_of_the_papers_presets_are_whole_words() -> None:
-    assert all(map(of_papers, ("sta", "sta-small", "cls-fc-vit", "netvlad-cat-r18", "r2plus1d-r50", "delta")))
-    assert not any(map(of_papers, ("stacked", "mean-r18", "seqgem-small", "salad-mean-small", "team:seqnet", "frames")))
+    assert all(map(is_paper_method, ("sta", "sta-small", "cls-fc-vit", "netvlad-cat-r18", "r2plus1d-r50", "delta")))
+    assert not any(
+        map(is_paper_method, ("stacked", "mean-r18", "seqgem-small", "salad-mean-small", "team:seqnet", "frames"))
+    )
 
 
 def test_a_sample_is_the_same_share_of_every_trajectory() -> None:

@@ -55,21 +55,21 @@ def bind(grid: Grid, datasets: Sequence[Dataset], protocol: str | None = None) -
     Raises: ContractError for a dataset without a protocol, or a mixture of the paper's datasets and others.
     """
     own = {dataset.location: _protocol(dataset, protocol) for dataset in datasets}
-    of_paper = [dataset for dataset in datasets if own[dataset.location].name in grid.protocols]
-    if of_paper and len(of_paper) < len(datasets):
-        other = next(dataset for dataset in datasets if dataset not in of_paper)
+    paper_datasets = [dataset for dataset in datasets if own[dataset.location].name in grid.protocols]
+    if paper_datasets and len(paper_datasets) < len(datasets):
+        other = next(dataset for dataset in datasets if dataset not in paper_datasets)
         raise ContractError(
             f"{other.location}: protocol {own[other.location].name} is no column of {grid.paper}; run it alone"
         )
-    if of_paper:
+    if paper_datasets:
         by_source = {own[dataset.location].source: dataset for dataset in datasets}
-        return [_of_paper(group, by_source) for group in grid.groups]
+        return [_paper_target(group, by_source) for group in grid.groups]
     groups = grid.own or (grid.groups if not grid.protocols else (Group(label=""),))
     return [
         target
         for dataset in datasets
         for group in groups
-        for target in _own(group, dataset, own[dataset.location], several=len(datasets) > 1)
+        for target in _own_targets(group, dataset, own[dataset.location], several=len(datasets) > 1)
     ]
 
 
@@ -82,7 +82,7 @@ def _protocol(dataset: Dataset, name: str | None) -> Protocol:
     return protocol
 
 
-def _of_paper(group: Group, by_source: Mapping[str, Dataset]) -> Target | Missing:
+def _paper_target(group: Group, by_source: Mapping[str, Dataset]) -> Target | Missing:
     base = protocols.load(group.protocol or "")
     dataset = by_source.get(base.source)
     if dataset is None:
@@ -90,7 +90,7 @@ def _of_paper(group: Group, by_source: Mapping[str, Dataset]) -> Target | Missin
     return _target(group, dataset, dataset.load_protocol(group.protocol or ""), group.label, group.city)
 
 
-def _own(group: Group, dataset: Dataset, base: Protocol, *, several: bool) -> list[Target | Missing]:
+def _own_targets(group: Group, dataset: Dataset, base: Protocol, *, several: bool) -> list[Target | Missing]:
     """A group on any dataset; city "each" makes one for each test city where there are several."""
     prefix = f"{base.name}: " if several else ""
     if group.city != "each":
