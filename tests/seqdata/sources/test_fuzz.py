@@ -83,7 +83,7 @@ def copied(dump: Path) -> Iterator[Path]:
         yield raw
 
 
-def survive(kind: str, raw: Path) -> None:
+def assert_survives(kind: str, raw: Path) -> None:
     """List and read everything: only our own errors come out, no frame is lost in silence, nothing outside is read."""
     before = set(raw.parent.parent.rglob("*"))
     try:
@@ -99,11 +99,11 @@ def survive(kind: str, raw: Path) -> None:
     )
     assert listing.quarantine["message"].str.len_bytes().gt(0).all()
     for name in records["source"]:
-        read_one(source, name)
+        assert_not_secret(source, name)
     assert set(raw.parent.parent.rglob("*")) == before, "nothing is unpacked"
 
 
-def read_one(source: Source, name: str) -> None:
+def assert_not_secret(source: Source, name: str) -> None:
     with suppress(BadImageError, KeyError, FileNotFoundError):
         assert source.read(name) != b"secret"
 
@@ -157,7 +157,7 @@ def test_any_damage_to_an_msls_table(
     with copied(small_msls) as raw:
         path = raw / "train_val" / "town" / role / table
         path.write_bytes(mutated(path.read_bytes(), changes))
-        survive("msls", raw)
+        assert_survives("msls", raw)
 
 
 @few
@@ -167,7 +167,7 @@ def test_any_damage_to_a_nordland_table(
 ) -> None:
     with copied(small_nordland) as raw:
         (raw / table).write_bytes(mutated((raw / table).read_bytes(), changes))
-        survive("nordland", raw)
+        assert_survives("nordland", raw)
 
 
 @few
@@ -202,7 +202,7 @@ def test_any_damage_to_a_zip(
         raw.parent.mkdir()
         archive = pack(small_msls if kind == "msls" else small_nordland, raw, kind)
         archive.write_bytes(mutated(archive.read_bytes(), changes))
-        survive(kind, raw)
+        assert_survives(kind, raw)
 
 
 NAMES = st.lists(
@@ -233,7 +233,7 @@ def test_any_names_in_a_zip(
                 info = zipfile.ZipInfo("/".join(parts))
                 info.external_attr = (0o120777 if link else 0o100644) << 16
                 archive.writestr(info, b"../../x.jpg")
-        survive(kind, raw)
+        assert_survives(kind, raw)
 
 
 def test_a_bomb_among_the_tables_or_images_is_refused(small_msls: Path, tmp_path: Path) -> None:
@@ -280,3 +280,15 @@ def test_recognising_any_folder(tmp_path: Path, names: list[list[str]]) -> None:
             assert recognise(Path(folder)) in ("msls", "nordland", "robotcar", "folder")
         except SeqdataError as error:
             assert "\n" not in str(error)
+
+
+@few
+@given(st.booleans(), edits)
+def test_any_damage_to_a_positions_file(drives: Path, metres: bool, changes: list[tuple[str, float, bytes]]) -> None:
+    with copied(drives) as raw:
+        path = raw / "positions.csv"
+        data = path.read_bytes()
+        if metres:
+            data = b"image,easting,northing,zone,heading,time\nmap-000.jpg,500000,5000000,32U,-90,2024-1-1 10:00\n"
+        path.write_bytes(mutated(data, changes))
+        assert_survives("folder", raw)
