@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench_data_wait.py [steps]
 
-Nordland's own recipe on its 64×32 frames, and P1's triplets on 640×480 JPEG photographs with no frame kept in memory,
+Nordland's own recipe on its 64×32 frames, and the triplets of Mereu et al. on 640×480 JPEG photographs with no frame kept in memory,
 so that every step decodes all of its frames. SeqNet in place batches on stored features: of 4096 numbers a frame, as
 published, and of 256, ten times as many steps, whose few milliseconds leave little to hide behind. Their files are
 sparse and read as zeros, from the page cache. The figure is the run's own (`wait` in metrics.jsonl) in its second
@@ -63,7 +63,7 @@ def nordland(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
 
 
 def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
-    """Two drives of one street in real photographs, and P1's triplets on a small backbone."""
+    """Two drives of one street in real photographs, and the triplets of Mereu et al. on a small backbone."""
     raw = write_street(folder / "raw", scaled(400, 200), drives=2)
     table = raw / "positions.csv"
     table.write_text(table.read_text().replace("5000500,32N,drive1,database", "5000001,32N,drive1,query"))
@@ -71,7 +71,7 @@ def street(folder: Path, steps: int) -> tuple[Any, TrainSettings]:
     protocol = protocols.load(str(folder / "street.toml"))
     build(BuildRequest("folder", raw, folder / "street", protocol=protocol))
     settings = TrainSettings.create(
-        "p1-triplet",
+        "seqvlad-triplet",
         protocol=str(folder / "street.toml"),
         model="seqvlad-r18",
         options={"size": (120, 160)},
