@@ -86,6 +86,7 @@ class DecodeCache:
         """Claim for this thread the rows that are neither here nor being decoded."""
         claim = _Claim()
         with self._lock:
+            # dict.fromkeys: each row once, in order, so that one ranged read serves neighbours.
             for row in dict.fromkeys(rows):
                 if row in self._frames:
                     self._frames.move_to_end(row)
@@ -121,6 +122,7 @@ class DecodeCache:
                 self._bytes += pixels.nbytes
                 while self._bytes > self.budget:
                     self._bytes -= self._frames.popitem(last=False)[1].nbytes
+            # Last, under the lock: a thread that wakes finds the frame either in its future or in the cache.
             self._pending.pop(row).set_result(pixels)
 
     def _give_up(self, rows: list[int], error: BaseException) -> None:

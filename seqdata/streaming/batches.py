@@ -123,6 +123,7 @@ class Batches:
         except BaseException:
             self._cancel()
             raise
+        # Only now: had a read failed, the next call would meet the same batch again.
         self._ahead.popleft()
         if self._yielded_none:
             self._warn_of_small_cache(frames)
@@ -245,6 +246,7 @@ class _Batch:
     def _array(self, shape: tuple[int, ...]) -> Pixels:
         """The batch's array; the first window that is read knows how large frames are."""
         with self._lock:
+            # Recycled memory: pages of a new batch array would cost more than the copy into them.
             if self._frames is None:
                 self._frames = self._buffers.take(shape)
             return self._frames

@@ -85,6 +85,7 @@ class Stream:
         self._dataset = dataset
         self._rows = self._order()
         self._names = {name: _Names.from_column(table[name]) for name in ("trajectory", "city", "role")}
+        # Fixed-width bytes: a forked worker uses no polars, and reading Python strings would copy their memory pages.
         self._keys = frames["key"].to_numpy().astype(np.bytes_)
         self._numbers = {name: frames[name].to_numpy() for name in ("position", "easting", "northing")}
         self._neighbours = Neighbours(frame_rows, frames["trajectory"])

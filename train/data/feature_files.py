@@ -119,6 +119,7 @@ class FeatureFiles:
     def read(self, frames: NDArray[np.int64]) -> Features:
         """Read the features of frame rows (n,), in this order: (n, *shape); neighbouring rows are one read."""
         rows = self.feature_rows(np.asarray(frames, np.int64))
+        # Runs of neighbouring rows within one part are one read each; a break is a gap or the end of a part.
         distinct, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(distinct), *self.manifest.shape), self.manifest.dtype)
         flat = out.reshape(len(distinct), -1)

@@ -214,6 +214,7 @@ class _Run:
         state.course.note(epoch, recalls)
         state.entry = entry = _entry(epoch, recalls, state.position, trainer)
         state.position, self.saved_steps = Position(epoch=epoch + 1), 0
+        # The whole state first: a kill while the files below are written then loses no epoch.
         self._save()
         self._export()
         values: dict[str, float] = {"epoch": float(epoch)}

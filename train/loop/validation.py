@@ -63,6 +63,7 @@ class Validator:
         """
         descriptors = describe(pl.concat([self.queries, self.database]))
         query, database = descriptors[: len(self.queries)], descriptors[len(self.queries) :]
+        # So much deeper that no query lacks ranks once the windows that share a frame with it are left out.
         depth = max(SHORT_RANKS) + most_shared(self.truth.shared)
         answers = predictions.table(*search(query, database, depth, self._groups(), frames))
         return {f"r{rank}": recall for rank, recall in recall_at(answers, self.truth).items()}

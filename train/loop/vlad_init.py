@@ -43,6 +43,7 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: WindowSource,
 
 def _some(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` random tokens of each frame, at places of its own: `(B, T, C)` → `(B · count, C)`."""
+    # Drawn on the CPU: a device has another generator, and words would depend on it.
     rank = torch.rand(tokens.shape[:2], generator=generator).to(tokens.device)
     places = rank.topk(min(count, tokens.shape[1]), dim=1).indices
     return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2])).flatten(0, 1)

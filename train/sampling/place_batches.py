@@ -170,6 +170,7 @@ class PlaceSampler:
         pairs = pairs.sort("query", "distance", "database")
         query, first = np.unique(pairs["query"].to_numpy(), return_index=True)
         database = pairs["database"].to_numpy().astype(np.int64)
+        # With two windows a place nobody else must agree: the graph among the positives is spared.
         if self.windows == 2 or not len(pairs):
             self._members[rows[query], 0] = database[first]
             return
