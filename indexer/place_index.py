@@ -75,16 +75,22 @@ class PlaceIndex:
         rows: npt.ArrayLike | None = None,
         components: int | None = None,
     ) -> tuple[Float32Array, IntArray]:
-        """The k nearest database windows of each descriptor.
+        """Find the k nearest database windows of each descriptor.
 
-        `descriptors` (q, d) float32 *before* PCA, or one (d,). `rows` limits the search to those rows of
-        `.sequences` (a city, say). Returns plain (not squared) L2 distances (q, k) float32, nearest first,
-        and rows of `.sequences` (q, k) int64; with fewer than k windows, as many columns as there are
-        windows. `components` compares the first so many principal components only, which is what an index of a
-        smaller PCA of the same sample would do.
+        Args:
+            descriptors: Descriptors (q, d) float32 *before* PCA, or one (d,).
+            k: Neighbours a descriptor.
+            rows: Rows of `.sequences` to search among, a city's say; all by default.
+            components: Compare the first so many principal components only, which is what an index of a smaller PCA of
+                the same sample would do.
 
-        Raises: ContractError when the descriptors have another size or are not finite, k < 1, or the index cannot be
-        searched by fewer components.
+        Returns:
+            Plain (not squared) L2 distances (q, k) float32, nearest first, and rows of `.sequences` (q, k) int64; with
+            fewer than k windows, as many columns as there are windows.
+
+        Raises:
+            ContractError: If the descriptors have another size or are not finite, k < 1, or the index cannot be
+                searched by fewer components.
         """
         if k < 1:
             raise ContractError(f"k = {k}: at least one neighbour must be asked for")
@@ -150,12 +156,25 @@ def open_index(
 ) -> PlaceIndex:
     """Open an index for search (public name: `indexer.open`).
 
-    `path` is INDEX/<name>, INDEX when it holds one name, or a version folder; `version` is `latest`, an
-    identifier or the beginning of one. `check=False` skips hashing the vectors (0.2 s a GB), which guards
-    FAISS against damaged files. `engine` searches the exact kinds: see `indexer.search.exact.choose_engine`.
+    Args:
+        path: INDEX/<name>, INDEX when it holds one name, or a version folder.
+        version: `latest`, a tag, an identifier or the beginning of one.
+        check: Compare the files with their hashes first (0.2 s a GB): FAISS does not survive every damaged file.
+        engine: What searches the exact kinds: see `indexer.search.exact.choose_engine`.
 
-    Raises: InputError when no index is there, ContractError that names a damaged or foreign file,
-    MissingDependencyError where the engine's device is not there.
+    Returns:
+        The open version; others may be published meanwhile.
+
+    Raises:
+        InputError: If no index is there.
+        ContractError: If a file is damaged or foreign; it is named.
+        MissingDependencyError: If the engine's device is not there.
+
+    Example:
+        >>> open_index("no/such/index")
+        Traceback (most recent call last):
+        ...
+        seqdata.errors.InputError: no/such/index: no such index; run seqdata index, or name the folder it wrote
     """
     while True:
         folder = resolve(Path(path), version)

@@ -30,15 +30,34 @@ def append(
 ) -> Path:
     """Publish a version of the index that holds what `version` holds and the new sequences after it; its folder.
 
-    `blocks` yields the new descriptors (m, d) float32 before the transform, in the order of `places`; rows go on where
-    the old ones end. `inputs` names everything that the version is then built from; the parent's id is added to it.
-    Equal to a full build with the parent's transform and quantiser. The parent stays as it is; the same again is a
-    no-op, and where nothing is new the parent itself is returned. Search parameters are chosen again, and recall is
-    measured, as in a plain build (see `indexer.selection.appended`).
-    Convention: exact kinds and those with inverted lists come out in the very bytes of a full build; a graph (HNSW)
-    depends on the order of insertion across threads.
-    Raises: InputError when there is no such version, ContractError when blocks, places or the parent do not fit,
-    OutputError.
+    The parent stays as it is; the same again is a no-op, and where nothing is new the parent itself is returned. Search
+    parameters are chosen again, and recall is measured, as in a plain build (see `indexer.selection.appended`).
+
+    The kinds flat, fp16, ivf and imi come out in the bytes of a full build with the parent's transform and quantiser.
+    Others may not: a graph (HNSW) depends on the order of insertion across threads, and FAISS encodes by products whose
+    rounding depends on the block.
+
+    Args:
+        index: The named index, INDEX/<name>, or a version folder.
+        blocks: The new descriptors (m, d) float32 before the transform, in the order of `places`.
+        places: The new database windows; their rows go on where the old ones end.
+        inputs: All that the version is then built from, any JSON; the parent's id is added to it.
+        version: The parent: `latest`, a tag, an identifier or the beginning of one.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        InputError: If there is no such version.
+        ContractError: If blocks, places or the parent do not fit, or the parent's vectors were computed by another
+            arithmetic than new ones would be.
+        OutputError: If the disk refuses.
+
+    Example:
+        >>> append("no/such/index", iter([]), pl.DataFrame(), {"dataset": "new drives"})
+        Traceback (most recent call last):
+        ...
+        seqdata.errors.InputError: no/such/index: no such index; run seqdata index, or name the folder it wrote
     """
     folder = resolve(Path(index), version)
     table = table_contract("places").conform(places)

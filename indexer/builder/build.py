@@ -86,24 +86,55 @@ def build(
     origin: dict[str, Any] | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> Path:
-    """Build and publish one version of the named index `out` (INDEX/<name>); returns its folder.
+    """Build and publish one version of a named index; `latest` then names it.
 
-    `blocks` yields descriptors (m, d) float32 *before* the transform, in the order of `places` (table
-    contract `places`), read once. `inputs` (any JSON) names everything the vectors depend on: its hash, with
-    the settings of `kind`, is the version. The same inputs again return the existing version, without touching
-    `blocks`. `normalise` L2-normalises after the transform (none in the papers' presets). `kind` is one of
-    `indexer.search.kinds.KINDS`, or a spec: all but `flat` lie on disk as float32 while they are trained and
-    measured, so that
-    recall is against float32 vectors, for fp16 too. `latest` then names the version.
+    The same inputs again return the existing version, without reading `blocks`. All kinds but `flat` lie on disk as
+    float32 while they are trained and measured, so that recall is against float32 vectors, for fp16 too.
 
-    `queries` (q, d) float32, before the transform, are what approximate kinds are measured and chosen by; they should
-    be no windows of the database, and `queries_of` says whose they are. Without them, and for fp16, up to 500 rows of
-    the database are asked, each without itself. `origin` is recorded and no part of the version's identity, `seconds`
-    are the phases of the caller's own work before: describe (waiting for `blocks`), write (projecting and writing),
-    train, add and measure are this one's, `build` is all of it.
+    Args:
+        out: The named index, INDEX/<name>.
+        blocks: Descriptors (m, d) float32 *before* the transform, in the order of `places`; read once.
+        places: Database windows, one row a descriptor (table contract `places`).
+        transform: A fitted PCA, None for descriptors as they are.
+        inputs: All that the vectors depend on, any JSON: its hash, with the settings of `kind`, names the version.
+        normalise: L2-normalise after the transform (none of the papers' presets does).
+        kind: A name of `indexer.search.kinds.KINDS`, or a spec.
+        queries: Descriptors (q, d) float32 before the transform, by which approximate kinds are measured and chosen;
+            they should be no windows of the database. Without them, and for fp16, up to 500 rows of the database are
+            searched, each without itself.
+        queries_of: Whose `queries` are, for the measured facts.
+        origin: Where the vectors came from; recorded, and no part of the version's identity.
+        seconds: Phases of the caller's own work before. This function's are describe (waiting for `blocks`), write
+            (projecting and writing), train, add and measure; `build` is all of it.
 
-    Raises: ContractError when blocks and places do not fit, NotEnoughDataError when the kind cannot be trained or
-    nothing reaches the recall within the memory, OutputError when the disk refuses (nothing is left).
+    Returns:
+        The folder of the version.
+
+    Raises:
+        ContractError: If blocks and places do not fit.
+        NotEnoughDataError: If the kind cannot be trained, or nothing reaches the recall within the memory.
+        OutputError: If the disk refuses; nothing is left then.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import polars as pl
+        >>> import indexer
+        >>> descriptors = np.eye(3, 4, dtype=np.float32)
+        >>> places = pl.DataFrame({
+        ...     "track": "all", "first": [0, 5, 10], "length": 5, "step": 1, "trajectory": "drive", "city": "town",
+        ...     "role": "database", "split": "test", "centre": [2, 7, 12], "key": ["a", "b", "c"],
+        ...     "position": [0, 5, 10], "latitude": 0.0, "longitude": 0.0, "zone": "32N", "easting": 500_000.0,
+        ...     "northing": [0.0, 10.0, 20.0], "heading": None,
+        ... })
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     version = indexer.build(
+        ...         f"{folder}/town", blocks=iter([descriptors]), places=places, transform=None, inputs={"data": "demo"}
+        ...     )
+        ...     index = indexer.open(f"{folder}/town")
+        ...     distances, rows = index.search(descriptors[1], k=1)
+        >>> rows.tolist(), distances.tolist()
+        ([[1]], [[0.0]])
     """
     index, spec = Path(out), as_spec(kind)
     existing = find_version(index, inputs, normalise=normalise, kind=spec)

@@ -1,8 +1,12 @@
 """FAISS index files joined on disk: inverted lists of parts, copied list by list into one file, never all in memory.
 
-Parts share one trained quantiser and carry their rows as ids. The result has the very bytes of `faiss.write_index` of
-one index to which all vectors were added in order. Kinds without inverted lists are grown in memory instead.
-Source: FAISS's own file format ("ilar": lists of codes then ids, at the end of an IVF file), version 1.15.
+Parts share one trained quantiser and carry their rows as ids. The result has the bytes of `faiss.write_index` of one
+index to which all vectors were added in order. Kinds without inverted lists are grown in memory instead.
+
+FAISS's own door, `OnDiskInvertedLists.merge_from_multiple`, writes the lists into a second file with absolute path and
+padding, which a version of one immutable index file cannot hold. So the block "ilar" (lengths of lists, then codes and
+ids of each list, at the end of an IVF file) is written here, in the one place that knows it; `_head` compares what the
+installed FAISS writes of an empty index with it before anything is joined.
 """
 
 import struct
@@ -19,9 +23,9 @@ from seqdata.geometry import Float32Array, IntArray
 from seqdata.storage.files import explain_write_failure
 
 if TYPE_CHECKING:
-    import faiss  # heavy
+    import faiss
 
-HEADER = struct.Struct("<4sQQ4sQ")
+HEADER = struct.Struct("<4sQQ4sQ")  # "ilar", lists, bytes a code, form of the lengths, their number
 FULL, SPARSE = b"full", b"sprs"
 
 
@@ -71,7 +75,7 @@ def _empty_lists(inner: Any) -> Any:
     import faiss  # heavy
 
     lists: Any = faiss.ArrayInvertedLists(inner.nlist, inner.code_size)
-    lists.this.disown()
+    lists.this.disown()  # the index owns and frees them: Python must not
     return lists
 
 
@@ -122,8 +126,12 @@ def _head(empty: "faiss.Index", sizes: IntArray) -> bytes:
     head: bytes = faiss.serialize_index(empty).tobytes()
     block = HEADER.pack(b"ilar", inner.nlist, inner.code_size, SPARSE, 0)
     if not head.endswith(block):
-        raise ContractError(f"FAISS {faiss.__version__} writes inverted lists in another form: merge with version 1.15")
+        raise ContractError(
+            f"FAISS {faiss.__version__} writes inverted lists in a form that cannot be merged on disk; install "
+            "faiss-cpu 1.15, or build the index without shares"
+        )
     filled = np.flatnonzero(sizes)
+    # FAISS lists all lengths where more than half of the lists are filled, otherwise (list, length) pairs.
     kind, table = (FULL, sizes) if len(filled) > len(sizes) // 2 else (SPARSE, _sparse(sizes, filled))
     entries = np.ascontiguousarray(table, dtype="<u8")
     return (

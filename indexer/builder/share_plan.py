@@ -167,7 +167,7 @@ def _publish_plan(
 
 
 def _write_trained(index: "faiss.Index", path: Path) -> None:
-    import faiss
+    import faiss  # heavy
 
     with atomic_path(path) as temporary:
         faiss.write_index(index, str(temporary))

@@ -62,7 +62,7 @@ def calibrate(path: Path, held_out: HeldOut, plan: "BuildPlan") -> tuple[dict[st
 
     The file is mapped; its lists are read once a setting.
     """
-    import faiss
+    import faiss  # heavy
 
     if plan.storage in FACTORY:
         kind = cast("Exact", plan.storage)

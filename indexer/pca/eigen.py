@@ -22,7 +22,7 @@ def exact_top(matrix: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tens
 
     Source: `torch.linalg.eigh`, float64; rounding may leave values just below zero, they are set to zero.
     """
-    import torch
+    import torch  # heavy
 
     with _one_thread(len(matrix) <= ONE_THREAD):
         values, vectors = torch.linalg.eigh(matrix)
@@ -32,7 +32,7 @@ def exact_top(matrix: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tens
 @contextmanager
 def _one_thread(enabled: bool) -> Iterator[None]:
     """Run torch on one thread: on a busy machine two threads that wait for each other take twenty times as long."""
-    import torch
+    import torch  # heavy
 
     before = torch.get_num_threads()
     if enabled:
@@ -53,7 +53,7 @@ def randomised_top(multiply: Multiply, size: int, k: int, seed: int) -> "tuple[t
 
     Source: Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.3 (subspace iteration with oversampling).
     """
-    import torch
+    import torch  # heavy
 
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(size, min(size, k + k // OVERSAMPLE + LEAST_EXTRA), generator=generator, dtype=torch.float64)
@@ -76,7 +76,7 @@ def orthonormal(columns: "torch.Tensor") -> "torch.Tensor":
     Columns too dependent for that (rank-deficient samples) go through `torch.linalg.qr`.
     Source: Yamamoto et al. 2015, CholeskyQR2.
     """
-    import torch
+    import torch  # heavy
 
     basis: torch.Tensor = columns / columns.norm(dim=0).clamp_min(1e-300)
     for _ in range(2):

@@ -41,15 +41,30 @@ def fit(
 ) -> Transform:
     """Fit a PCA of k directions to a sample of descriptors.
 
-    `sample` is an array or memmap (n, d), or an iterable of blocks (m, d) which is read once: no more than d
-    rows are kept before they fold into a d×d covariance. `whiten` divides by the standard deviation of each
-    direction. `route`: `gram` (n×n, for n < d), `covariance` (d×d), both float64 with `torch.linalg.eigh`;
-    `randomised` (subspace iteration, for eigenproblems above 6,144 of which a quarter or less is wanted);
-    `auto` by shape.
+    See docs/methods.md#pca: both papers fit one after training, on descriptors of the training database, to 4,096
+    values.
 
-    Raises: NotEnoughDataError when n <= k, or when fewer than k directions carry variance (the message names
-    a value of --pca that works); ContractError when k > d, or a descriptor is not finite.
-    Source: P1 section IV and P2 section IV (PCA to 4,096 after training, on training-database descriptors).
+    Args:
+        sample: An array or memmap (n, d), or an iterable of blocks (m, d), which is read once: no more than d rows are
+            held before they are folded into a d×d covariance.
+        k: Directions, at most d and fewer than n.
+        whiten: Divide by the standard deviation of each direction.
+        seed: Seed of the randomised route.
+        route: `gram` (n×n, for n < d) and `covariance` (d×d) are float64 with `torch.linalg.eigh`; `randomised` is
+            subspace iteration, for eigenproblems above 6,144 of which a quarter or less is needed; `auto` by shape.
+
+    Returns:
+        The transform; its matrix lies on the grid of `indexer.pca.exact_product`.
+
+    Raises:
+        NotEnoughDataError: If n <= k, or fewer than k directions carry variance; the message names a --pca that works.
+        ContractError: If k > d, or a descriptor is not finite.
+
+    Example:
+        >>> sample = np.array([[0, 0], [2, 0], [4, 1], [6, 1]], np.float32)
+        >>> transform = fit(sample, 1)
+        >>> transform.apply(sample).shape, round(transform.explained, 2)
+        ((4, 1), 0.99)
     """
     data = gather(sample)
     _check_size(data, k)
@@ -90,7 +105,7 @@ def _solve(
     With fewer descriptors than dimensions the eigenproblem is that of the Gram matrix, on the randomised route too:
     forming it costs less than one pass with directions of d values, and no more than k directions of d are ever held.
     """
-    import torch
+    import torch  # heavy
 
     count = data.count - 1
     if route == "gram" or (route == "randomised" and isinstance(data, Sample) and data.count < data.size):

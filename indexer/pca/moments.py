@@ -53,7 +53,7 @@ class Sample:
 
     def gram(self) -> "torch.Tensor":
         """Centred Gram matrix (n, n) float64, summed over blocks of columns."""
-        import torch
+        import torch  # heavy
 
         gram = torch.zeros(self.count, self.count, dtype=torch.float64)
         for _, block in self._by_columns():
@@ -62,7 +62,7 @@ class Sample:
 
     def covariance(self) -> "torch.Tensor":
         """Centred scatter matrix (d, d) float64 (not yet divided by n - 1), summed over blocks of rows."""
-        import torch
+        import torch  # heavy
 
         scatter = torch.zeros(self.size, self.size, dtype=torch.float64)
         for block in self._by_rows():
@@ -82,7 +82,7 @@ class Sample:
 
         Sums are float64; the products of one block are float32 unless `precise`, twice as fast.
         """
-        import torch
+        import torch  # heavy
 
         kind = torch.float64 if precise else torch.float32
         factor, product = directions.to(kind), torch.zeros_like(directions)
@@ -154,7 +154,7 @@ def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
 
 def _fold(head: list[Float32Array], rest: Iterator[Block]) -> Scatter:
     """Fold rows into moments about the first rows' mean (a shift near the mean keeps the sums exact)."""
-    import torch
+    import torch  # heavy
 
     size = head[0].shape[1]
     shift = np.mean([block.mean(axis=0, dtype=np.float64) for block in head], axis=0)
@@ -194,7 +194,7 @@ def _mean(rows: Block) -> Float64Array:
 
 
 def _tensor(block: Block) -> "torch.Tensor":
-    import torch
+    import torch  # heavy
 
     return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float64))
 

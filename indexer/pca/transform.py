@@ -102,7 +102,7 @@ class Transform:
 
         Raises: OutputError.
         """
-        from safetensors.numpy import save
+        from safetensors.numpy import save  # heavy
 
         arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in ARRAYS}
         facts = json.dumps(self.describe(), sort_keys=True)
@@ -123,7 +123,7 @@ def load(path: str | Path, arithmetic: str | None = ARITHMETIC) -> Transform:
         InputError: If there is no such file.
         ContractError: If the file is damaged or something else.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, safe_open  # heavy
 
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")

@@ -54,7 +54,7 @@ class FaissVectors:
         return self._ordered(*self._run(queries, min(k, self.index.ntotal), search_everything(self.index)))
 
     def _among(self, queries: Float32Array, k: int, rows: IntArray) -> tuple[Float32Array, IntArray]:
-        import faiss
+        import faiss  # heavy
 
         if self._exact is None and (vectors := kept_vectors(self.index)) is not None:
             self._exact = ExactVectors(vectors, "cpu")
@@ -107,7 +107,7 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
     The file must have been checked against its hash first: FAISS does not survive every damaged file.
     Raises: ContractError when FAISS refuses it, or it is of another kind or size.
     """
-    import faiss
+    import faiss  # heavy
 
     flags = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) | faiss.IO_FLAG_ONDISK_SAME_DIR
     try:

@@ -16,11 +16,11 @@ SCORE_VALUES = 1 << 24  # float32 scores held at once: 64 MiB
 WIDE_VALUES = (
     1 << 25
 )  # float32 values widened from float16 at once: 128 MiB; few large products, as threads meet after each
-WIDEN_VALUES = 1 << 17
+WIDEN_VALUES = 1 << 17  # float16 values widened at a time: they stay in the cache
 FLOAT16_BITS = np.uint32(0x8FFFFFFF).view(np.int32)
 FLOAT16_SCALE = np.float32(2.0**112)
-QUERIES = 256
-FIRST_COLUMNS = 1024
+QUERIES = 256  # queries of one product; more gain nothing and shorten the block
+FIRST_COLUMNS = 1024  # scores ranked before there is a floor
 
 
 class NumpyEngine:
@@ -129,6 +129,7 @@ class _Leaders:
         """
         start, width = 0, scores.shape[1]
         while start < width:
+            # Pieces grow fourfold: the floor that the first columns set rejects most of those that follow.
             stop = min(width, start + max(FIRST_COLUMNS, 3 * int(self._seen[first])))
             self._take(first, scores[:, start:stop], rows[start:stop])
             self._seen[first] += stop - start
@@ -139,12 +140,15 @@ class _Leaders:
         leaders = self.scores[part]
         floor = leaders[:, -1:]
         if scores.shape[1] > m and np.isneginf(floor).any():
+            # Nothing to compare with yet: partition is cheaper than a sort of all columns.
             columns = np.argpartition(scores, -m, axis=1)[:, -m:].ravel()
             lines = np.repeat(np.arange(count), m)
         else:
             lines, columns = np.divmod(np.flatnonzero(scores > floor), scores.shape[1])
         if len(lines) == 0:
             return
+        # All queries are merged in one sort: pairs sorted by query, then by falling score, have their rank within the
+        # query as position less that of the query's first; the first m of each stay.
         owner = np.concatenate([np.repeat(np.arange(count), m), lines])
         values = np.concatenate([leaders.ravel(), scores[lines, columns]])
         numbers = np.concatenate([self.rows[part].ravel(), rows[columns]])

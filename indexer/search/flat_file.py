@@ -35,7 +35,7 @@ ALIGNMENT = 4
 
 def wrap(inner: "faiss.Index", transform: Transform | None, normalise: bool) -> "faiss.Index":
     """The index behind its transform, so that the file alone turns raw descriptors into neighbours."""
-    import faiss
+    import faiss  # heavy
 
     if transform is None and not normalise:
         return inner
@@ -44,6 +44,7 @@ def wrap(inner: "faiss.Index", transform: Transform | None, normalise: bool) -> 
         index.prepend_transform(faiss.NormalizationTransform(inner.d, 2.0))
     if transform is not None:
         linear = faiss.LinearTransform(transform.input_size, inner.d, True)
+        # FAISS multiplies before it subtracts: A x + b with b = -A mean, summed in float64 as the mean may be far off.
         mean = transform.mean.astype(np.float64)
         offset = np.array([-(row.astype(np.float64) @ mean) for row in transform.matrix])
         faiss.copy_array_to_vector(transform.matrix.ravel(), linear.A)
@@ -56,7 +57,7 @@ def wrap(inner: "faiss.Index", transform: Transform | None, normalise: bool) -> 
 
 def write(index: "faiss.Index", path: Path) -> None:
     """Write the index to `path` with FAISS. Raises: OutputError when the file system refuses."""
-    import faiss
+    import faiss  # heavy
 
     try:
         faiss.write_index(index, str(path))
@@ -100,8 +101,10 @@ def narrow(block: Float32Array, kind: Exact) -> StoredVectors:
 
 def _write_head(path: Path, kind: Exact, rows: int, size: int, transform: Transform | None, normalise: bool) -> None:
     """All bytes of the file before the vectors, as FAISS writes them, with the number of rows put in."""
-    import faiss
+    import faiss  # heavy
 
+    # An empty index is written by FAISS itself, then its counts are patched: the vectors need not be in memory, and all
+    # but three numbers of the format stay FAISS's business. Layers write ntotal 8 bytes after their start.
     inner = faiss.index_factory(size, FACTORY[kind], faiss.METRIC_L2)
     inner.is_trained = True
     index = wrap(inner, transform, normalise)
@@ -111,6 +114,7 @@ def _write_head(path: Path, kind: Exact, rows: int, size: int, transform: Transf
     # NumPy copies what is not aligned before every product: wrappers without transforms, of 41 bytes, move the rest.
     padding = -length % ALIGNMENT
     if padding:
+        # FAISS keeps a pointer to what a wrapper wraps: the list keeps the Python objects alive until all is written.
         outer = [index]
         for _ in range(padding):
             outer.append(faiss.IndexPreTransform(outer[-1]))

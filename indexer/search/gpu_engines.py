@@ -20,7 +20,7 @@ GPU_BLOCK_VALUES = 1 << 26
 
 def cuda_engine(vectors: StoredVectors) -> "TorchEngine":
     """The torch engine on CUDA. Raises: MissingDependencyError where torch sees no device."""
-    import torch
+    import torch  # heavy
 
     if not torch.cuda.is_available():
         raise MissingDependencyError("engine cuda: torch sees no CUDA device here; use cpu")
@@ -36,7 +36,7 @@ class TorchEngine:
         self._resident: Any = None
         self._half = np.empty(len(vectors), np.float32)
         if device.startswith("cuda"):
-            import torch
+            import torch  # heavy
 
             free, _ = torch.cuda.mem_get_info(device)
             if vectors.nbytes < free // 2:
@@ -44,7 +44,7 @@ class TorchEngine:
 
     def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
         """See `Engine.best`."""
-        import torch
+        import torch  # heavy
 
         scores = torch.empty(len(queries), 0, device=self._device)
         rows = torch.empty(len(queries), 0, dtype=torch.int64, device=self._device)
@@ -59,7 +59,7 @@ class TorchEngine:
         self, queries: Float32Array, limits: Float32Array, pool: Pool, most: int
     ) -> Iterator[tuple[IntArray, IntArray]]:
         """See `Engine.above`."""
-        import torch
+        import torch  # heavy
 
         limit = torch.from_numpy(limits).to(self._device)[:, None]
         for scores, numbers in self._scores(queries, pool):
@@ -76,7 +76,7 @@ class TorchEngine:
         return halves
 
     def _scores(self, queries: Float32Array, pool: Pool) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
-        import torch
+        import torch  # heavy
 
         device_queries = torch.from_numpy(np.ascontiguousarray(queries)).to(self._device)
         step = max(1, GPU_BLOCK_VALUES // max(self._vectors.shape[1], len(queries)))
@@ -89,7 +89,7 @@ class TorchEngine:
                 yield torch.addmm(half[None], device_queries, block.T, beta=-1), numbers
 
     def _block(self, part: Pool, numbers: "torch.Tensor") -> "torch.Tensor":
-        import torch
+        import torch  # heavy
 
         if self._resident is None:
             return torch.from_numpy(np.array(self._vectors[part], np.float32)).to(self._device)
@@ -100,7 +100,7 @@ class TorchEngine:
 @contextmanager
 def _full_float32() -> Iterator[None]:
     """Products in whole float32: a training set to TF32 in the same process would round them to 10 bits."""
-    import torch
+    import torch  # heavy
 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -115,7 +115,7 @@ class FaissGpuEngine(NumpyEngine):
 
     def __init__(self, vectors: StoredVectors) -> None:
         """Raises: MissingDependencyError where FAISS was built without a GPU, or sees none."""
-        import faiss
+        import faiss  # heavy
 
         if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
             raise MissingDependencyError("engine faiss-gpu: FAISS sees no GPU here; install faiss-gpu or use cpu")
@@ -124,7 +124,7 @@ class FaissGpuEngine(NumpyEngine):
 
     def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
         """See `Engine.best`; pools of any rows are gathered first."""
-        import faiss
+        import faiss  # heavy
 
         block = np.ascontiguousarray(self._vectors[pool], np.float32)
         self._halves(pool, block)

@@ -23,7 +23,7 @@ from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import IntArray
 
 if TYPE_CHECKING:
-    import faiss  # heavy
+    import faiss
 
 LEAST_A_CELL = 39  # FAISS's own floor of training vectors a k-means centre
 SAMPLE_A_CELL = 64

@@ -71,7 +71,7 @@ def recalibrate(path: Path, parent: IndexManifest, rows: int) -> tuple[dict[str,
 
 def _whole(searcher: FaissVectors) -> tuple[Readable, Searcher, str] | None:
     """The vectors that an index keeps, their exact search, and what they are; None where it keeps codes alone."""
-    import faiss
+    import faiss  # heavy
 
     vectors = kept_vectors(searcher.index)
     if vectors is not None:

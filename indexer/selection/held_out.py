@@ -1,4 +1,4 @@
-"""Held-out queries: what an index is asked when it is measured, and which of its rows are truly the nearest."""
+"""Held-out queries, by which an index is measured, with the exact nearest of its rows."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +13,7 @@ K = 10
 CANDIDATES = 32  # the K that count, and room for rows just as near as the last of them
 QUERIES = 500
 NOT_A_ROW = -1
-NEVER = -2
+NEVER = -2  # no search answers it, unlike -1
 DATABASE_ROWS = "database rows"
 FLOAT32 = "float32 vectors"
 FLOAT16 = "the float16 vectors that the index keeps"

@@ -1,4 +1,4 @@
-"""Who reads a version, and who changes an index: kernel locks (flock) on what is there already.
+"""Locks of readers of a version and of changes of an index: kernel locks (flock) on what is there already.
 
 A reader holds a shared lock on its version's manifest as long as it is open, so that `gc` leaves that version alone;
 the lock ends with the process. Publishing, tagging, rolling back and gc hold the `versions` folder one after another.

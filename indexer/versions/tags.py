@@ -30,7 +30,7 @@ HEX = re.compile(r"[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Removal:
-    """What `collect` removed, or would: versions and their bytes; and those kept because a reader has them open."""
+    """The versions that `collect` deletes, with their bytes, and those that stay because a reader has them open."""
 
     removed: tuple[str, ...]
     bytes: int
