@@ -19,10 +19,11 @@ KERNELS = {
 WITH_AVX512 = {"SkylakeX, AVX-512": {"OPENBLAS_CORETYPE": "SkylakeX"}}
 THREADS = (1, 2, 4)
 SENSITIVE = (
-    "tests/indexer/builder/test_append.py",
-    "tests/indexer/builder/test_shares.py",
     "tests/indexer/pca",
-    "tests/indexer/search/test_search.py",
+    "tests/indexer/search",
+    "tests/indexer/builder",
+    "tests/indexer/versions",
+    "tests/indexer/selection",
     "tests/train/data/test_describe.py",
 )
 """Files with tests that compare bits of products."""

@@ -149,5 +149,5 @@ def test_a_row_whose_metres_disagree_with_its_degrees_is_passed_over() -> None:
 def test_a_log_whose_clock_is_wrong_says_so(scale: int, shift: int, hint: str) -> None:
     frames = 1_416_315_000_000_000 + np.arange(10) * 62_500
     nothing = np.zeros(10)
-    log = Log((frames + shift * 1_000_000) * scale, *[nothing] * 4, yaw=None)
+    log = Log((frames + shift * 1_000_000) * scale, nothing, nothing, nothing, nothing, yaw=None)
     assert clock_hint(log, frames).removeprefix(": ") == hint
