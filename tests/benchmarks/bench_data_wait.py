@@ -2,11 +2,12 @@
 
 python tests/benchmarks/bench_data_wait.py [steps]
 
-Nordland's own recipe on its 64×32 frames, and the triplets of Mereu et al. on 640×480 JPEG photographs with no frame kept
-in memory, so that every step decodes all of its frames. SeqNet in place batches on stored features: of 4096 numbers a frame, as
-published, and of 256, ten times as many steps, whose few milliseconds leave little to hide behind. Their files are
-sparse and read as zeros, from the page cache. The figure is the run's own (`wait` in metrics.jsonl) in its second
-epoch, and beside it in the first one, which also finds the positives of each query, once for the whole run.
+Nordland's own recipe on its 64×32 frames, and the triplets of Mereu et al. on 640×480 JPEG photographs with no frame
+kept in memory, so that every step decodes all of its frames. SeqNet in place batches on stored features: of 4096
+numbers a frame, as published, and of 256, ten times as many steps, whose few milliseconds leave little to hide
+behind. Their files are sparse and read as zeros, from the page cache. The figure is the run's own (`wait` in
+metrics.jsonl) in its second epoch, and beside it in the first one, which also finds the positives of each query, once
+for the whole run.
 """
 
 import json

@@ -22,6 +22,7 @@ import polars as pl
 import torch
 
 from seqdata.storage.files import write_json_atomic
+from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import write_parquet_atomic
 from tests.benchmarks.positions import PositionsDataset, write_protocol
 from tests.benchmarks.results import is_tiny, record, scaled
@@ -79,7 +80,7 @@ def write_features(folder: Path, dataset: PositionsDataset, width: int = WIDTH) 
             npy.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (count, width)})
             header = file.tell()
             file.truncate(header + count * 2 * width)
-        parts.append(FeaturePart(name=path.name, rows=count, start=header, hash="0" * 32))
+        parts.append(FeaturePart(name=path.name, rows=count, start=header, hash=xxh3_file(path)))
     manifest = FeatureManifest(
         level="frame",
         dataset=dataset.id,

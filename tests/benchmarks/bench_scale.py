@@ -90,7 +90,8 @@ def pieces(folder: Any, size: Any, rows: Any) -> Any:
     train, count = timed(lambda: kinds.train(index, x, 0, "IVF"))
     write(index, folder / "trained")
     halves = (x[: rows // 2], 0, folder / "a"), (x[rows // 2 :], rows // 2, folder / "b")
-    add, _ = timed(lambda: [encode(folder / "trained", iter([part]), first, path, False) for part, first, path in halves])
+    trained = folder / "trained"
+    add, _ = timed(lambda: [encode(trained, iter([part]), first, path, False) for part, first, path in halves])
     join, _ = timed(lambda: splicing.join([path for _, _, path in halves], folder / "joined"))
     merged = splicing.open_index(folder / "joined")
     inner = splicing.core(merged)
