@@ -216,4 +216,4 @@ def test_contradicting_flags_are_refused_under_a_named_protocol_alone(
 
 
 def test_names_of_cities_may_have_blanks(walk: Callable[..., str], tmp_path: Path, msls_dump: Path) -> None:
-    walk("build", "msls", str(msls_dump), "--cities", "northfield, southport", "--dry-run")
+    assert walk("build", "msls", str(msls_dump), "--cities", "northfield, southport", "--dry-run")

@@ -206,7 +206,7 @@ def test_measuring_maps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     # Stacks of threads and buffers of other kernels are no part of what is measured.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     environment.pop("OPENBLAS_CORETYPE", None)
-    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+    assert subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode == 0
 
 
 def test_the_same_again_is_a_no_op_and_nothing_new_is_the_parent(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_memmap_is_not_copied(tmp_path: Path) -> None:
             assert pca.fit(x, 8, route=route).samples == shape[0]
     """
     np.random.default_rng(0).standard_normal((600, 50_000), dtype=np.float32).tofile(tmp_path / "x.f32")
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "x.f32")], check=True)
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "x.f32")]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_small_blocks_of_columns_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,4 +182,4 @@ def test_the_stage_needs_no_webdataset() -> None:
         "import sys, seqdata; stage = seqdata.windows(5); assert stage.length == 5; "
         "assert not {'webdataset', 'torch', 'cv2'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
