@@ -26,7 +26,7 @@ def search(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="[INDEX] then image folders, images, videos, or .npy descriptors.",
+            help="[INDEX] then image folders (read in the order of their names), images, videos, or .npy descriptors.",
             metavar="[INDEX] PATH...",
             show_default=False,
         ),
