@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from indexer.builder import merge_lists as splicing
+from indexer.builder import merge_lists
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.transform import Transform
 from indexer.search.flat_file import FACTORY, Exact, map_exact, write, write_exact
@@ -65,16 +65,16 @@ def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: S
         blocks = chain(_file_blocks(old, rows, shape, shape.input_size), new)
         write_exact(path, blocks, rows + count, shape.exact, shape.transform, shape.normalised)
         return
-    index = splicing.open_index(old)
-    if not splicing.has_lists(index):
+    index = merge_lists.open_index(old)
+    if not merge_lists.has_lists(index):
         for block in new:
-            splicing.add_projected(index, block, is_wrapped=shape.is_wrapped)
+            merge_lists.add_projected(index, block, is_wrapped=shape.is_wrapped)
         write(index, path)
         return
     del index
     with atomic_path(path.with_name(f".{path.name}.part")) as part:
         encode(old, new, rows, part, shape.is_wrapped)
-        splicing.join([old, part], path)
+        merge_lists.join([old, part], path)
     path.with_name(f".{path.name}.part").unlink()
 
 
@@ -92,9 +92,9 @@ def encode(trained: Path, vectors: Iterable[Float32Array], first: int, path: Pat
         ContractError: If `trained` is damaged.
         OutputError: If the disk refuses.
     """
-    index = splicing.trained(trained)
+    index = merge_lists.trained(trained)
     for block in vectors:
-        splicing.add_projected(index, block, first, is_wrapped=is_wrapped)
+        merge_lists.add_projected(index, block, first, is_wrapped=is_wrapped)
         first += len(block)
     write(index, path)
 

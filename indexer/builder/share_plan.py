@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from indexer.builder import merge_lists as splicing
+from indexer.builder import merge_lists
 from indexer.builder.held_arrays import write_arrays
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.transform import Transform
@@ -131,7 +131,7 @@ def _publish_plan(
     """Fit, and write the plan last."""
     started = time.monotonic()
     trained = train()
-    if trained.storage not in FACTORY and (trained.index is None or not splicing.has_lists(trained.index)):
+    if trained.storage not in FACTORY and (trained.index is None or not merge_lists.has_lists(trained.index)):
         raise ContractError(
             f"kind {trained.storage} ({trained.factory}) cannot be merged from shares; use flat, fp16, ivf or imi, or "
             "build it without shares"

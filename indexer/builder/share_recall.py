@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from indexer.builder import merge_lists as splicing
+from indexer.builder import merge_lists
 from indexer.builder.held_arrays import read_arrays
 from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
@@ -69,7 +69,7 @@ def calibrate(path: Path, held_out: HeldOut, plan: "BuildPlan") -> tuple[dict[st
         point = Point(plan.storage, plan.factory, {}, plan.rows * plan.size * 2)
         vectors = map_exact(path, plan.rows, plan.size, plan.input_size, kind)
         return {}, check_exact(Selection(point, [point]), vectors, held_out).facts()
-    outer = splicing.open_index(path, faiss.IO_FLAG_MMAP)  # owns what is searched
+    outer = merge_lists.open_index(path, faiss.IO_FLAG_MMAP)  # owns what is searched
     spec = KindSpec(recall_target=float(plan.settings.get("recall_target", 1.0)), seed=plan.seed)
-    selection = settle(FaissVectors(splicing.core(outer), str(path)), held_out, plan.storage, plan.factory, spec)
+    selection = settle(FaissVectors(merge_lists.core(outer), str(path)), held_out, plan.storage, plan.factory, spec)
     return selection.point.search, selection.facts()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import ValidationError
 
-from indexer.builder import merge_lists as splicing
+from indexer.builder import merge_lists
 from indexer.builder.grow import Shape, check_arithmetic, encode, join_exact
 from indexer.builder.held_arrays import read_arrays, write_arrays
 from indexer.builder.share_plan import HELD_OUT, PARTS, PLAN, TRAINED, BuildPlan, parts_folder, read_plan
@@ -109,7 +109,7 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
             filled = [(part, count) for part, count in zip(parts, counts, strict=True) if count]
             join_exact(filled, shape, private / VECTORS)
         else:
-            splicing.join(parts, private / VECTORS)
+            merge_lists.join(parts, private / VECTORS)
         if shape.exact != "flat":
             held_out = held_out_of_shares(folder / HELD_OUT, [part.with_suffix(NEAREST) for part in parts], plan)
             with phases.timed("measure"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.builder import merge_lists as splicing
+from indexer.builder import merge_lists
 from indexer.builder.grow import encode
 from indexer.pca.project import project
 from indexer.pca.transform import Transform
@@ -92,9 +92,9 @@ def pieces(folder: Any, size: Any, rows: Any) -> Any:
     halves = (x[: rows // 2], 0, folder / "a"), (x[rows // 2 :], rows // 2, folder / "b")
     trained = folder / "trained"
     add, _ = timed(lambda: [encode(trained, iter([part]), first, path, False) for part, first, path in halves])
-    join, _ = timed(lambda: splicing.join([path for _, _, path in halves], folder / "joined"))
-    merged = splicing.open_index(folder / "joined")
-    inner = splicing.core(merged)
+    join, _ = timed(lambda: merge_lists.join([path for _, _, path in halves], folder / "joined"))
+    merged = merge_lists.open_index(folder / "joined")
+    inner = merge_lists.core(merged)
     set_search(inner, {"nprobe": 8})
     probe, _ = timed(lambda: [inner.search(x[row : row + 1], 10) for row in range(200)])
     found = inner.search(x[:200], 10)[1]

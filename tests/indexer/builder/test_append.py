@@ -14,7 +14,7 @@ import pytest
 
 import indexer
 from indexer.builder import append as adding
-from indexer.builder import merge_lists as splicing
+from indexer.builder import merge_lists
 from indexer.pca import fit as pca
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import project
@@ -84,8 +84,8 @@ def test_equal_to_a_full_build(tmp_path: Path, kind: str, with_pca: bool) -> Non
         )  # fmt: skip
         assert (whole / "index.faiss").read_bytes() == (folder / "index.faiss").read_bytes()
     elif kind in ("ivf", "imi"):
-        trained = splicing.trained(parent / "index.faiss")
-        splicing.add_projected(trained, project(descriptors(), index.transform, with_pca))
+        trained = merge_lists.trained(parent / "index.faiss")
+        merge_lists.add_projected(trained, project(descriptors(), index.transform, with_pca))
         write(trained, tmp_path / "expected")
         assert (tmp_path / "expected").read_bytes() == (folder / "index.faiss").read_bytes()
     found = index.search(descriptors()[ROWS + 3], 5)[1]
@@ -284,10 +284,10 @@ def test_refusals(tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from indexer.builder import grow as growing, merge_lists as splicing
+    from indexer.builder import grow as growing, merge_lists
     from indexer.versions import publish as sealing, folders as versions
     from tests.indexer.builder.test_append import append
-    points = {"join": (splicing, "join"), "seal": (sealing, "publish"), "latest": (versions, "point_latest")}
+    points = {"join": (merge_lists, "join"), "seal": (sealing, "publish"), "latest": (versions, "point_latest")}
     setattr(*points[sys.argv[2]], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     append(Path(sys.argv[1]))
 """
@@ -316,11 +316,11 @@ def test_wrap_keeps_the_lists(tmp_path: Path) -> None:
     import faiss
 
     lists = faiss.index_factory(8, "IVF4,Flat")
-    assert splicing.has_lists(wrap(lists, None, True))
-    assert not splicing.has_lists(faiss.index_factory(8, "IVF4,Flat,RFlat"))
+    assert merge_lists.has_lists(wrap(lists, None, True))
+    assert not merge_lists.has_lists(faiss.index_factory(8, "IVF4,Flat,RFlat"))
     (tmp_path / "no").write_bytes(b"no index")
     with pytest.raises(ContractError, match="not a readable FAISS index"):
-        splicing.open_index(tmp_path / "no")
+        merge_lists.open_index(tmp_path / "no")
 
 
 @pytest.mark.parametrize("with_pca", [True, False])

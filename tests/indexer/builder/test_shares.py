@@ -289,11 +289,11 @@ def test_shares_at_once(tmp_path: Path) -> None:
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from indexer.builder import share_plan as plans, shares as sharded, merge_lists as splicing
+    from indexer.builder import share_plan as plans, shares as sharded, merge_lists
     from indexer.versions import publish as sealing, folders as versions
     from tests.indexer.builder import test_shares
     points = {
-        "plan": (plans, "write_bytes_atomic"), "encode": (sharded, "encode"), "join": (splicing, "join"),
+        "plan": (plans, "write_bytes_atomic"), "encode": (sharded, "encode"), "join": (merge_lists, "join"),
         "publish": (sealing, "publish"), "latest": (versions, "point_latest"), "parts": (sharded.shutil, "rmtree"),
     }
     setattr(*points[sys.argv[2]], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
