@@ -42,6 +42,7 @@ class PlaceIndex:
         self._check_sizes()
         self._engine: EngineName = engine
         self._vectors = self._open_vectors()
+        self._shorter: dict[int, ExactVectors] = {}
 
     @property
     def id(self) -> str:
@@ -133,7 +134,9 @@ class PlaceIndex:
             )
         if not 1 <= count <= facts.size:
             raise ContractError(f"{count} components: the index {self.id} has {facts.size}")
-        return ExactVectors(self._map_vectors()[:, :count], self._engine)
+        if count not in self._shorter:
+            self._shorter[count] = cast(ExactVectors, self._vectors).first_components(count)
+        return self._shorter[count]
 
     def _check_sizes(self) -> None:
         facts = self.manifest

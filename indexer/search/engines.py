@@ -55,6 +55,10 @@ class NumpyEngine:
         halves: Float32Array = self._half[pool]
         return halves
 
+    def first_components(self, count: int) -> "NumpyEngine":
+        """See `Engine.first_components`."""
+        return NumpyEngine(self._vectors[:, :count])
+
     def _scores(self, queries: Float32Array, pool: Pool) -> Iterator[tuple[int, Float32Array, IntArray]]:
         """Yield (first query, scores (q', b), row numbers (b,)): each block is read once for all queries.
 

@@ -165,6 +165,10 @@ class ExactVectors:
                 self._settle(queries, scores[:, -1], nearest, pool)
         return nearest
 
+    def first_components(self, count: int) -> "ExactVectors":
+        """The same vectors by their first `count` values; what lies on a device stays there."""
+        return ExactVectors(self._vectors[:, :count], self._engine.first_components(count))
+
     def _ordered(self, queries: Float32Array, candidates: IntArray, k: int) -> Neighbours:
         """The k nearest of candidate rows (q, m)."""
         lines = np.repeat(np.arange(len(queries)), candidates.shape[1])
@@ -391,7 +395,8 @@ def choose_engine(vectors: StoredVectors, name: EngineName = "auto") -> Engine:
 
     Args:
         vectors: The stored vectors (n, k).
-        name: A device, or `auto`: a GPU where torch is loaded and sees one, otherwise NumPy.
+        name: A device, or `auto`: a GPU where torch is loaded, sees one, and the vectors fit into half of its free
+            memory; otherwise NumPy.
 
     Returns:
         The engine.
@@ -399,12 +404,12 @@ def choose_engine(vectors: StoredVectors, name: EngineName = "auto") -> Engine:
     Raises:
         MissingDependencyError: If the device that `name` asks for is not there.
     """
-    if name == "auto":
-        # Looked up, not imported: searching must not be what loads torch.
-        torch = sys.modules.get("torch")
-        name = "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
-    if name == "cpu":
+    # Looked up, not imported: searching must not be what loads torch.
+    torch = sys.modules.get("torch")
+    if name == "cpu" or (name == "auto" and not (torch is not None and torch.cuda.is_available())):
         return NumpyEngine(vectors)
-    from indexer.search.gpu_engines import FaissGpuEngine, cuda_engine  # heavy
+    from indexer.search.gpu_engines import AutoEngine, FaissGpuEngine, cuda_engine, current_cuda  # heavy
 
+    if name == "auto":
+        return AutoEngine(vectors, current_cuda())
     return cuda_engine(vectors) if name == "cuda" else FaissGpuEngine(vectors)

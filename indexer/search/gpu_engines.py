@@ -1,6 +1,7 @@
-"""Exact search on a GPU: the scores of `indexer.search.engines` by plain torch, or FAISS's own nearest rows."""
+"""Exact search on a GPU: the scores of `indexer.search.engines` by plain torch, or by a FAISS index on the device."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -8,14 +9,20 @@ import numpy as np
 
 from indexer.arrays import StoredVectors
 from indexer.search.engines import NumpyEngine
-from indexer.search.pools import Pool, TooManyPairsError, numbers_of, parts
+from indexer.search.pools import Engine, Pool, TooManyPairsError, parts, pool_size
 from seqdata.errors import MissingDependencyError
 from seqdata.geometry import Float32Array, IntArray
 
 if TYPE_CHECKING:
     import torch
 
-GPU_BLOCK_VALUES = 1 << 26
+SCORE_VALUES = 1 << 26  # scores of one block: 256 MiB, small beside a card's memory and large beside a launch
+COPY_VALUES = 1 << 26  # vectors copied or widened at once: 128 MiB of float16, 256 MiB of float32
+RESIDENT_SHARE = 0.5  # of the free memory: scores, widened blocks and other users of the card need the rest
+LOW = 2.0**11  # what a float16 loses of a number is below 2^-11 of it
+FAISS_GREATEST_K = 2048  # FAISS 1.15 selects no more on a GPU
+
+log = logging.getLogger(__name__)
 
 
 def cuda_engine(vectors: StoredVectors) -> "TorchEngine":
@@ -24,23 +31,85 @@ def cuda_engine(vectors: StoredVectors) -> "TorchEngine":
 
     if not torch.cuda.is_available():
         raise MissingDependencyError("engine cuda: torch sees no CUDA device here; use cpu")
-    return TorchEngine(vectors, "cuda")
+    return TorchEngine(vectors, current_cuda())
 
 
-class TorchEngine:
-    """The same scores by torch on a device; the vectors stay there where they fit into half of its free memory."""
+def current_cuda() -> str:
+    """Name the process's CUDA device with its number."""
+    import torch  # heavy
+
+    # torch 2.4's mem_get_info refuses a device without one; and "cuda" means another card after set_device.
+    return f"cuda:{torch.cuda.current_device()}"
+
+
+class AutoEngine:
+    """The vectors on the GPU where they fit, the CPU where they do not or the card's memory runs out."""
 
     def __init__(self, vectors: StoredVectors, device: str) -> None:
         """`vectors` as for `NumpyEngine`; `device` as torch names it."""
-        self._vectors, self._device = vectors, device
-        self._resident: Any = None
-        self._half = np.empty(len(vectors), np.float32)
-        if device.startswith("cuda"):
-            import torch  # heavy
+        import torch  # heavy
 
-            free, _ = torch.cuda.mem_get_info(device)
-            if vectors.nbytes < free // 2:
-                self._resident = torch.from_numpy(np.array(vectors)).to(device)
+        self._vectors = vectors
+        self._engine: Engine
+        try:
+            # Copying all vectors at every search costs more than a product on the CPU: only resident ones pay.
+            self._engine = TorchEngine(vectors, device) if fits(vectors, device) else NumpyEngine(vectors)
+        except torch.OutOfMemoryError:
+            self._leave_device()
+
+    def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
+        """See `Engine.best`."""
+        import torch  # heavy
+
+        try:
+            return self._engine.best(queries, m, pool)
+        except torch.OutOfMemoryError:
+            self._leave_device()
+            return self._engine.best(queries, m, pool)
+
+    def above(
+        self, queries: Float32Array, limits: Float32Array, pool: Pool, most: int
+    ) -> Iterator[tuple[IntArray, IntArray]]:
+        """See `Engine.above`."""
+        return self._engine.above(queries, limits, pool, most)
+
+    def half_norms(self, pool: Pool) -> Float32Array:
+        """See `Engine.half_norms`."""
+        return self._engine.half_norms(pool)
+
+    def first_components(self, count: int) -> Engine:
+        """See `Engine.first_components`."""
+        return self._engine.first_components(count)
+
+    def _leave_device(self) -> None:
+        log.warning("the GPU's memory is full: exact search goes on with the CPU")
+        self._engine = NumpyEngine(self._vectors)
+
+
+def fits(vectors: StoredVectors, device: str) -> bool:
+    """Whether the vectors may stay on a device; on the CPU they always lie in memory or a file."""
+    import torch  # heavy
+
+    return not device.startswith("cuda") or vectors.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+class TorchEngine:
+    """The same scores by torch on a device; the vectors stay there, as they are stored, where they fit.
+
+    Scores are products in whole float32. Of float16 vectors on CUDA they are two float16 products with float32 sums,
+    each query being the sum of two float16 vectors: that uses the tensor cores, reads half the bytes, and is as near.
+    """
+
+    def __init__(self, vectors: StoredVectors, device: str, resident: "torch.Tensor | None" = None) -> None:
+        """`vectors` as for `NumpyEngine`; `device` as torch names it; `resident` are the vectors where they are there.
+
+        Raises: torch.OutOfMemoryError when they seemed to fit and do not.
+        """
+        self._vectors, self._device = vectors, device
+        if resident is None and device.startswith("cuda") and fits(vectors, device):
+            resident = upload(vectors, device)
+        self._resident = resident
+        self._half: torch.Tensor | None = None
 
     def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
         """See `Engine.best`."""
@@ -48,9 +117,10 @@ class TorchEngine:
 
         scores = torch.empty(len(queries), 0, device=self._device)
         rows = torch.empty(len(queries), 0, dtype=torch.int64, device=self._device)
-        for block_scores, numbers in self._scores(queries, pool):
-            scores = torch.cat([scores, block_scores], dim=1)
-            rows = torch.cat([rows, numbers.expand(len(queries), -1)], dim=1)
+        for part, block_scores in self._scores(queries, pool):
+            # The block's own best first: joining whole blocks would move more bytes than the product reads.
+            best, columns = block_scores.topk(min(m, block_scores.shape[1]), dim=1)
+            scores, rows = torch.cat([scores, best], dim=1), torch.cat([rows, self._rows(part, columns)], dim=1)
             scores, order = scores.topk(min(m, scores.shape[1]), dim=1)
             rows = rows.gather(1, order)
         return scores.cpu().numpy(), rows.cpu().numpy()
@@ -62,56 +132,169 @@ class TorchEngine:
         import torch  # heavy
 
         limit = torch.from_numpy(limits).to(self._device)[:, None]
-        for scores, numbers in self._scores(queries, pool):
+        for part, scores in self._scores(queries, pool):
             is_above = scores >= limit
             most -= int(torch.count_nonzero(is_above))
             if most < 0:
                 raise TooManyPairsError
             lines, columns = torch.nonzero(is_above, as_tuple=True)
-            yield lines.cpu().numpy(), numbers[columns].cpu().numpy()
+            yield lines.cpu().numpy(), self._rows(part, columns).cpu().numpy()
 
     def half_norms(self, pool: Pool) -> Float32Array:
         """See `Engine.half_norms`."""
-        halves: Float32Array = self._half[pool]
+        halves: Float32Array = self._halves().cpu().numpy()[pool]
         return halves
 
-    def _scores(self, queries: Float32Array, pool: Pool) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    def first_components(self, count: int) -> "TorchEngine":
+        """See `Engine.first_components`."""
+        resident = None if self._resident is None else self._resident[:, :count]
+        return TorchEngine(self._vectors[:, :count], self._device, resident)
+
+    def _scores(self, queries: Float32Array, pool: Pool) -> "Iterator[tuple[Pool, torch.Tensor]]":
+        """Yield parts of the pool with the scores (q, b) of their rows."""
         import torch  # heavy
 
-        device_queries = torch.from_numpy(np.ascontiguousarray(queries)).to(self._device)
-        step = max(1, GPU_BLOCK_VALUES // max(self._vectors.shape[1], len(queries)))
-        with torch.no_grad(), _full_float32():
-            for part in parts(pool, step):
-                numbers = torch.from_numpy(numbers_of(part)).to(self._device)
-                block = self._block(part, numbers)
-                half = (block * block).sum(1) / 2
-                self._half[part] = half.cpu().numpy()
-                yield torch.addmm(half[None], device_queries, block.T, beta=-1), numbers
+        with torch.no_grad():
+            halves = self._halves()
+            multiply = _multiplication(torch.from_numpy(np.array(queries)).to(self._device), self._vectors.dtype)
+            for part, block in self._blocks(pool, self._step(pool, len(queries))):
+                rows = part if isinstance(part, slice) else torch.from_numpy(part).to(self._device)
+                yield part, multiply(block).sub_(halves[rows])
 
-    def _block(self, part: Pool, numbers: "torch.Tensor") -> "torch.Tensor":
+    def _step(self, pool: Pool, queries: int) -> int:
+        """Rows a block: bounded by the scores, and by the vectors where a block is a copy of them."""
+        is_copied = self._resident is None or not isinstance(pool, slice)
+        step = SCORE_VALUES // max(queries, 1)
+        return max(1, min(step, COPY_VALUES // self._vectors.shape[1]) if is_copied else step)
+
+    def _blocks(self, pool: Pool, step: int) -> "Iterator[tuple[Pool, torch.Tensor]]":
+        """Yield parts of the pool with their vectors on the device, as stored."""
         import torch  # heavy
 
         if self._resident is None:
-            return torch.from_numpy(np.array(self._vectors[part], np.float32)).to(self._device)
-        resident: torch.Tensor = self._resident[part] if isinstance(part, slice) else self._resident[numbers]
-        return resident.float()
+            yield from device_blocks(self._vectors, pool, step, self._device)
+            return
+        for part in parts(pool, step):
+            rows = part if isinstance(part, slice) else torch.from_numpy(part).to(self._device)
+            yield part, self._resident[rows]
+
+    def _halves(self) -> "torch.Tensor":
+        """|x|²/2 of all vectors (n,) float32, computed once."""
+        import torch  # heavy
+
+        if self._half is None:
+            half = torch.empty(len(self._vectors), device=self._device)
+            step = max(1, COPY_VALUES // self._vectors.shape[1])
+            for part, block in self._blocks(slice(0, len(self._vectors)), step):
+                half[part] = block.float().square().sum(1) / 2
+            self._half = half
+        return self._half
+
+    def _rows(self, part: Pool, columns: "torch.Tensor") -> "torch.Tensor":
+        """Stored rows of the columns of a block's scores."""
+        import torch  # heavy
+
+        return columns + part.start if isinstance(part, slice) else torch.from_numpy(part).to(self._device)[columns]
+
+
+def upload(vectors: StoredVectors, device: str) -> "torch.Tensor":
+    """Copy stored vectors (n, d) to a device as they are; the host holds two blocks of them, not all."""
+    import torch  # heavy
+
+    dtype = torch.float16 if vectors.dtype == np.float16 else torch.float32
+    resident = torch.empty(vectors.shape, dtype=dtype, device=device)
+    step = max(1, COPY_VALUES // vectors.shape[1])
+    for part, block in device_blocks(vectors, slice(0, len(vectors)), step, device):
+        resident[part] = block
+    return resident
+
+
+def device_blocks(vectors: StoredVectors, pool: Pool, step: int, device: str) -> "Iterator[tuple[Pool, torch.Tensor]]":
+    """Yield parts of a pool with their vectors (b, d) on a device, in the type that they are stored in.
+
+    On CUDA the host reads the next block, into the other of two pinned buffers, while the device works on this one.
+    """
+    import torch  # heavy
+
+    if not device.startswith("cuda"):
+        for part in parts(pool, step):
+            yield part, torch.from_numpy(np.array(vectors[part]))
+        return
+    dtype = torch.float16 if vectors.dtype == np.float16 else torch.float32
+    shape = (min(step, pool_size(pool)), vectors.shape[1])
+    pinned = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
+    copied = [torch.cuda.Event() for _ in range(2)]
+    for number, part in enumerate(parts(pool, step)):
+        buffer, event = pinned[number % 2], copied[number % 2]
+        event.synchronize()  # its last copy must have left the buffer
+        target = buffer[: pool_size(part)]
+        np.copyto(target.numpy(), vectors[part])
+        block = target.to(device, non_blocking=True)
+        event.record()
+        yield part, block
+
+
+def _multiplication(queries: "torch.Tensor", dtype: "np.dtype[Any]") -> "Callable[[torch.Tensor], torch.Tensor]":
+    """A function from a block (b, d) to its products with the queries (q, d): (q, b) float32."""
+    import torch  # heavy
+
+    # float16 products with float32 results exist since torch 2.8, on CUDA only; else blocks are widened.
+    if dtype != np.float16 or not queries.is_cuda or "dtype" not in torch.ops.aten.mm.overloads():
+
+        def multiply_wide(block: "torch.Tensor") -> "torch.Tensor":
+            with full_float32():
+                return queries @ block.float().T
+
+        return multiply_wide
+    high, low, scale = split_queries(queries)
+    both = torch.cat([high, low])
+
+    def multiply(block: "torch.Tensor") -> "torch.Tensor":
+        # One product of twice the rows: with few queries its time is that of reading the block once.
+        upper, lower = torch.mm(both, block.T, out_dtype=torch.float32).split(len(queries))
+        return upper.add_(lower, alpha=1 / LOW).mul_(scale)
+
+    return multiply
+
+
+def split_queries(queries: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """Split float32 vectors into two float16 ones each, whose sum carries 22 bits.
+
+    Args:
+        queries: Finite vectors (q, d) float32.
+
+    Returns:
+        high and low (q, d) float16, and scale (q, 1) float32, a power of two: q = (high + low / 2^11) · scale.
+    """
+    import torch  # heavy
+
+    largest = queries.abs().amax(dim=1, keepdim=True)
+    # Scaled to at most 1: float16 ends at 65,504 and is coarse below 6e-5. Powers of two round nothing.
+    exponent = torch.frexp(largest).exponent.clamp(-125, 127)
+    scaled = torch.ldexp(queries, -exponent)
+    high = scaled.half()
+    low = ((scaled - high.float()) * LOW).half()
+    return high, low, torch.ldexp(torch.ones_like(largest), exponent)
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Products in whole float32: a training set to TF32 in the same process would round them to 10 bits."""
     import torch  # heavy
 
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    matmul = torch.backends.cuda.matmul
+    # torch 2.9's own switch; the older one raises once any program in the process has used the new.
+    name, value = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
+    before = getattr(matmul, name)
+    setattr(matmul, name, value)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        setattr(matmul, name, before)
 
 
 class FaissGpuEngine(NumpyEngine):
-    """`faiss.knn_gpu` for the nearest rows; the rare recount of near ties runs on the CPU."""
+    """A flat FAISS index that stays on the GPU, for searches among all rows; the rest runs on the CPU."""
 
     def __init__(self, vectors: StoredVectors) -> None:
         """Raises: MissingDependencyError where FAISS was built without a GPU, or sees none."""
@@ -121,13 +304,18 @@ class FaissGpuEngine(NumpyEngine):
             raise MissingDependencyError("engine faiss-gpu: FAISS sees no GPU here; install faiss-gpu or use cpu")
         super().__init__(vectors)
         self._resources = faiss.StandardGpuResources()
+        # float32 also where float16 is stored: FAISS's float16 form rounds the queries as well.
+        self._index = faiss.GpuIndexFlatL2(self._resources, vectors.shape[1])
+        step = max(1, COPY_VALUES // vectors.shape[1])
+        for part in parts(slice(0, len(vectors)), step):
+            block = np.ascontiguousarray(vectors[part], np.float32)
+            self._halves(part, block)
+            self._index.add(block)
 
     def best(self, queries: Float32Array, m: int, pool: Pool) -> tuple[Float32Array, IntArray]:
-        """See `Engine.best`; pools of any rows are gathered first."""
-        import faiss  # heavy
-
-        block = np.ascontiguousarray(self._vectors[pool], np.float32)
-        self._halves(pool, block)
-        squared, columns = faiss.knn_gpu(self._resources, queries, block, m)
-        scores = (np.einsum("qd,qd->q", queries, queries)[:, None] - squared) / 2
-        return scores.astype(np.float32), numbers_of(pool)[columns]
+        """See `Engine.best`; fewer rows than all, or more neighbours than FAISS selects, are the CPU's."""
+        if isinstance(pool, slice) and pool_size(pool) == len(self._vectors) and m <= FAISS_GREATEST_K:
+            squared, rows = self._index.search(queries, m)
+            scores = (np.einsum("qd,qd->q", queries, queries)[:, None] - squared) / 2
+            return scores.astype(np.float32), rows
+        return super().best(queries, m, pool)

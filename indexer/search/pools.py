@@ -38,6 +38,10 @@ class Engine(Protocol):
         """|x|²/2 of every vector (n,) of a pool that was searched."""
         ...
 
+    def first_components(self, count: int) -> "Engine":
+        """An engine of the first `count` values of every vector; what lies on a device is not copied again."""
+        ...
+
 
 def threads() -> int:
     """Threads of one search: OMP_NUM_THREADS where it is set, otherwise the cores of this process."""

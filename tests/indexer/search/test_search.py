@@ -102,7 +102,8 @@ def test_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("FIRST_COLUMNS", 16),
     ):
         monkeypatch.setattr(engines, name, value)
-    monkeypatch.setattr(gpu_engines, "GPU_BLOCK_VALUES", 200)
+    monkeypatch.setattr(gpu_engines, "SCORE_VALUES", 200)
+    monkeypatch.setattr(gpu_engines, "COPY_VALUES", 200)
     monkeypatch.setattr("indexer.search.exact.REFINE_VALUES", 30)
     rng = np.random.default_rng(2)
     for dtype in TYPES:

@@ -1,0 +1,156 @@
+"""What the GPU engines do that can be shown without a GPU: exactness of split products, residence, memory that ends."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from indexer.search import gpu_engines
+from indexer.search.engines import NumpyEngine
+from indexer.search.exact import ExactVectors, nearest_rows, rounding
+from indexer.search.gpu_engines import AutoEngine, TorchEngine, split_queries
+
+TABLES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "unit": lambda rng: rng.standard_normal((40, 512)) / 22,
+    "tiny": lambda rng: rng.standard_normal((40, 512)) * 1e-30,
+    "huge": lambda rng: rng.standard_normal((40, 512)) * 1e30,
+    "one value": lambda rng: np.eye(40, 512) * 3.3,
+    "all magnitudes": lambda rng: rng.standard_normal((40, 512)) * 10.0 ** rng.integers(-12, 1, (40, 512)),
+    "zeros": lambda rng: np.zeros((40, 512)),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_split_queries_score_within_the_bound_of_exact_search(name: str) -> None:
+    """Products of float16 vectors with both halves differ from float64's by less than `rounding` allows."""
+    rng = np.random.default_rng(0)
+    queries = TABLES[name](rng).astype(np.float32)
+    vectors = rng.standard_normal((300, 512)).astype(np.float16).astype(np.float64)
+    high, low, scale = (part.double().numpy() for part in split_queries(torch.from_numpy(queries)))
+    scores = (high @ vectors.T + low @ vectors.T / gpu_engines.LOW) * scale
+    truth = queries.astype(np.float64) @ vectors.T
+    bound = rounding((queries.astype(np.float64) ** 2).sum(1), float((vectors**2).sum(1).max()) / 2, 512)
+    assert np.abs(scores - truth).max(axis=1).max() <= bound.max()
+    assert (np.abs(scores - truth) <= bound[:, None]).all()
+    # The sum carries 22 bits of every value that is not far below the query's largest.
+    assert np.abs((high + low / gpu_engines.LOW) * scale - queries).max() <= 2.0**-22 * np.abs(queries).max()
+
+
+def test_fewer_components_take_the_resident_vectors() -> None:
+    """Nothing is copied to the device again, and answers are those of the shorter vectors."""
+    rng = np.random.default_rng(1)
+    vectors, queries = (
+        rng.standard_normal((200, 12)).astype(np.float32),
+        rng.standard_normal((5, 12)).astype(np.float32),
+    )
+    resident = torch.from_numpy(vectors.copy())
+    shorter = ExactVectors(vectors, TorchEngine(vectors, "cpu", resident)).first_components(4)
+    engine: Any = shorter._engine
+    assert engine._resident.data_ptr() == resident.data_ptr()
+    expected = nearest_rows(queries[:, :4], vectors[:, :4], 6, engine="cpu")
+    for ours, theirs in zip(shorter.nearest(queries[:, :4], 6), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture
+def full_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A device whose memory is full at the call that the list names: "best" or "upload"."""
+    when = ["best"]
+    original = TorchEngine.best, TorchEngine.__init__
+
+    def best(self: TorchEngine, *args: Any) -> Any:
+        if when == ["best"]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original[0](self, *args)
+
+    def start(self: TorchEngine, *args: Any) -> None:
+        if when == ["upload"]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original[1](self, *args)
+
+    monkeypatch.setattr(TorchEngine, "best", best)
+    monkeypatch.setattr(TorchEngine, "__init__", start)
+    yield when
+
+
+@pytest.mark.parametrize("call", ["best", "upload", "never"])
+def test_auto_goes_on_with_the_cpu_when_memory_ends(
+    full_device: list[str], call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    full_device[:] = [call]
+    rng = np.random.default_rng(2)
+    vectors, queries = rng.standard_normal((90, 6)).astype(np.float32), rng.standard_normal((4, 6)).astype(np.float32)
+    ours = ExactVectors(vectors, AutoEngine(vectors, "cpu")).nearest(queries, 5)
+    expected = ExactVectors(vectors, NumpyEngine(vectors)).nearest(queries, 5)
+    np.testing.assert_array_equal(ours[1], expected[1])
+    np.testing.assert_array_equal(ours[0], expected[0])
+    assert ("memory is full" in caplog.text) is (call != "never")
+
+
+def test_auto_searches_on_the_cpu_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying everything at each search is slower than the CPU; `cuda` by name streams instead."""
+    vectors = np.zeros((10, 4), np.float32)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (300, 1000))
+    engine: Any = AutoEngine(vectors, "cuda:0")
+    assert isinstance(engine._engine, NumpyEngine)
+
+
+def test_precision_is_put_back_after_a_product() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        with pytest.raises(RuntimeError, match="in the middle"), gpu_engines.full_float32():
+            assert matmul.fp32_precision == "ieee"
+            raise RuntimeError("in the middle")
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+
+
+class FakeGpuFaiss:
+    """The names of faiss-gpu that are used; the index counts what is sent to the device."""
+
+    class StandardGpuResources:
+        """Memory of a device."""
+
+    class GpuIndexFlatL2:
+        """A flat index that answers by NumPy."""
+
+        def __init__(self, resources: object, size: int) -> None:
+            self.vectors, self.searches = np.zeros((0, size), np.float32), 0
+
+        def add(self, block: np.ndarray) -> None:
+            self.vectors = np.concatenate([self.vectors, block])
+
+        def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            self.searches += 1
+            squared = ((queries[:, None] - self.vectors) ** 2).sum(axis=2)
+            rows = np.argsort(squared, axis=1, kind="stable")[:, :k]
+            return np.take_along_axis(squared, rows, 1), rows
+
+    @staticmethod
+    def get_num_gpus() -> int:
+        return 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_faiss_keeps_its_vectors_on_the_device(monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    """Sent once, in blocks; subsets and more neighbours than FAISS selects are the CPU's."""
+    monkeypatch.setitem(__import__("sys").modules, "faiss", FakeGpuFaiss)
+    monkeypatch.setattr(gpu_engines, "COPY_VALUES", 70)
+    rng = np.random.default_rng(3)
+    vectors, queries = rng.standard_normal((100, 7)).astype(dtype), rng.standard_normal((6, 7)).astype(np.float32)
+    engine: Any = gpu_engines.FaissGpuEngine(vectors)
+    assert len(engine._index.vectors) == 100
+    plain = ExactVectors(vectors, NumpyEngine(vectors))
+    for rows, k, searches in ((None, 5, 1), (np.arange(20, 60), 5, 1), (None, 7, 2)):
+        ours, theirs = ExactVectors(vectors, engine).nearest(queries, k, rows), plain.nearest(queries, k, rows)
+        np.testing.assert_array_equal(ours[1], theirs[1])
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        assert engine._index.searches == searches
+    monkeypatch.setattr(gpu_engines, "FAISS_GREATEST_K", 4)
+    np.testing.assert_array_equal(ExactVectors(vectors, engine).nearest(queries, 5)[1], plain.nearest(queries, 5)[1])
+    assert engine._index.searches == 2
