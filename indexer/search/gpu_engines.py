@@ -223,7 +223,7 @@ def device_blocks(vectors: StoredVectors, pool: Pool, step: int, device: str) ->
     dtype = torch.float16 if vectors.dtype == np.float16 else torch.float32
     shape = (min(step, pool_size(pool)), vectors.shape[1])
     pinned = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
-    copied = [torch.cuda.Event() for _ in range(2)]
+    copied = [torch.cuda.Event() for _ in range(2)]  # type: ignore[no-untyped-call]
     for number, part in enumerate(parts(pool, step)):
         buffer, event = pinned[number % 2], copied[number % 2]
         event.synchronize()  # its last copy must have left the buffer
@@ -239,7 +239,7 @@ def _multiplication(queries: "torch.Tensor", dtype: "np.dtype[Any]") -> "Callabl
     import torch  # heavy
 
     # float16 products with float32 results exist since torch 2.8, on CUDA only; else blocks are widened.
-    if dtype != np.float16 or not queries.is_cuda or "dtype" not in torch.ops.aten.mm.overloads():
+    if dtype != np.float16 or not queries.is_cuda or not hasattr(torch.ops.aten.mm, "dtype"):
 
         def multiply_wide(block: "torch.Tensor") -> "torch.Tensor":
             with full_float32():
@@ -251,7 +251,8 @@ def _multiplication(queries: "torch.Tensor", dtype: "np.dtype[Any]") -> "Callabl
 
     def multiply(block: "torch.Tensor") -> "torch.Tensor":
         # One product of twice the rows: with few queries its time is that of reading the block once.
-        upper, lower = torch.mm(both, block.T, out_dtype=torch.float32).split(len(queries))
+        products = torch.mm(both, block.T, out_dtype=torch.float32)
+        upper, lower = products[: len(queries)], products[len(queries) :]
         return upper.add_(lower, alpha=1 / LOW).mul_(scale)
 
     return multiply
