@@ -1,35 +1,102 @@
-"""Where to compute, and in which precision."""
+"""Where to compute, and in which precision: one policy for training, describing, mining, validation and the index."""
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from indexer.search.gpu_engines import float32_products
 from seqdata.errors import ContractError, MissingDependencyError
+from train.settings import Precision
+
+# Read when cuBLAS starts, which a description before training does already; without it repeated sums may differ.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# The number of distinct frames changes at every step: fixed segments would leave holes. Read when CUDA starts.
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device of a name: "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:N".
 
+    Under torchrun each process takes the CUDA device of its number on the machine (LOCAL_RANK).
+
     Raises:
-        ContractError: For another name.
+        ContractError: For another name, a device that is not there, or, under torchrun, a device by number.
         MissingDependencyError: For CUDA where there is none.
 
     Example:
         >>> pick_device("cpu")
         device(type='cpu')
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu" and not (name == "cuda" or (name.startswith("cuda:") and name[5:].isdigit())):
+    if name != "auto" and name != "cpu" and not (name == "cuda" or (name.startswith("cuda:") and name[5:].isdigit())):
         raise ContractError(f"device '{name}': choose auto, cpu, cuda or cuda:N")
-    if name != "cpu" and not torch.cuda.is_available():
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise MissingDependencyError(f"device '{name}': this torch sees no CUDA device; use --device cpu")
-    return torch.device(name)
+    local_rank, count = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+    if local_rank is not None and ":" in name:
+        raise ContractError(f"device '{name}' under torchrun would put all processes on one card; give --device cuda")
+    number = int(name[5:]) if ":" in name else int(local_rank or 0) if local_rank is not None else None
+    if number is not None and number >= count:
+        advice = f"start at most {count} processes a machine" if local_rank else f"cuda:0 to cuda:{count - 1} are there"
+        raise ContractError(f"device cuda:{number}: this machine has {count} CUDA devices; {advice}")
+    return torch.device("cuda") if number is None else torch.device("cuda", number)
 
 
-def autocast(device: torch.device, enabled: bool = True) -> AbstractContextManager[object]:
-    """Return a context of bfloat16 autocast on a CUDA device that has it, else one of nothing (float32)."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in bfloat16 itself; older cards emulate it, slower than float32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return a context in which forward passes run in bfloat16, where the precision says so and the card has it."""
     # bfloat16 rather than float16: it has float32's range, so gradients need no scaling.
-    if enabled and device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if precision == "bf16" and has_bfloat16(device):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: Precision, *, deterministic: bool = False) -> Iterator[None]:
+    """Take float32 products whole or in TF32 on CUDA; what was set before is put back. Changes nothing on a CPU.
+
+    Args:
+        device: Where the computation runs.
+        precision: See `train.settings.Precision`; what is not under `autocast` is TF32 for "bf16" too.
+        deterministic: Take only kernels that add up in a fixed order, so that runs repeat to the bit on one card and
+            one version of PyTorch. Costs speed: attention and convolutions lose their fastest kernels.
+
+    Raises:
+        RuntimeError: Inside, by PyTorch, for an operation that has no such kernel.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # Both switches: PyTorch by itself rounds convolutions to TF32 and matrix products not.
+    with float32_products(tf32=precision != "fp32"), repeatable() if deterministic else nullcontext():
+        yield
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Take only kernels that give the same numbers every time; what was set before is put back."""
+    cudnn = torch.backends.cudnn
+    memory: Any = torch.utils.deterministic  # its one setting is made at run time, which mypy does not see
+    before = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
+    debug_mode = torch.get_deterministic_debug_mode()
+    cudnn.deterministic, cudnn.benchmark = True, False
+    # Not as warnings only: PyTorch would then keep attention's gradients, which add up in any order.
+    torch.use_deterministic_algorithms(True)
+    # PyTorch also fills new memory then, against reads before writes; here that would only cost time.
+    memory.fill_uninitialized_memory = False
+    try:
+        # Flash, memory-efficient and cuDNN attention have no repeatable gradient of every shape.
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = before
+        torch.set_deterministic_debug_mode(debug_mode)

@@ -12,6 +12,11 @@ from train.recipes import ALIASES, RECIPES
 # Above 10 an exponent has slipped: every published rate of the field is far below 1.
 Rate = Annotated[float, Field(gt=0, le=10)]
 
+Precision = Literal["fp32", "tf32", "bf16"]
+"""How a CUDA device multiplies float32 numbers: whole ("fp32"), rounded to 10 bits ("tf32"), or in bfloat16 ("bf16").
+
+A CPU always takes them whole."""
+
 # Fields that change speed or memory, or when a run stops, but no number of a step.
 _FIELDS_WITHOUT_EFFECT = {
     "features",
@@ -146,7 +151,13 @@ class TrainSettings(BaseModel):
     strict: bool = False
     """End the run at the first damaged frame; by default it shows its nearest good neighbour, and is counted."""
     amp: bool = True
-    """bfloat16 arithmetic on a CUDA device that has it."""
+    """bfloat16 arithmetic in training steps, on a CUDA device that has it."""
+    precision: Precision = "tf32"
+    """Arithmetic on a CUDA device of mining and validation, and of what a step does not do in bfloat16: "fp32" (whole),
+    "tf32" (rounded to 10 bits), "bf16"."""
+    deterministic: bool = False
+    """Take only CUDA kernels that add up in a fixed order, so that a run repeats to the bit on one card; slower. A CPU
+    always does."""
     compile: bool = False
     """Compile the model (`torch.compile`)."""
     checkpointing: int = Field(default=0, ge=0)

@@ -242,7 +242,7 @@ def _multiplication(queries: "torch.Tensor", dtype: "np.dtype[Any]") -> "Callabl
     if dtype != np.float16 or not queries.is_cuda or not hasattr(torch.ops.aten.mm, "dtype"):
 
         def multiply_wide(block: "torch.Tensor") -> "torch.Tensor":
-            with full_float32():
+            with float32_products(tf32=False):  # training may have allowed TF32
                 return queries @ block.float().T
 
         return multiply_wide
@@ -279,19 +279,26 @@ def split_queries(queries: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor,
 
 
 @contextmanager
-def full_float32() -> Iterator[None]:
-    """Products in whole float32: a training set to TF32 in the same process would round them to 10 bits."""
+def float32_products(*, tf32: bool) -> Iterator[None]:
+    """Take float32 products and convolutions on CUDA whole, or rounded to TF32's 10 bits; put back at the end."""
     import torch  # heavy
 
-    matmul = torch.backends.cuda.matmul
-    # torch 2.9's own switch; the older one raises once any program in the process has used the new.
-    name, value = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
-    before = getattr(matmul, name)
-    setattr(matmul, name, value)
+    cudnn = torch.backends.cudnn
+    switches: list[tuple[Any, str, Any]]
+    # torch 2.9's own switches; it raises where the older ones are read after any program in the process set a new one.
+    if hasattr(cudnn, "conv"):
+        owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+        switches = [(owner, "fp32_precision", "tf32" if tf32 else "ieee") for owner in owners]
+    else:
+        switches = [(owner, "allow_tf32", tf32) for owner in (torch.backends.cuda.matmul, cudnn)]
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    for owner, name, value in switches:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(matmul, name, before)
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
 
 
 class FaissGpuEngine(NumpyEngine):

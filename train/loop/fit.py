@@ -1,10 +1,8 @@
 """The training loop: one thin loop over epochs, on one process or many, resumable between any two updates."""
 
 import logging
-import os
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +11,10 @@ import numpy as np
 import torch
 
 from seqdata.errors import DivergedError, Interrupted
-from train.devices import pick_device
+from train.devices import arithmetic, pick_device
 from train.loop import optimizers
 from train.loop.context import EpochProgress, RunContext
-from train.loop.distributed import joined, local_device
+from train.loop.distributed import joined
 from train.loop.setup import assemble, describe_run
 from train.loop.signals import Stop, Stopped
 from train.loop.tensorboard import log_epoch, open_board
@@ -64,8 +62,8 @@ def fit(
         out: The run folder, new or to resume.
         progress: Called with a phase ("train", "mine", "validate" or "epoch"), items finished, items in all, and a
             mapping of values: epoch, epochs (but at "epoch"), loss and recalls.
-        resume: Continue an interrupted run where it was last saved, to the same numbers as an unbroken one; it needs
-            no file and no download of weights again.
+        resume: Continue an interrupted run where it was last saved, to the same numbers as an unbroken one (on CUDA
+            with `settings.deterministic`); it needs no file and no download of weights again.
 
     Returns:
         Path of the run folder.
@@ -85,10 +83,11 @@ def fit(
     protocol = dataset.load_protocol(settings.protocol)
     folder = RunFolder(Path(out))
     resume = resume and folder.recorded
-    device = local_device(pick_device(settings.device))
+    device = pick_device(settings.device)
     # The caller's random numbers are theirs: seeding below must not change what a notebook draws next.
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with joined(device) as ranks, _repeatable(device), forked:
+    computing = arithmetic(device, settings.precision, deterministic=settings.deterministic)
+    with joined(device) as ranks, computing, forked:
         question = f"{out} {settings.model_dump_json()} {dataset.id} {resume}"
         ranks.agree(zlib.crc32(question.encode()), "settings, dataset or --out")
         torch.manual_seed(settings.seed)
@@ -101,28 +100,6 @@ def fit(
             if ranks.first:
                 raise
             raise SystemExit(error.exit_code) from error
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """On CUDA, kernels that give the same numbers every time, as a CPU's do anyway; else nothing.
-
-    Left to itself cuDNN picks the fastest kernel by trying, and some of those add up in any order. Where an operation
-    has no such kernel PyTorch warns and goes on.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, debug_mode = torch.backends.cudnn, torch.get_deterministic_debug_mode()
-    previous = cudnn.deterministic, cudnn.benchmark
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; without it sums may differ
-    cudnn.deterministic, cudnn.benchmark = True, False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = previous
-        torch.set_deterministic_debug_mode(debug_mode)
 
 
 class _Run:

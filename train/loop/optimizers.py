@@ -30,7 +30,12 @@ def create(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
         return torch.optim.SGD(listed, momentum=settings.momentum, weight_decay=settings.weight_decay)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(listed, weight_decay=settings.weight_decay)
+    return kind(listed, weight_decay=settings.weight_decay, fused=is_fused(groups[BASE]))
+
+
+def is_fused(parameters: list[nn.Parameter]) -> bool | None:
+    """True on CUDA, where one kernel updates all parameters; None leaves the choice to PyTorch."""
+    return True if any(parameter.is_cuda for parameter in parameters) else None
 
 
 def grouped(model: nn.Module, settings: TrainSettings) -> dict[str, list[nn.Parameter]]:

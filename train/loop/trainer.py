@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -21,6 +22,7 @@ from train.data.frames import WindowFrames, WindowSource
 from train.devices import autocast
 from train.loop import optimizers
 from train.loop.context import RunContext
+from train.loop.distributed import GradientSum
 from train.loop.signals import Stopped
 from train.models.base import SequenceModel
 from train.runs.checkpoint import weights_hash
@@ -56,6 +58,12 @@ class Trainer:
     regime: Regime
     optimizer: torch.optim.Optimizer
     source: WindowSource
+
+    @cached_property
+    def sum_gradients(self) -> GradientSum:
+        """Adds up the gradients of all processes."""
+        parameters = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return GradientSum(self.context.ranks, parameters)
 
     def epoch(self, position: Position, between_updates: Callable[[], None]) -> None:
         """Train the rest of an epoch.
@@ -207,7 +215,7 @@ class Trainer:
     def _update(self, position: Position, windows: IntArray) -> None:
         """One optimiser step, from the losses of `windows`, at the rates of its last step of training."""
         number = len(position.losses) - 1
-        self.context.ranks.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
+        self.sum_gradients()
         largest = optimizers.largest_gradient(self.optimizer)
         if not math.isfinite(largest):
             self._diverged("gradient", largest, windows, position.epoch, number)
@@ -227,7 +235,7 @@ class Trainer:
             # Drawn for the frames of the whole step on every rank, so that any number of ranks changes them alike.
             changes = augment.draw(groups, torch.Generator().manual_seed(_seed(settings.seed, epoch, step)))
             frames = augment.apply(frames, groups[positions], changes.of_frames(positions))
-        with autocast(device, settings.amp):
+        with autocast(device, "bf16" if settings.amp else settings.precision):
             return self.describe_step(frames, torch.from_numpy(loaded.share.index).to(device))
 
     def _diverged(self, quantity: str, value: float, windows: IntArray, epoch: int, number: int) -> None:

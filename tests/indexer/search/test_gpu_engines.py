@@ -97,17 +97,21 @@ def test_auto_searches_on_the_cpu_what_does_not_fit(monkeypatch: pytest.MonkeyPa
     assert isinstance(engine._engine, NumpyEngine)
 
 
-def test_precision_is_put_back_after_a_product() -> None:
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "tf32"
+@pytest.mark.parametrize("tf32", [True, False])
+def test_precision_is_put_back_after_a_product(tf32: bool) -> None:
+    """Also after an error, and whatever a host program has set by PyTorch's newer switches."""
+    owners = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [owner.fp32_precision for owner in owners]
     try:
-        with pytest.raises(RuntimeError, match="in the middle"), gpu_engines.full_float32():
-            assert matmul.fp32_precision == "ieee"
+        for owner in owners:
+            owner.fp32_precision = "ieee" if tf32 else "tf32"
+        with pytest.raises(RuntimeError, match="in the middle"), gpu_engines.float32_products(tf32=tf32):
+            assert [owner.fp32_precision for owner in owners] == ["tf32" if tf32 else "ieee"] * 2
             raise RuntimeError("in the middle")
-        assert matmul.fp32_precision == "tf32"
+        assert [owner.fp32_precision for owner in owners] == ["ieee" if tf32 else "tf32"] * 2
     finally:
-        matmul.fp32_precision = before
+        for owner, value in zip(owners, before, strict=True):
+            owner.fp32_precision = value
 
 
 class FakeGpuFaiss:

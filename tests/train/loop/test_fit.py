@@ -1,7 +1,6 @@
 """The loop: a run's files, resume, early stop, the controls, and what stops it."""
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from seqdata.errors import (
 )
 from seqdata.frames.prefetch import prefetch
 from tests.support.fake_dataset import FakeDataset
-from train.loop import fit as loop
 from train.loop.validation import Validator, search
 from train.models import registry as models
 from train.runs import checkpoint
@@ -237,21 +235,6 @@ def test_weights_are_never_silently_random(
     assert TrainSettings.create("p1-triplet", protocol=protocol_file).weights == "pretrained"
     with pytest.raises(MissingDependencyError, match="resnet10t"):
         train.fit(data, settings(protocol_file, weights=None), tmp_path / "run")
-
-
-def test_cuda_is_made_repeatable_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    before = torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()
-    with loop._repeatable(torch.device("cpu")):
-        assert (torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()) == before
-        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    with loop._repeatable(torch.device("cuda", 0)):
-        assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
-        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
-        assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
-    assert (torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()) == before
-    assert torch.backends.cudnn.benchmark
 
 
 def test_two_batches_are_read_ahead_and_no_more() -> None:

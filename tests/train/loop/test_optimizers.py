@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import train
 from seqdata.errors import ContractError, DivergedError
@@ -19,6 +20,7 @@ from train.loop.trainer import Trainer
 from train.losses.triplet import TripletLoss
 from train.models import registry as models
 from train.recipes import RECIPES
+from train.runs import checkpoint
 from train.runs.checkpoint import read_tensors
 from train.settings import TrainSettings
 
@@ -233,3 +235,23 @@ def test_compile_is_off_unless_asked(tiny: Any, data: FakeDataset) -> None:
     module = StepModel(tiny(), FrameSource(data))
     assert compiled(module, False) is module and not TrainSettings(protocol="own").compile
     assert compiled(module, True) is not module
+
+
+def test_a_state_saved_on_a_card_goes_on_with_this_devices_kernels(tmp_path: Path) -> None:
+    """Adam saved with its fused CUDA kernel; here it is PyTorch's choice again, and the steps are the same."""
+    models = [nn.Linear(3, 2) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    plain, restored = (torch.optim.Adam(model.parameters(), lr=0.1) for model in models)
+    saved = torch.optim.Adam(models[0].parameters(), lr=0.1, fused=True)
+    models[0](torch.ones(1, 3)).sum().backward()
+    saved.step()
+    checkpoint.save_optimizer(tmp_path / "last", saved, {})
+    models[1].load_state_dict(models[0].state_dict())
+    for optimizer in (plain, restored):
+        checkpoint.load_optimizer(tmp_path / "last", optimizer)
+        assert optimizer.param_groups[0]["fused"] is None
+    for model, optimizer in zip(models, (plain, restored), strict=True):
+        model.zero_grad()
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(models[1].weight, models[0].weight, rtol=0, atol=0)
