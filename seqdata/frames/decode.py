@@ -13,7 +13,8 @@ from PIL import Image
 
 from seqdata.errors import ContractError, MissingDependencyError
 from seqdata.frames.buffers import Buffers
-from seqdata.frames.images import JPEG_MAGIC, Pixels, open_image, to_rgb
+from seqdata.frames.formats import JPEG_MAGIC, STORED_FORMATS, check_jpeg, open_image
+from seqdata.frames.images import Pixels, to_rgb
 
 Size = tuple[int, int] | None
 Decode = Callable[[bytes, Size, Buffers | None], Pixels]
@@ -23,7 +24,7 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None)
     """Decode a stored image on the CPU.
 
     Args:
-        data: Bytes of a JPEG or PNG file (or of any other kind that Pillow reads).
+        data: Bytes of a JPEG or PNG file.
         size: (height, width) to resize to with Pillow's bilinear filter; None keeps the image's own size.
         buffers: Memory to decode into; used where the image is not resized.
 
@@ -31,18 +32,18 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None)
         Pixels uint8 (H, W, 3) RGB.
 
     Raises:
-        BadImageError: If the bytes do not decode.
+        BadImageError: If the bytes do not decode, or their pixels would fill the memory.
     """
     if not data.startswith(JPEG_MAGIC):
-        return resize(to_rgb(open_image(data)), size)
+        return resize(to_rgb(open_image(data, STORED_FORMATS)), size)
     try:
+        width, height = check_jpeg(data)
         if size is not None or buffers is None:
             return resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), size)
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
         pixels = buffers.take((height, width, 3))
         simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, buffer=pixels)
     except (ValueError, KeyError):  # CMYK and the like: Pillow knows more kinds
-        return resize(to_rgb(open_image(data)), size)
+        return resize(to_rgb(open_image(data, STORED_FORMATS)), size)
     return pixels
 
 

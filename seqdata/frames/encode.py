@@ -11,16 +11,13 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 
+from seqdata.frames.formats import JPEG_MAGIC, BadImageError, check_jpeg, open_image
 from seqdata.frames.images import (
-    JPEG_MAGIC,
-    BadImageError,
     Pixels,
     encode,
     header_orientation,
-    open_image,
     orientation,
     read_shrunk,
-    refuse_bomb,
     rgb_array,
     shrink,
     shrunk_size,
@@ -73,19 +70,20 @@ def prepare(
     if data.startswith(JPEG_MAGIC):
         return _prepare_jpeg(data, check, short_side, quality)
     image = open_image(data)
-    is_upright = orientation(image) == 1
-    if data.startswith(_PNG_MAGIC) and keep_png and is_upright and shrunk_size(*image.size, short_side) is None:
+    turn = orientation(image)
+    if data.startswith(_PNG_MAGIC) and keep_png and turn == 1 and shrunk_size(*image.size, short_side) is None:
         return StoredImage(data, "png", *image.size)
     with _writing():
-        return _written(_fitted(to_rgb(image), short_side), orientation(image), quality)
+        pixels = to_rgb(image)
+        image.close()  # frees Pillow's copy of the pixels before more are made
+        return _written(_fitted(pixels, short_side), turn, quality)
 
 
 def _prepare_jpeg(data: bytes, check: Check, short_side: int | None, quality: int) -> StoredImage:
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        width, height = check_jpeg(data)
     except (ValueError, KeyError) as error:  # the decoder answers a cut header with either
         raise BadImageError("bad_image", "not a readable JPEG header: it is damaged or cut short") from error
-    refuse_bomb(width, height)
     complete = _END_MARKER in data[-_TAIL:]
     if check == "decode" or not complete:
         _decode_strictly(data, complete=complete)

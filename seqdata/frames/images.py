@@ -3,10 +3,7 @@
 Convention: pixels are RGB, uint8, (H, W, 3). A picture's short side is the lesser of its width and height.
 """
 
-import io
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,25 +11,25 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
+from seqdata.frames.formats import BadImageError as BadImageError
+from seqdata.frames.formats import check_image, naming_damage, open_header
+
 Pixels = npt.NDArray[np.uint8]
 
-JPEG_MAGIC = b"\xff\xd8"
-
 GREATEST_JPEG_SIDE = 65_500
-GREATEST_PIXELS = 400_000_000
-Image.MAX_IMAGE_PIXELS = GREATEST_PIXELS
-# Pillow warns from the limit on and refuses from twice the limit on; here the limit itself is refused.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+_BAND_PIXELS = 4 << 20
+"""Pixels that are converted at once: what a conversion holds besides its result stays below 100 MB."""
 
 _ORIENTATION_TAG = 0x0112
+# Quarter turns against the clock, then whether left and right are exchanged (EXIF 2.32, table of Orientation).
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
 }
 _SPARE = 2.0
 """A JPEG that is shrunk may be decoded at ½, ¼ or ⅛, but never below so many times the wanted size: at 2 the result is
@@ -40,74 +37,18 @@ within 45 dB of a full decode (at 1 within 36 dB, which is coarser than the JPEG
 _FILTER = Image.Resampling.LANCZOS
 
 
-class BadImageError(Exception):
-    """An image that cannot be stored; `reason` is a quarantine code, the text says what was wrong."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-def open_image(data: bytes) -> Image.Image:
-    """A decoded Pillow image, its first frame where it moves.
-
-    Raises: BadImageError (`bad_image`) for anything Pillow cannot read, and for more pixels than the limit.
-    """
-    with _damage_named(data):
-        image = Image.open(io.BytesIO(data))
-        refuse_bomb(*image.size)
-        image.load()
-    return image
-
-
 def read_shrunk(data: bytes, size: tuple[int, int]) -> Pixels:
     """RGB pixels of a JPEG at `size` = (W, H), as stored and not turned; decoded at a part of its size where that does.
 
     Raises: BadImageError (`bad_image`).
     """
-    with _damage_named(data):
-        image = Image.open(io.BytesIO(data))
-        refuse_bomb(*image.size)
+    with naming_damage(data):
+        image = open_header(data)
+        whole_size = image.size
         part = image.draft(None, (round(size[0] * _SPARE), round(size[1] * _SPARE)))
+        check_image(image, data, whole_size)
         image.load()
         return shrink(to_rgb(image), size, part[1] if part else None)
-
-
-@contextmanager
-def _damage_named(data: bytes) -> Iterator[None]:
-    """Whatever Pillow raises for damaged bytes (many kinds, a bomb is one of them) becomes a BadImageError."""
-    try:
-        yield
-    except (BadImageError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImageError("bad_image", f"it announces more than {GREATEST_PIXELS:,} pixels") from error
-    except Exception as error:
-        raise BadImageError("bad_image", f"the image does not decode: {_why_damaged(data)}") from error
-
-
-def _why_damaged(data: bytes) -> str:
-    """Our own reason why bytes are no image.
-
-    Pillow's text is not stored: it carries a memory address, and changes with the version, so that one dump would get
-    another dataset id in every build.
-    """
-    head = data[:1024].lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-        return "it is a web page, so download the image again"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, so run git lfs pull in the dump"
-    if not any(head):
-        return "it begins with zeros, as files of an interrupted download do"
-    if data.startswith((JPEG_MAGIC, b"\x89PNG\r\n\x1a\n")):
-        return "its data are damaged or cut short"
-    return "its bytes are no image of a kind that is read"
-
-
-def refuse_bomb(width: int, height: int) -> None:
-    """Raise BadImageError for a picture whose pixels would fill the memory: few bytes can announce very many."""
-    if width * height > GREATEST_PIXELS:
-        raise BadImageError("bad_image", f"{width}×{height} pixels are more than {GREATEST_PIXELS:,}")
 
 
 def orientation(image: Image.Image) -> int:
@@ -122,7 +63,7 @@ def orientation(image: Image.Image) -> int:
 def header_orientation(data: bytes) -> int:
     """EXIF orientation of a file's bytes, as `orientation`, without decoding it."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_header(data) as image:
             return orientation(image)
     except Exception:  # as above
         return 1
@@ -143,7 +84,11 @@ def shrink(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float
 
 def upright(pixels: Pixels, turn: int) -> Pixels:
     """RGB pixels turned as the EXIF orientation `turn` asks."""
-    return pixels if turn == 1 else np.asarray(Image.fromarray(pixels).transpose(_TURNS[turn]))
+    if turn == 1:
+        return pixels
+    steps, is_mirrored = _TURNS[turn]
+    turned = np.rot90(pixels, steps)
+    return np.ascontiguousarray(turned[:, ::-1] if is_mirrored else turned)
 
 
 def to_rgb(image: Image.Image) -> Pixels:
@@ -152,14 +97,50 @@ def to_rgb(image: Image.Image) -> Pixels:
     Convention: 16 bits become 8 by their full range, also where an image uses a part of it, so that all frames of a
     drive stay comparable; wider integers and floats are taken as 8-bit values unless one is above 255.
     """
+    convert = _rgb_of
     if image.mode.startswith("I") or image.mode == "F":
-        wide = np.asarray(image, dtype=np.float64)
-        sixteen = image.mode.startswith("I;16") or image.format == "PNG" or wide.max(initial=0) > 255
-        grey = np.clip(wide / 257.0 if sixteen else wide, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+        convert = _sixteen_bits if _has_sixteen_bits(image) else _eight_bits
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, band in _bands(image):
+        pixels[top : top + band.height] = convert(band)
+    return pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Cut an image into bands of rows, each with the number of its first row; a small image is one band."""
+    rows = max(1, _BAND_PIXELS // image.width)
+    if rows >= image.height:
+        yield 0, image
+        return
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _has_sixteen_bits(image: Image.Image) -> bool:
+    """Whether the numbers of a wide grey image use sixteen bits."""
+    if image.mode.startswith("I;16") or image.format == "PNG":
+        return True
+    return any(np.asarray(band).max(initial=0) > 255 for _, band in _bands(image))
+
+
+def _sixteen_bits(band: Image.Image) -> Pixels:
+    """Grey pixels (H, W, 1) of sixteen bits brought to eight."""
+    wide = np.asarray(band)
+    # Whole numbers are divided as such: the quotient is the same, and float64 would take four times the memory.
+    quotient = wide / 257.0 if band.mode == "F" else wide // 257
+    return np.clip(quotient, 0, 255).astype(np.uint8)[..., None]
+
+
+def _eight_bits(band: Image.Image) -> Pixels:
+    """Grey pixels (H, W, 1) of wide numbers that are eight-bit values."""
+    return np.clip(np.asarray(band), 0, 255).astype(np.uint8)[..., None]
+
+
+def _rgb_of(band: Image.Image) -> Pixels:
+    """RGB pixels (H, W, 3) of a band of eight-bit colours; transparency is laid on black."""
+    if band.has_transparency_data:
+        band = Image.alpha_composite(Image.new("RGBA", band.size, (0, 0, 0, 255)), band.convert("RGBA"))
+    return np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
 
 
 def encode(pixels: Pixels, quality: int) -> bytes:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from seqdata.contracts.manifest import SourceInfo
 from seqdata.contracts.records import Frozen
-from seqdata.frames.images import BadImageError, Pixels, open_image, to_rgb
+from seqdata.frames.formats import BadImageError, check_format, open_image
+from seqdata.frames.images import Pixels, to_rgb
 from seqdata.sources.robotcar.images import Development, crop_pixels, demosaic, develop, is_mosaic, parse_crop
 
 DEVELOPED_KINDS = ("robotcar",)
@@ -123,6 +124,7 @@ def raw_frames(sources: Sequence[SourceInfo]) -> RawFrames | None:
 
 def rgb_of_image(image: Image.Image, raw: RawFrames | None) -> Pixels:
     """RGB pixels uint8 (H, W, 3) of a Pillow image, developed where it is raw. Raises: BadImageError."""
+    check_format(image)
     if raw is None:
         return to_rgb(image)
     return raw.develop_pixels(np.asarray(image) if image.mode == "L" else to_rgb(image))

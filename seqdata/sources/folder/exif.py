@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
+from seqdata.frames.formats import open_header
 from seqdata.sources.csv_tables import has_fix
 from seqdata.sources.folder.exif_times import parse_gps_clock, parse_taken, with_times
 
@@ -67,7 +67,7 @@ def read_exif(raw: Path, images: pl.DataFrame) -> pl.DataFrame:
 def has_gps_block(path: Path) -> bool:
     """Whether an image's EXIF has a GPS block, with or without a position in it."""
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             return bool(image.getexif().get_ifd(IFD.GPSInfo))
     except Exception:  # Pillow raises many kinds for broken files; all mean "not known"
         return False
@@ -76,7 +76,7 @@ def has_gps_block(path: Path) -> bool:
 def _read_tags(path: Path) -> tuple[Any, ...]:
     """The values of `_TAGS` of one image, None for what is absent or damaged."""
     try:
-        with Image.open(path) as image:
+        with open_header(path) as image:
             exif = image.getexif()
             gps, camera = exif.get_ifd(IFD.GPSInfo), exif.get_ifd(IFD.Exif)
             # DateTime stands in the main block, the other clocks in the camera's: one mapping serves all three.

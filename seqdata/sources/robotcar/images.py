@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from seqdata.errors import ContractError, InputError, MissingDependencyError
-from seqdata.frames.images import BadImageError, Pixels, open_image, to_rgb
+from seqdata.frames.formats import BadImageError, open_image
+from seqdata.frames.images import Pixels, to_rgb
 from seqdata.geometry import Float32Array, IntArray
 
 _CROP = re.compile(r"top([1-9]\d{0,4})x([1-9]\d{0,4})")

@@ -133,7 +133,7 @@ def test_a_picture_of_too_many_pixels_is_bad(side: int, action: str) -> None:
             assert raised.value.reason == "bad_image"
     frame = WHOLE.index(b"\xff\xc0")
     data = WHOLE[: frame + 5] + struct.pack(">HH", side, side) + WHOLE[frame + 9 :]
-    with pytest.raises(BadImageError, match="pixels are more than"):
+    with pytest.raises(BadImageError, match=r"pixels need .* of memory"):
         prepare(data)
 
 
@@ -155,7 +155,7 @@ def test_what_the_encoder_refuses_is_bad(monkeypatch: pytest.MonkeyPatch) -> Non
         prepare(encoded(picture(), "PNG"))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("kind", ["PPM", "TIFF", "WEBP", "BMP", "MPO"])
 def test_other_formats_under_a_wrong_name_are_rewritten(kind: str) -> None:
     assert prepare(encoded(picture(), kind)).suffix == "jpg"
 
@@ -366,7 +366,7 @@ def test_palette_and_bilevel_pictures_are_read_as_pillow_reads_them() -> None:
         assert psnr(reference(prepare(data, quality=100).data), reference(data)) > 30
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_of_moving_pictures_the_first_is_taken(kind: str) -> None:
     first, second = Image.new("RGB", (32, 24), (250, 0, 0)), Image.new("RGB", (32, 24), (0, 0, 250))
     data = encoded(first, kind, save_all=True, append_images=[second], lossless=True)
