@@ -287,7 +287,7 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
     switches: list[tuple[Any, str, Any]]
     # torch 2.9's own switches; it raises where the older ones are read after any program in the process set a new one.
     if hasattr(cudnn, "conv"):
-        owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+        owners = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
         switches = [(owner, "fp32_precision", "tf32" if tf32 else "ieee") for owner in owners]
     else:
         switches = [(owner, "allow_tf32", tf32) for owner in (torch.backends.cuda.matmul, cudnn)]

@@ -168,6 +168,7 @@ class _Run:
 
     def _save(self) -> None:
         trainer, checkpoints = self.trainer, self.context.folder.checkpoints
+        trainer.readings.settle()
         self.context.ranks.lead(lambda: run_state.save(checkpoints, self.state, trainer.model, trainer.optimizer))
 
     def _leave(self) -> str:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seqdata.errors import ContractError
 from train.settings import TrainSettings
@@ -61,14 +61,14 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, epoch: 
         group["lr"] = rate(base, s.schedule, progress, (epoch - 1) * steps + step, s.warmup, halvings)
 
 
-def largest_gradient(optimizer: torch.optim.Optimizer) -> float:
-    """Find the largest entry of all gradients by size; NaN where one is NaN, 0 where there are none."""
+def largest_gradient(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Find the largest entry (1,) of all gradients by size; NaN where one is NaN, 0 where there are none."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
-        return 0.0
-    # One kernel for all parameters and one transfer: a loop would wait for the device once a parameter.
-    return float(torch.stack(torch._foreach_norm(gradients, float("inf"))).max())
+        return torch.zeros(1)
+    # One kernel for all parameters; it stays on the device, so that nothing waits for it.
+    return torch.stack(torch._foreach_norm(gradients, float("inf"))).max().view(1)
 
 
 def rates(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> dict[str, float]:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 
 import numpy as np
@@ -19,10 +19,12 @@ from seqdata.storage.files import write_json_atomic
 from train.data.augment import Augment
 from train.data.describe import describe
 from train.data.frames import WindowFrames, WindowSource
+from train.data.upload import Sent, Upload
 from train.devices import autocast
 from train.loop import optimizers
 from train.loop.context import RunContext
 from train.loop.distributed import GradientSum
+from train.loop.readings import Readings
 from train.loop.signals import Stopped
 from train.models.base import SequenceModel
 from train.runs.checkpoint import weights_hash
@@ -35,7 +37,7 @@ from train.sampling.windows import TrainData, drive_groups
 
 @dataclass(frozen=True)
 class Loaded:
-    """A rank's share of a step with its frames (M, …).
+    """A rank's share of a step with its frames (M, …), on their way to the device.
 
     `groups` (N,): drives that the distinct frames of the whole step belong to; `positions` (M,): where the share's
     frames stand among those.
@@ -43,6 +45,8 @@ class Loaded:
 
     step: Step
     share: WindowFrames
+    frames: Sent
+    index: Sent
     groups: IntArray
     positions: IntArray
 
@@ -58,6 +62,16 @@ class Trainer:
     regime: Regime
     optimizer: torch.optim.Optimizer
     source: WindowSource
+
+    @cached_property
+    def readings(self) -> Readings:
+        """Losses and gradients that the host has not looked at yet."""
+        return Readings(self.context.device)
+
+    @cached_property
+    def upload(self) -> Upload:
+        """The way of frames to the device."""
+        return Upload(self.context.device)
 
     @cached_property
     def sum_gradients(self) -> GradientSum:
@@ -180,10 +194,11 @@ class Trainer:
             position.step += 1
             if position.step % accumulate and position.step < current.count:
                 continue
-            self._update(position, np.concatenate(windows))
+            self._update(position, windows)
             windows.clear()
             if position.step < current.count or position.round < last_round:
                 between_updates()
+        self.readings.settle()
 
     def _load(self, step: Step) -> Loaded:
         """Read the frames of this rank's share of a step (in the thread that reads ahead)."""
@@ -191,7 +206,8 @@ class Trainer:
         distinct, index = np.unique(rows, return_inverse=True)
         groups = drive_groups(index.reshape(rows.shape), len(distinct))
         frames = self.source.read_windows(rows[share])
-        return Loaded(step, frames, groups, np.searchsorted(distinct, frames.rows))
+        sent = self.upload.send(frames.frames), self.upload.send(frames.index)
+        return Loaded(step, frames, *sent, groups, np.searchsorted(distinct, frames.rows))
 
     def _backward(self, loaded: Loaded, position: Position, steps_of_update: int) -> None:
         """Add the gradient of one step, one of `steps_of_update` that make an update."""
@@ -200,35 +216,48 @@ class Trainer:
         share = self._describe_batch(loaded, position.epoch, number)
         descriptors = context.ranks.gather(share, len(loaded.step.windows))
         loss = loaded.step.loss(descriptors)
-        if not bool(loss.isfinite()):
-            self._diverged("loss", float(loss.detach()), loaded.step.windows, position.epoch, number)
+        # Losses are added to the history when they are known; on a card that is some steps later.
+        for history in (position.losses, position.active, position.hardness):
+            history.append(math.nan)
+        values = torch.cat([loss.detach().view(1), loaded.step.statistics(descriptors.detach())])
+        self.readings.add(values, partial(self._note_step, position, number, loaded.step.windows))
         if loss.requires_grad:
             (loss / steps_of_update).backward()  # type: ignore[no-untyped-call]
-        # One transfer from the device for all three numbers.
-        values = torch.cat([loss.detach().view(1), loaded.step.statistics(descriptors.detach())]).tolist()
-        for history, value in zip((position.losses, position.active, position.hardness), values, strict=True):
-            history.append(value)
         position.replaced += context.ranks.total(loaded.share.replaced)
-        report = {"epoch": position.epoch, "epochs": context.settings.epochs, "loss": values[0]}
-        context.progress("train", len(position.losses), self.regime.steps, report)
 
-    def _update(self, position: Position, windows: IntArray) -> None:
-        """One optimiser step, from the losses of `windows`, at the rates of its last step of training."""
-        number = len(position.losses) - 1
+    def _note_step(self, position: Position, number: int, windows: IntArray, values: list[float]) -> None:
+        """Take up loss, active share and hardness of a step. Raises: DivergedError for a loss that is not finite."""
+        context = self.context
+        if not math.isfinite(values[0]):
+            self._diverged("loss", values[0], windows, position.epoch, number)
+        for history, value in zip((position.losses, position.active, position.hardness), values, strict=True):
+            history[number] = value
+        report = {"epoch": position.epoch, "epochs": context.settings.epochs, "loss": values[0]}
+        context.progress("train", number + 1, self.regime.steps, report)
+
+    def _update(self, position: Position, steps: list[IntArray]) -> None:
+        """One optimiser step, from the losses of the windows of `steps`, at the rates of the last of them."""
+        number, windows = len(position.losses) - 1, np.concatenate(steps)
         self.sum_gradients()
         largest = optimizers.largest_gradient(self.optimizer)
-        if not math.isfinite(largest):
-            self._diverged("gradient", largest, windows, position.epoch, number)
+        self.readings.add(largest, partial(self._check_gradient, position.epoch, number, windows))
+        # Of this update nothing is waited for: the card always has one in work while the next is queued. Where it has
+        # diverged, weights are spoilt by then, but none are written before all is settled.
+        self.readings.settle(newest=len(steps) + 1)
         optimizers.set_rates(self.optimizer, self.context.settings, position.epoch, number, self.regime.steps)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _check_gradient(self, epoch: int, number: int, windows: IntArray, values: list[float]) -> None:
+        if not math.isfinite(values[0]):
+            self._diverged("gradient", values[0], windows, epoch, number)
 
     def _describe_batch(self, loaded: Loaded, epoch: int, step: int) -> Tensor:
         """Descriptors of the share (b, D) with gradients; each distinct frame is encoded once."""
         settings, device = self.context.settings, self.context.device
         if len(loaded.share.index) == 0:
             return torch.zeros(0, self.model.descriptor_size(self.data.frame_rows.shape[1]), device=device)
-        frames = torch.from_numpy(loaded.share.frames).to(device)
+        frames = self.upload.receive(loaded.frames)
         if self.source.pixels:
             augment = Augment(shift=settings.shift, light=settings.light, mirror=settings.mirror, erase=settings.erase)
             groups, positions = torch.from_numpy(loaded.groups), torch.from_numpy(loaded.positions)
@@ -236,7 +265,7 @@ class Trainer:
             changes = augment.draw(groups, torch.Generator().manual_seed(_seed(settings.seed, epoch, step)))
             frames = augment.apply(frames, groups[positions], changes.of_frames(positions))
         with autocast(device, "bf16" if settings.amp else settings.precision):
-            return self.describe_step(frames, torch.from_numpy(loaded.share.index).to(device))
+            return self.describe_step(frames, self.upload.receive(loaded.index))
 
     def _diverged(self, quantity: str, value: float, windows: IntArray, epoch: int, number: int) -> None:
         """End the run with the sequences behind a loss or gradient that is not finite."""

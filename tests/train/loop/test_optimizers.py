@@ -102,7 +102,7 @@ def test_the_largest_gradient() -> None:
     assert optimisers.largest_gradient(optimizer) == pytest.approx(1e30)
     for wrong in (float("nan"), float("-inf")):
         first.grad[1] = wrong
-        assert not np.isfinite(optimisers.largest_gradient(optimizer))
+        assert not np.isfinite(float(optimisers.largest_gradient(optimizer)))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
