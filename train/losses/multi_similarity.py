@@ -28,10 +28,10 @@ def pair_statistics(descriptors: Tensor, positive: Tensor, negative: Tensor) -> 
     unit = F.normalize(descriptors, dim=-1)
     distances = torch.cdist(unit, unit)
     nearest = distances.masked_fill(~negative, torch.inf).amin(1, keepdim=True)
-    lead = (nearest - distances)[positive & nearest.isfinite()]
-    if len(lead) == 0:
-        return descriptors.new_zeros(2)
-    return torch.stack([(lead < 0).float().mean(), lead.mean()])
+    # Sums of all pairs, the others being zero: to pick some the host would have to wait for their number.
+    counted = positive & nearest.isfinite()
+    lead = (nearest - distances).masked_fill(~counted, 0.0)
+    return torch.stack([(lead < 0).sum(), lead.sum()]) / counted.sum().clamp(min=1)
 
 
 class BandMiner(MultiSimilarityMiner):  # type: ignore[misc]  # the library is untyped

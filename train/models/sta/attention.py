@@ -127,12 +127,12 @@ class STABlock(Block):
         if self.side is None:
             # L and T become one axis of L·T tokens; the batch axis is left alone.
             return self.attention.attend(tokens.flatten(1, 2), (length, *grid)).view_as(tokens)
-        windows = lay_windows(grid, self.side, self.stride)
+        windows = lay_windows(grid, self.side, self.stride, tokens.device)
         cut = windows.cut(tokens)
         inside = None
         if windows.inside_positions is not None:
             # (W, m²) → (B·W, L·m²): the same positions are outside in every sequence and frame.
-            inside = windows.inside.to(tokens.device).repeat(batch, length)
+            inside = windows.inside.repeat(batch, length)
         # `join` here makes (B, W) one axis of B·W boxes, each attended alone.
         mixed = self.attention.attend(join(cut), (length, self.side, self.side), inside)
         return windows.merge(mixed.view_as(cut), length, self.mean)

@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -36,7 +38,7 @@ class Windows:
         batch, length, _, channels = maps.shape
         windows, positions = self.tokens.shape
         # (B, L, W, m², C): a token that several windows hold is copied into each.
-        cut = maps[:, :, self.tokens.to(maps.device)]
+        cut = maps[:, :, self.tokens]
         # The window axis goes before the frames, so that the tokens of one window lie side by side for attention.
         return cut.permute(0, 2, 1, 3, 4).reshape(batch, windows, length * positions, channels)
 
@@ -48,15 +50,16 @@ class Windows:
         tokens = self.tokens.flatten()
         if self.inside_positions is not None:
             # Padded positions hold token 0, to which they must add nothing.
-            flat, tokens = flat[:, :, self.inside_positions.to(cut.device)], tokens[self.inside_positions]
+            flat, tokens = flat[:, :, self.inside_positions], tokens[self.inside_positions]
         merged = cut.new_zeros(batch, length, len(self.cover), channels)
-        merged = merged.index_add(2, tokens.to(cut.device), flat)
+        merged = merged.index_add(2, tokens, flat)
         return merged / self.cover.to(cut)[:, None] if mean else merged
 
 
-# The grid, and so its windows, is the same in every layer and batch: few are ever needed at once.
+# The grid, and so its windows, is the same in every layer and batch: few are ever needed at once. They lie on the
+# device: copied there in every layer, each copy would wait until all that is queued has run.
 @lru_cache(maxsize=32)
-def lay_windows(grid: tuple[int, int], side: int, stride: int) -> Windows:
+def lay_windows(grid: tuple[int, int], side: int, stride: int, device: torch.device = CPU) -> Windows:
     """Lay windows of `side`×`side` tokens at every `stride`-th token of a grid.
 
     Where they do not tile the grid it is padded at its lower and right edge, because a plain unfold would leave tokens
@@ -76,8 +79,8 @@ def lay_windows(grid: tuple[int, int], side: int, stride: int) -> Windows:
     inside = ((rows < grid[0]) & (columns < grid[1])).flatten(0, 1).flatten(1)
     tokens = torch.where(inside, (rows * grid[1] + columns).flatten(0, 1).flatten(1), 0)
     cover = torch.bincount(tokens[inside], minlength=grid[0] * grid[1]).float()
-    positions = None if bool(inside.all()) else inside.flatten().nonzero().flatten()
-    return Windows(tokens, inside, positions, cover)
+    positions = None if bool(inside.all()) else inside.flatten().nonzero().flatten().to(device)
+    return Windows(tokens.to(device), inside.to(device), positions, cover.to(device))
 
 
 def _first_tokens(extent: int, side: int, stride: int) -> Tensor:
