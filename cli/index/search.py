@@ -8,16 +8,19 @@ import typer
 
 import seqdata
 from cli.config import Config, load
-from cli.flags import DeviceFlag, EngineFlag, ModelFromFlag, RunFlag
+from cli.flags import DeviceFlag, EngineFlag, ModelFromFlag, RunFlag, parse_choice, refuse_without
 from cli.lookup import find_dataset, find_run, open_any_index, open_index
-from cli.output import ConfigFlag, JsonFlag, emit
-from indexer.localizer.query_frames import VideoRate
-from indexer.localizer.search import Answer, search_dataset, search_descriptors
+from cli.output import ConfigFlag, JsonFlag, emit, note
+from indexer.localizer.answer_text import answer_lines, cut_lines, window_cuts
+from indexer.localizer.query_frames import FrameOrder, VideoRate
+from indexer.localizer.search import search_dataset, search_descriptors
+from indexer.localizer.video import is_video
 from indexer.place_index import PlaceIndex
 from indexer.report.pictures import strip_uris
 from indexer.versions.folders import is_index
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
+from seqdata.sources.driving_order import ORDERS
 from train.runs.record import run_record
 from train.stages.search_page import write_search_page
 
@@ -26,7 +29,7 @@ def search(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="[INDEX] then image folders (read in the order of their names), images, videos, or .npy descriptors.",
+            help="[INDEX] then image folders (read in driving order), images, videos, or .npy descriptors.",
             metavar="[INDEX] PATH...",
             show_default=False,
         ),
@@ -35,10 +38,25 @@ def search(
     dataset: Annotated[
         Path | None, typer.Option(help="Search for the queries of this dataset instead.", show_default=False)
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of --dataset whose queries are searched for.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of --dataset whose queries are searched for; default: test.", show_default=False),
+    ] = None,
     every: Annotated[int, typer.Option(help="Take every n-th frame of a video.", min=1)] = 1,
     fps: Annotated[
         float | None, typer.Option(help="Take this many frames a second of a video.", show_default=False)
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="Order of a folder's images: name or time; default: what the folder says.",
+            metavar="[name|time]",
+            show_default=False,
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="CSV that lists a folder's images in order: image, drive, time.", show_default=False),
     ] = None,
     thumbnails: Annotated[
         Path | None, typer.Option(help="Folder for a page that shows query frames and places.", show_default=False)
@@ -60,6 +78,9 @@ def search(
     """Find the nearest places of images, videos or descriptors.
 
     A first PATH that is an index is searched, else the newest index.
+
+    Windows of the index's length are cut one behind the other; the last of a drive ends with its last frame. A folder
+    is read in the order of its drives (seq_info.csv, positions.csv, EXIF times, numbers in names).
     """
     work = load(config)
     index_path, queries = _split_paths(paths or [])
@@ -67,6 +88,13 @@ def search(
         raise InputError("name images, videos or descriptors to search for, or a dataset with --dataset: one of them")
     if frames is not None and thumbnails is None:
         raise ContractError("--frames: only together with --thumbnails")
+    folders = [path for path in queries if path.is_dir()]
+    refuse_without("a folder of images", bool(folders), order=order, csv=csv)
+    has_video = any(map(is_video, queries))
+    refuse_without("a video", has_video, every=every if every != 1 else None, fps=fps)
+    refuse_without("--dataset", dataset is not None, split=split)
+    if order is not None and csv is not None:
+        raise ContractError("--order and --csv: name one of them")
     # Descriptors need neither the run's model nor the dataset, so an index that another program built serves too.
     vectors = [path for path in queries if path.suffix == ".npy"]
     pictures = [path for path in queries if path.suffix != ".npy"]
@@ -81,12 +109,15 @@ def search(
         describer = RunDescriber(find_run(work, run, index), device, model_from)
         make_thumbnails = None if thumbnails is None else strip_uris
         if dataset is not None:
-            answers += search_dataset(index, seqdata.open(dataset), split, describer, k, make_thumbnails)
+            answers += search_dataset(index, seqdata.open(dataset), split or "test", describer, k, make_thumbnails)
         else:
-            answers += search_frames(index, pictures, describer, k, VideoRate(every, fps), make_thumbnails)
+            reading = FrameOrder(parse_choice(order or "auto", "--order", ORDERS), csv)
+            rate = VideoRate(every, fps)
+            answers += search_frames(index, pictures, describer, k, rate, make_thumbnails, order=reading, report=note)
     rows = [{name: value for name, value in asdict(answer).items() if name != "pictures"} for answer in answers]
-    result: dict[str, Any] = {"index": str(index.path), "answers": rows}
-    lines = [line for answer in answers for line in _answer_lines(answer)]
+    cuts = window_cuts(answers)
+    result: dict[str, Any] = {"index": str(index.path), "cuts": cuts, "answers": rows}
+    lines = [*cut_lines(cuts), *(line for answer in answers for line in answer_lines(answer))]
     if thumbnails is not None and page_dataset is not None:
         result["page"] = str(write_search_page(thumbnails, index, page_dataset, answers))
         lines.append(result["page"])
@@ -116,16 +147,3 @@ def _dataset_of_frames(
             )
     hint = run_record(find_run(config, run, index))["dataset_path"]
     return find_dataset(config, None, identifier, hint, "name its folder with --frames")
-
-
-def _answer_lines(answer: Answer) -> list[str]:
-    """The table of one query's places."""
-    names = answer.frames
-    head = f"{names[0]} … {names[-1]}" if names else answer.query
-    rows = [
-        f"  {row['rank']:>2}  {row['distance']:7.4f}  {row['similarity']:10.4f}  "
-        f"{row['latitude']:11.6f} {row['longitude']:11.6f}  {row['trajectory']} #{row['position']}"
-        for row in answer.places
-    ]
-    kind = answer.places[0]["similarity_kind"] if answer.places else ""
-    return [head, f"      distance  similarity    latitude   longitude  place  (similarity: {kind})", *rows]

@@ -13,12 +13,16 @@ import typer
 from cli.output import note
 from indexer.evaluation.recall import Evaluation
 from indexer.evaluation.text_tables import format_table
+from indexer.localizer.answer_text import answer_lines
+from indexer.localizer.search import Answer
 from seqdata.errors import OutputError, SeqdataError
 from seqdata.storage.files import write_json_atomic
 
 PCA = "256"
 MODEL = "seqvlad-small"
 RECIPE = "demo-city"
+NEAR_METRES = 10.0
+"""The positive radius of the city's protocol."""
 
 
 def demo(out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo")) -> None:
@@ -47,8 +51,8 @@ def run_demo(out: Path) -> None:
     untrained = steps.evaluated("untrained", "--epochs", "0")
     trained = steps.evaluated("trained")
     baseline = steps.run("baseline", "baseline", "--out", "baselines/frame")
-    # The names of MSLS images say nothing of their order; the dataset knows its drives.
-    steps.run("search", "search", "indexes/trained", "--dataset", "datasets/msls", "-k", "3")
+    # Queries of the dataset and not of a folder: their positions are known, so the answer can be judged.
+    search = steps.run("search", "search", "indexes/trained", "--dataset", "datasets/msls", "-k", "3")
     page = steps.run(
         "report", "report", "indexes/trained", "--compare", "indexes/untrained", "--compare", "baselines/frame"
     )
@@ -64,6 +68,7 @@ def run_demo(out: Path) -> None:
     }
     write_json_atomic(out / "summary.json", summary)
     _print_table([trained, untrained, baseline])
+    typer.echo("\n" + _search_text(search["answers"]))
     note(f"\nreport: {out / page['path']}\nfigures: {out / 'summary.json'}\n{sum(steps.seconds.values()):.0f} s in all")
 
 
@@ -113,6 +118,18 @@ def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
     """The numbers of an evaluation that the demo's page shows."""
     fields = ("method", "recall", "interval", "interval_method", "queries", "left_out", "database")
     return {name: evaluation[name] for name in fields}
+
+
+def _search_text(answers: list[dict[str, Any]]) -> str:
+    """How many nearest places lie near their query, and the places of the first query."""
+    distances = [answer["places"][0]["metres"] for answer in answers]
+    near = sum(distance is not None and distance < NEAR_METRES for distance in distances)
+    first = Answer(**answers[0])
+    return "\n".join([
+        f"search: the nearest place lies within {NEAR_METRES:g} m (centre to centre) for {near} of {len(answers)} "
+        "queries; the first one:",
+        *answer_lines(first)[1:],
+    ])  # fmt: skip
 
 
 def _print_table(evaluations: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """From a dataset's queries or stored descriptors to places; no model code is needed here."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +34,16 @@ class Answer:
 
     `query` names it, `frames` its frames; `places` is as `indexer.localizer.places.nearest_places` returns it.
     `pictures` are its frames as small JPEG data URIs, where thumbnails were asked for and it is among the first 60.
+    `order` says what the order of its frames comes from, `first` which frame of `query` its first one is (from 0).
+    Places of a dataset's queries have `metres` too: the distance between the centre frames, None in another UTM zone.
     """
 
     query: str
     frames: tuple[str, ...]
     places: list[dict[str, Any]]
     pictures: tuple[str, ...] = ()
+    order: str = ""
+    first: int | None = None
 
 
 def search_descriptors(index: PlaceIndex, path: Path, k: int) -> Iterator[Answer]:
@@ -107,16 +112,30 @@ def search_dataset(
         raise NotEnoughDataError(f"protocol {protocol.name}, split {split}: no query window in {dataset.location}")
     vectors = describer.vectors(dataset, queries, frame_size=index_form(index, None).size)
     rows, keys = dataset.frame_rows(queries), dataset.frame_columns("key")["key"]
-    trajectories = queries["trajectory"].to_list()
+    trajectories, centres = queries["trajectory"].to_list(), queries["centre"].to_list()
+    truth = dataset.frame_columns("zone", "easting", "northing")
     overlaps = _overlaps(index, dataset, queries)
     # So many more places are searched for that k remain after the overlapping ones are removed.
     depth = k + max(map(len, overlaps.values()), default=0)
     for number, places in enumerate(_search_in_blocks(index, vectors, depth)):
         others = [place for place in places if place["row"] not in overlaps.get(number, ())][:k]
-        ranked = [{**place, "rank": rank} for rank, place in enumerate(others, start=1)]
+        metres = (_metres(place, truth, centres[number]) for place in others)
+        ranked = [
+            {**place, "rank": rank, "metres": distance}
+            for rank, (place, distance) in enumerate(zip(others, metres, strict=True), start=1)
+        ]
         has_pictures = thumbnails is not None and number < PICTURED
         pictures = thumbnails(dataset.read(queries, [number])[0]) if thumbnails is not None and has_pictures else []
-        yield Answer(trajectories[number], tuple(keys[rows[number]].to_list()), ranked, tuple(pictures))
+        names = tuple(keys[rows[number]].to_list())
+        yield Answer(trajectories[number], names, ranked, tuple(pictures), f"protocol {protocol.label}")
+
+
+def _metres(place: dict[str, Any], truth: pl.DataFrame, row: int) -> float | None:
+    """Metres from a place to a frame of the dataset; None where they lie in different zones."""
+    zone, easting, northing = truth.row(row)
+    if zone != place["zone"]:
+        return None
+    return math.hypot(place["easting"] - easting, place["northing"] - northing)
 
 
 def check_same_form(index: PlaceIndex, dataset: Dataset) -> None:

@@ -1,7 +1,7 @@
 """From images and videos to places, through the index's own model."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from indexer.describer import check_weights
 from indexer.localizer.frame_form import index_form, index_protocol
 from indexer.localizer.places import nearest_places
-from indexer.localizer.query_frames import FrameSequence, VideoRate, frame_sequences
+from indexer.localizer.query_frames import FrameOrder, FrameSequence, VideoRate, frame_sequences
 from indexer.localizer.search import PICTURED, Answer, Thumbnails
 from indexer.place_index import PlaceIndex
 from seqdata.errors import NotEnoughDataError
@@ -25,8 +25,11 @@ from train.stages.describer import RunDescriber
 
 @dataclass(frozen=True)
 class WindowDescriptor:
-    """One window of a sequence: names of its frames, their pixels (3, H, W) each, and its descriptor (D,) float32."""
+    """One window of a sequence: its first frame's number in it (from 0), names of its frames, their pixels (3, H, W)
+    each, and its descriptor (D,) float32.
+    """
 
+    first: int
     names: tuple[str, ...]
     frames: tuple[Pixels, ...]
     descriptor: Float32Array
@@ -39,6 +42,9 @@ def search_frames(
     k: int,
     rate: VideoRate | None = None,
     thumbnails: Thumbnails | None = None,
+    *,
+    order: FrameOrder | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Answer]:
     """Find the k nearest places of each window cut from image files, folders of them, and videos.
 
@@ -52,12 +58,14 @@ def search_frames(
         k: Places for each window.
         rate: Which frames of a video are taken; None for all.
         thumbnails: Makes the pictures of an answer; None for none.
+        order: In which order the images of a folder are read.
+        report: Takes a sentence about frames that are left out.
 
     Yields:
         One answer a window.
 
     Raises:
-        InputError: If a path holds no readable picture.
+        InputError: If a path holds no readable picture, or nothing says in which order a folder is read.
         NotEnoughDataError: If there are fewer frames than a window needs.
         ContractError: If the run is not the index's.
     """
@@ -65,11 +73,12 @@ def search_frames(
     model, length = describer.network, index_protocol(index).length
     form = index_form(index, model.size)
     number = 0
-    for sequence in frame_sequences(paths, form, rate or VideoRate()):
+    rate = rate or VideoRate()
+    for sequence in frame_sequences(paths, form, rate, length=length, order=order, report=report):
         for window in _windows(sequence, model, length, pick_device(describer.device)):
             pictures = thumbnails(np.stack(window.frames)) if thumbnails is not None and number < PICTURED else []
             places = nearest_places(index, window.descriptor, k)[0]
-            yield Answer(sequence.name, window.names, places, tuple(pictures))
+            yield Answer(sequence.name, window.names, places, tuple(pictures), sequence.order, window.first)
             number += 1
 
 
@@ -83,12 +92,12 @@ def _windows(
     for count, (name, pixels) in enumerate(sequence.read(), start=1):
         ring.append((name, pixels, _encode(model, pixels, device)))
         if count % length == 0:
-            yield _describe(model, ring)
+            yield _describe(model, ring, count - length)
     if count < length:
         raise NotEnoughDataError(f"{sequence.name}: {count} frames, a window of this index needs {length}")
     if count % length:
         # The ring now holds the last `length` frames: the window that ends with the sequence.
-        yield _describe(model, ring)
+        yield _describe(model, ring, count - length)
 
 
 @torch.inference_mode()
@@ -98,8 +107,8 @@ def _encode(model: SequenceModel, pixels: Pixels, device: torch.device) -> Tenso
 
 
 @torch.inference_mode()
-def _describe(model: SequenceModel, ring: deque[tuple[str, Pixels, Tensor]]) -> WindowDescriptor:
+def _describe(model: SequenceModel, ring: deque[tuple[str, Pixels, Tensor]], first: int) -> WindowDescriptor:
     """The window of the frames in a ring of (name, pixels, features)."""
     names, frames, features = zip(*ring, strict=True)
     descriptor = model.fuse(torch.cat(features).unsqueeze(0))[0].float().cpu().numpy()
-    return WindowDescriptor(names, frames, descriptor)
+    return WindowDescriptor(first, names, frames, descriptor)

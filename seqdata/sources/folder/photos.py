@@ -35,7 +35,7 @@ def photo_rows(raw: Path, images: pl.DataFrame) -> pl.DataFrame:
     """
     folder = pl.col("source").str.extract(r"^(.*)/[^/]*$").fill_null(NO_DRIVE)
     listed = images.select("source", folder.alias("drive"), pl.lit(None, pl.String).alias("role"))
-    rows = read_exif(raw, _in_order_of_names(listed).with_row_index("row", offset=1))
+    rows = read_exif(raw, in_order_of_names(listed).with_row_index("row", offset=1))
     nowhere = pl.col("latitude").is_null() | pl.col("longitude").is_null()
     return _with_fault(rows, [(nowhere, "no_position", pl.lit("no usable GPS position in its EXIF"))])
 
@@ -129,7 +129,7 @@ def _with_fault(rows: pl.DataFrame, faults: list[tuple[pl.Expr, str, pl.Expr]]) 
     return rows.with_columns(reason.alias("reason"), message.alias("message"))
 
 
-def _in_order_of_names(listed: pl.DataFrame) -> pl.DataFrame:
+def in_order_of_names(listed: pl.DataFrame) -> pl.DataFrame:
     """Sort photos by their names without suffix (`X.jpg` before `X (1).jpg`), counters that roll over in one run.
 
     A camera counts DSC_9998, DSC_9999, DSC_0001: where a drive's counter uses both ends of its digits and leaves a hole

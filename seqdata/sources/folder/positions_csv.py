@@ -56,18 +56,12 @@ def read_positions(path: Path, zone_letters: str = "") -> pl.DataFrame:
         InputError: If the file cannot be read or has no row.
         ContractError: If a column is missing, or a role, zone or time is none.
     """
-    table = read_text_csv(path)
-    parse_columns(table, path, {"image": pl.String()})
+    table = _read_table(path)
     if not {"latitude", "longitude"} <= set(table.columns):
         parse_columns(table, path, _UTM)
         table = table.drop("latitude", "longitude", strict=False)
     else:
         table = table.drop("easting", "northing", "zone", strict=False)
-    # A column of the user's own that is called row would hide the numbers by which rows are named.
-    table = table.drop("row", strict=False).with_row_index("row", offset=1)
-    table = table.filter(~pl.all_horizontal(pl.exclude("row").is_null()))
-    if not table.height:
-        raise InputError(f"{path}: no row below the header")
     rows = table.select(
         "row",
         _image(table).alias("source"),
@@ -80,6 +74,36 @@ def read_positions(path: Path, zone_letters: str = "") -> pl.DataFrame:
     if "heading" in table.columns:
         rows = rows.with_columns(_heading(table["heading"]))
     return _without_repeats(rows, path)
+
+
+def read_order(path: Path) -> pl.DataFrame:
+    """Read which images a CSV lists in which order; it needs no positions.
+
+    Args:
+        path: A CSV with a column `image`, and `drive` and `time` if it has them (see `read_positions`).
+
+    Returns:
+        One row a line of the file: `row` (from 1), `source`, `drive`, `time` (int64 microseconds since 1970, or null).
+
+    Raises:
+        InputError: If the file cannot be read or has no row.
+        ContractError: If the column `image` is missing, or a time is none.
+    """
+    table = _read_table(path)
+    drive = _text(table, "drive").replace("", NO_DRIVE).alias("drive")
+    return table.select("row", _image(table).alias("source"), drive, _time(table, path))
+
+
+def _read_table(path: Path) -> pl.DataFrame:
+    """The lines of the file that are not empty, as text, with their number `row`. Raises: InputError, ContractError."""
+    table = read_text_csv(path)
+    parse_columns(table, path, {"image": pl.String()})
+    # A column of the user's own that is called row would hide the numbers by which rows are named.
+    table = table.drop("row", strict=False).with_row_index("row", offset=1)
+    table = table.filter(~pl.all_horizontal(pl.exclude("row").is_null()))
+    if not table.height:
+        raise InputError(f"{path}: no row below the header")
+    return table
 
 
 def _text(rows: pl.DataFrame, name: str) -> pl.Expr:
