@@ -1,5 +1,6 @@
 """`seqdata models`: every model by name, and the stages, shapes and costs of one."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -50,18 +51,23 @@ def models(
 def _list(*, as_json: bool) -> None:
     """Print the names of the models with their options, by family."""
     from train.models import registry  # heavy
+    from train.models.encoders.public_files import public_file  # heavy
     from train.models.plugins import plugin_names  # heavy
 
     families = {name: dict(sorted(family.presets.items())) for name, family in registry.FAMILIES.items()}
-    lines = [f"{name:<24}{_short(options)}" for presets in families.values() for name, options in presets.items()]
+    presets = {name: options for family in families.values() for name, options in family.items()}
+    starts = {name: public_file(registry.resolve(name, {}).encoder) for name in presets}
+    lines = [f"{name:<24}{_short(options)}; from {starts[name]}" for name, options in presets.items()]
     plugins = plugin_names()
-    emit({"families": families, "plugins": plugins}, "\n".join(lines + plugins), as_json=as_json)
+    files = {name: None if file is None else asdict(file) for name, file in starts.items()}
+    result = {"families": families, "start": files, "plugins": plugins}
+    emit(result, "\n".join(lines + plugins), as_json=as_json)
     note("seqdata models show NAME; the preset 'frames' takes any --encoder, --pool and --fusion that fit")
 
 
 def _short(options: dict[str, Any]) -> str:
     """The main options of a preset as name=value."""
-    minor = ("size", "trainable", "patch_normalised")
+    minor = ("size", "trainable", "patch_normalised", "mean", "std", "encoder_options")
     return ", ".join(f"{key}={value}" for key, value in options.items() if key not in minor) or "the family's defaults"
 
 
@@ -84,8 +90,16 @@ def _card_lines(card: dict[str, Any]) -> list[str]:
         *lines,
         f"total: {card['parameters']:,} parameters, {card['trainable_share']:.0%} trained, "
         f"{card['flops'] / 1e9:.2f} GFLOP a sequence",
+        *_start_line(card["start"]),
         f"descriptor: {card['descriptor']:,} numbers, compared by {card['distance']}; window lengths: {lengths}",
     ]
+
+
+def _start_line(start: dict[str, str] | None) -> list[str]:
+    """The public weights that the model can start from, where there are any."""
+    from train.models.encoders.public_files import PublicFile  # heavy
+
+    return [] if start is None else [f"start weights: {PublicFile(**start)}"]
 
 
 def _shape(shape: list[int] | None) -> str:

@@ -18,7 +18,7 @@ from train.runs import checkpoint
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-OF_THE_HEAD = ("fusion", "width", "kernel", "length", "delta", "normalize")
+OF_THE_HEAD = ("fusion", "width", "kernel", "length", "delta", "normalize", "normalise_after_pca")
 OF_THE_POOLING = ("pooling", "clusters", "bias", "projection")
 
 
@@ -91,7 +91,8 @@ def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, 
     if source.level == "token":
         config["projection"] = None
     model = cast(FrameModel, models.restore(config))
-    model.config = {**config, "weights": base.config["weights"]}
+    resolved = {"normalise_after_pca": model.config["normalise_after_pca"]}
+    model.config = {**config, "weights": base.config["weights"], **resolved}
     frozen = ("encoder.",) if source.level == "token" else ("encoder.", "pooling.", "projection.")
     state = {key: value for key, value in base.state_dict().items() if key.startswith(frozen)}
     model.load_state_dict({**model.state_dict(), **state})

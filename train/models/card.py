@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqdata.errors import ContractError
 from train.models import registry as models
 from train.models.base import SequenceModel
+from train.models.encoders.public_files import public_file
 
 OWN_SIZE = (240, 320)  # (height, width) taken as an example for models that keep the frames' own size
 DEFAULT_LENGTH = 5  # frames of a window in both papers
@@ -32,8 +34,9 @@ def card(name: str, length: int | None = None, /, **options: Any) -> dict[str, A
     Returns:
         name, length, lengths (least and most that work; most None for any), size (height, width), own_size (whether the
         model keeps the frames' size, and 240×320 was taken), stages, parameters, trainable, trainable_share, flops,
-        descriptor, distance, config. A stage holds name, kind, shape (of its output, frames or one window first; None
-        where it is no step of its own), parameters, trainable, flops; a stage `rest` holds what belongs to no other.
+        descriptor, distance, config, start (the public file that it can start from, or None). A stage holds name, kind,
+        shape (of its output, frames or one window first; None where it is no step of its own), parameters, trainable,
+        flops; a stage `rest` holds what belongs to no other.
 
     Raises:
         ContractError: As `create`, and for a length that the model cannot take.
@@ -92,7 +95,14 @@ def _card(model: SequenceModel, name: str, length: int | None) -> dict[str, Any]
         "descriptor": model.descriptor_size(length),
         "distance": model.distance,
         "config": model.config,
+        "start": _start(model),
     }
+
+
+def _start(model: SequenceModel) -> dict[str, str] | None:
+    """The public file that the encoder can start from, as JSON."""
+    file = public_file(str(model.config.get("encoder", "")))
+    return None if file is None else asdict(file)
 
 
 def _run(model: SequenceModel, windows: Tensor) -> tuple[dict[str, list[int]], dict[str, int], int]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seqdata.errors import ContractError
 from train.models.base import Family, SequenceModel
 from train.models.encoders.encoder import Encoder
-from train.models.encoders.preprocess import Preprocess
+from train.models.encoders.preprocess import Preprocess, Statistics
 from train.models.encoders.sizes import Size, bound_size, check_frames, encode
 from train.models.fusion.basic import Fusion
 from train.models.fusion.registry import FUSIONS, FusionSettings
@@ -21,7 +21,7 @@ from train.models.fusion.temporal import DeltaForm
 from train.models.pooling.basic import Pooling
 from train.models.pooling.registry import POOLINGS, PoolingSettings
 from train.models.pooling.vlad import NetVLAD, SeqVLAD
-from train.models.presets import frame_presets
+from train.models.presets import PAPER_PAIRS, frame_presets
 
 
 class FrameModel(SequenceModel):
@@ -99,8 +99,8 @@ def _name_from(entries: Mapping[str, Any]) -> AfterValidator:
     return AfterValidator(check_name)
 
 
-# Options that name parts of a preset's own encoder, and mean nothing to another one.
-ENCODER_OPTIONS = ("cut", "final_norm", "trainable", "encoder_options")
+# Options that belong to a preset's own encoder, and mean nothing to another one.
+ENCODER_OPTIONS = ("cut", "final_norm", "trainable", "encoder_options", "mean", "std")
 
 
 class FrameOptions(BaseModel):
@@ -127,6 +127,10 @@ class FrameOptions(BaseModel):
     """Grey input with every block of `patch` pixels brought to zero mean and unit deviation."""
     patch: int = Field(default=8, ge=2)
     """Side of those blocks in pixels."""
+    mean: Statistics | None = None
+    """Mean of R, G, B in 0…1 that frames are normalised by; None: that of timm's data for the encoder."""
+    std: Statistics | None = None
+    """Standard deviation of R, G, B in 0…1, as `mean`."""
     pooling: Annotated[str, _name_from(POOLINGS)] = "vlad"
     """Name in `train.models.pooling.registry.POOLINGS`."""
     clusters: int = Field(default=64, ge=1)
@@ -147,13 +151,21 @@ class FrameOptions(BaseModel):
     """Form of Delta descriptors."""
     normalize: bool | None = None
     """Final L2 of cat, fc, mean, gem and lstm. None: cat and fc no, the others yes; all other fusions always."""
+    normalise_after_pca: bool | None = None
+    """Bring vectors to unit length again behind the PCA of an index. None: not for the papers' pairs of pooling and
+    fusion, as in practice; the others yes."""
 
 
 def complete(preset: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Put options over a preset; with another encoder the preset's own stages are dropped."""
-    if options.get("encoder", preset.get("encoder")) != preset.get("encoder"):
+    """Put options over a preset; with an encoder of another architecture the preset's own stages are dropped."""
+    if _architecture(options.get("encoder", preset.get("encoder"))) != _architecture(preset.get("encoder")):
         preset = {key: value for key, value in preset.items() if key not in ENCODER_OPTIONS}
     return {**preset, **options}
+
+
+def _architecture(encoder: Any) -> str:
+    """A timm name without the tag of its weights, such as "resnet18" of "resnet18.tv_in1k"."""
+    return str(encoder).partition(".")[0]
 
 
 def check(name: str, options: FrameOptions) -> None:
@@ -189,7 +201,11 @@ def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[st
     if size is not None:
         check_frames(encoder, size)
     preprocess = Preprocess(
-        encoder.mean, encoder.std, size=size, patch_normalised=options.patch_normalised, patch=options.patch
+        options.mean or encoder.mean,
+        options.std or encoder.std,
+        size=size,
+        patch_normalised=options.patch_normalised,
+        patch=options.patch,
     )
     # Layers draw their start from torch's global generator: seeded here, and put back for everybody else.
     with torch.random.fork_rng(devices=[]):
@@ -199,9 +215,20 @@ def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[st
         )
         projection = None if options.projection is None else _frozen_linear(pooling.size, options.projection)
         fusion = _fusion(options, options.projection or pooling.size)
-    # `size` may have come from the encoder; what is stored recreates the model without asking it again.
-    stored_config = {**config, "size": None if size is None else list(size)}
+    # Both may have come from elsewhere; what is stored recreates the model without asking again.
+    stored_config = {
+        **config,
+        "size": None if size is None else list(size),
+        "normalise_after_pca": _normalise_after_pca(options),
+    }
     return FrameModel(preprocess, encoder, pooling, projection, fusion, stored_config)
+
+
+def _normalise_after_pca(options: FrameOptions) -> bool:
+    """Whether an index normalises the model's vectors behind its PCA, where the user does not decide."""
+    if options.normalise_after_pca is not None:
+        return options.normalise_after_pca
+    return (options.pooling, options.fusion) not in PAPER_PAIRS
 
 
 def _fusion(options: FrameOptions, features: int) -> Fusion:
@@ -221,6 +248,7 @@ def _frozen_linear(features: int, size: int) -> nn.Linear:
     return projection
 
 
-# The preset `frames` is an empty one, for encoder, pooling and fusion of one's own choice. Models stored before the
-# option `final_norm` existed have none.
-FAMILY = Family(FrameOptions, build, {**frame_presets(), "frames": {}}, complete, check, added={"final_norm": False})
+# Models stored before these options existed end at their cut without a norm, and take timm's pixel statistics.
+ADDED = {"final_norm": False, "mean": None, "std": None}
+# The preset `frames` is an empty one, for encoder, pooling and fusion of one's own choice.
+FAMILY = Family(FrameOptions, build, {**frame_presets(), "frames": {}}, complete, check, added=ADDED)

@@ -36,7 +36,20 @@ BACKBONES: dict[str, Options] = {
 }
 """Encoder, cut, first trained stage and image size of each backbone; docs/methods.md#encoders."""
 
-METHODS: dict[str, Options] = {
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""Pixel statistics by which Mereu et al. normalise every backbone, their ViT too; timm's data give .5 and .5 for it."""
+
+PAPER_STARTS: dict[str, Options] = {
+    # torchvision's files, which the papers' programs load. timm's untagged names mean newer training of its own.
+    "r18": {"encoder": "resnet18.tv_in1k"},
+    "r50": {"encoder": "resnet50.tv_in1k"},
+    "vgg16": {"encoder": "vgg16.tv_in1k"},
+    # The weights behind google/vit-base-patch16-224-in21k.
+    "vit": {"encoder": "vit_base_patch16_224.orig_in21k", **IMAGENET},
+}
+"""Start weights and pixel statistics of the papers' own methods; methods of ours take what timm takes."""
+
+PAPER_METHODS: dict[str, Options] = {
     "seqvlad": {"pooling": "vlad", "fusion": "sum"},
     "netvlad": {"pooling": "netvlad", "fusion": "centre"},
     "netvlad-cat": {"pooling": "netvlad", "fusion": "cat"},
@@ -49,8 +62,14 @@ METHODS: dict[str, Options] = {
     "seqmatchnet": {"pooling": "netvlad", "projection": 4096, "fusion": "aligned"},
     # Delta has nothing to learn, and training its encoder through it is no method of the papers.
     "delta": {"pooling": "netvlad", "projection": 4096, "fusion": "delta", "trainable": "none"},
-    # From here on ours; docs/methods.md#beyond.
+    # Named in sec. II of Mereu et al. without settings; docs/methods.md#beyond.
     "lstm": {"pooling": "gem", "fusion": "lstm", "width": 512},
+}
+"""Pooling and fusion of each method that the papers name."""
+
+METHODS: dict[str, Options] = {
+    **PAPER_METHODS,
+    # From here on ours; docs/methods.md#beyond.
     "mean": {"pooling": "avg", "fusion": "mean"},
     "avg-mean": {"pooling": "avg", "fusion": "mean"},
     "seqgem": {"pooling": "avg", "fusion": "gem"},
@@ -97,13 +116,21 @@ EXCEPTIONS: dict[str, Options] = {
 }
 """What differs from method and backbone put together."""
 
+PAPER_PAIRS = {(method["pooling"], method["fusion"]) for method in PAPER_METHODS.values()}
+"""Poolings and fusions whose vectors the papers' programs compare as PCA leaves them."""
+
 
 def frame_presets() -> dict[str, Options]:
     """Return the options of every late and intermediate fusion preset by name."""
     presets = {
-        name: {**BACKBONES[backbone], **METHODS[method], **EXCEPTIONS.get(name, {})}
+        name: {**_backbone(backbone, method), **METHODS[method], **EXCEPTIONS.get(name, {})}
         for method, backbones in ROWS.items()
         for backbone in backbones
         for name in (f"{method}-{backbone}",)
     }
     return {**presets, **{name: presets[full_name] for name, full_name in ALIASES.items()}}
+
+
+def _backbone(name: str, method: str) -> Options:
+    """A backbone as a method starts from it."""
+    return {**BACKBONES[name], **(PAPER_STARTS.get(name, {}) if method in PAPER_METHODS else {})}

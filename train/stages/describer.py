@@ -20,6 +20,7 @@ from train.runs.checkpoint import load_model
 from train.runs.folder import checkpoint_stem
 from train.runs.record import checkpoint_hash
 
+# Runs stored before models recorded the option `normalise_after_pca`: the name decided.
 PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-cat", "cls-fc", "seqpool-cat", "seqnet", "seqmatchnet", "delta", "lstm",
           "sta", "timesformer", "r2plus1d")  # fmt: skip
 """Methods of the papers: vectors of their presets (NAME or NAME-…) are not normalised again after PCA."""
@@ -62,8 +63,9 @@ class RunDescriber:
 
     @property
     def normalised_after_pca(self) -> bool:
-        """False for the papers' own methods, which compare vectors as PCA leaves them; True for all others."""
-        return not is_paper_method(str(self.model["name"]))
+        """Whether its vectors are normalised behind a PCA: the model's recorded option, by its name in older runs."""
+        recorded: bool | None = self.model.get("normalise_after_pca")
+        return recorded if recorded is not None else not is_paper_method(str(self.model["name"]))
 
     @cached_property
     def network(self) -> SequenceModel:

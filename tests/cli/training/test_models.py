@@ -44,6 +44,8 @@ def test_the_list_names_every_model_with_what_it_is(capfd: pytest.CaptureFixture
     assert {name for family in listed["families"].values() for name in family} == set(models.names())
     assert listed["families"]["sta"]["sta-spatial"] == {"branches": "spatial"}
     assert listed["plugins"] == []
+    assert listed["start"]["seqvlad-r18"]["sha256"] == "f37072fd"
+    assert "file resnet50-0676ba61.pth, SHA-256 0676ba61…" in lines["gem-cat-r50"]
 
 
 def test_a_model_is_shown_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +56,7 @@ def test_a_model_is_shown_as_a_table_and_as_json(capfd: pytest.CaptureFixture[st
     assert header.split() == ["stage", "kind", "shape", "parameters", "trained", "GFLOP"]
     (vlad,) = [line.split() for line in stages if line.startswith("pooling")]
     assert vlad[:5] == ["pooling", "SeqVLAD", "3×4×64", "512", "512"]
+    assert stages[-2].startswith("start weights: resnet18.a1_in1k: hub timm/resnet18.a1_in1k, file resnet18_a1_0-")
     assert stages[-1] == "descriptor: 256 numbers, compared by l2; window lengths: 1 or more"
     code, out, said = run(capfd, "models", "show", "seqvlad-small", "--option", "clusters=4", "--json")
     card = json.loads(out)

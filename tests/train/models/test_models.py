@@ -233,7 +233,7 @@ def test_a_model_that_an_installed_package_offers_by_name(tmp_path: Path, monkey
 def test_the_methods_of_the_papers_have_their_backbone_without_its_name() -> None:
     for method in ("delta", "netvlad", "seqmatchnet"):
         assert models.preset(method) == models.preset(f"{method}-vgg16")
-    assert models.resolve("delta", {}).encoder == "vgg16"
+    assert models.resolve("delta", {}).encoder == "vgg16.tv_in1k"
 
 
 @pytest.mark.parametrize("name", [name for name in models.names() if name.startswith("delta")])

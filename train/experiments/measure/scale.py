@@ -9,6 +9,7 @@ from seqdata.storage.hashing import xxh3_file
 from train.data.features import OF_THE_HEAD
 from train.experiments.grid import Match, Method, backbones
 from train.models import registry as models
+from train.models.frame_model import ENCODER_OPTIONS
 from train.models.presets import METHODS
 from train.settings import TrainSettings
 
@@ -91,7 +92,7 @@ def _on_features(
 ) -> Resolved:  # fmt: skip
     """A head on stored frame vectors: NetVLAD of the backbone with k-means words, then a whitened PCA."""
     whole = models.resolve(name, options)
-    of_encoder = ("encoder", "cut", "trainable", "size", "patch_normalised", "encoder_options")
+    of_encoder = ("encoder", "size", "patch_normalised", *ENCODER_OPTIONS)
     frame = {key: getattr(whole, key) for key in of_encoder} | METHODS["netvlad"] | {"trainable": "none"}
     base = {
         "model": "frames",
@@ -122,13 +123,15 @@ def _model(method: Method, small: bool) -> tuple[str, dict[str, Any]]:
 def find_weights(encoder: str, weights: str, small: bool) -> str:
     """The weights of an encoder: "pretrained", "random" or a file of the folder `weights` that begins with its name.
 
+    The tag of a timm name ("resnet18.tv_in1k") says which weights are downloaded and is no part of a file's name.
+
     Raises: MissingDependencyError where the folder has none, ContractError where it has several.
     """
     if weights == "default":
         return "random" if small else "pretrained"
     if weights in ("pretrained", "random"):
         return weights
-    folder = Path(weights)
+    folder, encoder = Path(weights), encoder.partition(".")[0]
     files = [path for path in _listed(folder) if path.name.startswith(encoder) and path.suffix in WEIGHT_FILES]
     if not files:
         raise MissingDependencyError(

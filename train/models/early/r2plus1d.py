@@ -22,10 +22,11 @@ from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, check_frames, encode
 
-_RESNET50 = {"encoder": "resnet50", "cut": "layer3", "size": (480, 640)}
+# torchvision's weights, as behind the other ResNets of that paper.
+_RESNET50 = {"encoder": "resnet50.tv_in1k", "cut": "layer3", "size": (480, 640)}
 PRESETS: dict[str, dict[str, Any]] = {
     "r2plus1d-r50": _RESNET50,
-    "r2plus1d-r18": {**_RESNET50, "encoder": "resnet18"},
+    "r2plus1d-r18": {**_RESNET50, "encoder": "resnet18.tv_in1k"},
     "r2plus1d-small": {"encoder": "resnet18", "cut": "layer2", "patch_normalised": True},
 }
 
@@ -51,6 +52,8 @@ class R2Plus1DOptions(BaseModel):
     """Side of those blocks in pixels."""
     normalize: bool = False
     """Final L2; raw in practice."""
+    normalise_after_pca: bool = False
+    """Bring vectors to unit length again behind the PCA of an index; not in practice."""
 
 
 class TimeConvolution(nn.Module):

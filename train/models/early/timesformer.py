@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from seqdata.errors import ContractError
 from train.models.base import Family, SequenceModel, join, split
 from train.models.encoders.encoder import Encoder
-from train.models.encoders.preprocess import Preprocess
+from train.models.encoders.preprocess import Preprocess, Statistics
 from train.models.encoders.sizes import Size, check_frames
+from train.models.presets import IMAGENET
 
-PRESETS: dict[str, dict[str, Any]] = {"timesformer": {"time_resize": "nearest"}}
+# The official program starts from this file, timm's "jx"; Mereu et al. normalise by ImageNet's statistics.
+PRESETS: dict[str, dict[str, Any]] = {
+    "timesformer": {"encoder": "vit_base_patch16_224.orig_in21k_ft_in1k", "time_resize": "nearest", **IMAGENET}
+}
 # What `DividedBlock` calls of a timm ViT block; blocks of other designs lack some.
 _PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
 
@@ -40,8 +44,14 @@ class TimeSformerOptions(BaseModel):
     """Frames of the time embedding."""
     time_resize: Literal["linear", "nearest"] = "linear"
     """How the time embedding is resized to windows of another length; the official program takes the nearest."""
+    mean: Statistics | None = None
+    """Mean of R, G, B in 0…1 that frames are normalised by; None: that of timm's data for the encoder."""
+    std: Statistics | None = None
+    """Standard deviation of R, G, B in 0…1, as `mean`."""
     normalize: bool = False
     """Final L2; raw in practice."""
+    normalise_after_pca: bool = False
+    """Bring vectors to unit length again behind the PCA of an index; not in practice."""
     encoder_options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for timm's model."""
 
@@ -105,7 +115,8 @@ class TimeSformer(SequenceModel):
             options.encoder, weights=weights, seed=seed, trainable=options.trainable, part="cls", options=timm_options
         )
         check_frames(encoder, options.size)
-        super().__init__(Preprocess(encoder.mean, encoder.std, size=options.size), config)
+        mean, std = options.mean or encoder.mean, options.std or encoder.std
+        super().__init__(Preprocess(mean, std, size=options.size), config)
         self.vit = encoder.backbone
         blocks = list(cast(nn.Sequential, getattr(self.vit, "blocks", nn.Sequential())))
         if not blocks or not all(hasattr(block, part) for block in blocks for part in _PARTS):
@@ -144,5 +155,6 @@ class TimeSformer(SequenceModel):
         return F.interpolate(self.time.transpose(1, 2), size=length, mode=self.time_resize).transpose(1, 2)
 
 
-# Models stored before the option `time_resize` existed interpolate linearly.
-FAMILY = Family(TimeSformerOptions, TimeSformer, PRESETS, added={"time_resize": "linear"})
+# Models stored before these options existed interpolate linearly, and take timm's pixel statistics.
+ADDED = {"time_resize": "linear", "mean": None, "std": None}
+FAMILY = Family(TimeSformerOptions, TimeSformer, PRESETS, added=ADDED)

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Statistics = tuple[float, float, float]
+"""One number for each of R, G, B, of pixels in 0…1."""
+
 GREY = (0.299, 0.587, 0.114)  # weights of R, G, B in luma, ITU-R BT.601
 
 

@@ -66,6 +66,8 @@ class StaOptions(BaseModel):
     """Clusters K of SeqVLAD."""
     bias: bool = False
     """A bias in SeqVLAD's assignment, as in eq. (8); off in practice."""
+    normalise_after_pca: bool = False
+    """Bring vectors to unit length again behind the PCA of an index; not in practice."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
