@@ -303,8 +303,12 @@ class Dataset:
         """Read the pixels of frames by row: RGB, uint8 (n, 3, H, W); see `read`."""
         rows = np.asarray(frame_rows, dtype=np.int64)
         try:
+            # Only the row groups that hold these frames are read: a random read of a large dataset loads no whole
+            # table.
             return FrameReader(self.store, self._locations.covering(rows), size).read(rows)
         except DamagedFrameError as error:
+            # The reader has no keys, so that a loader worker need not hold them: the key of the one damaged frame is
+            # looked up here.
             raise DamagedFrameError(error.row, error.fault, self.frame_key(error.row)) from error
 
     def frame_reader(self, size: tuple[int, int] | None = None, device: str = "cpu") -> FrameReader:

@@ -55,6 +55,8 @@ def leakage(
         raise ContractError(f"radii {list(radii)}: expected positive numbers of metres")
     protocol.split(train)
     ground = _ground(sequencer, protocol)
+    # Both roles: mining draws its queries and its database from the training split, so the model sees the frames of
+    # either.
     trained = sequencer.frames_of(protocol, train, "database") | sequencer.frames_of(protocol, train, "query")
     if not trained.any():
         raise ContractError(f"protocol {protocol.name}: no frame of this dataset belongs to its split '{train}'")
@@ -119,6 +121,8 @@ def _shares(
     distance = np.full(len(rows), np.inf)
     for zone in np.unique(ground.zone[rows]):
         here = ground.zone[rows] == zone
+        # Eastings of two zones differ by hundreds of kilometres for one place, so distances are taken within a zone
+        # only.
         distance[here] = distance_to(ground.xy[rows[here]], ground.xy[trained & (ground.zone == zone)])
     metres = _route(ground, mask)[rows]
     least = float(distance.min()) if np.isfinite(distance.min()) else None
@@ -139,6 +143,7 @@ def _route(ground: _Ground, mask: BoolArray) -> Float64Array:
     # A step counts where both of its frames play the role, lie in one run, and are no jump apart.
     step[(run[1:] != run[:-1]) | ~(mask[1:] & mask[:-1]) | (step > STEP_METRES)] = 0.0
     metres = np.zeros(len(ground.xy))
+    # Half a step to either end, so that the metres of any set of frames add up, and those of all frames are the route.
     metres[:-1] += step / 2
     metres[1:] += step / 2
     return metres

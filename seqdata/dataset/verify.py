@@ -107,6 +107,7 @@ def _check(store: Store, file: _File) -> str:
     size = store.size(file.name)
     if size is None:
         return "missing"
+    # The size first: a file that was cut off is reported without reading it.
     if file.size not in (None, size):
         return f"{size} bytes, the manifest says {file.size}"
     return "" if _digest(store, file.name, size) == file.hash else "its bytes have changed"
@@ -138,6 +139,7 @@ def _named(store: Store, manifest: DatasetManifest, file: _File, fault: str) -> 
 def _frames_of(store: Store, manifest: DatasetManifest, shard: ShardInfo) -> pl.DataFrame:
     """Read key, source and location of a shard's frames: from a whole seal, else from the frames table."""
     seal = f"{SHARDS}/{shard.seal_name}"
+    # A seal lists the frames of one shard; the table of the whole dataset is read only where the seal is damaged too.
     if not _check(store, _File(seal, None, shard.seal)):
         return pl.read_parquet(io.BytesIO(store.read_bytes(seal)), columns=list(_IN_FRAME))
     table = manifest.tables["frames.parquet"]

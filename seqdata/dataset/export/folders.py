@@ -55,6 +55,7 @@ def _names(dataset: Dataset, table: pl.DataFrame) -> pl.DataFrame:
     used, joined, ending = _marks(dataset, table)
     rows = np.flatnonzero(used)
     frames = dataset.frame_columns("key", "trajectory", "city", "easting", "northing", "time")[rows]
+    # Names of trajectories and cities repeat for every frame, so that each is made safe once.
     safe = {text: _safe(text) for name in ("trajectory", "city") for text in frames[name].unique().to_list()}
     # One number is left out wherever no window joins two frames, which is where the reading code breaks sequences.
     after_break = np.concatenate([[False], ~joined[rows[:-1]]])
@@ -87,6 +88,7 @@ def _marks(dataset: Dataset, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarra
         frame_rows = dataset.frame_rows(part)
         used[frame_rows] = True
         joined[frame_rows[:, :-1]] = True
+        # add.at and not +=: several windows may end at one frame, and += would count them once.
         np.add.at(ending, frame_rows[:, -1], 1)
     return used, joined, ending
 

@@ -51,6 +51,8 @@ def _cuts(dataset: Dataset, table: pl.DataFrame, shard_bytes: int) -> list[tuple
     lengths = dataset.frame_reader().locations.length
     parts = [lengths[dataset.frame_rows(part)].sum(axis=1) for part in table.iter_slices(100_000)]
     before = np.concatenate([[0], np.cumsum(np.concatenate(parts))[:-1]])
+    # A tar begins where the bytes before a window pass another multiple of the size: the cuts follow from the table
+    # alone, so a continued export makes the same tars.
     starts = np.flatnonzero(np.diff(before // shard_bytes, prepend=-1)).tolist()
     return list(zip(starts, [*starts[1:], table.height], strict=True))
 
@@ -69,5 +71,6 @@ def _write_windows(dataset: Dataset, windows: pl.DataFrame, first: int, tar: Tar
 
 def _sample_json(of_window: dict[str, Any], frames: pl.DataFrame) -> bytes:
     columns = frames.rename({"key": "keys", "position": "positions"}).to_dict(as_series=False)
+    # A window lies in one zone, because a city does.
     columns["zone"] = columns["zone"][0]
     return json.dumps({**of_window, **columns}, separators=(",", ":"), ensure_ascii=False).encode()

@@ -37,6 +37,8 @@ def pinhole(width: int, height: int, field: float, pitch: float, above: float) -
     focal = width / 2 / np.tan(np.radians(field) / 2)
     bearing = np.arctan((np.arange(width) + 0.5 - width / 2) / focal)
     horizon = height * 0.52 + focal * np.tan(np.radians(pitch))
+    # A column off the axis sees a wall at distance d from its own ray: the focal length along that ray is longer by
+    # 1/cos.
     return Camera(bearing, focal / np.cos(bearing), height, float(horizon), above, float(focal))
 
 

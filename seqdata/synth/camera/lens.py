@@ -20,6 +20,7 @@ def develop(picture: Floats, visit: Visit, exposure: float, rng: np.random.Gener
     if visit.bonnet:
         _bonnet(out)
     out = _soften(out, np.float32(visit.blur))
+    # After the blur: noise arises in the sensor, behind the lens.
     out += rng.standard_normal(out.shape, dtype=np.float32) * np.float32(visit.noise)
     return (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8)
 

@@ -93,6 +93,7 @@ def _finish(fixes: tuple[pl.DataFrame, str]) -> Fixes:
     """Finite fixes only, in the order of time where all have one (a repeated second keeps its first fix)."""
     table, zone = fixes
     table = table.filter(pl.all_horizontal(pl.col("easting", "northing").is_finite()).fill_null(value=False))
+    # Times of some fixes alone would order these and not the others: then none counts, and the file's order holds.
     if table["time"].null_count() or not table["time"].is_finite().all():
         metres = geometry.track_metres(table["easting"].to_numpy(), table["northing"].to_numpy())
         table = table.with_columns(pl.Series("time", metres / UNTIMED_SPEED))

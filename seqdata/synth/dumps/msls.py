@@ -55,6 +55,8 @@ def write_msls(
         raise OutputError(f"{out}: not empty; name a new folder for the synthetic city, or remove it")
     cities = {p: city_drives(p, _streets(p, settings, seed), VISITS, settings, seed) for p in settings.cities}
     odd = _odd_frames(next(iter(cities.values())), settings)
+    # Beside the result, so that the last step is a rename on the same disk and a killed run leaves no half dump under
+    # its name.
     partial = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -110,6 +112,8 @@ def _images(
     drives: list[Trajectory], settings: CitySettings, seed: int, odd: OddFrames
 ) -> Iterator[tuple[str, str, bytes]]:
     """(role, key, JPEG bytes) of every frame of a city; a street is built once and dressed once a visit."""
+    # Building a street's geometry and dressing its textures cost more than rendering a frame, so frames come street by
+    # street and visit by visit, not drive by drive.
     for _, street_group in groupby(drives, key=lambda trajectory: trajectory.street.key):
         trajectories = list(street_group)
         scene = build_scene(trajectories[0].street, seed)
@@ -119,6 +123,7 @@ def _images(
             for trajectory in group:
                 for i, key in enumerate(trajectory.keys):
                     data = photograph(stage, trajectory, i, settings, wide=key in odd["panorama"])
+                    # Cut inside the scan: its header is still whole, as in a download that broke off.
                     yield trajectory.role, key, data[: len(data) * 3 // 5] if key in odd["corrupt"] else data
 
 

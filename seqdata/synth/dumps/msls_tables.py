@@ -63,6 +63,7 @@ def _rows(plan: CityPlan, trajectory: Trajectory, panoramas: frozenset[str]) -> 
         "captured_at": str(day),
         **subtasks(plan, trajectory),
     }
+    # MSLS numbers clusters of frames that lie together; cells of 10 m stand for them here. Nothing reads the column.
     cluster = np.floor(trajectory.position / 10.0).astype(int) @ np.array([1000, 1])
     return [
         {
@@ -89,6 +90,8 @@ def positions(plan: CityPlan, local: Floats) -> tuple[Any, Any, Any, Any]:
         north = plan.latitude >= 0
         east0, north0, zone, _ = utm.from_latlon(plan.latitude, plan.longitude)
     easting, northing = east0 + local[:, 0], north0 + local[:, 1]
+    # A recorded track may leave the zone of its first fix, whose metres it keeps; utm refuses that unless it is told
+    # not to.
     lat, lon = utm.to_latlon(easting, northing, zone, northern=north, strict=plan.track is None)
     return easting, northing - (0.0 if north else FALSE_NORTHING), lat, lon
 

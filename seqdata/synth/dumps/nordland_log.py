@@ -17,6 +17,7 @@ HEADER = "tid,lat,lon,speed,course,alt"
 START = {"spring": 21_540, "summer": 20_280, "fall": 21_630, "winter": 21_480}
 """Second of the day at which each season's log begins (summer: 05:38)."""
 KNOTS = 1.943844
+# The first is a row of a published log; the others are damaged in ways of their own.
 _GARBAGE = ("322.28,-0.36,1.41,0,,", "", "0,0,0,0,0,0", "53,8")
 
 
@@ -33,6 +34,7 @@ def log_bytes(timed: Track, season: str, dirt: float, seed: int) -> bytes:
     for row, chance in zip(rows, fate, strict=True):
         if chance >= dirt:
             lines.append(_damaged(row, rng) if chance < 2 * dirt else ",".join(map(str, row)))
+    # Lone CRs, as in the published files: a reader that splits at LF sees one line.
     return "\r".join(lines).encode()
 
 

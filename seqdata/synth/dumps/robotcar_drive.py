@@ -78,9 +78,13 @@ def log_table(lap: Lap, source: str, dropout: float) -> pl.DataFrame:
     whole = lap.driven + lap.stop
     seconds = np.arange(-EARLY, whole + EARLY, 1 / RATES[source])
     lost = (seconds >= whole / 3) & (seconds < whole / 3 + dropout)
+    # The inertial log goes on without a fix, with a bad status and (below) positions 25 m off; the other two have no
+    # rows then.
     if source != "ins":
         seconds, lost = seconds[~lost], lost[~lost]
     _, local, heading = lap.pose(seconds)
+    # Receivers err slowly, not from row to row: white noise would make a car that jumps, and headings would mean
+    # nothing.
     error = np.stack([_drift(len(seconds), NOISE[source], rng) for _ in range(2)], -1)
     easting, northing = (local + error + np.where(lost, 25.0, 0.0)[:, None] + lap.track.origin).T
     latitude, longitude = geometry.to_latlon(easting, northing, lap.track.zone)
