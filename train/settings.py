@@ -144,8 +144,8 @@ class TrainSettings(BaseModel):
     """Frames a pass through the encoder when windows are described. A guess that fits 8 GiB at 480×640."""
     cache_bytes: int = Field(default=1 << 30, ge=0)
     """Bytes of decoded frames that are cached in memory."""
-    decode_threads: int = Field(default=2, ge=1)
-    """Threads that decode the frames of a step."""
+    decode_threads: int = Field(default=0, ge=0)
+    """Threads that decode frames; 0: one a core, shared among the processes of a machine."""
     decode_device: str = "cpu"
     """What decodes frames: "cpu", or "cuda" with torchcodec, whose pixels differ by rounding."""
     strict: bool = False

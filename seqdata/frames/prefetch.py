@@ -1,5 +1,6 @@
 """Reading ahead: the next items are loaded while the present one is used, and the frames of one by several threads."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +13,16 @@ from seqdata.frames.images import Pixels
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
-THREADS = 2
-"""Decoding threads by default; as `Stream.batches`."""
 _END = object()
+
+
+def decode_threads() -> int:
+    """Decoding threads by default: the cores of this process, shared with torchrun's others on the machine, at least 2.
+
+    JPEG decoders let other threads run, and a card takes frames faster than one core decodes them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], depth: int = 2) -> Iterator[Loaded]:
@@ -42,12 +50,15 @@ def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], depth: int =
         pool.shutdown(cancel_futures=True)
 
 
-def read_frames(cache: DecodeCache, rows: list[int], threads: int = THREADS) -> dict[int, Pixels | None]:
+def read_frames(cache: DecodeCache, rows: list[int], threads: int = 0) -> dict[int, Pixels | None]:
     """Read distinct frame rows through a cache, decoded by several threads; None where a frame is bad.
+
+    `threads` 0 are `decode_threads()`.
 
     Raises: as `DecodeCache.frames`.
     """
-    parts = [part.tolist() for part in np.array_split(np.asarray(rows, np.int64), min(threads, max(1, len(rows))))]
+    count = min(threads or decode_threads(), max(1, len(rows)))
+    parts = [part.tolist() for part in np.array_split(np.asarray(rows, np.int64), count)]
     if len(parts) == 1:
         return cache.frames(parts[0])
     # Threads of one call, not of the process: starting one costs some 50 µs, a frame of 640×480 takes 1.6 ms to decode,

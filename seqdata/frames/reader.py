@@ -9,15 +9,17 @@ import numpy as np
 from seqdata.errors import ContractError
 from seqdata.frames.buffers import Buffers
 from seqdata.frames.cache import DecodeCache
-from seqdata.frames.decode import Size, check_one_size, decoder
+from seqdata.frames.decode import Size, channels_first, check_one_size, decoder
 from seqdata.frames.images import BadImageError, Pixels
 from seqdata.frames.locations import FrameLocations
 from seqdata.geometry import IntArray
-from seqdata.storage.hashing import xxh3_hex
+from seqdata.storage.hashing import xxh3_digest
 from seqdata.storage.store import Store
 
 GAP_BYTES = 256 << 10
 """Gaps below this are read through: on a remote store one longer answer costs less than a second request."""
+
+OTHER_BYTES = "its bytes do not match the stored hash"
 
 log = logging.getLogger(__name__)
 
@@ -55,27 +57,44 @@ class FrameReader:
         """Make a cache of at most `cache_bytes` of decoded frames over this reader."""
         return DecodeCache(self.fetch, self.decode, cache_bytes)
 
-    def fetch(self, rows: list[int]) -> dict[int, bytes]:
-        """Read the stored bytes of distinct rows. Raises: InputError when a shard is absent or short."""
-        return read_encoded(self.store, self.locations, np.asarray(rows, dtype=np.int64))
+    def fetch(self, rows: IntArray | list[int]) -> dict[int, bytes | None]:
+        """Read the stored bytes of each distinct row and compare their hashes: the one door of stored frames.
 
-    def decode(self, row: int, data: bytes) -> Pixels:
-        """Decode the bytes of a row to (H, W, 3). Raises: BadImageError when they do not decode or are others'."""
+        Args:
+            rows: Frame rows (n,).
+
+        Returns:
+            Bytes by row; None where they are not those that the build stored. A remote store is asked for those again,
+            because bytes may have been damaged on the way.
+
+        Raises:
+            InputError: If a shard is absent or short.
+        """
+        pending = np.unique(np.asarray(rows, dtype=np.int64))
+        images: dict[int, bytes | None] = {}
+        for _ in range(1 if self.store.is_local else self.store.patience.tries):
+            views = read_views(self.store, self.locations, pending)
+            images |= {row: self._whole(row, bytes(view)) for row, view in views.items()}
+            pending = np.array([row for row in pending.tolist() if images[row] is None], dtype=np.int64)
+            if not len(pending):
+                break
+        return images
+
+    def decode(self, row: int, data: bytes | None) -> Pixels:
+        """Decode what `fetch` gave for a row to (H, W, 3). Raises: BadImageError when it is damaged."""
         try:
-            self._check_hash(row, data)
-            return decoder(self.device)(data, self.size, self.buffers)
+            return self._decode(data, self.buffers)
         except BadImageError as error:
             log.warning("frame %d is damaged (%s). Run `seqdata verify DATASET` to list damaged frames.", row, error)
             raise
 
     def encoded(self, rows: IntArray) -> dict[int, bytes]:
-        """Read the stored bytes of each distinct row and check them. Raises: InputError, DamagedFrameError."""
-        images = read_encoded(self.store, self.locations, rows)
-        for row, data in images.items():
-            try:
-                self._check_hash(row, data)
-            except BadImageError as error:
-                raise DamagedFrameError(row, str(error)) from error
+        """Read the stored bytes of each distinct row. Raises: InputError, DamagedFrameError."""
+        images = {}
+        for row, data in self.fetch(rows).items():
+            if data is None:
+                raise DamagedFrameError(row, OTHER_BYTES)
+            images[row] = data
         return images
 
     def read(self, rows: IntArray) -> Pixels:
@@ -93,19 +112,22 @@ class FrameReader:
             ContractError: If frames differ in size and the reader has none.
         """
         decoded: dict[int, Pixels] = {}
-        for row, view in read_views(self.store, self.locations, rows).items():
-            data = bytes(view)
+        for row, data in self.fetch(rows).items():
             try:
-                self._check_hash(row, data)
-                decoded[row] = decoder(self.device)(data, self.size, None)
+                decoded[row] = self._decode(data, None)
             except BadImageError as error:
                 raise DamagedFrameError(row, str(error)) from error
         return stack_channels_first([decoded[int(row)] for row in rows], self.size)
 
-    def _check_hash(self, row: int, data: bytes) -> None:
-        """Raise BadImageError when bytes that may well decode are not those that the build stored."""
-        if bytes.fromhex(xxh3_hex(data)) != self.locations.hash[row].tobytes():
-            raise BadImageError("bad_image", "its bytes do not match the stored hash")
+    def _decode(self, data: bytes | None, buffers: Buffers | None) -> Pixels:
+        """Decode stored bytes, None for damaged ones. Raises: BadImageError."""
+        if data is None:
+            raise BadImageError("bad_image", OTHER_BYTES)
+        return decoder(self.device)(data, self.size, buffers)
+
+    def _whole(self, row: int, data: bytes) -> bytes | None:
+        """The bytes of a frame, None where they are not those that the build stored, though they may well decode."""
+        return data if xxh3_digest(data) == self.locations.hash[row].tobytes() else None
 
 
 def stack_channels_first(frames: list[Pixels], size: Size = None) -> Pixels:
@@ -123,13 +145,18 @@ def stack_channels_first(frames: list[Pixels], size: Size = None) -> Pixels:
     return stacked
 
 
-def read_encoded(store: Store, locations: FrameLocations, rows: IntArray) -> dict[int, bytes]:
-    """Read the stored bytes of each distinct frame row. Raises: InputError when a shard is absent or short."""
-    return {row: bytes(view) for row, view in read_views(store, locations, rows).items()}
+def stack_channels_last(frames: list[Pixels], size: Size = None) -> Pixels:
+    """As `stack_channels_first`, but in memory (n, H, W, 3), as decoders write frames: the result is a view of that."""
+    check_one_size(frames)
+    stacked = np.stack(frames) if frames else np.zeros((0, *(size or (0, 0)), 3), dtype=np.uint8)
+    return channels_first(stacked)
 
 
 def read_views(store: Store, locations: FrameLocations, rows: IntArray) -> dict[int, memoryview]:
-    """As `read_encoded`, each frame a view of what one ranged read gave, without a copy of its own."""
+    """Read each distinct frame row as a view of what one ranged read gave, its hash not compared.
+
+    Raises: InputError when a shard is absent or short.
+    """
     views: dict[int, memoryview] = {}
     for members in _ranges(locations, np.unique(rows)):
         offset, length = locations.offset[members], locations.length[members]

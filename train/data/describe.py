@@ -5,6 +5,7 @@ of float32 prefix sums would drift with the length of the table.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from seqdata.errors import ContractError, DivergedError
+from seqdata.frames.prefetch import prefetch
 from seqdata.frames.reader import DamagedFrameError
 from seqdata.geometry import Float32Array, IntArray
 from seqdata.parallel import Progress
 from train.data.frames import FrameSource, WindowSource, native_size
-from train.devices import pick_device
+from train.data.upload import Upload
+from train.devices import arithmetic, autocast, pick_device
 from train.models.base import SequenceModel
+from train.settings import Precision
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
@@ -26,8 +30,12 @@ if TYPE_CHECKING:
 FEATURE_BYTES = 256 << 20
 """Frame features and descriptors of a block: large beside a batch of frames, small beside a model."""
 FUSED_BYTES = 64 << 20
-"""What fusion gathers from them at once."""
+"""What fusion gathers from them at once: what a CPU's cache feels. Of a card's memory it is `CARD` times as much."""
 LONGEST_BLOCK = 4096
+CARD = 16
+"""How many times more features and windows a card takes at once, to be busy; some GiB."""
+READ_AHEAD = 3
+"""Batches of frames that are read and on their way while one is encoded."""
 
 
 @torch.no_grad()
@@ -40,6 +48,7 @@ def describe_blocks(
     batch_size: int = 64,
     progress: Progress | None = None,
     source: WindowSource | None = None,
+    precision: Precision = "tf32",
 ) -> Iterator[Float32Array]:
     """Compute descriptors of windows block by block, in eval mode.
 
@@ -55,6 +64,7 @@ def describe_blocks(
         batch_size: Frames an encoder pass.
         progress: Called with (windows finished, windows in all).
         source: Reads frames; default: the dataset's own frames, without a cache, where a damaged one is an error.
+        precision: How a CUDA device computes (see `train.settings.Precision`).
 
     Yields:
         Descriptors (m, D) float32, in table order.
@@ -67,8 +77,10 @@ def describe_blocks(
     torch_device = pick_device(device)
     training = model.training
     model = model.to(torch_device).eval()
-    source = source or FrameSource(dataset, native_size(dataset, dataset.frame_rows(table), model.size))
-    pool = _FeaturePool(model, source, torch_device, batch_size)
+    if source is None:
+        size = native_size(dataset, dataset.frame_rows(table), model.size)
+        source = FrameSource(dataset, size, channels_last=torch_device.type == "cuda")
+    pool = _FeaturePool(model, source, torch_device, batch_size, precision)
     start = 0
     try:
         for windows in _blocks(dataset, table, pool):
@@ -91,6 +103,7 @@ def describe(
     batch_size: int = 64,
     progress: Progress | None = None,
     source: WindowSource | None = None,
+    precision: Precision = "tf32",
 ) -> Float32Array:
     """Compute descriptors of windows, all in memory.
 
@@ -104,6 +117,7 @@ def describe(
         batch_size: Frames an encoder pass.
         progress: Called with (windows finished, windows in all).
         source: Reads frames; default: the dataset's own.
+        precision: How a CUDA device computes.
 
     Returns:
         Descriptors (n, D) float32, row i of window i; (0, 0) for an empty table.
@@ -116,7 +130,14 @@ def describe(
         return np.zeros((0, 0), np.float32)
     order = table.with_row_index("_row").sort("track", "first")
     blocks = describe_blocks(
-        model, dataset, order.drop("_row"), device=device, batch_size=batch_size, progress=progress, source=source
+        model,
+        dataset,
+        order.drop("_row"),
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+        source=source,
+        precision=precision,
     )
     first = next(blocks)
     descriptors = np.empty((len(table), first.shape[1]), np.float32)
@@ -143,15 +164,20 @@ def _check_finite(descriptors: Float32Array, table: pl.DataFrame, start: int) ->
 def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_FeaturePool") -> Float32Array:
     """Descriptors (m, D) of the windows `index` (m, L), so many at once that what they gather stays small."""
     bytes_a_window = index.shape[1] * features[0].numel() * features.element_size()
-    at_once = max(1, min(model.windows_at_once or len(index), FUSED_BYTES // bytes_a_window))
-    descriptors = np.zeros((0, 0), np.float32)
+    at_once = (model.windows_at_once or len(index)) * pool.times
+    at_once = max(1, min(at_once, FUSED_BYTES * pool.times // bytes_a_window))
+    descriptors: Tensor | None = None
     for start in range(0, len(index), at_once):
-        part = model.fuse_rows(features, index[start : start + at_once]).float().cpu().numpy()
-        if not start:  # filled in place: joining the parts at the end would need their memory twice
-            descriptors = np.empty((len(index), part.shape[1]), np.float32)
+        with pool.computing():
+            part = model.fuse_rows(features, index[start : start + at_once]).float()
+        if descriptors is None:  # filled in place: joining the parts at the end would need their memory twice
+            descriptors = part.new_empty(len(index), part.shape[1])
         descriptors[start : start + len(part)] = part
-    pool.bytes_per_window += descriptors[0].nbytes
-    return descriptors
+    assert descriptors is not None  # noqa: S101  (a block has windows)
+    pool.bytes_per_window += descriptors[0].numel() * descriptors.element_size()
+    # To the host once a block: a card that gives its result after each part is idle in between.
+    block: Float32Array = descriptors.cpu().numpy()
+    return block
 
 
 def _blocks(dataset: "Dataset", table: pl.DataFrame, pool: "_FeaturePool") -> Iterator[IntArray]:
@@ -164,13 +190,23 @@ def _blocks(dataset: "Dataset", table: pl.DataFrame, pool: "_FeaturePool") -> It
     while start < len(table):
         yield dataset.frame_rows(table.slice(start, size))
         start += size
-        size = max(1, min(LONGEST_BLOCK, FEATURE_BYTES // max(1, pool.bytes_per_window)))
+        size = max(1, min(LONGEST_BLOCK, FEATURE_BYTES * pool.times // max(1, pool.bytes_per_window)))
 
 
 class _FeaturePool:
     """Features of the frames of the last block, so that the next encodes only its new ones."""
 
-    def __init__(self, model: SequenceModel, source: WindowSource, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: SequenceModel,
+        source: WindowSource,
+        device: torch.device,
+        batch_size: int,
+        precision: Precision = "tf32",
+    ) -> None:
+        self.precision: Precision = precision
+        self.upload = Upload(device)
+        self.times = CARD if device.type == "cuda" else 1
         self.model = model
         self.source = source
         self.device = device
@@ -178,6 +214,13 @@ class _FeaturePool:
         self.rows: IntArray = np.zeros(0, np.int64)
         self.features: Tensor | None = None
         self.bytes_per_window = 1
+
+    def computing(self) -> AbstractContextManager[object]:
+        """The arithmetic of the pool's precision; entered a computation at a time, since blocks are handed out."""
+        context = ExitStack()
+        context.enter_context(arithmetic(self.device, self.precision))
+        context.enter_context(autocast(self.device, self.precision))
+        return context
 
     def features_of(self, windows: IntArray) -> tuple[Tensor, Tensor]:
         """Features (M, …) of the distinct frames of `windows` (m, L), and each window's rows (m, L) into them."""
@@ -212,10 +255,11 @@ class _FeaturePool:
     def _encode(self, rows: IntArray, fresh: IntArray, like: Tensor | None) -> Tensor:
         """Features of `rows`, of which those at `fresh` are encoded, batch by batch; `like` gives the others' shape."""
         features = None if like is None else like.new_empty((len(rows), *like.shape[1:]))
-        for start in range(0, len(fresh), self.batch_size):
-            positions = fresh[start : start + self.batch_size]
-            frames = torch.from_numpy(self.source.read(rows[positions])).to(self.device)
-            batch = self.source.encode(self.model, frames)
+        parts = [fresh[start : start + self.batch_size] for start in range(0, len(fresh), self.batch_size)]
+        batches = prefetch(parts, lambda part: self.upload.send(self.source.read(rows[part])), READ_AHEAD)
+        for positions, sent in zip(parts, batches, strict=True):
+            with self.computing():
+                batch = self.source.encode(self.model, self.upload.receive(sent))
             features = batch.new_empty((len(rows), *batch.shape[1:])) if features is None else features
             features[self._to_device(positions)] = batch
         assert features is not None  # noqa: S101  (a first block always has new frames)

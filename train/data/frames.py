@@ -10,8 +10,8 @@ from torch import Tensor
 
 from seqdata.errors import ContractError
 from seqdata.frames.images import Pixels
-from seqdata.frames.prefetch import THREADS, read_frames
-from seqdata.frames.reader import DamagedFrameError, stack_channels_first
+from seqdata.frames.prefetch import read_frames
+from seqdata.frames.reader import DamagedFrameError, stack_channels_first, stack_channels_last
 from seqdata.geometry import IntArray
 from seqdata.streaming.bad_frames import Neighbours, visible_rows
 from train.models.base import SequenceModel
@@ -77,8 +77,10 @@ class FrameSource(WindowSource):
         cache_bytes: Greatest number of bytes of decoded frames that stay in memory.
         replace_among: Frame rows of all windows in use, of any shape: a damaged frame then shows its nearest good
             neighbour, as in `seqdata.streaming.bad_frames`. None: a damaged frame is an error.
-        threads: Decoding threads.
+        threads: Decoding threads; 0: one a core of this process.
         device: What decodes (see `seqdata.frames.decode.decoder`).
+        channels_last: Whether `frames` lie in memory as (n, H, W, 3), which is how decoders write them and what a card
+            computes with; a CPU adds up in another order then.
     """
 
     pixels = True
@@ -90,10 +92,12 @@ class FrameSource(WindowSource):
         cache_bytes: int = 0,
         *,
         replace_among: IntArray | None = None,
-        threads: int = THREADS,
+        threads: int = 0,
         device: str = "cpu",
+        channels_last: bool = False,
     ) -> None:
         self.dataset = dataset
+        self._stack = stack_channels_last if channels_last else stack_channels_first
         self.size = size
         self.threads = threads
         self.cache = dataset.frame_reader(size, device).cache(cache_bytes)
@@ -108,20 +112,20 @@ class FrameSource(WindowSource):
             DamagedFrameError: If a frame's bytes are not those that the build stored.
         """
         frames = self._read(np.unique(rows))
-        return stack_channels_first([self._good(row, frames[row]) for row in rows.tolist()], self.size)
+        return self._stack([self._good(row, frames[row]) for row in rows.tolist()], self.size)
 
     def read_windows(self, windows: IntArray) -> WindowFrames:
         """Read the frames of windows (B, L) of frame rows. Raises: as `read`, unless damaged frames are replaced."""
         distinct = np.unique(windows)
         frames = self._read(distinct)
         if not self.replaces or all(frame is not None for frame in frames.values()):
-            stacked = stack_channels_first([self._good(row, frames[row]) for row in distinct.tolist()], self.size)
+            stacked = self._stack([self._good(row, frames[row]) for row in distinct.tolist()], self.size)
             return WindowFrames(stacked, np.searchsorted(distinct, windows), distinct)
         visible = self._replace(windows)
         frames |= self.cache.frames(row for row in visible.ravel().tolist() if row not in frames)
         # One damaged frame may show different neighbours in different windows, so what is distinct are pairs.
         pairs, index = np.unique(np.stack([windows.ravel(), visible.ravel()]), axis=1, return_inverse=True)
-        stacked = stack_channels_first([self._good(row, frames[row]) for row in pairs[1].tolist()], self.size)
+        stacked = self._stack([self._good(row, frames[row]) for row in pairs[1].tolist()], self.size)
         return WindowFrames(stacked, index.reshape(windows.shape), pairs[0], int((visible != windows).sum()))
 
     def visible_rows(self, windows: IntArray, check: bool = False) -> IntArray:

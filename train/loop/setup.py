@@ -56,6 +56,7 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
         replace_among=None if settings.strict else rows,
         threads=settings.decode_threads,
         device=settings.decode_device,
+        channels_last=context.device.type == "cuda",
     )
     return Trainer(
         context=context,

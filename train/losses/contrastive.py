@@ -38,7 +38,7 @@ class ContrastiveLoss(nn.Module):
         unit = F.normalize(descriptors, dim=-1)
         logits = unit @ unit.T / self.temperature
         negatives = logits.masked_fill(~negative, -torch.inf).logsumexp(1)
-        # −log(e^p / (e^p + e^n)) = softplus(n − p), which overflows for no temperature. Of all pairs, of which those that
-        # are not positive count zero: to pick the positive ones the host would have to wait for their number.
+        # −log(e^p / (e^p + e^n)) = softplus(n − p), which overflows for no temperature. It is taken of all pairs, and
+        # zeroed where they are not positive: to pick the positive ones the host would have to wait for their number.
         losses = F.softplus(negatives[:, None] - logits).masked_fill(~positive, 0.0)
         return losses.sum() / positive.sum().clamp(min=1)
