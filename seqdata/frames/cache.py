@@ -7,14 +7,14 @@ the others, never decoded twice. Bad frames are remembered with what is wrong.
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from seqdata.frames.images import BadImageError, Pixels
 
-Fetch = Callable[[list[int]], dict[int, bytes]]
-Decode = Callable[[int, bytes], Pixels]
+Fetch = Callable[[list[int]], Mapping[int, bytes | None]]
+Decode = Callable[[int, bytes | None], Pixels]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DecodeCache:
     In a forked process, or one that it was sent to, the cache starts empty.
 
     Args:
-        fetch: Reads the stored bytes of distinct rows.
+        fetch: Reads the stored bytes of distinct rows, None for damaged ones.
         decode: Decodes the bytes of one row, or raises BadImageError.
         budget: Greatest number of bytes of pixels that stay here.
 
@@ -102,7 +102,7 @@ class DecodeCache:
 
     def _decode_claimed(self, rows: list[int], frames: dict[int, Pixels | None]) -> None:
         """Decode the claimed rows into `frames`; a thread that waits for one goes on as soon as it is there."""
-        encoded = self._fetch(rows) if rows else {}
+        encoded: Mapping[int, bytes | None] = self._fetch(rows) if rows else {}
         for row in rows:
             pixels, fault = None, ""
             try:

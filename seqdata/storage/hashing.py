@@ -7,6 +7,8 @@ from typing import Any
 
 import xxhash
 
+from seqdata.storage.faults import read_again
+
 HASH_BLOCK = 1 << 20  # bytes read at once
 
 
@@ -20,13 +22,22 @@ def xxh3_hex(data: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def xxh3_digest(data: bytes) -> bytes:
+    """XXH3-128 of `data` as the 16 bytes that tables hold."""
+    return xxhash.xxh3_128_digest(data)
+
+
 def xxh3_file(path: str | Path) -> str:
-    """XXH3-128 of a file as 32 hex digits, read in blocks of 1 MiB."""
-    digest = xxhash.xxh3_128()
-    with Path(path).open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    """XXH3-128 of a file as 32 hex digits, read in blocks of 1 MiB; again where the disk's error may pass."""
+
+    def digest_of_file() -> str:
+        digest = xxhash.xxh3_128()
+        with Path(path).open("rb") as file:
+            while block := file.read(HASH_BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    return read_again(digest_of_file)
 
 
 def sha256_json(value: Any) -> str:

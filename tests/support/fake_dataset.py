@@ -74,7 +74,8 @@ class FakeReader:
     def fetch(self, rows: list[int]) -> dict[int, bytes]:
         return {row: pixels.tobytes() for row, pixels in zip(rows, self.dataset.read_frames(rows), strict=True)}
 
-    def decode(self, row: int, data: bytes) -> Any:
+    def decode(self, row: int, data: bytes | None) -> Any:
+        assert data is not None
         return np.frombuffer(data, np.uint8).reshape(3, *self.dataset.size).transpose(1, 2, 0)
 
 

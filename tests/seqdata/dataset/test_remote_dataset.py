@@ -17,7 +17,7 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset import verify
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.frames.locations import FrameLocations, LazyLocations
-from seqdata.frames.reader import GAP_BYTES
+from seqdata.frames.reader import GAP_BYTES, DamagedFrameError, read_views
 from seqdata.storage.parquet import write_parquet_atomic
 from seqdata.storage.remote import Patience
 from seqdata.storage.store import Store
@@ -215,8 +215,6 @@ def test_a_window_costs_one_request_of_its_own_bytes(server: FileServer, remote:
 
 
 def test_small_gaps_are_read_through_and_large_ones_are_not(tmp_path: Path) -> None:
-    from seqdata.frames.reader import read_encoded
-
     offsets = np.array([512, 2000, 2100 + GAP_BYTES - 1, 2200 + 2 * GAP_BYTES + 300])
     lengths = np.array([100, 100, 100, 100])
     (tmp_path / "shards").mkdir()
@@ -224,12 +222,12 @@ def test_small_gaps_are_read_through_and_large_ones_are_not(tmp_path: Path) -> N
     (tmp_path / "shards" / "part-000000.tar").write_bytes(data)
     places = FrameLocations(np.zeros(4, dtype=np.int64), offsets, lengths, np.zeros((4, 16), dtype=np.uint8))
     with serve(tmp_path) as files:
-        found = read_encoded(Store(files.url, QUICK), places, np.arange(4))
+        found = read_views(Store(files.url, QUICK), places, np.arange(4))
         assert [request.range for request in files.asked()] == [
             (offsets[0], offsets[2] + 99),
             (offsets[3], offsets[3] + 99),
         ]
-    assert [found[row] for row in range(4)] == [data[at : at + 100] for at in offsets]
+    assert [bytes(found[row]) for row in range(4)] == [data[at : at + 100] for at in offsets]
 
 
 @pytest.mark.parametrize("kind", ["status", "short", "cut", "reset", "wrong_range", "stall"])
@@ -245,6 +243,29 @@ def test_windows_come_right_from_a_server_that_stumbles(
     server.misbehave(kind, 99, path=".tar")
     with pytest.raises(InputError, match=r"/shards/part-\d+\.tar: .*\(3 tries\)"):
         remote.read(windows, [4, 90])
+
+
+def test_wrong_bytes_from_a_server_are_asked_for_again_and_never_shown(
+    server: FileServer, cut_dataset: seqdata.Dataset
+) -> None:
+    place = Store(server.url, Patience(tries=3, timeout=5.0, wait=0.001))
+    rows, windows = np.arange(12), cut_dataset.sequences(length=5)[:3]
+    server.misbehave("flip", 2, path=".tar")
+    assert (seqdata.open(place).read_frames(rows) == cut_dataset.read_frames(rows)).all()
+    assert server.faults[0].times == 0
+    server.misbehave("flip", 2, path=".tar")
+    stream = seqdata.open(place).stream(windows, shuffle="none")
+    assert (stream[0]["frames"] == cut_dataset.read(windows, [0])[0]).all()
+    assert stream.bad == {}
+    server.misbehave("flip", 999, path=".tar")
+    with pytest.raises(
+        DamagedFrameError, match=r"frame 0 \(\S+\) is damaged \(its bytes do not match the stored hash\)"
+    ):
+        seqdata.open(place).read_frames(rows)
+    with pytest.raises(DamagedFrameError, match="do not match"):
+        seqdata.open(place).frame_reader().encoded(rows)
+    with pytest.raises(ContractError, match="no frame of the trajectory"):
+        seqdata.open(place).stream(windows, shuffle="none")[0]
 
 
 def test_a_truncated_shard_is_named(cut_dataset: seqdata.Dataset) -> None:

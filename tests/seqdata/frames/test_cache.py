@@ -9,6 +9,7 @@ import pytest
 
 from seqdata.errors import InputError
 from seqdata.frames.cache import DecodeCache
+from seqdata.frames.images import Pixels
 
 
 def test_a_frame_whose_read_failed_at_another_frame_is_asked_for_again() -> None:
@@ -22,7 +23,11 @@ def test_a_frame_whose_read_failed_at_another_frame_is_asked_for_again() -> None
             raise InputError("gone")
         return {row: bytes([row]) for row in rows}
 
-    cache = DecodeCache(fetch, lambda row, data: np.full((1, 1, 3), data[0], dtype=np.uint8), 0)
+    def decode(row: int, data: bytes | None) -> Pixels:
+        assert data is not None
+        return np.full((1, 1, 3), data[0], dtype=np.uint8)
+
+    cache = DecodeCache(fetch, decode, 0)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(cache.frames, [8, 9, 10])
         assert reading.wait(10)

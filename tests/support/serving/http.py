@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["status", "short", "cut", "stall", "trickle", "reset", "whole", "wrong_range", "no_head"]
+Kind = Literal["status", "short", "cut", "stall", "trickle", "reset", "whole", "wrong_range", "no_head", "flip"]
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Fault:
     status: answer `status`. short: half of the bytes, honestly labelled. cut: half of the bytes of a full
     Content-Length. stall: headers, half of the bytes, then nothing. trickle: a byte a moment. reset: a TCP reset before
     the answer. whole: ignore the range, 200 and everything. wrong_range: 206 with another range than asked for.
-    no_head: HEAD is answered 405.
+    no_head: HEAD is answered 405. flip: one bit of every 64th byte is another.
     """
 
     kind: Kind
@@ -111,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
             body = data[first : last + 1]
             if kind == "short":
                 body = body[: len(body) // 2]
+            if kind == "flip":
+                body = bytes(byte ^ (index % 64 == 13) for index, byte in enumerate(body))
             status, headers = 206, {"Content-Range": f"bytes {first}-{first + len(body) - 1}/{len(data)}"}
         request.sent = len(body)
         self._send(status, body if request.method == "GET" else b"", headers, len(body), kind)
