@@ -67,6 +67,7 @@ def parse_counts(text: str | None, flag: str) -> tuple[int, ...]:
 
 def parse_choice(value: str, flag: str, choices: Sequence[Choice]) -> Choice:
     """Check a word against those that a flag takes. Raises: ContractError that lists them."""
+    # Compared one by one, so that the result has the type of the choices and not that of the text.
     for choice in choices:
         if choice == value:
             return choice

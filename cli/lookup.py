@@ -58,6 +58,7 @@ def find_dataset(
     """
     if flag is not None:
         return seqdata.open(flag)
+    # A URL is tried without a look first, which could take as long as opening it.
     hinted = [Path(hint)] if "://" in hint or (hint and (Path(hint) / "manifest.json").is_file()) else []
     folders = [path.parent for path in sorted((config.out / "datasets").glob("*/manifest.json"))]
     for folder in [*hinted, *folders]:

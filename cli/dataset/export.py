@@ -45,6 +45,7 @@ def export(
             f"--length and --stride are set by the protocol {protocol}; leave them out, or the protocol"
         )
     named = settings.protocol(protocol)
+    # The dataset's own protocol, so that an export without flags holds the windows that training and evaluation use.
     source_protocol = None if own_windows or named == "none" else named or opened.manifest.protocol
     table = windows_of(opened, source_protocol, split, role, length or 5, stride or 1)
     target = out or settings.out / "exports" / format

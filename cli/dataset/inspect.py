@@ -106,9 +106,11 @@ def verify(
         def add(block_bytes: int) -> None:
             nonlocal hashed
             hashed += block_bytes
+            # The total is not known before the manifest is read; the bar shows bytes and their rate alone.
             bar.update("verify", hashed, hashed)
 
         faults = list(run_verify(folder, add, workers))
+    # Before the repair begins: it takes long, and what it is for stands on the screen meanwhile.
     for fault in faults if repair is not None else []:
         note(_fault_text(fault.as_dict()))
     repaired = run_repair(folder, repair, options, faults) if repair is not None else []

@@ -30,6 +30,7 @@ def leakage(
     audited = dataset_protocol(work, protocol, opened)
     radii = tuple(sorted(set(radius or RADII)))
     table = measure(opened.sequencer, audited, radii)
+    # 25 m is the radius at which most protocols of the field call a place recognised.
     verdicts = sentences(table, 25.0 if 25.0 in radii else radii[-1])
     lines = [f"{audited.label}, {opened.location}", ""]
     lines += [

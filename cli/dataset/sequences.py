@@ -40,6 +40,7 @@ def sequences(
     base = dataset_protocol(work, protocol, opened)
     made: dict[str, Any] = {}
     lines = []
+    # A length that is named twice makes its tables once, in the order of the flags.
     for frames in dict.fromkeys(length or [base.length]):
         variant = base.variant(frames, stride, spacing)
         added = opened.add_tables(variant, max_radius)
@@ -74,6 +75,7 @@ def protocols(
     """
     load(config)
     file = name if what == "show" else what
+    # `show` may be left out, so one argument is a name and two must begin with it.
     if what not in (None, "show") and name is not None:
         raise ContractError(f"protocols {what} {name}: expected seqdata protocols show NAME")
     if what == "show" and name is None:

@@ -12,6 +12,7 @@ from seqdata.errors import ContractError
 from seqdata.sources.detect import recognise
 from seqdata.sources.registry import option_help, source_names
 
+# Names and help of options come from the registry of sources: a new source or option changes no line here but its flag.
 KindArgument = Annotated[
     str, typer.Argument(help=f"Kind of raw dump: {', '.join(source_names())}, or auto.", metavar="KIND")
 ]

@@ -97,6 +97,7 @@ def withdraw(
     if not keys:
         raise InputError("no frame is named: give keys, or a file of them with --keys FILE")
     manifest = run_withdraw(out, keys, reason)
+    # Quarantine is cumulative over versions, so this counts earlier withdrawals too.
     gone = manifest.counts.quarantined.get("withdrawn", 0)
     emit(
         {

@@ -65,6 +65,8 @@ def baseline(
             softening=softening,
         )
     name = "-".join(part for part in (method, vectors.name if vectors else "", metric or "") if part)
+    # Method, protocol and dataset in the name: results of another protocol never replace or stand beside these by
+    # accident.
     folder = out or work.out / "baselines" / f"{name}-{judge.name}-{source.id[:12]}"
     path = folder / f"{judge.hash}-{split}.parquet"
     evaluation = PredictionSet(source, judge, table, info, folder, path).score_and_store(note)

@@ -41,6 +41,7 @@ def report(
     folder = find_run(work, run, place_index)
     hint = run_record(folder)["dataset_path"]
     source = find_dataset(work, dataset, place_index.manifest.inputs["dataset"], hint)
+    # The protocol of the index, not of a flag: the page shows the windows that were indexed.
     protocol, run_name = find_protocol(None, place_index, source), folder.resolve().name
     answers = predictions_path(folder, place_index, protocol)
     scene, evaluations = index_scene(source, place_index, protocol, answers, run_name)
@@ -52,6 +53,7 @@ def report(
 
 def _recorded(folder: Path) -> list[Evaluation]:
     """The evaluations of another index or a baseline. Raises: InputError when the folder holds none."""
+    # Evaluations of an index belong to one of its versions, here the latest; those of a baseline to its folder.
     evaluations = read_recorded(indexer.open(folder).path if (folder / "latest").is_file() else folder)
     if not evaluations:
         raise InputError(f"{folder}: no evaluations there; run seqdata eval or seqdata baseline first")

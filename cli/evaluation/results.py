@@ -42,6 +42,7 @@ def print_evaluations(
         table = pl.DataFrame(flat_rows(everything), infer_schema_length=None)
         write_bytes_atomic(csv, table.write_csv().encode())
         note(f"figures: {csv}")
+    # Pydantic writes NaN as null; json.dumps would print NaN, which is no JSON.
     rows = [json.loads(evaluation.model_dump_json()) for evaluation in everything]
     pairs = [json.loads(comparison.model_dump_json()) for comparison in comparisons]
     # Scripts that evaluate one method under one protocol read its fields at the top level.

@@ -74,6 +74,7 @@ def merge(
     identifiers = unfinished(folder)
     if not identifiers:
         raise InputError(f"{folder}: no parts of an index here; run seqdata index --shard-range i/N")
+    # Parts of several builds may lie in one folder, for example of two kinds of index; each becomes its own version.
     for identifier in identifiers:
         plan = read_plan(parts_folder(folder, identifier))
         source = find_dataset(work, dataset, str(plan.inputs["dataset"]), remedy="name its folder")

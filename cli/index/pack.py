@@ -42,6 +42,7 @@ def pack(
     work = load(config)
     place_index = open_index(work, index)
     run_folder = find_run(work, run, place_index)
+    # Without a split to calibrate on, no dataset is opened: an index may be packed where its dataset is not.
     calibration = None
     if calibration_split(place_index, split):
         hint = run_record(run_folder)["dataset_path"]

@@ -31,6 +31,7 @@ def find_index(config: Path | None, flag: Path | None) -> Path:
 
 def find_folder(config: Path | None, flag: Path | None, version: str | None) -> Path:
     """The folder of a version of the index, or the folder that `version` is. Raises: InputError, ContractError."""
+    # A folder first, so that a version of any index can be named by its path; ids and tags are looked up in one index.
     if version is not None and Path(version).is_dir():
         return resolve(Path(version))
     return resolve(find_index(config, flag), version or "latest")
@@ -51,6 +52,7 @@ def _entry_line(entry: VersionEntry) -> str:
     marks = ", ".join([*(["latest"] if entry.latest else []), *entry.tags, *(["in use"] if entry.in_use else [])])
     if entry.fault is not None:
         return f"  {entry.id}  DAMAGED: {entry.fault}  {marks}".rstrip()
+    # Flat stores vectors as they are, so there is nothing to measure; any other kind without a figure was not measured.
     exact = "exact" if entry.storage == "flat" else "recall not measured"
     recall = exact if entry.recall is None else f"recall {entry.recall:.4f}"
     kind = f"{entry.storage} {entry.rows} x {entry.size}"
@@ -113,6 +115,7 @@ def verify(
             faults.append(str(error))
     text = f"{len(folders)} versions, {len(faults)} damaged"
     emit({"versions": [folder.name for folder in folders], "faults": faults}, text, as_json=as_json)
+    # After every version was checked: the damage of one says nothing of the others.
     if faults:
         raise ContractError(faults[0] + (f" (and {len(faults) - 1} more; --json lists them)" if faults[1:] else ""))
 

@@ -89,6 +89,7 @@ def _write_tables(result: "Result", *, as_json: bool) -> None:
     cells = [cell for row in result.cells.values() for cell in row]
     empty = sum(cell.reason is not None for cell in cells)
     note(f"{len(cells)} cells, {result.computed} measured now, {empty} empty; {files[0].with_suffix('.*')}")
+    # 160 columns where output is no terminal: tables in logs keep their rows whole.
     width = shutil.get_terminal_size((160, 40)).columns
     emit({**to_json(result), "files": [str(path) for path in files]}, to_text(table, width), as_json=as_json)
 

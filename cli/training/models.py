@@ -67,6 +67,7 @@ def _list(*, as_json: bool) -> None:
 
 def _short(options: dict[str, Any]) -> str:
     """The main options of a preset as name=value."""
+    # Left out because they do not tell models of a family apart at a glance; `models show NAME` prints all.
     minor = ("size", "trainable", "patch_normalised", "mean", "std", "encoder_options")
     return ", ".join(f"{key}={value}" for key, value in options.items() if key not in minor) or "the family's defaults"
 
