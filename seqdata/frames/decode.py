@@ -47,6 +47,7 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None)
     return pixels
 
 
+# Probing for torch and a device takes long, and a reader asks at every frame.
 @cache
 def decoder(device: str = "cpu") -> Decode:
     """Choose what decodes on a device; it is called as `decode_image`.
@@ -82,6 +83,8 @@ def _cuda_decoder(device: str) -> Decode:
         if not data.startswith(JPEG_MAGIC):
             return decode_image(data, size, buffers)
         try:
+            # Rows of pixels are put in order on the device, where it costs less than on the host; then one copy brings
+            # them over.
             pixels: Pixels = decode_jpeg(data, mode="RGB", device=device).permute(1, 2, 0).contiguous().cpu().numpy()
         except RuntimeError:  # a kind of JPEG that the device does not know; bad bytes are bad on the CPU too
             return decode_image(data, size, buffers)

@@ -84,6 +84,7 @@ def _prepare_jpeg(data: bytes, check: Check, short_side: int | None, quality: in
         width, height = check_jpeg(data)
     except (ValueError, KeyError) as error:  # the decoder answers a cut header with either
         raise BadImageError("bad_image", "not a readable JPEG header: it is damaged or cut short") from error
+    # Some cameras write bytes behind the end marker, so it is looked for in the last KiB and not at the very end.
     complete = _END_MARKER in data[-_TAIL:]
     if check == "decode" or not complete:
         _decode_strictly(data, complete=complete)

@@ -46,6 +46,7 @@ def recognise(raw: Path) -> str:
 
 def looks_like_another(raw: Path, kind: str) -> str:
     """Write the end of a message that `raw` is no dump of `kind`: the kind that it looks like, "" when unknown."""
+    # The message is a help only: a folder of no kind, or of two, adds nothing to it.
     try:
         other = recognise(raw)
     except InputError:

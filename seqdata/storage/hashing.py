@@ -47,5 +47,6 @@ def sha256_json(value: Any) -> str:
         >>> sha256_json({"b": 1, "a": 2}) == sha256_json({"a": 2, "b": 1})
         True
     """
+    # The form is a promise: ids and hashes in every stored manifest were made of it.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -39,6 +39,7 @@ class TarWriter:
         self._put(header(name, len(data)))
         offset = self.size
         self._put(data)
+        # Members begin at whole blocks of 512 bytes.
         self._put(bytes(-len(data) % BLOCK))
         return offset
 

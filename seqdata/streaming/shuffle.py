@@ -47,6 +47,7 @@ def order(windows: int, seed: int, epoch: int, shuffle: Shuffle = "blocks") -> I
     """
     if min(seed, epoch) < 0:
         raise ContractError(f"seed {seed}, epoch {epoch}: expected whole numbers from 0 on")
+    # The generator is named, not numpy's default of the day: an order is stored in runs by its seed and must stay.
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
     if shuffle == "blocks":
         return _by_blocks(windows, generator)

@@ -144,6 +144,7 @@ class Stream:
         self, *, seed: int | None = None, epoch: int | None = None, shuffle: Shuffle | None = None
     ) -> "Stream":
         """Give the same windows another order, over the same decoded frames: `stream.reordered(epoch=1)`."""
+        # A shallow copy shares the cache and the columns: a new epoch costs one permutation.
         other, old = copy.copy(self), self.settings
         seed, epoch = old.seed if seed is None else seed, old.epoch if epoch is None else epoch
         other.settings = replace(old, seed=seed, epoch=epoch, shuffle=shuffle or old.shuffle)

@@ -84,7 +84,10 @@ class WindowStage:
             if ring and not _follows(ring[-1], sample, frame):
                 ring.clear()
             ring.append((sample, frame))
+            # A window that ends in the halo ended in an earlier shard too, and was yielded there.
             whole = len(ring) == self.length and not frame.get("halo")
+            # By the position and not by a count: a count would begin anew in each shard, and windows would depend on
+            # the cuts.
             if whole and ring[0][1]["position"] % self.stride == 0:
                 yield _sequence(ring)
 
@@ -108,6 +111,7 @@ def _follows(last: tuple[Sample, Sample], sample: Sample, frame: Sample) -> bool
     """Whether a frame is the next one of the same trajectory in the same shard."""
     before, previous = last
     return (
+        # Shards come in any order, so the frames before a shard's first one are not its neighbours.
         before.get("__url__") == sample.get("__url__")
         and previous["trajectory"] == frame["trajectory"]
         and int(previous["position"]) + 1 == frame["position"]

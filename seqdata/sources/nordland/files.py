@@ -84,6 +84,7 @@ def _images(members: pl.DataFrame, label: str) -> pl.DataFrame:
 
 def _check_numbers(raw: Path, season: str, number: pl.Series) -> None:
     """Raise InputError when sections count their images anew instead of naming frames of the journey."""
+    # Frames of the journey are numbered from 1, and no number stands in both sections.
     if number.min() == 0 or number.is_duplicated().any():
         raise InputError(
             f"{raw}: the {season}_images_train and _test sections count their images from 0 or anew in each; such a "
