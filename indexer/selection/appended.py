@@ -26,6 +26,7 @@ class ListVectors:
     def __init__(self, searcher: FaissVectors) -> None:
         """Read and search the lists of `searcher`."""
         self._searcher = searcher
+        # FAISS numbers vectors by list; without this map each read by row would search all lists for it.
         searcher.index.make_direct_map()
 
     @property
@@ -74,9 +75,11 @@ def _whole(searcher: FaissVectors) -> tuple[Readable, Searcher, str] | None:
     import faiss  # heavy
 
     vectors = kept_vectors(searcher.index)
+    # Refined indexes and graphs keep whole vectors in order of rows, which an exact search reads faster than lists.
     if vectors is not None:
         return vectors, ExactVectors(vectors, "cpu"), FLOAT32 if vectors.dtype == "float32" else FLOAT16
     index = faiss.downcast_index(searcher.index)
+    # float16 codes are still one number a value: decoded they are whole vectors, unlike those of PQ or SQ8.
     halves = isinstance(index, faiss.IndexIVFScalarQuantizer) and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
     if not halves and not isinstance(index, faiss.IndexIVFFlat):
         return None

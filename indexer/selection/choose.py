@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Queries searched one at a time for the median: enough that a single slow one does not move it. A guess.
 TIMED = 50
 EXACT_ROWS = 10_000  # below this an exact search takes about a millisecond: nothing to gain
 GAIN = 2.0  # an approximate index must be so much faster than the exact one to be worth its misses
@@ -118,6 +119,7 @@ def measure(searcher: Searcher, held_out: HeldOut, point: Point) -> Point:
     neighbours = searcher.nearest(held_out.queries, held_out.k)[1]
     batch = (time.perf_counter() - started) / len(held_out.queries)
     taken = []
+    # A robot asks one query at a time, where an index cannot spread the work over threads; so both times are measured.
     for query in held_out.queries[:TIMED]:
         started = time.perf_counter()
         searcher.nearest(query[None], held_out.k)
@@ -176,6 +178,7 @@ def settle(searcher: FaissVectors, held_out: HeldOut, kind: str, factory: str, s
     They are set in the index. Where there are no queries nothing is measured, and all is searched.
     """
     index = searcher.index
+    # Rows of the database lie on the same drives as their neighbours, nearer than another day's queries do.
     if held_out.queries_of == DATABASE_ROWS:
         log.warning(
             "%s: search parameters are chosen on rows of the database, each without itself, and real queries may find "
@@ -216,6 +219,7 @@ def _auto(trial: _Trial, exact: list[Point]) -> Selection:
         if exact:
             return Selection(exact[0], exact)
         raise NotEnoughDataError("--kind auto: too few different vectors to measure; name another --kind")
+    # Of the exact kinds only the first that fits is timed: it is the one that the others must beat.
     curve = [trial.exact(point) for point in exact[:1]]
     curve += [replace(point, note="not tried: whole float32 vectors fit and are faster") for point in exact[1:]]
     point = _cheapest(curve, spec)
@@ -223,6 +227,7 @@ def _auto(trial: _Trial, exact: list[Point]) -> Selection:
     for tier in _tiers(*trial.vectors.shape):
         for candidate in tier:
             best = _compare(best, candidate, trial, curve)
+        # Smaller codes lose digits and gain memory only: they are built where no kind before them is good enough.
         if best is not None:
             break
     if best is None:
@@ -253,6 +258,7 @@ def _compare(best: Selection | None, candidate: Point, trial: _Trial, curve: lis
             replace(candidate, note=f"not tried: a graph of more than {GRAPH_ROWS} vectors takes long to build")
         )
         return best
+    # Two indexes are in memory at most, the best so far and this one; the one that loses is freed.
     index = trial.build(candidate.factory)
     points = trial.climb(index, candidate)
     curve += points
@@ -273,6 +279,7 @@ def _climb(searcher: FaissVectors, kind: str, factory: str, held_out: HeldOut, s
         points.append(
             measure(searcher, held_out, Point(kind, factory, search, estimate(searcher.index, searcher.index.ntotal)))
         )
+        # Later rungs visit more and so cost more: the first that reaches the target is the cheapest.
         if (points[-1].recall or 0.0) >= spec.recall_target:
             break
     return points
@@ -294,6 +301,8 @@ def _tiers(rows: int, size: int) -> Iterator[list[Point]]:
     whole = [
         (kind, factory_string(kind, rows, size)) for kind in ("ivf", "hnsw", "imi") if kind != "imi" or size % 2 == 0
     ]
+    # imi halves the vector, so an odd size leaves it out. Each tier keeps less of a vector: 4, then 2, then 1 byte a
+    # value or less.
     smaller = [f"IVF{lists},SQfp16", f"IVF{lists},PQ{codes}x8,Refine(SQfp16)"]
     smallest = [f"IVF{lists},SQ8", f"PQ{codes}x8,Refine(SQ8)", f"PQ{codes}x8"]
     for tier in (whole, [("factory", name) for name in smaller], [("factory", name) for name in smallest]):

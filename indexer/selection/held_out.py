@@ -55,6 +55,7 @@ class HeldOut:
 
 def without(neighbours: IntArray, rows: IntArray) -> IntArray:
     """Neighbours (q, k) of (q, k + 1) without the query itself, or without the last where it was not found."""
+    # A stable sort of booleans moves the query itself to the end and leaves the others in order, for all lines at once.
     order = np.argsort(neighbours == rows[:, None], axis=1, kind="stable")[:, : neighbours.shape[1] - 1]
     return np.take_along_axis(neighbours, order, 1)
 
@@ -69,12 +70,14 @@ def hold_out(
 ) -> HeldOut:
     """The given queries (q, k), else up to 500 rows spread over the database, with the nearest that `exact` finds."""
     if queries is None:
+        # Another draw than that of the rows that train a quantiser: its centres fit those best.
         rows = spread_rows(len(vectors), min(QUERIES, len(vectors)), seed + 1)
         queries = np.ascontiguousarray(vectors[rows], dtype=np.float32)
     else:
         rows = np.full(len(queries), NOT_A_ROW)
     neighbours = exact.nearest(queries, CANDIDATES + 1)[1]
     lines = np.repeat(np.arange(len(neighbours)), neighbours.shape[1])
+    # Recomputed from the vectors, so that ties are ties: scores of matrix products carry rounding.
     distances = distances_between(queries, lines, vectors, neighbours.ravel()).reshape(neighbours.shape)
     return judge(queries, rows, distances, neighbours, len(vectors), queries_of, truth)
 
@@ -93,11 +96,14 @@ def judge(
     A query whose tenth lies as far as the last row kept is left out: which others are as near is not known. With ten
     rows or fewer all are left out.
     """
+    # A query that is a row of the database would be its own nearest: at infinity it comes last and counts as no answer.
     distances = np.where(neighbours == rows[:, None], np.inf, distances)
     order = np.lexsort((neighbours, distances), axis=1)
     distances, neighbours = np.take_along_axis(distances, order, 1), np.take_along_axis(neighbours, order, 1)
     if total <= K:
         return HeldOut(queries[:0], rows[:0], neighbours[:0], queries_of, truth)
     counted = distances <= distances[:, K - 1 : K]
+    # The last column may be the query itself, at infinity; so the last but one tells whether the ties end within the
+    # list.
     is_known = ~counted[:, -2] | (neighbours.shape[1] == total)
     return HeldOut(queries[is_known], rows[is_known], np.where(counted, neighbours, NEVER)[is_known], queries_of, truth)

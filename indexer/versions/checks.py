@@ -16,6 +16,7 @@ def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -
     record = manifest.files.get(name)
     if record is None or not path.is_file():
         raise ContractError(f"{path}: missing; build the index again")
+    # The size is compared first: a file cut short is then named without reading gigabytes.
     size = path.stat().st_size
     if size != record.bytes:
         raise ContractError(f"{path}: {size} bytes, its manifest says {record.bytes}; build the index again")
@@ -38,6 +39,8 @@ def check_version(folder: Path) -> IndexManifest:
             "build the index again"
         )
     for name in manifest.files:
+        # A manifest may come from a stranger: a name such as ../x would have files outside the version hashed and
+        # reported.
         if Path(name).name != name:
             raise ContractError(f"{folder / 'manifest.json'}: names a file outside the version: '{name}'")
         check_file(folder, manifest, name, hashed=True)

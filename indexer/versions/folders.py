@@ -87,6 +87,8 @@ def building(index: Path, identifier: str) -> Iterator[Path]:
 
     Raises: OutputError where the folder cannot be made.
     """
+    # The name says whose folder it is, so that `sweep` can tell a killed builder's from one at work, on this machine
+    # only.
     owner = f"{os.getpid()}@{socket.gethostname()}"
     folder = index / VERSIONS / f"{BUILDING}-{identifier}-{uuid.uuid4().hex[:8]}-{owner}"
     try:
@@ -106,9 +108,12 @@ def publish(folder: Path, index: Path, identifier: str) -> Path:
     """
     target = version_folder(index, identifier)
     try:
+        # Contents reach the disk before the name does: after a power cut a version that has its name is whole.
         for file in folder.iterdir():
             flush(file)
         with changing(index / VERSIONS):
+            # Two builders of one version give the same bytes, so the first one's stays under the readers that have it
+            # open.
             if find_whole(index, identifier) is None:
                 discard(target)
                 folder.rename(target)
@@ -134,6 +139,7 @@ def find_whole(index: Path, identifier: str) -> Path | None:
 def discard(folder: Path) -> None:
     """Take a version away whole, by one rename, then delete it; nothing where it is absent. Raises: OSError."""
     away = folder.parent / f"{REMOVED}-{folder.name}-{uuid.uuid4().hex[:8]}"
+    # Renamed first: deleting in place would leave half a version under its name if it were interrupted.
     with suppress(FileNotFoundError):
         folder.rename(away)
         shutil.rmtree(away, ignore_errors=True)
@@ -144,6 +150,7 @@ def adopt(index: Path, identifier: str) -> bool:
     if not (version_folder(index, identifier) / MANIFEST).is_file():
         return False
     with changing(index / VERSIONS):
+        # Looked at again under the lock: `gc` may have removed the version since the first look.
         if not (version_folder(index, identifier) / MANIFEST).is_file():
             return False
         point_latest(index, identifier)
@@ -162,6 +169,7 @@ def sweep(index: Path) -> None:
 
 def _alive(process: int) -> bool:
     try:
+        # Signal 0 is not delivered; it only says whether the process is there.
         os.kill(process, 0)
     except ProcessLookupError:
         return False
@@ -186,6 +194,7 @@ def resolve(path: Path, version: str = "latest") -> Path:
         if identifier not in list_versions(index):
             raise ContractError(f"{index / LATEST}: points to '{identifier}', which is not there; {_list_known(index)}")
         return version_folder(index, identifier)
+    # A tag is never a bare hexadecimal number (see `tags.set_tag`), so it cannot hide the beginning of an identifier.
     tagged = read_tags(index).get(version, version)
     matches = [name for name in list_versions(index) if name.startswith(tagged)]
     if len(matches) != 1 or not version:

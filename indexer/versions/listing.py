@@ -60,6 +60,7 @@ def _entry(index: Path, identifier: str, latest: str | None, tags: dict[str, str
     names = tuple(tag for tag, named in tags.items() if named == identifier)
     try:
         manifest, measured = read_manifest(folder), read_measured(folder)
+        # The only way to see readers from outside: flock keeps no list of them.
         with alone(folder) as free:
             in_use = not free
     except (ContractError, OSError) as error:
@@ -103,6 +104,7 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
     """The leaves of nested JSON by dotted name; an empty table or list is a leaf."""
     if isinstance(value, dict) and value:
         parts = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
+    # A list of plain values is one leaf, since a change in it reads best as a whole.
     elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
         parts = [(f"{name}.{place}", item) for place, item in enumerate(value)]
     else:

@@ -28,6 +28,8 @@ def hold(folder: Path) -> IO[bytes] | None:
         return None
     _lock(file.fileno(), fcntl.LOCK_SH)
     try:
+        # Between opening and locking the version may have been replaced: the lock must be on the file that has the name
+        # now.
         if os.path.samestat(path.stat(), os.fstat(file.fileno())):
             return file
     except OSError:
@@ -49,6 +51,8 @@ def changing(versions: Path) -> Iterator[None]:
 
     Raises: OSError when the folder is not there.
     """
+    # The folder itself is locked: it is always there, and a lock file of its own would be one more thing to leave
+    # behind.
     handle = os.open(versions, os.O_RDONLY)
     try:
         _lock(handle, fcntl.LOCK_EX)

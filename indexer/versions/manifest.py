@@ -24,6 +24,7 @@ TRANSFORM = "transform.safetensors"
 VECTORS = "index.faiss"
 PLACES = "ids.parquet"
 
+# getrusage counts in bytes on macOS, in KiB on Linux.
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 LIBRARIES = ("seqdata", "faiss-cpu", "faiss-gpu", "numpy", "polars", "safetensors", "torch")
 
@@ -88,6 +89,7 @@ class IndexManifest(Frozen):
 
     def write(self, folder: Path) -> None:
         """Write the manifest into a version's folder; equal manifests, equal bytes. Raises: OutputError."""
+        # Left out of today's manifests, or two builds of the same inputs would differ in their bytes.
         fields = self.model_dump(mode="json", exclude=None if self.created else {"created", "seconds"})
         write_bytes_atomic(folder / MANIFEST, json_bytes(fields))
 
@@ -150,6 +152,8 @@ def version_id(
         >>> version_id({"dataset": "one"})
         '8a1e9192a953346a'
     """
+    # An exact index hashes the fields that schema version 1 had, so that versions built before other kinds keep their
+    # ids.
     exact = {"schema_version": 1, "factory": "Flat", "metric": "L2", "normalise": normalise}
     index = exact if not settings else {"schema_version": 2, "normalise": normalise, **settings}
     if arithmetic is not None:

@@ -55,6 +55,7 @@ def seal(
         **fields,
     )
     manifest.write(folder)
+    # Written after the list of files was made: times differ from run to run, and the manifest must not.
     measure(seconds, **(measured or {})).write(folder)
     return publish(folder, index, identifier)
 
