@@ -21,6 +21,7 @@ from seqdata.build.plan import (
     end,
     make_work,
     read_left_out,
+    read_listing,
     read_plan,
     refuse_empty,
 )
@@ -90,7 +91,7 @@ def build(request: BuildRequest, progress: Progress | None = None) -> DatasetMan
         no/such/dump: no such folder, as --raw FOLDER
     """
     request, work = list_work(request)
-    store = Store(request.out)
+    store = Store(request.out, is_output=True)
     refuse_strangers(store)
     with claimed(store, request.title):
         finished = _finished(store, work.plan.source, request)
@@ -116,7 +117,7 @@ def build_range(request: BuildRequest, share: ShardRange, progress: Progress | N
         SeqdataError: As `build`.
     """
     request, work = list_work(request)
-    store = Store(request.out)
+    store = Store(request.out, is_output=True)
     refuse_strangers(store)
     with claimed(store, f"part {share.number} of {share.jobs} of {request.title}", f"{share.number}-of-{share.jobs}"):
         mine = share.select(work.plan.shards)
@@ -132,7 +133,7 @@ def merge(out: str | Path) -> DatasetManifest:
     Raises:
         InputError: If no build was begun at `out`, or shards are missing (it names them).
     """
-    store = Store(out)
+    store = Store(out, is_output=True)
     # Asked before the lock is taken, so that a sealed dataset on a read-only disk can be named too.
     if read_plan(store) is None:
         return read_manifest(store)
@@ -170,8 +171,7 @@ def list_work(request: BuildRequest) -> tuple[BuildRequest, Work]:
     if request.engine not in ENGINES:
         raise ContractError(f"engine '{request.engine}': expected {' or '.join(ENGINES)}")
     request, _ = follow_protocol(request)
-    source = open_source(request.kind, request.raw, request.options)
-    listing = source.listing()
+    source, listing = read_listing(request.kind, request.raw, request.options)
     refuse_empty(listing, request.raw)
     info = describe_source(request.kind, dict(request.options), source, listing)
     if request.protocol is not None:
@@ -298,5 +298,5 @@ class ShardJob:
     def run(self) -> ShardPlan:
         """Write the shard, in whatever process this is; the dump is opened there. Raises: as `write_shard`."""
         source = open_source(self.kind, self.raw, self.options)
-        write_shard(Store(self.out), self.plan, self.records, source, self.settings, self.plan_hash)
+        write_shard(Store(self.out, is_output=True), self.plan, self.records, source, self.settings, self.plan_hash)
         return self.plan

@@ -6,6 +6,7 @@ what belongs there. It follows from the dump and the settings alone: array jobs 
 
 import io
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from seqdata.sequences.resampling import keep_mask
 from seqdata.sequences.windows import trajectory_starts
 from seqdata.sources.base import Listing, Source, quarantine_rows
 from seqdata.sources.csv_tables import shorten
-from seqdata.sources.registry import path_options
+from seqdata.sources.registry import open_source, path_options
+from seqdata.storage.faults import AGAIN
 from seqdata.storage.files import json_bytes
 from seqdata.storage.hashing import sha256_json, xxh3_hex
 from seqdata.storage.parquet import parquet_writer
@@ -212,6 +214,22 @@ def end(store: Store) -> None:
     """Remove the plan, because its version is sealed."""
     store.remove(PLAN_NAME)
     store.remove(LEFT_OUT_NAME)
+
+
+def read_listing(kind: str, raw: Path, options: Mapping[str, str]) -> tuple[Source, Listing]:
+    """Open a dump and list it.
+
+    Raises:
+        InputError: If the dump is wrong, missing, or cannot be read.
+        ContractError: If a table of it is bad.
+    """
+    try:
+        source = open_source(kind, raw, options)
+        return source, source.listing()
+    except OSError as error:
+        # Readers name the file where one table or archive fails; this is what is left: folders and names.
+        place = error.filename or raw
+        raise InputError(f"{place}: the dump cannot be read ({error.strerror or error}); {AGAIN}") from error
 
 
 def refuse_empty(listing: Listing, raw: Path) -> None:

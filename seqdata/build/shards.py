@@ -22,6 +22,7 @@ from seqdata.errors import InputError
 from seqdata.frames.encode import StoredImage, prepare
 from seqdata.frames.images import BadImageError, Pixels
 from seqdata.sources.base import Source
+from seqdata.storage.faults import AGAIN
 from seqdata.storage.hashing import xxh3_hex
 from seqdata.storage.parquet import parquet_writer
 from seqdata.storage.store import Store
@@ -265,7 +266,7 @@ def read_image(source: Source, name: str) -> bytes | Pixels:
     except (FileNotFoundError, KeyError) as error:
         raise InputError(f"{name}: vanished from the dump while it was being built; start the build again") from error
     except OSError as error:
-        raise InputError(f"{name}: could not be read ({error}); start the build again") from error
+        raise InputError(f"{name}: cannot be read ({error.strerror or error}); {AGAIN}") from error
 
 
 def _sample_json(record: dict[str, Any], *, halo: bool) -> bytes:

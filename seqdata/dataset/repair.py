@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from seqdata.build.finish import finish, stored_table
-from seqdata.build.plan import Work, describe_source, make_work
+from seqdata.build.plan import Work, describe_source, make_work, read_listing
 from seqdata.build.shards import sealed_under, write_shard
 from seqdata.contracts.manifest import (
     MANIFEST_NAME,
@@ -28,7 +28,6 @@ from seqdata.contracts.manifest import (
 from seqdata.dataset.verify import Fault, verify
 from seqdata.dataset.versions import WITHDRAWN, fresh_listing, withdraw
 from seqdata.errors import ContractError
-from seqdata.sources.registry import open_source
 from seqdata.storage.files import explain_write_failure
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.lock import claimed
@@ -132,8 +131,7 @@ def _work(store: Store, step: Step, raw: Path, overrides: Mapping[str, str], *, 
     manifest, before = step.manifest, step.before
     dump = manifest.sources[-1]
     in_dump = {name: str(raw / text) for name, text in dump.options.items() if text and (raw / text).is_file()}
-    source = open_source(dump.kind, raw, {**dump.options, **in_dump, **overrides})
-    listing = source.listing()
+    source, listing = read_listing(dump.kind, raw, {**dump.options, **in_dump, **overrides})
     now = describe_source(dump.kind, dict(dump.options), source, listing)
     # With one build only its own dump can be meant, even when its listing has changed: bytes decide.
     if not alone and now.fingerprint != dump.fingerprint:
@@ -201,6 +199,8 @@ def _mend_shards(root: Path, scratch: Path, step: Step, damaged: set[str], work:
             continue
         plan = plans[shard.name]
         records = work.records.slice(plan.start - plan.halo, plan.stop - plan.start + plan.halo)
+        # Shard and seal are made in a store of their own, so that a build's code runs unchanged and never writes into
+        # the dataset.
         made = scratch / "made"
         write_shard(Store(made), plan, records, work.source, step.manifest.settings, work.plan.hash)
         for name, digest in zip(names, (shard.hash, shard.seal), strict=True):
@@ -222,6 +222,7 @@ def _mend_tables(store: Store, scratch: Path, step: Step, damaged: set[str], wor
     else:
         return []
     mended = sorted(damaged & step.tables().keys())
+    # All tables of the version are made, because each follows from the frames table; only the damaged ones are moved.
     for path in mended:
         _put(stage.path(path), store.path(path), step.tables()[path], step)
     return mended

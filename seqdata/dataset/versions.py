@@ -25,14 +25,23 @@ from seqdata.build.finish import (
     stored_table,
     write_frames,
 )
-from seqdata.build.plan import Work, along_track, begin, describe_source, end, make_work, read_plan, refuse_empty
+from seqdata.build.plan import (
+    Work,
+    along_track,
+    begin,
+    describe_source,
+    end,
+    make_work,
+    read_listing,
+    read_plan,
+    refuse_empty,
+)
 from seqdata.build.request import follow_protocol
 from seqdata.contracts.manifest import SHARDS, BuildSettings, DatasetManifest, read_manifest
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.parallel import Progress
 from seqdata.sources.base import Listing, quarantine_rows
-from seqdata.sources.registry import open_source
 from seqdata.storage.lock import claimed
 from seqdata.storage.store import Store
 
@@ -73,20 +82,22 @@ def append(request: BuildRequest, progress: Progress | None = None) -> Appended:
             two zones.
         OutputError: If another build is under way there.
     """
-    store = Store(request.out)
+    store = Store(request.out, is_output=True)
     latest = read_manifest(store)
     kind = latest.source.kind
     if request.kind != kind:
         raise ContractError(f"{store}: was built from a dump of kind {kind}; a {request.kind} dump cannot be appended")
     request, _ = follow_protocol(replace(request, settings=latest.settings, protocol=latest.protocol))
-    source = open_source(request.kind, request.raw, request.options)
-    listing = source.listing()
+    source, listing = read_listing(request.kind, request.raw, request.options)
     refuse_empty(listing, request.raw)
+    # Listing a dump takes long and needs no lock. What the dataset holds is read again under the lock, because another
+    # append may have ended meanwhile.
     with claimed(store, f"append {request.title}"):
         before = read_manifest(store)
         fresh = fresh_listing(store, before, listing, request.raw)
         skipped = listing.records.height - fresh.records.height
         if not fresh.records.height:
+            # With nothing left to append, what a killed append wrote will be part of no version.
             _discard_unfinished(store, before, None)
             return Appended(before, 0, skipped)
         if before.protocol is not None:
@@ -119,7 +130,7 @@ def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManife
         InputError: If there is no dataset, or no frame would be left.
         ContractError: If the dataset has no frame of a key.
     """
-    store = Store(out)
+    store = Store(out, is_output=True)
     with claimed(store, "seqdata withdraw"):
         before = read_manifest(store)
         quarantine = stored_table(store, before, "quarantine")
@@ -132,6 +143,7 @@ def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManife
         if rows.height == before.counts.frames:
             raise InputError(f"{store}: all frames would be withdrawn; delete the dataset instead")
         tables = Tables(store, before.version + 1)
+        # A withdrawal has no shards to continue from: what a killed one left is made anew.
         tables.clear()
         draft = Draft(before.version + 1, before.id, before.sources, before.settings, before.protocol)
         summary = write_frames(tables, _remaining(store, before, requested), draft)
@@ -169,6 +181,8 @@ def _remaining(store: Store, before: DatasetManifest, keys: pl.Series) -> Iterat
 
 
 def _flagged(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
+    # With --drop only frames that the rule keeps are stored, all flagged; the rule over what is left would thin them
+    # again.
     return frames if settings.drop else frames.with_columns(along_track(frames, settings)["resampled"])
 
 
@@ -192,6 +206,7 @@ def fresh_listing(store: Store, before: DatasetManifest, listing: Listing, raw: 
     old_frames, zones = _old_frames(store, before, records["key"])
     left_out = old_quarantine.drop_nulls("key").select("key", "trajectory", "position").unique("key")
     _refuse_other_frames(records, old_frames, raw)
+    # Quarantine holds no positions, so inputs that were left out are compared by trajectory and position alone.
     _refuse_other_frames(records, left_out.with_columns(pl.lit(None, pl.Float64).alias("easting")), raw)
     new = records.join(old_frames, on="key", how="anti", maintain_order="left")
     new = new.join(left_out, on="key", how="anti", maintain_order="left")

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from seqdata.errors import InputError
+from seqdata.storage.faults import AGAIN, read_again
 
 # Methods of packing, by zip's own numbers; encrypted members have none that is read.
 METHOD_STORED, METHOD_DEFLATED, METHOD_ENCRYPTED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, -1
@@ -104,12 +105,19 @@ def index_archive(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: neither a .zip nor a plain .tar; unpack it, or name its folder")
-    index = Index()
-    try:
+
+    def read_headers() -> Index:
+        index = Index()
         reader(path, index)
+        return index
+
+    try:
+        index = read_again(read_headers)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such archive") from error
     except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path}: the archive cannot be read ({error.strerror}); {AGAIN}") from error
         what = path.suffix[1:].lower()
         raise InputError(f"{path}: not a whole {what} archive ({error or 'damaged'}); download it again") from error
     return index.tables()

@@ -9,7 +9,7 @@ import struct
 import zlib
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -18,10 +18,10 @@ import polars as pl
 from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
 from seqdata.sources.archive_index import METHOD_DEFLATED, METHOD_ENCRYPTED, METHOD_STORED, index_archive, name_fault
-from seqdata.sources.files import inside, reading, unreadable, walk
+from seqdata.sources.files import GREATEST_FILE, inside, read_image_file, reading, unreadable, walk
+from seqdata.storage.faults import read_again
 
-# Bytes of one member: no image or table of a dump is larger.
-GREATEST_MEMBER = 512 << 20
+GREATEST_MEMBER = GREATEST_FILE
 # Of inflated to packed bytes, for members of more than a megabyte.
 GREATEST_RATIO = 200
 _RATIO_FROM = 1 << 20
@@ -90,7 +90,11 @@ class Archive:
             raise KeyError(f"{name} is not in {self.path}")
         entry = self.index.row(row, named=True)
         _refuse_bomb(entry)
-        with reading(name), self.path.open("rb") as file:
+        with reading():
+            return read_again(partial(self._member, entry))
+
+    def _member(self, entry: dict[str, Any]) -> bytes:
+        with self.path.open("rb") as file:
             return _exactly(file, entry["offset"], entry["bytes"]) if entry["crc"] is None else _unzip(file, entry)
 
 
@@ -137,7 +141,7 @@ def open_archive(path: Path) -> Archive:
         InputError: If the archive is missing, damaged, cut short, or neither a .zip nor a plain .tar; it is named.
     """
     try:
-        status = path.stat()
+        status = read_again(path.stat)
     except OSError as error:
         raise InputError(f"{path}: the archive cannot be read ({error.strerror})") from error
     return _opened(path.absolute(), status.st_size, status.st_mtime_ns)
@@ -175,10 +179,9 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Read one file. Raises: KeyError when there is none, BadImageError when it cannot be read."""
         path = inside(self.root, name)
-        if not path.is_file():
+        if not read_again(path.is_file):
             raise KeyError(f"{name} is not in {self.root}")
-        with reading(name):
-            return path.read_bytes()
+        return read_image_file(path)
 
 
 @dataclass(frozen=True)

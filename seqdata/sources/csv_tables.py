@@ -14,6 +14,7 @@ import polars as pl
 
 from seqdata.errors import ContractError, InputError
 from seqdata.geometry import BoolArray, Float64Array
+from seqdata.storage.faults import AGAIN, passing_error, read_again
 
 _SEPARATORS = (",", ";", "\t")
 _HEADER_WITHIN = 1 << 16
@@ -54,11 +55,12 @@ def read_text_csv(path: Path) -> pl.DataFrame:
         ContractError: If a column is there twice.
     """
     try:
-        data = path.read_bytes()
+        data = read_again(path.read_bytes)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; the dump is incomplete") from error
     except OSError as error:
-        raise InputError(f"{path}: the table cannot be read ({error.strerror})") from error
+        advice = f"; {AGAIN}" if passing_error(error) else ""
+        raise InputError(f"{path}: the table cannot be read ({error.strerror}){advice}") from error
     return parse_text_csv(data, path)
 
 

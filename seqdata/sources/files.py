@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import polars as pl
 
 from seqdata.errors import InputError
 from seqdata.frames.images import BadImageError
+from seqdata.storage.faults import raise_passing, read_again
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -49,10 +51,12 @@ _DAMAGE: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((OverflowError, RuntimeError, ValueError), "its archive is damaged, or packs it in a way that is not read here"),
 )
 
+GREATEST_FILE = 512 << 20
+"""Bytes of one file or member of an archive: no image or table of a dump is larger."""
+
 # errno of an OSError that is the one file's fault (decoders give none), with our reason; others are the machine's.
 _UNREADABLE = {
     None: "the disk or the archive gives an error",
-    errno.EIO: "the disk gives an error",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EISDIR: "it is a folder",
@@ -97,9 +101,9 @@ def _walk(
     """Yield the files of one folder and those below it; `parents` are (device, inode) of the folders above."""
     # (device, inode) and not the path: a loop of links shows the same folder under ever longer paths.
     try:
-        status = folder.stat()
+        status = read_again(folder.stat)
         here = (status.st_dev, status.st_ino)
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if here not in parents else []
+        entries = read_again(partial(_entries, folder)) if here not in parents else []
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -115,11 +119,17 @@ def _walk(
                 yield DumpFile(name, size, is_alias)
 
 
+def _entries(folder: Path) -> "list[os.DirEntry[str]]":
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    """Whether an entry is a folder or a link to one; a link to itself is none. Raises: OSError of the disk."""
     try:
-        return entry.is_dir()
-    except OSError:
+        return read_again(entry.is_dir)
+    except OSError as error:
+        raise_passing(error)
         return False
 
 
@@ -130,8 +140,9 @@ def _lies_in(path: str, root: str) -> bool:
 def _file_size(entry: "os.DirEntry[str]") -> int | None:
     """Size of a file in bytes; None for a link that leads nowhere, and for what is no regular file."""
     try:
-        status = entry.stat()
-    except OSError:
+        status = read_again(entry.stat)
+    except OSError as error:
+        raise_passing(error)
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
@@ -148,8 +159,9 @@ def first_images(raw: Path, count: int) -> list[Path]:
 def file_names(folder: Path) -> list[str]:
     """List what lies directly in a folder, sorted; nothing where it cannot be read."""
     try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError:
+        return sorted(read_again(partial(os.listdir, folder)))
+    except OSError as error:
+        raise_passing(error)
         return []
 
 
@@ -197,15 +209,33 @@ def image_names(column: str) -> pl.Expr:
     return path.str.contains(r"(?i)\.(jpe?g|png)$") & ~hidden
 
 
-@contextmanager
-def reading(source: str) -> Iterator[None]:
-    """Turn the damage of the one image that is read inside into a BadImageError; what is not its fault stays.
-
-    Args:
-        source: Name of the image, for the reader of this code; messages do not repeat it.
+def read_image_file(path: Path) -> bytes:
+    """Read an image file of a dump, again where the disk's error may pass.
 
     Raises:
-        BadImageError: `unreadable_image` for a damaged zip member, a bad disk block or a forbidden file.
+        BadImageError: `unreadable_image`, if it may not be read, or is larger than any image.
+        FileNotFoundError: If it is gone.
+        OSError: If the disk's error did not pass: no fault of the file.
+    """
+    with reading():
+        return read_again(partial(_read_whole, path))
+
+
+def _read_whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > GREATEST_FILE:
+            raise BadImageError("unreadable_image", f"{size:,} bytes are more than {GREATEST_FILE:,}")
+        return file.read()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn the damage of the one image that is read inside into a BadImageError; what is not its fault stays.
+
+    Raises:
+        BadImageError: `unreadable_image` for a damaged zip member or a forbidden file.
+        OSError: For an error of the disk that may pass.
     """
     try:
         yield
@@ -214,6 +244,7 @@ def reading(source: str) -> Iterator[None]:
             raise
         raise unreadable(_UNREADABLE[error.errno]) from error
     except tuple(kind for kinds, _ in _DAMAGE for kind in kinds) as error:
+        raise_passing(error)
         raise unreadable(next(reason for kinds, reason in _DAMAGE if isinstance(error, kinds))) from error
 
 

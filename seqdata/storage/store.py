@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 
 from seqdata.errors import InputError, OutputError, SeqdataError
-from seqdata.storage.faults import Refusal, ShortReply
+from seqdata.storage.faults import AGAIN, Refusal, ShortReply, passing_error, read_again
 from seqdata.storage.files import atomic_path, explain_write_failure
 from seqdata.storage.remote import (
     OBJECT_STORES,
@@ -40,17 +40,21 @@ class Store:
     """Files below one root, local or any fsspec URL.
 
     Names are relative to the root, with `/`. A write appears whole under its name or not at all: by a rename, or on an
-    object store because an upload is one object. Remote faults that may pass are tried again, as `patience` says.
+    object store because an upload is one object. Remote faults that may pass are tried again, as `patience` says, and
+    so are reads of a disk (`read_again`). With `is_output` a place that cannot be read is an OutputError, exit code 5,
+    elsewhere an InputError, 3.
     A store can be pickled and is safe in a forked process: each process makes its own connections. (The content of
     `memory://` belongs to one process; a fork copies it.)
 
     Convention: offsets and lengths are in bytes; the end is `offset + length`, exclusive.
     """
 
-    def __init__(self, root: str | Path, patience: Patience | None = None) -> None:
+    def __init__(self, root: str | Path, patience: Patience | None = None, *, is_output: bool = False) -> None:
         self.root = _unfolded(root)
         self.is_local = "://" not in self.root
         self.patience = patience or Patience()
+        # What a command writes to is its output also where it reads in it: the exit code says so.
+        self.unreadable: type[SeqdataError] = OutputError if is_output else InputError
 
     def __str__(self) -> str:
         """The root, without a password that it may contain."""
@@ -65,7 +69,7 @@ class Store:
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where there is none. Raises: InputError when the store does not answer."""
         try:
-            info: dict[str, Any] = self._persist(lambda: self._call("info", self._at(name)), name, InputError)
+            info: dict[str, Any] = self._persist(lambda: self._call("info", self._at(name)), name, self.unreadable)
         except FileNotFoundError:
             return None
         return None if info["type"] == "directory" else int(info["size"])
@@ -76,7 +80,7 @@ class Store:
         Raises: InputError when the store does not answer.
         """
         try:
-            entries = self._persist(lambda: self._call("ls", self._at(folder), detail=True), folder, InputError)
+            entries = self._persist(lambda: self._call("ls", self._at(folder), detail=True), folder, self.unreadable)
         except FileNotFoundError:
             return []
         prefix = f"{folder}/" if folder else ""
@@ -224,7 +228,7 @@ class Store:
     def _reading(self, name: str, operation: Callable[[], Result]) -> Result:
         """The result of a read. Raises: InputError, also where the file is absent."""
         try:
-            return self._persist(operation, name, InputError)
+            return self._persist(operation, name, self.unreadable)
         except FileNotFoundError as error:
             raise InputError(f"{self}/{name}: no such file; run seqdata verify, or check the name") from error
 
@@ -233,15 +237,15 @@ class Store:
         where = f"{self}/{name}" if name else str(self)
         if not self.is_local:
             return persist(operation, where, self.patience, kind)
-        # A local disk that fails once will fail again: no second try.
         try:
-            return operation()
+            return read_again(operation)
         except NotADirectoryError as error:
             raise FileNotFoundError(where) from error
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise kind(f"{where}: {error.strerror or error}; check its permissions and the disk") from error
+            advice = AGAIN if passing_error(error) else "check its permissions and the disk"
+            raise kind(f"{where}: {error.strerror or error}; {advice}") from error
 
     def _call(self, method: str, *arguments: Any, size: int = 0, **options: Any) -> Any:
         """One request; `size` is how many bytes it moves."""

@@ -20,6 +20,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from seqdata.frames.formats import open_header
 from seqdata.sources.csv_tables import has_fix
 from seqdata.sources.folder.exif_times import parse_gps_clock, parse_taken, with_times
+from seqdata.storage.faults import raise_passing, read_again
 
 _TAGS: dict[str, pl.DataType] = {
     "latitude": pl.Float64(),
@@ -65,17 +66,23 @@ def read_exif(raw: Path, images: pl.DataFrame) -> pl.DataFrame:
 
 
 def has_gps_block(path: Path) -> bool:
-    """Whether an image's EXIF has a GPS block, with or without a position in it."""
-    try:
+    """Whether an image's EXIF has a GPS block, with or without a position in it. Raises: OSError of the disk."""
+
+    def read_block() -> bool:
         with open_header(path) as image:
             return bool(image.getexif().get_ifd(IFD.GPSInfo))
-    except Exception:  # Pillow raises many kinds for broken files; all mean "not known"
+
+    try:
+        return read_again(read_block)
+    except Exception as error:  # Pillow raises many kinds for broken files; all mean "not known"
+        raise_passing(error)
         return False
 
 
 def _read_tags(path: Path) -> tuple[Any, ...]:
-    """The values of `_TAGS` of one image, None for what is absent or damaged."""
-    try:
+    """The values of `_TAGS` of one image, None for what is absent or damaged. Raises: OSError of the disk."""
+
+    def read_header() -> tuple[Any, ...]:
         with open_header(path) as image:
             exif = image.getexif()
             gps, camera = exif.get_ifd(IFD.GPSInfo), exif.get_ifd(IFD.Exif)
@@ -83,7 +90,11 @@ def _read_tags(path: Path) -> tuple[Any, ...]:
             clock = _camera_clock({**exif, **camera})
             gps_clock = parse_gps_clock(gps.get(GPS.GPSDateStamp), _day_seconds(gps.get(GPS.GPSTimeStamp)))
             return *_position(gps), *clock, gps_clock
-    except Exception:  # no closed set: any damage means that nothing is known
+
+    try:
+        return read_again(read_header)
+    except Exception as error:  # no closed set: any damage means that nothing is known
+        raise_passing(error)
         return (None,) * len(_TAGS)
 
 

@@ -8,6 +8,7 @@ Source: the GPX 1.1 schema, https://www.topografix.com/GPX/1/1/.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 from xml.parsers import expat
@@ -18,6 +19,7 @@ from seqdata.errors import InputError
 from seqdata.geometry import BoolArray, Float64Array, IntArray
 from seqdata.sources.csv_tables import is_fix
 from seqdata.sources.folder.times import has_zone, parse_moment
+from seqdata.storage.faults import read_again
 
 _SECOND = 1_000_000
 # Rounding of degrees must not make a path that is as long look longer.
@@ -114,6 +116,19 @@ def _number(text: str) -> float:
         return float("nan")
 
 
+def _collect(path: Path) -> _Collector:
+    """Parse a file whose points are not checked yet. Raises: OSError, ExpatError and the parser's other errors."""
+    collector = _Collector(path)
+    # A streaming parser: of a long log three numbers a point are used, and no tree of it fills the memory.
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartDoctypeDeclHandler = collector.refuse
+    parser.StartElementHandler, parser.EndElementHandler = collector.start, collector.end
+    parser.CharacterDataHandler = collector.characters
+    with path.open("rb") as file:
+        parser.ParseFile(file)
+    return collector
+
+
 def read_track(path: Path) -> Track:
     """Read every point of every track in the file that has a position and a time, in order of time.
 
@@ -124,15 +139,8 @@ def read_track(path: Path) -> Track:
         InputError: If the file is missing, is no GPX or declares entities, has no such point, or holds tracks that
             overlap in time (also one whose clock goes back).
     """
-    collector = _Collector(path)
-    # A streaming parser: of a long log three numbers a point are used, and no tree of it fills the memory.
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartDoctypeDeclHandler = collector.refuse
-    parser.StartElementHandler, parser.EndElementHandler = collector.start, collector.end
-    parser.CharacterDataHandler = collector.characters
     try:
-        with path.open("rb") as file:
-            parser.ParseFile(file)
+        collector = read_again(partial(_collect, path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; name a GPX track") from error
     except (OSError, expat.ExpatError, ValueError, LookupError) as error:

@@ -36,7 +36,7 @@ from seqdata.sources.files import (
     is_image,
     is_other_image,
     is_text,
-    reading,
+    read_image_file,
     walk,
 )
 from seqdata.sources.folder.drives import (
@@ -51,6 +51,7 @@ from seqdata.sources.folder.exif import has_gps_block
 from seqdata.sources.folder.photos import clock_notes, photo_rows, track_rows
 from seqdata.sources.folder.positions_csv import ZONE_LETTERS, read_positions
 from seqdata.sources.folder.roles import DEFAULT_BUFFER, Cut, parse_roles
+from seqdata.storage.faults import raise_passing
 from seqdata.storage.hashing import xxh3_hex
 
 EXIF = "exif"
@@ -200,8 +201,7 @@ class FolderSource:
 
     def read(self, source: str) -> bytes:
         """Read the bytes of one image."""
-        with reading(source):
-            return inside(self.raw, source).read_bytes()
+        return read_image_file(inside(self.raw, source))
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
         """Do nothing: the dump has no clean list to miss."""
@@ -240,7 +240,8 @@ def _why_absent(raw: Path, name: str, where: str) -> tuple[str, str]:
     """Reason and message for an image that a table lists and that is not read; what is there is never called absent."""
     try:
         is_there = inside(raw, name).exists()
-    except (KeyError, ValueError, OSError):  # out of the folder, or a name that no file can have
+    except (KeyError, ValueError, OSError) as error:  # out of the folder, or a name that no file can have
+        raise_passing(error)
         is_there = False
     if is_there and is_hidden(name):
         return "unreadable_image", f"listed in {where}, but hidden files and folders of thumbnails are not read"

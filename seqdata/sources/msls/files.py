@@ -16,7 +16,7 @@ from seqdata.frames.images import BadImageError
 from seqdata.sources.archives import Archive, FileTree, Folder, Overlay, open_archive
 from seqdata.sources.base import quarantine_skipped
 from seqdata.sources.csv_tables import shorten
-from seqdata.sources.files import file_names, image_names, inside, reading
+from seqdata.sources.files import file_names, image_names, inside, read_image_file
 
 PARTS = ("train_val", "test")
 ROLES = ("database", "query")
@@ -91,8 +91,7 @@ class MslsFiles:
         archive, mark, member = source.partition("!")
         if mark and archive in (*self.lower, *self.upper):
             return open_archive(self.raw / archive).read(member)
-        with reading(source):
-            return inside(self.raw, source).read_bytes()
+        return read_image_file(inside(self.raw, source))
 
     def refused(self) -> list[pl.DataFrame]:
         """Quarantine rows of each zip's members that are never read: links, names that lead outside."""

@@ -13,6 +13,7 @@ import polars as pl
 from seqdata.errors import InputError, NotEnoughDataError
 from seqdata.geometry import BoolArray, Float64Array, IntArray
 from seqdata.sources.csv_tables import has_fix
+from seqdata.storage.faults import read_again
 
 METRES_PER_DEGREE = 111_195.0
 NEIGHBOURS = 9
@@ -71,7 +72,7 @@ def read_log(path: Path) -> GpsLog:
 def _parse(path: Path) -> pl.DataFrame:
     """Rows of exactly six numbers, as tid int64 and lat, lon in degrees."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+        text = read_again(path.read_bytes).decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"{path}: the season's GPS log cannot be read ({error.strerror})") from error
     lines = text.split("\n")

@@ -21,10 +21,11 @@ from seqdata.errors import InputError
 from seqdata.sources.archives import open_archive
 from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
-from seqdata.sources.files import inside, reading
+from seqdata.sources.files import inside, read_image_file
 from seqdata.sources.nordland.files import SEASONS, season_files
 from seqdata.sources.nordland.files import recognise as recognise
 from seqdata.sources.nordland.gps import read_log
+from seqdata.storage.faults import read_again
 
 FIRST_LOGGED_FRAME = 163
 CLEAN_LIST = "clean_frames.txt"
@@ -81,8 +82,7 @@ class NordlandSource:
         """Read one image, from its folder or straight from the season's zip (`<season>.zip!<member>`)."""
         archive, mark, member = source.partition(".zip!")
         if not mark:
-            with reading(source):
-                return inside(self.raw, source).read_bytes()
+            return read_image_file(inside(self.raw, source))
         return open_archive(inside(self.raw, f"{archive}.zip")).read(member)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
@@ -120,7 +120,7 @@ class NordlandSource:
 def _read_clean_list(path: Path) -> set[int]:
     """The frame numbers that a clean list names. Raises: InputError naming a line that holds none."""
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = read_again(path.read_bytes).decode("utf-8-sig", "replace").splitlines()
     except OSError as error:
         raise InputError(f"{path}: the clean list cannot be read ({error.strerror})") from error
     numbers = set()

@@ -8,7 +8,7 @@ Source: the dataset's documentation and camera models.
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from seqdata.errors import ContractError, InputError, MissingDependencyError
 from seqdata.frames.formats import BadImageError, open_image
 from seqdata.frames.images import Pixels, to_rgb
 from seqdata.geometry import Float32Array, IntArray
+from seqdata.storage.faults import read_again
 
 _CROP = re.compile(r"top([1-9]\d{0,4})x([1-9]\d{0,4})")
 _MODELS = {
@@ -168,7 +169,7 @@ def undistort(pixels: Pixels, table: Path) -> Pixels:
         InputError: If the table cannot be read.
         BadImageError: If it is for another number of pixels.
     """
-    status = table.stat()
+    status = read_again(table.stat)
     height, width, channels = pixels.shape
     corners = _corners(table, height, width, status.st_size, status.st_mtime_ns)
     if corners is None:
@@ -194,7 +195,7 @@ def _corners(
     if size != 16 * height * width:
         return None
     try:
-        u, v = np.fromfile(table, "<f8").reshape(2, -1)
+        u, v = read_again(partial(np.fromfile, table, "<f8")).reshape(2, -1)
     except (OSError, ValueError) as error:
         raise InputError(f"{table}: the lookup table cannot be read ({error})") from error
     # False for NaN.

@@ -125,7 +125,7 @@ class RobotcarSource:
 
     def read(self, source: str) -> bytes | Pixels:
         """Read one raw picture: RGB pixels uint8 (H, W, 3), or its own bytes where nothing is to be done to it."""
-        with reading(source):
+        with reading():
             data = self.layout.images(source.split("/")[0]).read(source)
         return develop(data, self.development)
 

@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from seqdata.frames.images import BadImageError
 from seqdata.sources import open_source
 from seqdata.sources.files import image_names, is_image
 from seqdata.sources.nordland.gps import read_log
+from seqdata.storage import faults
 from tests.conftest import listed
 
 
@@ -350,20 +352,22 @@ def test_files_that_cannot_be_read_are_unreadable_and_others_gone(
     with pytest.raises(KeyError):
         source.read("../gone.jpg")
 
-    def fail(code: int) -> Callable[[Path], bytes]:
-        def read(_: Path) -> bytes:
+    def fail(code: int) -> Callable[..., IO[bytes]]:
+        def read(*_: object) -> IO[bytes]:
             raise OSError(code, "cannot")
 
         return read
 
-    for code in (errno.EACCES, errno.EPERM, errno.EIO):
-        monkeypatch.setattr(Path, "read_bytes", fail(code))
+    for code in (errno.EACCES, errno.EPERM):
+        monkeypatch.setattr(Path, "open", fail(code))
         with pytest.raises(BadImageError) as raised:
             source.read("0.jpg")
         assert raised.value.reason == "unreadable_image"
-    monkeypatch.setattr(Path, "read_bytes", fail(errno.EMFILE))
-    with pytest.raises(OSError, match="cannot"):  # the machine's fault: no frame is left out for it
-        source.read("0.jpg")
+    monkeypatch.setattr(faults, "WAITS_SECONDS", (0.0,))
+    for code in (errno.EMFILE, *faults.PASSING):
+        monkeypatch.setattr(Path, "open", fail(code))
+        with pytest.raises(OSError, match="cannot"):  # the machine's fault: no frame is left out for it
+            source.read("0.jpg")
 
 
 def test_a_member_that_left_its_zip_is_a_key_error(tmp_path: Path) -> None:
