@@ -100,6 +100,7 @@ def _groups(dataset: Dataset) -> list[dict[str, Any]]:
         pl.col("panorama").sum().alias("panoramas"),
         pl.col("resampled").sum(),
         pl.col("length").sum().alias("image_bytes"),
+        # A city lies in one zone: its source chooses one for all its frames.
         pl.col("zone").first(),
     )
     trajectories = (

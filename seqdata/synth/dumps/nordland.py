@@ -45,6 +45,7 @@ TUNNEL = (0.35, 0.45)
 TRAIN_SHARE = 0.7
 PLACE = (63.4367, 10.4007)
 _SCREEN = {"field": 70.0, "pitch": 0.0, "above": 3.0}
+# The earliest date that a zip can hold, so that one seed gives the same bytes on any day.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -147,6 +148,7 @@ def write_nordland(
 def _second_by_second(track: Track, seconds: int) -> Track:
     """The track at every second from its first fix, with a stop of `STOP` seconds at three quarters."""
     whole = np.arange(max(2, min(seconds, int(track.time[-1] - track.time[0]) + 1)))
+    # Far behind the tunnel, so that the clean list has two gaps.
     stop = len(whole) * 3 // 4
     seconds_with_stop = np.concatenate([whole[:stop], np.full(STOP, stop), whole[stop:]])[: max(2, seconds)]
     east, north = (
@@ -215,6 +217,7 @@ def _images(journey: _Journey, settings: NordlandSettings, seed: int) -> Iterato
             stage = set_stage(scene, VISITS[visit], np.zeros((0, 5)))
             for i in np.flatnonzero(street == k):
                 rng = generator(seed, season, int(journey.number[i]), "lens")
+                # Dark but not black: pictures of a tunnel decode, and look alike wherever they were taken.
                 light = 0.04 if journey.dark[i] else 1.0
                 yield season, int(i), _photograph(stage, position[i], float(heading[i]), light, settings, rng)
 

@@ -222,6 +222,7 @@ def _photograph(stage: Stage, position: Floats, heading: float, stamp: int, sett
     """RGB pixels (H, W, 3) of one frame, before the sensor's mosaic."""
     size = settings.supersample
     camera = pinhole(settings.width * size, settings.height * size, _FIELD, 0.0, _ABOVE)
+    # The stereo cameras look ahead.
     aim = heading + _RIGS.get(settings.camera, 0.0)
     picture = render(View(stage, camera, position, aim, np.zeros((0, 5))))
     return develop(shrink(picture, size), stage.visit, 1.0, generator(stage.scene.seed, str(stamp), "lens"))
@@ -252,6 +253,7 @@ def _pack(out: Path, lap: str, time: IntArray, settings: RobotcarSettings) -> No
         names = [name for name in (f"{folder}/{stamp}.png" for stamp in stamps) if (out / name).is_file()]
         _tar(out, f"{lap}_{settings.camera}_{chunk:02d}.tar", [listed, *names])
     _tar(out, f"{lap}_gps.tar", [f"{lap}/gps/gps.csv", f"{lap}/gps/ins.csv"])
+    # What was packed goes, as in a download: the reader must find the timestamps inside a chunk.
     (out / listed).unlink()
     shutil.rmtree(out / lap / _pictures(settings.camera).split("/")[0])
     shutil.rmtree(out / lap / "gps")
