@@ -127,6 +127,10 @@ FeaturesFlag = Annotated[
 ]
 
 DeviceFlag = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PrecisionFlag = Annotated[
+    str | None,
+    typer.Option(help="On a CUDA device: fp32, tf32 (products of 10 bits) or bf16; default: tf32.", show_default=False),
+]
 
 ModelFromFlag = Annotated[
     str | None,

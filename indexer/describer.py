@@ -4,7 +4,7 @@ The training floor implements it (`train.stages.describer.RunDescriber`); any ot
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     import polars as pl
 
     from seqdata.dataset.dataset import Dataset
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""How a CUDA device multiplies float32 numbers: whole ("fp32"), rounded to 10 bits ("tf32"), or in bfloat16 ("bf16").
+
+A CPU always takes them whole."""
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class Describer(Protocol):
@@ -36,6 +43,14 @@ class Describer(Protocol):
     @property
     def model(self) -> Mapping[str, Any]:
         """The model's configuration (JSON-able, with its `name`); part of the index's identity."""
+        ...
+
+    @property
+    def arithmetic(self) -> Mapping[str, str]:
+        """How it computes, where numbers differ by more than a CPU's rounding (precision, runtime); else empty.
+
+        Part of the identity of every index built with it.
+        """
         ...
 
     @property
@@ -81,4 +96,17 @@ def check_weights(describer: Describer, index_id: str, checkpoint: str) -> None:
     if describer.weights != checkpoint:
         raise ContractError(
             f"{describer.name}: the index {index_id} was built from another checkpoint; name its run with --run"
+        )
+
+
+def check_arithmetic(describer: Describer, index_id: str, computed: Mapping[str, str]) -> None:
+    """Raise ContractError when vectors of an index were computed in another way (`computed`) than a describer does."""
+    if dict(describer.arithmetic) != dict(computed):
+        theirs, ours = (
+            ", ".join(f"{name} {value}" for name, value in sorted(way.items())) or "whole float32"
+            for way in (computed, describer.arithmetic)
+        )
+        raise ContractError(
+            f"the vectors of index {index_id} were computed with {theirs}, this would be {ours}; use the same device "
+            "and --precision, or build the index again"
         )

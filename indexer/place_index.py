@@ -1,5 +1,6 @@
 """Opening a version of an index and searching it."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -32,11 +33,13 @@ class PlaceIndex:
 
     def __init__(self, folder: Path, check: bool = True, engine: EngineName = "auto") -> None:
         self.path = folder
+        # Taken before anything is read: from here on `gc` leaves the version alone.
         self._lease = hold(folder)
         self.manifest: IndexManifest = read_manifest(folder)
         has_transform = self.manifest.transform is not None
         needed = [PLACES, VECTORS, *([TRANSFORM] if has_transform else [])]
         for name in dict.fromkeys([*needed, *self.manifest.files]):
+            # The places are hashed when they are first read: a search by rows alone needs none of them.
             check_file(folder, self.manifest, name, hashed=check and name != PLACES)
         self.transform = transforms.load(folder / TRANSFORM, self.manifest.arithmetic) if has_transform else None
         self._check_sizes()
@@ -53,6 +56,12 @@ class PlaceIndex:
     def size(self) -> int:
         """d, the size of the descriptors that `search` takes (before PCA)."""
         return self.manifest.input_size
+
+    @property
+    def computed(self) -> Mapping[str, str]:
+        """How its vectors were computed, where that is not whole float32 (see `indexer.describer.Describer`)."""
+        computed: Mapping[str, str] = self.manifest.inputs.get("computed", {})
+        return computed
 
     @cached_property
     def sequences(self) -> pl.DataFrame:
@@ -100,6 +109,8 @@ class PlaceIndex:
         projected = project(queries, self.transform, self.manifest.normalised)
         if components is None:
             return self._vectors.nearest(projected, k, among)
+        # Principal components come in falling order of variance and do not depend on how many are kept, so a prefix is
+        # the smaller PCA.
         shorter = self._first_components(components)
         return shorter.nearest(np.ascontiguousarray(projected[:, :components]), k, among)
 
@@ -112,6 +123,7 @@ class PlaceIndex:
         among = np.asarray(rows, dtype=np.int64)
         if among.ndim != 1 or (len(among) and (among.min() < 0 or among.max() >= len(self))):
             raise ContractError(f"rows to search must be a list of numbers from 0 to {len(self) - 1}")
+        # Rising and distinct rows let exact search read contiguous blocks, and keep the order of ties.
         return np.unique(among)
 
     def _open_vectors(self) -> ExactVectors | FaissVectors:
@@ -127,6 +139,7 @@ class PlaceIndex:
     def _first_components(self, count: int) -> ExactVectors:
         """The first `count` components of all vectors. Raises: ContractError where that means nothing."""
         facts = self.manifest
+        # A unit vector's prefix is no unit vector, and codes of a quantiser mix all components.
         if self.transform is None or facts.normalised or facts.storage not in FACTORY:
             raise ContractError(
                 f"{self.path}: only a flat or fp16 index with a PCA and without normalisation can be searched by its "
@@ -147,6 +160,7 @@ class PlaceIndex:
             raise ContractError(f"{self.path / TRANSFORM}: a transform of {sizes} does not fit the manifest")
         path = self.path / PLACES
         try:
+            # A lazy scan counts rows from the footer alone; the places themselves may be large.
             rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ContractError(f"{path}: not readable as Parquet ({error})") from error

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from indexer.describer import PRECISIONS, Precision
 from indexer.search.gpu_engines import float32_products
 from seqdata.errors import ContractError, MissingDependencyError
-from train.settings import Precision
 
 # Read when cuBLAS starts, which a description before training does already; without it repeated sums may differ.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -47,6 +47,26 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device("cuda") if number is None else torch.device("cuda", number)
 
 
+def pick_precision(name: str | None, device: str) -> Precision:
+    """Return the precision of a name, by default TF32, for a device by name.
+
+    Raises:
+        ContractError: For another name, or for any where a CPU computes.
+
+    Example:
+        >>> pick_precision(None, "cpu")
+        'tf32'
+    """
+    if name is None:
+        return "tf32"
+    for precision in PRECISIONS:
+        if precision == name:
+            if pick_device(device).type == "cpu":
+                raise ContractError(f"--precision {name}: a CPU computes in float32 whatever it says; leave it out")
+            return precision
+    raise ContractError(f"--precision {name}: expected {', '.join(PRECISIONS)}")
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a CUDA device computes in bfloat16 itself; older cards emulate it, slower than float32."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -66,7 +86,7 @@ def arithmetic(device: torch.device, precision: Precision, *, deterministic: boo
 
     Args:
         device: Where the computation runs.
-        precision: See `train.settings.Precision`; what is not under `autocast` is TF32 for "bf16" too.
+        precision: See `indexer.describer.Precision`; what is not under `autocast` is TF32 for "bf16" too.
         deterministic: Take only kernels that add up in a fixed order, so that runs repeat to the bit on one card and
             one version of PyTorch. Costs speed: attention and convolutions lose their fastest kernels.
 

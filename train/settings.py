@@ -5,17 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from indexer.describer import Precision
 from seqdata.contracts.records import describe_first
 from seqdata.errors import ContractError
 from train.recipes import ALIASES, RECIPES
 
 # Above 10 an exponent has slipped: every published rate of the field is far below 1.
 Rate = Annotated[float, Field(gt=0, le=10)]
-
-Precision = Literal["fp32", "tf32", "bf16"]
-"""How a CUDA device multiplies float32 numbers: whole ("fp32"), rounded to 10 bits ("tf32"), or in bfloat16 ("bf16").
-
-A CPU always takes them whole."""
 
 # Fields that change speed or memory, or when a run stops, but no number of a step.
 _FIELDS_WITHOUT_EFFECT = {
@@ -74,18 +70,22 @@ class TrainSettings(BaseModel):
 
     # Regime "triplet"
     round_queries: int = Field(default=1000, ge=1)
-    """Queries drawn a round, and database windows among which their negatives are mined."""
+    """Queries drawn a round."""
+    negative_cache: int | None = Field(default=None, ge=1)
+    """Database windows drawn a round, among which negatives are mined. None: as many as `round_queries`."""
     rounds: int = Field(default=5, ge=1)
     """Rounds an epoch; the present weights describe the drawn windows anew in each."""
     negatives: int = Field(default=5, ge=1)
     """Hardest negatives mined for each query."""
-    positives_cap: int = Field(default=10, ge=1)
+    positives_cap: int | None = Field(default=10, ge=1)
     """Positives a query, drawn at random, among which the nearest is chosen; ours, so that a stop at a light does not
-    fill the round."""
+    fill the round. None: all of them, as the papers' recipes take."""
     margin: float = Field(default=0.1, ge=0)
     """Margin of the triplet loss, in units of L2 distance between descriptors."""
     skip_easy: bool = False
-    """Leave queries without a violating negative out of the mean, instead of counting them as zero (as SeqNet)."""
+    """Leave queries without a violating negative out of the mean, instead of counting them as zero."""
+    violating_only: bool = False
+    """Take the loss's mean over violating negatives alone, as the programs of SeqNet and SeqMatchNet do."""
     batch: int = Field(default=4, ge=1)
     """Triplets (one query, one positive, `negatives` negatives) a step."""
 
@@ -124,8 +124,8 @@ class TrainSettings(BaseModel):
     warmup: int = Field(default=0, ge=0)
     """Steps over which the rate rises from zero."""
     accumulate: int = Field(default=1, ge=1)
-    """Steps whose gradients are averaged before an update. This equals one larger batch of triplets, but place batches
-    and `skip_easy` count within each step."""
+    """Steps whose gradients are averaged before an update. This equals one larger batch of triplets, but place
+    batches, `skip_easy` and `violating_only` count within each step."""
 
     # Loop
     epochs: int = Field(default=30, ge=0)

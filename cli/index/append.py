@@ -39,7 +39,7 @@ def append(
 
     The windows that seqdata append has added become a new version; nothing is fitted again.
     """
-    from train.stages.describer import RunDescriber  # heavy
+    from train.stages.describer import query_describer  # heavy
 
     work = load(config)
     before = open_index(work, index)
@@ -47,7 +47,7 @@ def append(
     # Not looked up by id: the dataset has another id since it has grown.
     source = seqdata.open(dataset or run_record(run_folder)["dataset_path"])
     with progress_bar("window") as bar:
-        folder = append_index(source, before, RunDescriber(run_folder, device, model_from), bar.update)
+        folder = append_index(source, before, query_describer(before, run_folder, device, model_from), bar.update)
     after, measured = read_manifest(folder), read_measured(folder)
     added = after.rows - len(before)
     result = {

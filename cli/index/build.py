@@ -7,7 +7,7 @@ import typer
 
 import indexer
 from cli.config import load
-from cli.flags import DeviceFlag, ModelFromFlag, parse_bytes, parse_choice
+from cli.flags import DeviceFlag, ModelFromFlag, PrecisionFlag, parse_bytes, parse_choice
 from cli.index.flags import (
     FactoryFlag,
     KindFlag,
@@ -57,6 +57,7 @@ def index(
     reverse: ReverseFlag = False,
     normalise: NormaliseFlag = None,
     shard_range: ShardRangeFlag = None,
+    precision: PrecisionFlag = None,
     engine: Annotated[str, typer.Option(help="How several --workers are run: pool (processes) or ray.")] = "pool",
     workers: Annotated[int, typer.Option(help="Parts of the database that are described at once.", min=1)] = 1,
     as_json: JsonFlag = False,
@@ -66,6 +67,7 @@ def index(
 
     The run's model describes the database of a split; PCA, then an exact or a faster index follows.
     """
+    from train.devices import pick_precision  # heavy
     from train.stages.describer import RunDescriber  # heavy
 
     work = load(config)
@@ -85,7 +87,7 @@ def index(
         reverse=reverse,
         normalise=normalise,
     )
-    describer = RunDescriber(run_folder, device, model_from)
+    describer = RunDescriber(run_folder, device, model_from, pick_precision(precision, device))
     if shard_range is not None:
         _write_part(source, describer, request, shard_range, as_json=as_json)
         return

@@ -103,10 +103,10 @@ def search(
     page_dataset = None if thumbnails is None else _dataset_of_frames(work, index, frames, dataset, run)
     answers = [answer for path in vectors for answer in search_descriptors(index, path, k)]
     if pictures or dataset is not None:
-        from train.stages.describer import RunDescriber  # heavy
+        from train.stages.describer import query_describer  # heavy
         from train.stages.search import search_frames  # heavy
 
-        describer = RunDescriber(find_run(work, run, index), device, model_from)
+        describer = query_describer(index, find_run(work, run, index), device, model_from)
         make_thumbnails = None if thumbnails is None else strip_uris
         if dataset is not None:
             answers += search_dataset(index, seqdata.open(dataset), split or "test", describer, k, make_thumbnails)

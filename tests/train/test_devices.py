@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seqdata.errors import ContractError, MissingDependencyError
-from train.devices import arithmetic, autocast, has_bfloat16, pick_device
+from train.devices import arithmetic, autocast, has_bfloat16, pick_device, pick_precision
 
 CUDA = torch.device("cuda", 0)
 
@@ -90,3 +90,12 @@ def test_emulated_bfloat16_is_not_used(monkeypatch: pytest.MonkeyPatch, capabili
     assert has_bfloat16(torch.device("cuda", 1)) is has
     assert seen == [torch.device("cuda", 1)]
     assert not has_bfloat16(torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_precision_is_one_of_three_and_does_something() -> None:
+    assert (pick_precision(None, "cpu"), pick_precision("bf16", "cuda")) == ("tf32", "bf16")
+    with pytest.raises(ContractError, match="expected fp32, tf32, bf16"):
+        pick_precision("fp64", "cuda")
+    with pytest.raises(ContractError, match="leave it out"):
+        pick_precision("bf16", "cpu")

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from indexer.describer import Precision
 from seqdata.errors import ContractError, DivergedError
 from seqdata.frames.prefetch import prefetch
 from seqdata.frames.reader import DamagedFrameError
@@ -22,7 +23,6 @@ from train.data.frames import FrameSource, WindowSource, native_size
 from train.data.upload import Upload
 from train.devices import arithmetic, autocast, pick_device
 from train.models.base import SequenceModel
-from train.settings import Precision
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
@@ -64,7 +64,7 @@ def describe_blocks(
         batch_size: Frames an encoder pass.
         progress: Called with (windows finished, windows in all).
         source: Reads frames; default: the dataset's own frames, without a cache, where a damaged one is an error.
-        precision: How a CUDA device computes (see `train.settings.Precision`).
+        precision: How a CUDA device computes (see `indexer.describer.Precision`).
 
     Yields:
         Descriptors (m, D) float32, in table order.

@@ -4,17 +4,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import torch
 
+from indexer.describer import Precision
+from indexer.place_index import PlaceIndex
 from seqdata.dataset.dataset import Dataset
+from seqdata.frames.prefetch import prefetch
 from seqdata.geometry import Float32Array
 from seqdata.parallel import Progress
 from seqdata.storage.files import read_json
 from train.data.describe import describe, describe_blocks
 from train.data.frames import FrameSource
+from train.devices import pick_device
 from train.models.base import SequenceModel
 from train.runs.checkpoint import load_model
 from train.runs.folder import checkpoint_stem
@@ -34,15 +38,23 @@ class RunDescriber:
         run: Folder of a run, or its weights file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         model_from: Where the model's code is, for models of other packages (see `train.runs.checkpoint.load_model`).
+        precision: How a CUDA device computes (see `indexer.describer.Precision`); a CPU always computes in float32.
     """
 
     run: Path
     device: str = "auto"
     model_from: str | None = None
+    precision: Precision = "tf32"
 
-    def __reduce__(self) -> tuple[Callable[..., "RunDescriber"], tuple[Path, str, str | None]]:
+    def __reduce__(self) -> tuple[Callable[..., "RunDescriber"], tuple[Any, ...]]:
         """Pickle without the loaded model, and with a path that holds in a worker's own working directory."""
-        return RunDescriber, (self.run.resolve(), self.device, self.model_from)
+        return RunDescriber, (self.run.resolve(), self.device, self.model_from, self.precision)
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """The precision where it rounds further than float32; CUDA's float32 and a CPU's differ in their last bits."""
+        is_rounded = self.precision != "fp32" and pick_device(self.device).type == "cuda"
+        return {"precision": self.precision} if is_rounded else {}
 
     @property
     def name(self) -> str:
@@ -85,7 +97,11 @@ class RunDescriber:
         self, dataset: Dataset, windows: pl.DataFrame, progress: Progress | None = None
     ) -> Iterator[Float32Array]:
         """Yield descriptors (m, D) float32 of the windows in table order. Raises: as `describe_blocks`."""
-        return describe_blocks(self.network, dataset, windows, device=self.device, progress=progress)
+        blocks = describe_blocks(
+            self.network, dataset, windows, device=self.device, progress=progress, precision=self.precision
+        )
+        # A card goes on describing while the block before is projected and written.
+        return prefetch(blocks, lambda block: block) if pick_device(self.device).type == "cuda" else blocks
 
     def vectors(
         self,
@@ -96,11 +112,24 @@ class RunDescriber:
     ) -> Float32Array:
         """Return descriptors (n, D) float32, row i of window i. Raises: as `train.data.describe.describe`."""
         source = None if frame_size is None or self.network.size is not None else FrameSource(dataset, frame_size)
-        return describe(self.network, dataset, windows, device=self.device, progress=progress, source=source)
+        return describe(
+            self.network,
+            dataset,
+            windows,
+            device=self.device,
+            progress=progress,
+            source=source,
+            precision=self.precision,
+        )
 
     def use_threads(self, count: int) -> None:
         """Let PyTorch use `count` threads in this process."""
         torch.set_num_threads(count)
+
+
+def query_describer(index: PlaceIndex, run: Path, device: str = "auto", model_from: str | None = None) -> RunDescriber:
+    """Make the describer of queries to an index: of its run, in the precision that its own vectors have."""
+    return RunDescriber(run, device, model_from, cast(Precision, index.computed.get("precision", "fp32")))
 
 
 def is_paper_method(model: str) -> bool:

@@ -51,10 +51,10 @@ def answer(
         NotEnoughDataError: If the split has no query.
     """
     # heavy: PyTorch, which stored answers do without
-    from train.stages.describer import RunDescriber
+    from train.stages.describer import query_describer
 
     check_belongs(index, run, dataset)
-    describer = RunDescriber(run, device, model_from)
+    describer = query_describer(index, run, device, model_from)
     return search_queries(dataset, index, describer, protocol, method_name(index, run), sizes, progress)
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from indexer.builder import append as appending
 from indexer.builder.pipeline.request import check_distance, database_windows, frame_size, stored_form
-from indexer.describer import Describer, check_weights
+from indexer.describer import Describer, check_arithmetic, check_weights
 from indexer.evaluation.truth import table_key
 from indexer.place_index import PlaceIndex
 from seqdata import protocols
@@ -37,6 +37,7 @@ def append_index(
     """
     before = index.manifest.inputs
     check_weights(describer, index.id, before["checkpoint"])
+    check_arithmetic(describer, index.id, before.get("computed", {}))
     protocol = protocols.parse(before["protocol"], index.path / "manifest.json")
     database = dataset.sequences(protocol, before["split"], "database")
     new_places = _new_places(dataset.places(database), index, dataset)

@@ -154,6 +154,7 @@ def _inputs(
     return {
         **stored_form(dataset),
         **({"reversed": True} if request.reverse else {}),
+        **({"computed": dict(describer.arithmetic)} if describer.arithmetic else {}),
         "dataset": dataset.id,
         "protocol": request.protocol.model_dump(mode="json"),
         "protocol_hash": request.protocol.hash,

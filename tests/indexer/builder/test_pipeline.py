@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import indexer
 import seqdata
@@ -16,6 +17,7 @@ from indexer.builder.pipeline.build import build_index
 from indexer.builder.pipeline.request import IndexRequest, existing_version, index_work
 from indexer.builder.pipeline.samples import held_out, stratified_rows
 from indexer.builder.pipeline.shares import merge_shares, write_share
+from indexer.describer import PRECISIONS
 from indexer.pca.project import project
 from indexer.place_index import PlaceIndex
 from indexer.search.flat_file import map_exact
@@ -28,7 +30,7 @@ from seqdata.errors import ContractError
 from tests.support.street import LENGTH, build_street, make_index, make_run, write_street
 from train.data.describe import describe
 from train.runs.checkpoint import load_model
-from train.stages.describer import RunDescriber, is_paper_method
+from train.stages.describer import RunDescriber, is_paper_method, query_describer
 from train.stages.evaluate import answer
 
 
@@ -236,3 +238,35 @@ def test_workers_load_their_own_model(street: Dataset, tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(model))
     assert copy.run.is_absolute() and "network" not in vars(copy)
     assert (copy.name, copy.weights, copy.model) == (model.name, model.weights, model.model)
+
+
+class RoundingDescriber(RunDescriber):
+    """A run on a device that rounds products to TF32."""
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        return {"precision": self.precision}
+
+
+def test_vectors_of_another_precision_are_another_version(street: Dataset, tmp_path: Path) -> None:
+    """Whole float32 keeps the ids of before; rounded vectors have their own, and are not appended to others."""
+    model, plain = request(street, tmp_path)
+    rounding = RoundingDescriber(model.run, "cpu", precision="tf32")
+    whole, rounded = (indexer.open(build_index(street, each, plain)) for each in (model, rounding))
+    assert "computed" not in whole.manifest.inputs and model.arithmetic == {}
+    assert rounded.computed == {"precision": "tf32"} and rounded.id != whole.id
+    assert append_index(street, rounded, rounding) == rounded.path
+    for index, describer, words in (
+        (whole, rounding, "computed with whole float32, this would be precision tf32"),
+        (rounded, model, "computed with precision tf32, this would be whole float32"),
+    ):
+        with pytest.raises(ContractError, match=words):
+            append_index(street, index, describer)
+    assert [query_describer(index, model.run).precision for index in (whole, rounded)] == ["fp32", "tf32"]
+
+
+def test_a_card_is_recorded_only_where_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.stages.describer.pick_device", lambda name: torch.device(name))
+    ways = {name: RunDescriber(Path("run"), "cuda", precision=name).arithmetic for name in PRECISIONS}
+    assert ways == {"fp32": {}, "tf32": {"precision": "tf32"}, "bf16": {"precision": "bf16"}}
+    assert RunDescriber(Path("run"), "cpu", precision="bf16").arithmetic == {}
