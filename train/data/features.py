@@ -89,11 +89,13 @@ def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, 
         "seed": seed,
     }
     if source.level == "token":
+        # A projection belongs to one vector a frame, which tokens do not have yet.
         config["projection"] = None
     model = cast(FrameModel, models.restore(config))
     resolved = {"normalise_after_pca": model.config["normalise_after_pca"]}
     model.config = {**config, "weights": base.config["weights"], **resolved}
     frozen = ("encoder.",) if source.level == "token" else ("encoder.", "pooling.", "projection.")
+    # The stored features were computed by exactly these weights: a checkpoint of the head must hold the same ones.
     state = {key: value for key, value in base.state_dict().items() if key.startswith(frozen)}
     model.load_state_dict({**model.state_dict(), **state})
     for key, parameter in model.named_parameters():

@@ -118,6 +118,7 @@ class FrameSource(WindowSource):
         """Read the frames of windows (B, L) of frame rows. Raises: as `read`, unless damaged frames are replaced."""
         distinct = np.unique(windows)
         frames = self._read(distinct)
+        # The usual way, without damage: one gather and no search for neighbours.
         if not self.replaces or all(frame is not None for frame in frames.values()):
             stacked = self._stack([self._good(row, frames[row]) for row in distinct.tolist()], self.size)
             return WindowFrames(stacked, np.searchsorted(distinct, windows), distinct)
@@ -141,7 +142,7 @@ class FrameSource(WindowSource):
 
     def _good(self, row: int, frame: Pixels | None) -> Pixels:
         if frame is None:
-            key = self.dataset.frames.slice(row, 1).select("key").collect().item()
+            key = self.dataset.frame_key(row)
             raise DamagedFrameError(row, self.cache.bad[row], key)
         return frame
 
@@ -151,7 +152,7 @@ class FrameSource(WindowSource):
     @cached_property
     def _neighbours(self) -> Neighbours:
         assert self._replace_among is not None  # noqa: S101  (asked by those who replace only)
-        return Neighbours(self._replace_among, self.dataset.frames.select("trajectory").collect()["trajectory"])
+        return Neighbours(self._replace_among, self.dataset.frame_columns("trajectory")["trajectory"])
 
 
 def native_size(dataset: "Dataset", rows: IntArray, size: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -170,7 +171,7 @@ def native_size(dataset: "Dataset", rows: IntArray, size: tuple[int, int] | None
     Raises:
         ContractError: If frames differ in size and the model has none.
     """
-    sizes = dataset.frames.select("height", "width").collect()[np.unique(rows)].unique()
+    sizes = dataset.frame_columns("height", "width")[np.unique(rows)].unique()
     if len(sizes) <= 1:
         return None
     if size is None:

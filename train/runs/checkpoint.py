@@ -52,6 +52,7 @@ def load_model(path: str | Path, model_from: str | None = None) -> SequenceModel
             f"{stem}.json: its model is made by '{config['name']}'; if you trust that code, add --model-from "
             f"{config['name']}"
         )
+    # Random weights: the checkpoint's follow, and a pretrained file would only be downloaded to be overwritten.
     model = models.restore({**config, "weights": "random"})
     model.config = config
     fill(model, read_tensors(_with(stem, ".safetensors")), _with(stem, ".safetensors"))
@@ -87,6 +88,8 @@ def save_optimizer(stem: Path, optimizer: torch.optim.Optimizer, details: dict[s
     state = optimizer.state_dict()
     flat: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
+    # safetensors holds tensors alone: what else an optimiser keeps (counts of steps, an empty momentum) goes into the
+    # JSON.
     for index, entries in state["state"].items():
         for key, value in entries.items():
             if isinstance(value, Tensor):
@@ -126,6 +129,7 @@ def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> None:
 def weights_hash(model: nn.Module) -> str:
     """Compute XXH3 (128 bit, hex) over names and bytes of a model's tensors."""
     digest = xxhash.xxh3_128()
+    # Sorted, so that the order in which modules were registered is no part of the hash.
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -84,13 +84,14 @@ class RunFolder:
     def _check(self, record: dict[str, Any]) -> dict[str, Any]:
         """The old record, which `record` may continue."""
         old = self.read()
+        # The fields that decide which weights come out; where a run computes or logs may change between its parts.
         for field in ("dataset", "protocol", "features", "course"):
             if old.get(field) != record[field]:
                 differing = _difference(old.get(field), record[field])
                 why = ": its cosine schedule ends with the last epoch" if differing.startswith("epochs:") else ""
                 raise ContractError(
                     f"{self.path / 'run.json'}: cannot resume, {field} differs ({differing}{why}); "
-                    "start a new run with --out"
+                    "name neither recipe nor settings to go on as it began, or start a new run with --out"
                 )
         return old
 
@@ -99,6 +100,8 @@ class RunFolder:
         path = self.path / "run.json"
         old: dict[str, Any] = read_json(path)
         try:
+            # Computed from the stored settings, so that a run begun before a field existed compares by that field's
+            # default.
             return {**old, "course": TrainSettings.model_validate(old["settings"]).same_course()}
         except (KeyError, ValidationError) as error:
             raise ContractError(
@@ -118,6 +121,7 @@ class RunFolder:
     def add_metrics(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl. Raises: OutputError."""
         self.metrics.append(entry)
+        # Rewritten whole, some kilobytes: a file that is appended to may end in half a line after a kill.
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.metrics)
         write_bytes_atomic(self.path / "metrics.jsonl", text.encode())
 
@@ -174,6 +178,7 @@ def _difference(old: Any, new: Any) -> str:
     """The first field that differs between two records."""
     if isinstance(old, dict) and isinstance(new, dict):
         both = old.keys() & new.keys()
+        # Fields of both first: one that only another release knows is rarely what a user changed.
         for key in (*sorted(both), *sorted((old.keys() | new.keys()) - both)):
             if old.get(key) != new.get(key):
                 return f"{key}: {old.get(key)!r} then, {new.get(key)!r} now"

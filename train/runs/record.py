@@ -32,6 +32,7 @@ def stored_predictions(run: Path, index: PlaceIndex, protocol: Protocol) -> list
     """List the files in which a run stores answers of an index version, the protocol's own file first."""
     own = predictions_path(run, index, protocol)
     paths = sorted(path for path in own.parent.glob("*.parquet") if path.name.endswith(_tail(index)))
+    # False sorts before True, so the protocol's own file leads; the others stay in order of names.
     return sorted(paths, key=lambda path: path != own)
 
 
@@ -124,6 +125,7 @@ def run_summary(run: Path) -> dict[str, Any]:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     epochs = [json.loads(line) for line in lines if line]
     facts = {name: record[name] for name in ("dataset", "protocol", "model", "descriptor_size", "settings")}
+    # metrics.jsonl begins with epoch 0, the validation before any training.
     return {"path": str(run), "epochs": len(epochs) - 1, "best": dict(best_epoch(epochs)), **facts}
 
 

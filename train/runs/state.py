@@ -35,6 +35,7 @@ class Course:
     def note(self, epoch: int, recalls: dict[str, float] | None) -> bool:
         """Enter an epoch's recalls (None without validation); whether it is the best so far (see `best_epoch`)."""
         self.epoch = epoch
+        # Patience looks at R@5 alone, the best epoch at R@1 too (see `train.runs.best_epoch`).
         is_gain = recalls is None or self.best is None or recalls["r5"] > self.best["r5"]
         self.since_best = 0 if is_gain else self.since_best + 1
         better = is_better(recalls, self.best)
@@ -134,6 +135,8 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     stems = _stems(folder)
     if not stems:
         return None
+    # `last` and a state within the next epoch usually lie there together; a kill before the removal of older ones adds
+    # more.
     states = [(_read(stem), stem) for stem in stems]
     state, stem = max(states, key=lambda pair: (pair[0].position.order, pair[0].entry is not None))
     tensors = stem.parent / f"{stem.name}.safetensors"
@@ -144,6 +147,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 def _stems(folder: Path) -> list[Path]:
     """Stems of all states below `folder`."""
+    # step-… and epoch-… folders; unfinished ones begin with a dot and are passed over.
     stems = [path.parent / STATE for path in folder.glob(f"[se]*-*/{STATE}.optimizer.json")]
     return [*stems, folder / "last"] if (folder / "last.optimizer.json").is_file() else stems
 

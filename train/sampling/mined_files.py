@@ -44,6 +44,7 @@ def load(folder: Path, origin: Origin) -> Triplets:
     path = origin.path(folder)
     if not path.is_file():
         raise ContractError(f"{path}: missing, though the run stopped in this round; start a new run with --out")
+    # Weights and epoch are compared too: triplets mined by other weights are no longer the hard ones.
     metadata = read_metadata(path)
     for field, value in asdict(origin).items():
         if metadata.get(field) != str(value):

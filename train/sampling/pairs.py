@@ -124,7 +124,10 @@ class PairGraph:
         positive = radii.positives(pairs)
         shape = (len(windows), len(windows))
         parts = [_ones(table, shape) for table in (pairs, positive)]
+        # A pair within the positive radius is within the negative one too: ones of both tables add up to the codes 1
+        # and 2.
         both = (parts[0] + parts[1]).tocsr()
+        # A loss counts both directions of a pair, while rounding at a radius could leave one of them out.
         return cls(both.maximum(both.T).tocsr())
 
     def masks(self, rows: IntArray) -> tuple[BoolArray, BoolArray]:
@@ -133,6 +136,7 @@ class PairGraph:
         A window has no pair with itself.
         """
         codes = self.matrix[rows][:, rows].toarray()
+        # A window is within every radius of itself, which makes no pair.
         other = rows[:, None] != rows[None, :]
         return (codes == 2) & other, (codes == 0) & other
 

@@ -70,6 +70,7 @@ def answer_protocols(
     sets: list[PredictionSet] = []
     for protocol in protocols:
         path = predictions_path(run, index, protocol)
+        # Protocols that differ in radius or rule alone cut the same windows: one search answers them all.
         previous = next((item for item in sets if fits(dataset, protocol, item.info)), None)
         if previous is not None:
             info = previous.info.under(protocol)

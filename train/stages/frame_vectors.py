@@ -59,6 +59,7 @@ class _RunVectors:
         self._device = pick_device(device)
         self._model = load_model(run, model_from).to(self._device).eval()
         self._model.check_length(1)
+        # Of all frames, not of those in use: every pair of drives is then described at one size.
         everything = np.arange(dataset.frame_columns("height").height)
         self._source = FrameSource(dataset, native_size(dataset, everything[:, None], self._model.size))
 

@@ -87,6 +87,7 @@ def _windows(
 ) -> Iterator[WindowDescriptor]:
     """Cut a sequence into windows as it is read; each frame is encoded once. Raises: NotEnoughDataError."""
     model = model.to(device).eval()
+    # Holds what one window needs and drops the oldest by itself: memory does not grow with the length of a video.
     ring: deque[tuple[str, Pixels, Tensor]] = deque(maxlen=length)
     count = 0
     for count, (name, pixels) in enumerate(sequence.read(), start=1):
