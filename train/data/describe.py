@@ -139,6 +139,7 @@ def describe(
         source=source,
         precision=precision,
     )
+    # The first block tells the size of a descriptor, so that one array can be filled without joining blocks at the end.
     first = next(blocks)
     descriptors = np.empty((len(table), first.shape[1]), np.float32)
     rows = order["_row"].to_numpy()
