@@ -150,12 +150,17 @@ def track_metres(easting: ArrayLike, northing: ArrayLike) -> Float64Array:
 def driving_headings(easting: ArrayLike, northing: ArrayLike, *, still: float = STILL) -> Float64Array:
     """Estimate the driving direction at every frame of one trajectory from its neighbouring positions.
 
-    Shape:
-        easting (n,), northing (n,), metres in driving order -> (n,) degrees in 0…360, clockwise from grid north.
-
     Convention: the direction from the previous to the next frame (central difference; one-sided at the ends). Where
-    those two are less than `still` metres apart, the last known direction holds; before the first movement, the first
-    known one. A trajectory that never moves gives NaN everywhere.
+    those two are less than `still` metres apart, the last direction holds; before the first movement, the first
+    one. A trajectory that never moves gives NaN everywhere.
+
+    Args:
+        easting: Metres in driving order, (n,).
+        northing: Metres in driving order, (n,).
+        still: Metres below which the camera counts as standing.
+
+    Returns:
+        Degrees in 0…360, clockwise from grid north, (n,).
 
     Example:
         >>> driving_headings([0.0, 1.0, 1.0], [0.0, 0.0, 1.0]).tolist()

@@ -58,7 +58,18 @@ def run_jobs(jobs: Iterable[Job[Result]], engine: Engine, workers: int) -> Itera
 
 
 def run_in_pool(jobs: Iterable[Job[Result]], workers: int) -> Iterator[Result]:
-    """Run jobs in `workers` processes; an error of one ends them all. Raises: OutputError when a process is killed."""
+    """Run jobs in processes of this machine; an error of one ends them all.
+
+    Args:
+        jobs: What to run.
+        workers: Number of processes.
+
+    Yields:
+        The result of each job, as they end.
+
+    Raises:
+        OutputError: If a process is killed.
+    """
     waiting = iter(jobs)
     # "spawn": a fork would copy locks that other threads of this process (polars, Arrow) may hold at that moment.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
@@ -94,7 +105,11 @@ def run_on_ray(jobs: Iterable[Job[Result]], workers: int) -> Iterator[Result]:
     """Run jobs on Ray, at most two a CPU in flight.
 
     A cluster that is connected already is used and left as it is; else the one of RAY_ADDRESS; else one is started here
-    with `workers` CPUs and ended at the end.
+    and ended at the end.
+
+    Args:
+        jobs: What to run.
+        workers: CPUs of a cluster that is started here.
     """
     ray = _import_ray()
     is_connected = ray.is_initialized()

@@ -42,7 +42,11 @@ _VARIANT = re.compile(r"(?P<base>.+?)(-L(?P<length>\d+))?(-s(?P<stride>\d+))?(-(
 
 
 def agrees(count: int | None, expected: Count) -> bool:
-    """Compare a count with the published one; a rounded one, such as "5.2k", holds for whatever rounds to it.
+    """Compare a count with the published one.
+
+    Args:
+        count: The count, None where it is unknown.
+        expected: A number, or a rounded text such as "5.2k", which holds for whatever rounds to it.
 
     Example:
         >>> agrees(5249, "5.2k"), agrees(5251, "5.2k")
@@ -121,7 +125,15 @@ def _shipped(name: str) -> Protocol | None:
 
 
 def parse(data: dict[str, Any], file: str | Path) -> Protocol:
-    """Check the fields of a protocol; `file` is named in errors. Raises: ContractError with the first wrong field."""
+    """Check the fields of a protocol.
+
+    Args:
+        data: Content of a protocol file.
+        file: Its path, for errors.
+
+    Raises:
+        ContractError: At the first wrong field.
+    """
     try:
         return Protocol.model_validate(data)
     except ValidationError as error:

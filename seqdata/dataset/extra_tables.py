@@ -45,7 +45,19 @@ def folder_of(dataset_id: str) -> str:
 
 
 def read_added(store: Store, dataset_id: str, protocol: Protocol) -> AddedTables:
-    """Read the list of tables added for a protocol, possibly empty. Raises: ContractError when it is damaged."""
+    """Read the list of tables that were added for a protocol.
+
+    Args:
+        store: The dataset's store.
+        dataset_id: Id of the dataset's version.
+        protocol: The protocol.
+
+    Returns:
+        The list; an empty one where nothing was added.
+
+    Raises:
+        ContractError: If it is damaged.
+    """
     name = f"{folder_of(dataset_id)}/{protocol.hash}.json"
     if store.size(name) is None:
         return AddedTables(dataset=dataset_id, protocol=protocol)

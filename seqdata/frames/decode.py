@@ -94,10 +94,15 @@ def _cuda_decoder(device: str) -> Decode:
 
 
 def resize(pixels: Pixels, size: Size) -> Pixels:
-    """Resize pixels (H, W, 3) to `size` = (H, W) with Pillow's bilinear filter; None or an equal size changes nothing.
+    """Resize pixels with Pillow's bilinear filter.
 
-    >>> resize(np.zeros((4, 6, 3), np.uint8), (2, 3)).shape
-    (2, 3, 3)
+    Args:
+        pixels: RGB, uint8 (H, W, 3).
+        size: (height, width); with None or the pixels' own size nothing changes.
+
+    Example:
+        >>> resize(np.zeros((4, 6, 3), np.uint8), (2, 3)).shape
+        (2, 3, 3)
     """
     if size is None or pixels.shape[:2] == tuple(size):
         return pixels

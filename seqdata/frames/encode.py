@@ -55,13 +55,20 @@ def prepare(
     short_side: int | None = None,
     quality: int = REENCODE_QUALITY,
 ) -> StoredImage:
-    """The stored form of one raw image: an upright JPEG keeps its bytes, everything else becomes a JPEG of `quality`.
+    """Prepare one raw image for a shard: an upright JPEG keeps its bytes, everything else becomes a JPEG.
 
-    `data` is a file's bytes, or pixels uint8 (H, W, 3) RGB of a source that decodes by itself. A picture whose short
-    side is longer than `short_side` pixels is shrunk to it, antialiased, in one step with the other changes; none is
-    enlarged. `check="header"` reads the header and looks for the end marker; `"decode"` decodes every frame, which also
-    finds damage inside a scan. With `keep_png` an upright PNG that is not shrunk keeps its bytes. The bytes say what a
-    file is, not its suffix; of moving pictures the first is taken. Raises: BadImageError.
+    The bytes say what a file is, not its suffix; of moving pictures the first is taken.
+
+    Args:
+        data: Bytes of a file, or RGB pixels uint8 (H, W, 3) of a source that decodes by itself.
+        keep_png: Whether an upright PNG that is not shrunk keeps its bytes.
+        check: "header" reads the header and looks for the end marker; "decode" decodes, and finds damage in a scan too.
+        short_side: Greatest length in pixels of the shorter side; a larger picture is shrunk, antialiased, in one step
+            with the other changes. None is enlarged.
+        quality: Quality of the JPEGs that are written.
+
+    Raises:
+        BadImageError: If the image cannot be stored; its reason is a quarantine code.
     """
     if isinstance(data, np.ndarray):
         return _written(_fitted(rgb_array(data), short_side), 1, quality)

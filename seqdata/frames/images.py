@@ -38,9 +38,17 @@ _FILTER = Image.Resampling.LANCZOS
 
 
 def read_shrunk(data: bytes, size: tuple[int, int]) -> Pixels:
-    """RGB pixels of a JPEG at `size` = (W, H), as stored and not turned; decoded at a part of its size where that does.
+    """Read a JPEG at another size, as stored and not turned; it is decoded at a part of its size where that does.
 
-    Raises: BadImageError (`bad_image`).
+    Args:
+        data: Bytes of the JPEG.
+        size: (width, height) in pixels.
+
+    Returns:
+        RGB, uint8 (H, W, 3).
+
+    Raises:
+        BadImageError: `bad_image`, if it does not decode.
     """
     with naming_damage(data):
         image = open_header(data)
@@ -70,7 +78,20 @@ def header_orientation(data: bytes) -> int:
 
 
 def shrunk_size(width: int, height: int, short_side: int | None) -> tuple[int, int] | None:
-    """(W, H) with the short side at `short_side` pixels; None where the picture is no larger than that."""
+    """Compute the size of a picture whose short side is to be at most so long.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        short_side: Greatest length of the short side, None for no limit.
+
+    Returns:
+        (width, height); None where the picture is no larger than that.
+
+    Example:
+        >>> shrunk_size(1280, 960, 480), shrunk_size(640, 480, 480)
+        ((640, 480), None)
+    """
     least = min(width, height)
     if short_side is None or least <= short_side:
         return None
@@ -78,12 +99,18 @@ def shrunk_size(width: int, height: int, short_side: int | None) -> tuple[int, i
 
 
 def shrink(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> Pixels:
-    """RGB pixels resampled to `size` = (W, H), antialiased; `box` is the part of them (pixels) that the picture is."""
+    """Resample pixels, antialiased.
+
+    Args:
+        pixels: RGB, uint8 (H, W, 3).
+        size: (width, height) of the result.
+        box: Left, upper, right and lower edge in pixels of the part that the picture is; None for all.
+    """
     return np.asarray(Image.fromarray(pixels).resize(size, _FILTER, box))
 
 
 def upright(pixels: Pixels, turn: int) -> Pixels:
-    """RGB pixels turned as the EXIF orientation `turn` asks."""
+    """Turn pixels (H, W, 3) upright by an EXIF orientation from 1 to 8, where 1 is upright."""
     if turn == 1:
         return pixels
     steps, is_mirrored = _TURNS[turn]

@@ -26,13 +26,22 @@ def decode_threads() -> int:
 
 
 def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], depth: int = 2) -> Iterator[Loaded]:
-    """Yield `load(item)` in order; one thread takes and loads the next `depth` items meanwhile.
+    """Load items ahead, in order, in one thread.
 
     One thread, since taking items in order is part of their meaning; what loads an item may use more (`read_frames`).
     Errors of `items` and `load` rise at the place where the item would have come.
 
-    >>> list(prefetch([1, 2, 3], lambda number: number * number))
-    [1, 4, 9]
+    Args:
+        items: What is loaded.
+        load: Loads one item.
+        depth: Items that are taken and loaded while one is in use.
+
+    Yields:
+        `load(item)` of each item.
+
+    Example:
+        >>> list(prefetch([1, 2, 3], lambda number: number * number))
+        [1, 4, 9]
     """
     iterator = iter(items)
 
@@ -51,11 +60,18 @@ def prefetch(items: Iterable[Item], load: Callable[[Item], Loaded], depth: int =
 
 
 def read_frames(cache: DecodeCache, rows: list[int], threads: int = 0) -> dict[int, Pixels | None]:
-    """Read distinct frame rows through a cache, decoded by several threads; None where a frame is bad.
+    """Read frames through a cache, decoded by several threads.
 
-    `threads` 0 are `decode_threads()`.
+    Args:
+        cache: The cache.
+        rows: Distinct frame rows.
+        threads: Number of threads; 0 for `decode_threads()`.
 
-    Raises: as `DecodeCache.frames`.
+    Returns:
+        Pixels (H, W, 3) by row, None where a frame is bad.
+
+    Raises:
+        Exception: As `DecodeCache.frames`.
     """
     count = min(threads or decode_threads(), max(1, len(rows)))
     parts = [part.tolist() for part in np.array_split(np.asarray(rows, np.int64), count)]

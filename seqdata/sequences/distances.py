@@ -54,9 +54,18 @@ class Shape:
 
 
 def sliding(values: Float64Array, combine: Combine, shape: Shape, axis: int) -> Float64Array:
-    """Combine (minimum or maximum) the frames of every window along `axis` 0 or 1: frames -> slots.
+    """Combine the frames of every window along one axis.
 
     Widths double: a minimum over five frames takes three passes instead of four, over fifteen four.
+
+    Args:
+        values: Array with frames along the axis.
+        combine: `np.minimum` or `np.maximum`.
+        shape: Shape of the tile.
+        axis: 0 or 1.
+
+    Returns:
+        Array with slots along the axis.
     """
     lead = (slice(None),) * axis
     width = 1
@@ -71,10 +80,16 @@ def sliding(values: Float64Array, combine: Combine, shape: Shape, axis: int) -> 
 def squared_blocks(
     frames: Float64Array, query: Shape, database: Shape
 ) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
-    """The four squared window distances from squared frame distances.
+    """Compute the four squared distances of windows from squared distances of frames.
 
-    Shapes: frames (query frames, database frames, b) -> four arrays (query slots, database slots, b): least,
-    centre, last, worst (greatest over the query's frames of the least over the database window's).
+    Args:
+        frames: (query frames, database frames, b), b tiles at once.
+        query: Shape of the query tiles.
+        database: Shape of the database tiles.
+
+    Returns:
+        Least, centre, last and worst (greatest over the query's frames of the least over the database window's), each
+        (query slots, database slots, b).
     """
     nearest = sliding(frames, np.minimum, database, axis=1)
     least = sliding(nearest, np.minimum, query, axis=0)

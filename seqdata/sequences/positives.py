@@ -84,6 +84,16 @@ def positives(
 ) -> pl.DataFrame:
     """Find all pairs of `pair_blocks` as one table, 44 bytes a pair in memory.
 
+    Args:
+        query: The query windows.
+        database: The database windows, in the same unit.
+        radius: Greatest least distance, in the unit.
+        unit: "metres" or "frames".
+        threads: Threads that compute.
+
+    Returns:
+        Contract `positives`.
+
     Raises:
         ContractError: As `pair_blocks`.
 
@@ -166,7 +176,17 @@ def accept(
 
 
 def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float | None = None) -> pl.Expr:
-    """Express the condition of `accept` over a pair table, for lazy scans. Raises: ContractError."""
+    """Express the condition of `accept` over a pair table, for lazy scans.
+
+    Args:
+        rule: "any", "centre", "last" or "all".
+        radius: Radius in the unit.
+        unit: "metres" or "frames".
+        heading_max: Greatest difference of headings in degrees; None sets no limit.
+
+    Raises:
+        ContractError: If the rule or the unit is unknown.
+    """
     _check_limit(radius, unit)
     if rule not in RULE_COLUMNS:
         raise ContractError(f"rule {rule!r}: expected one of {', '.join(RULE_COLUMNS)}")

@@ -46,16 +46,20 @@ def keep_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float, r
 
 
 def greedy_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) -> BoolArray:
-    """Keep the first frame, then each frame at least `spacing` metres in a straight line from the last kept
-    one.
+    """Mark the first frame, then each frame at least so far in a straight line from the last marked one.
 
-    Shape:
-        easting (n,), northing (n,), metres in driving order -> (n,) bool.
+    It is the practice of both papers on Oxford RobotCar and the default rule (docs/methods.md#windows).
+
+    Args:
+        easting: Metres in driving order, (n,).
+        northing: Metres in driving order, (n,).
+        spacing: Metres between frames.
+
+    Returns:
+        Bool (n,).
 
     Raises:
         ContractError: If the spacing is not positive.
-
-    It is the practice of both papers on Oxford RobotCar and the default rule (docs/methods.md#windows).
     """
     _check_spacing(spacing)
     east, north = np.asarray(easting, np.float64), np.asarray(northing, np.float64)
@@ -72,17 +76,21 @@ def greedy_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float)
 
 
 def arc_mask(easting: npt.ArrayLike, northing: npt.ArrayLike, spacing: float) -> BoolArray:
-    """Keep the frame nearest each multiple of `spacing` metres along the driven path, no frame twice.
+    """Mark the frame nearest each multiple of a spacing along the driven path, no frame twice.
 
-    Of two equally near frames the earlier one remains; marks run from 0 to the length of the path.
+    Of two equally near frames the earlier one remains; marks run from 0 to the length of the path. It reproduces the
+    RobotCar lists of seqNet (mean gap 1.98 to 1.99 m for marks every 2 m; docs/methods.md#seqnet).
 
-    Shape:
-        easting (n,), northing (n,), metres in driving order -> (n,) bool.
+    Args:
+        easting: Metres in driving order, (n,).
+        northing: Metres in driving order, (n,).
+        spacing: Metres between marks.
+
+    Returns:
+        Bool (n,).
 
     Raises:
         ContractError: If the spacing is not positive.
-
-    It reproduces the RobotCar lists of seqNet (mean gap 1.98 to 1.99 m for marks every 2 m; docs/methods.md#seqnet).
     """
     _check_spacing(spacing)
     path = track_metres(easting, northing)

@@ -173,7 +173,12 @@ class Sequencer:
         return inside_split.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
 
     def frames_of(self, protocol: Protocol, split: str, role: str) -> BoolArray:
-        """Mark the frames that play `role` in a split.
+        """Mark the frames that play a role in a split.
+
+        Args:
+            protocol: The protocol.
+            split: Name of the split.
+            role: "database" or "query".
 
         Returns:
             One bool a row of the protocol's track.
@@ -209,7 +214,12 @@ class Sequencer:
         )
 
     def window_set(self, table: pl.DataFrame, unit: Unit = "metres") -> truth.WindowSet:
-        """Place windows by coordinates: metres grouped by zone, or (rank, 0) in one group where the unit is frames."""
+        """Place windows by coordinates.
+
+        Args:
+            table: Window table (contract `sequences`).
+            unit: "metres" groups them by zone; "frames" puts (rank, 0) into one group.
+        """
         track = self.track(_only(table, "track")) if table.height else self.track("all").head(0)
         frame = track["frame"].to_numpy()
         of_track = self.frames.select("easting", "northing", "heading", "zone")[frame]

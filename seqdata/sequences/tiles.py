@@ -138,9 +138,14 @@ def common_stride(windows: WindowSet) -> int:
 
 
 def cut_tiles(windows: WindowSet, rows: range, stride: int) -> Tiles:
-    """Put the windows `rows` of a set into tiles; they may stand in any order there.
+    """Put windows of a set into tiles; they may stand in any order there.
 
     Scattered windows (a sample, a shuffled table) share no frames: they get tiles of a single slot.
+
+    Args:
+        windows: The set.
+        rows: Rows of it.
+        stride: Frames from window to window.
     """
     # Tiles pay where windows overlap; the cheaper of the two cuts is taken, counted in frames to measure.
     shared = _cut(windows, rows, stride, max(1, SLOTS // stride))
@@ -205,9 +210,12 @@ class Pieces:
 
 
 def box_pieces(tiles: Tiles, cell: float, margin: float) -> Pieces:
-    """Box every tile's frames, one box for those inside each cell of a grid of side `cell`.
+    """Box every tile's frames, one box for those inside each cell of a grid.
 
-    The boxes are `margin` wider on every side than their frames.
+    Args:
+        tiles: The tiles.
+        cell: Side of a cell, in the unit of the coordinates.
+        margin: How much wider than their frames the boxes are on every side.
     """
     # One row for each (tile, frame): rows of a tile count up from its start, so the running number minus the number at
     # which the tile begins is the frame's place in it.

@@ -126,10 +126,14 @@ def trajectory_starts(trajectory: pl.Series) -> IntArray:
 def run_breaks(rank: IntArray, step_metres: Float64Array, starts: IntArray, max_step: float | None) -> BoolArray:
     """Mark every row that begins a run: a trajectory's start, a rank that does not step by 1, or a jump.
 
-    A step of exactly `max_step` metres is no jump.
+    Args:
+        rank: Rank of each frame, (n,).
+        step_metres: Metres from the previous row, (n,).
+        starts: Rows at which trajectories begin, (t,).
+        max_step: Metres; a longer step is a jump, one of exactly that is none. None knows no jumps.
 
-    Shape:
-        rank (n,), step_metres (n,) metres from the previous row, starts (t,) rows -> (n,) bool.
+    Returns:
+        Bool (n,).
     """
     breaks: BoolArray = np.diff(rank, prepend=rank[:1] - 2) != 1
     breaks[starts] = True

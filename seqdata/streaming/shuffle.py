@@ -90,10 +90,17 @@ def _rounds(start: IntArray, size: IntArray, generator: np.random.Generator) -> 
 
 
 def mixing(rows: IntArray, span: int) -> float:
-    """How well an order mixes: distinct blocks among `span` windows in a row, against a global shuffle (1 = as well).
+    """Measure how well an order mixes, against a global shuffle (1 is as well).
 
-    `rows` (n,) is an order; the mean over all whole spans is divided by the expectation for `span` of the n windows
-    drawn without return. Raises: ContractError when the order is shorter than a span.
+    Counts the distinct blocks among `span` windows in a row; the mean over all whole spans is divided by the
+    expectation for `span` of the n windows drawn without return.
+
+    Args:
+        rows: An order, (n,).
+        span: Windows in a row that are looked at together.
+
+    Raises:
+        ContractError: If the order is shorter than a span.
     """
     spans = len(rows) // span
     if not spans:

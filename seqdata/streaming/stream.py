@@ -137,13 +137,30 @@ class Stream:
     def batches(
         self, batch_size: int, *, rank: int = 0, world: int = 1, threads: int = 2, drop_last: bool = False
     ) -> Batches:
-        """Read the epoch in batches of `batch_size` over all ranks, ahead by `threads` threads; see `Batches`."""
+        """Read the epoch in batches; see `Batches`.
+
+        Args:
+            batch_size: Windows of a batch, over all ranks.
+            rank: Number of this process.
+            world: Number of processes.
+            threads: Threads that read ahead.
+            drop_last: Whether a short last batch is left out.
+
+        Raises:
+            ContractError: If a batch does not divide among the ranks.
+        """
         return Batches(self, batch_size, rank=rank, world=world, threads=threads, drop_last=drop_last)
 
     def reordered(
         self, *, seed: int | None = None, epoch: int | None = None, shuffle: Shuffle | None = None
     ) -> "Stream":
-        """Give the same windows another order, over the same decoded frames: `stream.reordered(epoch=1)`."""
+        """Give the same windows another order, over the same decoded frames: `stream.reordered(epoch=1)`.
+
+        Args:
+            seed: Another seed; None keeps the stream's.
+            epoch: Another epoch; None keeps the stream's.
+            shuffle: Another kind of order; None keeps the stream's.
+        """
         # A shallow copy shares the cache and the columns: a new epoch costs one permutation.
         other, old = copy.copy(self), self.settings
         seed, epoch = old.seed if seed is None else seed, old.epoch if epoch is None else epoch

@@ -36,20 +36,24 @@ def windows(
     keep_panoramas: bool = False,
     without: Collection[str] = (),
 ) -> "WindowStage":
-    """The stage that yields every window of `length` neighbouring frames of a webdataset stream of our shards.
+    """Make the stage that yields every window of neighbouring frames of a webdataset stream of our shards.
 
-    `halo` is that of the dataset (`manifest.settings.halo`). `without` names keys that count as absent: for a dataset
-    with withdrawn frames `seqdata.dataset.versions.withdrawn(dataset)`, as their bytes stay in the shards. Panoramas
-    count as
-    absent unless `keep_panoramas`. A sequence is a dict: `__key__` (the centre frame's), `__url__`, `frames` (list of
-    L: bytes, or what `.decode` made of them), `trajectory`, `positions` int32 (L,), `keys` (list of L), `latitude` and
-    `longitude` float64 (L,) degrees.
+    A sequence is a dict: `__key__` (the centre frame's), `__url__`, `frames` (list of L: bytes, or what `.decode` made
+    of them), `trajectory`, `positions` int32 (L,), `keys` (list of L), `latitude` and `longitude` float64 (L,) degrees.
 
-    *Convention*: windows as `Dataset.sequences(length=…)` cuts them: a missing position and a trajectory's end break
-    them. A window belongs to the shard in which its last frame is no halo frame, so it comes exactly once. `stride`
-    keeps the windows whose first position is a multiple of it, whichever shard they are in.
+    Convention: windows as `Dataset.sequences(length=…)` cuts them: a missing position and a trajectory's end break
+    them. A window belongs to the shard in which its last frame is no halo frame, so it comes exactly once.
 
-    Raises: ContractError for a length below 1 or beyond halo + 1, or a stride below 1.
+    Args:
+        length: Frames of a window.
+        stride: Only windows whose first position is a multiple of it come, whichever shard they are in.
+        halo: Halo of the dataset (`manifest.settings.halo`).
+        keep_panoramas: Whether panoramas may be in windows; else they count as absent.
+        without: Keys that count as absent: for a dataset with withdrawn frames
+            `seqdata.dataset.versions.withdrawn(dataset)`, as their bytes stay in the shards.
+
+    Raises:
+        ContractError: If the length is below 1 or beyond halo + 1, or the stride below 1.
     """
     if min(length, stride) < 1:
         raise ContractError(f"windows: length {length}, stride {stride}: both must be at least 1")

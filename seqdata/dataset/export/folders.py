@@ -28,7 +28,14 @@ _LONGEST = 60
 
 
 def write_folders(dataset: Dataset, table: pl.DataFrame, place: Path, report_progress: Callable[[int], None]) -> None:
-    """Write every frame of the windows of `table` once, as the bytes that are stored; whole files there are kept."""
+    """Write every frame of some windows once, as the bytes that are stored; whole files that are there already stay.
+
+    Args:
+        dataset: The dataset.
+        table: Window table (contract `sequences`).
+        place: Folder of one split and role.
+        report_progress: Called with the number of windows that are finished.
+    """
     named = _names(dataset, table)
     reader = dataset.frame_reader()
     for folder in named["folder"].unique():

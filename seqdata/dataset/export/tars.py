@@ -29,11 +29,19 @@ def suffix_of(image: bytes) -> str:
 def write_tars(
     dataset: Dataset, table: pl.DataFrame, place: Path, shard_bytes: int, report_progress: Callable[[int], None]
 ) -> None:
-    """Write the windows of `table` to `place/part-000000.tar …`, in its order; tars that stand there are kept.
+    """Write windows to `part-000000.tar …`, in the order of their table; tars that are there already stay.
 
     A sample's JSON holds trajectory, city, split, role, and for each frame `keys`, `positions`, `latitude`,
     `longitude` (degrees), `easting`, `northing` (metres), `zone` and `time` (microseconds since 1970, UTC).
-    *Convention*: frames in driving order; a tar ends with the window that reaches `shard_bytes` bytes of images.
+
+    Convention: frames in driving order; a tar ends with the window that reaches `shard_bytes`.
+
+    Args:
+        dataset: The dataset.
+        table: Window table (contract `sequences`).
+        place: Folder of one split and role.
+        shard_bytes: Bytes of images of a tar.
+        report_progress: Called with the number of windows that are finished.
     """
     for number, (start, stop) in enumerate(_cuts(dataset, table, shard_bytes)):
         path = place / f"part-{number:06d}.tar"
