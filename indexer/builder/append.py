@@ -67,6 +67,7 @@ def append(
     check_arithmetic(parent.manifest.arithmetic, parent.manifest.storage, parent.transform, folder)
     named = folder.resolve().parents[1]
     identifier = child_id(parent, inputs)
+    # The id is known before anything is described: appending the same windows again costs one look at the folder.
     if find_whole(named, identifier) is not None and adopt(named, identifier):
         return named / "versions" / identifier
     return _write(named, identifier, parent, blocks, table, inputs)
@@ -105,6 +106,7 @@ def _write(
             grow(parent.path / VECTORS, facts.rows, vectors, len(table), shape, folder / VECTORS)
         search: dict[str, Any] = {}
         measured: dict[str, Any] = {}
+        # A float32 index finds all by construction: nothing to measure or to choose.
         if shape.exact != "flat":
             with phases.timed("measure"):
                 search, measured = recalibrate(folder / VECTORS, facts, facts.rows + len(table))

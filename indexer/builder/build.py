@@ -140,6 +140,7 @@ def build(
     existing = find_version(index, inputs, normalise=normalise, kind=spec)
     if existing is not None:
         _check_same(existing, places, transform)
+        # False where `gc` took the version away after it was found: it is then built again.
         if adopt(index, existing.name):
             return existing
     _check_output(index)
@@ -199,10 +200,12 @@ def _build_new(
     identifier = version_id(inputs, normalise=work.normalise, settings=spec.settings(), arithmetic=ARITHMETIC)
     with building(index, identifier) as folder:
         sweep(index)
+        # Before the first block comes, which may take an hour: with a transform the size of the index is known already.
         if transform is not None:
             _check_space(folder, len(table) * transform.output_size * VALUE_BYTES.get(spec.name, 4))
         timed_blocks = phases.waiting("describe", blocks)
         vectors = projected(timed_blocks, len(table), transform, work.normalise)
+        # Without a transform only the first block tells how many values a vector has.
         first = next(vectors, None)
         if first is None:
             raise ContractError(f"0 descriptors came for {len(table)} places: one is needed for each")
@@ -244,6 +247,7 @@ def _write(
     if spec.name == "fp16":
         vectors = _fitting(vectors)
     projected_queries, queries_of = work.projected_queries(input_size)
+    # Training and measuring read vectors at random, and more than once; on disk they may exceed the memory.
     with _spooled(folder / SCRATCH, vectors, shape, phases) as spooled:
         selection = auto.choose(spec, spooled, projected_queries, queries_of, phases)
         if selection.index is None:

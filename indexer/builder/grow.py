@@ -66,11 +66,13 @@ def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: S
         write_exact(path, blocks, rows + count, shape.exact, shape.transform, shape.normalised)
         return
     index = merge_lists.open_index(old)
+    # A graph or an array of codes grows only in memory: FAISS has no form of them in parts.
     if not merge_lists.has_lists(index):
         for block in new:
             merge_lists.add_projected(index, block, is_wrapped=shape.is_wrapped)
         write(index, path)
         return
+    # Closed before the file is mapped again below: two copies of a large index would be in memory.
     del index
     with atomic_path(path.with_name(f".{path.name}.part")) as part:
         encode(old, new, rows, part, shape.is_wrapped)

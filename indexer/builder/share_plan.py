@@ -109,6 +109,7 @@ def prepare(
         (index / VERSIONS).mkdir(exist_ok=True)
     except OSError as error:
         explain_write_failure(index, error)
+    # The lock is held while the first share trains: the others need what it writes, and would only train the same.
     with changing(index / PARTS):
         if not (folder / PLAN).is_file():
             _publish_plan(folder, identifier, rows, inputs, train, normalise, settings or {}, origin or {})
@@ -163,6 +164,7 @@ def _publish_plan(
         queries_of=trained.queries_of,
         origin=origin,
     )
+    # Last: a plan that can be read names files that are whole.
     write_bytes_atomic(folder / PLAN, json_bytes(plan.model_dump(mode="json")))
 
 

@@ -35,6 +35,7 @@ class Nearest:
     def watch(self, blocks: Iterable[Float32Array], first: int) -> Iterator[Float32Array]:
         """The blocks (m, k) float32, unchanged, which are the rows from `first` on."""
         for block in blocks:
+            # On the CPU: a block is read once, so sending it to a GPU would cost more than the product.
             distances, neighbours = ExactVectors(block, "cpu").nearest(self._queries, CANDIDATES + 1)
             self.offer(distances, neighbours + first)
             first += len(block)
@@ -52,6 +53,7 @@ def held_out_of_shares(queries_file: Path, nearest_files: Iterable[Path], plan: 
     rows, queries = read_arrays(queries_file, "rows", "vectors")
     nearest = Nearest(queries)
     for path in nearest_files:
+        # "apart" is the stored name of the distances; shares that were written before keep theirs.
         nearest.offer(*read_arrays(path, "apart", "rows"))
     count = min(plan.rows, CANDIDATES + 1)
     return judge(queries, rows, nearest.distances[:, :count], nearest.rows[:, :count], plan.rows, plan.queries_of)

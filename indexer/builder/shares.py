@@ -71,6 +71,7 @@ def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: I
             encode(path.parent / TRAINED, vectors, rows.start, temporary, shape.is_wrapped)
     if nearest is not None:
         write_arrays(path.with_suffix(NEAREST), apart=nearest.distances, rows=nearest.rows)
+    # The seal comes after the part and its neighbours: a share without one is run again from the beginning.
     write_bytes_atomic(seal_path, file_record(path).model_dump_json().encode())
     return path
 
@@ -106,6 +107,7 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
         sweep(index)
         if shape.exact is not None:
             counts = [len(share(plan.rows, number, len(parts))) for number in range(1, len(parts) + 1)]
+            # A share without rows holds nothing that could be mapped.
             filled = [(part, count) for part, count in zip(parts, counts, strict=True) if count]
             join_exact(filled, shape, private / VECTORS)
         else:
@@ -138,6 +140,7 @@ def _complete(folder: Path) -> list[Path]:
         share_of = path.stem.removeprefix("part-").split("-of-")
         if all(text.isdigit() for text in share_of):
             numbers_by_division.setdefault(int(share_of[1]), set()).add(int(share_of[0]))
+    # Shares of several divisions may lie side by side (1/4 … and 1/8 …): only those of one division fit together.
     for of, numbers in sorted(numbers_by_division.items()):
         if len(numbers) == of:
             return [_whole(folder / f"part-{number:05d}-of-{of:05d}") for number in range(1, of + 1)]

@@ -79,6 +79,7 @@ class PredictionSet:
         try:
             write()
         except OutputError as error:
+            # Answers of an index can be computed again from it; those of another program are all there is.
             if self.info.index is None:
                 raise
             report(f"not kept: {error}")

@@ -64,6 +64,7 @@ def format_against(evaluations: Sequence[Evaluation], axis: Axis) -> str:
         [axis, "", *(f"{value:g}" for value, _, _ in columns)],
         ["protocol", "", *(label for _, label, _ in columns)],
         ["split", "", *(split for _, _, split in columns)],
+        # Methods of one column may have been counted over different queries: all counts are shown.
         ["queries", "", *("/".join(dict.fromkeys(str(e.queries) for e in c.values())) for c in columns.values())],
     ]
     for method in methods:

@@ -104,6 +104,7 @@ class Localizer:
         import torch  # heavy: a pack can be inspected without it
 
         with torch.inference_mode():
+            # Encoded before it is appended: a picture that fails leaves the window as it was.
             self._ring.append(self._features(image))
             if len(self._ring) < self.length:
                 return None
@@ -119,6 +120,7 @@ class Localizer:
 
         frame = torch.from_numpy(self.manifest.form.pixels(image))[None].float()
         size = self.manifest.size
+        # As `train` resizes frames for a model with a size of its own; the exported program takes one size only.
         if tuple(frame.shape[-2:]) != size:
             frame = F.interpolate(frame, size=size, mode="bilinear", align_corners=False, antialias=True)
         return self._encode(frame)

@@ -100,6 +100,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 def _check_file(folder: Path, name: str, record: FileRecord) -> None:
     """Raise ContractError when a file of a pack is not inside it, or differs from its record."""
+    # Packs travel between people: names must stay inside the folder on every system, and through no symbolic link.
     parts = PurePosixPath(name).parts
     if PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name:
         raise ContractError(f"{folder / MANIFEST}: field 'files': '{name}' leads out of the pack")

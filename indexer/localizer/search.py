@@ -133,6 +133,7 @@ def search_dataset(
 def _metres(place: dict[str, Any], truth: pl.DataFrame, row: int) -> float | None:
     """Metres from a place to a frame of the dataset; None where they lie in different zones."""
     zone, easting, northing = truth.row(row)
+    # Eastings count from each zone's own meridian, so a difference across zones is no distance.
     if zone != place["zone"]:
         return None
     return math.hypot(place["easting"] - easting, place["northing"] - northing)

@@ -56,6 +56,7 @@ def randomised_top(multiply: Multiply, size: int, k: int, seed: int) -> "tuple[t
     import torch  # heavy
 
     generator = torch.Generator().manual_seed(seed)
+    # Random directions miss no eigenvector, while fixed ones could be orthogonal to some.
     start = torch.randn(size, min(size, k + k // OVERSAMPLE + LEAST_EXTRA), generator=generator, dtype=torch.float64)
     basis = orthonormal(multiply(start, False))
     captured = 0.0
@@ -65,6 +66,7 @@ def randomised_top(multiply: Multiply, size: int, k: int, seed: int) -> "tuple[t
         basis = orthonormal(product)
         if captured - before <= GAIN * captured:
             break
+    # The rounds only need the span; the eigenpairs within it are worth one product in float64.
     small = basis.T @ multiply(basis, True)
     values, rotation = exact_top((small + small.T) / 2, k)
     return values, basis @ rotation
@@ -79,6 +81,7 @@ def orthonormal(columns: "torch.Tensor") -> "torch.Tensor":
     import torch  # heavy
 
     basis: torch.Tensor = columns / columns.norm(dim=0).clamp_min(1e-300)
+    # One pass squares the condition number and leaves errors of that size; the second removes them.
     for _ in range(2):
         factor, failed = torch.linalg.cholesky_ex(basis.T @ basis)
         diagonal = factor.diagonal()

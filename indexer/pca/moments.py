@@ -144,6 +144,7 @@ def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
         size = block.shape[1]
         head.append(np.array(block, dtype=np.float32))
         count += len(block)
+        # From d rows on the eigenproblem is d wide either way, and the matrix, unlike the rows, grows no more.
         if count >= size:
             return _fold(head, blocks)
     if count == 0:
@@ -168,11 +169,13 @@ def _fold(head: list[Float32Array], rest: Iterator[Block]) -> Scatter:
             first += part.sum(0).numpy()
             count += len(part)
     offset = torch.from_numpy(first / count)
+    # Moments about the shift become moments about the mean: Σ(x-m)(x-m)ᵀ = Σ(x-s)(x-s)ᵀ - n·(m-s)(m-s)ᵀ.
     matrix.addr_(offset, offset, alpha=-float(count))
     return Scatter(matrix, shift + first / count, count)
 
 
 def _chain(head: list[Float32Array], rest: Iterator[Block], size: int) -> Iterator[Block]:
+    # Freed one by one: the rows and the matrix are never both whole in memory.
     while head:
         yield head.pop(0)
     for block in rest:

@@ -43,6 +43,7 @@ class FaissVectors:
         if rows is not None:
             return self._among(queries, k, rows)
         squared, neighbours = self._run(queries, k, None)
+        # FAISS fills with -1 where the visited lists or links hold fewer than k vectors.
         lost = np.flatnonzero((neighbours < 0).any(axis=1))
         if len(lost):
             squared[lost], neighbours[lost] = self._run(queries[lost], k, search_everything(self.index))
@@ -83,6 +84,7 @@ class FaissVectors:
                 squared, neighbours = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
         except RuntimeError as error:
             raise ContractError(f"{self._where}: FAISS cannot search so ({faiss_reason(error)})") from error
+        # Rows come from the file: one beyond the places would end in an index error far from here.
         if neighbours.max() >= self.index.ntotal:
             raise ContractError(f"{self._where}: damaged, it holds rows beyond its {self.index.ntotal}")
         return squared, neighbours
@@ -109,6 +111,7 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
     """
     import faiss  # heavy
 
+    # IFC maps flat codes and graphs too; older releases of FAISS lack it and map inverted lists alone.
     flags = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) | faiss.IO_FLAG_ONDISK_SAME_DIR
     try:
         index = faiss.read_index(str(path), flags)
@@ -117,6 +120,7 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
     if (index.d, index.ntotal, index.metric_type) != (input_size, rows, faiss.METRIC_L2):
         raise ContractError(f"{path}: holds {index.ntotal} vectors of {index.d} values, not {rows} of {input_size}")
     try:
+        # The manifest says what the file must hold: a file of another kind would answer with other distances.
         expected = _classes(create(factory, size))
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from error
@@ -124,6 +128,7 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
         if not isinstance(index, faiss.IndexPreTransform):
             raise ContractError(f"{path}: holds a {type(index).__name__}, not the index of '{factory}'")
         outer, index = index, faiss.downcast_index(index.index)
+        # The inner index lives inside the outer one, which Python would free without this reference.
         index.referenced_objects = [outer]
     if (index.d, index.ntotal) != (size, rows):
         raise ContractError(f"{path}: holds {index.ntotal} vectors of {index.d} values, not {rows} of {size}")

@@ -101,6 +101,7 @@ def _graph_memory(index: Any, rows: int) -> int:
 
 def _probes(index: Any) -> list[dict[str, int]]:
     most = min(index.nlist, MOST_PROBES)
+    # Doubling: each rung costs twice the one before, so the whole climb at most twice the rung that is chosen.
     return [{"nprobe": 2**power} for power in range(math.ceil(math.log2(most)))] + [{"nprobe": most}]
 
 
@@ -216,6 +217,7 @@ def set_search(index: "faiss.Index", parameters: dict[str, Any]) -> None:
         owners = [layer for layer in layers(index) if _takes(layer, name)]
         if not owners:
             raise ContractError(f"search parameter '{name}': this index has none of that name")
+        # efSearch is a field of the graph: on the index it would become a Python attribute, which FAISS never reads.
         owner = owners[0].hnsw if name == "efSearch" and isinstance(owners[0], faiss.IndexHNSW) else owners[0]
         setattr(owner, name, value)
 

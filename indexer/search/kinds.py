@@ -188,6 +188,7 @@ def create(factory: str, size: int, check: bool = False) -> "faiss.Index":
 def _try_apart(factory: str, size: int) -> None:
     if ZERO.search(factory):
         raise ContractError(f"--factory {factory}: a number of 0 makes no index")
+    # A crash in C++ cannot be caught: only in another process does it become an error text.
     tried = subprocess.run(
         [sys.executable, "-c", TRIAL, str(size), factory], capture_output=True, text=True, check=False
     )

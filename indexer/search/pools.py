@@ -45,9 +45,11 @@ class Engine(Protocol):
 
 def threads() -> int:
     """Threads of one search: OMP_NUM_THREADS where it is set, otherwise the cores of this process."""
+    # FAISS and BLAS obey this variable too, and a scheduler that gives a job some cores sets it.
     setting = os.environ.get("OMP_NUM_THREADS", "")
     if setting.isdigit() and int(setting) > 0:
         return int(setting)
+    # The affinity, not the machine's cores: a container or taskset may allow this process fewer.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -59,6 +59,7 @@ def append_index(
 
 def _new_places(places: pl.DataFrame, index: PlaceIndex, dataset: Dataset) -> pl.DataFrame:
     """The places after those of the index. Raises: ContractError when these do not begin with the index's."""
+    # Rows are only ever added at the end: an index names windows by row, so older rows may not move.
     if not places[: len(index)].equals(index.sequences):
         raise ContractError(
             f"{dataset.location}: its windows do not begin with those of the index {index.id} (frames withdrawn, or "

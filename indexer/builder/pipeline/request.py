@@ -153,6 +153,7 @@ def _inputs(
     }
     return {
         **stored_form(dataset),
+        # Present only where it is true: ids of versions from before the option then stay.
         **({"reversed": True} if request.reverse else {}),
         **({"computed": dict(describer.arithmetic)} if describer.arithmetic else {}),
         "dataset": dataset.id,
