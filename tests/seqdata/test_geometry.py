@@ -107,3 +107,8 @@ def test_heading_difference_crosses_north() -> None:
 def test_track_metres_add_up_steps() -> None:
     assert geometry.track_metres([0, 3, 3], [0, 4, 4]).tolist() == [0, 5, 5]
     assert geometry.track_metres([], []).shape == (0,)
+
+
+@pytest.mark.parametrize(("latitude", "zone"), [(0.0, "30N"), (-1e-9, "30S"), (84.0, "30N"), (-80.0, "30S")])
+def test_the_equator_is_northern(latitude: float, zone: str) -> None:
+    assert geometry.choose_zone([latitude], [-3.0]) == zone

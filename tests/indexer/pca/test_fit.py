@@ -241,3 +241,10 @@ def test_randomised_variance_within_a_thousandth(power: float) -> None:
     exact, randomised = pca.fit(x, 60), pca.fit(x, 60, route="randomised")
     assert exact.explained * (1 - 1e-3) <= randomised.explained <= exact.explained * (1 + 1e-9)
     np.testing.assert_allclose(randomised.matrix @ randomised.matrix.T, np.eye(60), atol=1e-5)
+
+
+def test_a_large_sample_is_refused_by_its_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rank is counted, and the advice is one less than there are descriptors."""
+    monkeypatch.setattr(pca, "RANK_LIMIT", 9)
+    with pytest.raises(NotEnoughDataError, match="10 descriptors exist, at least 13 are needed; --pca 9 would work"):
+        pca.fit(sample(10, 20), 12)

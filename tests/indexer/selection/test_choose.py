@@ -252,3 +252,21 @@ def test_it_is_said_when_parameters_are_chosen_on_database_rows(own: bool, caplo
     chosen = choose(KindSpec("ivf", recall_target=0.1), vectors, queries, **queries_of)
     assert chosen.facts()["queries_of"] == ("database rows" if own else "other drives")
     assert ("chosen on rows of the database" in caplog.text) == own
+
+
+def test_settings_are_tried_until_one_reaches_the_target_exactly() -> None:
+    x = clustered(2000)
+    chosen = choose(KindSpec("ivf", recall_target=1.0), x)
+    assert chosen.point.recall == 1.0
+    assert [point.recall == 1.0 for point in chosen.curve] == [False] * (len(chosen.curve) - 1) + [True]
+    assert len(chosen.curve) < len(list(auto.ladder(chosen.index)))
+
+
+def test_the_cheapest_point_is_the_fastest_that_reaches_the_target() -> None:
+    measured = [
+        Point("ivf", "a", {}, 0, recall=0.99, one=2.0), Point("ivf", "b", {}, 0, recall=0.995, one=1.0),
+        Point("ivf", "c", {}, 0, recall=0.98, one=0.5), Point("ivf", "d", {}, 0, recall=1.0, one=3.0),
+    ]  # fmt: skip
+    cheapest = auto._cheapest(measured, KindSpec("auto", recall_target=0.99))
+    assert cheapest is not None and cheapest.factory == "b"
+    assert auto._cheapest(measured[2:3], KindSpec("auto", recall_target=0.99)) is None

@@ -1,6 +1,7 @@
 """Shards as other readers see them: tarfile, the tar program's rules and plain webdataset."""
 
 import json
+import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 import webdataset
 
 import seqdata
+from seqdata.build.shards import ShardPlan, read_seal, sealed_under
 from seqdata.storage.hashing import xxh3_hex
+from seqdata.storage.store import Store
 
 
 def shard_paths(dataset: seqdata.Dataset) -> list[Path]:
@@ -40,7 +43,7 @@ def test_members_are_plain_ustar_at_the_offsets_that_the_table_says(cut_dataset:
             assert stored == (cut_dataset.path.parent / "raw" / row["source"]).read_bytes(), "JPEG bytes pass through"
             assert sample["trajectory"] == row["trajectory"]
             assert sample["position"] == row["position"]
-            assert sample["lat"] == pytest.approx(row["latitude"], abs=1e-7)
+            assert (sample["lat"], sample["lon"]) == (round(row["latitude"], 7), round(row["longitude"], 7))
         assert not rows
 
 
@@ -78,3 +81,21 @@ def test_long_drives_are_cut_and_short_ones_share_a_shard(cut_dataset: seqdata.D
     frames = cut_dataset.frames.collect()
     assert frames["shard"].is_sorted()
     assert frames.filter(frames["trajectory"] == "map-a")["shard"].n_unique() > 1
+
+
+@pytest.mark.parametrize("damage", ["none", "longer", "shorter", "absent", "another plan"])
+def test_a_seal_holds_for_the_tar_of_its_size_and_its_plan(
+    cut_dataset: seqdata.Dataset, tmp_path: Path, damage: str
+) -> None:
+    shutil.copytree(cut_dataset.path / "shards", tmp_path / "shards")
+    store, plan = Store(tmp_path), ShardPlan(0, 0, 1, 0)
+    tar, plan_hash = tmp_path / "shards" / plan.name, sealed_under(store, plan.name)
+    assert plan_hash is not None
+    data = tar.read_bytes()
+    if damage in ("longer", "shorter"):
+        tar.write_bytes(data + b"x" if damage == "longer" else data[:-1])
+    elif damage == "absent":
+        tar.unlink()
+    seal = read_seal(store, plan, plan_hash[::-1] if damage == "another plan" else plan_hash)
+    assert (seal is not None) == (damage == "none")
+    assert seal is None or (seal.bytes, seal.plan) == (len(data), plan_hash)

@@ -84,3 +84,10 @@ def test_bad_rule_and_spacing_are_refused() -> None:
 
 def test_empty_trajectory() -> None:
     assert greedy_mask([], [], 2.0).shape == arc_mask([], [], 2.0).shape == (0,)
+
+
+def test_ties_of_the_arc_rule_go_to_the_earlier_frame() -> None:
+    """Marks at 0 and 2 m: frames 1 and 2 stand at 1 m and frame 3 is as near; the first of those standing remains."""
+    assert arc_mask([0.0, 1.0, 1.0, 3.0], [0.0] * 4, 2.0).tolist() == [True, True, False, False]
+    assert arc_mask([0.0, 1.5, 1.5, 1.5, 9.0], [0.0] * 5, 2.0)[:4].tolist() == [True, True, False, False]
+    assert arc_mask([0.0, 0.0, 0.0, 2.0], [0.0] * 4, 2.0).tolist() == [True, False, False, True]
