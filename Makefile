@@ -7,7 +7,7 @@ TORCH ?= torch torchvision
 DEMO ?= demo
 BENCH_OUT ?= build/bench
 
-.PHONY: help install test check kernels bench bench-tiny bench-compare demo hooks clean
+.PHONY: help install test check kernels kernels-short mutants mutants-changed bench bench-tiny bench-compare demo hooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,15 @@ check: install  ## lint, format, types, import contracts
 
 kernels: install  ## tests of promised bits under other BLAS kernels and thread counts
 	$(BIN)/python tests/support/kernels.py
+
+kernels-short: install  ## the same under one other set of kernels, with one thread and with two: minutes
+	$(BIN)/python tests/support/kernels.py --short
+
+mutants: install  ## wrong code in every module that decides numbers or bytes: which tests notice (hours)
+	$(BIN)/python tests/support/mutants.py
+
+mutants-changed: install  ## the same for changed lines alone (BASE=commit, default origin/main), ten minutes at most
+	$(BIN)/python tests/support/mutants.py --changed $(BASE) --minutes 10
 
 bench: install  ## the measurements of tests/benchmarks, as tables; figures in BENCH_OUT as JSON
 	@failed=0; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; BENCH_OUT=$(BENCH_OUT) PYTHONPATH=. $(BIN)/python $$file || failed=1; done; exit $$failed
