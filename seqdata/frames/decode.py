@@ -16,6 +16,10 @@ from seqdata.frames.buffers import Buffers
 from seqdata.frames.formats import JPEG_MAGIC, STORED_FORMATS, check_jpeg, open_image
 from seqdata.frames.images import Pixels, to_rgb
 
+_FORKED = (
+    "frames cannot be decoded on CUDA in a process that was forked after CUDA had started; give the DataLoader "
+    'num_workers=0 or multiprocessing_context="spawn", or decode with device="cpu"'
+)
 Size = tuple[int, int] | None
 Decode = Callable[[bytes, Size, Buffers | None], Pixels]
 
@@ -52,8 +56,9 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None)
 def decoder(device: str = "cpu") -> Decode:
     """Choose what decodes on a device; it is called as `decode_image`.
 
-    Convention: pixels of "cuda" differ from the CPU's by rounding. They are decoded with torchcodec on the device and
-    brought to the host, where they are resized. What the device cannot decode, the CPU does.
+    Convention: pixels of "cuda" differ from the CPU's by rounding, and by many grey levels at edges of colour, where
+    the decoders spread it otherwise. They are decoded with torchcodec on the device and brought to the host, where they
+    are resized. What the device cannot decode, the CPU does.
 
     Args:
         device: "cpu", "cuda" or "cuda:N".
@@ -74,8 +79,11 @@ def _cuda_decoder(device: str) -> Decode:
         import torch  # heavy
 
         decode_jpeg = import_module("torchcodec.decoders").decode_jpeg
-    except (ImportError, RuntimeError, OSError) as error:
-        raise MissingDependencyError(f"decoding on {device} needs torchcodec: pip install torchcodec") from error
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:  # before 0.16 it decoded no JPEG
+        advice = "pip install 'torchcodec>=0.16'"
+        raise MissingDependencyError(f"decoding on {device} needs torchcodec: {advice}") from error
+    if torch.cuda._is_in_bad_fork():
+        raise ContractError(_FORKED)
     if not torch.cuda.is_available():
         raise MissingDependencyError(f"decoding on {device}: torch sees no CUDA device; use device='cpu'")
 
@@ -86,7 +94,13 @@ def _cuda_decoder(device: str) -> Decode:
             # Rows of pixels are put in order on the device, where it costs less than on the host; then one copy brings
             # them over.
             pixels: Pixels = decode_jpeg(data, mode="RGB", device=device).permute(1, 2, 0).contiguous().cpu().numpy()
-        except RuntimeError:  # a kind of JPEG that the device does not know; bad bytes are bad on the CPU too
+        except RuntimeError as error:
+            # A kind of JPEG that the device does not know; bad bytes are bad on the CPU too. A device that has failed
+            # is neither: frame after frame would be decoded on the CPU without a word.
+            if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
+                raise
+            if torch.cuda._is_in_bad_fork():
+                raise ContractError(_FORKED) from error
             return decode_image(data, size, buffers)
         return resize(pixels, size)
 

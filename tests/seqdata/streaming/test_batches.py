@@ -317,6 +317,46 @@ def test_a_device_decodes_what_it_can(dataset: Dataset, monkeypatch: pytest.Monk
     assert asked == ["cuda:7", "cuda:7"]
 
 
+@pytest.mark.parametrize(
+    ("failure", "is_forked", "words"),
+    [
+        ("CUDA error: an illegal memory access", False, "CUDA error"),
+        ("Cannot re-initialize CUDA", True, "num_workers=0"),
+    ],
+)
+def test_a_device_that_fails_is_no_reason_to_decode_on_the_cpu(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, failure: str, is_forked: bool, words: str
+) -> None:
+    """Each frame would be decoded twice, without a word; a forked worker never gets the device."""
+    import types
+
+    import torch
+
+    from seqdata.frames.decode import decoder
+
+    def decode_jpeg(data: bytes, *, mode: str, device: str) -> torch.Tensor:
+        raise RuntimeError(failure)
+
+    module = types.ModuleType("torchcodec.decoders")
+    module.decode_jpeg = decode_jpeg  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    name = f"cuda:{8 + is_forked}"
+    decode = decoder(name)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: is_forked)
+    jpeg = next(iter(dataset.frame_reader().fetch([0]).values()))
+    with pytest.raises((RuntimeError, ContractError), match=words):
+        decode(jpeg, None, None)
+
+
+def test_a_torchcodec_without_jpeg_is_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", types.ModuleType("torchcodec.decoders"))
+    with pytest.raises(MissingDependencyError, match=r"torchcodec>=0\.16"):
+        dataset.stream(dataset.sequences(), device="cuda:4")
+
+
 KILLED = """
 import json, os, sys
 import seqdata
