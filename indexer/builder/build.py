@@ -155,6 +155,8 @@ def _check_same(existing: Path, places: pl.DataFrame, transform: Transform | Non
     """Catch a caller whose inputs do not name all that the vectors depend on. Raises: ContractError."""
     manifest = read_manifest(existing)
     size = manifest.input_size if transform is None else transform.output_size
+    # Equal inputs with other sizes mean that the caller left something out of them; an old index would be taken for the
+    # new.
     if (manifest.rows, manifest.size, manifest.transform is None) != (len(places), size, transform is None):
         raise ContractError(f"{existing}: these inputs gave another index before: name all that it depends on")
 
@@ -305,6 +307,7 @@ def _check_output(index: Path) -> None:
         return
     except OSError as error:
         explain_write_failure(index, error)
+    # Hidden entries are the system's (.DS_Store, .nfs…) or parts of a build.
     foreign = [name for name in foreign if not name.startswith(".")]
     if foreign:
         raise OutputError(f"{index}: holds something else ('{foreign[0]}'); name an empty folder or an index")

@@ -101,6 +101,7 @@ def join(parts: Sequence[Path], path: Path) -> None:
     # Read-only memory maps: pages of a part come and go as its lists are copied.
     opened = [open_index(part, faiss.IO_FLAG_MMAP) for part in parts]
     inner = [core(index) for index in opened]
+    # The seals say that the parts are whole; this says that they belong together.
     shapes = {(index.nlist, index.code_size, index.d) for index in inner}
     if len(shapes) != 1:
         raise ContractError(f"{parts[0].parent}: the parts were made by different quantisers; make them again")

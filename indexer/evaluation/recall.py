@@ -147,6 +147,7 @@ def evaluate(
     depth = common_depth(predictions, truth.shared, truth.pool_sizes)
     if depth < min(top, int(truth.pool_sizes.max(initial=0))):
         raise ContractError(f"predictions hold {depth} ranks, R@{top} needs {top}: search again with -k {top}")
+    # Before shared pairs are taken away: a query whose every answer was its own frames was answered all the same.
     is_answered = queries_in(predictions, total)
     predictions = without_pairs(predictions, truth.shared)
     positives = without_pairs(truth.positives, truth.shared)

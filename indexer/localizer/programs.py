@@ -47,6 +47,7 @@ def load_program(path: Path) -> Program:
         ContractError: If it is damaged, of another kind, or asks for more than tensor operators.
         MissingDependencyError: If PyTorch is not installed.
     """
+    # Before torch is imported: a refused file never meets its loader.
     check_program(path)
     try:
         import torch  # heavy: the rest of the index floor works without it

@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     import torch
 
 OVERSAMPLE = 4  # one extra direction for every four wanted: fewer rounds, and the last directions come out sharp
+# A spectrum that falls so slowly that 12 rounds do not settle it has no sharp leading directions to find. A guess.
 MAX_ROUNDS = 12
 GAIN = 1e-3
 LEAST_EXTRA = 32
+# Least share of the factor's greatest diagonal entry: a condition of 1e6 is squared to 1e12, which float64 still bears.
 DEPENDENT = 1e-6
 ONE_THREAD = 3072  # an eigenproblem of this size takes some four seconds on one core
 

@@ -114,6 +114,7 @@ def _solve(
         gram = data.gram()
         total = float(gram.trace())
         values, vectors = exact_top(gram, k) if route == "gram" else _randomised_gram(gram, k, seed)
+        # Not zero, which would divide by it; such directions are refused by `_check_floor` afterwards.
         directions = data.project(vectors, torch.sqrt(values.clamp_min(1e-300)))
         return (values / count).numpy(), directions, total / count
     if route == "randomised":
@@ -148,6 +149,7 @@ def _check_size(data: Sample | Scatter, k: int) -> None:
 def _usable(data: Sample | Scatter) -> int:
     """The greatest k that this sample carries: its rank where counting is cheap, n - 1 elsewhere."""
     most = max(min(data.count - 1, data.size), 0)
+    # Counting ranks solves the eigenproblem for a refusal alone: beyond a few seconds that is not worth it.
     if most == 0 or isinstance(data, Scatter) or data.count > RANK_LIMIT:
         return most
     values, _ = exact_top(data.gram(), most)

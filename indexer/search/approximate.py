@@ -124,6 +124,8 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
         expected = _classes(create(factory, size))
     except ContractError as error:
         raise ContractError(f"{path}: {error}") from error
+    # Layers are peeled off until the classes agree: the stored transform comes first, and a factory string may begin
+    # with one of its own.
     while _classes(index) != expected:
         if not isinstance(index, faiss.IndexPreTransform):
             raise ContractError(f"{path}: holds a {type(index).__name__}, not the index of '{factory}'")

@@ -13,10 +13,10 @@ from indexer.search.pools import Pool, TooManyPairsError, numbers_of, parts, poo
 from seqdata.geometry import Float32Array, IntArray
 
 SCORE_VALUES = 1 << 24  # float32 scores held at once: 64 MiB
-WIDE_VALUES = (
-    1 << 25
-)  # float32 values widened from float16 at once: 128 MiB; few large products, as threads meet after each
+# float32 values widened from float16 at once: 128 MiB; few large products, as threads meet after each.
+WIDE_VALUES = 1 << 25
 WIDEN_VALUES = 1 << 17  # float16 values widened at a time: they stay in the cache
+# The bits of a float16 once they stand in a float32, and the difference of the exponents' biases (see `widen`).
 FLOAT16_BITS = np.uint32(0x8FFFFFFF).view(np.int32)
 FLOAT16_SCALE = np.float32(2.0**112)
 QUERIES = 256  # queries of one product; more gain nothing and shorten the block

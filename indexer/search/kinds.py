@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import faiss
 
 LEAST_A_CELL = 39  # FAISS's own floor of training vectors a k-means centre
+# A guess between the floor above and the 256 of which FAISS itself takes no more.
 SAMPLE_A_CELL = 64
+# FAISS's own default.
 LINKS = 32
 ONE_THREAD = 1 << 30  # products of a k-means round: up to here it takes one thread less than a second
 CODEBOOK = 256
@@ -246,6 +248,7 @@ def _prepare(index: "faiss.Index") -> tuple[int, int]:
     for layer in layers(index):
         if hasattr(layer, "do_polysemous_training"):
             layer.do_polysemous_training = False
+        # The least number of points a centre decides about FAISS's warning alone, not about the result.
         for part in (layer, getattr(layer, "pq", None), getattr(layer, "refine_pq", None)):
             if part is not None and hasattr(part, "cp"):
                 part.cp.min_points_per_centroid = 1

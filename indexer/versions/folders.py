@@ -37,6 +37,7 @@ def version_folder(index: Path, identifier: str) -> Path:
 
 def is_index(path: Path) -> bool:
     """Whether a path is an index, one of its versions, or a folder that holds indexes."""
+    # The last two forms are a version folder on its own (copied out, or in a pack) and a folder of several indexes.
     below = path.glob("*/latest") if path.is_dir() else ()
     return (
         (path / LATEST).is_file()

@@ -75,6 +75,7 @@ def _entry(index: Path, identifier: str, latest: str | None, tags: dict[str, str
         size=manifest.size,
         storage=manifest.storage,
         factory=manifest.factory,
+        # Recall at ten where it was measured; older versions may hold another N alone.
         recall=recall.get(10, next(iter(recall.values()), None)),
         parent=manifest.parent,
         bytes=sum(record.bytes for record in manifest.files.values()),

@@ -78,6 +78,7 @@ def rollback(index: Path, version: str | None = None) -> tuple[str | None, str]:
 
 
 def _one_before(index: Path, latest: str | None) -> str:
+    # Damaged versions are passed over: `latest` must not come to stand on one.
     whole = [entry.id for entry in entries(index) if entry.fault is None]
     place = whole.index(latest) if latest in whole else len(whole)
     if place == 0:
@@ -99,6 +100,7 @@ def collect(index: Path, *, dry_run: bool = False) -> Removal:
         with changing(index / VERSIONS):
             for identifier in _unnamed(index):
                 folder = version_folder(index, identifier)
+                # Locked until it is gone: a reader that opens it meanwhile waits, then resolves its name again.
                 with alone(folder) as free:
                     if not free:
                         in_use.append(identifier)

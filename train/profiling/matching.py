@@ -170,6 +170,7 @@ def _approximate(kind: str, vectors: StoredVectors) -> _Built:
     assert choice.index is not None  # noqa: S101  (only exact kinds have none)
     search = ", ".join(f"{name} {value}" for name, value in choice.point.search.items())
     parts: list[int] = []
+    # The written size is what an index takes on disk and mapped; counted without keeping the bytes.
     faiss.write_index(choice.index, faiss.PyCallbackIOWriter(lambda part: parts.append(len(part))))
     return _Built(FaissVectors(choice.index), choice.point.factory, sum(parts), 1, search)
 
@@ -216,6 +217,7 @@ def _aligned_everywhere(vectors: StoredVectors, halves: Float32Array, query: Flo
     # |x − q|² = |x|² − 2·x·q + |q|², with the halves of |x|² at hand: one product for all frames of the query.
     squared = 2 * (halves[:, None] - vectors @ query.T) + np.square(query).sum(1)
     distances = np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+    # A diagonal of the matrix is one column, shifted: L additions of whole columns and no gather.
     total = sum(distances[offset : offset + windows, offset] for offset in range(len(query)))
     return np.argsort(total, kind="stable")[:K]
 

@@ -106,6 +106,7 @@ class PlaceSampler:
         waiting: list[PlaceBatch] = []
         for batch in batches:
             waiting.append(batch)
+            # Without a negative there is no loss; batches wait until one shows that the epoch has some.
             if batch.negative.any():
                 yield from waiting
                 yield from batches

@@ -78,6 +78,7 @@ def calibrate_index(
         shared = _shared(dataset, queries, database)
         nearest = _nearest(searched, vectors, protocol, queries, database, shared)
     positives = _positives(dataset, protocol, split, shared)
+    # A query without any answer is in neither column: it is neither accepted nor right.
     right = nearest.join(positives, on=["query", "database"], how="semi")["query"]
     return calibrate(
         nearest["distance"].to_numpy(),

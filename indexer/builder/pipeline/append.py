@@ -50,6 +50,7 @@ def append_index(
         "windows": table_key(database),
         "frame_size": frame_size(dataset, database),
     }
+    # Looked at last of the checks, for it loads the weights.
     check_distance(describer)
     blocks = describer.blocks(
         dataset, database_windows(database, before)[len(index) :], stage_progress(progress, "describe new windows")

@@ -45,6 +45,7 @@ def build_index(
     if existing is not None and adopt(request.out, existing.name):
         return existing
     phases = Phases()
+    # Only here are the weights loaded: an existing version needs none.
     check_distance(describer)
     transform = fit_transform(dataset, describer, request, work.sample, progress, phases)
     held_out_queries = (

@@ -39,6 +39,7 @@ def recalls(artifacts: Artifacts, method: Resolved, target: Target) -> Fields:
     evaluation = score(predicted.dataset, target.tested, predicted.table, predicted.info)
     torch_device = pick_device(str(method.settings["device"]))
     height, width = target.dataset.frame_columns("height", "width").row(0)
+    # Memory of a pass depends on shapes alone, so noise does as well as frames.
     windows = profiling.noise(predicted.model, target.tested.length, (int(height), int(width)), torch_device)
     memory = profiling.peak_memory(predicted.model.to(torch_device), windows)
     return {**_evaluation_fields(evaluation), "facts": {"dimension": predicted.dimension, "memory": memory}}

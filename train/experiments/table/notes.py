@@ -57,6 +57,7 @@ def _made_of(result: Result) -> Iterator[str]:
 
 def _stand_ins(result: Result) -> Iterator[str]:
     """What really stands behind the backbones' names at smoke scale, of the rows that hold numbers."""
+    # A stand-in of a row without numbers says nothing about what the table shows.
     filled = [row for row, cells in result.cells.items() if any(cell.values for cell in cells)]
     used = dict.fromkeys(grids.method(row).backbone for row in filled)
     named = {name: backbone for name, backbone in grids.backbones().items() if name in used}
