@@ -18,19 +18,21 @@ def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: Con
     """Print counts, spacing, sizes and protocol splits of a dataset."""
     described = describe(open_dataset(load(config), dataset))
     emit(described, _info_text(described), as_json=as_json)
+    if described["faults"]:
+        raise ContractError(
+            f"{described['path']}: {len(described['faults'])} parts cannot be read, see above; run seqdata verify "
+            f"{described['path']}"
+        )
 
 
 def _info_text(described: dict[str, Any]) -> str:
-    resampling = described["resampling"]
     lines = [
         f"{described['path']}: {described['source']}, id {described['id'][:12]}, schema {described['schema_version']}",
         f"{described['frames']} frames, {described['trajectories']} trajectories, {described['shards']} shards",
         f"images {size(described['image_bytes'])}, shards {size(described['shard_bytes'])}, "
         f"tables {size(described['table_bytes'])}; credit: {described['attribution']}",
-        f"resampling {resampling['rule']} {resampling['metres']:g} m keeps {resampling['kept']} of "
-        f"{resampling['frames']} frames" + (f"; {resampling['note']}" if resampling["note"] else ""),
-        "",
-        *_group_lines(described["groups"]),
+        *_resampling_lines(described["resampling"]),
+        *([] if described["groups"] is None else ["", *_group_lines(described["groups"])]),
         "",
         *(_table_text(table) for table in described["tables"]),
     ]
@@ -44,7 +46,17 @@ def _info_text(described: dict[str, Any]) -> str:
         ]
     left_out = described["quarantined"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-    return "\n".join([*lines, "", f"in quarantine: {reasons or 'nothing'}"])
+    return "\n".join([*lines, "", f"in quarantine: {reasons or 'nothing'}", *described["faults"]])
+
+
+def _resampling_lines(resampling: dict[str, Any] | None) -> list[str]:
+    if resampling is None:
+        return []
+    note = f"; {resampling['note']}" if resampling["note"] else ""
+    return [
+        f"resampling {resampling['rule']} {resampling['metres']:g} m keeps {resampling['kept']} of "
+        f"{resampling['frames']} frames{note}"
+    ]
 
 
 def _group_lines(groups: list[dict[str, Any]]) -> list[str]:

@@ -1,15 +1,20 @@
 """Figures of a dataset: counts, roles, spacing, speed, sizes, schema, and what a protocol expects of it."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import polars as pl
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import InputError
+from seqdata.errors import InputError, SeqdataError
 from seqdata.protocols import agrees
 from seqdata.sequences.sequencer import ROLES
+from seqdata.storage.table_cache import local_table
+
+Result = TypeVar("Result")
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -17,10 +22,16 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         Identity, counts, sizes in bytes, settings, tables, motion of each (city, role) in metres and seconds, and the
-        windows of the protocol's splits.
+        windows of the protocol's splits; `faults`, a line for each part that could not be read, which is null.
     """
     manifest = dataset.manifest
-    groups = _groups(dataset)
+    faults: list[str] = []
+    if dataset.store.is_local:  # of a remote dataset only the tables that are needed are fetched
+        for table in manifest.tables.values():
+            _readable(faults, partial(local_table, dataset.store, table.path, table))
+    groups = _readable(faults, lambda: _groups(dataset))
+    resampling = None if groups is None else _readable(faults, lambda: _resampling(dataset, groups))
+    protocol = manifest.protocol and _readable(faults, lambda: protocol_counts(dataset, manifest.protocol))
     return {
         "id": dataset.id,
         "path": dataset.location,
@@ -36,10 +47,22 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "table_bytes": sum(table.bytes for table in manifest.tables.values()),
         "tables": _tables(dataset),
         "settings": manifest.settings.model_dump(mode="json"),
-        "resampling": _resampling(dataset, groups),
+        "resampling": resampling,
         "groups": groups,
-        "protocol": protocol_counts(dataset, manifest.protocol) if manifest.protocol else None,
+        "protocol": protocol,
+        "faults": list(dict.fromkeys(faults)),
     }
+
+
+def _readable(faults: list[str], read: Callable[[], Result]) -> Result | None:
+    """What `read` returns; None where a file cannot be read, with a line in `faults` that names it."""
+    try:
+        return read()
+    except SeqdataError as error:
+        faults.append(str(error))
+    except OSError as error:
+        faults.append(f"{error.filename or 'storage'}: cannot be read ({error.strerror or error})")
+    return None
 
 
 def _tables(dataset: Dataset) -> list[dict[str, Any]]:

@@ -204,7 +204,7 @@ def _mend_shards(root: Path, scratch: Path, step: Step, damaged: set[str], work:
         made = scratch / "made"
         write_shard(Store(made), plan, records, work.source, step.manifest.settings, work.plan.hash)
         for name, digest in zip(names, (shard.hash, shard.seal), strict=True):
-            if not (root / name).is_file() or xxh3_file(root / name) != digest:
+            if not _is_whole(root / name, digest):
                 _put(made / name, root / name, digest, step)
                 mended.append(name)
         shutil.rmtree(made)
@@ -228,9 +228,17 @@ def _mend_tables(store: Store, scratch: Path, step: Step, damaged: set[str], wor
     return mended
 
 
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether a file is there, can be read, and has this hash (XXH3-128)."""
+    try:
+        return path.is_file() and xxh3_file(path) == digest
+    except OSError:
+        return False
+
+
 def _put(made: Path, final: Path, digest: str, step: Step) -> None:
     """Move a file that was made again into place. Raises: ContractError when it is not what the manifest lists."""
-    if not made.is_file() or xxh3_file(made) != digest:
+    if not _is_whole(made, digest):
         raise ContractError(f"{final}: made again it has other bytes: {_changed(step)}")
     final.parent.mkdir(parents=True, exist_ok=True)
     made.replace(final)

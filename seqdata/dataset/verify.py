@@ -13,10 +13,12 @@ import xxhash
 
 from seqdata.contracts.manifest import SHARDS, DatasetManifest, ShardInfo, read_manifest
 from seqdata.dataset.extra_tables import table_infos
+from seqdata.errors import InputError
 from seqdata.storage.hashing import xxh3_file, xxh3_hex
 from seqdata.storage.store import Store
 
 BLOCK = 8 << 20  # bytes of one ranged read of a remote file
+_UNREADABLE = "cannot be read"
 _IN_FRAME = ("key", "source", "offset", "length", "hash")
 
 
@@ -70,9 +72,13 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
     manifest = read_manifest(store)
     files = _listed(store, manifest)
     names = {file.name for file in files}
-    for name in store.names(SHARDS):
-        if name not in names:
-            yield Fault(name, "not in the manifest; remove it")
+    try:
+        unlisted = [name for name in store.names(SHARDS) if name not in names]
+    except InputError as error:
+        unlisted = []
+        yield Fault(SHARDS, f"{_UNREADABLE} ({error})")
+    for name in unlisted:
+        yield Fault(name, "not in the manifest; remove it")
     pool = ThreadPoolExecutor(workers)
     try:
         for file, fault in zip(files, pool.map(partial(_check, store), files), strict=True):
@@ -104,13 +110,18 @@ def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
 
 def _check(store: Store, file: _File) -> str:
     """Describe what is wrong with a file; empty when it is as it was."""
-    size = store.size(file.name)
-    if size is None:
-        return "missing"
-    # The size first: a file that was cut off is reported without reading it.
-    if file.size not in (None, size):
-        return f"{size} bytes, the manifest says {file.size}"
-    return "" if _digest(store, file.name, size) == file.hash else "its bytes have changed"
+    try:
+        size = store.size(file.name)
+        if size is None:
+            return "missing"
+        # The size first: a file that was cut off is reported without reading it.
+        if file.size not in (None, size):
+            return f"{size} bytes, the manifest says {file.size}"
+        return "" if _digest(store, file.name, size) == file.hash else "its bytes have changed"
+    except OSError as error:
+        return f"{_UNREADABLE} ({error.strerror or error})"
+    except InputError as error:
+        return f"{_UNREADABLE} ({error})"
 
 
 def _digest(store: Store, name: str, size: int) -> str:
@@ -126,7 +137,8 @@ def _digest(store: Store, name: str, size: int) -> str:
 def _named(store: Store, manifest: DatasetManifest, file: _File, fault: str) -> Iterator[Fault]:
     """Yield the damaged frames of a shard, or the file itself where no frame of it can be named."""
     is_named = False
-    if file.shard is not None and fault != "missing":
+    # Frames of a shard that cannot be read are not read one by one: each would be tried again and again.
+    if file.shard is not None and fault != "missing" and not fault.startswith(_UNREADABLE):
         frames = _frames_of(store, manifest, file.shard)
         for damaged in _damaged_frames(store, file.name, frames):
             is_named = True

@@ -155,7 +155,8 @@ def _sixteen_bits(band: Image.Image) -> Pixels:
     wide = np.asarray(band)
     # Whole numbers are divided as such: the quotient is the same, and float64 would take four times the memory.
     quotient = wide / 257.0 if band.mode == "F" else wide // 257
-    return np.clip(quotient, 0, 255).astype(np.uint8)[..., None]
+    grey: Pixels = np.clip(quotient, 0, 255).astype(np.uint8)
+    return grey[..., None]
 
 
 def _eight_bits(band: Image.Image) -> Pixels:

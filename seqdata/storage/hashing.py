@@ -37,7 +37,12 @@ def xxh3_file(path: str | Path) -> str:
                 digest.update(block)
         return digest.hexdigest()
 
-    return read_again(digest_of_file)
+    try:
+        return read_again(digest_of_file)
+    except OSError as error:
+        # A failing read names no file, unlike a failing open.
+        error.filename = error.filename or str(path)
+        raise
 
 
 def sha256_json(value: Any) -> str:
