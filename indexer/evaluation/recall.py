@@ -5,7 +5,8 @@ Recall is counted here and nowhere else: `seqdata eval`, training's validation a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import asdict
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from indexer.evaluation.metrics import Metrics, answers, measure
 from indexer.evaluation.predictions import Provenance
 from indexer.evaluation.shared_frames import without_pairs
 from indexer.evaluation.truth import Truth, common_depth
-from seqdata.contracts.protocol import Rule, Unit
+from seqdata.contracts.protocol import Protocol, Rule, Unit
 from seqdata.contracts.records import Frozen
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import BoolArray
@@ -141,46 +142,27 @@ def evaluate(
         >>> evaluate(nearest, truth, Provenance("mine", "test"), ranks=(1, 2)).recall
         {1: 0.5, 2: 1.0}
     """
-    protocol, total = truth.protocol, truth.queries.height
-    top = max(ranks)
-    _check_rows(predictions, truth)
-    depth = common_depth(predictions, truth.shared, truth.pool_sizes)
-    if depth < min(top, int(truth.pool_sizes.max(initial=0))):
-        raise ContractError(f"predictions hold {depth} ranks, R@{top} needs {top}: search again with -k {top}")
+    total, top = truth.queries.height, max(ranks)
+    depth = _check_predictions(predictions, truth, top)
     # Before shared pairs are taken away: a query whose every answer was its own frames was answered all the same.
     is_answered = queries_in(predictions, total)
-    predictions = without_pairs(predictions, truth.shared)
-    positives = without_pairs(truth.positives, truth.shared)
+    predictions, positives = (without_pairs(table, truth.shared) for table in (predictions, truth.positives))
     answerable = queries_in(positives, total)
-    counted = counted_queries(positives, total, protocol.no_positive)
+    counted = counted_queries(positives, total, truth.protocol.no_positive)
     if not answerable.any():
-        raise NotEnoughDataError(
-            f"protocol {protocol.name}, split {provenance.split}: none of {total} queries has a positive among "
-            f"{truth.database} database windows; check the split, the radius and the positions"
-        )
+        raise _no_positive(truth, provenance.split)
     # The first hit's rank gives every R@N at once: a query is a hit of all N from there on.
     hits = first_hit_ranks(predictions, positives, total)[:, None] <= np.arange(1, top + 1)
     curve = hits[counted].mean(axis=0)
     # Units are chosen over the counted queries and reused by metrics and groups, so that all intervals compare.
     units = resampling_units(truth.queries, counted)
     bounds, methods = recall_intervals(hits, counted, units, seed)
-    metrics = None
-    if full:
-        # Ranks that only some queries have would favour those: all are measured to the depth they have in common.
-        metrics = measure(
-            answers(predictions.filter(pl.col("rank") <= depth), positives, counted), units, counted, seed
-        )
+    # Ranks that only some queries have would favour those: all are measured to the depth they have in common.
+    common = predictions.filter(pl.col("rank") <= depth)
+    metrics = measure(answers(common, positives, counted), units, counted, seed) if full else None
     return Evaluation(
-        method=provenance.method,
-        protocol=protocol.name,
-        protocol_hash=protocol.hash,
-        split=provenance.split,
-        positive_rule=protocol.rule,
-        radius=protocol.radius,
-        unit=protocol.unit,
-        heading_max=protocol.heading_max,
-        pool=protocol.pool,
-        no_positive=protocol.no_positive,
+        **asdict(provenance),
+        **_conditions(truth.protocol),
         queries=int(counted.sum()),
         left_out=int((~counted).sum()),
         unanswered=int((counted & ~is_answered).sum()),
@@ -192,12 +174,7 @@ def evaluate(
         curve_interval=tuple((float(low), float(high)) for low, high in bounds),
         units=len(np.unique(units.labels[counted])),
         cities=_recall_by_city(truth.queries["city"], hits, counted, ranks),
-        dataset=provenance.dataset,
-        index=provenance.index,
-        length=protocol.length,
-        size=provenance.size,
         shared=truth.shared.height,
-        ranked_by=provenance.ranked_by,
         metrics=metrics,
         by={
             name: by_groups(group, hits, counted, answerable, units, ranks, seed)
@@ -206,8 +183,21 @@ def evaluate(
     )
 
 
+def _no_positive(truth: Truth, split: str) -> NotEnoughDataError:
+    return NotEnoughDataError(
+        f"protocol {truth.protocol.name}, split {split}: none of {truth.queries.height} queries has a positive among "
+        f"{truth.database} database windows; check the split, the radius and the positions"
+    )
+
+
+def _conditions(protocol: Protocol) -> dict[str, Any]:
+    """The fields of an `Evaluation` that say under which protocol, and so under which conditions, it was measured."""
+    same = protocol.model_dump(include={"radius", "unit", "heading_max", "pool", "no_positive", "length"})
+    return {"protocol": protocol.name, "protocol_hash": protocol.hash, "positive_rule": protocol.rule, **same}
+
+
 def recall_at(predictions: pl.DataFrame, truth: Truth, ranks: Sequence[int] = SHORT_RANKS) -> dict[int, float]:
-    """Measure recall@N alone, without intervals or checks of depth: what training's validation asks every epoch.
+    """Measure recall@N alone, without intervals or checks of depth: what training's validation needs every epoch.
 
     Args:
         predictions: Table contract `predictions`; a query that has fewer ranks than N is a miss beyond them.
@@ -252,12 +242,16 @@ def first_hit_ranks(predictions: pl.DataFrame, positives: pl.DataFrame, queries:
     return ranks
 
 
-def _check_rows(predictions: pl.DataFrame, truth: Truth) -> None:
-    """Raise ContractError for rows outside the window tables."""
+def _check_predictions(predictions: pl.DataFrame, truth: Truth, top: int) -> int:
+    """Find the depth of predictions. Raises: ContractError for rows outside the window tables, or too few ranks."""
     for name, table in (("predictions", predictions), ("positives", truth.positives)):
         for column, size in (("query", truth.queries.height), ("database", truth.database)):
             if len(table) and not table[column].is_between(0, size - 1).all():
                 raise ContractError(f"{name}: column '{column}' names rows outside its table of {size}")
+    depth = common_depth(predictions, truth.shared, truth.pool_sizes)
+    if depth < min(top, int(truth.pool_sizes.max(initial=0))):
+        raise ContractError(f"predictions hold {depth} ranks, R@{top} needs {top}: search again with -k {top}")
+    return depth
 
 
 def _name_methods(ranks: Sequence[int], methods: list[str]) -> str:
