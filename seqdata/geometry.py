@@ -7,6 +7,8 @@ that is compared lies in one zone, even where a city straddles a zone's edge or 
 degrees clockwise from grid north, 0…360.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import utm
@@ -18,8 +20,11 @@ ArrayLike = npt.ArrayLike
 # Array types of every floor, defined once here, in the lowest room that handles arrays.
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+Int32Array = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+# Either width, for code such as the synthetic world's that takes both.
+FloatArray = npt.NDArray[np.floating[Any]]
 
 STILL = 0.1  # metres, the jitter of good poses: neighbours of a frame that are nearer say nothing about its direction
 

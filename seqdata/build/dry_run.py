@@ -94,7 +94,7 @@ def plan_build(request: BuildRequest) -> BuildPlan:
         table_bytes=2 * _table_bytes(records),
         shards=len(work.plan.shards),
         seconds=round(sample.seconds * (records.height + halo) / max(1, request.workers), 1),
-        windows=_windows(work),
+        windows=window_counts(work),
     )
 
 
@@ -144,7 +144,8 @@ def _table_bytes(records: pl.DataFrame) -> int:
     return int(records.height * (buffer.tell() / max(head.height, 1) + PLACE_BYTES))
 
 
-def _windows(work: Work) -> dict[str, dict[str, int]]:
+def window_counts(work: Work) -> dict[str, dict[str, int]]:
+    """Windows by split and role that the protocol of a plan would cut; none without a protocol."""
     protocol, settings = work.plan.protocol, work.plan.settings
     if protocol is None:
         return {}
@@ -153,6 +154,6 @@ def _windows(work: Work) -> dict[str, dict[str, int]]:
         frames = frames.with_columns(pl.lit(value=True).alias("resampled"))
     sequencer = Sequencer(frames.select(GEOMETRY_COLUMNS), settings.resample_rule, settings.resample_metres)
     return {
-        split: {role: sequencer.of_protocol(protocol, split, role).height for role in ("database", "query")}
+        split: {role: sequencer.protocol_windows(protocol, split, role).height for role in ("database", "query")}
         for split in protocol.splits
     }

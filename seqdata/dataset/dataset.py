@@ -147,7 +147,7 @@ class Dataset:
             ContractError: If a protocol, split or role is unknown, or a split is named without a protocol.
         """
         if protocol is not None:
-            return self.sequencer.of_protocol(self.load_protocol(protocol), split, role)
+            return self.sequencer.protocol_windows(self.load_protocol(protocol), split, role)
         if split is not None:
             raise ContractError(f"split '{split}' needs a protocol: splits are defined by protocols")
         policy = TrackPolicy(panoramas, spacing=spacing, max_step=max_step)

@@ -31,8 +31,8 @@ def nearest(query: WindowSet, database: WindowSet) -> pl.DataFrame:
         centre_distance (float64, in the sets' unit, null where the group has no database window).
 
     Example:
-        >>> query = WindowSet.of([[0.0, 0.0]], first=[0], length=1)
-        >>> database = WindowSet.of([[3.0, 4.0], [9.0, 0.0]], first=[0, 1], length=1)
+        >>> query = WindowSet.from_coordinates([[0.0, 0.0]], first=[0], length=1)
+        >>> database = WindowSet.from_coordinates([[3.0, 4.0], [9.0, 0.0]], first=[0, 1], length=1)
         >>> nearest(query, database).row(0)
         (0, 5.0, 5.0)
     """

@@ -98,8 +98,8 @@ def positives(
         ContractError: As `pair_blocks`.
 
     Example:
-        >>> query = WindowSet.of([[0.0, 0.0], [0.0, 2.0]], first=[0], length=2)
-        >>> database = WindowSet.of([[3.0, 0.0], [3.0, 2.0], [90.0, 0.0]], first=[0, 1], length=2)
+        >>> query = WindowSet.from_coordinates([[0.0, 0.0], [0.0, 2.0]], first=[0], length=2)
+        >>> database = WindowSet.from_coordinates([[3.0, 0.0], [3.0, 2.0], [90.0, 0.0]], first=[0, 1], length=2)
         >>> positives(query, database, radius=25.0)["min_distance"].to_list()
         [3.0, 3.0]
     """

@@ -136,7 +136,7 @@ class Sequencer:
         table = table.filter(~pl.col("panorama")) if policy.panoramas == "centre" else table
         return table_contract("sequences").conform(table)
 
-    def of_protocol(self, protocol: Protocol, split: str | None = None, role: str | None = None) -> pl.DataFrame:
+    def protocol_windows(self, protocol: Protocol, split: str | None = None, role: str | None = None) -> pl.DataFrame:
         """Cut the windows of a protocol.
 
         Args:
@@ -231,7 +231,7 @@ class Sequencer:
             xy = of_track.select("easting", "northing").to_numpy()
             # Metres of two zones are never compared: a zone is a group.
             group = self._zone_numbers()[table["centre"].to_numpy()]
-        return truth.WindowSet.of(
+        return truth.WindowSet.from_coordinates(
             xy,
             table["first"].to_numpy(),
             table["length"].to_numpy(),

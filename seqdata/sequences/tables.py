@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from seqdata.contracts.protocol import Protocol
+from seqdata.errors import ContractError
 from seqdata.sequences import positives as truth
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.sequencer import Sequencer, TrackPolicy
@@ -62,15 +63,22 @@ def stored_radius(protocol: Protocol, split: str) -> float:
 
 
 def reach(path: Path, protocol: Protocol, split: str) -> float:
-    """Read how far the pairs of a stored table reach; tables of the first release reach the protocol's own radii."""
-    return float(read_metadata(path).get("radius", stored_radius(protocol, split)))
+    """Read how far the pairs of a stored table reach; tables of the first release reach the protocol's own radii.
+
+    Raises: ContractError when the table is damaged.
+    """
+    text = read_metadata(path).get("radius", stored_radius(protocol, split))
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ContractError(f"{path}: its radius '{text}' is no number; run seqdata verify") from error
 
 
 def planned_tables(sequencer: Sequencer, protocol: Protocol, max_radius: float | None = None) -> Iterator[PlannedTable]:
     """Yield the tables of a protocol, one at a time; a split with an empty role has no pairs.
 
-    Rows of the pairs are those of `Sequencer.of_protocol(protocol, split, role)`. Memory: one split's window tables,
-    and what `write_positives` needs.
+    Rows of the pairs are those of `Sequencer.protocol_windows(protocol, split, role)`. Memory: one split's window
+    tables, and what `write_positives` needs.
 
     Args:
         sequencer: Windows over the frames.
@@ -79,7 +87,7 @@ def planned_tables(sequencer: Sequencer, protocol: Protocol, max_radius: float |
             default 25. Every rule and smaller radius is then a filter.
 
     Raises:
-        ContractError: As `Sequencer.of_protocol`.
+        ContractError: As `Sequencer.protocol_windows`.
     """
     policy = TrackPolicy.from_protocol(protocol)
     protocol.check_rule(sequencer.rule)
@@ -94,7 +102,7 @@ def planned_tables(sequencer: Sequencer, protocol: Protocol, max_radius: float |
 def _truth_tables(sequencer: Sequencer, protocol: Protocol, split: str, max_radius: float) -> Iterator[PlannedTable]:
     """The pairs and the nearest distances of one split."""
     query, database = (
-        sequencer.window_set(sequencer.of_protocol(protocol, split, role), protocol.unit)
+        sequencer.window_set(sequencer.protocol_windows(protocol, split, role), protocol.unit)
         for role in ("query", "database")
     )
     if not len(query) or not len(database):

@@ -48,7 +48,7 @@ class WindowSet:
     group: IntArray
 
     @classmethod
-    def of(
+    def from_coordinates(
         cls,
         xy: npt.ArrayLike,
         first: npt.ArrayLike,
@@ -72,7 +72,7 @@ class WindowSet:
             ContractError: If a coordinate is not finite or a window leaves the array of frames.
 
         Example:
-            >>> len(WindowSet.of([[0.0, 0.0], [0.0, 2.0], [0.0, 4.0]], first=[0, 1], length=2))
+            >>> len(WindowSet.from_coordinates([[0.0, 0.0], [0.0, 2.0], [0.0, 4.0]], first=[0, 1], length=2))
             2
         """
         points = np.ascontiguousarray(xy, np.float64).reshape(-1, 2)

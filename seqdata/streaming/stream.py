@@ -127,7 +127,7 @@ class Stream:
         frame_rows = self.frame_rows[rows]
         return {
             "row": rows,
-            **{name: names.of_rows(rows) for name, names in self._names.items()},
+            **{name: names.texts(rows) for name, names in self._names.items()},
             "positions": self._numbers["position"][frame_rows],
             "easting": self._numbers["easting"][frame_rows],
             "northing": self._numbers["northing"][frame_rows],
@@ -197,5 +197,5 @@ class _Names:
         codes = column.fill_null("").replace_strict(values, range(len(values)), return_dtype=pl.UInt32)
         return cls(codes.to_numpy(), values.to_list())
 
-    def of_rows(self, rows: IntArray) -> list[str]:
+    def texts(self, rows: IntArray) -> list[str]:
         return [self.values[code] for code in self.codes[rows].tolist()]

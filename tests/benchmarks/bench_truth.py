@@ -64,7 +64,7 @@ def window_set(rng: Any, wanted: Any) -> Any:
     # A random order of drives would leave whole cities out when cut to size: drop evenly instead.
     first = windows(track, length=LENGTH)["first"].to_numpy()
     first = first[np.linspace(0, len(first) - 1, wanted).round().astype(int)] if len(first) > wanted else first
-    return WindowSet.of(
+    return WindowSet.from_coordinates(
         np.concatenate(drives),
         first,
         LENGTH,
@@ -83,7 +83,7 @@ def spread(query: Any, count: Any) -> Any:
     """Every n-th stretch of 100 query windows: about `count` windows from all cities."""
     keep = np.arange(len(query)) // 100 % max(1, len(query) // count) == 0
     columns = (getattr(query, name)[keep] for name in ("first", "length"))
-    return WindowSet.of(query.xy, *columns, group=query.group[keep], heading=query.heading)
+    return WindowSet.from_coordinates(query.xy, *columns, group=query.group[keep], heading=query.heading)
 
 
 def brute(query: Any, row: Any, database: Any) -> Any:

@@ -71,7 +71,7 @@ class PositionsDataset:
     ) -> pl.DataFrame:
         """Pairs of windows with any frames nearer than `radius` metres, in one city."""
         sides = (
-            WindowSet.of(self._xy, at, table["length"].to_numpy(), group=self._group[at])
+            WindowSet.from_coordinates(self._xy, at, table["length"].to_numpy(), group=self._group[at])
             for table in (query, database)
             for at in (table["first"].to_numpy().astype(np.int64),)
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqdata.synth.settings import Floats
+from seqdata.geometry import FloatArray
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Camera:
     `flat` is the focal length of a flat picture, None for a panorama (which shows no loose objects).
     """
 
-    bearing: Floats
-    focal: Floats
+    bearing: FloatArray
+    focal: FloatArray
     rows: int
     horizon: float
     height: float
     flat: float | None
 
-    def slope(self) -> Floats:
+    def slope(self) -> FloatArray:
         """Rise a metre of distance of every pixel's ray, `(rows, W)` float32; negative under the horizon."""
         above = self.horizon - np.arange(self.rows) - 0.5
         return np.asarray(above[:, None] / self.focal, np.float32)

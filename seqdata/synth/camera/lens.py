@@ -6,11 +6,11 @@ import numpy as np
 import simplejpeg
 
 from seqdata.frames.images import Pixels
-from seqdata.synth.settings import Floats
+from seqdata.geometry import FloatArray
 from seqdata.synth.visits import Visit
 
 
-def develop(picture: Floats, visit: Visit, exposure: float, rng: np.random.Generator) -> Pixels:
+def develop(picture: FloatArray, visit: Visit, exposure: float, rng: np.random.Generator) -> Pixels:
     """Develop a picture `(H, W, 3)` float32 in 0..1 into an 8-bit RGB photograph `(H, W, 3)`."""
     grey = picture.mean(-1, keepdims=True)
     out = grey + (picture - grey) * np.float32(visit.saturation)
@@ -25,12 +25,12 @@ def develop(picture: Floats, visit: Visit, exposure: float, rng: np.random.Gener
     return (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def shrink(picture: Floats, times: int) -> Floats:
+def shrink(picture: FloatArray, times: int) -> FloatArray:
     """Average `times x times` pixels into one."""
     if times == 1:
         return picture
     h, w = picture.shape[0] // times, picture.shape[1] // times
-    small: Floats = picture.reshape(h, times, w, times, 3).mean((1, 3), dtype=np.float32)
+    small: FloatArray = picture.reshape(h, times, w, times, 3).mean((1, 3), dtype=np.float32)
     return small
 
 
@@ -41,7 +41,7 @@ def encode(photo: Pixels, quality: int) -> bytes:
     )
 
 
-def _bonnet(picture: Floats) -> None:
+def _bonnet(picture: FloatArray) -> None:
     """The car's own dark bonnet along the lower edge (MSLS's `control_panel`)."""
     h, w = picture.shape[:2]
     x = np.linspace(-1, 1, w, dtype=np.float32)
@@ -49,7 +49,7 @@ def _bonnet(picture: Floats) -> None:
     picture[np.arange(h)[:, None] > edge] *= np.float32(0.25)
 
 
-def _soften(picture: Floats, amount: np.float32) -> Floats:
+def _soften(picture: FloatArray, amount: np.float32) -> FloatArray:
     """Mix every pixel with its four neighbours."""
     out = picture.copy()
     out[:, 1:-1] += amount * np.float32(0.5) * (picture[:, :-2] + picture[:, 2:] - 2 * picture[:, 1:-1])

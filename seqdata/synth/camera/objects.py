@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqdata.geometry import FloatArray
 from seqdata.synth.camera.stage import View
-from seqdata.synth.settings import Floats
 from seqdata.synth.world.sprites import VARIANTS
 
 
-def paint_objects(picture: Floats, view: View, depth: Floats) -> None:
+def paint_objects(picture: FloatArray, view: View, depth: FloatArray) -> None:
     """Paste all objects in sight; `depth` `(W,)` is how far ahead each column's wall is. Panoramas show none."""
     if view.camera.flat is None:
         return
@@ -31,7 +31,12 @@ def paint_objects(picture: Floats, view: View, depth: Floats) -> None:
 
 
 def _paste(
-    picture: Floats, view: View, sprite: Floats, box: tuple[float, float, float, float], ahead: float, depth: Floats
+    picture: FloatArray,
+    view: View,
+    sprite: FloatArray,
+    box: tuple[float, float, float, float],
+    ahead: float,
+    depth: FloatArray,
 ) -> None:
     """Stretch a sprite over `box` (top, bottom, left, right in pixels) where no wall is nearer than `ahead`."""
     top, bottom, left, right = box

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seqdata.geometry import FloatArray, IntArray
 from seqdata.synth.camera.objects import paint_objects
 from seqdata.synth.camera.road import paint_road
 from seqdata.synth.camera.stage import WALL_LEVELS, View
-from seqdata.synth.settings import Floats, Ints
 from seqdata.synth.visits import Visit
 from seqdata.synth.world.facades import PPM
 from seqdata.synth.world.scene import Walls
@@ -28,13 +28,13 @@ class Hits(NamedTuple):
     `reach` metres, number of the `wall`, `share` of its length, and `facing`, the sine of the angle to it.
     """
 
-    reach: Floats
-    wall: Ints
-    share: Floats
-    facing: Floats
+    reach: FloatArray
+    wall: IntArray
+    share: FloatArray
+    facing: FloatArray
 
 
-def render(view: View) -> Floats:
+def render(view: View) -> FloatArray:
     """Render a view: picture `(rows, W, 3)` float32 in 0..1."""
     hits = cast_rays(view.stage.scene.walls, view.position, view.rays)
     slope = view.camera.slope()
@@ -46,7 +46,7 @@ def render(view: View) -> Floats:
     return picture
 
 
-def cast_rays(walls: Walls, position: Floats, rays: Floats) -> Hits:
+def cast_rays(walls: Walls, position: FloatArray, rays: FloatArray) -> Hits:
     """Find the nearest wall along each ray `(W, 2)`; reach is `FAR` where there is none."""
     # Ray and wall as two lines, solved by cross products for all (column, wall) pairs at once: `turn` is the cross
     # product of their directions, near 0 where they are parallel.
@@ -61,14 +61,14 @@ def cast_rays(walls: Walls, position: Floats, rays: Floats) -> Hits:
     return Hits(distance[pick], wall, np.clip(share[pick], 0, 1), np.abs(turn[pick]) / np.hypot(*edge[wall].T))
 
 
-def _sky(visit: Visit, slope: Floats) -> Floats:
+def _sky(visit: Visit, slope: FloatArray) -> FloatArray:
     """From the horizon's colour to the zenith's, `(rows, W, 3)`."""
     # The factor 1.4 reaches the zenith's colour well inside the picture.
     top, low = (np.asarray(c, np.float32) for c in visit.sky)
     return np.asarray(low + (top - low) * np.clip(slope * 1.4, 0, 1)[..., None])
 
 
-def _paint_walls(picture: Floats, view: View, height: Floats, hits: Hits) -> None:
+def _paint_walls(picture: FloatArray, view: View, height: FloatArray, hits: Hits) -> None:
     """Draw every pixel that meets a wall between the ground and its roof; `height` `(rows, W)` is metres there."""
     stage, scene = view.stage, view.stage.scene
     u = scene.walls.u[hits.wall]
@@ -83,7 +83,7 @@ def _paint_walls(picture: Floats, view: View, height: Floats, hits: Hits) -> Non
     np.copyto(picture, stage.fade(lit, hits.reach), where=inside[..., None])
 
 
-def _sunlight(visit: Visit, walls: Walls, wall: Ints) -> Floats:
+def _sunlight(visit: Visit, walls: Walls, wall: IntArray) -> FloatArray:
     """Brightness `(W,)` of each column's wall: ambient light, and the sun by the wall's direction."""
     edge, sun = walls.b[wall] - walls.a[wall], np.radians(visit.sun)
     across = np.abs(edge[:, 1] * np.sin(sun) - edge[:, 0] * np.cos(sun)) / np.hypot(*edge.T)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqdata.geometry import FloatArray
 from seqdata.synth.camera.stage import ROAD_LEVELS, View
-from seqdata.synth.settings import Floats
 from seqdata.synth.world.ground import GPM, REACH
 from seqdata.synth.world.layout import MARGIN, Street
 from seqdata.synth.world.texture import level
@@ -14,7 +14,7 @@ SIGHT = 60.0
 """Pieces of street farther than this from the camera are left out."""
 
 
-def paint_road(picture: Floats, view: View, height: Floats, slope: Floats) -> None:
+def paint_road(picture: FloatArray, view: View, height: FloatArray, slope: FloatArray) -> None:
     """Draw every pixel whose ray meets the ground before a wall (`height` `(rows, W)` at the wall is negative)."""
     camera, road = view.camera, view.stage.road
     top = max(0, int(np.floor(camera.horizon)))
@@ -35,7 +35,7 @@ def paint_road(picture: Floats, view: View, height: Floats, slope: Floats) -> No
     np.copyto(picture[top:], view.stage.fade(colour, distance), where=below[..., None])
 
 
-def street_metres(street: Street, view: View, distance: Floats) -> tuple[Floats, Floats, Floats]:
+def street_metres(street: Street, view: View, distance: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Locate the ground `distance` `(rows, W)` metres away on the street, by the nearest piece in sight.
 
     Returns metres along and across the street, and how far each pixel's ray runs along that piece (0 across, 1 along),
@@ -61,7 +61,7 @@ def street_metres(street: Street, view: View, distance: Floats) -> tuple[Floats,
     return s, t, aligned
 
 
-def _beyond(a: Floats, b: Floats, position: Floats) -> bool:
+def _beyond(a: FloatArray, b: FloatArray, position: FloatArray) -> bool:
     """Whether a position lies farther than `SIGHT` from the box around a piece of street."""
     low, high = np.minimum(a, b), np.maximum(a, b)
     return bool((np.maximum(low - position, position - high) > SIGHT).any())

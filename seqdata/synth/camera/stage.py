@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seqdata.geometry import FloatArray
 from seqdata.synth.camera.camera import Camera
-from seqdata.synth.settings import Floats, generator
+from seqdata.synth.settings import generator
 from seqdata.synth.visits import Visit
 from seqdata.synth.world.facades import dress
 from seqdata.synth.world.ground import road_strip
@@ -28,10 +29,10 @@ class Stage:
     visit: Visit
     walls: RipMap
     road: RipMap
-    sprites: dict[tuple[int, int], Floats]
-    objects: Floats
+    sprites: dict[tuple[int, int], FloatArray]
+    objects: FloatArray
 
-    def fade(self, colour: Floats, distance: Floats) -> Floats:
+    def fade(self, colour: FloatArray, distance: FloatArray) -> FloatArray:
         """Mix colours `(..., 3)` towards the horizon's with distance `(...)` in metres."""
         haze = np.asarray(1 - np.exp(-distance / self.visit.haze), np.float32)[..., None]
         return np.asarray(colour + (np.asarray(self.visit.sky[1], np.float32) - colour) * haze)
@@ -43,18 +44,18 @@ class View:
 
     stage: Stage
     camera: Camera
-    position: Floats
+    position: FloatArray
     heading: float
-    close: Floats
+    close: FloatArray
 
     @property
-    def rays(self) -> Floats:
+    def rays(self) -> FloatArray:
         """Unit directions `(W, 2)` of the columns on the ground, float64."""
         aim = np.radians(self.heading) + self.camera.bearing
         return np.stack([np.sin(aim), np.cos(aim)], -1)
 
 
-def set_stage(scene: Scene, visit: Visit, parked: Floats) -> Stage:
+def set_stage(scene: Scene, visit: Visit, parked: FloatArray) -> Stage:
     """Make the textures of a street for a visit; `parked` `(N, 5)` are this visit's own objects."""
     rng = generator(scene.seed, scene.street.key, visit.name, "dress")
     lit = dress(scene.sheet.albedo, scene.sheet.labels, scene.kinds, visit, rng)

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from seqdata.geometry import IntArray
-from seqdata.synth.settings import CityPlan, CitySettings, Floats, generator
+from seqdata.geometry import FloatArray, IntArray
+from seqdata.synth.settings import CityPlan, CitySettings, generator
 from seqdata.synth.visits import Visit
 from seqdata.synth.world.layout import MARGIN, Street
 
@@ -33,11 +33,11 @@ class Trajectory:
     visit: Visit
     role: str
     number: IntArray
-    position: Floats
-    measured: Floats
-    heading: Floats
-    compass: Floats
-    close: list[Floats]
+    position: FloatArray
+    measured: FloatArray
+    heading: FloatArray
+    compass: FloatArray
+    close: list[FloatArray]
     rig: tuple[float, float, float]
     dropped: int
 
@@ -107,7 +107,7 @@ def _trajectory(
     )
 
 
-def _marks(part: tuple[float, float], spacing: float, rng: np.random.Generator) -> Floats:
+def _marks(part: tuple[float, float], spacing: float, rng: np.random.Generator) -> FloatArray:
     """Metres `s` of the frames: a fixed rate at a speed that wanders by a quarter."""
     count = max(1, int((part[1] - part[0]) / spacing))
     steps = spacing * np.clip(1.0 + _drift(count, 0.2, rng), 0.5, 1.6)
@@ -115,7 +115,7 @@ def _marks(part: tuple[float, float], spacing: float, rng: np.random.Generator) 
     return np.asarray(marks[marks <= part[1] + spacing])
 
 
-def _drift(count: int, size: float, rng: np.random.Generator) -> Floats:
+def _drift(count: int, size: float, rng: np.random.Generator) -> FloatArray:
     """Slowly changing error of standard deviation `size`, `(count,)` (first-order, correlation 0.9 a frame)."""
     # An AR(1) process: with 0.9 and √(1 − 0.81) its variance stays 1.
     out, last = np.empty(count), rng.normal()
@@ -124,9 +124,11 @@ def _drift(count: int, size: float, rng: np.random.Generator) -> Floats:
     return out * size
 
 
-def _traffic(street: Street, s: Floats, lateral: Floats, share: float, rng: np.random.Generator) -> list[Floats]:
+def _traffic(
+    street: Street, s: FloatArray, lateral: FloatArray, share: float, rng: np.random.Generator
+) -> list[FloatArray]:
     """Vehicles in front of a run of one to four frames: in the own lane, or oncoming. Lists `(k, 5)`."""
-    close: list[Floats] = []
+    close: list[FloatArray] = []
     frames_left, ahead, side, size = 0, 0.0, 0.0, (1.5, 1.8, CAR)
     for metres, lane in zip(s, lateral, strict=True):
         # A vehicle stays 2.5 frames in the mean, so it appears at share / 2.5 of the free frames.
@@ -141,7 +143,7 @@ def _traffic(street: Street, s: Floats, lateral: Floats, share: float, rng: np.r
     return close
 
 
-def parked(street: Street, visit: Visit, seed: int) -> Floats:
+def parked(street: Street, visit: Visit, seed: int) -> FloatArray:
     """Place cars and vans at the kerb in one visit: `(N, 5)` x, y, height, width (metres), kind."""
     rng = generator(seed, street.key, visit.name, "parked")
     marks = np.arange(-MARGIN, street.length + MARGIN - 4.0, 6.5)

@@ -14,8 +14,9 @@ import numpy as np
 import utm
 
 from seqdata import geometry
+from seqdata.geometry import FloatArray
 from seqdata.synth.drives.drives import Trajectory
-from seqdata.synth.settings import CityPlan, Floats
+from seqdata.synth.settings import CityPlan
 from seqdata.synth.visits import VISITS
 
 FALSE_NORTHING = 10_000_000.0
@@ -82,7 +83,7 @@ def _rows(plan: CityPlan, trajectory: Trajectory, panoramas: frozenset[str]) -> 
     ]
 
 
-def positions(plan: CityPlan, local: Floats) -> tuple[Any, Any, Any, Any]:
+def positions(plan: CityPlan, local: FloatArray) -> tuple[Any, Any, Any, Any]:
     """Easting, northing (as MSLS stores it), latitude and longitude of local metres `(n, 2)`, float64 `(n,)` each."""
     if plan.track:
         (east0, north0), (zone, north) = plan.track.origin, geometry.parse_zone(plan.track.zone)

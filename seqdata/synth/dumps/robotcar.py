@@ -16,7 +16,7 @@ from PIL import Image
 
 from seqdata.errors import OutputError
 from seqdata.frames.images import Pixels
-from seqdata.geometry import BoolArray, IntArray
+from seqdata.geometry import BoolArray, FloatArray, IntArray
 from seqdata.parallel import Progress
 from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import pinhole
@@ -26,7 +26,7 @@ from seqdata.synth.camera.stage import Stage, View, set_stage
 from seqdata.synth.drives.along import Course, course_of, made_track
 from seqdata.synth.drives.drives import parked
 from seqdata.synth.dumps.robotcar_drive import Lap, frame_times, log_table
-from seqdata.synth.settings import Floats, generator
+from seqdata.synth.settings import generator
 from seqdata.synth.tracks import Track
 from seqdata.synth.visits import VISITS
 from seqdata.synth.world.scene import build_scene
@@ -218,7 +218,7 @@ def _images(
                 yield lap, stamp, _png(mosaic(photo, settings.camera))
 
 
-def _photograph(stage: Stage, position: Floats, heading: float, stamp: int, settings: RobotcarSettings) -> Pixels:
+def _photograph(stage: Stage, position: FloatArray, heading: float, stamp: int, settings: RobotcarSettings) -> Pixels:
     """RGB pixels (H, W, 3) of one frame, before the sensor's mosaic."""
     size = settings.supersample
     camera = pinhole(settings.width * size, settings.height * size, _FIELD, 0.0, _ABOVE)

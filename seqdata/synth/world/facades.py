@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from seqdata.synth.settings import Floats
+from seqdata.geometry import FloatArray, Int32Array
 from seqdata.synth.visits import Visit
 
 PPM = 8
@@ -33,10 +32,10 @@ WALLS = np.array(
 class Sheet:
     """A texture being painted: `albedo (V, U, 3)`, `labels (V, U)`, and each label's kind (label 0 is fixed)."""
 
-    albedo: Floats
-    labels: NDArray[np.int32]
+    albedo: FloatArray
+    labels: Int32Array
     kinds: list[int]
-    roof: Floats
+    roof: FloatArray
 
     def fill(self, v0: float, v1: float, u0: float, u1: float, colour: Any, kind: int = 0) -> None:
         """Paint the rectangle of metres `[v0, v1) x [u0, u1)`; a `kind` makes it one changeable thing."""
@@ -60,7 +59,7 @@ def paint(width: float, height: float, rng: np.random.Generator) -> Sheet:
     return sheet
 
 
-def _roof_line(U: int, width: float, height: float, rng: np.random.Generator) -> Floats:
+def _roof_line(U: int, width: float, height: float, rng: np.random.Generator) -> FloatArray:
     """Height in metres of every texel column: flat, gabled, stepped or with a chimney."""
     x = (np.arange(U) + 0.5) / U
     roof = np.full(U, height, np.float32)
@@ -75,7 +74,7 @@ def _roof_line(U: int, width: float, height: float, rng: np.random.Generator) ->
     return np.minimum(roof, TALLEST - 0.2)
 
 
-def _masonry(sheet: Sheet, wall: Floats, rng: np.random.Generator) -> None:
+def _masonry(sheet: Sheet, wall: FloatArray, rng: np.random.Generator) -> None:
     """Stains, and courses or panels, so that blank walls differ too."""
     V, U = sheet.labels.shape
     # Coarse noise, each value repeated over 16 × 16 texels (np.kron): stains of 2 m.
@@ -91,7 +90,7 @@ def _masonry(sheet: Sheet, wall: Floats, rng: np.random.Generator) -> None:
         sheet.albedo[(np.arange(V) // (pitch * 2)) % 2 == 1] = band
 
 
-def _windows(sheet: Sheet, width: float, height: float, wall: Floats, rng: np.random.Generator) -> None:
+def _windows(sheet: Sheet, width: float, height: float, wall: FloatArray, rng: np.random.Generator) -> None:
     """A grid of windows above the ground floor, each a thing that may be lit, dark or shuttered."""
     floor, bay = rng.uniform(2.7, 3.9), rng.uniform(1.7, 4.2)
     bays = max(1, int((width - 1.0) / bay))
@@ -112,7 +111,7 @@ def _windows(sheet: Sheet, width: float, height: float, wall: Floats, rng: np.ra
             sheet.fill(v, v + 0.7, 0.5, width - 0.5, frame * 0.6)
 
 
-def _ground_floor(sheet: Sheet, width: float, wall: Floats, rng: np.random.Generator) -> None:
+def _ground_floor(sheet: Sheet, width: float, wall: FloatArray, rng: np.random.Generator) -> None:
     """A shop with sign and awning, a garage, or a door between windows; sometimes a poster."""
     kind = rng.integers(3)
     dark = np.clip(wall * 0.5, 0, 1)
@@ -158,12 +157,12 @@ def _roof(sheet: Sheet, height: float, rng: np.random.Generator) -> None:
 
 
 def dress(
-    albedo: Floats,
-    labels: NDArray[np.int32],
-    kinds: NDArray[np.int32],
+    albedo: FloatArray,
+    labels: Int32Array,
+    kinds: Int32Array,
     visit: Visit,
     rng: np.random.Generator,
-) -> Floats:
+) -> FloatArray:
     """Light a texture `(V, U, 3)` for one visit: windows, awnings, posters and snow drawn anew, then lit."""
     colour, alpha, glow = _states(kinds, visit, rng)
     # One draw a label, spread over its texels by indexing: a whole window is lit or dark.
@@ -177,7 +176,7 @@ def dress(
     return np.clip(out * light + glow[labels], 0, 1)
 
 
-def _states(kinds: NDArray[np.int32], visit: Visit, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def _states(kinds: Int32Array, visit: Visit, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Colour `(K, 3)`, cover `(K,)` and light of its own `(K, 3)` of every changeable thing."""
     n = len(kinds)
     chance, shade = rng.random(n), rng.random((n, 3))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqdata.synth.settings import Floats, generator
+from seqdata.geometry import FloatArray
+from seqdata.synth.settings import generator
 from seqdata.synth.visits import Visit
 from seqdata.synth.world.layout import MARGIN
 from seqdata.synth.world.scene import Scene
@@ -15,7 +16,7 @@ REACH = 14.0
 """Half width of the strip in metres; ground farther out looks like its edge."""
 
 
-def road_strip(scene: Scene, visit: Visit) -> Floats:
+def road_strip(scene: Scene, visit: Visit) -> FloatArray:
     """Paint the lit ground `(S, T, 3)` float32: row s metres from `-MARGIN`, column lateral from `-REACH`."""
     street = scene.street
     rng = generator(scene.seed, street.key, "road")
@@ -32,7 +33,7 @@ def road_strip(scene: Scene, visit: Visit) -> Floats:
     return _weather(strip, s, t, street.kerb, visit, generator(scene.seed, street.key, visit.name, "weather"))
 
 
-def _patches(strip: Floats, rng: np.random.Generator) -> None:
+def _patches(strip: FloatArray, rng: np.random.Generator) -> None:
     """Repairs and manholes: dark or pale rectangles on the carriageway."""
     rows, columns = strip.shape[:2]
     for _ in range(rows // (6 * GPM)):
@@ -41,7 +42,7 @@ def _patches(strip: Floats, rng: np.random.Generator) -> None:
         strip[i : i + h, j : j + w] *= rng.uniform(0.65, 1.3)
 
 
-def _markings(strip: Floats, s: Floats, t: Floats, kerb: float, rng: np.random.Generator) -> None:
+def _markings(strip: FloatArray, s: FloatArray, t: FloatArray, kerb: float, rng: np.random.Generator) -> None:
     """A dashed centre line, perhaps parking lines, and zebra crossings."""
     paint, dash = 0.85, rng.uniform(3.0, 9.0)
     strip[np.ix_((s % dash) < dash * rng.uniform(0.3, 0.9), np.abs(t) < 0.12)] = paint
@@ -51,7 +52,9 @@ def _markings(strip: Floats, s: Floats, t: Floats, kerb: float, rng: np.random.G
         strip[np.ix_((s > at) & (s < at + 3.0), (np.abs(t) < kerb) & (t % 1.0 < 0.5))] = paint
 
 
-def _weather(strip: Floats, s: Floats, t: Floats, kerb: float, visit: Visit, rng: np.random.Generator) -> Floats:
+def _weather(
+    strip: FloatArray, s: FloatArray, t: FloatArray, kerb: float, visit: Visit, rng: np.random.Generator
+) -> FloatArray:
     """Snow off the wheel tracks, dark wet patches, lamp light at night."""
     if visit.wet:
         strip = strip * (1 - 0.35 * visit.wet * _blotches(strip.shape[:2], rng))
@@ -67,7 +70,7 @@ def _weather(strip: Floats, s: Floats, t: Floats, kerb: float, visit: Visit, rng
     return np.asarray(np.clip(strip * light, 0, 1), np.float32)
 
 
-def _blotches(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+def _blotches(shape: tuple[int, int], rng: np.random.Generator) -> FloatArray:
     """Random spots about three metres wide, `(S, T, 1)` in 0..1."""
     size = 3 * GPM
     # Coarse noise repeated over blocks (np.kron), as façade stains are.

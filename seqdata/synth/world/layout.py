@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqdata.synth.settings import CityPlan, CitySettings, Floats, generator
+from seqdata.geometry import FloatArray
+from seqdata.synth.settings import CityPlan, CitySettings, generator
 
 MARGIN = 45.0
 """Metres of street before and behind the driven part, so that no camera looks out of the world."""
@@ -22,23 +23,23 @@ class Street:
     """One street: a polyline `(P, 2)` that starts `MARGIN` metres before the driven part."""
 
     key: str
-    points: Floats
+    points: FloatArray
     half_width: float
     kerb: float
     length: float
 
     @property
-    def marks(self) -> Floats:
+    def marks(self) -> FloatArray:
         """Metres `s` of the polyline's points, `(P,)`."""
         steps = np.hypot(*np.diff(self.points, axis=0).T)
         return np.concatenate([[0.0], np.cumsum(steps)]) - MARGIN
 
-    def centre(self, s: Floats) -> Floats:
+    def centre(self, s: FloatArray) -> FloatArray:
         """Points `(..., 2)` of the bare polyline at metres `s`."""
         marks = self.marks
         return np.stack([np.interp(s, marks, self.points[:, 0]), np.interp(s, marks, self.points[:, 1])], -1)
 
-    def pose(self, s: Floats, lateral: Floats) -> tuple[Floats, Floats]:
+    def pose(self, s: FloatArray, lateral: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Positions `(n, 2)` and headings `(n,)` of a car at metres `s`; corners are rounded over 10 m."""
         around = self.centre(np.asarray(s)[:, None] + np.linspace(-5.0, 5.0, 11))
         ahead = around[:, -1] - around[:, 0]
@@ -46,7 +47,7 @@ class Street:
         right = np.stack([ahead[:, 1], -ahead[:, 0]], -1) / np.hypot(*ahead.T)[:, None]
         return around.mean(1) + right * np.asarray(lateral)[:, None], heading
 
-    def side_line(self, offset: float) -> Floats:
+    def side_line(self, offset: float) -> FloatArray:
         """The polyline `(P, 2)` shifted `offset` metres to the right, mitred at the turns."""
         right = right_normals(self.points)
         before, after = np.vstack([right[:1], right]), np.vstack([right, right[-1:]])
@@ -55,7 +56,7 @@ class Street:
         return np.asarray(self.points + offset * mitre)
 
 
-def right_normals(points: Floats) -> Floats:
+def right_normals(points: FloatArray) -> FloatArray:
     """Unit normals `(P-1, 2)` to the right of each piece of a polyline `(P, 2)`."""
     steps = np.diff(points, axis=0)
     return np.asarray(np.stack([steps[:, 1], -steps[:, 0]], -1) / np.hypot(*steps.T)[:, None])
@@ -75,7 +76,7 @@ def city_streets(plan: CityPlan, settings: CitySettings, seed: int) -> list[Stre
     return streets
 
 
-def _shape(plan: CityPlan, index: int, settings: CitySettings, seed: int) -> tuple[Floats, np.random.Generator]:
+def _shape(plan: CityPlan, index: int, settings: CitySettings, seed: int) -> tuple[FloatArray, np.random.Generator]:
     """A staircase polyline: straight pieces, turning right and left by turns."""
     rng = generator(seed, plan.name, "street", index)
     length = settings.street_length

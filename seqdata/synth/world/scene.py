@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from seqdata.synth.settings import Floats, generator
+from seqdata.geometry import FloatArray, Int32Array
+from seqdata.synth.settings import generator
 from seqdata.synth.world import facades
 from seqdata.synth.world.facades import PPM, Sheet
 from seqdata.synth.world.layout import MARGIN, Street, right_normals
@@ -20,9 +20,9 @@ from seqdata.synth.world.layout import MARGIN, Street, right_normals
 class Walls:
     """Vertical walls: ends `a`, `b` `(M, 2)` metres; texture metres `u` `(M, 2)` at both ends."""
 
-    a: Floats
-    b: Floats
-    u: Floats
+    a: FloatArray
+    b: FloatArray
+    u: FloatArray
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Scene:
     street: Street
     walls: Walls
     sheet: Sheet
-    objects: Floats
+    objects: FloatArray
     seed: int
 
     @property
-    def kinds(self) -> NDArray[np.int32]:
+    def kinds(self) -> Int32Array:
         """Kind of every label of the texture, `(K,)`."""
         return np.asarray(self.sheet.kinds, np.int32)
 
@@ -48,7 +48,7 @@ def build_scene(street: Street, seed: int) -> Scene:
     """Build the scene of one street, a function of (seed, street) alone."""
     rng = generator(seed, street.key, "scene")
     sheets: list[Sheet] = []
-    lines: list[Floats] = []
+    lines: list[FloatArray] = []
     for side in (-1.0, 1.0):
         line = street.side_line(side * street.half_width)
         for start, end, out in zip(line[:-1], line[1:], side * right_normals(street.points), strict=True):
@@ -60,12 +60,12 @@ def build_scene(street: Street, seed: int) -> Scene:
 
 
 def _row(
-    start: Floats,
-    end: Floats,
-    out: Floats,
+    start: FloatArray,
+    end: FloatArray,
+    out: FloatArray,
     rng: np.random.Generator,
     sheets: list[Sheet],
-    lines: list[Floats],
+    lines: list[FloatArray],
 ) -> None:
     """Fill one straight side with buildings, some set back, some an alley; appends `(2, 2)` fronts."""
     total = float(np.hypot(*(end - start)))
@@ -82,7 +82,7 @@ def _row(
         at += width
 
 
-def _walls(sheets: list[Sheet], lines: list[Floats]) -> Walls:
+def _walls(sheets: list[Sheet], lines: list[FloatArray]) -> Walls:
     """Fronts, and a side wall wherever neighbours are not flush; it takes the nearer one's edge texels."""
     starts = np.concatenate([[0], np.cumsum([s.labels.shape[1] for s in sheets])]) / PPM
     fronts = np.stack(lines)
@@ -110,7 +110,7 @@ def _join(sheets: list[Sheet]) -> Sheet:
     return Sheet(albedo, np.concatenate(labels, 1), kinds, np.concatenate([s.roof for s in sheets]))
 
 
-def _kerbside(street: Street, rng: np.random.Generator) -> Floats:
+def _kerbside(street: Street, rng: np.random.Generator) -> FloatArray:
     """Trees (on streets that have them), lamps and boxes on the pavements, `(N, 5)`."""
     rows = []
     trees, length = rng.random() < 0.7, street.length + 2 * MARGIN

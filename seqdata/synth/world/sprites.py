@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqdata.synth.settings import Floats
+from seqdata.geometry import FloatArray
 from seqdata.synth.visits import Visit
 
 KINDS = ("tree", "lamp", "box", "car", "truck")
@@ -14,7 +14,7 @@ VARIANTS = 6
 SIZE = 48
 
 
-def sprite_set(visit: Visit, rng: np.random.Generator) -> dict[tuple[int, int], Floats]:
+def sprite_set(visit: Visit, rng: np.random.Generator) -> dict[tuple[int, int], FloatArray]:
     """Draw all pictures of a visit by (kind, variant), already lit."""
     makers = (_tree, _lamp, _box, _car, _truck)
     return {
@@ -24,20 +24,20 @@ def sprite_set(visit: Visit, rng: np.random.Generator) -> dict[tuple[int, int], 
     }
 
 
-def _blank(colour: Any, visit: Visit) -> Floats:
+def _blank(colour: Any, visit: Visit) -> FloatArray:
     """A transparent picture whose hidden colour is already lit."""
     picture = np.zeros((SIZE, SIZE, 4), np.float32)
     picture[..., :3] = np.clip(np.asarray(colour) * np.asarray(visit.light), 0, 1)
     return picture
 
 
-def _grid() -> tuple[Floats, Floats]:
+def _grid() -> tuple[FloatArray, FloatArray]:
     """Picture coordinates: x in -1..1, y in 0..1 from the top, as `(SIZE, SIZE)` arrays."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / (SIZE - 1.0)
     return 2 * x - 1, y
 
 
-def _tree(visit: Visit, rng: np.random.Generator) -> Floats:
+def _tree(visit: Visit, rng: np.random.Generator) -> FloatArray:
     """A trunk with twigs, and as much crown as the season leaves."""
     x, y = _grid()
     picture = _blank((0.20, 0.15, 0.11), visit)
@@ -55,7 +55,7 @@ def _tree(visit: Visit, rng: np.random.Generator) -> Floats:
     return picture
 
 
-def _lamp(visit: Visit, rng: np.random.Generator) -> Floats:
+def _lamp(visit: Visit, rng: np.random.Generator) -> FloatArray:
     """A pole with an arm; the lamp shines at night."""
     x, y = _grid()
     picture = _blank((0.25, 0.26, 0.27), visit)
@@ -66,7 +66,7 @@ def _lamp(visit: Visit, rng: np.random.Generator) -> Floats:
     return picture
 
 
-def _box(visit: Visit, rng: np.random.Generator) -> Floats:
+def _box(visit: Visit, rng: np.random.Generator) -> FloatArray:
     """A cabinet, bin or box on the pavement."""
     picture = _blank(rng.uniform(0.15, 0.7, 3), visit)
     picture[: SIZE // 6, :, :3] *= 0.6
@@ -74,7 +74,7 @@ def _box(visit: Visit, rng: np.random.Generator) -> Floats:
     return picture
 
 
-def _car(visit: Visit, rng: np.random.Generator) -> Floats:
+def _car(visit: Visit, rng: np.random.Generator) -> FloatArray:
     """A car seen from behind: cabin, window, body, lights, wheels."""
     x, y = _grid()
     picture = _blank(rng.uniform(0.08, 0.85) + rng.uniform(-0.08, 0.08, 3), visit)
@@ -90,7 +90,7 @@ def _car(visit: Visit, rng: np.random.Generator) -> Floats:
     return picture
 
 
-def _truck(visit: Visit, rng: np.random.Generator) -> Floats:
+def _truck(visit: Visit, rng: np.random.Generator) -> FloatArray:
     """A van or lorry: a tall dark box."""
     x, y = _grid()
     picture = _blank(rng.uniform(0.08, 0.4) + rng.uniform(-0.05, 0.05, 3), visit)

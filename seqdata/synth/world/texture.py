@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqdata.frames.images import Pixels
-from seqdata.synth.settings import Floats, Ints
+from seqdata.geometry import FloatArray, Int32Array
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class RipMap:
     """
 
     texels: Pixels
-    offsets: Ints
-    widths: Ints
+    offsets: Int32Array
+    widths: Int32Array
     shape: tuple[int, int]
 
-    def index(self, row: Ints, column: Ints, i: Ints, j: Ints) -> Ints:
+    def index(self, row: Int32Array, column: Int32Array, i: Int32Array, j: Int32Array) -> Int32Array:
         """Compute flat indices of full-size texels `(row, column)` read at level `(i, j)`; all broadcast together."""
         base = self.offsets[i, j] + (np.clip(column, 0, self.shape[1] - 1) >> j)
         return np.asarray(base + (np.clip(row, 0, self.shape[0] - 1) >> i) * self.widths[j])
 
 
-def ripmap(texture: Floats, levels: tuple[int, int]) -> RipMap:
+def ripmap(texture: FloatArray, levels: tuple[int, int]) -> RipMap:
     """Halve a texture `(V, U, 3)` float (0..1) up to `levels` times down and along; the result holds all sizes."""
     shape = (texture.shape[0], texture.shape[1])
     # Padded to a multiple of the coarsest texel, so that every halving pairs whole texels.
@@ -57,7 +57,7 @@ def _mean(a: Pixels, b: Pixels) -> Pixels:
     return ((a.astype(np.uint16) + b + 1) >> 1).astype(np.uint8)
 
 
-def level(footprint: Floats, most: int) -> Ints:
+def level(footprint: FloatArray, most: int) -> Int32Array:
     """Choose the level whose texels are about as large as a pixel: `footprint` is texels a pixel."""
     # + 0.4 rounds in the logarithm, slightly in favour of the finer level.
     return np.clip(np.floor(np.log2(np.maximum(footprint, 1.0)) + 0.4), 0, most).astype(np.int32)

@@ -202,7 +202,7 @@ def test_a_window_belongs_to_a_split_with_every_frame(seed: int, length: int, st
         },
     )
     sequencer = Sequencer(table)
-    every = sequencer.of_protocol(protocol)
+    every = sequencer.protocol_windows(protocol)
     rows = sequencer.frame_rows(every) if every.height else np.zeros((0, length), int)
     east, position = table["easting"].to_numpy() - 5e5, table["position"].to_numpy()
     for split, role, admits in (
@@ -212,7 +212,7 @@ def test_a_window_belongs_to_a_split_with_every_frame(seed: int, length: int, st
         ("test", "database", lambda i: i >= 15 and east[i] <= 40 and start <= position[i] < stop),
     ):
         wanted = [window for window in rows.tolist() if all(admits(i) for i in window)]
-        chosen = sequencer.of_protocol(protocol, split, role)
+        chosen = sequencer.protocol_windows(protocol, split, role)
         assert (sequencer.frame_rows(chosen).tolist() if chosen.height else []) == wanted
         assert set(chosen["role"]) <= {role}
 
@@ -220,7 +220,7 @@ def test_a_window_belongs_to_a_split_with_every_frame(seed: int, length: int, st
 def test_panoramas_are_dropped_kept_or_judged_at_the_centre() -> None:
     table = frames(9, panorama=[False] * 4 + [True] + [False] * 4)
     cut = {
-        policy: Sequencer(table).of_protocol(made(length=3, panoramas=policy))["centre"].to_list()
+        policy: Sequencer(table).protocol_windows(made(length=3, panoramas=policy))["centre"].to_list()
         for policy in ("drop", "keep", "centre")
     }
     assert cut == {"drop": [1, 2, 6, 7], "keep": [1, 2, 3, 4, 5, 6, 7], "centre": [1, 2, 3, 5, 6, 7]}
@@ -228,7 +228,7 @@ def test_panoramas_are_dropped_kept_or_judged_at_the_centre() -> None:
 
 def test_a_subtask_is_that_of_the_centre_frame() -> None:
     table = frames(6, subtasks=["", "all", "all s2w", "s2w", "small", ""])
-    chosen = Sequencer(table).of_protocol(made(length=3, splits={"test": {"subtask": "all"}}), "test", "database")
+    chosen = Sequencer(table).protocol_windows(made(length=3, splits={"test": {"subtask": "all"}}), "test", "database")
     assert chosen["centre"].to_list() == [1, 2]
 
 
@@ -250,9 +250,9 @@ def test_any_spacing_comes_from_one_set_of_frames(seed: int, spacing: Any, rule:
 def test_another_spacing_rule_is_refused_with_both_named() -> None:
     protocol = made(spacing=2.0, spacing_rule="arc")
     with pytest.raises(ContractError, match=r"spacing_rule is 'arc', the dataset's is 'greedy'"):
-        Sequencer(frames()).of_protocol(protocol)
-    assert Sequencer(frames(), "arc").of_protocol(protocol).height == 11
-    assert Sequencer(frames()).of_protocol(made(spacing=None, spacing_rule="arc")).height == 26
+        Sequencer(frames()).protocol_windows(protocol)
+    assert Sequencer(frames(), "arc").protocol_windows(protocol).height == 11
+    assert Sequencer(frames()).protocol_windows(made(spacing=None, spacing_rule="arc")).height == 26
 
 
 def replayed(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,9 @@ def window_set(rng: Any, count: Any, groups: Any, mixed: Any = False) -> Any:
     xy[rng.integers(0, count) :] += 30_000.0 * rng.integers(0, 2)
     length = rng.integers(1, 7, count) if mixed else int(rng.integers(1, 7))
     step = rng.integers(1, 3, count) if mixed else 1
-    return WindowSet.of(xy, rng.permutation(count), length, step=step, group=rng.integers(0, groups, count))
+    return WindowSet.from_coordinates(
+        xy, rng.permutation(count), length, step=step, group=rng.integers(0, groups, count)
+    )
 
 
 def literal(query: Any, database: Any) -> Any:
@@ -45,7 +47,7 @@ def literal(query: Any, database: Any) -> Any:
 def test_nearest_equals_brute_force(seed: int, queries: Any, maps: Any, groups: Any, mixed: Any) -> None:
     rng = np.random.default_rng(seed)
     query = window_set(rng, queries, groups, mixed)
-    database = window_set(rng, maps, groups, mixed) if maps else WindowSet.of(np.zeros((0, 2)), [], 5)
+    database = window_set(rng, maps, groups, mixed) if maps else WindowSet.from_coordinates(np.zeros((0, 2)), [], 5)
     found = nearest(query, database)
     assert found.equals(literal(query, database), null_equal=True)
     table_contract("nearest").validate(found, "nearest")
@@ -56,7 +58,7 @@ def test_nearest_reaches_beyond_every_radius_and_agrees_with_the_pairs(monkeypat
     rng = np.random.default_rng(3)
     along = np.arange(200.0)
     walks = [np.column_stack([5 * along + 4e5, slope * along + 6e6]) + rng.normal(0, 3, (200, 2)) for slope in (0, 0.4)]
-    query, database = (WindowSet.of(walk, range(196), 5) for walk in walks)
+    query, database = (WindowSet.from_coordinates(walk, range(196), 5) for walk in walks)
     found, pairs = nearest(query, database), positives(query, database, radius=25.0)
     of_pairs = pairs.group_by("query").agg(pl.col("min_distance").min()).sort("query")
     near = found.filter(pl.col("min_distance") < 25.0)
@@ -67,10 +69,10 @@ def test_nearest_reaches_beyond_every_radius_and_agrees_with_the_pairs(monkeypat
 
 
 def test_ranks_and_empty_sets() -> None:
-    ranks = WindowSet.of(np.column_stack([np.arange(10.0), np.zeros(10)]), [0, 5], 3)
-    far = WindowSet.of(np.column_stack([np.arange(10.0) + 20, np.zeros(10)]), [0], 5)
+    ranks = WindowSet.from_coordinates(np.column_stack([np.arange(10.0), np.zeros(10)]), [0, 5], 3)
+    far = WindowSet.from_coordinates(np.column_stack([np.arange(10.0) + 20, np.zeros(10)]), [0], 5)
     assert nearest(ranks, far).rows() == [(0, 18.0, 21.0), (1, 13.0, 16.0)]
-    none = WindowSet.of(np.zeros((0, 2)), [], 5)
+    none = WindowSet.from_coordinates(np.zeros((0, 2)), [], 5)
     assert nearest(none, far).rows() == []
     assert nearest(ranks, none).rows() == [(0, None, None), (1, None, None)]
     assert distance_to(np.zeros((2, 2)), np.zeros((0, 2))).tolist() == [np.inf, np.inf]

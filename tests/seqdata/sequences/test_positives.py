@@ -87,7 +87,7 @@ def window_sets(draw: Any) -> Any:
         first = rng.permutation(first)
     group = rng.integers(0, 2, len(first)) if draw(st.booleans()) else 0
     heading = np.where(rng.random(count) < 0.2, np.nan, rng.integers(0, 360, count))
-    return WindowSet.of(xy, first, length, step=step, group=group, heading=heading)
+    return WindowSet.from_coordinates(xy, first, length, step=step, group=group, heading=heading)
 
 
 @settings(max_examples=120, deadline=None)
@@ -106,7 +106,9 @@ def test_pairs_and_distances_equal_brute_force(query: Any, database: Any, radius
     st.booleans(),
 )
 def test_rules_are_filters(query: Any, database: Any, rule: Any, radius: Any, inclusive: Any) -> None:
-    query = WindowSet.of(query.xy, query.first[:12], query.length[:12], step=query.step[:12], group=query.group[:12])
+    query = WindowSet.from_coordinates(
+        query.xy, query.first[:12], query.length[:12], step=query.step[:12], group=query.group[:12]
+    )
     unit = "frames" if inclusive else "metres"
     pairs = positives(query, database, radius=25.0, unit=unit)
     kept = accept(pairs, rule=rule, radius=radius, unit=unit)
@@ -126,7 +128,7 @@ def street(seed: Any, count: Any = 4000, spacing: Any = 4.0) -> Any:
 def street_set(seed: Any, length: Any = 5, stride: Any = 1, **options: Any) -> Any:
     xy = street(seed, **options)
     first = np.arange(0, len(xy) - length + 1, stride)
-    return WindowSet.of(xy, first, length, heading=driving_headings(xy[:, 0], xy[:, 1]))
+    return WindowSet.from_coordinates(xy, first, length, heading=driving_headings(xy[:, 0], xy[:, 1]))
 
 
 @pytest.mark.parametrize(("lengths", "stride"), [((5, 5), 1), ((10, 5), 1), ((1, 15), 1), ((4, 6), 3)])
@@ -155,8 +157,8 @@ def test_result_does_not_depend_on_how_work_is_cut(
 
 
 def test_exactly_on_the_radius() -> None:
-    query = WindowSet.of([[0.0, 0.0]], [0], 1)
-    database = WindowSet.of([[15.0, 20.0], [0.0, 25.0], [0.0, np.nextafter(25.0, 0)]], [0, 1, 2], 1)
+    query = WindowSet.from_coordinates([[0.0, 0.0]], [0], 1)
+    database = WindowSet.from_coordinates([[15.0, 20.0], [0.0, 25.0], [0.0, np.nextafter(25.0, 0)]], [0, 1, 2], 1)
     assert positives(query, database, radius=25.0)["database"].to_list() == [2]
     assert positives(query, database, radius=25.0, unit="frames")["database"].to_list() == [0, 1, 2]
     pairs = positives(query, database, radius=30.0)
@@ -166,7 +168,7 @@ def test_exactly_on_the_radius() -> None:
 
 def test_radius_zero_and_ranks() -> None:
     ranks = np.stack([np.arange(20.0), np.zeros(20)], 1)
-    query = WindowSet.of(ranks, range(16), 5)
+    query = WindowSet.from_coordinates(ranks, range(16), 5)
     same = positives(query, query, radius=0, unit="frames")
     assert accept(same, rule="centre", radius=0, unit="frames").select("query", "database").rows() == [
         (i, i) for i in range(16)
@@ -177,15 +179,15 @@ def test_radius_zero_and_ranks() -> None:
 
 def test_groups_are_never_compared() -> None:
     xy = np.zeros((10, 2))
-    query = WindowSet.of(xy, [0, 1, 2], 3, group=[7, 3, 9])
-    database = WindowSet.of(xy, [0, 1, 2, 3], 3, group=[3, 7, 3, -1])
+    query = WindowSet.from_coordinates(xy, [0, 1, 2], 3, group=[7, 3, 9])
+    database = WindowSet.from_coordinates(xy, [0, 1, 2, 3], 3, group=[3, 7, 3, -1])
     pairs = positives(query, database, radius=1.0)
     assert pairs.select("query", "database").rows() == [(0, 1), (1, 0), (1, 2)]
 
 
 def test_heading_limit_leaves_unknown_directions_out() -> None:
-    query = WindowSet.of(np.zeros((3, 2)), [0], 3, heading=[0.0, 350.0, 0.0])
-    database = WindowSet.of(np.zeros((4, 2)), [0, 1, 2, 3], 1, heading=[10.0, 170.0, np.nan, 20.0])
+    query = WindowSet.from_coordinates(np.zeros((3, 2)), [0], 3, heading=[0.0, 350.0, 0.0])
+    database = WindowSet.from_coordinates(np.zeros((4, 2)), [0, 1, 2, 3], 1, heading=[10.0, 170.0, np.nan, 20.0])
     pairs = positives(query, database, radius=1.0)
     assert pairs["heading_difference"].to_list() == [20.0, 180.0, None, 30.0]
     assert pairs["heading_difference"].dtype == pl.Float32
@@ -222,7 +224,10 @@ def test_nothing_half_written_when_the_work_fails(tmp_path: Path) -> None:
 
 
 def test_empty_sets_give_an_empty_table(tmp_path: Path) -> None:
-    none, some = WindowSet.of(np.zeros((0, 2)), [], 5), WindowSet.of(np.zeros((5, 2)), [0], 5)
+    none, some = (
+        WindowSet.from_coordinates(np.zeros((0, 2)), [], 5),
+        WindowSet.from_coordinates(np.zeros((5, 2)), [0], 5),
+    )
     for query, database in ((none, some), (some, none), (none, none)):
         assert positives(query, database, radius=25.0).equals(pl.DataFrame(schema=truth.POSITIVES_SCHEMA))
         assert write_positives(tmp_path / "e.parquet", query, database, radius=25.0) == 0
@@ -237,11 +242,11 @@ def test_bad_window_sets_are_refused() -> None:
         (np.zeros((4, 2)), [0], 0, "at least"),
     ):
         with pytest.raises(ContractError, match=message):
-            WindowSet.of(xy, first, length)
+            WindowSet.from_coordinates(xy, first, length)
 
 
 def test_bad_rules_units_and_radii_are_refused() -> None:
-    one = WindowSet.of(np.zeros((1, 2)), [0], 1)
+    one = WindowSet.from_coordinates(np.zeros((1, 2)), [0], 1)
     for options in ({"radius": -1.0}, {"radius": float("nan")}, {"radius": 1.0, "unit": "miles"}):
         with pytest.raises(ContractError):
             positives(one, one, **options)
@@ -260,7 +265,7 @@ def msls_set(name: Any, length: Any, max_step: Any = None) -> Any:
     drives = raw.partition_by("sequence_start", maintain_order=True)
     heading = np.concatenate([driving_headings(drive["easting"], drive["northing"]) for drive in drives])
     xy = raw.select("easting", "northing").to_numpy()
-    return WindowSet.of(xy, cut["first"].to_numpy(), length, heading=heading)
+    return WindowSet.from_coordinates(xy, cut["first"].to_numpy(), length, heading=heading)
 
 
 @real
