@@ -134,7 +134,7 @@ def merge(out: str | Path) -> DatasetManifest:
         InputError: If no build was begun at `out`, or shards are missing (it names them).
     """
     store = Store(out, is_output=True)
-    # Asked before the lock is taken, so that a sealed dataset on a read-only disk can be named too.
+    # Before the lock is taken, so that a sealed dataset on a read-only disk can be named too.
     if read_plan(store) is None:
         return read_manifest(store)
     with claimed(store, "seqdata merge"):

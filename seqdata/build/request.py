@@ -1,4 +1,4 @@
-"""What a build is asked to do, and how a protocol fills in what the request leaves open.
+"""The request of a build, and how a protocol fills in what it leaves open.
 
 A protocol may pin how a dump is read (source, lookup and gap of the poses, crop) and how frames are resampled (metres
 and rule). Such values are the build's defaults: a request that says nothing takes them, one that says otherwise

@@ -87,7 +87,7 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
             if progress is not None:
                 progress(file.size or 0)
     finally:
-        # Whoever stops reading the faults also stops the hashing.
+        # When the caller stops reading faults, nothing more is hashed.
         pool.shutdown(cancel_futures=True)
 
 

@@ -4,7 +4,7 @@ Every version has its own manifest, tables and id; `seqdata.open(path, version=n
 
 Convention: appended frames come after all old ones in the frames table, so that old frame rows stay what they are.
 Withdrawing takes rows away: later rows move up, and the gap in the positions breaks windows. The withdrawn bytes (and
-halo copies of them) stay in their shard: a plain tar reader must be told by `withdrawn`.
+halo copies of them) stay in their shard: a plain tar reader needs the list of `withdrawn`.
 """
 
 from collections.abc import Iterable, Iterator

@@ -19,7 +19,7 @@ Decode = Callable[[int, bytes | None], Pixels]
 
 @dataclass(frozen=True)
 class _Claim:
-    """How the rows of one request are had: ready ones, those to decode here, those that another thread is decoding."""
+    """The rows of one request: ready ones, those to decode here, those that another thread is decoding."""
 
     ready: dict[int, Pixels | None] = field(default_factory=dict)
     to_decode: list[int] = field(default_factory=list)

@@ -64,8 +64,8 @@ class FrameReader:
             rows: Frame rows (n,).
 
         Returns:
-            Bytes by row; None where they are not those that the build stored. A remote store is asked for those again,
-            because bytes may have been damaged on the way.
+            Bytes by row; None where they are not those that the build stored. From a remote store those are requested
+            again first, because bytes may have been damaged on the way.
 
         Raises:
             InputError: If a shard is absent or short.

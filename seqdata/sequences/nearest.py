@@ -72,7 +72,7 @@ def distance_to(points: Float64Array, ground: Float64Array) -> Float64Array:
 def _least_of_windows(query: WindowSet, rows: IntArray, ground: Float64Array) -> Float64Array:
     """Least distance of each window's frames to `ground`: (n,)."""
     used = _frames(query, rows)
-    # Each frame is asked for once, however many windows share it.
+    # Each frame is looked up once, however many windows share it.
     of_frame = np.full(len(query.xy), np.inf)
     of_frame[used] = distance_to(query.xy[used], ground)
     least = np.full(len(rows), np.inf)

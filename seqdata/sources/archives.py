@@ -127,7 +127,7 @@ def _unzip(file: BinaryIO, entry: dict[str, Any]) -> bytes:
         raise unreadable("no zip member begins where the directory says")
     data = _exactly(file, entry["offset"] + _LOCAL_HEADER.size + name_length + extra_length, entry["packed"])
     if entry["method"] == METHOD_DEFLATED:
-        # One byte more than announced is asked of zlib: what is longer shows, and never fills the memory.
+        # zlib may write one byte more than announced: what is longer shows, and never fills the memory.
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry["bytes"] + 1)
     if len(data) != entry["bytes"] or zlib.crc32(data) != entry["crc"]:
         raise unreadable("bytes and CRC are not those that the zip announces")

@@ -31,7 +31,7 @@ def recognise(raw: Path) -> str:
     """
     if not raw.is_dir():
         raise InputError(f"{raw}: no such folder")
-    # All published kinds are asked, so that a folder with two of them is not taken for the first.
+    # All published kinds are tried, so that a folder with two of them is not taken for the first.
     kinds = sorted(kind.name for kind in SOURCES.values() if kind.name != OWN_DRIVES and kind.recognises(raw))
     if len(kinds) > 1:
         raise InputError(f"{raw}: holds {' and '.join(kinds)} dumps; name the kind, as seqdata build {kinds[0]}")

@@ -91,8 +91,7 @@ def positions(plan: CityPlan, local: FloatArray) -> tuple[Any, Any, Any, Any]:
         north = plan.latitude >= 0
         east0, north0, zone, _ = utm.from_latlon(plan.latitude, plan.longitude)
     easting, northing = east0 + local[:, 0], north0 + local[:, 1]
-    # A recorded track may leave the zone of its first fix, whose metres it keeps; utm refuses that unless it is told
-    # not to.
+    # A recorded track may leave the zone of its first fix, whose metres it keeps; utm refuses that by default.
     lat, lon = utm.to_latlon(easting, northing, zone, northern=north, strict=plan.track is None)
     return easting, northing - (0.0 if north else FALSE_NORTHING), lat, lon
 
