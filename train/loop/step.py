@@ -1,7 +1,7 @@
 """What one training step computes: frames and windows in, descriptors out, with less memory where asked for."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch.utils.checkpoint import checkpoint
 from seqdata.errors import ContractError
 from train.data.frames import WindowSource
 from train.models.base import SequenceModel
+
+StepFunction = Callable[[Tensor, Tensor], Tensor]
+"""Distinct frames (M, …) and window rows (B, L) to descriptors (B, D)."""
 
 
 class StepModel(nn.Module):
@@ -54,6 +57,20 @@ def check_batch_norm(model: SequenceModel, why: str) -> None:
         raise ContractError(f"{why} cuts a batch into parts, and BatchNorm in train mode sees them; use bn=eval")
 
 
-def compiled(module: StepModel, enabled: bool) -> Callable[[Tensor, Tensor], Tensor]:
-    """The module through `torch.compile`, for any number of frames, where enabled."""
-    return cast(Callable[[Tensor, Tensor], Tensor], torch.compile(module, dynamic=True) if enabled else module)
+def compiled(module: StepModel, enabled: bool, backend: str | Callable[..., Any] = "inductor") -> StepFunction:
+    """The module through `torch.compile`, where enabled.
+
+    Only the numbers of frames and of windows may change without compiling again: a height and width that might change
+    too would cost the convolutions their fast kernels.
+    """
+    if not enabled:
+        return module
+    step = cast(StepFunction, torch.compile(module, backend=backend))
+
+    def run(frames: Tensor, rows: Tensor) -> Tensor:
+        for tensor in (frames, rows):
+            # "Maybe": a step of one frame or window is compiled for itself, where the strict form would end the run.
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return step(frames, rows)
+
+    return run

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 import train
 from seqdata.errors import ContractError, DivergedError
@@ -30,7 +31,8 @@ SMALL = {
 }  # fmt: skip
 PINNED = {
     "p1-triplet": (
-        {"lr": 1e-3, "round_queries": 6, "rounds": 2, "negatives": 2, "batch": 3},
+        # With the cap that the recipe had when these numbers were stored.
+        {"lr": 1e-3, "round_queries": 6, "rounds": 2, "negatives": 2, "batch": 3, "positives_cap": 10},
         [0.05669414, 0.09441528, 0.09169453, 0.08364790, 0.08003489, 0.05818325, 0.05696741, 0.06414665],
     ),
     "places-scratch": (
@@ -65,8 +67,33 @@ def test_every_recipe_is_valid() -> None:
     for name in RECIPES:
         assert TrainSettings.create(name, protocol="own").regime in ("triplet", "places")
     seqnet, sta = (TrainSettings.create(name, protocol="own") for name in ("seqnet", "p2-sta"))
-    assert seqnet.margin**2 == pytest.approx(0.1) and seqnet.skip_easy and seqnet.negatives == 10
-    assert sta.round_queries / sta.batch == 1000
+    assert seqnet.margin**2 == pytest.approx(0.1) and seqnet.violating_only and seqnet.negatives == 10
+    assert sta.round_queries / sta.batch == 1000 == sta.negative_cache
+
+
+PAPERS = ("seqvlad-triplet", "sta-triplet", "sta-seqvlad", "seqnet", "seqmatchnet")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_train_in_float32_among_all_positives(name: str) -> None:
+    recipe = TrainSettings.create(name, protocol="own")
+    assert (recipe.positives_cap, recipe.amp, recipe.precision) == (None, False, "fp32")
+
+
+def test_the_seqvlad_that_sta_is_compared_with_is_trained_as_sta() -> None:
+    sta, seqvlad, earlier = (TrainSettings.create(n, protocol="own") for n in ("p2-sta", "sta-seqvlad", "p1-triplet"))
+    for field in ("lr", "batch", "round_queries", "negative_cache", "epochs"):
+        assert getattr(seqvlad, field) == getattr(sta, field)
+    assert (seqvlad.model, seqvlad.lr, seqvlad.lr_groups) == ("seqvlad-cct384-four", 1e-4, {})
+    assert (earlier.lr, earlier.epochs, earlier.patience) == (1e-5, 100, 5)
+
+
+def test_settings_of_an_earlier_run_keep_their_meaning() -> None:
+    """A record without the newer fields: ten positives, as many candidates as queries, all negatives in the mean."""
+    newer = ("negative_cache", "violating_only")
+    stored = TrainSettings(protocol="own", positives_cap=10).model_dump(mode="json")
+    settings = TrainSettings.create(None, {key: value for key, value in stored.items() if key not in newer})
+    assert (settings.positives_cap, settings.negative_cache, settings.violating_only) == (10, None, False)
 
 
 def test_groups_get_their_rates_and_only_theirs(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
@@ -235,6 +262,24 @@ def test_compile_is_off_unless_asked(tiny: Any, data: FakeDataset) -> None:
     module = StepModel(tiny(), FrameSource(data))
     assert compiled(module, False) is module and not TrainSettings(protocol="own").compile
     assert compiled(module, True) is not module
+
+
+def test_a_run_compiles_once_whatever_the_number_of_frames(tiny: Any, data: FakeDataset) -> None:
+    """The number of distinct frames is another one at nearly every step; each graph would take a minute.
+
+    From 16 frames on: a CPU's convolutions take another memory layout below.
+    """
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    module = StepModel(tiny(), FrameSource(data))
+    step = compiled(module, True, backend=counter)
+    graphs = []
+    for frames, windows in ((19, 4), (16, 3), (30, 6)):
+        rows = torch.arange(windows * 5).reshape(windows, 5) % frames
+        pixels = torch.randint(0, 255, (frames, 3, 32, 32), dtype=torch.uint8)
+        torch.testing.assert_close(step(pixels, rows), module(pixels, rows), rtol=1e-4, atol=1e-5)
+        graphs.append(counter.frame_count)
+    assert len(set(graphs)) == 1, graphs
 
 
 def test_a_state_saved_on_a_card_goes_on_with_this_devices_kernels(tmp_path: Path) -> None:
