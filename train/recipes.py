@@ -6,23 +6,25 @@ docs/methods.md#recipes lists them. A recipe is one entry of `RECIPES`; an earli
 from typing import Any
 
 # What SeqNet (Garg and Milford, RA-L 2021) and SeqMatchNet (Garg et al., CoRL 2021) share: plain L2, margin √0.1,
-# 10 negatives, queries without a violating one skipped.
+# 10 negatives, the mean over violating ones.
 _SEQNET: dict[str, Any] = {
     "regime": "triplet",
     "batch": 16,
     "negatives": 10,
     "margin": 0.1**0.5,
-    "skip_easy": True,
     "optimizer": "sgd",
     "momentum": 0.9,
     "weight_decay": 1e-3,
     "schedule": "halve",
+    "violating_only": True,
 }
+# What the papers' programs share: float32, and all of a query's positives as candidates.
+_PAPER: dict[str, Any] = {"positives_cap": None, "amp": False, "precision": "fp32"}
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Recognition, RA-L 2022, sec. IV-A:
-    # every default of TrainSettings, for pretrained backbones.
-    "seqvlad-triplet": {"regime": "triplet"},
+    # for pretrained backbones; at most 100 epochs, of which patience leaves fewer.
+    "seqvlad-triplet": {"regime": "triplet", "epochs": 100, **_PAPER},
     # Zhang et al., Learning Sequence Descriptor based on Spatio-Temporal Attention for Visual Place Recognition,
     # sec. IV-B: two learning rates; the cache lasts 1,000 steps of 4 triplets, which are an epoch here, because the
     # paper does not say how long an epoch is.
@@ -33,13 +35,24 @@ RECIPES: dict[str, dict[str, Any]] = {
         "lr_groups": {"temporal": 1e-3},
         "rounds": 1,
         "round_queries": 4000,
+        "negative_cache": 1000,
+        **_PAPER,
     },
     # SeqNet on stored frame features, in rounds of 1,000 queries against 1,000 windows, to the last epoch.
-    "seqnet": {"model": "seqnet-vgg16", **_SEQNET, "lr": 1e-4, "halve_every": 50, "epochs": 200, "patience": 200},
+    "seqnet": {
+        "model": "seqnet-vgg16",
+        **_SEQNET,
+        **_PAPER,
+        "lr": 1e-4,
+        "halve_every": 50,
+        "epochs": 200,
+        "patience": 200,
+    },
     # SeqMatchNet the same way, with its own rate and pace.
     "seqmatchnet": {
         "model": "seqmatchnet-vgg16",
         **_SEQNET,
+        **_PAPER,
         "lr": 1e-3,
         "halve_every": 5,
         "epochs": 50,
@@ -103,6 +116,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 # The same for a route filmed at 250 m a frame: only the very frame is positive, the next but one is negative already,
 # because neighbouring windows, which share frames, are what a query is mistaken for.
 RECIPES["nordland-scratch"] = {**RECIPES["places-scratch"], "positive_radius": 0.0, "negative_radius": 1.0}
+
+# The SeqVLAD that Zhang et al. compare with, trained as STA: one rate, because it has no temporal stack.
+RECIPES["sta-seqvlad"] = {**RECIPES["sta-triplet"], "model": "seqvlad-cct384-four", "lr_groups": {}}
 
 # Names of earlier versions, which stored runs and people's notes hold.
 ALIASES = {"p1-triplet": "seqvlad-triplet", "p2-sta": "sta-triplet"}

@@ -111,6 +111,9 @@ class FakeDataset:
         key = pl.format("{}-{}", "trajectory", "position")
         return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width), key=key)
 
+    def frame_columns(self, *names: str) -> pl.DataFrame:
+        return self.frames.select(names).collect()
+
     def load_protocol(self, protocol: Any) -> Any:
         return protocols.load(protocol)
 

@@ -72,11 +72,14 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
 def _model(context: RunContext, restoring: bool) -> tuple[SequenceModel, FeatureSource | None]:
     """The model, from pixels or as a head on stored features, and those features, checked against their hashes."""
     settings = context.settings
-    if settings.features is None:
-        weights = "random" if restoring else settings.weights
-        model = models.create(settings.model, weights=weights, seed=settings.seed, **settings.options)
-        model.config = {**model.config, "weights": settings.weights}
+    if settings.features is None and restoring:
+        # As it was recorded, not as its preset is by now: what exists keeps its numbers.
+        config = context.folder.read()["model"]
+        model = models.restore({**config, "weights": "random"})
+        model.config = config
         return model, None
+    if settings.features is None:
+        return models.create(settings.model, weights=settings.weights, seed=settings.seed, **settings.options), None
     features = open_features(settings.features, context.dataset)
     # A flipped bit in a feature file would train silently: on stored features nothing is decoded that could fail.
     context.ranks.lead(lambda: check_hashes(features.files.folder))

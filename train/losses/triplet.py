@@ -24,14 +24,17 @@ class TripletLoss(nn.Module):
         tensor(0.0250)
     """
 
-    def __init__(self, margin: float = 0.1, *, frames: int | None = None, skip_easy: bool = False) -> None:
+    def __init__(
+        self, margin: float = 0.1, *, frames: int | None = None, skip_easy: bool = False, violating_only: bool = False
+    ) -> None:
         """Set the loss up.
 
         Args:
             margin: Distance by which a negative must lie farther than the positive; 0.1 in both papers.
             frames: L of aligned descriptors (see `train.losses.distances`), None for L2.
-            skip_easy: Leave queries without a violating negative out of the mean, instead of counting them as zero:
-                Garg and Milford, SeqNet, RA-L 2021, train so.
+            skip_easy: Leave queries without a violating negative out of the mean, instead of counting them as zero.
+            violating_only: Take the mean over violating negatives alone, instead of over all M of each query: the
+                programs of Garg and Milford, SeqNet, RA-L 2021, and Garg et al., SeqMatchNet, CoRL 2021, train so.
 
         Raises:
             ValueError: For a negative margin.
@@ -42,14 +45,18 @@ class TripletLoss(nn.Module):
         self.margin = margin
         self.frames = frames
         self.skip_easy = skip_easy
+        self.violating_only = violating_only
 
     def forward(self, query: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         """Compute the loss, a scalar."""
         to_positive, to_negatives = self._distances(query, positive, negatives)
         hinge = F.relu(to_positive - to_negatives + self.margin)
+        if self.violating_only:
+            return hinge.sum() / (hinge > 0).sum().clamp(min=1)
         if not self.skip_easy:
             return hinge.mean()
-        # All M negatives of a counted query stay in the mean, the satisfied ones too; ours, see docs/methods.md.
+        # All M negatives of a counted query stay in the mean, the satisfied ones too: ours, of runs stored before
+        # `violating_only` existed.
         count = (hinge > 0).any(1).sum() * hinge.shape[1]
         return hinge.sum() / count.clamp(min=1)
 

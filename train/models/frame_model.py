@@ -100,7 +100,7 @@ def _name_from(entries: Mapping[str, Any]) -> AfterValidator:
 
 
 # Options that belong to a preset's own encoder, and mean nothing to another one.
-ENCODER_OPTIONS = ("cut", "final_norm", "trainable", "encoder_options", "mean", "std")
+ENCODER_OPTIONS = ("cut", "final_norm", "freeze_ends", "trainable", "encoder_options", "mean", "std")
 
 
 class FrameOptions(BaseModel):
@@ -116,6 +116,9 @@ class FrameOptions(BaseModel):
     """Apply the encoder's last LayerNorm behind the cut too; frozen unless all of the encoder is trained."""
     trainable: str = "all"
     """"all", "none", or the first encoder stage to train."""
+    freeze_ends: bool = False
+    """Where not all of the encoder is trained, leave its last LayerNorm and SeqPool's attention untrained too, as the
+    papers' programs do."""
     bn: Literal["eval", "train"] = "eval"
     """Mode of BatchNorm in training; in "train" a descriptor depends on the other windows of its batch."""
     encoder_options: dict[str, Any] = Field(default_factory=dict)
@@ -190,6 +193,7 @@ def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[st
         options.encoder,
         cut=options.cut,
         final_norm=options.final_norm,
+        freeze_ends=options.freeze_ends,
         weights=weights,
         seed=seed,
         bn=options.bn,
@@ -248,7 +252,8 @@ def _frozen_linear(features: int, size: int) -> nn.Linear:
     return projection
 
 
-# Models stored before these options existed end at their cut without a norm, and take timm's pixel statistics.
-ADDED = {"final_norm": False, "mean": None, "std": None}
+# Models stored before these options existed end at their cut without a norm, train all from their first trained stage
+# on, and take timm's pixel statistics.
+ADDED = {"final_norm": False, "freeze_ends": False, "mean": None, "std": None}
 # The preset `frames` is an empty one, for encoder, pooling and fusion of one's own choice.
 FAMILY = Family(FrameOptions, build, {**frame_presets(), "frames": {}}, complete, check, added=ADDED)

@@ -8,6 +8,10 @@ from typing import Any
 
 Options = dict[str, Any]
 
+# Dropout of attention in training, as in the public program; its stochastic depth is the encoder's default.
+_CCT: Options = {"encoder_options": {"attn_drop_rate": 0.1}, "freeze_ends": True}
+_CCT384: Options = {"encoder": "cct_14_7x2_384", "size": (384, 384), "final_norm": True, **_CCT}
+
 BACKBONES: dict[str, Options] = {
     "r18": {"encoder": "resnet18", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
     "r50": {"encoder": "resnet50", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
@@ -19,10 +23,11 @@ BACKBONES: dict[str, Options] = {
         "size": (224, 224),
         "encoder_options": {"dynamic_img_size": True},
     },
-    "cct224": {"encoder": "cct_14_7x2_224", "trainable": "blocks.2", "size": (224, 224)},
+    "cct224": {"encoder": "cct_14_7x2_224", "trainable": "blocks.2", "size": (224, 224), **_CCT},
     # 8 of 14 blocks; tokenizer, positions, blocks 0 and 1 and the final LayerNorm are frozen.
-    "cct384": {"encoder": "cct_14_7x2_384", "cut": "blocks.7", "trainable": "blocks.2", "size": (384, 384)}
-    | {"final_norm": True},
+    "cct384": {"cut": "blocks.7", "trainable": "blocks.2", **_CCT384},
+    # The SeqVLAD that Zhang et al. compare with: 4 blocks, all trained; the rest is frozen.
+    "cct384-four": {"cut": "blocks.3", "trainable": "blocks.0", **_CCT384},
     # Frozen encoders of a CPU's size, whose weights come with timm's names; ours.
     "mobilenetv2": {"encoder": "mobilenetv2_100", "trainable": "none", "size": (224, 224)},
     "efficientnet": {"encoder": "tf_efficientnet_lite0", "trainable": "none", "size": (224, 224)},
@@ -45,7 +50,7 @@ PAPER_STARTS: dict[str, Options] = {
     "r50": {"encoder": "resnet50.tv_in1k"},
     "vgg16": {"encoder": "vgg16.tv_in1k"},
     # The weights behind google/vit-base-patch16-224-in21k.
-    "vit": {"encoder": "vit_base_patch16_224.orig_in21k", **IMAGENET},
+    "vit": {"encoder": "vit_base_patch16_224.orig_in21k", "freeze_ends": True, **IMAGENET},
 }
 """Start weights and pixel statistics of the papers' own methods; methods of ours take what timm takes."""
 
@@ -79,7 +84,10 @@ METHODS: dict[str, Options] = {
 """Pooling and fusion of each method."""
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "seqvlad": ("r18", "r50", "vgg16", "vit", "cct224", "cct384", "mobilenetv2", "efficientnet", "dinov2", "small"),
+    "seqvlad": (
+        *("r18", "r50", "vgg16", "vit", "cct224", "cct384", "cct384-four"),
+        *("mobilenetv2", "efficientnet", "dinov2", "small"),
+    ),
     "netvlad": ("r18", "r50", "vgg16", "mobilenetv2", "small"),
     "netvlad-cat": ("r18", "r50", "mobilenetv2", "small"),
     "netvlad-fc": ("r18", "r50", "small"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 QUERIES_AT_ONCE = 1024
 """Queries whose distances are in memory together: 8 MiB for 1,000 database windows in float64."""
+POSITIVES_AT_ONCE = 1024
+"""Positives whose descriptors are in memory together: 96 MiB of 24,576 numbers, however many positives a round has."""
 
 DescribeRows = Callable[[IntArray], Float32Array]
 
@@ -48,7 +50,7 @@ class MiningSample:
     Attributes:
         query: Distinct query rows (n,).
         candidates: Distinct database rows (m,), rising, among which negatives are mined.
-        positives: Database rows of the capped positives of each query.
+        positives: Database rows of the positives of each query, rising, all of them or as many as the cap.
     """
 
     query: IntArray
@@ -63,7 +65,8 @@ def draw(
     radii: Radii,
     *,
     size: int = 1000,
-    cap: int = 10,
+    cache: int | None = None,
+    cap: int | None = 10,
     key: tuple[int, ...] = (0,),
 ) -> MiningSample:
     """Draw queries that have a positive, and database windows; a pure function of `key`.
@@ -73,8 +76,10 @@ def draw(
         queries: Window table of the queries.
         database: Window table of the database.
         radii: Which windows are positives.
-        size: Queries, and database windows, to draw.
-        cap: Greatest number of positives a query, at random, so that a stop at a light does not fill the round. Ours.
+        size: Queries to draw.
+        cache: Database windows to draw; None for as many as queries.
+        cap: Greatest number of positives a query, at random, so that a stop at a light does not fill the round. Ours;
+            None for all, as in the papers' programs.
         key: Seed, epoch and round.
 
     Raises:
@@ -90,7 +95,8 @@ def draw(
         for row, matches in zip(rows, _positives(dataset, queries[rows], database, radii), strict=True):
             if len(matches) and len(query) < size:
                 query.append(int(row))
-                positives.append(np.sort(rng.choice(matches, min(cap, len(matches)), replace=False)))
+                few = matches if cap is None else rng.choice(matches, min(cap, len(matches)), replace=False)
+                positives.append(np.sort(few))
         if len(query) == size:
             break
     if not query:
@@ -98,7 +104,8 @@ def draw(
             f"none of {len(queries)} training queries has a positive within {radii.positive:g} {radii.unit}; "
             "raise the protocol's positive radius or add data"
         )
-    candidates = np.sort(rng.choice(len(database), min(size, len(database)), replace=False)).astype(np.int64)
+    count = min(cache or size, len(database))
+    candidates = np.sort(rng.choice(len(database), count, replace=False)).astype(np.int64)
     return MiningSample(np.array(query, np.int64), candidates, positives)
 
 
@@ -126,8 +133,9 @@ def mine(
     describe: DescribeRows,
     *,
     size: int = 1000,
+    cache: int | None = None,
     negatives: int = 5,
-    cap: int = 10,
+    cap: int | None = 10,
     key: tuple[int, ...] = (0,),
     frames: int | None = None,
 ) -> Triplets:
@@ -141,21 +149,24 @@ def mine(
         queries: Window table of the queries.
         database: Window table of the database.
         radii: Which windows are positives, and which may be negatives.
-        describe: Maps distinct rows (n,) of queries followed by database to descriptors (n, D).
-        size: Queries, and database windows, to draw.
+        describe: Maps distinct rows (n,) of queries followed by database to descriptors (n, D); called once for
+            queries and candidates, then for the other positives in blocks, each row once.
+        size: Queries to draw.
+        cache: Database windows to draw; None for as many as queries.
         negatives: Negatives a query.
-        cap: Greatest number of positives a query.
+        cap: Greatest number of positives a query, None for all.
         key: Seed, epoch and round.
         frames: How descriptors are compared (see `train.losses.distances`).
 
     Raises:
         NotEnoughDataError: If no triplet can be formed.
     """
-    sample = draw(dataset, queries, database, radii, size=size, cap=cap, key=key)
-    described = np.unique(np.concatenate([sample.candidates, *sample.positives]))
-    descriptors = describe(np.concatenate([sample.query, len(queries) + described]))
+    sample = draw(dataset, queries, database, radii, size=size, cache=cache, cap=cap, key=key)
+    descriptors = describe(np.concatenate([sample.query, len(queries) + sample.candidates]))
     query, reference = descriptors[: len(sample.query)], descriptors[len(sample.query) :]
-    positive, distances = _compare(sample, described, query, reference, frames)
+    positive = _nearest_positives(sample, query, reference, lambda rows: describe(len(queries) + rows), frames)
+    distances = _distances(query, reference, frames)
+    # At infinity a near window sorts behind all far ones, and what stays finite counts the usable negatives.
     distances[near_mask(dataset, queries[sample.query], database[sample.candidates], radii)] = np.inf
     is_usable = np.isfinite(distances).sum(1) >= negatives
     if not is_usable.any():
@@ -163,27 +174,55 @@ def mine(
             f"no query has {negatives} database windows beyond {radii.negative:g} {radii.unit} among "
             f"{len(sample.candidates)} drawn; lower the negative radius or the number of negatives"
         )
+    # Stable, so that equally hard negatives are taken in the order of rows on every machine.
     hardest = np.argsort(distances[is_usable], axis=1, kind="stable")[:, :negatives]
     return Triplets(sample.query[is_usable], positive[is_usable], sample.candidates[hardest])
 
 
-def _compare(
-    sample: MiningSample, described: IntArray, query: Float32Array, reference: Float32Array, frames: int | None
-) -> tuple[IntArray, Float32Array]:
-    """The nearest positive (n,) of each query and its distances to the candidates (n, m), some queries at a time.
+def _nearest_positives(
+    sample: MiningSample, query: Float32Array, reference: Float32Array, describe: DescribeRows, frames: int | None
+) -> IntArray:
+    """The nearest positive (n,) of each query, by descriptors `query` (n, D); equal ones: the first row.
 
-    `reference` holds the descriptors of the database rows `described`, which rise.
+    `reference` holds the descriptors of the candidates. Positives that are not among them are described here, a block
+    of neighbouring rows at a time, of which nothing but the least distance of each query stays.
     """
-    columns = np.searchsorted(described, sample.candidates)
-    positive = np.empty(len(query), np.int64)
-    candidate_distances = np.empty((len(query), len(columns)), np.float32)
+    pair_query = np.repeat(np.arange(len(query)), [len(rows) for rows in sample.positives])
+    pair_row = np.concatenate(sample.positives)
+    others = np.setdiff1d(pair_row, sample.candidates)
+    nearest = np.full(len(query), -1, np.int64)
+    least = np.full(len(query), np.inf, np.float32)
+    blocks = [
+        sample.candidates,
+        *(others[at : at + POSITIVES_AT_ONCE] for at in range(0, len(others), POSITIVES_AT_ONCE)),
+    ]
+    for number, rows in enumerate(blocks):
+        in_block = np.flatnonzero(np.isin(pair_row, rows))
+        if not len(in_block):
+            continue
+        descriptors = reference if number == 0 else describe(rows)
+        lines, line = np.unique(pair_query[in_block], return_inverse=True)
+        distances = _distances(query[lines], descriptors, frames)[line, np.searchsorted(rows, pair_row[in_block])]
+        _keep_least(nearest, least, pair_query[in_block], pair_row[in_block], distances)
+    return nearest
+
+
+def _keep_least(
+    nearest: IntArray, least: Float32Array, query: IntArray, row: IntArray, distances: Float32Array
+) -> None:
+    """Enter pairs of `query` and `row` (m,) into the nearest row and least distance of each query, in place."""
+    # Sorted by query, distance and row, so that the first pair of each query is its nearest.
+    order = np.lexsort((row, distances, query))
+    lines, first = np.unique(query[order], return_index=True)
+    row, distances = row[order][first], distances[order][first]
+    is_nearer = (distances < least[lines]) | ((distances == least[lines]) & (row < nearest[lines]))
+    nearest[lines[is_nearer]], least[lines[is_nearer]] = row[is_nearer], distances[is_nearer]
+
+
+def _distances(query: Float32Array, reference: Float32Array, frames: int | None) -> Float32Array:
+    """Distances (n, m) of descriptors (n, D) and (m, D), some queries at a time."""
+    distances = np.empty((len(query), len(reference)), np.float32)
     for start in range(0, len(query), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
-        distances = distance_matrix(torch.from_numpy(query[part]), torch.from_numpy(reference), frames).numpy()
-        candidate_distances[part] = distances[:, columns]
-        nearest = (
-            rows[line[np.searchsorted(described, rows)].argmin()]
-            for line, rows in zip(distances, sample.positives[part], strict=True)
-        )
-        positive[part] = np.fromiter(nearest, np.int64)
-    return positive, candidate_distances
+        distances[part] = distance_matrix(torch.from_numpy(query[part]), torch.from_numpy(reference), frames).numpy()
+    return distances

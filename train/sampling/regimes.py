@@ -82,6 +82,7 @@ def create(
     """
     if settings.regime == "triplet":
         return TripletRegime(dataset, data, radii, settings, frames)
+    # The masks of place batches compare whole descriptors in one product; frames would need it for each pair of them.
     if frames is not None:
         raise ContractError(f"model {settings.model} is compared frame by frame; train it with regime=triplet")
     return PlaceRegime(dataset, data, radii, settings)
@@ -99,7 +100,9 @@ class TripletRegime:
         self.settings = settings
         self.frames = frames
         self.rounds = settings.rounds
-        self.loss = TripletLoss(settings.margin, frames=frames, skip_easy=settings.skip_easy)
+        self.loss = TripletLoss(
+            settings.margin, frames=frames, skip_easy=settings.skip_easy, violating_only=settings.violating_only
+        )
 
     @property
     def steps(self) -> int:
@@ -116,6 +119,7 @@ class TripletRegime:
             self.radii,
             describe,
             size=self.settings.round_queries,
+            cache=self.settings.negative_cache,
             negatives=self.settings.negatives,
             cap=self.settings.positives_cap,
             key=(self.settings.seed, epoch, number),

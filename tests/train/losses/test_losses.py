@@ -32,6 +32,23 @@ def test_all_negatives_of_a_hard_query_stay_in_the_mean() -> None:
     assert float(loss) == pytest.approx(0.025, abs=1e-6)
 
 
+def test_violating_negatives_alone_equal_loops() -> None:
+    """The mean of the programs of SeqNet and SeqMatchNet: a sum over violating triplets, by their number."""
+    generator = torch.Generator().manual_seed(0)
+    query, positive = torch.randn(4, 6, generator=generator), torch.randn(4, 6, generator=generator)
+    negatives = torch.randn(4, 10, 6, generator=generator)
+    margin, total, count = 0.1**0.5, 0.0, 0
+    for b in range(4):
+        for n in range(10):
+            near, far = (query[b] - positive[b]).norm(), (query[b] - negatives[b, n]).norm()
+            if far < near + margin:
+                total, count = total + float(near - far) + margin, count + 1
+    assert 0 < count < 40
+    loss = TripletLoss(margin, violating_only=True)
+    assert float(loss(query, positive, negatives)) == pytest.approx(total / count, rel=1e-5)
+    assert float(loss(query, query, query[:, None] + 9.0)) == 0.0
+
+
 def test_triplet_of_equal_vectors_has_a_finite_gradient() -> None:
     same = torch.ones(1, 3, requires_grad=True)
     TripletLoss()(same, same, same.unsqueeze(1)).backward()

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 from torch import nn
 
@@ -148,18 +150,39 @@ def test_spatial_alone_is_free_of_frame_order_and_the_temporal_branch_is_not() -
         assert same is free
 
 
-def test_both_stacks_start_from_the_first_cct_blocks() -> None:
-    model = models.create("sta", size=(64, 64), blocks=2, window=2, stride=1, clusters=2, seed=3)
+def test_both_stacks_start_from_the_first_cct_blocks(tmp_path: Path) -> None:
+    state = timm.create_model("cct_14_7x2_384").state_dict()
+    state["norm.weight"] = randn(384)
+    safetensors.torch.save_file(state, tmp_path / "cct.safetensors")
+    weights = {"weights": tmp_path / "cct.safetensors"}
+    model = models.create("sta", size=(64, 64), blocks=2, window=2, stride=1, clusters=2, seed=3, **weights)
     from train.models.encoders.encoder import Encoder
 
-    blocks = Encoder("cct_14_7x2_384", seed=3).backbone.blocks
+    backbone = Encoder("cct_14_7x2_384", seed=3, weights=tmp_path / "cct.safetensors").backbone
+    blocks, norm = backbone.blocks, backbone.norm
     for stack in (model.spatial, model.temporal):
         for own, given in zip(stack.blocks, blocks, strict=False):
             assert torch.equal(own.attention.qkv.weight, given.attention.qkv.weight)
             assert torch.equal(own.mlp[2].bias, given.mlp[2].bias)
+        # The final LayerNorm comes from the encoder too, and neither it nor the positions are trained, as in practice.
+        assert torch.equal(stack.norm.weight, norm.weight) and not stack.norm.weight.requires_grad
+    assert not model.spatial.place.requires_grad
     assert not any(p.requires_grad for p in model.encoder.parameters())
     other = models.create("sta", size=(64, 64), blocks=2, window=2, stride=1, clusters=2, seed=3, fresh=True)
     assert not torch.equal(other.spatial.blocks[0].attention.qkv.weight, blocks[0].attention.qkv.weight)
+    assert other.spatial.place.requires_grad and other.spatial.norm.weight.requires_grad
+
+
+def test_clusters_start_from_the_spatial_tokens_and_the_sum_goes_through_them() -> None:
+    """As the paper's program starts its VLAD layer; `fused` is what runs stored before did."""
+    small = {"size": (64, 64), "blocks": 1, "window": 2, "stride": 1, "clusters": 2}
+    frames = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    for start, branch in (("spatial", "spatial"), ("fused", None)):
+        model = models.create("sta", **small, vlad_start=start)
+        with torch.no_grad():
+            tokens, spatial = model.encode_frames(frames).unbind(1)
+            temporal = model.temporal(tokens.unsqueeze(1), model.grid).squeeze(1)
+            torch.testing.assert_close(model.tokens(frames), spatial if branch else spatial + temporal)
 
 
 def test_gaps_between_windows_are_refused() -> None:

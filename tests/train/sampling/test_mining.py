@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.support.fake_dataset import Drive, FakeDataset
+from train.sampling import mining
 from train.sampling.mining import draw, mine, near_mask
 from train.sampling.pairs import PairGraph, Radii
 
@@ -60,11 +62,48 @@ def test_draw_is_pure_capped_and_without_lonely_queries(data: FakeDataset, table
     assert len(set(first.candidates.tolist())) == len(first.candidates) == 8
 
 
-def test_every_distinct_window_is_described_once(data: FakeDataset, tables: Any) -> None:
+def test_every_distinct_window_is_described_once_and_in_blocks(
+    data: FakeDataset, tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All positives, some of them candidates too, in blocks of 3: the same triplets as at once."""
     queries, database = tables
-    asked = []
-    mine(data, queries, database, RADII, lambda rows: asked.append(rows) or vectors(len(rows)), size=10, negatives=2)
-    assert len(asked) == 1 and len(np.unique(asked[0])) == len(asked[0])
+    table, blocks = vectors(len(queries) + len(database)), []
+
+    def mined(cap: int | None) -> Any:
+        blocks.clear()
+        describe = lambda rows: blocks.append(rows) or table[rows]  # noqa: E731
+        return mine(data, queries, database, RADII, describe, size=10, negatives=2, cap=cap, key=(1, 0, 0))
+
+    whole = mined(None)
+    assert len(blocks) == 2
+    monkeypatch.setattr(mining, "POSITIVES_AT_ONCE", 3)
+    in_blocks = mined(None)
+    assert len(blocks) > 3 and max(map(len, blocks[1:])) == 3
+    every = np.concatenate(blocks)
+    assert len(np.unique(every)) == len(every)
+    for name in ("query", "positive", "negatives"):
+        assert np.array_equal(getattr(whole, name), getattr(in_blocks, name))
+
+
+def test_all_positives_are_candidates_without_a_cap(data: FakeDataset, tables: Any) -> None:
+    """The true nearest of every query, which a cap of one positive loses for some."""
+    queries, database = tables
+    table = vectors(len(queries) + len(database))
+    distances = data.distances(queries, database).min((2, 3))
+    gap = np.linalg.norm(table[: len(queries), None] - table[None, len(queries) :], axis=2)
+    gap[distances >= 2.5] = np.inf
+
+    def shares(cap: int | None) -> float:
+        settings = {"size": 20, "negatives": 1, "cap": cap, "key": (0, 0, 0)}
+        found = mine(data, queries, database, RADII, lambda rows: table[rows], **settings)
+        return float((found.positive == gap[found.query].argmin(1)).mean())
+
+    assert shares(None) == 1.0 and shares(1) < 1.0
+
+
+def test_the_cache_of_negatives_has_a_size_of_its_own(data: FakeDataset, tables: Any) -> None:
+    sample = draw(data, *tables, RADII, size=20, cache=7, key=(0, 0, 0))
+    assert (len(sample.query), len(sample.candidates)) == (20, 7)
 
 
 def test_nothing_to_mine_is_said() -> None:
@@ -86,8 +125,6 @@ def test_radii_must_not_cross() -> None:
 
 
 def test_pair_graph_equals_brute_force(data: FakeDataset, tables: Any) -> None:
-    import polars as pl
-
     table = pl.concat(tables)
     least = data.distances(table, table).min((2, 3))
     rows = np.random.default_rng(1).permutation(len(table))[:25]
@@ -96,3 +133,45 @@ def test_pair_graph_equals_brute_force(data: FakeDataset, tables: Any) -> None:
     off = ~np.eye(len(rows), dtype=bool)
     assert np.array_equal(positive, (part < 2.5) & off)
     assert np.array_equal(negative, (part >= 6.0) & off)
+
+
+@pytest.mark.parametrize(("unit", "nearer"), [("metres", [True, False, False]), ("frames", [True, True, False])])
+def test_a_radius_in_metres_is_open_and_one_in_frames_is_closed(unit: Any, nearer: list[bool]) -> None:
+    pairs = pl.DataFrame({"distance": [1.0, 2.0, 3.0]})
+    positives = Radii(2.0, 4.0, "any", unit).positives(pairs)["distance"].to_list()
+    assert positives == [distance for distance, near in zip([1.0, 2.0, 3.0], nearer, strict=True) if near]
+
+
+def test_capped_positives_are_drawn_from_all_of_them(data: FakeDataset, tables: Any) -> None:
+    """Over many keys every positive is drawn, and each draw is of distinct ones."""
+    queries, database = tables
+    everything = draw(data, queries, database, RADII, size=100, cap=100, key=(0,))
+    positives = dict(zip(everything.query.tolist(), everything.positives, strict=True))
+    seen: dict[int, set[int]] = {query: set() for query in positives}
+    for key in range(30):
+        drawn = draw(data, queries, database, RADII, size=100, cap=2, key=(key,))
+        for query, rows in zip(drawn.query.tolist(), drawn.positives, strict=True):
+            assert len(np.unique(rows)) == len(rows) == min(2, len(positives[query]))
+            assert np.array_equal(rows, np.sort(rows))
+            seen[query] |= set(rows.tolist())
+    assert seen == {query: set(rows.tolist()) for query, rows in positives.items()}
+
+
+def test_candidates_are_distinct_and_rise(data: FakeDataset, tables: Any) -> None:
+    queries, database = tables
+    for size in (5, 30, len(database), 10**6):
+        candidates = draw(data, queries, database, RADII, size=size).candidates
+        assert len(candidates) == min(size, len(database))
+        assert (np.diff(candidates) > 0).all()
+
+
+def test_a_query_with_just_enough_far_windows_is_mined() -> None:
+    """Two windows lie beyond the negative radius: two negatives can be mined, three cannot."""
+    drives = (Drive("map", "database", 0.0, 3), Drive("far", "database", 100.0, 4), Drive("query", "query", 0.0, 3))
+    dataset = FakeDataset(drives=drives)
+    queries, database = (dataset.sequences(role=role, length=3) for role in ("query", "database"))
+    assert (len(queries), len(database)) == (1, 3)
+    options = {"describe": lambda rows: vectors(len(rows)), "key": (0,)}
+    assert mine(dataset, queries, database, RADII, negatives=2, **options).negatives.shape == (1, 2)
+    with pytest.raises(NotEnoughDataError, match="has 3 database windows beyond 6 metres among 3 drawn"):
+        mine(dataset, queries, database, RADII, negatives=3, **options)

@@ -23,7 +23,12 @@ from train.models.presets import IMAGENET
 
 # The official program starts from this file, timm's "jx"; Mereu et al. normalise by ImageNet's statistics.
 PRESETS: dict[str, dict[str, Any]] = {
-    "timesformer": {"encoder": "vit_base_patch16_224.orig_in21k_ft_in1k", "time_resize": "nearest", **IMAGENET}
+    "timesformer": {
+        "encoder": "vit_base_patch16_224.orig_in21k_ft_in1k",
+        "encoder_options": {"drop_path_rate": 0.1},  # of the last block, rising from 0
+        "time_resize": "nearest",
+        **IMAGENET,
+    }
 }
 # What `DividedBlock` calls of a timm ViT block; blocks of other designs lack some.
 _PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
@@ -85,14 +90,19 @@ class DividedBlock(nn.Module):
         block = cast(Any, self.block)
         mixed = split(block.drop_path1(block.ls1(block.attn(block.norm1(join(frames))))), length)
         prefix, grid = prefix + mixed[:, :, :count].mean(1), grid + mixed[:, :, count:]
-        return self._feed(prefix), self._feed(grid)
+        if not self.training:
+            return self._feed(prefix), self._feed(grid)
+        # Stochastic depth leaves whole windows out, prefix and grid alike, so both go through as one row of tokens.
+        tokens = self._feed(torch.cat([prefix, grid.flatten(1, 2)], dim=1))
+        return tokens[:, :count], tokens[:, count:].view_as(grid)
 
     def _over_time(self, grid: Tensor) -> Tensor:
         """Attention of each position over the frames: `(B, L, T, C)` → the same shape."""
         # (B, T, L, C), so that `join` makes every position of every window a row of L frames.
         by_position = grid.transpose(1, 2)
         attention, norm = cast(nn.Module, self.time_attention), cast(nn.Module, self.time_norm)
-        mixed = split(attention(norm(join(by_position))), by_position.shape[1])
+        dropped = cast(Any, self.block).drop_path1(attention(norm(join(by_position))))
+        mixed = split(dropped, by_position.shape[1])
         out: Tensor = self.time_map(mixed.transpose(1, 2))
         return out
 

@@ -35,10 +35,11 @@ class Tokenizer(nn.Sequential):
 class Attention(nn.Module):
     """Multi-head self-attention over tokens `(B, T, C)`; `qkv` has no bias."""
 
-    def __init__(self, channels: int, heads: int) -> None:
-        """Set the layers up; `heads` divides `channels`."""
+    def __init__(self, channels: int, heads: int, dropout: float = 0.0) -> None:
+        """Set the layers up; `heads` divides `channels`, `dropout` is of attention weights in training."""
         super().__init__()
         self.heads = heads
+        self.dropout = dropout
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
 
@@ -55,7 +56,11 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend within each row of tokens: `(B, T, C)` → `(B, T, C)`."""
-        return self.join_heads(F.scaled_dot_product_attention(*self.split_heads(tokens)))
+        return self.join_heads(self.mix(*self.split_heads(tokens)))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Mix values `(B, heads, T, d)` by softmax(q·k/√d + bias), with dropout of the weights in training."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0)
 
 
 class Block(nn.Module):
@@ -64,11 +69,18 @@ class Block(nn.Module):
     Unlike in ViT the second residual starts from the normalised value, as in the public program whose weights are read.
     """
 
-    def __init__(self, channels: int = CHANNELS, heads: int = HEADS, mlp: int = MLP, drop_path: float = 0.0) -> None:
-        """Set the layers up; `drop_path` is the rate of stochastic depth in training."""
+    def __init__(
+        self,
+        channels: int = CHANNELS,
+        heads: int = HEADS,
+        mlp: int = MLP,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        """Set the layers up; in training `drop_path` is the rate of stochastic depth, `dropout` of attention."""
         super().__init__()
         self.pre_norm = nn.LayerNorm(channels)
-        self.attention = Attention(channels, heads)
+        self.attention = Attention(channels, heads, dropout)
         self.norm = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, mlp), nn.GELU(), nn.Linear(mlp, channels))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -95,7 +107,14 @@ class Cct(nn.Module):
     num_prefix_tokens = 0
     num_features = CHANNELS
 
-    def __init__(self, image: int = 224, drop_path_rate: float = 0.1, num_classes: int = 0, **_: Any) -> None:
+    def __init__(
+        self,
+        image: int = 224,
+        drop_path_rate: float = 0.1,
+        attn_drop_rate: float = 0.0,
+        num_classes: int = 0,
+        **_: Any,
+    ) -> None:
         """Set up random weights for square images of `image` pixels; other options of timm are not used."""
         super().__init__()
         self.tokenizer = Tokenizer()
@@ -103,7 +122,7 @@ class Cct(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, self.grid**2, CHANNELS))
         nn.init.trunc_normal_(self.positions, std=0.2)
         rates = torch.linspace(0, drop_path_rate, BLOCKS).tolist()
-        self.blocks = nn.ModuleList([Block(drop_path=rate) for rate in rates])
+        self.blocks = nn.ModuleList([Block(drop_path=rate, dropout=attn_drop_rate) for rate in rates])
         self.norm: nn.Module = nn.LayerNorm(CHANNELS)
         self.attention_pool = nn.Linear(CHANNELS, 1)
         self.feature_info = [{"num_chs": CHANNELS, "reduction": STRIDE, "module": f"blocks.{i}"} for i in range(BLOCKS)]

@@ -7,7 +7,6 @@ III-A.2, eq. (6); the decomposition by axis follows Li et al., MViTv2, ICCV 2021
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.models.base import join, split
@@ -62,9 +61,11 @@ class PositionedAttention(Attention):
     logits = q·k/√d + q·R, or (q·k + q·R)/√d with `scaled`: eq. (6) can be read as the second, practice does the first.
     """
 
-    def __init__(self, channels: int, heads: int, relative: RelativePositions | None, scaled: bool) -> None:
+    def __init__(
+        self, channels: int, heads: int, relative: RelativePositions | None, scaled: bool, dropout: float = 0.0
+    ) -> None:
         """Set the layers up; without `relative` this is plain attention."""
-        super().__init__(channels, heads)
+        super().__init__(channels, heads, dropout)
         self.relative = relative
         self.scaled = scaled
 
@@ -83,7 +84,7 @@ class PositionedAttention(Attention):
             # torch's attention scales q·k but not what is added to it.
             relative = self.relative(q, shape) * (q.shape[-1] ** -0.5 if self.scaled else 1.0)
             bias = relative if bias is None else relative + bias
-        return self.join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+        return self.join_heads(self.mix(q, k, v, bias))
 
 
 class STABlock(Block):
@@ -105,10 +106,12 @@ class STABlock(Block):
         channels: int = CHANNELS,
         heads: int = HEADS,
         mlp: int = MLP,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         """Set the layers up; parameters have the names of a CCT block, whose weights can be loaded."""
-        super().__init__(channels, heads, mlp)
-        self.attention: PositionedAttention = PositionedAttention(channels, heads, relative, scaled)
+        super().__init__(channels, heads, mlp, drop_path)
+        self.attention: PositionedAttention = PositionedAttention(channels, heads, relative, scaled, dropout)
         self.side = side
         self.stride = stride
         self.across_frames = across_frames
@@ -116,7 +119,10 @@ class STABlock(Block):
 
     def forward_grid(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Run the block over tokens `(B, L, T, C)` of a grid (rows, columns): the same shape."""
-        return self.feed(tokens + self._attend(self.pre_norm(tokens), grid))
+        length = tokens.shape[1]
+        mixed = self._attend(self.pre_norm(tokens), grid)
+        # Stochastic depth leaves single frames out, not whole windows: `join` makes each a row.
+        return split(self.feed(join(tokens) + self.drop_path(join(mixed))), length)
 
     def _attend(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Attention over frames, the whole window or windows of the grid: `(B, L, T, C)` → the same shape."""

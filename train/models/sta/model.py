@@ -66,14 +66,26 @@ class StaOptions(BaseModel):
     """Clusters K of SeqVLAD."""
     bias: bool = False
     """A bias in SeqVLAD's assignment, as in eq. (8); off in practice."""
+    freeze_ends: bool = False
+    """Leave the stacks' final LayerNorms and absolute positions untrained where they start from the encoder's weights,
+    as in practice; with `fresh` they do not, and are trained."""
+    vlad_start: Literal["fused", "spatial"] = "fused"
+    """Tokens that SeqVLAD's clusters start from: those it will see, or the spatial stack's alone, as in practice."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of attention weights in training."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Rate of stochastic depth of each stack's last block in training; it rises from 0."""
     normalise_after_pca: bool = False
     """Bring vectors to unit length again behind the PCA of an index; not in practice."""
 
 
+# What the paper's program does beyond its text. Its stacks are the first 4 of CCT's 14 blocks, whose stochastic depth
+# rises from 0 to .1.
+PRACTICE = {"freeze_ends": True, "vlad_start": "spatial", "attention_dropout": 0.1, "drop_path": 0.1 * 3 / 13}
 PRESETS: dict[str, dict[str, Any]] = {
-    "sta": {},
-    "sta-spatial": {"branches": "spatial"},
-    "sta-temporal": {"branches": "temporal"},
+    "sta": PRACTICE,
+    "sta-spatial": {"branches": "spatial", **PRACTICE},
+    "sta-temporal": {"branches": "temporal", **PRACTICE},
     "sta-small": {
         "encoder": "resnet18",
         "cut": "layer1",
@@ -119,7 +131,6 @@ class Sta(SequenceModel):
 
     `encode_frames` gives `(N, 2, T, C)` (tokens, spatial output), `(N, T, C)` without the spatial branch, and
     SeqVLAD's sums `(N, K, C)` without the temporal one, which is then additive over frames.
-    The stacks have no stochastic depth, though the CCT whose weights they start from was trained with it.
     """
 
     windows_at_once = 4  # a guess: attention over 49 windows of 180 tokens, six heads, in every layer
@@ -139,9 +150,10 @@ class Sta(SequenceModel):
             self.temporal = _temporal(options, encoder.channels, self.grid) if options.branches != "spatial" else None
         for stack in (self.spatial, self.temporal):
             if stack is not None and cct is not None and not options.fresh:
-                _start_from(stack, cct, self.grid)
+                _start_from(stack, cct, self.grid, freeze_ends=options.freeze_ends)
         # Seeded on its own, so that its start does not depend on which stacks were drawn before it.
         self.pooling = SeqVLAD(options.clusters, encoder.channels, bias=options.bias, seed=seed)
+        self.vlad_start = options.vlad_start
 
     @property
     def vlad(self) -> SeqVLAD:
@@ -171,10 +183,9 @@ class Sta(SequenceModel):
         return SeqVLAD.finish(self.pooling(self._fused(features, rows).flatten(1, 2)))
 
     def tokens(self, frames: Tensor) -> Tensor:
-        """Compute SeqVLAD's input of single frames, as windows of one: `(N, 3, H, W)` → `(N, T, C)`."""
-        if self.temporal is None:
-            spatial = cast(Stack, self.spatial)
-            return cast(Tensor, spatial(self._tokenize(frames).unsqueeze(1), self.grid)).squeeze(1)
+        """Compute what SeqVLAD's clusters start from of single frames, as windows of one: `(N, T, C)`."""
+        if self.spatial is not None and (self.temporal is None or self.vlad_start == "spatial"):
+            return cast(Tensor, self.spatial(self._tokenize(frames).unsqueeze(1), self.grid)).squeeze(1)
         rows = torch.arange(len(frames), device=frames.device).unsqueeze(1)
         return join(self._fused(self.encode_frames(frames), rows))
 
@@ -227,8 +238,10 @@ def _spatial(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stack
             channels=channels,
             heads=options.heads,
             mlp=3 * channels,
+            drop_path=rate,
+            dropout=options.attention_dropout,
         )
-        for _ in range(options.blocks)
+        for rate in _drop_paths(options)
     ]
     return Stack(blocks, grid[0] * grid[1], channels, 1, options.spatial_position == "absolute")
 
@@ -246,10 +259,18 @@ def _temporal(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stac
             channels=channels,
             heads=options.heads,
             mlp=3 * channels,
+            drop_path=rate,
+            dropout=options.attention_dropout,
         )
-        for _ in range(options.blocks)
+        for rate in _drop_paths(options)
     ]
     return Stack(blocks, grid[0] * grid[1], channels, options.length, options.temporal_position == "absolute")
+
+
+def _drop_paths(options: StaOptions) -> list[float]:
+    """Rates of stochastic depth of a stack's blocks."""
+    rates: list[float] = torch.linspace(0.0, options.drop_path, options.blocks).tolist()
+    return rates
 
 
 def _relative(position: Position, extents: tuple[int, int, int], channels: int, heads: int) -> RelativePositions | None:
@@ -265,16 +286,22 @@ def _learnt(*shape: int) -> nn.Parameter:
 
 
 @torch.no_grad()
-def _start_from(stack: Stack, cct: Cct, grid: tuple[int, int]) -> None:
-    """Give the stack the weights of the first CCT blocks, and their absolute positions (Zhang et al., sec. IV-B)."""
+def _start_from(stack: Stack, cct: Cct, grid: tuple[int, int], *, freeze_ends: bool) -> None:
+    """Give the stack the weights of the first CCT blocks, positions and final LayerNorm (Zhang et al., sec. IV-B)."""
     if len(cct.blocks) < len(stack.blocks):
         raise ContractError(f"the encoder has {len(cct.blocks)} blocks, the stack {len(stack.blocks)}; lower blocks")
     for block, source in zip(stack.blocks, cct.blocks, strict=False):
         # CCT has no relative positions: theirs stay as they were drawn.
         relative = {key: value for key, value in block.state_dict().items() if "relative" in key}
         block.load_state_dict({**source.state_dict(), **relative})
+    if isinstance(cct.norm, nn.LayerNorm):
+        stack.norm.load_state_dict(cct.norm.state_dict())
+        stack.norm.requires_grad_(not freeze_ends)
     if stack.place is not None:
         stack.place.copy_(resize_positions(cct.positions, cct.grid, grid).unsqueeze(1))
+        stack.place.requires_grad_(not freeze_ends)
 
 
-FAMILY = Family(StaOptions, Sta, PRESETS, check=check)
+# Models stored before these options existed train all of their stacks, without dropout and stochastic depth.
+ADDED = {"freeze_ends": False, "vlad_start": "fused", "attention_dropout": 0.0, "drop_path": 0.0}
+FAMILY = Family(StaOptions, Sta, PRESETS, check=check, added=ADDED)
