@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from indexer.arrays import StoredVectors
 from indexer.pca import transform as transforms
@@ -20,9 +21,21 @@ from indexer.versions.checks import check_file
 from indexer.versions.folders import resolve
 from indexer.versions.locks import hold
 from indexer.versions.manifest import MANIFEST, PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
-from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, IntArray
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PLACE_COLUMNS = pa.schema([
+    *(pa.field(name, pa.string(), nullable=False) for name in ("key", "city", "trajectory")),
+    pa.field("position", pa.int32(), nullable=False),
+    *(pa.field(name, pa.float64(), nullable=False) for name in ("latitude", "longitude")),
+    pa.field("zone", pa.string(), nullable=False),
+    *(pa.field(name, pa.float64(), nullable=False) for name in ("easting", "northing")),
+    pa.field("heading", pa.float32()),
+])  # fmt: skip
+"""Columns of the `places` table that an answer shows, with their types in `schemas/tables/places.toml`."""
 
 
 class PlaceIndex:
@@ -64,16 +77,36 @@ class PlaceIndex:
         return computed
 
     @cached_property
-    def sequences(self) -> pl.DataFrame:
+    def sequences(self) -> "pl.DataFrame":
         """The database windows, one row a stored vector, in the same order (table contract `places`).
 
         Raises: ContractError when the file is damaged.
         """
+        # A robot has `places` alone, without polars.
+        import polars as pl
+
+        from seqdata.contracts.tables import table_contract
+
         path = self.path / PLACES
         check_file(self.path, self.manifest, PLACES, hashed=True)
         table = pl.read_parquet(path)
         table_contract("places").validate(table, file=path)
         return table
+
+    @cached_property
+    def places(self) -> pa.Table:
+        """What a place is told by, one row a stored vector, as Arrow: read without polars.
+
+        Raises: ContractError when the file is damaged, or a column is absent or of another type.
+        """
+        path = self.path / PLACES
+        check_file(self.path, self.manifest, PLACES, hashed=True)
+        try:
+            # A cast refuses what does not fit: another type, a null where none may be.
+            return pq.read_table(path, columns=PLACE_COLUMNS.names).cast(PLACE_COLUMNS)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ContractError(f"{path}: not readable as a table of places ({reason})") from error
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -160,9 +193,9 @@ class PlaceIndex:
             raise ContractError(f"{self.path / TRANSFORM}: a transform of {sizes} does not fit the manifest")
         path = self.path / PLACES
         try:
-            # A lazy scan counts rows from the footer alone; the places themselves may be large.
-            rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
-        except (OSError, pl.exceptions.PolarsError) as error:
+            # The footer alone knows the number of rows; the places themselves may be large.
+            rows = pq.read_metadata(path).num_rows
+        except (OSError, pa.ArrowException) as error:
             raise ContractError(f"{path}: not readable as Parquet ({error})") from error
         if rows != self.manifest.rows:
             raise ContractError(f"{path}: holds {rows} places, the manifest says {self.manifest.rows}")

@@ -21,7 +21,7 @@ from seqdata.contracts.protocol import (
     Unit,
 )
 from seqdata.contracts.records import Frozen, describe_first
-from seqdata.contracts.tables import read_toml, schema_root
+from seqdata.contracts.toml_files import read_toml, schema_root
 from seqdata.errors import ContractError
 
 __all__ = [

@@ -10,18 +10,6 @@ from seqdata.geometry import Float32Array, Float64Array, IntArray
 
 Similarity = Literal["cosine", "1/(1+distance)"]
 
-COLUMNS = (
-    "key",
-    "city",
-    "trajectory",
-    "position",
-    "latitude",
-    "longitude",
-    "zone",
-    "easting",
-    "northing",
-    "heading",
-)
 # Float32 sums over a few thousand dimensions stay well within this; float16 vectors just do.
 UNIT_TOLERANCE = 1e-3
 
@@ -60,7 +48,7 @@ def nearest_places(index: PlaceIndex, descriptors: npt.ArrayLike, k: int) -> lis
     Returns:
         For each descriptor its places, nearest first; fewer than k where an approximate index reaches fewer. A place
         has `rank` from 1, `row` (of `index.sequences`), `distance` (plain L2), `similarity` and `similarity_kind` (see
-        `similarities`), and the columns of `COLUMNS`, which are those of the window's centre frame: degrees, UTM metres
+        `similarities`), and the columns of `PLACE_COLUMNS`, which are those of the window's centre frame: degrees, UTM metres
         of `zone`, heading in degrees clockwise from north.
 
     Raises:
@@ -81,7 +69,7 @@ def _places(
 ) -> list[dict[str, Any]]:
     """Places of one query from its distances, similarities and rows, (k,) each."""
     is_reached = np.isfinite(distances)  # an approximate index may reach fewer than k
-    places = index.sequences.select(COLUMNS)[rows[is_reached]].to_dicts()
+    places = index.places.take(rows[is_reached]).to_pylist()
     numbers = zip(rows[is_reached].tolist(), distances[is_reached].tolist(), values[is_reached].tolist(), strict=True)
     return [
         {"rank": rank, "row": row, "distance": distance, "similarity": value, "similarity_kind": kind, **place}

@@ -4,15 +4,18 @@ Only RobotCar's pictures are developed (demosaiced, undistorted, cropped); other
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from seqdata.contracts.manifest import SourceInfo
 from seqdata.contracts.records import Frozen
 from seqdata.frames.formats import BadImageError, check_format, open_image
 from seqdata.frames.images import Pixels, to_rgb
 from seqdata.sources.robotcar.images import Development, crop_pixels, demosaic, develop, is_mosaic, parse_crop
+
+if TYPE_CHECKING:
+    from seqdata.contracts.manifest import SourceInfo  # loads polars, which a robot does not have
 
 DEVELOPED_KINDS = ("robotcar",)
 SEVERAL = "several"
@@ -98,7 +101,7 @@ class RawFrames(Frozen):
             )
 
 
-def raw_frames(sources: Sequence[SourceInfo]) -> RawFrames | None:
+def raw_frames(sources: "Sequence[SourceInfo]") -> RawFrames | None:
     """Collect how the pictures of a dataset were developed.
 
     Args:
