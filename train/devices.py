@@ -91,7 +91,7 @@ def arithmetic(device: torch.device, precision: Precision, *, deterministic: boo
             one version of PyTorch. Costs speed: attention and convolutions lose their fastest kernels.
 
     Raises:
-        RuntimeError: Inside, by PyTorch, for an operation that has no such kernel.
+        ContractError: Inside, when `deterministic`, for a model with an operation that has no such kernel.
     """
     if device.type != "cuda":
         yield
@@ -103,7 +103,10 @@ def arithmetic(device: torch.device, precision: Precision, *, deterministic: boo
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Take only kernels that give the same numbers every time; what was set before is put back."""
+    """Take only kernels that give the same numbers every time; what was set before is put back.
+
+    Raises: ContractError, inside, for a model with an operation that has no such kernel.
+    """
     cudnn = torch.backends.cudnn
     memory: Any = torch.utils.deterministic  # its one setting is made at run time, which mypy does not see
     before = cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory
@@ -117,6 +120,14 @@ def repeatable() -> Iterator[None]:
         # Flash, memory-efficient and cuDNN attention have no repeatable gradient of every shape.
         with sdpa_kernel(SDPBackend.MATH):
             yield
+    except RuntimeError as error:
+        if "deterministic implementation" not in str(error):
+            raise
+        operation = str(error).split(" ")[0]
+        raise ContractError(
+            f"deterministic: PyTorch's {operation} has no repeatable kernel on CUDA; train at the encoder's own image "
+            "size, at which no position embedding is resized, or without this setting"
+        ) from error
     finally:
         cudnn.deterministic, cudnn.benchmark, memory.fill_uninitialized_memory = before
         torch.set_deterministic_debug_mode(debug_mode)

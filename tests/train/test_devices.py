@@ -99,3 +99,17 @@ def test_a_precision_is_one_of_three_and_does_something() -> None:
         pick_precision("fp64", "cuda")
     with pytest.raises(ContractError, match="leave it out"):
         pick_precision("bf16", "cpu")
+
+
+def test_an_operation_without_a_repeatable_kernel_is_one_line() -> None:
+    """PyTorch's words as of 2.14; other errors pass through."""
+    before = state()
+    words = "upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, but you set"
+    with (
+        pytest.raises(ContractError, match="upsample_bicubic2d_backward_out_cuda has no repeatable kernel"),
+        arithmetic(CUDA, "tf32", deterministic=True),
+    ):
+        raise RuntimeError(words)
+    with pytest.raises(RuntimeError, match="another"), arithmetic(CUDA, "tf32", deterministic=True):
+        raise RuntimeError("another")
+    assert state() == before
