@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from seqdata.build.plan import Plan, along_track, describe_reasons
 from seqdata.build.shards import read_sealed
@@ -32,12 +31,13 @@ from seqdata.contracts.manifest import (
     version_name,
 )
 from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.table_files import check_footer, read_table
 from seqdata.contracts.tables import table_contract
-from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.errors import InputError, OutputError
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer
 from seqdata.sequences.tables import planned_tables
 from seqdata.storage.files import json_bytes
-from seqdata.storage.parquet import parquet_writer, read_parquet
+from seqdata.storage.parquet import open_parquet, parquet_writer
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
 
@@ -322,20 +322,18 @@ def stored_frames(
     info = manifest.tables["frames.parquet"]
     path = local_table(store, info.path, info)
     names = None if columns is None else list(columns)
-    try:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                frames = pl.from_arrow(file.read_row_group(group, columns=names))
-                if isinstance(frames, pl.DataFrame):
-                    yield frames
-    except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: not readable as Parquet; run seqdata verify") from error
+    check_footer("frames", path, info.rows)
+    with open_parquet(path) as file:
+        for group in range(file.num_row_groups):
+            frames = pl.DataFrame(pl.from_arrow(file.read_row_group(group, columns=names)))
+            table_contract("frames").validate(frames, path, names)
+            yield frames
 
 
 def stored_table(store: Store, manifest: DatasetManifest, name: str) -> pl.DataFrame:
     """Read a whole table of a version, as its contract says. Raises: ContractError when it is damaged."""
     info = manifest.tables[f"{name}.parquet"]
-    return table_contract(name).conform(read_parquet(local_table(store, info.path, info)))
+    return read_table(name, local_table(store, info.path, info), info.rows)
 
 
 def _join_quarantine(left_out: pl.DataFrame, bad: list[dict[str, Any]]) -> pl.DataFrame:

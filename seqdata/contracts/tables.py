@@ -3,21 +3,15 @@
 The contracts are data, so that a reader in any language can use them; this module only checks tables against them.
 """
 
-import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from seqdata.errors import ContractError, InputError
-
-# Python 3.10 has no TOML parser; this goes when 3.10 does.
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - the same parser under its older name
-    import tomli as tomllib
+from seqdata.contracts.toml_files import read_toml, schema_root
+from seqdata.errors import ContractError
 
 TYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
@@ -33,13 +27,23 @@ TYPES: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its type (a key of `TYPES`), unit, whether it may be null, and what it means."""
+    """One column of a table: its type (a key of `TYPES`), unit, whether it may be null, and what it means.
+
+    Values lie from `minimum` to `maximum`, where these are given.
+    """
 
     name: str
     type: str
     meaning: str
     unit: str = ""
     nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def bounds_hold(self, values: pl.Series) -> bool:
+        """Whether no value lies outside the bounds; a NaN lies above every maximum."""
+        above = self.minimum is None or not (values < self.minimum).any()
+        return above and (self.maximum is None or not (values > self.maximum).any())
 
 
 @dataclass(frozen=True)
@@ -72,38 +76,41 @@ class TableContract:
         self.validate(conformed, file=f"table {self.name}")
         return conformed
 
-    def validate(self, table: pl.DataFrame, file: str | Path) -> None:
-        """Check columns, types and nulls of `table`; `file` is named in the error.
+    def validate(self, table: pl.DataFrame, file: str | Path, columns: Collection[str] | None = None) -> None:
+        """Check columns, types, nulls and bounds of `table`.
 
-        Raises: ContractError that says which file, which column, and what was expected.
+        Args:
+            table: The table, or some of its columns.
+            file: Named in the error.
+            columns: The columns to look for; None for all.
+
+        Raises:
+            ContractError: Which file, which column, and what was expected.
         """
+        self.check_schema(table.schema, file, columns)
         for column in self.columns:
-            where = f"{file}: column '{column.name}'"
-            if column.name not in table.columns:
-                raise ContractError(f"{where} is missing; the {self.name} table (version {self.version}) needs it")
-            column_type = table.schema[column.name]
-            if column_type != TYPES[column.type]:
-                raise ContractError(f"{where} has type {column_type}, the {self.name} table needs {column.type}")
-            nulls = table[column.name].null_count()
+            if columns is not None and column.name not in columns:
+                continue
+            where, nulls = f"{file}: column '{column.name}'", table[column.name].null_count()
             if nulls and not column.nullable:
                 raise ContractError(f"{where} has {nulls} empty values, the {self.name} table allows none")
+            if not column.bounds_hold(table[column.name]):
+                most = "" if column.maximum is None else f" to {column.maximum:g}"
+                raise ContractError(f"{where} has values that are not from {column.minimum:g}{most}")
 
-
-def schema_root() -> Path:
-    """The folder of the contracts: inside the installed package, or `schemas/` beside it in a checkout."""
-    # The wheel carries the contracts inside the package; a checkout has them beside it.
-    installed = Path(__file__).parents[1] / "_schemas"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "schemas"
-
-
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises: InputError when it is missing or not TOML."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as TOML ({error})") from error
+    def check_schema(
+        self, schema: Mapping[str, pl.DataType], file: str | Path, columns: Collection[str] | None = None
+    ) -> None:
+        """Check the names and types of columns alone, as a footer gives them. Raises: as `validate`."""
+        for column in self.columns:
+            if columns is not None and column.name not in columns:
+                continue
+            where = f"{file}: column '{column.name}'"
+            if column.name not in schema:
+                raise ContractError(f"{where} is missing; the {self.name} table (version {self.version}) needs it")
+            column_type = schema[column.name]
+            if column_type != TYPES[column.type]:
+                raise ContractError(f"{where} has type {column_type}, the {self.name} table needs {column.type}")
 
 
 @cache

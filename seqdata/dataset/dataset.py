@@ -10,6 +10,7 @@ import polars as pl
 from seqdata import protocols
 from seqdata.contracts.manifest import DatasetManifest, TableInfo, read_manifest
 from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
+from seqdata.contracts.table_files import check_footer, read_table
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.extra_tables import AddedTables, add_tables, pairs_path, read_added
 from seqdata.errors import ContractError, InputError
@@ -19,9 +20,9 @@ from seqdata.frames.reader import DamagedFrameError, FrameReader
 from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import accepts
-from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
 from seqdata.sequences.tables import nearest_name, stored_radius
-from seqdata.storage.parquet import read_parquet
+from seqdata.storage.parquet import scan_parquet, translated
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
 from seqdata.streaming.batches import CACHE_BYTES, StreamSettings
@@ -99,8 +100,11 @@ class Dataset:
 
     @property
     def frames(self) -> pl.LazyFrame:
-        """The frames table (contract `frames`), lazily: one row a frame, in (trajectory, position) order."""
-        return pl.scan_parquet(self._checked("frames.parquet"))
+        """The frames table (contract `frames`), lazily: one row a frame, in (trajectory, position) order.
+
+        Raises: ContractError when its columns or its number of rows are not those of the manifest.
+        """
+        return scan_parquet(self._frames_path)
 
     @cached_property
     def trajectories(self) -> pl.DataFrame:
@@ -230,7 +234,7 @@ class Dataset:
         loaded = self.load_protocol(protocol)
         reach = loaded.radius if radius is None else radius
         condition = accepts(rule or loaded.rule, reach, loaded.unit, loaded.heading_max)
-        return self._scan_pairs(loaded, split, reach).filter(condition).collect(engine="streaming")
+        return self._select_pairs(loaded, split, reach, condition)
 
     def answerable(self, protocol: Protocol, split: str, any_heading: bool = False) -> int:
         """Count the queries of a split that have a positive; stored pairs are scanned, never loaded whole.
@@ -242,37 +246,88 @@ class Dataset:
         """
         limit = None if any_heading else protocol.heading_max
         condition = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
-        pairs = self._scan_pairs(protocol, split, protocol.radius).filter(condition)
-        return int(pairs.select(pl.col("query").n_unique()).collect(engine="streaming").item())
+        path = self._stored_pairs(protocol, split, protocol.radius)
+        if path is None:
+            return self._select_pairs(protocol, split, protocol.radius, condition)["query"].n_unique()
+        with translated(path):
+            count = scan_parquet(path).filter(condition).select(pl.col("query").n_unique()).collect(engine="streaming")
+        return int(count.item())
 
     def protocol_pairs(self, protocol: Protocol, split: str, radius: float | None = None) -> pl.DataFrame:
-        """Find all pairs of a split nearer than `radius` by least distance; default: the protocol's greatest radius."""
+        """Find all pairs of a split that are nearer than a radius by least distance, whatever the protocol's rule.
+
+        Args:
+            protocol: The protocol.
+            split: Name of the split.
+            radius: Radius in the protocol's unit; None is the greatest that the protocol names for the split.
+
+        Returns:
+            Contract `positives`; query and database are rows of the split's window tables.
+        """
         reach = stored_radius(protocol, split) if radius is None else radius
-        return self._scan_pairs(protocol, split, reach).filter(accepts("any", reach, protocol.unit)).collect()
+        return self._select_pairs(protocol, split, reach, accepts("any", reach, protocol.unit))
 
     def nearest(self, protocol: str | Path | Protocol, split: str) -> pl.DataFrame:
-        """Measure how far each query of a split is from the nearest database window (contract `nearest`).
+        """Measure how far each query of a split is from the nearest database window.
 
         Convention: metres within one zone, or ranks; null where the query's zone has no database window.
+
+        Args:
+            protocol: Name, `.toml` file or protocol.
+            split: Name of the split.
+
+        Returns:
+            Contract `nearest`, one row a query window.
         """
         loaded = self.load_protocol(protocol)
         info = self._stored_tables(loaded).get(nearest_name(loaded, split))
         if info is not None:
-            return read_parquet(local_table(self.store, info.path, info))
+            return read_table("nearest", local_table(self.store, info.path, info), info.rows)
         sides = (self.sequences(loaded, split, role) for role in ("query", "database"))
         return nearest(*(self.sequencer.window_set(side, loaded.unit) for side in sides))
 
-    def _scan_pairs(self, protocol: Protocol, split: str, radius: float) -> pl.LazyFrame:
-        """Pairs of a split by least distance, out to `radius` or farther: stored ones, else computed."""
-        path = pairs_path(self.store, self._stored_tables(protocol), protocol, split, radius)
-        if path is not None:
-            return pl.scan_parquet(path)
-        query = self.sequences(protocol, split, "query")
-        database = self.sequences(protocol, split, "database")
-        return self.positives(query, database, radius, "any", protocol.unit).lazy()
+    def _select_pairs(self, protocol: Protocol, split: str, radius: float, condition: pl.Expr) -> pl.DataFrame:
+        """Select the pairs of a split, out to `radius` by least distance, that fulfil a condition."""
+        path = self._stored_pairs(protocol, split, radius)
+        if path is None:
+            query, database = (self.sequences(protocol, split, role) for role in ("query", "database"))
+            return self.positives(query, database, radius, "any", protocol.unit).filter(condition)
+        with translated(path):
+            pairs = scan_parquet(path).filter(condition).collect(engine="streaming")
+        table_contract("positives").validate(pairs, path)
+        for role in ROLES:
+            windows = self._window_count(protocol, split, role)
+            if pairs.height and int(pairs[role].max()) >= windows:  # type: ignore[arg-type]
+                raise ContractError(f"{path}: column '{role}' names windows beyond the {windows} of split {split}")
+        return pairs
+
+    def _stored_pairs(self, protocol: Protocol, split: str, radius: float) -> Path | None:
+        """Local path of stored pairs of a split that reach `radius`, their footer checked; None without any."""
+        for name, info in self._stored_tables(protocol).items():
+            path = pairs_path(self.store, {name: info}, protocol, split, radius)
+            if path is not None:
+                check_footer("positives", path, info.rows)
+                return path
+        return None
+
+    def _window_count(self, protocol: Protocol, split: str, role: str) -> int:
+        """Count the windows of a role in a split, once."""
+        key = protocol.hash, split, role
+        if key not in self._window_counts:
+            self._window_counts[key] = self.sequences(protocol, split, role).height
+        return self._window_counts[key]
+
+    @cached_property
+    def _window_counts(self) -> dict[tuple[str, str, str], int]:
+        return {}
 
     def add_tables(self, protocol: Protocol, max_radius: float | None = None) -> AddedTables:
-        """Add the tables of another protocol to this dataset; see `seqdata.dataset.extra_tables.add_tables`."""
+        """Add the tables of another protocol to this dataset; see `seqdata.dataset.extra_tables.add_tables`.
+
+        Args:
+            protocol: The protocol.
+            max_radius: How far pairs reach where that is farther than the protocol's radii, in its unit; default 25.
+        """
         return add_tables(self.store, self.manifest, self.sequencer, protocol, max_radius)
 
     def _stored_tables(self, protocol: Protocol) -> dict[str, TableInfo]:
@@ -300,7 +355,18 @@ class Dataset:
         return pixels.reshape(*frame_rows.shape, *pixels.shape[1:])
 
     def read_frames(self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
-        """Read the pixels of frames by row: RGB, uint8 (n, 3, H, W); see `read`."""
+        """Read the pixels of frames.
+
+        Args:
+            frame_rows: Rows of the frames table, (n,), in any order.
+            size: Height and width to resize to; None leaves the stored size.
+
+        Returns:
+            RGB, uint8 (n, 3, H, W), in the order of the rows.
+
+        Raises:
+            InputError, ContractError: As `read`.
+        """
         rows = np.asarray(frame_rows, dtype=np.int64)
         try:
             # Only the row groups that hold these frames are read: a random read of a large dataset loads no whole
@@ -312,12 +378,22 @@ class Dataset:
             raise DamagedFrameError(error.row, error.fault, self.frame_key(error.row)) from error
 
     def frame_reader(self, size: tuple[int, int] | None = None, device: str = "cpu") -> FrameReader:
-        """Make a reader of frames by row for loader workers: it holds locations and hashes, no table."""
+        """Make a reader of frames by row for loader workers: it holds locations and hashes, no table.
+
+        Args:
+            size: Height and width to resize to; None leaves the stored size.
+            device: Where JPEGs are decoded, "cpu" or "cuda".
+
+        Raises:
+            ContractError: If the device is unknown.
+            MissingDependencyError: If CUDA cannot decode.
+        """
         return FrameReader(self.store, self._locations.all(), size, device)
 
     def frame_key(self, row: int) -> str:
         """Look up the key of one frame, without loading the keys of all."""
-        return str(self.frames.slice(row, 1).select("key").collect().item())
+        with translated(self._frames_path):
+            return str(self.frames.slice(row, 1).select("key").collect().item())
 
     def stream(
         self,
@@ -355,10 +431,9 @@ class Dataset:
         """Load columns of the frames table; they stay in memory from the first use on."""
         missing = [name for name in names if name not in self._columns]
         if missing:
-            try:
+            with translated(self._frames_path):
                 loaded = self.frames.select(missing).collect()
-            except pl.exceptions.PolarsError as error:
-                raise ContractError(f"{self.location}/frames.parquet: damaged; run seqdata verify") from error
+            table_contract("frames").validate(loaded, self._frames_path, missing)
             self._columns.update({name: loaded[name] for name in missing})
         return pl.DataFrame([self._columns[name] for name in names])
 
@@ -375,15 +450,20 @@ class Dataset:
 
     @cached_property
     def _locations(self) -> LazyLocations:
-        return LazyLocations(self._checked("frames.parquet"))
+        return LazyLocations(self._frames_path)
+
+    @property
+    def _frames_path(self) -> Path:
+        """Local path of the frames table, its footer checked. Raises: as `_table_path`, ContractError."""
+        path = self._table_path("frames.parquet")
+        check_footer("frames", path, self.manifest.tables["frames.parquet"].rows)
+        return path
 
     def _table(self, name: str) -> pl.DataFrame:
-        path = self._checked(f"{name}.parquet")
-        table = read_parquet(path)
-        table_contract(name).validate(table, path)
-        return table
+        file = f"{name}.parquet"
+        return read_table(name, self._table_path(file), self.manifest.tables[file].rows)
 
-    def _checked(self, name: str) -> Path:
+    def _table_path(self, name: str) -> Path:
         """Path of a table that the manifest lists, or of its local copy. Raises: as `local_table`."""
         info = self.manifest.tables.get(name)
         if info is None:

@@ -12,6 +12,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import InputError, SeqdataError
 from seqdata.protocols import agrees
 from seqdata.sequences.sequencer import ROLES
+from seqdata.storage.parquet import translated
 from seqdata.storage.table_cache import local_table
 
 Result = TypeVar("Result")
@@ -94,7 +95,8 @@ def _resampling(dataset: Dataset, groups: list[dict[str, Any]]) -> dict[str, Any
     if not removed:
         note = f"resampling to {settings.resample_metres:g} m changes nothing: it keeps every frame"
     elif medians and min(medians) > settings.resample_metres:
-        standing = _removed_standing(dataset.frames)
+        with translated(f"{dataset.location}/frames.parquet"):
+            standing = _removed_standing(dataset.frames)
         note = (
             f"frames are {min(medians):.4g} m apart or more in the median; resampling to {settings.resample_metres:g} "
             f"m removes {removed} frame{'s' if removed > 1 else ''}, {standing} recorded while standing"
@@ -136,9 +138,10 @@ def _groups(dataset: Dataset) -> list[dict[str, Any]]:
             (pl.col("length_m").sum() / 1000).alias("kilometres"),
         )
     )
-    joined = frames.join(trajectories, on=keys, nulls_equal=True).collect(engine="streaming")
-    # nulls_equal: frames without a role form a group of their own.
-    whole = joined.join(motion(dataset.frames), on=keys, nulls_equal=True).sort(keys)
+    with translated(f"{dataset.location}/frames.parquet"):
+        joined = frames.join(trajectories, on=keys, nulls_equal=True).collect(engine="streaming")
+        # nulls_equal: frames without a role form a group of their own.
+        whole = joined.join(motion(dataset.frames), on=keys, nulls_equal=True).sort(keys)
     return [rounded(group) for group in whole.to_dicts()]
 
 

@@ -1,22 +1,22 @@
 """Where stored frames lie in the shards, read lazily: a random read of ten million frames loads no whole table."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
+from seqdata.storage.parquet import open_parquet
 
 Hashes = npt.NDArray[np.uint8]
 """XXH3-128 of stored frames: uint8 (F, 16)."""
 
 HASH_BYTES = 16
+GREATEST = 1 << 53  # bytes; eight petabytes, so that sums of two stay within int64
 _NUMBERS = ("shard", "offset", "length")
 
 
@@ -41,7 +41,7 @@ class LazyLocations:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with self._open() as file:
+        with open_parquet(self._path) as file:
             footer = file.metadata
         heights = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(heights, dtype=np.int64)])
@@ -70,24 +70,22 @@ class LazyLocations:
         missing = [int(group) for group in groups if not self._is_read[group]]
         if not missing:
             return self._locations
-        with self._open() as file:
+        with open_parquet(self._path) as file:
             for group in missing:
                 rows = slice(self._starts[group], self._starts[group + 1])
                 # Without Arrow's threads: they do not survive the fork that makes a loader worker.
                 table = file.read_row_group(group, columns=[*_NUMBERS, "hash"], use_threads=False)
                 for name in _NUMBERS:
-                    getattr(self._locations, name)[rows] = table[name].to_numpy()
+                    getattr(self._locations, name)[rows] = self._checked(name, table[name].to_numpy())
                 self._locations.hash[rows] = _hash_bytes(table["hash"])
                 self._is_read[group] = True
         return self._locations
 
-    @contextmanager
-    def _open(self) -> Iterator[pq.ParquetFile]:
-        try:
-            with pq.ParquetFile(self._path) as file:
-                yield file
-        except (OSError, pa.ArrowException) as error:
-            raise ContractError(f"{self._path}: damaged; run seqdata verify") from error
+    def _checked(self, name: str, values: IntArray) -> IntArray:
+        """Refuse numbers that no build writes; a read at such an offset would give another frame's bytes."""
+        if len(values) and not 0 <= values.min() <= values.max() <= GREATEST:
+            raise ContractError(f"{self._path}: column '{name}' holds numbers that are none of a shard")
+        return values
 
 
 def _hash_bytes(column: pa.ChunkedArray) -> Hashes:

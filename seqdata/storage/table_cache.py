@@ -13,9 +13,13 @@ import xxhash
 
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage.files import atomic_path
+from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.parquet import WHOLE_BYTES
 from seqdata.storage.store import Store
 
 FETCH_BYTES = 8 << 20  # a few seconds of a slow line, so that one broken request costs little
+# Tables whose hash this process has compared: path, time of the last change, hash.
+_WHOLE: set[tuple[Path, int, str]] = set()
 
 
 class TableEntry(Protocol):
@@ -54,17 +58,30 @@ def local_table(store: Store, name: str, info: TableEntry) -> Path:
     """
     if store.is_local:
         _check_size(store, name, info)
-        return store.path(name)
+        path = store.path(name)
+        if not _is_whole(path, info):
+            raise ContractError(f"{path}: its bytes have changed since the build; run seqdata verify")
+        return path
     # The hash becomes a file name: a manifest from elsewhere must not write outside the cache.
     if not re.fullmatch("[0-9a-f]{32}", info.hash):
         raise ContractError(f"{store}: the manifest's hash of {name} is not 32 hex digits")
     path = cache_folder() / "tables" / f"{info.hash}.parquet"
-    if not path.is_file() or path.stat().st_size != info.bytes:
+    if not path.is_file() or path.stat().st_size != info.bytes or not _is_whole(path, info):
         try:
             _fetch(store, name, info, path)
         except OutputError as error:
             raise OutputError(f"{error} (tables of remote datasets are cached below XDG_CACHE_HOME)") from error
     return path
+
+
+def _is_whole(path: Path, info: TableEntry) -> bool:
+    """Compare the hash of a table up to 64 MiB, when this process opens it first; larger ones have page checksums."""
+    if info.bytes > WHOLE_BYTES:
+        return True
+    seen = (path.absolute(), path.stat().st_mtime_ns, info.hash)
+    if seen not in _WHOLE and xxh3_file(path) == info.hash:
+        _WHOLE.add(seen)
+    return seen in _WHOLE
 
 
 def _check_size(store: Store, name: str, info: TableEntry) -> None:

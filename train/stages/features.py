@@ -80,7 +80,7 @@ def write_features(
     if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder}: the folder is not empty; choose another --out")
     _check(model, request)
-    keys = dataset.frames.select("key").collect()["key"]
+    keys = dataset.frame_columns("key")["key"]
     rows = np.arange(len(keys)) if frames is None else frames
     where = pick_device(request.device)
     source = FrameSource(dataset, native_size(dataset, rows[:, None], model.size))

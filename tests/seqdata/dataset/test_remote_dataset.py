@@ -327,7 +327,7 @@ def test_places_are_filled_a_row_group_at_a_time(tmp_path: Path) -> None:
         with pytest.raises(IndexError, match="1000"):
             lazy.covering(np.array([row]))
     (tmp_path / "frames.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(ContractError, match=r"frames\.parquet: damaged"):
+    with pytest.raises(ContractError, match=r"frames\.parquet: not readable as Parquet"):
         LazyLocations(tmp_path / "frames.parquet")
     write_parquet_atomic(table.head(0), tmp_path / "frames.parquet")
     assert len(LazyLocations(tmp_path / "frames.parquet").all().shard) == 0
