@@ -34,6 +34,16 @@ class ContractError(SeqdataError):
     exit_code = 4
 
 
+class UsageError(ContractError):
+    """A word on the command line is wrong: a flag's value, a name, or flags that exclude each other (exit code 2)."""
+
+    exit_code = 2
+
+
+class EmptyCutError(ContractError):
+    """A cut along the route leaves no frame to train or to test (exit code 4)."""
+
+
 class OutputError(SeqdataError):
     """The output folder holds something else, is in use, or cannot be written (exit code 5)."""
 
@@ -70,3 +80,13 @@ class Interrupted(SeqdataError):  # noqa: N818 - it is news, not a failure
 
     exit_code = 130
     label = "note"
+
+
+class Terminated(Interrupted):
+    """SIGTERM ended the command as Ctrl-C does: a job scheduler's time is over, or a service stops (exit code 143)."""
+
+    exit_code = 143
+
+
+class Termination(KeyboardInterrupt):
+    """SIGTERM, raised where Ctrl-C would be, so that everything that cleans up after one does so after the other."""

@@ -50,6 +50,7 @@ from cli.dataset.source_flags import (
 from cli.flags import parse_choice
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
 from seqdata import protocols
+from seqdata.build.advice import Counts, advise, advised_out, counts_text, has_both_roles, lacking, split_counts
 from seqdata.build.builder import ShardRange, build_range
 from seqdata.build.builder import build as run_build
 from seqdata.build.dry_run import plan_build
@@ -58,9 +59,9 @@ from seqdata.contracts.manifest import BuildSettings
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import describe_first
 from seqdata.dataset.info import describe
-from seqdata.errors import ContractError, QuarantineNotice
+from seqdata.errors import ContractError, EmptyCutError, QuarantineNotice
 from seqdata.parallel import ENGINES
-from seqdata.sources.registry import default_protocol
+from seqdata.sources.registry import OWN_DRIVES, default_protocol
 
 
 def build(
@@ -115,7 +116,7 @@ def build(
     request = BuildRequest(
         kind=kind,
         raw=dump,
-        out=out or settings.out / "datasets" / kind,
+        out=out or settings.out / "datasets" / _default_name(kind, dump),
         options=source_options(named, option),
         settings=_build_settings(
             keep_png=settings.pick(keep_png, "build", "keep_png", False),
@@ -133,12 +134,25 @@ def build(
         engine=parse_choice(engine, "--engine", ENGINES),
     )
     request = _settle(request, is_named=protocol_name is not None)
-    if dry_run:
-        _dry_run(request, as_json=as_json)
-    elif shard_range is not None:
-        _part(request, shard_range, as_json=as_json)
-    else:
-        _whole(request, as_json=as_json)
+    try:
+        if dry_run:
+            _dry_run(request, as_json=as_json)
+        elif shard_range is not None:
+            _part(request, shard_range, as_json=as_json)
+        else:
+            _whole(request, as_json=as_json)
+    except EmptyCutError as error:
+        advice = advise(request)
+        if advice is None or not advice.is_complete:
+            raise
+        command = advice.command(str(request.out))
+        raise EmptyCutError(f"{error}; this command gives {counts_text(advice.counts)}: {command}") from error
+
+
+def _default_name(kind: str, raw: Path) -> str:
+    """The folder of a dataset: the kind of a published dump, the name of the folder of one's own drives."""
+    # Every own folder is of one kind: named by it, the second one would meet the first.
+    return raw.resolve().name or kind if kind == OWN_DRIVES else kind
 
 
 def _settle(request: BuildRequest, *, is_named: bool) -> BuildRequest:
@@ -160,7 +174,7 @@ def _whole(request: BuildRequest, *, as_json: bool) -> None:
     with progress_bar("frame") as bar:
         run_build(request, bar.stage("build"))
     _note_drop(request)
-    finish(request.out, as_json=as_json)
+    finish(request.out, as_json=as_json, request=request)
 
 
 def _note_drop(request: BuildRequest) -> None:
@@ -209,6 +223,8 @@ def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
         [f"  of {plan.sample} frames read as a sample, {plan.sample_bad} cannot be stored"] if plan.sample_bad else []
     )
     emit(result, "\n".join(lines), as_json=as_json)
+    if plan.windows:
+        _note_advice(request, plan.frames, plan.windows)
 
 
 def _build_settings(**values: object) -> BuildSettings:
@@ -227,8 +243,11 @@ def _protocol(name: str | None, kind: str, *, cut: bool) -> Protocol | None:
     return protocols.load(name or ("own-cut" if cut else default_protocol(kind)))
 
 
-def finish(out: str | Path, *, as_json: bool) -> None:
-    """Print what the dataset at `out` holds; leave with exit code 6 when something is in quarantine."""
+def finish(out: str | Path, *, as_json: bool, request: BuildRequest | None = None) -> None:
+    """Print what the dataset at `out` holds; leave with exit code 6 when something is in quarantine.
+
+    With the `request` that built it, a dataset that can measure nothing ends in the command that mends it.
+    """
     dataset = seqdata.open(out)
     described = describe(dataset)
     text = (
@@ -238,6 +257,8 @@ def finish(out: str | Path, *, as_json: bool) -> None:
     emit(described, text, as_json=as_json)
     if described["protocol"]:
         _note_splits(described["protocol"])
+        if request is not None:
+            _note_advice(request, described["frames"], split_counts(described["protocol"]["splits"]))
     left_out = described["quarantined"]
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
@@ -246,16 +267,33 @@ def finish(out: str | Path, *, as_json: bool) -> None:
 
 def _note_splits(protocol: dict[str, Any]) -> None:
     """Print the windows of each split, and where they differ from what the protocol's papers counted."""
-    if not any(counts["query"] and counts["database"] for counts in protocol["splits"].values()):
-        note(
-            f"  no split of {protocol['name']} has both database and query windows: give frames a role (--roles, or a "
-            f"column role), add the drives that seqdata protocols show {protocol['name']} lists, or name another "
-            "--protocol"
-        )
     for split, counts in protocol["splits"].items():
         note(
             f"  {protocol['name']}@{protocol['hash']} {split}: {counts['database']} database and {counts['query']} "
             f"query windows, {counts['without_positive']} queries without a positive"
         )
         for name in counts["differs_from_expected"]:
-            note(f"    {name}: {counts[name]}, but the protocol's published count is {counts['expected'][name]}")
+            note(f"    {name}: {counts[name]}; the whole published dump has {counts['expected'][name]}")
+
+
+def _note_advice(request: BuildRequest, frames: int, counts: Counts) -> None:
+    """Say what no split has, and which command would give it; nothing where every split has both roles."""
+    if request.protocol is None or all(map(has_both_roles, counts.values())):
+        return
+    # Some split serves: what the others lack may be what the user left out on purpose.
+    serves = any(map(has_both_roles, counts.values()))
+    advice = advise(request, frames)
+    if serves and (advice is None or not all(map(has_both_roles, advice.counts.values()))):
+        return
+    note(f"{'' if serves else 'no split serves: '}{lacking(counts)}")
+    if advice is not None and advice.is_complete:
+        note(f"this command gives {counts_text(advice.counts)}:")
+        note(f"  {advice.command(advised_out(request.out, advice))}")
+        return
+    if request.kind != OWN_DRIVES:
+        note(f"add the drives that the protocol names: seqdata protocols show {request.protocol.name}")
+        return
+    note("a place can be found again only where two drives passed: add images of a second drive over the same ground")
+    if advice is not None:
+        note(f"until then this command gives {counts_text(advice.counts)}, to be indexed and searched:")
+        note(f"  {advice.command(advised_out(request.out, advice))}")

@@ -13,6 +13,7 @@ from cli.config import Config, dataset_protocol, load, open_dataset
 from cli.flags import DatasetArgument, EncoderFlag, FusionFlag, OptionFlag, PoolFlag, ProtocolFlag, parse_json_pairs
 from cli.lookup import find_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.training.split_advice import check_training_split
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
 from train.runs.folder import RunFolder
@@ -98,6 +99,8 @@ def train(
     fields["features"] = None if features is None else str(features)
     base = None if record is None else record["settings"]
     resolved = TrainSettings.create(fields.pop("recipe"), base, **{**fields, **parse_json_pairs(settings, "--set")})
+    if resolved.epochs:
+        check_training_split(work, source, source.load_protocol(resolved.protocol))
     folder = resumed or out or _new_folder(work, resolved)
     _fit(source, resolved, folder, resume=resume)
     if not _is_first_process():

@@ -5,11 +5,13 @@ Each command is typed as the documents write it. It ends in a result, or in one 
 
 import io
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -20,6 +22,7 @@ from tests.seqdata.sources.folder.test_exif import clock, photo
 from tests.seqdata.sources.folder.test_gpx import gpx, point
 from tests.seqdata.sources.folder.test_photos import placed_photo
 
+REAL_NORDLAND = Path(__file__).resolve().parents[3] / "shared" / "data" / "nordland"
 MODEL = ("--model", "seqvlad-small", "--random-init", "--epochs", "0", "--option", "clusters=4")
 OK = (0, 6)  # 6: built, but some inputs are in quarantine
 LAPS = RobotcarSettings(seconds=24, width=64, height=48, dropout=0, absent=0)
@@ -184,19 +187,88 @@ def test_one_drive_alone_ends_in_a_line(
     """A database without queries, or the other way round: built and said, then refused in one line."""
     write(tmp_path / "raw", msls_dump)
     built = walk("build", "auto", "raw")
-    assert re.search(r"no split of [\w-]+ has both database and query windows", built)
+    assert "no split serves: test lacks" in built
+    assert "add the drives that the protocol names: seqdata protocols show" in built or "this command gives" in built
     assert len(walk("train", *MODEL, codes=(0, 8)).splitlines()) <= 4
 
 
 def test_own_drives_without_queries(walk: Callable[..., str], tmp_path: Path, msls_dump: Path) -> None:
     """An index of a map needs no query; what needs one says so."""
     csv_without_queries(tmp_path / "raw", msls_dump)
-    assert "give frames a role" in walk("build", "folder", "raw")
+    built = walk("build", "folder", "raw")
+    assert "no split serves: test lacks query windows" in built
+    assert "add images of a second drive over the same ground" in built
     walk("train", *MODEL)
     walk("index", "--pca", "4")
     walk("search", *[f"raw/map-{number:03d}.jpg" for number in range(5)], "-k", "3")
     line = walk("eval", codes=(3, 4, 8))
     assert "query" in line
+
+
+def advised(text: str) -> list[str]:
+    """The words of the command that a text advises, as a shell reads them."""
+    line = next(line for line in text.splitlines() if "seqdata build " in line)
+    return shlex.split(line[line.index("seqdata build ") + len("seqdata ") :])
+
+
+def without_roles(raw: Path, lengths: dict[str, int]) -> None:
+    """Drives over one street, without roles in their table."""
+    write_drives(raw, lengths)
+    table = pl.read_csv(raw / "positions.csv")
+    table.drop("role").write_csv(raw / "positions.csv")
+
+
+def test_own_drives_without_roles_end_in_a_command_that_works(walk: Callable[..., str], tmp_path: Path) -> None:
+    without_roles(tmp_path / "raw", {"mon day": 40, "query": 30})
+    built = walk("build", "folder", "raw")
+    assert "this command gives 36 database and 26 query windows in test:" in built
+    again = walk(*advised(built))
+    assert "test: 36 database and 26 query windows" in again
+    assert "no split serves" not in again
+    assert (tmp_path / "datasets" / "raw" / "manifest.json").is_file()  # named after the folder
+
+
+def test_a_cut_of_short_drives_ends_in_a_command_that_trains(walk: Callable[..., str], tmp_path: Path) -> None:
+    without_roles(tmp_path / "raw", {"map": 40, "query": 30})
+    built = walk("build", "folder", "raw", "--cut", "0.6")
+    assert "no split serves: test lacks database and query windows, train lacks" in built
+    words = advised(built)
+    assert "train: 0" not in walk(*words)
+    walk("train", *MODEL[:-4], "--epochs", "0", words[words.index("--out") + 1])
+
+
+def test_a_cut_that_leaves_nothing_ends_in_a_command(walk: Callable[..., str], tmp_path: Path) -> None:
+    write_drives(tmp_path / "raw", {"map": 24, "query": 20})
+    line = walk("build", "folder", "raw", "--cut", "0.6", "--buffer", "50", codes=(4,))
+    assert len(line.splitlines()) == 1
+    assert "leaves no frame to train" in line
+    assert "train: 0" not in walk(*advised(line))
+
+
+def test_a_dataset_without_a_part_to_train_says_how_to_get_one(walk: Callable[..., str], tmp_path: Path) -> None:
+    write_drives(tmp_path / "raw", {"map": 40, "query": 30})
+    walk("init", "--raw", "raw", "--out", ".")
+    walk("build", "folder")
+    line = walk("train", *MODEL[:-4], "--epochs", "1", codes=(8,))
+    assert "nothing to train on under protocol own (no split train; 36 database and 26 query windows in test)" in line
+    assert "train: 0" not in walk(*advised(line))
+
+
+def test_one_own_drive_is_told_what_is_missing_and_becomes_an_index(walk: Callable[..., str], tmp_path: Path) -> None:
+    without_roles(tmp_path / "raw", {"map": 24})
+    built = walk("build", "folder", "raw")
+    assert "add images of a second drive over the same ground" in built
+    again = walk(*advised(built))
+    assert "test: 20 database and 0 query windows" in again
+
+
+@pytest.mark.real
+def test_nordland_at_every_tenth_second_names_its_protocol(walk: Callable[..., str]) -> None:
+    if not REAL_NORDLAND.is_dir():
+        pytest.skip("the real material is not here")
+    planned = walk("build", "nordland", str(REAL_NORDLAND), "--dry-run")
+    assert "test lacks database and query windows" in planned
+    assert advised(planned)[-4:] == ["--protocol", "nordland-tenth", "--out", "datasets/nordland-tenth"]
 
 
 def test_contradicting_flags_are_refused_under_a_named_protocol_alone(

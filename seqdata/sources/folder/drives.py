@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from seqdata import geometry
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, EmptyCutError
 from seqdata.geometry import Float64Array, IntArray
 from seqdata.sources.csv_tables import shorten
 from seqdata.sources.folder.roles import BUFFER, TEST, TRAIN, Cut, Parts, cut_along_route
@@ -180,7 +180,7 @@ def with_parts(rows: pl.DataFrame, usable: pl.Expr, cut: Cut | None, buffer: flo
     sides = pl.concat(parts)
     for side in (TRAIN, TEST):
         if side not in sides["part"]:
-            raise ContractError(
+            raise EmptyCutError(
                 f"option cut leaves no frame to {side} (a frame within {buffer:g} m of the test stretch is not trained "
                 "on); cut elsewhere, or give a smaller buffer"
             )
