@@ -163,7 +163,10 @@ class PlaceIndex:
         facts = self.manifest
         if facts.storage in FACTORY:
             return ExactVectors(self._map_vectors(), self._engine)
-        return open_faiss(self.path / VECTORS, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
+        vectors = open_faiss(self.path / VECTORS, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
+        if self._engine == "faiss-gpu":
+            vectors.use_gpu()
+        return vectors
 
     def _map_vectors(self) -> StoredVectors:
         facts = self.manifest

@@ -8,6 +8,7 @@ import numpy as np
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import faiss_threads, kept_vectors, layers, search_everything, set_search
 from indexer.search.flat_file import faiss_reason
+from indexer.search.gpu_engines import FAISS_GREATEST_K, gpu_copy
 from indexer.search.kinds import create
 from indexer.search.pools import threads
 from seqdata.errors import ContractError
@@ -27,6 +28,15 @@ class FaissVectors:
         """Search `index`, which takes projected queries; `where` begins error messages."""
         self.index, self._where = index, where
         self._exact: ExactVectors | None = None
+        self._on_device: faiss.Index | None = None
+
+    def use_gpu(self) -> None:
+        """Keep a copy on the GPU, which then answers whatever visits no more than the index's own lists.
+
+        Kinds that FAISS has no GPU form of (graphs, multi-indexes, refinement) stay on the CPU, with a line in the log.
+        Raises: MissingDependencyError where FAISS was built without a GPU, or sees none.
+        """
+        self._on_device = gpu_copy(self.index, self._where)
 
     def nearest(self, queries: Float32Array, k: int, rows: IntArray | None = None) -> tuple[Float32Array, IntArray]:
         """Plain L2 distances (q, k) float32 and rows (q, k) int64 of near vectors, in the order of (distance, row).
@@ -79,9 +89,11 @@ class FaissVectors:
         return distances[:, :k], neighbours[:, :k]
 
     def _run(self, queries: Float32Array, k: int, parameters: Any) -> tuple[Float32Array, IntArray]:
+        on_device = self._on_device if parameters is None and k <= FAISS_GREATEST_K else None
         try:
             with faiss_threads(1 if len(queries) < FEW else threads()):
-                squared, neighbours = self.index.search(np.ascontiguousarray(queries), k, params=parameters)
+                index = on_device or self.index
+                squared, neighbours = index.search(np.ascontiguousarray(queries), k, params=parameters)
         except RuntimeError as error:
             raise ContractError(f"{self._where}: FAISS cannot search so ({faiss_reason(error)})") from error
         # Rows come from the file: one beyond the places would end in an index error far from here.

@@ -14,6 +14,7 @@ from seqdata.errors import MissingDependencyError
 from seqdata.geometry import Float32Array, IntArray
 
 if TYPE_CHECKING:
+    import faiss
     import torch
 
 SCORE_VALUES = 1 << 26  # scores of one block: 256 MiB, small beside a card's memory and large beside a launch
@@ -301,17 +302,42 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
             setattr(owner, name, value)
 
 
+def faiss_resources() -> Any:
+    """FAISS's scratch memory on the GPU. Raises: MissingDependencyError where FAISS has no GPU, or sees none."""
+    import faiss  # heavy
+
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+        raise MissingDependencyError("engine faiss-gpu: FAISS sees no GPU here; install faiss-gpu or use cpu")
+    return faiss.StandardGpuResources()
+
+
+def gpu_copy(index: "faiss.Index", where: str) -> "faiss.Index | None":
+    """Copy a trained index to the GPU; None, and a line in the log, for kinds that FAISS has no GPU form of.
+
+    Raises: MissingDependencyError where FAISS has no GPU, or sees none.
+    """
+    import faiss  # heavy
+
+    resources = faiss_resources()
+    try:
+        copy = faiss.index_cpu_to_gpu(resources, 0, index)
+    except RuntimeError:
+        log.warning("%s: FAISS has no GPU form of a %s; it is searched on the CPU", where, type(index).__name__)
+        return None
+    # The copy works in this memory, which Python would free without the reference.
+    copy.referenced_objects = [resources]
+    return copy
+
+
 class FaissGpuEngine(NumpyEngine):
     """A flat FAISS index that stays on the GPU, for searches among all rows; the rest runs on the CPU."""
 
     def __init__(self, vectors: StoredVectors) -> None:
         """Raises: MissingDependencyError where FAISS was built without a GPU, or sees none."""
+        self._resources = faiss_resources()
         import faiss  # heavy
 
-        if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-            raise MissingDependencyError("engine faiss-gpu: FAISS sees no GPU here; install faiss-gpu or use cpu")
         super().__init__(vectors)
-        self._resources = faiss.StandardGpuResources()
         # float32 also where float16 is stored: FAISS's float16 form rounds the queries as well.
         self._index = faiss.GpuIndexFlatL2(self._resources, vectors.shape[1])
         step = max(1, COPY_VALUES // vectors.shape[1])

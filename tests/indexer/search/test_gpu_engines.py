@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 import torch
 
 from indexer.search import gpu_engines
+from indexer.search.approximate import FaissVectors
 from indexer.search.engines import NumpyEngine
 from indexer.search.exact import ExactVectors, nearest_rows, rounding
 from indexer.search.gpu_engines import AutoEngine, TorchEngine, split_queries
@@ -158,3 +160,55 @@ def test_faiss_keeps_its_vectors_on_the_device(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(gpu_engines, "FAISS_GREATEST_K", 4)
     np.testing.assert_array_equal(ExactVectors(vectors, engine).nearest(queries, 5)[1], plain.nearest(queries, 5)[1])
     assert engine._index.searches == 2
+
+
+class Copied:
+    """A GPU's copy of an index: counts searches, and passes them on."""
+
+    def __init__(self, index: Any) -> None:
+        self.index, self.searches = index, 0
+
+    def search(self, queries: np.ndarray, k: int, params: Any = None) -> Any:
+        assert params is None, "FAISS's GPU indexes take no search parameters"
+        self.searches += 1
+        return self.index.search(queries, k)
+
+
+def test_lists_are_searched_on_the_device_and_the_rest_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    vectors, queries = rng.standard_normal((600, 8)).astype(np.float32), rng.standard_normal((5, 8)).astype(np.float32)
+    index = faiss.index_factory(8, "IVF8,Flat")
+    index.train(vectors)
+    index.add(vectors)
+    index.nprobe = 4
+    plain, ours = FaissVectors(index), FaissVectors(index)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, number, index: Copied(index), raising=False)
+    ours.use_gpu()
+    device: Any = ours._on_device
+    for k, rows, searches in ((3, None, 1), (3, np.arange(40), 1), (10, None, 2)):
+        expected = plain.nearest(queries, k, rows)
+        for one, other in zip(ours.nearest(queries, k, rows), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert device.searches == searches
+    monkeypatch.setattr("indexer.search.approximate.FAISS_GREATEST_K", 2)
+    np.testing.assert_array_equal(ours.nearest(queries, 3)[1], plain.nearest(queries, 3)[1])
+    assert device.searches == 2
+
+
+def test_a_kind_without_a_gpu_form_stays_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("This index type is not implemented on GPU.")
+
+    index = faiss.index_factory(8, "HNSW8")
+    index.add(np.random.default_rng(5).standard_normal((50, 8)).astype(np.float32))
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", refuse, raising=False)
+    ours = FaissVectors(index, "street")
+    ours.use_gpu()
+    assert ours.nearest(np.zeros((1, 8), np.float32), 3)[1].shape == (1, 3)
+    assert "street: FAISS has no GPU form" in caplog.text
