@@ -1,20 +1,24 @@
 """The program `seqdata`: every command by name, and the one handler that turns an error into a line and an exit code.
 
-The module of a command is imported when the command is invoked or asked for its help, so that `seqdata --help` costs
+The module of a command is imported when the command is invoked or its help is shown, so that `seqdata --help` costs
 little more than an empty Typer application and the imports of a command stand at the top of its file.
 """
 
 import functools
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from types import FrameType
 from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from seqdata.errors import BROKEN_PIPE, Interrupted, OutputError, SeqdataError
+from seqdata.errors import BROKEN_PIPE, Interrupted, OutputError, SeqdataError, Terminated, Termination
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class LazyGroup(TyperGroup):
         self.commands = {**placeholders, **self.commands}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Replace the placeholder of the command that is invoked, or asked for its help, by the command itself."""
+        """Replace the placeholder of the command that is invoked, or whose help is shown, by the command itself."""
         # Typer calls this once a command line, after it knows the command and before it reads the command's options.
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and name in self.registry:
@@ -141,17 +145,37 @@ def _load(name: str, command: Command) -> Any:
 
 
 def _interruptible(command: Command) -> Callable[..., None]:
-    """The command's function, with Ctrl-C as an error of ours: Typer would end the program without a word."""
+    """The command's function, with Ctrl-C and SIGTERM as errors of ours: else the program would end without a word."""
     function = command.function
 
     @functools.wraps(function)
     def guarded(*arguments: Any, **options: Any) -> None:
         try:
-            function(*arguments, **options)
+            with _terminable():
+                function(*arguments, **options)
+        except Termination as error:
+            raise Terminated(f"terminated; {command.after_interrupt}") from error
         except KeyboardInterrupt as error:
             raise Interrupted(f"interrupted; {command.after_interrupt}") from error
 
     return guarded
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise `Termination`; elsewhere than on the main thread Python has no signal handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Termination
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 app = typer.Typer(

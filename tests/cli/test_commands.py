@@ -164,7 +164,10 @@ def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, words: str
         assert ended.stdout == ""
 
 
-def test_ctrl_c_is_one_line_and_the_build_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_ctrl_c_and_sigterm_are_one_line_and_the_build_goes_on(
+    number: str, code: int, word: str, tmp_path: Path
+) -> None:
     import signal
     import time
 
@@ -173,11 +176,12 @@ def test_ctrl_c_is_one_line_and_the_build_goes_on(tmp_path: Path) -> None:
     process = subprocess.Popen([SEQDATA, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("out/shards/part-*")) and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[number])
     _, said = process.communicate(timeout=60)
-    assert process.returncode in (0, 130), said
+    assert process.returncode in (0, code), said
     assert "Traceback" not in said
-    assert process.returncode == 0 or "interrupted; run the same command again to continue" in said
+    assert "leaked" not in said
+    assert process.returncode == 0 or f"{word}; run the same command again to continue" in said
     assert run(tmp_path, *arguments).returncode == 0
     assert run(tmp_path, "verify", "out").returncode == 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from seqdata.errors import DivergedError, Interrupted
+from seqdata.errors import DivergedError, Interrupted, Terminated
 from train.devices import arithmetic, pick_device
 from train.loop import optimizers
 from train.loop.context import EpochProgress, RunContext
@@ -124,7 +124,8 @@ class _Run:
             self._begin()
             self._epochs()
         except Stopped as stopped:
-            raise Interrupted(self._leave()) from stopped
+            ended = Terminated if context.ranks.any(context.stop.is_termination) else Interrupted
+            raise ended(self._leave()) from stopped
         finally:
             if self.board is not None:
                 self.board.close()

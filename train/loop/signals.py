@@ -5,6 +5,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from seqdata.errors import Termination
+
 
 class Stopped(Exception):  # noqa: N818 - not an error: it carries the request up to the loop
     """Someone asked the run to stop and it is at a place where it can."""
@@ -18,6 +20,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self.is_termination = False
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Stop":
@@ -35,8 +38,8 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+            raise Termination if number == signal.SIGTERM else KeyboardInterrupt
+        self.requested, self.is_termination = True, number == signal.SIGTERM
 
     def check(self) -> None:
         """Raise `Stopped` when the flag is up."""

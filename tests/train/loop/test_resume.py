@@ -115,7 +115,7 @@ def test_a_second_signal_stops_at_once(wholes: Any, tmp_path: Path) -> None:
 def test_processes_that_die_or_are_told_to_end(wholes: Any, tmp_path: Path) -> None:
     """Real processes: kill -9 in the middle of a round, between two saves, and SIGTERM."""
     protocol, runs = wholes
-    cases = {"SIGKILL": ("triplet", 7, -9), "SIGTERM": ("places", 6, 130)}
+    cases = {"SIGKILL": ("triplet", 7, -9), "SIGTERM": ("places", 6, 143)}
     running = {}
     for name, (regime, step, _) in cases.items():
         chosen = settings(protocol, **FIELDS[regime], save_every=1 if name == "SIGKILL" else 0)
