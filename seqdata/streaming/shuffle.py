@@ -17,7 +17,7 @@ from seqdata.geometry import IntArray
 Shuffle = Literal["blocks", "global", "none"]
 
 # A block of 64 windows of 5 frames holds 68 frames, each decoded about once. 8 lanes serve 1, 2, 4 or 8 ranks. How
-# well 64 open blocks mix is measured by `mixing`.
+# well 64 open blocks mix is measured by bench_stream.
 BLOCK = 64
 LANES = 8
 OPEN = 64
@@ -87,36 +87,3 @@ def _rounds(start: IntArray, size: IntArray, generator: np.random.Generator) -> 
     walk = start + np.arange(full)[:, None]
     mixed = generator.permuted(walk.reshape(full, len(start) // LANES, LANES), axis=1)
     return np.concatenate([mixed.ravel(), start[size > full] + full])
-
-
-def mixing(rows: IntArray, span: int) -> float:
-    """Measure how well an order mixes, against a global shuffle (1 is as well).
-
-    Counts the distinct blocks among `span` windows in a row; the mean over all whole spans is divided by the
-    expectation for `span` of the n windows drawn without return.
-
-    Args:
-        rows: An order, (n,).
-        span: Windows in a row that are looked at together.
-
-    Raises:
-        ContractError: If the order is shorter than a span.
-    """
-    spans = len(rows) // span
-    if not spans:
-        raise ContractError(f"a span of {span} windows does not fit into {len(rows)}")
-    blocks = np.sort(rows[: spans * span].reshape(spans, span) // BLOCK, axis=1)
-    distinct = 1 + (np.diff(blocks, axis=1) != 0).sum(axis=1)
-    sizes = np.bincount(rows // BLOCK)
-    # A block of s windows is missed by a draw of `span` of n with probability C(n-s, span) / C(n, span).
-    missed = [_missed(len(rows), int(size), span) for size in np.unique(sizes)]
-    expected = sum(
-        (1 - chance) * int((sizes == size).sum()) for size, chance in zip(np.unique(sizes), missed, strict=True)
-    )
-    return float(distinct.mean() / expected)
-
-
-def _missed(windows: int, size: int, span: int) -> float:
-    """Chance that none of `size` given windows is among `span` drawn of `windows` without return."""
-    left = windows - span - np.arange(size)
-    return float(np.prod(np.maximum(left, 0) / (windows - np.arange(size))))

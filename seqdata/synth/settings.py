@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,18 @@ class CitySummary:
     panoramas: tuple[Path, ...] = ()
     corrupt: tuple[Path, ...] = ()
     dropped: int = 0
+
+
+def check_bounds(settings: object, bounds: Mapping[str, tuple[float, float]]) -> None:
+    """Check that fields of settings lie within their bounds (least, greatest).
+
+    Raises:
+        ValueError: With the field, its value and the bounds.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; it lies in {low} to {high}")
 
 
 def generator(*parts: int | str) -> np.random.Generator:

@@ -18,9 +18,10 @@ import seqdata
 from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.dataset.dataset import Dataset
-from seqdata.streaming.shuffle import OPEN, mixing, order
+from seqdata.streaming.shuffle import OPEN, order
 from tests.benchmarks.results import record, scaled
 from tests.benchmarks.street import write_street
+from tests.support.mixing import mixing
 
 LENGTH = 10
 BATCH = 16

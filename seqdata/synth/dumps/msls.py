@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from seqdata.errors import OutputError
 from seqdata.parallel import Progress
-from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import panorama, pinhole
 from seqdata.synth.camera.lens import develop, encode, shrink
 from seqdata.synth.camera.render import render
@@ -20,6 +17,7 @@ from seqdata.synth.drives.along import course_of
 from seqdata.synth.drives.drives import Trajectory, city_drives, parked
 from seqdata.synth.dumps.msls_protocol import protocol_text
 from seqdata.synth.dumps.msls_tables import city_tables
+from seqdata.synth.dumps.new_folder import new_folder
 from seqdata.synth.settings import CityPlan, CitySettings, CitySummary, generator
 from seqdata.synth.visits import VISITS
 from seqdata.synth.world.layout import Street, city_streets
@@ -51,22 +49,11 @@ def write_msls(
         OutputError: If `out` exists and is not empty, or cannot be written.
     """
     settings, out = settings or CitySettings(), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: not empty; name a new folder for the synthetic city, or remove it")
-    cities = {p: city_drives(p, _streets(p, settings, seed), VISITS, settings, seed) for p in settings.cities}
-    odd = _odd_frames(next(iter(cities.values())), settings)
-    # Beside the result, so that the last step is a rename on the same disk and a killed run leaves no half dump under
-    # its name.
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(out) as partial:
+        cities = {p: city_drives(p, _streets(p, settings, seed), VISITS, settings, seed) for p in settings.cities}
+        odd = _odd_frames(next(iter(cities.values())), settings)
         _write_cities(partial, cities, odd, settings, seed, progress)
         (partial / "protocol.toml").write_text(protocol_text(settings), encoding="utf-8")
-        partial.replace(out)
-    except OSError as error:
-        explain_write_failure(out, error)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return _summary(out, cities, odd)
 
 

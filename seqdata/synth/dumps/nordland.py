@@ -7,7 +7,6 @@ stand at the start. Every journey holds one stop and one tunnel, which the clean
 from __future__ import annotations
 
 import io
-import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,17 +17,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from seqdata.errors import OutputError
 from seqdata.geometry import BoolArray, Float64Array, IntArray
 from seqdata.parallel import Progress
-from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import pinhole
 from seqdata.synth.camera.lens import develop, shrink
 from seqdata.synth.camera.render import render
 from seqdata.synth.camera.stage import Stage, View, set_stage
 from seqdata.synth.drives.along import Course, course_of, made_track
+from seqdata.synth.dumps.new_folder import new_folder
 from seqdata.synth.dumps.nordland_log import log_bytes
-from seqdata.synth.settings import generator
+from seqdata.synth.settings import check_bounds, generator
 from seqdata.synth.tracks import Track
 from seqdata.synth.visits import VISITS
 from seqdata.synth.world.scene import build_scene
@@ -69,12 +67,7 @@ class NordlandSettings:
     def __post_init__(self) -> None:
         """Reject sizes that nothing can be drawn or logged at. Raises: ValueError with the field and its value."""
         bounds = {"seconds": (20, 60_000), "every": (1, 1000), "width": (16, 4096), "height": (16, 4096)}
-        bounds |= {"supersample": (1, 8)}
-        for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}; it lies in {low} to {high}")
-        if not 0 <= self.dirt <= 0.2 or not 1 <= self.speed <= 60:
-            raise ValueError(f"dirt is {self.dirt} (0 to 0.2), speed is {self.speed} (1 to 60)")
+        check_bounds(self, {**bounds, "supersample": (1, 8), "dirt": (0, 0.2), "speed": (1, 60)})
 
 
 @dataclass(frozen=True)
@@ -123,24 +116,14 @@ def write_nordland(
         NotEnoughDataError: If the track is too short.
     """
     settings, out = settings or NordlandSettings(), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: not empty; name a new folder for the synthetic dump, or remove it")
-    track = track or made_track(
-        settings.seconds, speed=settings.speed, latitude=PLACE[0], longitude=PLACE[1], seed=seed, name="nordland"
-    )
-    timed = _second_by_second(track, settings.seconds)
-    journey = _plan(timed, settings, seed)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with new_folder(out) as partial:
+        track = track or made_track(
+            settings.seconds, speed=settings.speed, latitude=PLACE[0], longitude=PLACE[1], seed=seed, name="nordland"
+        )
+        timed = _second_by_second(track, settings.seconds)
+        journey = _plan(timed, settings, seed)
         _write_logs(partial, timed, journey, settings, seed)
         _write_images(partial, journey, settings, seed, progress)
-        partial.replace(out)
-    except OSError as error:
-        explain_write_failure(out, error)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     frames = len(SEASONS) * len(journey.number)
     return NordlandSummary(out, frames, int(journey.clean.sum()), float(journey.metres[-1] - journey.metres[0]))
 

@@ -14,19 +14,18 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from seqdata.errors import OutputError
 from seqdata.frames.images import Pixels
 from seqdata.geometry import BoolArray, FloatArray, IntArray
 from seqdata.parallel import Progress
-from seqdata.storage.files import explain_write_failure
 from seqdata.synth.camera.camera import pinhole
 from seqdata.synth.camera.lens import develop, shrink
 from seqdata.synth.camera.render import render
 from seqdata.synth.camera.stage import Stage, View, set_stage
 from seqdata.synth.drives.along import Course, course_of, made_track
 from seqdata.synth.drives.drives import parked
+from seqdata.synth.dumps.new_folder import new_folder
 from seqdata.synth.dumps.robotcar_drive import Lap, frame_times, log_table
-from seqdata.synth.settings import generator
+from seqdata.synth.settings import check_bounds, generator
 from seqdata.synth.tracks import Track
 from seqdata.synth.visits import VISITS
 from seqdata.synth.world.scene import build_scene
@@ -70,9 +69,7 @@ class RobotcarSettings:
         """Reject sizes that nothing can be drawn or driven at. Raises: ValueError with the field and its value."""
         bounds = {"seconds": (10, 100_000), "speed": (1, 60), "stop": (0, 1000), "dropout": (0, 1000), "absent": (0, 1)}
         bounds |= {"chunk": (1, 100_000), "width": (16, 4096), "height": (16, 4096), "supersample": (1, 8)}
-        for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}; it lies in {low} to {high}")
+        check_bounds(self, bounds)
         if self.width % 2 or self.height % 2:
             raise ValueError(f"width and height are {self.width}×{self.height}; a Bayer picture has even sides")
         for name, visit in self.laps:
@@ -123,30 +120,21 @@ def write_robotcar(
         NotEnoughDataError: If the track is too short.
     """
     settings, out = settings or RobotcarSettings(), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: not empty; name a new folder for the synthetic dump, or remove it")
-    latitude, longitude = OXFORD
-    track = track or made_track(
-        settings.seconds, speed=settings.speed, latitude=latitude, longitude=longitude, seed=seed, name="robotcar"
-    )
-    course = course_of(track, "oxford", seed)
-    laps = [_lap(name, visit, track, course, settings, seed) for name, visit in settings.laps]
-    times = {lap.name: frame_times(lap, settings.frame_rate) for lap in laps}
-    has_picture = {lap.name: _has_picture(lap, times[lap.name], settings) for lap in laps}
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(out) as partial:
+        latitude, longitude = OXFORD
+        track = track or made_track(
+            settings.seconds, speed=settings.speed, latitude=latitude, longitude=longitude, seed=seed, name="robotcar"
+        )
+        course = course_of(track, "oxford", seed)
+        laps = [_lap(name, visit, track, course, settings, seed) for name, visit in settings.laps]
+        times = {lap.name: frame_times(lap, settings.frame_rate) for lap in laps}
+        has_picture = {lap.name: _has_picture(lap, times[lap.name], settings) for lap in laps}
         for lap in laps:
             _write_tables(partial / lap.name, lap, times[lap.name], settings)
         _write_images(partial, laps, times, has_picture, settings, progress)
         if settings.layout == "tar":
             for lap in laps:
                 _pack(partial, lap.name, times[lap.name], settings)
-        partial.replace(out)
-    except OSError as error:
-        explain_write_failure(out, error)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     frames = sum(int(one.sum()) for one in has_picture.values())
     return RobotcarSummary(out, frames, sum(len(one) for one in times.values()) - frames, course.length)
 
