@@ -15,7 +15,7 @@ from indexer.place_index import PlaceIndex
 from indexer.selection.appended import recalibrate
 from indexer.selection.timing import Phases
 from indexer.versions.folders import adopt, building, find_whole, resolve, sweep
-from indexer.versions.manifest import VECTORS, version_id
+from indexer.versions.manifest import VECTORS, measure, version_id
 from indexer.versions.publish import seal
 from seqdata.contracts.tables import table_contract
 
@@ -110,25 +110,19 @@ def _write(
         if shape.exact != "flat":
             with phases.timed("measure"):
                 search, measured = recalibrate(folder / VECTORS, facts, facts.rows + len(table))
-        return seal(
-            folder,
-            index,
-            identifier=identifier,
-            places=pl.concat([parent.sequences, table]),
-            transform=parent.transform,
-            input_size=facts.input_size,
-            size=facts.size,
-            seconds={**phases, "append": time.monotonic() - started},
-            storage=facts.storage,
-            factory=facts.factory,
-            measured=measured,
-            search=search,
-            normalised=facts.normalised,
-            inputs=_with_parent(parent, inputs),
-            origin=facts.origin,
-            settings=facts.settings,
-            threads=facts.threads,
-            seed=facts.seed,
-            parent=parent.id,
-            arithmetic=facts.arithmetic,
-        )
+        changed = {
+            "schema_version": 2,
+            "name": index.name,
+            "id": identifier,
+            "rows": facts.rows + len(table),
+            "search": search,
+            "inputs": _with_parent(parent, inputs),
+            "parent": parent.id,
+            # Of schema version 1; today they stand among the measured facts.
+            "created": None,
+            "seconds": None,
+        }
+        places = pl.concat([parent.sequences, table])
+        seconds = {**phases, "append": time.monotonic() - started}
+        manifest = facts.model_copy(update=changed)
+        return seal(folder, index, manifest, places, parent.transform, measure(seconds, **measured))

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +26,39 @@ from indexer.selection import choose as auto
 from indexer.selection.held_out import DATABASE_ROWS, hold_out
 from indexer.selection.timing import Phases
 from indexer.versions.folders import EVALUATIONS, LATEST, TAGS, VERSIONS, adopt, building, find_whole, sweep
-from indexer.versions.manifest import VECTORS, read_manifest, version_id
+from indexer.versions.manifest import (
+    VECTORS,
+    IndexManifest,
+    TransformRecord,
+    measure,
+    read_manifest,
+    version_id,
+)
 from indexer.versions.publish import seal
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, NotEnoughDataError, OutputError
 from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["build", "find_version", "version_id"]
 
 SCRATCH = ".vectors.f32"
 BLOCK_ROWS = 4096
 VALUE_BYTES = {"fp16": 6}  # on the disk at once, of each value of a vector: float32 beside float16
+
+
+class BuildOptions(TypedDict, total=False):
+    """The keywords of `build` that may be left out; it says what they mean."""
+
+    normalise: bool
+    kind: KindSpec | str
+    queries: npt.NDArray[np.float32] | None
+    queries_of: str
+    origin: dict[str, Any]
+    seconds: Mapping[str, float]
 
 
 def find_version(
@@ -79,12 +101,7 @@ def build(
     places: pl.DataFrame,
     transform: Transform | None,
     inputs: dict[str, Any],
-    normalise: bool = False,
-    kind: KindSpec | str = "flat",
-    queries: npt.NDArray[np.float32] | None = None,
-    queries_of: str = "given queries",
-    origin: dict[str, Any] | None = None,
-    seconds: Mapping[str, float] | None = None,
+    **options: "Unpack[BuildOptions]",
 ) -> Path:
     """Build and publish one version of a named index; `latest` then names it.
 
@@ -97,15 +114,17 @@ def build(
         places: Database windows, one row a descriptor (table contract `places`).
         transform: A fitted PCA, None for descriptors as they are.
         inputs: All that the vectors depend on, any JSON: its hash, with the settings of `kind`, names the version.
-        normalise: L2-normalise after the transform (none of the papers' presets does).
-        kind: A name of `indexer.search.kinds.KINDS`, or a spec.
-        queries: Descriptors (q, d) float32 before the transform, by which approximate kinds are measured and chosen;
-            they should be no windows of the database. Without them, and for fp16, up to 500 rows of the database are
-            searched, each without itself.
-        queries_of: Whose `queries` are, for the measured facts.
-        origin: Where the vectors came from; recorded, and no part of the version's identity.
-        seconds: Phases of the caller's own work before. This function's are describe (waiting for `blocks`), write
-            (projecting and writing), train, add and measure; `build` is all of it.
+        **options: Any of the following.
+
+            * `normalise` (False): L2-normalise after the transform (none of the papers' presets does).
+            * `kind` ("flat"): A name of `indexer.search.kinds.KINDS`, or a spec.
+            * `queries` (None): Descriptors (q, d) float32 before the transform, by which approximate kinds are measured
+              and chosen; they should be no windows of the database. Without them, and for fp16, up to 500 rows of the
+              database are searched, each without itself.
+            * `queries_of` ("given queries"): Whose `queries` are, for the measured facts.
+            * `origin` ({}): Where the vectors came from; recorded, and no part of the version's identity.
+            * `seconds` ({}): Phases of the caller's own work before. This function's are describe (waiting for
+              `blocks`), write (projecting and writing), train, add and measure; `build` is all of it.
 
     Returns:
         The folder of the version.
@@ -136,8 +155,9 @@ def build(
         >>> rows.tolist(), distances.tolist()
         ([[1]], [[0.0]])
     """
-    index, spec = Path(out), as_spec(kind)
-    existing = find_version(index, inputs, normalise=normalise, kind=spec)
+    work = _Work(Path(out), transform, inputs, **options)
+    index = work.index
+    existing = find_version(index, inputs, normalise=work.normalise, kind=work.kind)
     if existing is not None:
         _check_same(existing, places, transform)
         # False where `gc` took the version away after it was found: it is then built again.
@@ -147,8 +167,7 @@ def build(
     table = table_contract("places").conform(places)
     if len(table) == 0:
         raise NotEnoughDataError(f"{index}: no database windows to index; does the split hold a database?")
-    work = _Work(index, transform, normalise, spec, queries, queries_of, Phases(seconds))
-    return _build_new(work, blocks, table, inputs, origin or {})
+    return _build_new(work, blocks, table)
 
 
 def _check_same(existing: Path, places: pl.DataFrame, transform: Transform | None) -> None:
@@ -167,11 +186,23 @@ class _Work:
 
     index: Path
     transform: Transform | None
-    normalise: bool
-    spec: KindSpec
-    queries: npt.NDArray[np.float32] | None
-    queries_of: str
-    phases: Phases
+    inputs: dict[str, Any]
+    normalise: bool = False
+    kind: KindSpec | str = "flat"
+    queries: npt.NDArray[np.float32] | None = None
+    queries_of: str = "given queries"
+    origin: dict[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def spec(self) -> KindSpec:
+        """The kind and its settings."""
+        return as_spec(self.kind)
+
+    @cached_property
+    def phases(self) -> Phases:
+        """Seconds by phase, those of the caller's first."""
+        return Phases(self.seconds)
 
     def projected_queries(self, size: int) -> tuple[Float32Array | None, str]:
         """The given queries (q, k) as the index stores vectors of `size` values before the transform, and whose."""
@@ -190,16 +221,10 @@ class _Written:
     measured: dict[str, Any] = field(default_factory=dict)
 
 
-def _build_new(
-    work: _Work,
-    blocks: Iterator[npt.NDArray[np.float32]],
-    table: pl.DataFrame,
-    inputs: dict[str, Any],
-    origin: dict[str, Any],
-) -> Path:
+def _build_new(work: _Work, blocks: Iterator[npt.NDArray[np.float32]], table: pl.DataFrame) -> Path:
     index, transform, spec, phases = work.index, work.transform, work.spec, work.phases
     started = time.monotonic()
-    identifier = version_id(inputs, normalise=work.normalise, settings=spec.settings(), arithmetic=ARITHMETIC)
+    identifier = version_id(work.inputs, normalise=work.normalise, settings=spec.settings(), arithmetic=ARITHMETIC)
     with building(index, identifier) as folder:
         sweep(index)
         # Before the first block comes, which may take an hour: with a transform the size of the index is known already.
@@ -215,27 +240,28 @@ def _build_new(
         _check_space(folder, len(table) * size * VALUE_BYTES.get(spec.name, 4))
         input_size = size if transform is None else transform.input_size
         written = _write(work, folder, chain([first], vectors), (len(table), size), input_size)
-        return seal(
-            folder,
-            index,
-            identifier=identifier,
-            places=table,
-            transform=transform,
+        manifest = IndexManifest(
+            name=index.name,
+            id=identifier,
+            rows=len(table),
+            transform=TransformRecord.from_transform(transform),
+            files={},
+            libraries={},
             input_size=input_size,
             size=size,
-            seconds={**phases, "build": time.monotonic() - started},
-            measured=written.measured,
             storage=written.storage,
             factory=written.factory,
             search=written.search,
             normalised=work.normalise,
-            inputs=inputs,
-            origin=origin,
+            inputs=work.inputs,
+            origin=work.origin,
             settings=spec.settings(),
             threads=None if spec.name in EXACT else threads(),
             seed=spec.seed,
             arithmetic=ARITHMETIC,
         )
+        seconds = {**phases, "build": time.monotonic() - started}
+        return seal(folder, index, manifest, table, transform, measure(seconds, **written.measured))
 
 
 def _write(

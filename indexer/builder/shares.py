@@ -24,14 +24,13 @@ from indexer.pca.project import projected
 from indexer.search.flat_file import write_exact
 from indexer.selection.timing import Phases
 from indexer.versions.folders import adopt, building, find_whole, sweep, version_folder
-from indexer.versions.manifest import TRANSFORM, VECTORS, FileRecord
+from indexer.versions.manifest import TRANSFORM, VECTORS, FileRecord, IndexManifest, TransformRecord, measure
 from indexer.versions.publish import file_record, seal
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import atomic_path, write_bytes_atomic
 
 SEAL = ".json"
 NEAREST = ".nearest"
-KEPT_FIELDS = {"storage", "factory", "normalised", "inputs", "origin", "settings", "seed", "threads", "arithmetic"}
 
 
 def share(rows: int, number: int, of: int) -> range:
@@ -116,19 +115,28 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
             held_out = held_out_of_shares(folder / HELD_OUT, [part.with_suffix(NEAREST) for part in parts], plan)
             with phases.timed("measure"):
                 search, measured = calibrate(private / VECTORS, held_out, plan)
-        published = seal(
-            private,
-            index,
-            identifier=identifier,
-            places=places,
-            transform=shape.transform,
+        manifest = IndexManifest(
+            name=index.name,
+            id=identifier,
+            rows=plan.rows,
+            search=search,
+            transform=TransformRecord.from_transform(shape.transform),
+            files={},
+            libraries={},
+            storage=plan.storage,
+            factory=plan.factory,
             input_size=plan.input_size,
             size=plan.size,
-            measured=measured,
-            search=search,
-            seconds={**phases, "merge": time.monotonic() - started},
-            **plan.model_dump(include=KEPT_FIELDS),
+            normalised=plan.normalised,
+            inputs=plan.inputs,
+            origin=plan.origin,
+            settings=plan.settings,
+            seed=plan.seed,
+            threads=plan.threads,
+            arithmetic=plan.arithmetic,
         )
+        seconds = {**phases, "merge": time.monotonic() - started}
+        published = seal(private, index, manifest, places, shape.transform, measure(seconds, **measured))
     shutil.rmtree(folder, ignore_errors=True)
     return published
 

@@ -11,12 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from indexer.pca.transform import Transform
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError
 from seqdata.storage.files import json_bytes, write_bytes_atomic
 from seqdata.storage.hashing import sha256_json
+from seqdata.storage.names import FlatName, check_flat_name
 
 MANIFEST = "manifest.json"
 MEASURED = "measured.json"
@@ -47,6 +49,11 @@ class TransformRecord(Frozen):
     whiten: bool
     seed: int
 
+    @classmethod
+    def from_transform(cls, transform: Transform | None) -> "TransformRecord | None":
+        """Record a fitted transform; None for none."""
+        return None if transform is None else cls(**transform.describe())
+
 
 class IndexManifest(Frozen):
     """One immutable index version.
@@ -64,8 +71,8 @@ class IndexManifest(Frozen):
 
     schema_version: Literal[1, 2] = 2
     kind: Literal["index"] = "index"
-    name: str
-    id: str
+    name: FlatName
+    id: FlatName
     storage: str = "flat"
     factory: str = "Flat"
     metric: Literal["L2"] = "L2"
@@ -82,10 +89,19 @@ class IndexManifest(Frozen):
     seed: int = 0
     parent: str | None = None
     arithmetic: str | None = None
-    files: dict[str, FileRecord]
+    files: dict[FlatName, FileRecord]
     libraries: dict[str, str]
     created: str | None = None
     seconds: float | None = None
+
+    @field_validator("inputs", "origin")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # Commands look for the run beside the index by its name, and name files of predictions by the split.
+        for key in ("run", "split"):
+            if key in value:
+                check_flat_name(str(value[key]))
+        return value
 
     def write(self, folder: Path) -> None:
         """Write the manifest into a version's folder; equal manifests, equal bytes. Raises: OutputError."""

@@ -1,7 +1,6 @@
 """The last step of every way to a version: places, transform, manifest and measured facts, then one rename."""
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -12,9 +11,8 @@ from indexer.versions.manifest import (
     TRANSFORM,
     FileRecord,
     IndexManifest,
-    TransformRecord,
+    Measured,
     library_versions,
-    measure,
 )
 from seqdata.contracts.tables import table_contract
 from seqdata.storage.hashing import xxh3_file
@@ -24,40 +22,37 @@ from seqdata.storage.parquet import write_parquet_atomic
 def seal(
     folder: Path,
     index: Path,
-    *,
-    identifier: str,
+    manifest: IndexManifest,
     places: pl.DataFrame,
     transform: Transform | None,
-    input_size: int,
-    size: int,
-    seconds: dict[str, float],
-    measured: dict[str, Any] | None = None,
-    **fields: Any,
+    measured: Measured,
 ) -> Path:
-    """Complete a private folder that holds the vectors' files, and publish it as the version `identifier`.
+    """Complete a private folder that holds the vectors' files, and publish it as a version.
 
-    `fields` are those of `IndexManifest` that are no arguments here, `measured` those of `Measured`.
-    Raises: ContractError when the places break their contract, OutputError.
+    Args:
+        folder: The private folder (see `indexer.versions.folders.building`).
+        index: The named index.
+        manifest: The version's manifest; `files` and `libraries` are filled in here.
+        places: The database windows, one row a vector.
+        transform: The transform before the vectors, None for none.
+        measured: What was measured while it was built.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        ContractError: If the places break their contract.
+        OutputError: If the disk refuses.
     """
     table = table_contract("places").conform(places)
-    write_parquet_atomic(table, folder / PLACES, {"index": identifier})
+    write_parquet_atomic(table, folder / PLACES, {"index": manifest.id})
     if transform is not None:
         transform.save(folder / TRANSFORM)
-    manifest = IndexManifest(
-        name=index.name,
-        id=identifier,
-        rows=len(table),
-        input_size=input_size,
-        size=size,
-        transform=None if transform is None else TransformRecord(**transform.describe()),
-        files={path.name: file_record(path) for path in sorted(folder.iterdir())},
-        libraries=library_versions(),
-        **fields,
-    )
-    manifest.write(folder)
+    files = {path.name: file_record(path) for path in sorted(folder.iterdir())}
+    manifest.model_copy(update={"files": files, "libraries": library_versions()}).write(folder)
     # Written after the list of files was made: times differ from run to run, and the manifest must not.
-    measure(seconds, **(measured or {})).write(folder)
-    return publish(folder, index, identifier)
+    measured.write(folder)
+    return publish(folder, index, manifest.id)
 
 
 def file_record(path: Path) -> FileRecord:
