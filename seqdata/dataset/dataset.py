@@ -12,7 +12,7 @@ from seqdata.contracts.manifest import DatasetManifest, TableInfo, read_manifest
 from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
 from seqdata.contracts.table_files import check_footer, read_table
 from seqdata.contracts.tables import table_contract
-from seqdata.dataset.extra_tables import AddedTables, add_tables, pairs_path, read_added
+from seqdata.dataset.extra_tables import AddedTables, add_tables, pairs_path, read_added, table_infos
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.images import Pixels
 from seqdata.frames.locations import LazyLocations
@@ -21,7 +21,7 @@ from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import accepts
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
-from seqdata.sequences.tables import nearest_name, stored_radius
+from seqdata.sequences.tables import nearest_name, stored_radius, track_name
 from seqdata.storage.parquet import scan_parquet, translated
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
@@ -446,7 +446,20 @@ class Dataset:
         """Windows and ground truth over this dataset's frames."""
         settings = self.manifest.settings
         frames = self.frame_columns(*GEOMETRY_COLUMNS)
-        return Sequencer(frames, settings.resample_rule, settings.resample_metres)
+        return Sequencer(frames, settings.resample_rule, settings.resample_metres, self._stored_track)
+
+    def _stored_track(self, key: str) -> pl.DataFrame | None:
+        """Read the stored track table of a key; its name states all that defines it but the dataset's own rule."""
+        added = {Path(path).name: info for path, info in table_infos(self.store, self.id).items()}
+        info = {**added, **self.manifest.tables}.get(track_name(key))
+        # One that was lost is computed: `add_tables` must be able to write it again.
+        if info is None or self.store.size(info.path) is None:
+            return None
+        path = local_table(self.store, info.path, info)
+        track = read_table("tracks", path, info.rows)
+        if not track["frame"].is_between(0, self.manifest.counts.frames - 1).all():
+            raise ContractError(f"{path}: names frames beyond the {self.manifest.counts.frames} of the dataset")
+        return track
 
     @cached_property
     def _locations(self) -> LazyLocations:

@@ -5,6 +5,7 @@ and an opened dataset cut the same windows and find the same positives.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -90,28 +91,36 @@ class Sequencer:
         frames: The columns `GEOMETRY_COLUMNS` of every frame, in the dataset's order.
         rule: The dataset's resampling rule, used for every spacing so that database and query never mix rules.
         flagged: Spacing in metres whose frames the column `resampled` marks; None where the flags are not to be used.
+        stored_track: Reads the track table of a key where one is stored, else gives None.
     """
 
     frames: pl.DataFrame
     rule: str = "greedy"
     flagged: float | None = None
+    stored_track: Callable[[str], pl.DataFrame | None] = lambda key: None
     _tracks: dict[str, pl.DataFrame] = field(default_factory=dict)
 
     def track(self, key: str) -> pl.DataFrame:
-        """Compute the track table of a key (contract `tracks`), once."""
+        """Read or compute the track table of a key (contract `tracks`), once."""
         if key not in self._tracks:
             policy = TrackPolicy.from_key(key)
-            rows = self.frames.with_row_index("frame")
-            self._tracks[key] = windows.track(
-                rows,
-                panoramas="drop" if policy.panoramas == "drop" else "keep",
-                clean=policy.clean,
-                spacing=policy.spacing,
-                max_step=policy.max_step,
-                rule=self.rule,
-                flagged=policy.spacing is not None and policy.spacing == self.flagged,
-            )
+            is_flagged = policy.spacing is not None and policy.spacing == self.flagged
+            # Only a spacing without flags takes long: 2.2 s for a million frames, where reading takes 15 ms. Any other
+            # track, and the windows of any, are computed in about the time in which they would be read.
+            track = None if policy.spacing is None or is_flagged else self.stored_track(key)
+            self._tracks[key] = self._cut_track(policy, is_flagged=is_flagged) if track is None else track
         return self._tracks[key]
+
+    def _cut_track(self, policy: TrackPolicy, *, is_flagged: bool) -> pl.DataFrame:
+        return windows.track(
+            self.frames.with_row_index("frame"),
+            panoramas="drop" if policy.panoramas == "drop" else "keep",
+            clean=policy.clean,
+            spacing=policy.spacing,
+            max_step=policy.max_step,
+            rule=self.rule,
+            flagged=is_flagged,
+        )
 
     def windows(self, policy: TrackPolicy, length: int, stride: int = 1, edges: str = "drop") -> pl.DataFrame:
         """Cut every window of a policy; the role is the frames' own, and no split is set.
@@ -162,15 +171,26 @@ class Sequencer:
         """Select rows of `table` that play `role` in a split with all their frames, and a subtask with their centre."""
         # inside[k] counts the members among the first k rows of the track: a window lies inside when as many members as
         # rows stand between its ends. One difference a window, however long it is.
-        inside = np.concatenate([[0], np.cumsum(self.frames_of(protocol, split, role))])
+        members = self.frames_of(protocol, split, role)
+        inside = np.concatenate([[0], np.cumsum(members)])
         first = table["first"].to_numpy()
         stop = first + (table["length"].to_numpy().astype(np.int64) - 1) * table["step"].to_numpy() + 1
-        inside_split = table.filter(pl.Series(inside[stop] - inside[first] == stop - first, dtype=pl.Boolean))
+        is_inside = inside[stop] - inside[first] == stop - first
+        if protocol.first_even == "skip" and protocol.length % 2 == 0:
+            is_inside &= ~np.isin(first, self._first_members(protocol, members))
+        inside_split = table.filter(pl.Series(is_inside, dtype=pl.Boolean))
         subtask = protocol.split(split).subtask
         if subtask is not None:
             listed = self.frames["subtasks"][inside_split["centre"].to_numpy()].str.split(" ").list.contains(subtask)
             inside_split = inside_split.filter(listed)
         return inside_split.with_columns(pl.lit(role).alias("role"), pl.lit(split).alias("split"))
+
+    def _first_members(self, protocol: Protocol, members: BoolArray) -> IntArray:
+        """Track rows at which each trajectory's members begin: the papers' programs keep each split in a folder."""
+        rows = np.flatnonzero(members)
+        trajectory = self.track(TrackPolicy.from_protocol(protocol).key)["trajectory"].rle_id().to_numpy()[rows]
+        starts: IntArray = rows[np.diff(trajectory.astype(np.int64), prepend=-1) != 0]
+        return starts
 
     def frames_of(self, protocol: Protocol, split: str, role: str) -> BoolArray:
         """Mark the frames that play a role in a split.

@@ -38,11 +38,16 @@ class PlannedTable:
     radius: float = 0.0
 
 
+def track_name(key: str) -> str:
+    """Name the file of the track table of a key."""
+    return f"tracks-{key}.parquet"
+
+
 def table_names(protocol: Protocol) -> tuple[str, str]:
     """Name the files of the protocol's track table and window table."""
     key = TrackPolicy.from_protocol(protocol).key
     shift = "-shift" if protocol.edges == "shift" else ""
-    return f"tracks-{key}.parquet", f"sequences-{key}-L{protocol.length}-s{protocol.stride}{shift}.parquet"
+    return track_name(key), f"sequences-{key}-L{protocol.length}-s{protocol.stride}{shift}.parquet"
 
 
 def positives_name(protocol: Protocol, split: str) -> str:

@@ -16,13 +16,14 @@ from cli.dataset import sequences as commands
 from cli.dataset.leakage import leakage as leakage_command
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
-from seqdata.contracts.manifest import BuildSettings
+from seqdata.contracts.manifest import BuildSettings, TableInfo
+from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.extra_tables import read_added, table_infos
 from seqdata.dataset.info import protocol_counts
 from seqdata.errors import ContractError, InputError
-from seqdata.sequences.sequencer import Sequencer
-from seqdata.sequences.tables import MAX_RADIUS, nearest_name, positives_name, reach
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, Sequencer, TrackPolicy
+from seqdata.sequences.tables import MAX_RADIUS, nearest_name, positives_name, reach, track_name
 from seqdata.storage.hashing import xxh3_file
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "dataset-v1"
@@ -63,6 +64,15 @@ def test_other_lengths_are_added_and_nothing_sealed_is_touched(own: Any, length:
     assert set(windows["length"]) == {length}
 
 
+def list_again(dataset: seqdata.Dataset, protocol: Protocol, info: TableInfo) -> None:
+    """Put an added table's present size, hash and rows into the list of a protocol's tables."""
+    listed = dataset.path / "added" / dataset.id[:12] / f"{protocol.hash}.json"
+    content = json.loads(listed.read_text())
+    measured = TableInfo.measure(info.path, dataset.path / info.path)
+    content["tables"][Path(info.path).name] = measured.model_dump(mode="json")
+    listed.write_text(json.dumps(content))
+
+
 def test_stored_pairs_are_really_read(own: Any) -> None:
     chosen = own.load_protocol("own-L10")
     info = next(info for name, info in own.add_tables(chosen).tables.items() if name.startswith("positives"))
@@ -70,8 +80,7 @@ def test_stored_pairs_are_really_read(own: Any) -> None:
     metadata = {"radius": "25.0"}
     shrunk = pl.read_parquet(path).head(3)
     shrunk.write_parquet(path, metadata=metadata)
-    listed = own.path / "added" / own.id[:12] / f"{chosen.hash}.json"
-    listed.write_text(listed.read_text().replace(f'"bytes": {info.bytes}', f'"bytes": {path.stat().st_size}'))
+    list_again(own, chosen, info)
     assert own.protocol_pairs(chosen, "test").height == 3
     # Farther than the stored pairs reach it is computed.
     assert own.protocol_pairs(chosen, "test", 26.0).height > 3
@@ -94,6 +103,47 @@ def test_a_greater_radius_is_kept_beside_and_a_smaller_one_adds_nothing(own: Any
         last = own.positives(query, database, radius, "last")
         assert own.protocol_positives(chosen, "test", radius, "last").equals(last)
     assert pl.read_parquet(path)["min_distance"].max() > 25.0
+
+
+def cut_track(dataset: seqdata.Dataset, key: str) -> pl.DataFrame:
+    """The track table as it is computed where none is stored."""
+    frames = dataset.frame_columns(*GEOMETRY_COLUMNS)
+    settings = dataset.manifest.settings
+    return Sequencer(frames, settings.resample_rule, settings.resample_metres).track(key)
+
+
+def test_a_stored_track_of_another_spacing_is_read_and_equals_the_cut(own: Any, monkeypatch: Any) -> None:
+    spaced = own.load_protocol("own").variant(length=3, spacing=3.0)
+    key = TrackPolicy.from_protocol(spaced).key
+    track, windows = cut_track(own, key), own.sequences(spaced)
+    own.add_tables(spaced)
+    monkeypatch.setattr(Sequencer, "_cut_track", lambda *_, **__: pytest.fail("the track was computed"))
+    opened = seqdata.open(own.path)
+    assert opened.sequencer.track(key).equals(track)
+    assert opened.sequences(spaced).equals(windows)
+    assert windows.height
+
+
+def test_a_lost_track_is_computed_and_written_again(own: Any) -> None:
+    spaced = own.load_protocol("own").variant(spacing=3.0)
+    key = TrackPolicy.from_protocol(spaced).key
+    path = own.path / own.add_tables(spaced).tables[track_name(key)].path
+    path.unlink()
+    opened = seqdata.open(own.path)
+    opened.add_tables(spaced)
+    assert pl.read_parquet(path).equals(cut_track(own, key))
+
+
+def test_a_stored_track_of_frames_that_are_not_there_is_refused(own: Any) -> None:
+    spaced = own.load_protocol("own").variant(spacing=3.0)
+    key = TrackPolicy.from_protocol(spaced).key
+    info = own.add_tables(spaced).tables[track_name(key)]
+    path = own.path / info.path
+    frames = own.manifest.counts.frames
+    pl.read_parquet(path).with_columns(pl.lit(frames, pl.Int32).alias("frame")).write_parquet(path)
+    list_again(own, spaced, info)
+    with pytest.raises(ContractError, match=f"frames beyond the {frames}"):
+        seqdata.open(own.path).sequences(spaced)
 
 
 def test_the_datasets_own_tables_are_not_added_again(own: Any) -> None:
