@@ -25,6 +25,7 @@ from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
 from seqdata.geometry import Float32Array, IntArray
 from seqdata.storage.files import atomic_path, explain_write_failure, json_bytes, write_bytes_atomic
+from seqdata.storage.names import FlatName
 
 if TYPE_CHECKING:
     import faiss
@@ -44,7 +45,7 @@ class BuildPlan(Frozen):
     """
 
     schema_version: Literal[1] = 1
-    id: str
+    id: FlatName
     rows: int
     input_size: int
     size: int

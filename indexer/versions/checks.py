@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from indexer.versions.manifest import IndexManifest, read_manifest, read_measured, version_id
+from indexer.versions.manifest import MANIFEST, IndexManifest, read_manifest, read_measured, version_id
 from seqdata.errors import ContractError
 from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.names import refuse_links
 
 
 def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -> None:
@@ -13,6 +14,7 @@ def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -
     Raises: ContractError that names the file.
     """
     path = folder / name
+    refuse_links(folder, [name], folder / MANIFEST)
     record = manifest.files.get(name)
     if record is None or not path.is_file():
         raise ContractError(f"{path}: missing; build the index again")
@@ -39,10 +41,6 @@ def check_version(folder: Path) -> IndexManifest:
             "build the index again"
         )
     for name in manifest.files:
-        # A manifest may come from a stranger: a name such as ../x would have files outside the version hashed and
-        # reported.
-        if Path(name).name != name:
-            raise ContractError(f"{folder / 'manifest.json'}: names a file outside the version: '{name}'")
         check_file(folder, manifest, name, hashed=True)
     read_measured(folder)
     return manifest

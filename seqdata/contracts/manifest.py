@@ -8,16 +8,18 @@ fields that later programs add never change an old dataset's id.
 version 1 stand beside the manifest, those of version n in `versions/<n>/`, the shards of all in `shards/`.
 """
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.hashing import sha256_json, xxh3_file
+from seqdata.storage.names import FileName, FlatName
 from seqdata.storage.parquet import read_rows
 from seqdata.storage.store import Store
 
@@ -115,6 +117,14 @@ class ShardInfo(Frozen):
     halo: int
     source: int = 0
 
+    @field_validator("name")
+    @classmethod
+    def _numbered(cls, value: str) -> str:
+        # The frames table names shards by their numbers, so no other name can be read.
+        if not re.fullmatch(r"part-\d{6,9}\.tar", value):
+            raise ValueError(f"{value!r} is no name of a shard, such as part-000000.tar")
+        return value
+
     @property
     def seal_name(self) -> str:
         """Name of the Parquet below `shards/` that seals the shard."""
@@ -124,7 +134,7 @@ class ShardInfo(Frozen):
 class TableInfo(Frozen):
     """One Parquet table: its path in the dataset, size in bytes, XXH3-128, rows."""
 
-    path: str
+    path: FileName
     bytes: int
     hash: str
     rows: int
@@ -160,7 +170,7 @@ class DatasetManifest(Frozen):
     protocol: Protocol | None
     tools: dict[str, str]
     shards: tuple[ShardInfo, ...]
-    tables: dict[str, TableInfo]
+    tables: dict[FlatName, TableInfo]
     counts: Counts
     _id: str = PrivateAttr(default="")
 
@@ -179,6 +189,11 @@ class DatasetManifest(Frozen):
     def source(self) -> SourceInfo:
         """The first source: that of the build."""
         return self.sources[0]
+
+    def files(self) -> list[str]:
+        """List the files of this version, its manifest aside."""
+        shards = [name for shard in self.shards for name in (shard.name, shard.seal_name)]
+        return [*(table.path for table in self.tables.values()), *(f"{SHARDS}/{name}" for name in shards)]
 
 
 def seal_name(shard: str) -> str:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata import protocols
-from seqdata.contracts.manifest import DatasetManifest, TableInfo, read_manifest
+from seqdata.contracts.manifest import MANIFEST_NAME, DatasetManifest, TableInfo, read_manifest
 from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
 from seqdata.contracts.table_files import check_footer, read_table
 from seqdata.contracts.tables import table_contract
@@ -22,6 +22,7 @@ from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import accepts
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
 from seqdata.sequences.tables import nearest_name, stored_radius, track_name
+from seqdata.storage.names import refuse_links
 from seqdata.storage.parquet import scan_parquet, translated
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
@@ -42,11 +43,14 @@ def open(path: str | Path | Store, version: int | None = None) -> "Dataset":
 
     Raises:
         InputError: If there is no dataset, the build is unfinished, or the store does not answer.
-        ContractError: If the manifest is broken.
+        ContractError: If the manifest is broken, or lists a link.
         MissingDependencyError: If the URL needs a package that is not installed.
     """
     store = path if isinstance(path, Store) else Store(path)
-    return Dataset(store, read_manifest(store, version))
+    manifest = read_manifest(store, version)
+    if store.is_local:
+        refuse_links(store.path(""), manifest.files(), store.path(MANIFEST_NAME))
+    return Dataset(store, manifest)
 
 
 class Dataset:
@@ -161,14 +165,17 @@ class Dataset:
     def load_protocol(self, protocol: str | Path | Protocol) -> Protocol:
         """Load a protocol: the dataset's own (or a variant of it) by its name, else a shipped one, or a file's.
 
+        `NAME@HASH`, as it stands beside numbers, names one version.
+
         Raises:
             InputError: If the file is missing.
             ContractError: If a field is wrong or the name is unknown.
         """
         if isinstance(protocol, (str, Path)) and Path(protocol).suffix != ".toml":
             # The manifest's copy comes first: a user's .toml may be gone or changed since the build.
-            own_protocol = self._own_protocol(str(protocol)) or protocols.variant_of(str(protocol), self._own_protocol)
-            if own_protocol is not None:
+            name, _, digest = str(protocol).partition("@")
+            own_protocol = self._own_protocol(name) or protocols.variant_of(name, self._own_protocol)
+            if own_protocol is not None and digest in ("", own_protocol.hash):
                 return own_protocol
         return protocols.load(protocol)
 

@@ -17,6 +17,7 @@ from seqdata.errors import ContractError
 from seqdata.sequences.sequencer import Sequencer
 from seqdata.sequences.tables import PlannedTable, planned_tables, positives_name, reach
 from seqdata.storage.files import json_bytes
+from seqdata.storage.names import FlatName
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import local_table
 
@@ -36,7 +37,7 @@ class AddedTables(Frozen):
     kind: Literal["tables"] = "tables"
     dataset: str
     protocol: Protocol
-    tables: dict[str, TableInfo] = Field(default_factory=dict)
+    tables: dict[FlatName, TableInfo] = Field(default_factory=dict)
 
 
 def folder_of(dataset_id: str) -> str:

@@ -31,6 +31,7 @@ from seqdata.errors import ContractError
 from seqdata.storage.files import explain_write_failure
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.lock import claimed
+from seqdata.storage.parquet import PAGE_CHECKSUMS
 from seqdata.storage.store import Store
 
 
@@ -214,14 +215,22 @@ def _mend_shards(root: Path, scratch: Path, step: Step, damaged: set[str], work:
 def _mend_tables(store: Store, scratch: Path, step: Step, damaged: set[str], work: Work | None) -> list[str]:
     """Make the version's tables again and put the damaged ones in place; none where nothing is left to make them of."""
     quarantine = step.manifest.tables["quarantine.parquet"].path
-    stage = Store(scratch / "stage")
-    if work is not None:
-        stage_build(store, stage, step, work)
-    elif step.withdraws and quarantine not in damaged:
-        stage_withdrawal(store, stage, step)
-    else:
+    if work is None and (not step.withdraws or quarantine in damaged):
         return []
+    stage = Store(scratch / "stage")
     mended = sorted(damaged & step.tables().keys())
+    # Pages of large tables had no checksums in the first releases: where that is the difference, they get none again.
+    for has_checksums in (True, False):
+        token = PAGE_CHECKSUMS.set(has_checksums)
+        try:
+            if work is not None:
+                stage_build(store, stage, step, work)
+            else:
+                stage_withdrawal(store, stage, step)
+        finally:
+            PAGE_CHECKSUMS.reset(token)
+        if all(_is_whole(stage.path(path), step.tables()[path]) for path in mended):
+            break
     # All tables of the version are made, because each follows from the frames table; only the damaged ones are moved.
     for path in mended:
         _put(stage.path(path), store.path(path), step.tables()[path], step)
@@ -252,8 +261,10 @@ def shard_files(shard: ShardInfo) -> tuple[str, str]:
 def stage_build(store: Store, stage: Store, step: Step, work: Work) -> None:
     """Finish a build or an append once more in `stage`, over the dataset's own shards."""
     _lend(store, stage, step.before)
-    # The shards are read only, so a link to them will do.
-    stage.path(SHARDS).symlink_to(store.path(SHARDS).absolute())
+    # The shards are read only, so hard links to them will do; links of the other kind are refused in datasets.
+    stage.path(SHARDS).mkdir()
+    for file in store.path(SHARDS).iterdir():
+        os.link(file, stage.path(SHARDS) / file.name)
     finish(stage, work.plan, work.left_out)
 
 

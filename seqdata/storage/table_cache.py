@@ -14,6 +14,7 @@ import xxhash
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage.files import atomic_path
 from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.names import refuse_links
 from seqdata.storage.parquet import WHOLE_BYTES
 from seqdata.storage.store import Store
 
@@ -59,6 +60,7 @@ def local_table(store: Store, name: str, info: TableEntry) -> Path:
     if store.is_local:
         _check_size(store, name, info)
         path = store.path(name)
+        refuse_links(store.path(""), [name], store.path("manifest.json"))
         if not _is_whole(path, info):
             raise ContractError(f"{path}: its bytes have changed since the build; run seqdata verify")
         return path

@@ -22,6 +22,7 @@ from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import read_json
 from seqdata.storage.hashing import sha256_json, xxh3_file
+from seqdata.storage.names import FlatName, refuse_links
 from seqdata.storage.parquet import read_parquet
 
 MANIFEST, IDS, ENCODER = "manifest.json", "ids.parquet", "encoder"
@@ -32,7 +33,7 @@ Features = NDArray[np.floating[Any]]
 class FeaturePart(Frozen):
     """One file: its name, rows, bytes before the first row, and XXH3-128."""
 
-    name: str
+    name: FlatName
     rows: int
     start: int
     hash: str
@@ -84,6 +85,7 @@ class FeatureFiles:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
+        refuse_links(self.folder, [IDS, *(part.name for part in self.manifest.parts)], self.folder / MANIFEST)
         ids = read_parquet(self.folder / IDS)
         self._frames = ids["frame"].to_numpy().astype(np.int64)
         self._row_bytes = int(np.prod(self.manifest.shape)) * np.dtype(self.manifest.dtype).itemsize

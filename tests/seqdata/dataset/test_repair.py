@@ -15,6 +15,7 @@ from seqdata.dataset import repair as module
 from seqdata.dataset.repair import REPAIR_FOLDER, repair
 from seqdata.dataset.verify import verify
 from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.storage import parquet
 from tests.conftest import jpeg, write_drives
 
 FilesOf = Callable[[Path], dict[str, bytes]]
@@ -233,3 +234,20 @@ def test_withdrawn_frames_stay_withdrawn(copy: Path, built: Path, files_of: File
     (copy / "versions" / "000002" / "quarantine.parquet").unlink()
     assert repair(copy, built / "raw") == []
     assert [fault.file for fault in verify(copy)] == ["versions/000002/quarantine.parquet"]
+
+
+def test_large_tables_of_the_first_releases_get_no_checksums_of_pages_again(
+    tmp_path: Path, files_of: FilesOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "WHOLE_BYTES", 2000)
+    raw = write_drives(tmp_path / "raw", {"map": 60, "query": 30})
+    token = parquet.PAGE_CHECKSUMS.set(False)
+    build(BuildRequest("folder", raw, tmp_path / "old"))
+    parquet.PAGE_CHECKSUMS.reset(token)
+    build(BuildRequest("folder", raw, tmp_path / "new"))
+    assert files_of(tmp_path / "old") != files_of(tmp_path / "new")
+    for name in ("old", "new"):
+        whole = files_of(tmp_path / name)
+        flip(tmp_path / name / "frames.parquet")
+        assert repair(tmp_path / name, raw) == ["frames.parquet"]
+        assert files_of(tmp_path / name) == whole
