@@ -47,7 +47,7 @@ def a_round(city: str, length: int, queries: int) -> str:
     dataset = PositionsDataset(real_city(city))
     with tempfile.TemporaryDirectory() as folder:
         protocol = protocols.load(write_protocol(Path(folder), length))
-    data, source = TrainData.of(dataset, protocol), CountingSource()
+    data, source = TrainData.from_split(dataset, protocol), CountingSource()
     model = models.create("seqvlad-small", encoder="resnet10t", cut="layer1", clusters=1, size=(16, 16))
     windows = 0
 
@@ -56,7 +56,7 @@ def a_round(city: str, length: int, queries: int) -> str:
         windows += len(rows)
         return describe(model, dataset, data.pixel_windows[rows], source=source, device="cpu")
 
-    mine(dataset, data.queries, data.database, Radii.of(protocol), described, size=queries)
+    mine(dataset, data.queries, data.database, Radii.from_protocol(protocol), described, size=queries)
     distinct, encoded = len(set(source.encoded)), len(source.encoded)
     record(f"{city} L={length}: frames against window by window", windows * length / encoded, "x", "higher")
     assert encoded == distinct, f"{encoded} frames encoded, {distinct} of them distinct"

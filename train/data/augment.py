@@ -21,7 +21,7 @@ class Changes:
     mirrored: bool
     blocks: Tensor
 
-    def of_frames(self, frames: Tensor) -> "Changes":
+    def select(self, frames: Tensor) -> "Changes":
         """Select the changes of some frames (m,) int64 of the batch."""
         return Changes(self.groups, self.mirrored, self.blocks[frames] if len(self.blocks) else self.blocks)
 

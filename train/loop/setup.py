@@ -47,7 +47,7 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
     if settings.checkpointing or context.ranks.size > 1:
         check_batch_norm(model, "checkpointing" if settings.checkpointing else "training on several processes")
     data = _data(dataset, protocol, settings)
-    radii = Radii.of(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
+    radii = Radii.from_protocol(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
     rows = np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
     source = features or FrameSource(
         dataset,
@@ -89,8 +89,8 @@ def _model(context: RunContext, restoring: bool) -> tuple[SequenceModel, Feature
 def _data(dataset: "Dataset", protocol: Protocol, settings: TrainSettings) -> TrainData:
     """The split "train"; a model that is not trained takes its VLAD words from whatever windows there are."""
     if settings.epochs:
-        return TrainData.of(dataset, protocol, "train", settings.shift_positives)
-    return TrainData.of_any_split(dataset, protocol)
+        return TrainData.from_split(dataset, protocol, "train", settings.shift_positives)
+    return TrainData.from_any_split(dataset, protocol)
 
 
 def _weights_hash(settings: TrainSettings) -> str | None:

@@ -263,7 +263,7 @@ class Trainer:
             groups, positions = torch.from_numpy(loaded.groups), torch.from_numpy(loaded.positions)
             # Drawn for the frames of the whole step on every rank, so that any number of ranks changes them alike.
             changes = augment.draw(groups, torch.Generator().manual_seed(_seed(settings.seed, epoch, step)))
-            frames = augment.apply(frames, groups[positions], changes.of_frames(positions))
+            frames = augment.apply(frames, groups[positions], changes.select(positions))
         with autocast(device, "bf16" if settings.amp else settings.precision):
             return self.describe_step(frames, self.upload.receive(loaded.index))
 

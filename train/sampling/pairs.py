@@ -32,10 +32,11 @@ class Radii:
     Attributes:
         positive: Radius of positives, metres or ranks.
         negative: Radius beyond which windows are negatives, metres or ranks.
-        rule: Which frames of two windows are compared.
+        rule: Which frames of two windows are compared for positives.
         unit: Metres or frames.
         heading_max: Degrees by which a positive may face another way, by the windows' centre frames; an unknown
             heading makes no positive. None: any way.
+        negative_rule: Which frames are compared for negatives. None: as for positives.
 
     Raises:
         ContractError: If the positive radius exceeds the negative one.
@@ -50,6 +51,7 @@ class Radii:
     rule: Rule = "any"
     unit: Unit = "metres"
     heading_max: float | None = None
+    negative_rule: Rule | None = None
 
     def __post_init__(self) -> None:
         """Compare the radii."""
@@ -60,7 +62,7 @@ class Radii:
             )
 
     @classmethod
-    def of(
+    def from_protocol(
         cls,
         protocol: Protocol,
         positive: float | None = None,
@@ -75,6 +77,7 @@ class Radii:
             rule.rule,
             protocol.unit,
             protocol.heading_max if heading_max is None else heading_max,
+            rule.negative_rule,
         )
 
     def positives(self, near_pairs: pl.DataFrame) -> pl.DataFrame:
@@ -99,10 +102,12 @@ def pairs_within(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFra
         radii: The radii, with the distance rule of the protocol.
 
     Returns:
-        One row a pair: `query` and `database` (int32, rows of the two tables), `distance` (float64, metres, or ranks
-        where the protocol counts frames), `heading_difference` (float32, degrees in 0…180, null where unknown).
+        One row a pair: `query` and `database` (int32, rows of the two tables), `distance` by the rule of positives
+        (float64, metres, or ranks where the protocol counts frames), `heading_difference` (float32, degrees in 0…180,
+        null where unknown).
     """
-    pairs = dataset.positives(queries, database, radius=radii.negative, rule=radii.rule, unit=radii.unit)
+    rule = radii.negative_rule or radii.rule
+    pairs = dataset.positives(queries, database, radius=radii.negative, rule=rule, unit=radii.unit)
     return pairs.select(
         "query", "database", pl.col(RULE_COLUMNS[radii.rule]).alias("distance"), pl.col("heading_difference")
     )
@@ -118,7 +123,7 @@ class PairGraph:
     matrix: sp.csr_matrix
 
     @classmethod
-    def of(cls, dataset: "Dataset", windows: pl.DataFrame, radii: Radii) -> "PairGraph":
+    def from_windows(cls, dataset: "Dataset", windows: pl.DataFrame, radii: Radii) -> "PairGraph":
         """Compute the graph of a window table against itself."""
         pairs = pairs_within(dataset, windows, windows, radii)
         positive = radii.positives(pairs)

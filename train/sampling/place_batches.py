@@ -96,7 +96,7 @@ class PlaceSampler:
         rng = np.random.default_rng((self.seed, epoch))
         distinct, units = np.unique(self._draw(rng, steps * self.runs_per_batch), return_inverse=True)
         units = units.reshape(-1, self.run * self.windows)
-        graph = PairGraph.of(self.dataset, pl.concat([self.queries, self.database])[distinct], self.radii)
+        graph = PairGraph.from_windows(self.dataset, pl.concat([self.queries, self.database])[distinct], self.radii)
         packed = _pack(units, graph.matrix, self.runs_per_batch, steps)
         batches = (self._batch(distinct[rows], *graph.masks(rows)) for rows in (np.unique(units[b]) for b in packed))
         yield from self._with_negatives(batches)
@@ -176,7 +176,7 @@ class PlaceSampler:
             self._members[rows[query], 0] = database[first]
             return
         distinct, local = np.unique(database, return_inverse=True)
-        positive = (PairGraph.of(self.dataset, self.database[distinct], tight).matrix == 2).tocsr()
+        positive = (PairGraph.from_windows(self.dataset, self.database[distinct], tight).matrix == 2).tocsr()
         for row, candidates in zip(rows[query], np.split(local, first[1:]), strict=True):
             members = distinct[_mutual(candidates, positive, self.windows - 1)]
             self._members[row, : len(members)] = members

@@ -32,7 +32,7 @@ class TrainData:
     frame_rows: IntArray
 
     @classmethod
-    def of(cls, dataset: "Dataset", protocol: Protocol, split: str = "train", shift: int = 0) -> "TrainData":
+    def from_split(cls, dataset: "Dataset", protocol: Protocol, split: str = "train", shift: int = 0) -> "TrainData":
         """Cut the windows of a split.
 
         Args:
@@ -59,7 +59,7 @@ class TrainData:
         return cls(queries, database, windows, dataset.frame_rows(windows))
 
     @classmethod
-    def of_any_split(cls, dataset: "Dataset", protocol: Protocol) -> "TrainData":
+    def from_any_split(cls, dataset: "Dataset", protocol: Protocol) -> "TrainData":
         """Cut the windows of the split "train", else of the first split that has any, in whatever role.
 
         For a model that is not trained: it needs frames for its VLAD words at most.

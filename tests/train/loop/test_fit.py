@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_names_its_sequences(
 
 def test_shifted_control_shows_other_frames(data: FakeDataset, protocol_file: Path) -> None:
     protocol = protocols.load(protocol_file)
-    plain, moved = TrainData.of(data, protocol), TrainData.of(data, protocol, shift=4)
+    plain, moved = TrainData.from_split(data, protocol), TrainData.from_split(data, protocol, shift=4)
     offset = len(moved.queries)
     first = moved.database.with_row_index("row").join(
         plain.database.with_row_index("old"), on=["trajectory", "first"], how="inner"

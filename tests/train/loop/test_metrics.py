@@ -156,7 +156,7 @@ def test_a_mining_round_reads_each_distinct_frame_once(data: FakeDataset, protoc
     chosen = settings(protocol_file, epochs=1, cache_bytes=0, round_queries=20, frame_batch=7)
     run = train.fit(FakeDataset(), chosen, tmp_path / "run")
     mined = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["mined_frames"]
-    windows = TrainData.of(data, protocols.load(protocol_file))
+    windows = TrainData.from_split(data, protocols.load(protocol_file))
     model = create("mean-small", encoder="resnet10t", cut="layer1", size=None)
     total = asked = 0
     for number in range(chosen.rounds):
@@ -208,7 +208,7 @@ def test_place_batches_and_pair_graphs_know_headings() -> None:
     turn = np.abs((way[:, None] - way[None] + 180) % 360 - 180)
     least = data.distances(both, both).min((2, 3))
     rows = np.arange(len(both))
-    positive, negative = PairGraph.of(data, both, FACING).masks(rows)
+    positive, negative = PairGraph.from_windows(data, both, FACING).masks(rows)
     off = ~np.eye(len(rows), dtype=bool)
     assert np.array_equal(positive, (least < 2.5) & (turn <= 30) & off)
     assert np.array_equal(negative, (least >= 6.0) & off)

@@ -15,6 +15,8 @@ import timm
 import torch
 
 import train
+from seqdata import protocols
+from seqdata.contracts.toml_files import schema_root
 from seqdata.errors import ContractError, InputError, Interrupted
 from seqdata.storage.hashing import xxh3_file
 from tests.support.fake_dataset import FakeDataset, write_protocol
@@ -22,6 +24,7 @@ from tests.train.loop.test_fit import settings
 from train.loop import fit as fit_module
 from train.runs import checkpoint
 from train.runs.folder import environment
+from train.runs.record import recorded_protocol
 from train.sampling import mined_files as tuples
 from train.sampling import regimes
 from train.sampling.mining import Triplets
@@ -227,6 +230,33 @@ def test_a_run_of_an_older_version_goes_on(wholes: Any, tmp_path: Path) -> None:
     assert_same(run, runs["triplet"])
 
 
+def test_a_resumed_run_keeps_the_model_that_it_recorded(wholes: Any, tmp_path: Path) -> None:
+    """Not what its preset is by now: here another deviation of pixels, as an earlier version may have had."""
+    protocol, _ = wholes
+    chosen = settings(protocol, **FIELDS["triplet"])
+    with pytest.raises(Interrupted):
+        train.fit(FakeDataset(), chosen, tmp_path / "run", progress=at_event(("train", 3)))
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    record["model"] |= {"patch_normalised": False, "std": [0.5, 0.5, 0.5]}
+    path.write_text(json.dumps(record))
+    run = train.fit(FakeDataset(), chosen, tmp_path / "run", resume=True)
+    assert json.loads(path.read_text())["model"] == record["model"]
+    assert train.load_model(run).preprocess.std.flatten().tolist() == [0.5] * 3
+
+
+def test_a_run_goes_on_under_the_version_of_its_protocol(tmp_path: Path) -> None:
+    """A shipped protocol has a newer version than the one that the run was trained under."""
+    data: Any = FakeDataset()
+    earlier = protocols.load("msls-sta@bd6fe22509f9")
+    record = {"protocol": {"name": earlier.name, "hash": earlier.hash}, "settings": {"protocol": earlier.name}}
+    assert recorded_protocol(data, record) == earlier != protocols.load("msls-sta")
+    own = tmp_path / "own.toml"
+    own.write_text((schema_root() / "protocols" / "own.toml").read_text().replace('"own"', '"mine"'))
+    record = {"protocol": {"name": "mine", "hash": "0"}, "settings": {"protocol": str(own)}}
+    assert recorded_protocol(data, record).name == "mine"
+
+
 def test_resume_needs_no_weights_and_says_which_it_had(wholes: Any, tmp_path: Path) -> None:
     """The file is gone after the run began; before its first epoch was kept it is still needed."""
     protocol, _ = wholes
@@ -316,7 +346,7 @@ def test_skipping_steps_reads_no_pixels(data: FakeDataset, protocol_file: Path) 
     from seqdata import protocols
 
     chosen = settings(protocol_file, regime="places", steps=4)
-    windows = TrainData.of(data, protocols.load(protocol_file))
+    windows = TrainData.from_split(data, protocols.load(protocol_file))
     regime = regimes.create(data, windows, Radii(2.5, 6.0), chosen)
     first = [step.windows.tolist() for step in regime.round(1, 0, None).steps]
     again = [step.windows.tolist() for step in regime.round(1, 0, None).steps]

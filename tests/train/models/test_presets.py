@@ -163,7 +163,7 @@ def test_kmeans_keeps_token_and_channel_axes(make: Any, data: FakeDataset, proto
     model = make(directions)
     fields = {"kmeans_frames": 40, "kmeans_features": 500, "frame_batch": 16, "seed": 1}
     chosen = TrainSettings.create(protocol=protocol_file, **fields)
-    train_data = TrainData.of(data, data.load_protocol(protocol_file))
+    train_data = TrainData.from_split(data, data.load_protocol(protocol_file))
     initialise_vlad(model, train_data, FrameSource(data), chosen)
     cosines = F.normalize(model.vlad.centres, dim=-1) @ directions.T
     assert cosines.max(0).values.min() > 0.99 and cosines.max(1).values.min() > 0.99
@@ -172,7 +172,7 @@ def test_kmeans_keeps_token_and_channel_axes(make: Any, data: FakeDataset, proto
 def test_kmeans_start_does_not_depend_on_how_many_frames_are_encoded_at_once(
     data: FakeDataset, protocol_file: Path
 ) -> None:
-    train_data = TrainData.of(data, data.load_protocol(protocol_file))
+    train_data = TrainData.from_split(data, data.load_protocol(protocol_file))
     centres = []
     for frame_batch in (7, 40):
         model = tiny("frames", "seqvlad-small", clusters=4)

@@ -10,7 +10,7 @@ from seqdata.errors import ContractError, NotEnoughDataError
 from tests.support.fake_dataset import Drive, FakeDataset
 from train.sampling import mining
 from train.sampling.mining import draw, mine, near_mask
-from train.sampling.pairs import PairGraph, Radii
+from train.sampling.pairs import PairGraph, Radii, pairs_within
 
 RADII = Radii(2.5, 6.0)
 
@@ -117,6 +117,31 @@ def test_nothing_to_mine_is_said() -> None:
         mine(near, queries, database, RADII, lambda rows: vectors(len(rows)))
 
 
+def test_negatives_may_be_judged_by_another_rule_than_positives(data: FakeDataset, tables: Any) -> None:
+    """Positives by the centre frames, negatives beyond the radius with any frame, as the program of STA does."""
+    queries, database = tables
+    rules = []
+
+    class ByCentre(FakeDataset):
+        """Answers with the distance of centres too, and notes which rule selects the pairs."""
+
+        def positives(
+            self, query: Any, database: Any, radius: Any = 25.0, rule: Any = "any", unit: Any = "metres"
+        ) -> Any:
+            rules.append(rule)
+            pairs = super().positives(query, database, radius)
+            x, q, d = self.table["easting"].to_numpy(), pairs["query"].to_numpy(), pairs["database"].to_numpy()
+            gap = np.abs(x[query["centre"].to_numpy()[q]] - x[database["centre"].to_numpy()[d]])
+            return pairs.with_columns(centre_distance=gap)
+
+    other: Any = ByCentre()
+    radii = Radii(2.5, 6.0, "centre", negative_rule="any")
+    positives = radii.positives(pairs_within(other, queries, database, radii))
+    assert rules == ["any"] and float(positives["distance"].max()) < 2.5
+    assert 0 < len(positives) < len(RADII.positives(pairs_within(other, queries, database, RADII)))
+    assert np.array_equal(near_mask(other, queries, database, radii), near_mask(data, queries, database, RADII))
+
+
 def test_radii_must_not_cross() -> None:
     with pytest.raises(ContractError, match="positive and negative at once"):
         Radii(10.0, 5.0)
@@ -128,7 +153,7 @@ def test_pair_graph_equals_brute_force(data: FakeDataset, tables: Any) -> None:
     table = pl.concat(tables)
     least = data.distances(table, table).min((2, 3))
     rows = np.random.default_rng(1).permutation(len(table))[:25]
-    positive, negative = PairGraph.of(data, table, RADII).masks(rows)
+    positive, negative = PairGraph.from_windows(data, table, RADII).masks(rows)
     part = least[np.ix_(rows, rows)]
     off = ~np.eye(len(rows), dtype=bool)
     assert np.array_equal(positive, (part < 2.5) & off)
