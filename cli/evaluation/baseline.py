@@ -7,7 +7,7 @@ import typer
 
 from cli.config import dataset_protocol, load, open_dataset
 from cli.evaluation.evaluate import frame_descriptors
-from cli.evaluation.flags import FrameMetricFlag
+from cli.evaluation.flags import FrameMetricFlag, WideFlag
 from cli.evaluation.results import print_evaluations
 from cli.flags import DatasetArgument, DeviceFlag, FeaturesFlag, ModelFromFlag, ProtocolFlag, parse_choice
 from cli.output import ConfigFlag, JsonFlag, note, progress_bar
@@ -37,6 +37,7 @@ def baseline(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split whose queries are matched.")] = "test",
+    wide: WideFlag = False,
     out: Annotated[Path | None, typer.Option(help="Folder for predictions and recall.", show_default=False)] = None,
     device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
@@ -70,4 +71,4 @@ def baseline(
     folder = out or work.out / "baselines" / f"{name}-{judge.name}-{source.id[:12]}"
     path = folder / f"{judge.hash}-{split}.parquet"
     evaluation = PredictionSet(source, judge, table, info, folder, path).score_and_store(note)
-    print_evaluations([evaluation], as_json=as_json)
+    print_evaluations([evaluation], wide=wide, as_json=as_json)

@@ -26,6 +26,7 @@ from cli.evaluation.flags import (
     RerankFlag,
     SizeFlag,
     SplitFlag,
+    WideFlag,
 )
 from cli.evaluation.results import AXES, print_evaluations
 from cli.flags import (
@@ -87,6 +88,7 @@ def evaluate(
     size: SizeFlag = None,
     against: AgainstFlag = None,
     csv: CsvFlag = None,
+    wide: WideFlag = False,
     out: OutFlag = None,
     dataset: DatasetFlag = None,
     run: RunFlag = None,
@@ -139,7 +141,7 @@ def evaluate(
     if compare is not None:
         others = (other_predictions(compare, item, any_protocol=bool(protocol)) for item in sets)
         comparisons = [compare_sets(item, other) for item, other in zip(sets, others, strict=True)]
-    print_evaluations(results, series=series, comparisons=comparisons, axis=axis, csv=csv, as_json=as_json)
+    print_evaluations(results, series=series, comparisons=comparisons, axis=axis, csv=csv, wide=wide, as_json=as_json)
 
 
 @dataclass(frozen=True)

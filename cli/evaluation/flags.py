@@ -70,6 +70,7 @@ SizeFlag = Annotated[
 AgainstFlag = Annotated[
     str | None, typer.Option(help="Add a table of recall against radius, length or size.", show_default=False)
 ]
+WideFlag = Annotated[bool, typer.Option("--wide", help="One row a method, 140 columns wide; else two lines in 80.")]
 CsvFlag = Annotated[Path | None, typer.Option(help="Write the figures to this CSV file.", show_default=False)]
 OutFlag = Annotated[
     Path | None, typer.Option(help="Folder for another model's predictions and recall.", show_default=False)

@@ -22,6 +22,7 @@ def print_evaluations(
     comparisons: Sequence[Comparison] = (),
     axis: Axis | None = None,
     csv: Path | None = None,
+    wide: bool = False,
     as_json: bool,
 ) -> None:
     """Print evaluations; in JSON a single evaluation is the whole result.
@@ -32,10 +33,11 @@ def print_evaluations(
         comparisons: Paired comparisons.
         axis: A table of recall against it is added.
         csv: File for all figures.
+        wide: Whether tables have a row a method, which needs 140 columns.
         as_json: Whether to print JSON.
     """
     everything = [*results, *series]
-    parts = [format_table(results), *([format_against(everything, axis)] if axis else [])]
+    parts = [format_table(results, wide=wide), *([format_against(everything, axis)] if axis else [])]
     parts += [format_comparison(comparison) for comparison in comparisons]
     if csv is not None:
         # Rows have different columns; with the whole list read, a column may begin with nulls and still be numbers.

@@ -188,7 +188,10 @@ def own_predictions(
 
 def _original_protocol(dataset: Dataset, info: PredictionsInfo, path: Path) -> Protocol:
     """The protocol that predictions were made under. Raises: ContractError when it has changed since."""
-    protocol = dataset.load_protocol(info.protocol)
+    try:
+        return dataset.load_protocol(f"{info.protocol}@{info.protocol_hash}")
+    except ContractError:
+        protocol = dataset.load_protocol(info.protocol)  # a file of the user's
     if protocol.hash != info.protocol_hash:
         raise ContractError(
             f"{path}: made under {info.protocol}@{info.protocol_hash}, the protocol is now {protocol.label}; name one "

@@ -6,7 +6,7 @@ Recall is counted here and nowhere else: `seqdata eval`, training's validation a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from indexer.evaluation.breakdowns import GroupRecall, Groups, by_groups
+from indexer.evaluation.chance import chance_recall
 from indexer.evaluation.intervals import recall_intervals, resampling_units
 from indexer.evaluation.metrics import Metrics, answers, measure
 from indexer.evaluation.predictions import Provenance
@@ -22,7 +23,7 @@ from indexer.evaluation.truth import Truth, common_depth
 from seqdata.contracts.protocol import Protocol, Rule, Unit
 from seqdata.contracts.records import Frozen
 from seqdata.errors import ContractError, NotEnoughDataError
-from seqdata.geometry import BoolArray
+from seqdata.geometry import BoolArray, IntArray
 
 RANKS = (1, 5, 10, 20)
 """The N of R@N that an evaluation reports."""
@@ -53,6 +54,9 @@ class Evaluation(Frozen):
     Convention: `positive_rule` within `radius` `unit` as in the protocol; shares are from 0 to 1.
     """
 
+    # Evaluations that were stored before there was a chance level are written again as they were.
+    later: ClassVar[frozenset[str]] = frozenset({"chance"})
+
     method: str
     protocol: str
     protocol_hash: str
@@ -82,11 +86,17 @@ class Evaluation(Frozen):
     ranked_by: str | None = None
     metrics: Metrics | None = None
     by: dict[str, dict[str, GroupRecall]] = Field(default_factory=dict)
+    chance: dict[int, float] = Field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """`name@hash` of the protocol, the form in which it stands beside a number."""
         return f"{self.protocol}@{self.protocol_hash}"
+
+    @property
+    def heading(self) -> str:
+        """`label` with the dataset's id, which holds the form of the stored images: what stands above numbers."""
+        return f"{self.label}, dataset {self.dataset[:12]}" if self.dataset else self.label
 
     @property
     def conditions(self) -> str:
@@ -142,7 +152,7 @@ def evaluate(
         >>> evaluate(nearest, truth, Provenance("mine", "test"), ranks=(1, 2)).recall
         {1: 0.5, 2: 1.0}
     """
-    total, top = truth.queries.height, max(ranks)
+    total, top, named = truth.queries.height, max(ranks), groups or {}
     depth = _check_predictions(predictions, truth, top)
     # Before shared pairs are taken away: a query whose every answer was its own frames was answered all the same.
     is_answered = queries_in(predictions, total)
@@ -175,12 +185,16 @@ def evaluate(
         units=len(np.unique(units.labels[counted])),
         cities=_recall_by_city(truth.queries["city"], hits, counted, ranks),
         shared=truth.shared.height,
+        chance=chance_recall(positives, truth.pool_sizes - shared_counts(truth), counted, ranks),
         metrics=metrics,
-        by={
-            name: by_groups(group, hits, counted, answerable, units, ranks, seed)
-            for name, group in (groups or {}).items()
-        },
+        by={name: by_groups(group, hits, counted, answerable, units, ranks, seed) for name, group in named.items()},
     )
+
+
+def shared_counts(truth: Truth) -> IntArray:
+    """Windows (q,) that share a frame with each query, and so are no answer to it."""
+    pairs = truth.shared.select("query", "database").unique()
+    return np.bincount(pairs["query"].to_numpy(), minlength=truth.queries.height)
 
 
 def _no_positive(truth: Truth, split: str) -> NotEnoughDataError:

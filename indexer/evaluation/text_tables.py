@@ -1,22 +1,28 @@
 """Plain-text recall tables, one group a protocol: two protocols never share a column."""
 
+import textwrap
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal
 
+from indexer.evaluation.breakdowns import GroupRecall
 from indexer.evaluation.comparison import Comparison, Gap
 from indexer.evaluation.metrics import Measure
 from indexer.evaluation.recall import Evaluation
+from indexer.text import TEXT_COLUMNS, plural
 from seqdata.errors import ContractError
 
 Axis = Literal["radius", "length", "size"]
 
 
 def group_by_protocol(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
-    """Group evaluations that may stand in one column together, in order of first appearance."""
+    """Group evaluations that may stand in one column together, in order of first appearance.
+
+    They agree in protocol, conditions and dataset: a dataset whose images are stored otherwise gives other numbers.
+    """
     groups: dict[tuple[str, str], list[Evaluation]] = {}
     for evaluation in evaluations:
-        groups.setdefault((evaluation.label, evaluation.conditions), []).append(evaluation)
+        groups.setdefault((evaluation.heading, evaluation.conditions), []).append(evaluation)
     return list(groups.values())
 
 
@@ -30,14 +36,19 @@ def format_share(share: float, interval: tuple[float, float]) -> str:
     return f"{100 * share:5.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
-def format_table(evaluations: Sequence[Evaluation]) -> str:
-    """Format evaluations as text: a block a protocol with name@hash and conditions, a row a method.
+def format_table(evaluations: Sequence[Evaluation], *, wide: bool = False) -> str:
+    """Format evaluations as text: a block a protocol with name@hash, dataset and conditions, and its methods.
 
-    Each row: queries counted, left out, database windows, R@N in per cent with its 95 % interval; below it its groups
-    of queries, where it was broken down. Below a block stands how the intervals were found, then the figures beside
-    recall, where they were asked for.
+    Each method: queries counted, left out, database windows, R@N in per cent with its 95 % interval; below it its
+    groups of queries, where it was broken down, and the recall of a random order. Below a block stands how the
+    intervals were computed, then the figures beside recall, where they were measured.
+
+    Args:
+        evaluations: What to show.
+        wide: A row a method, about 140 columns; else two lines a method, at most 80 columns.
     """
-    return "\n\n".join(_format_group(group) for group in group_by_protocol(evaluations))
+    layout = _wide_rows if wide else _stacked_rows
+    return "\n\n".join(_format_group(group, layout, wide=wide) for group in group_by_protocol(evaluations))
 
 
 def format_against(evaluations: Sequence[Evaluation], axis: Axis) -> str:
@@ -129,7 +140,7 @@ def _axis_value(evaluation: Evaluation, axis: Axis) -> float:
     return float(value)
 
 
-def _cell(evaluation: Evaluation | None, n: int) -> str:
+def _cell(evaluation: Evaluation | GroupRecall | None, n: int) -> str:
     if evaluation is None or n not in evaluation.recall:
         return "-"
     return format_share(evaluation.recall[n], evaluation.interval[n])
@@ -145,16 +156,69 @@ def _format_gap(gap: Gap) -> str:
     )
 
 
-def _format_group(evaluations: Sequence[Evaluation]) -> str:
+_Layout = Callable[[Sequence[Evaluation], Sequence[int]], list[str]]
+
+
+def _format_group(evaluations: Sequence[Evaluation], layout: _Layout, *, wide: bool) -> str:
     group = distinct_methods(evaluations, [0] * len(evaluations))
     columns = sorted({n for evaluation in group for n in evaluation.recall})
-    header = ["method", "queries", "left out", "database", *(f"R@{n}" for n in columns)]
-    rows = [header]
+    lines = [f"{group[0].heading}: {group[0].conditions}", *layout(group, columns), *_notes(group), *_figures(group)]
+    return "\n".join(lines if wide else [part for line in lines for part in _wrapped(line)])
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line of text in parts of at most 80 columns; what belongs together is indented."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(
+        line, TEXT_COLUMNS, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False,
+        drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
+
+
+def _stacked_rows(group: Sequence[Evaluation], columns: Sequence[int]) -> list[str]:
+    """Two lines a method: its name and counts, and below it the recalls."""
+    lines = ["  " + "".join(f"  {f'R@{n}':<17}" for n in columns).rstrip()]
+    for row in group:
+        counts = f"{plural(row.queries, 'query', 'queries')}, {row.left_out} left out"
+        lines.append(f"  {row.method}: {counts}, {plural(row.database, 'database window')}")
+        lines.append(_recall_line([_cell(row, n) for n in columns]))
+        for breakdown, groups in row.by.items():
+            for name, part in groups.items():
+                left_out = f", {part.left_out} left out" if part.left_out else ""
+                lines.append(f"    {breakdown} {name}: {plural(part.queries, 'query', 'queries')}{left_out}")
+                lines.append(_recall_line([_cell(part, n) for n in columns]))
+    lines += [
+        line
+        for name, chance in chances(group)
+        for line in (f"  {name}:", _recall_line([_chance_cell(chance, n) for n in columns]))
+    ]
+    return lines
+
+
+def _recall_line(cells: Sequence[str]) -> str:
+    return "  " + "".join(f"  {cell:<17}" for cell in cells).rstrip()
+
+
+def chances(group: Sequence[Evaluation]) -> list[tuple[str, dict[int, float]]]:
+    """The recalls of a random order, one where they agree, with what they are called; none of earlier programs."""
+    different = list({tuple(row.chance.items()): row for row in group if row.chance}.values())
+    if len(different) == 1:
+        return [("chance (a random order)", different[0].chance)]
+    return [(f"chance for {row.method}", row.chance) for row in different]
+
+
+def _chance_cell(chance: Mapping[int, float], n: int) -> str:
+    return f"{100 * chance[n]:5.1f}" if n in chance else "-"
+
+
+def _wide_rows(group: Sequence[Evaluation], columns: Sequence[int]) -> list[str]:
+    """A row a method."""
+    rows = [["method", "queries", "left out", "database", *(f"R@{n}" for n in columns)]]
     for evaluation in group:
         rows.append(_row(evaluation, columns))
         rows += _group_rows(evaluation, columns)
-    lines = [f"{group[0].label}: {group[0].conditions}"]
-    return "\n".join([*lines, *_lines(rows, counts=3), *_notes(group), *_figures(group)])
+    rows += [[name, "", "", "", *(_chance_cell(chance, n) for n in columns)] for name, chance in chances(group)]
+    return _lines(rows, counts=3)
 
 
 def _row(evaluation: Evaluation, columns: Sequence[int]) -> list[str]:
@@ -164,8 +228,7 @@ def _row(evaluation: Evaluation, columns: Sequence[int]) -> list[str]:
 
 def _group_rows(evaluation: Evaluation, columns: Sequence[int]) -> list[list[str]]:
     return [
-        [f"  {breakdown} {name}", str(group.queries), str(group.left_out), ""]
-        + [format_share(group.recall[n], group.interval[n]) if n in group.recall else "-" for n in columns]
+        [f"  {breakdown} {name}", str(group.queries), str(group.left_out), ""] + [_cell(group, n) for n in columns]
         for breakdown, groups in evaluation.by.items()
         for name, group in groups.items()
     ]
@@ -243,6 +306,7 @@ def _meaning(evaluation: Evaluation, breakdown: str, group: str) -> dict[str, ob
         "dataset": evaluation.dataset,
         "index": evaluation.index,
         "database": evaluation.database,
+        **{f"chance_r{n}": share for n, share in evaluation.chance.items()},
     }
 
 

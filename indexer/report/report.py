@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.evaluation.recall import Evaluation
-from indexer.evaluation.text_tables import group_by_protocol, remarks
+from indexer.evaluation.text_tables import chances, group_by_protocol, remarks
 from indexer.report.curve import Curve, make_curve
 from indexer.report.html import render
 from indexer.report.leakage import leakage_block
@@ -37,6 +37,7 @@ class _Group:
     columns: list[int]
     evaluations: list[Evaluation]
     notes: list[str]
+    chances: list[tuple[str, dict[int, float]]]
     remarks: list[str]
     curve: Curve
 
@@ -83,11 +84,12 @@ def _group(evaluations: list[Evaluation]) -> _Group:
     # One method of intervals for all is printed once, without the names.
     notes = texts if len(texts) == 1 else [f"{name}: {text}" for name, text in methods.items()]
     return _Group(
-        label=evaluations[0].label,
+        label=evaluations[0].heading,
         conditions=evaluations[0].conditions,
         columns=sorted({n for evaluation in evaluations for n in evaluation.recall}),
         evaluations=evaluations,
         notes=notes,
+        chances=chances(evaluations),
         remarks=remarks(evaluations),
         curve=make_curve(evaluations),
     )

@@ -56,7 +56,7 @@ def test_stored_predictions_under_several_protocols(dataset: Dataset, baselines:
     assert [each["protocol"] for each in both] == ["own", "wide"]
     assert both[0]["recall"] == one["recall"]
     table = call("eval", *flags, "--protocol", f"own,{wide}")
-    assert table.count("method ") == 2  # two protocols, two blocks
+    assert table.count("  R@1 ") == 2  # two protocols, two blocks
 
 
 def test_full_groups_radius_compare_and_csv(dataset: Dataset, baselines: dict, tmp_path: Path) -> None:

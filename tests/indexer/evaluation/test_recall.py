@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import indexer
 from indexer.evaluation import predictions
+from indexer.evaluation.chance import chance_recall
 from indexer.evaluation.predictions import Provenance
 from indexer.evaluation.recall import RANKS, Evaluation, evaluate, recall_at
 from indexer.evaluation.scoring import read_recorded, record
@@ -185,7 +186,7 @@ def test_table_keeps_protocols_apart() -> None:
         run(rows, pairs((0, 0)), 2, ranks=(1, 2), radius=5.0),
         run(rows, pairs((0, 0)), 2, ranks=(1, 2), version=2),
     ]
-    text = format_table([one, *others])
+    text = format_table([one, *others], wide=True)
     blocks = text.split("\n\n")
     assert len(blocks) == 3
     assert f"{one.label}: test split, any rule < 25 metres" in blocks[0]
@@ -193,6 +194,47 @@ def test_table_keeps_protocols_apart() -> None:
     assert "50.0 [" in blocks[0]
     assert "95 % intervals: " in blocks[0]
     assert "queries  left out  database  R@1" in blocks[0]
+
+
+def test_the_table_fits_eighty_columns_and_says_chance() -> None:
+    rows = np.array([[0, 1], [1, 0]])
+    provenance = Provenance("a model of a rather long name + PCA 4096", "test", dataset="0a518deece51" * 5)
+    one = run(rows, pairs((0, 0), (1, 0)), 2, ranks=(1, 2), provenance=provenance)
+    text = format_table([one])
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith(f"{one.label}, dataset 0a518deece51: ")
+    words = text.split()
+    assert words[words.index("2", words.index("4096:")) :][:2] == ["2", "queries,"]
+    assert "chance (a random order):" in text
+    assert text.split("order):")[1].split()[:2] == ["50.0", "100.0"]
+    other = one.model_copy(update={"dataset": "1b" * 32})
+    assert len(format_table([one, other]).split("\n\n")) == 2  # two datasets, two blocks
+
+
+def test_chance_is_the_mean_of_random_orders() -> None:
+    """Against a literal count over many shuffles, and in closed form for one query."""
+    random = np.random.default_rng(0)
+    positives = pairs((0, 0), (0, 3), (0, 3), (1, 2))
+    pools, counted = np.array([8, 5, 3]), np.array([True, True, False])
+    hits = dict.fromkeys((1, 2, 4), 0.0)
+    for _ in range(4000):
+        for size, answers in ((8, {0, 3}), (5, {2})):
+            order = random.permutation(size)
+            for n in hits:
+                hits[n] += bool(answers & set(order[:n].tolist())) / 8000
+    chance = chance_recall(positives, pools, counted, ranks=(1, 2, 4))
+    assert chance == pytest.approx(hits, abs=0.02)
+    assert chance[1] == pytest.approx((2 / 8 + 1 / 5) / 2)
+    assert chance_recall(pairs((0, 0)), np.array([1]), np.array([True]), ranks=(1, 5)) == {1: 1.0, 5: 1.0}
+
+
+def test_evaluations_without_a_chance_are_stored_as_before() -> None:
+    rows = np.array([[0, 1], [1, 0]])
+    one = run(rows, pairs((0, 0), (1, 0)), 2, ranks=(1, 2))
+    assert one.model_dump(mode="json")["chance"] == {"1": 0.5, "2": 1.0}
+    before = one.model_copy(update={"chance": {}})
+    assert "chance" not in before.model_dump(mode="json")
+    assert "chance" not in format_table([before])
 
 
 def test_against_drops_no_result() -> None:
