@@ -45,7 +45,9 @@ def _one_thread(enabled: bool) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def randomised_top(multiply: Multiply, size: int, k: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
+def randomised_top(
+    multiply: Multiply, size: int, k: int, seed: int, device: str = "cpu"
+) -> "tuple[torch.Tensor, torch.Tensor]":
     """The k largest eigenpairs of the (m, m) operator `multiply`, never forming the matrix.
 
     `multiply(directions, precise)` takes and returns (m, l) float64; without `precise` it may round products to
@@ -60,7 +62,8 @@ def randomised_top(multiply: Multiply, size: int, k: int, seed: int) -> "tuple[t
     generator = torch.Generator().manual_seed(seed)
     # Random directions miss no eigenvector, while fixed ones could be orthogonal to some.
     start = torch.randn(size, min(size, k + k // OVERSAMPLE + LEAST_EXTRA), generator=generator, dtype=torch.float64)
-    basis = orthonormal(multiply(start, False))
+    # Drawn on the CPU everywhere, so that a seed means the same directions.
+    basis = orthonormal(multiply(start.to(device), False))
     captured = 0.0
     for _ in range(MAX_ROUNDS):
         product = multiply(basis, False)

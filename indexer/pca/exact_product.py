@@ -11,9 +11,14 @@ Ozaki et al., Error-free transformations of matrix multiplication by using fast 
 its applications, Numerical Algorithms 59, 2012, cut to one slice a factor.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from seqdata.geometry import Float32Array, Float64Array
+
+if TYPE_CHECKING:
+    import torch
 
 ARITHMETIC = "exact-sums-1"
 """Name of this arithmetic in manifests: vectors made by another are not mixed with it."""
@@ -48,6 +53,27 @@ def exact_product(left: Float32Array, right: Float32Array) -> Float32Array:
         part = _rounded(left[:, start : start + RUN], shifts[:, run : run + 1])
         total += part @ right[:, start : start + RUN].astype(np.float64).T
     return total.astype(np.float32)
+
+
+def device_product(left: "torch.Tensor", right: "torch.Tensor") -> "torch.Tensor":
+    """`exact_product` by torch on any device, to the same bits: no sum of a run rounds, in whatever order.
+
+    Args:
+        left: Finite rows (m, d) float32.
+        right: Rows (k, d) float64 that `round_to_grid` returned, on the same device.
+
+    Returns:
+        The scalar products (m, k) float32.
+    """
+    import torch  # heavy
+
+    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
+    for start in range(0, left.shape[1], RUN):
+        values = left[:, start : start + RUN].double()
+        exponent = torch.frexp(values.abs().amax(dim=1, keepdim=True)).exponent
+        shift = torch.ldexp(torch.full_like(values[:, :1], 1.5), exponent + 52 - BITS)
+        total += (values + shift - shift) @ right[:, start : start + RUN].T
+    return total.float()
 
 
 def _shifts(rows: Float32Array) -> Float64Array:

@@ -5,6 +5,7 @@ are kept.
 """
 
 import logging
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +29,7 @@ Route = Literal["auto", "gram", "covariance", "randomised"]
 EXACT_LIMIT = 6144  # up to this eigenproblem, `eigh` ends in a minute or two on two cores
 RANDOMISED_SHARE = 4  # beyond it, randomised pays when no more than a quarter of the directions is wanted
 FLOOR = 1e-10  # an eigenvalue below this share of the largest is float32 rounding, not variance
+MATRICES = 5  # of the eigenproblem's size in memory at once: itself, its vectors, and cuSOLVER's own
 RANK_LIMIT = 2048  # up to this size a refusal also counts the independent descriptors
 
 
@@ -38,6 +40,7 @@ def fit(
     whiten: bool = False,
     seed: int = 0,
     route: Route = "auto",
+    device: str = "auto",
 ) -> Transform:
     """Fit a PCA of k directions to a sample of descriptors.
 
@@ -52,6 +55,8 @@ def fit(
         seed: Seed of the randomised route.
         route: `gram` (n×n, for n < d) and `covariance` (d×d) are float64 with `torch.linalg.eigh`; `randomised` is
             subspace iteration, for eigenproblems above 6,144 of which a quarter or less is needed; `auto` by shape.
+        device: Where matrices are formed and solved, as torch names it; `auto` is a GPU where torch is loaded and sees
+            one whose free memory takes them. Directions of two devices differ by float64's rounding.
 
     Returns:
         The transform; its matrix lies on the grid of `indexer.pca.exact_product`.
@@ -66,7 +71,7 @@ def fit(
         >>> transform.apply(sample).shape, round(transform.explained, 2)
         ((4, 1), 0.99)
     """
-    data = gather(sample)
+    data = gather(sample, pick_device(sample) if device == "auto" else device)
     _check_size(data, k)
     chosen_route = choose_route(data.count, data.size, k) if route == "auto" else route
     values, vectors, total = _solve(data, k, chosen_route, seed)
@@ -87,6 +92,20 @@ def fit(
         whiten=whiten,
         seed=seed,
     )
+
+
+def pick_device(sample: object) -> str:
+    """The GPU where torch sees one and its free memory takes the eigenproblem of a sample, else the CPU.
+
+    A stream's size is not known before it is read, so it is folded on the CPU.
+    """
+    # Looked up, not imported: an index without a PCA loads no torch.
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not isinstance(sample, np.ndarray) or sample.ndim != 2:
+        return "cpu"
+    device = f"cuda:{torch.cuda.current_device()}"
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if MATRICES * 8 * min(sample.shape) ** 2 < free else "cpu"
 
 
 def choose_route(count: int, size: int, k: int) -> Literal["gram", "covariance", "randomised"]:
@@ -116,18 +135,18 @@ def _solve(
         values, vectors = exact_top(gram, k) if route == "gram" else _randomised_gram(gram, k, seed)
         # Not zero, which would divide by it; such directions are refused by `_check_floor` afterwards.
         directions = data.project(vectors, torch.sqrt(values.clamp_min(1e-300)))
-        return (values / count).numpy(), directions, total / count
+        return (values / count).cpu().numpy(), directions, total / count
     if route == "randomised":
-        values, vectors = randomised_top(data.multiply, data.size, k, seed)
-        return (values / count).numpy(), vectors.T.numpy(), data.total() / count
+        values, vectors = randomised_top(data.multiply, data.size, k, seed, data.device)
+        return (values / count).cpu().numpy(), vectors.T.cpu().numpy(), data.total() / count
     covariance = data.covariance()
     total = float(covariance.trace())
     values, vectors = exact_top(covariance, k)
-    return (values / count).numpy(), vectors.T.numpy(), total / count
+    return (values / count).cpu().numpy(), vectors.T.cpu().numpy(), total / count
 
 
 def _randomised_gram(gram: "torch.Tensor", k: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    return randomised_top(lambda directions, precise: gram @ directions, len(gram), k, seed)
+    return randomised_top(lambda directions, precise: gram @ directions, len(gram), k, seed, str(gram.device))
 
 
 def _check_size(data: Sample | Scatter, k: int) -> None:

@@ -25,10 +25,14 @@ BLOCK_VALUES = 1 << 24  # float64 values of one block: 128 MiB
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Descriptors at hand: `rows` (n, d), their `mean` (d,) in float64. n < d or a re-readable array."""
+    """Descriptors at hand: `rows` (n, d), their `mean` (d,) in float64. n < d or a re-readable array.
+
+    `device`, as torch names it: where products are computed, and lie.
+    """
 
     rows: Block
     mean: Float64Array
+    device: str = "cpu"
 
     @property
     def count(self) -> int:
@@ -43,19 +47,19 @@ class Sample:
     def _by_rows(self) -> "Iterator[torch.Tensor]":
         step = max(1, BLOCK_VALUES // self.size)
         for start in range(0, self.count, step):
-            yield _tensor(self.rows[start : start + step] - self.mean)
+            yield _tensor(self.rows[start : start + step] - self.mean, self.device)
 
     def _by_columns(self) -> "Iterator[tuple[slice, torch.Tensor]]":
         step = max(1, BLOCK_VALUES // self.count)
         for start in range(0, self.size, step):
             part = slice(start, start + step)
-            yield part, _tensor(self.rows[:, part] - self.mean[part])
+            yield part, _tensor(self.rows[:, part] - self.mean[part], self.device)
 
     def gram(self) -> "torch.Tensor":
         """Centred Gram matrix (n, n) float64, summed over blocks of columns."""
         import torch  # heavy
 
-        gram = torch.zeros(self.count, self.count, dtype=torch.float64)
+        gram = torch.zeros(self.count, self.count, dtype=torch.float64, device=self.device)
         for _, block in self._by_columns():
             gram.addmm_(block, block.T)
         return gram
@@ -64,7 +68,7 @@ class Sample:
         """Centred scatter matrix (d, d) float64 (not yet divided by n - 1), summed over blocks of rows."""
         import torch  # heavy
 
-        scatter = torch.zeros(self.size, self.size, dtype=torch.float64)
+        scatter = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
         for block in self._by_rows():
             scatter.addmm_(block.T, block)
         return scatter
@@ -74,7 +78,7 @@ class Sample:
         directions = np.empty((vectors.shape[1], self.size), np.float32)
         weights = (vectors / scale).T
         for part, block in self._by_columns():
-            directions[:, part] = (weights @ block).numpy()
+            directions[:, part] = (weights @ block).cpu().numpy()
         return directions
 
     def multiply(self, directions: "torch.Tensor", precise: bool = True) -> "torch.Tensor":
@@ -105,6 +109,11 @@ class Scatter:
     count: int
 
     @property
+    def device(self) -> str:
+        """Where the matrix lies."""
+        return str(self.matrix.device)
+
+    @property
     def size(self) -> int:
         """D."""
         return int(self.matrix.shape[0])
@@ -122,8 +131,8 @@ class Scatter:
         return float(self.matrix.trace())
 
 
-def gather(sample: Block | Iterable[Block]) -> Sample | Scatter:
-    """Take a sample in: arrays stay where they are; streamed blocks are kept until d rows, then folded.
+def gather(sample: Block | Iterable[Block], device: str = "cpu") -> Sample | Scatter:
+    """Take a sample in: arrays stay where they are; streamed blocks are kept until d rows, then folded on `device`.
 
     Raises: NotEnoughDataError when there is no descriptor, ContractError on uneven or non-finite blocks.
     """
@@ -131,11 +140,11 @@ def gather(sample: Block | Iterable[Block]) -> Sample | Scatter:
         _check_block(sample, None)
         if len(sample) == 0:
             raise NotEnoughDataError("PCA: no descriptors; build a database for the training split first")
-        return Sample(sample, _mean(sample))
-    return _gather_stream(iter(sample))
+        return Sample(sample, _mean(sample), device)
+    return _gather_stream(iter(sample), device)
 
 
-def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
+def _gather_stream(blocks: Iterator[Block], device: str) -> Sample | Scatter:
     head: list[Float32Array] = []
     count, size = 0, None
     for block in blocks:
@@ -146,29 +155,29 @@ def _gather_stream(blocks: Iterator[Block]) -> Sample | Scatter:
         count += len(block)
         # From d rows on the eigenproblem is d wide either way, and the matrix, unlike the rows, grows no more.
         if count >= size:
-            return _fold(head, blocks)
+            return _fold(head, blocks, device)
     if count == 0:
         raise NotEnoughDataError("PCA: no descriptors; build a database for the training split first")
     rows = np.concatenate(head)
-    return Sample(rows, rows.mean(axis=0, dtype=np.float64))
+    return Sample(rows, rows.mean(axis=0, dtype=np.float64), device)
 
 
-def _fold(head: list[Float32Array], rest: Iterator[Block]) -> Scatter:
+def _fold(head: list[Float32Array], rest: Iterator[Block], device: str) -> Scatter:
     """Fold rows into moments about the first rows' mean (a shift near the mean keeps the sums exact)."""
     import torch  # heavy
 
     size = head[0].shape[1]
     shift = np.mean([block.mean(axis=0, dtype=np.float64) for block in head], axis=0)
-    matrix = torch.zeros(size, size, dtype=torch.float64)
+    matrix = torch.zeros(size, size, dtype=torch.float64, device=device)
     first, count = np.zeros(size), 0
     step = max(1, BLOCK_VALUES // size)
     for block in _chain(head, rest, size):
         for start in range(0, len(block), step):
-            part = _tensor(block[start : start + step] - shift)
+            part = _tensor(block[start : start + step] - shift, device)
             matrix.addmm_(part.T, part)
-            first += part.sum(0).numpy()
+            first += part.sum(0).cpu().numpy()
             count += len(part)
-    offset = torch.from_numpy(first / count)
+    offset = torch.from_numpy(first / count).to(device)
     # Moments about the shift become moments about the mean: Σ(x-m)(x-m)ᵀ = Σ(x-s)(x-s)ᵀ - n·(m-s)(m-s)ᵀ.
     matrix.addr_(offset, offset, alpha=-float(count))
     return Scatter(matrix, shift + first / count, count)
@@ -196,10 +205,10 @@ def _mean(rows: Block) -> Float64Array:
     return mean
 
 
-def _tensor(block: Block) -> "torch.Tensor":
+def _tensor(block: Block, device: str) -> "torch.Tensor":
     import torch  # heavy
 
-    return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float64))
+    return torch.from_numpy(np.ascontiguousarray(block, dtype=np.float64)).to(device)
 
 
 def _check_block(block: Block, size: int | None) -> None:

@@ -1,6 +1,7 @@
 """A linear transform of descriptors (a fitted PCA), and its safetensors file."""
 
 import json
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.pca.exact_product import ARITHMETIC, exact_product, round_to_grid
+from indexer.pca.exact_product import ARITHMETIC, device_product, exact_product, round_to_grid
 from seqdata.errors import ContractError, InputError
 from seqdata.geometry import Float32Array, Float64Array
 from seqdata.storage.files import write_bytes_atomic
 
 APPLY_VALUES = 1 << 23  # values of one block: 32 MiB of centred float32 and twice 64 MiB of float64 sums at most
+DEVICE_ROWS = 64  # fewer rows are projected on the CPU before the matrix is on its way to a GPU
 ARRAYS = ("mean", "matrix", "eigenvalues")
 HEADER = "transform"  # one metadata key only: safetensors writes several in random order
 
@@ -76,8 +78,24 @@ class Transform:
         for start in range(0, len(x), step):
             part = slice(start, start + step)
             centred = x[part] - self.mean
-            y[part] = centred @ self.matrix.T if self.arithmetic is None else exact_product(centred, self._directions)
+            y[part] = centred @ self.matrix.T if self.arithmetic is None else self._multiply(centred)
         return y
+
+    def _multiply(self, centred: Float32Array) -> Float32Array:
+        """Products (m, k) of centred rows (m, d) with the directions, on a GPU where torch is loaded and sees one."""
+        # Looked up, not imported: a search in an index loads no torch. The bits are the same either way.
+        torch = sys.modules.get("torch")
+        if len(centred) < DEVICE_ROWS or torch is None or not torch.cuda.is_available():
+            return exact_product(centred, self._directions)
+        products: Float32Array = device_product(torch.from_numpy(centred).cuda(), self._on_device).cpu().numpy()
+        return products
+
+    @cached_property
+    def _on_device(self) -> Any:
+        """The directions (k, d) float64 on the GPU."""
+        import torch  # heavy
+
+        return torch.from_numpy(self._directions).cuda().double()
 
     @cached_property
     def _directions(self) -> Float32Array:

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from indexer.pca.exact_product import BITS, RUN, exact_product, round_to_grid
+from indexer.pca.exact_product import BITS, RUN, device_product, exact_product, round_to_grid
 from indexer.pca.transform import Transform
 from indexer.search.exact import nearest_row
 from seqdata.geometry import Float32Array
@@ -102,3 +103,15 @@ def test_other_kernels_and_threads_give_the_same_bits(kernels: str, threads: int
     ).stdout
     own = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
     assert other == own
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("size", [3, 512, 1300])
+def test_a_device_gives_the_same_bits(scale: float, size: int) -> None:
+    """Torch on any device and any number of threads adds in another order, which rounds nothing here."""
+    rng = np.random.default_rng(5)
+    left = (rng.standard_normal((37, size)) * 10.0 ** rng.integers(-6, 3, (37, size)) * scale).astype(np.float32)
+    left[4] = 0
+    right = round_to_grid(rng.standard_normal((11, size)).astype(np.float32))
+    product = device_product(torch.from_numpy(left), torch.from_numpy(right).double()).numpy()
+    np.testing.assert_array_equal(product.view(np.uint32), exact_product(left, right).view(np.uint32))
