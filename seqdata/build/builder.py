@@ -152,7 +152,16 @@ def merge(out: str | Path) -> DatasetManifest:
 
 
 def seal(store: Store, plan: Plan, left_out: pl.DataFrame) -> DatasetManifest:
-    """Write tables and manifest of a version (see `finish`), then remove its plan."""
+    """Write tables and manifest of a version (see `finish`), then remove its plan.
+
+    Args:
+        store: The dataset's store.
+        plan: The plan, all of whose shards are sealed.
+        left_out: Quarantine rows of the listing.
+
+    Returns:
+        The manifest.
+    """
     manifest = finish(store, plan, left_out)
     end(store)
     return manifest
@@ -218,7 +227,15 @@ def _entries(store: Store) -> list[str]:
 def write_shards(
     request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan], progress: Progress | None
 ) -> None:
-    """Write those of `shards` that are not sealed yet, here or by the request's engine."""
+    """Write those shards that are not sealed yet, here or by the request's engine.
+
+    Args:
+        request: The build.
+        store: The dataset's store.
+        work: Its plan with records and source.
+        shards: Shards of the plan.
+        progress: Called with (frames finished, frames in all) after each shard.
+    """
     clear_leftovers(store, shards)
     plan_hash = work.plan.hash
     todo = [shard for shard in shards if read_seal(store, shard, plan_hash) is None]

@@ -69,7 +69,16 @@ class Tables:
         self.infos[name] = info  # only when the file is in place
 
     def write(self, name: str, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
-        """Write a whole table. Raises: OutputError."""
+        """Write a whole table.
+
+        Args:
+            name: File name in the version's folder.
+            table: The table.
+            metadata: Key-value metadata of the file.
+
+        Raises:
+            OutputError: If the store refuses.
+        """
         with self.writing(name) as temporary, parquet_writer(temporary, table.schema, metadata) as put:
             put(table)
 
@@ -243,8 +252,15 @@ class Summary:
 
 
 def write_frames(tables: Tables, parts: Iterable[pl.DataFrame], draft: Draft) -> Summary:
-    """Write the frames table from parts of whole trajectories, then what follows from it: trajectories and the
-    protocol's tables.
+    """Write the frames table, then what follows from it: trajectories and the protocol's tables.
+
+    Args:
+        tables: The tables of the new version.
+        parts: Frames in parts of whole trajectories.
+        draft: What the version's manifest will say.
+
+    Returns:
+        Counts for the manifest.
     """
     contract, summary = table_contract("frames"), Summary()
     with tables.writing("frames.parquet") as temporary:
@@ -268,7 +284,12 @@ def write_frames(tables: Tables, parts: Iterable[pl.DataFrame], draft: Draft) ->
 
 
 def by_trajectory(parts: Iterable[pl.DataFrame], rows: int = GROUP_ROWS) -> Iterator[pl.DataFrame]:
-    """Regroup rows into parts of whole trajectories, of about `rows` rows or one trajectory each; none is empty."""
+    """Regroup rows into parts of whole trajectories; none is empty.
+
+    Args:
+        parts: Tables with a column trajectory, rows of one trajectory side by side.
+        rows: About how many rows a part has; one trajectory may have more.
+    """
     waiting = pl.DataFrame()
     for part in parts:
         waiting = pl.concat([waiting, part]) if waiting.height else part
@@ -284,7 +305,12 @@ def by_trajectory(parts: Iterable[pl.DataFrame], rows: int = GROUP_ROWS) -> Iter
 
 
 def complete(frames: pl.DataFrame, settings: BuildSettings) -> pl.DataFrame:
-    """Add heading, track_m and resampled to whole trajectories; where frames were dropped, the plan did it."""
+    """Add heading, track_m and resampled to whole trajectories; where frames were dropped, the plan did it.
+
+    Args:
+        frames: Frames, rows of one trajectory side by side and in driving order.
+        settings: Spacing and rule of the resampling flag.
+    """
     if settings.drop:
         return frames.with_columns(pl.lit(value=True).alias("resampled"))
     return along_track(frames, settings)
@@ -318,7 +344,16 @@ def summarise(frames: pl.DataFrame, first_row: int = 0) -> pl.DataFrame:
 def stored_frames(
     store: Store, manifest: DatasetManifest, columns: Iterable[str] | None = None
 ) -> Iterator[pl.DataFrame]:
-    """Yield the frames table of a version, or some columns, by row groups. Raises: ContractError when damaged."""
+    """Yield the frames table of a version by row groups.
+
+    Args:
+        store: The dataset's store.
+        manifest: Manifest of the version.
+        columns: The columns to read; None reads all.
+
+    Raises:
+        ContractError: If the table is damaged.
+    """
     info = manifest.tables["frames.parquet"]
     path = local_table(store, info.path, info)
     names = None if columns is None else list(columns)
@@ -331,7 +366,16 @@ def stored_frames(
 
 
 def stored_table(store: Store, manifest: DatasetManifest, name: str) -> pl.DataFrame:
-    """Read a whole table of a version, as its contract says. Raises: ContractError when it is damaged."""
+    """Read a whole table of a version.
+
+    Args:
+        store: The dataset's store.
+        manifest: Manifest of the version.
+        name: Name of the table's contract, such as "trajectories".
+
+    Raises:
+        ContractError: If the table is damaged or breaks its contract.
+    """
     info = manifest.tables[f"{name}.parquet"]
     return read_table(name, local_table(store, info.path, info), info.rows)
 

@@ -219,6 +219,11 @@ def end(store: Store) -> None:
 def read_listing(kind: str, raw: Path, options: Mapping[str, str]) -> tuple[Source, Listing]:
     """Open a dump and list it.
 
+    Args:
+        kind: Kind of dump.
+        raw: Its folder.
+        options: The source's options.
+
     Raises:
         InputError: If the dump is wrong, missing, or cannot be read.
         ContractError: If a table of it is bad.

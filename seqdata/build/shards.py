@@ -165,6 +165,11 @@ def read_seal(store: Store, plan: ShardPlan, plan_hash: str) -> Seal | None:
 def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | None:
     """Read a sealed shard with its frames.
 
+    Args:
+        store: The dataset's store.
+        plan: The shard's part of the plan.
+        plan_hash: Hash of the plan that it must be sealed under.
+
     Returns:
         None when the shard is absent or damaged, was sealed under another plan, or its tar has another size.
     """
@@ -249,7 +254,15 @@ def _write_frame(
 
 
 def prepare_frame(image: bytes | Pixels, settings: BuildSettings) -> StoredImage:
-    """Prepare an image as the settings store it. Raises: BadImageError."""
+    """Prepare an image as the settings store it.
+
+    Args:
+        image: Bytes of a file, or RGB pixels uint8 (H, W, 3).
+        settings: Check, size and quality.
+
+    Raises:
+        BadImageError: If it cannot be stored.
+    """
     return prepare(
         image,
         keep_png=settings.keep_png,
@@ -260,7 +273,16 @@ def prepare_frame(image: bytes | Pixels, settings: BuildSettings) -> StoredImage
 
 
 def read_image(source: Source, name: str) -> bytes | Pixels:
-    """Read one frame of the dump. Raises: InputError when it is gone, BadImageError when only this file is damaged."""
+    """Read one frame of the dump.
+
+    Args:
+        source: The dump.
+        name: The record's `source`.
+
+    Raises:
+        InputError: If it is gone.
+        BadImageError: If only this file is damaged.
+    """
     try:
         return source.read(name)
     except (FileNotFoundError, KeyError) as error:

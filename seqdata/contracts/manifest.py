@@ -252,7 +252,18 @@ def version_name(version: int) -> str:
 
 
 def parse_manifest(data: Any, path: str | Path) -> DatasetManifest:
-    """The manifest in `data`. Raises: ContractError that names the first wrong field, or a version that is too new."""
+    """Check the content of a dataset's manifest.
+
+    Args:
+        data: The parsed JSON.
+        path: Its file, for errors.
+
+    Returns:
+        The manifest, upgraded where it was written by an older program.
+
+    Raises:
+        ContractError: At the first wrong field, or for a version that is too new.
+    """
     if isinstance(data, dict) and data.get("kind") not in (None, "dataset"):
         raise ContractError(f"{path}: holds the manifest of another kind ({data['kind']}), not of a dataset")
     schema_version = data.get("schema_version", 0) if isinstance(data, dict) else SCHEMA_VERSION

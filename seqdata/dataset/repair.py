@@ -259,7 +259,14 @@ def shard_files(shard: ShardInfo) -> tuple[str, str]:
 
 
 def stage_build(store: Store, stage: Store, step: Step, work: Work) -> None:
-    """Finish a build or an append once more in `stage`, over the dataset's own shards."""
+    """Finish a build or an append once more in another folder, over the dataset's own shards.
+
+    Args:
+        store: The dataset's store.
+        stage: Where the tables are written.
+        step: The version.
+        work: Its plan with records and source.
+    """
     _lend(store, stage, step.before)
     # The shards are read only, so hard links to them will do; links of the other kind are refused in datasets.
     stage.path(SHARDS).mkdir()

@@ -200,7 +200,17 @@ def _discard_unfinished(store: Store, before: DatasetManifest, work: Work | None
 
 
 def fresh_listing(store: Store, before: DatasetManifest, listing: Listing, raw: Path) -> Listing:
-    """Select the part of a listing that the dataset does not hold yet. Raises: ContractError, see `append`."""
+    """Select the part of a listing that the dataset does not hold yet.
+
+    Args:
+        store: The dataset's store.
+        before: Manifest of its latest version.
+        listing: All that the dump holds.
+        raw: The dump, for errors.
+
+    Raises:
+        ContractError: As `append`.
+    """
     records = listing.records
     old_quarantine = stored_table(store, before, "quarantine")
     old_frames, zones = _old_frames(store, before, records["key"])

@@ -33,7 +33,15 @@ class Camera:
 
 
 def pinhole(width: int, height: int, field: float, pitch: float, above: float) -> Camera:
-    """Make a camera of flat pictures: `field` of view and `pitch` in degrees, lens `above` metres over the road."""
+    """Make a camera of flat pictures.
+
+    Args:
+        width: Pixels.
+        height: Pixels.
+        field: Horizontal field of view, in degrees.
+        pitch: Degrees by which the camera looks up.
+        above: Height of the lens over the road, in metres.
+    """
     focal = width / 2 / np.tan(np.radians(field) / 2)
     bearing = np.arctan((np.arange(width) + 0.5 - width / 2) / focal)
     horizon = height * 0.52 + focal * np.tan(np.radians(pitch))

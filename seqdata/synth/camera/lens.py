@@ -11,7 +11,17 @@ from seqdata.synth.visits import Visit
 
 
 def develop(picture: FloatArray, visit: Visit, exposure: float, rng: np.random.Generator) -> Pixels:
-    """Develop a picture `(H, W, 3)` float32 in 0..1 into an 8-bit RGB photograph `(H, W, 3)`."""
+    """Develop a picture into an 8-bit photograph.
+
+    Args:
+        picture: Light, float32 (H, W, 3) in 0..1.
+        visit: Its camera's colours, blur and noise.
+        exposure: Factor of all light.
+        rng: Draws the noise.
+
+    Returns:
+        RGB, uint8 (H, W, 3).
+    """
     grey = picture.mean(-1, keepdims=True)
     out = grey + (picture - grey) * np.float32(visit.saturation)
     out = np.clip(out * np.float32(visit.gain * exposure), 0, 1)

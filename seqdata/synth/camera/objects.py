@@ -10,7 +10,13 @@ from seqdata.synth.world.sprites import VARIANTS
 
 
 def paint_objects(picture: FloatArray, view: View, depth: FloatArray) -> None:
-    """Paste all objects in sight; `depth` `(W,)` is how far ahead each column's wall is. Panoramas show none."""
+    """Paste all objects in sight; panoramas show none.
+
+    Args:
+        picture: (rows, W, 3), painted into.
+        view: The view.
+        depth: How far ahead each column's wall is in metres, (W,).
+    """
     if view.camera.flat is None:
         return
     things = np.concatenate([view.stage.objects, view.close])

@@ -15,7 +15,15 @@ SIGHT = 60.0
 
 
 def paint_road(picture: FloatArray, view: View, height: FloatArray, slope: FloatArray) -> None:
-    """Draw every pixel whose ray meets the ground before a wall (`height` `(rows, W)` at the wall is negative)."""
+    """Draw every pixel whose ray meets the ground before a wall.
+
+    Args:
+        picture: (rows, W, 3), painted into.
+        view: The view.
+        height: Metres over the ground at which each pixel's ray meets its wall, (rows, W); below 0 where it meets the
+            ground first.
+        slope: Rise of each pixel's ray a metre, (rows, W).
+    """
     camera, road = view.camera, view.stage.road
     top = max(0, int(np.floor(camera.horizon)))
     below = (height[top:] < 0) & (slope[top:] < -1e-4)

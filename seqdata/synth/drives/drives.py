@@ -57,7 +57,15 @@ def image_keys(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def drive(street: Street, visit: Visit, role: str, settings: CitySettings, seed: int) -> list[Trajectory]:
-    """Drive one street in one visit; a trajectory ends where the next contributor begins."""
+    """Drive one street in one visit; a trajectory ends where the next contributor begins.
+
+    Args:
+        street: The street.
+        visit: Light, season and camera.
+        role: "database" or "query".
+        settings: Spacing, noise and number of contributors.
+        seed: The same seed gives the same drive.
+    """
     cuts = np.linspace(0.0, street.length, settings.sequences + 1)
     return [
         _trajectory(
@@ -162,7 +170,15 @@ def parked(street: Street, visit: Visit, seed: int) -> FloatArray:
 def city_drives(
     plan: CityPlan, streets: list[Street], visits: dict[str, Visit], settings: CitySettings, seed: int
 ) -> list[Trajectory]:
-    """Every trajectory of a city, street by street and visit by visit (the order in which they are rendered)."""
+    """Drive every street of a city, street by street and visit by visit (the order in which they are rendered).
+
+    Args:
+        plan: The city.
+        streets: Its streets.
+        visits: Visits by name.
+        settings: Sizes.
+        seed: The same seed gives the same drives.
+    """
     roles = [("database", name) for name in plan.database] + [("query", name) for name in plan.query]
     return [
         one for street in streets for role, name in roles for one in drive(street, visits[name], role, settings, seed)

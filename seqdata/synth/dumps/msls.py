@@ -115,7 +115,18 @@ def _images(
 
 
 def photograph(stage: Stage, trajectory: Trajectory, i: int, settings: CitySettings, *, wide: bool = False) -> bytes:
-    """Photograph frame `i` of a trajectory as a JPEG; `wide` makes it a 2:1 panorama."""
+    """Photograph one frame of a trajectory.
+
+    Args:
+        stage: The dressed street.
+        trajectory: The drive.
+        i: Number of the frame in it.
+        settings: Sizes and quality.
+        wide: Whether it is a 2:1 panorama.
+
+    Returns:
+        Bytes of a JPEG.
+    """
     field, pitch, above = trajectory.rig
     rng = generator(stage.scene.seed, trajectory.keys[i], "lens")
     size = settings.supersample

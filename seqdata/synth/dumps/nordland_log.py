@@ -22,9 +22,15 @@ _GARBAGE = ("322.28,-0.36,1.41,0,,", "", "0,0,0,0,0,0", "53,8")
 
 
 def log_bytes(timed: Track, season: str, dirt: float, seed: int) -> bytes:
-    """The log of a track with a fix a second; a share `dirt` of the rows is missing, and as many are damaged.
+    """Write the log of a track with a fix a second.
 
     The first and last two rows stay whole: every season's clock is read from them.
+
+    Args:
+        timed: The track.
+        season: Season, which decides when the log begins.
+        dirt: Share of the rows that are missing; as many are damaged.
+        seed: The same seed gives the same log.
     """
     rows = _rows(timed, START[season])
     rng = generator(seed, season, "log")

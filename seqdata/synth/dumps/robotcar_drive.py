@@ -70,9 +70,14 @@ def frame_times(lap: Lap, rate: float) -> IntArray:
 
 
 def log_table(lap: Lap, source: str, dropout: float) -> pl.DataFrame:
-    """The rows of rtk.csv, ins.csv or gps.csv, in the dataset's columns.
+    """Write the rows of rtk.csv, ins.csv or gps.csv, in the dataset's columns.
 
-    A third of the way in the receiver loses its fix for `dropout` seconds: rtk and gps have no rows, ins bad ones.
+    A third of the way in the receiver loses its fix: rtk and gps have no rows then, ins bad ones.
+
+    Args:
+        lap: The lap.
+        source: "rtk", "ins" or "gps".
+        dropout: Seconds without a fix.
     """
     rng = generator(lap.seed, lap.name, source)
     whole = lap.driven + lap.stop

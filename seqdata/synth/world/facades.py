@@ -163,7 +163,15 @@ def dress(
     visit: Visit,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Light a texture `(V, U, 3)` for one visit: windows, awnings, posters and snow drawn anew, then lit."""
+    """Light a texture for one visit: windows, awnings, posters and snow drawn anew, then lit.
+
+    Args:
+        albedo: Colours, (V, U, 3).
+        labels: Number of the changeable thing at each texel, (V, U); 0 is the wall itself.
+        kinds: Kind of each changeable thing, (K,).
+        visit: The visit.
+        rng: Draws what changes.
+    """
     colour, alpha, glow = _states(kinds, visit, rng)
     # One draw a label, spread over its texels by indexing: a whole window is lit or dark.
     cover = alpha[labels][..., None]

@@ -34,7 +34,12 @@ class RipMap:
 
 
 def ripmap(texture: FloatArray, levels: tuple[int, int]) -> RipMap:
-    """Halve a texture `(V, U, 3)` float (0..1) up to `levels` times down and along; the result holds all sizes."""
+    """Halve a texture again and again, down and along, into one rip map.
+
+    Args:
+        texture: (V, U, 3) float in 0..1.
+        levels: How often it is halved down and along, at most.
+    """
     shape = (texture.shape[0], texture.shape[1])
     # Padded to a multiple of the coarsest texel, so that every halving pairs whole texels.
     pad = [(0, -size % (1 << level)) for size, level in zip(shape, levels, strict=True)]
