@@ -4,8 +4,10 @@ The shipped files stand in `schemas/protocols/`; a user's own `.toml` is named b
 only when their protocols' hashes are equal.
 """
 
+import itertools
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,11 @@ __all__ = [
     "load",
     "names",
     "parse",
+    "shipped_versions",
     "variant_of",
 ]
+_EARLIER = re.compile(r"\.v(?P<version>\d+)$")
+"""Ends the names of files that hold earlier versions, such as `msls-sta.v1.toml`."""
 _VARIANT = re.compile(r"(?P<base>.+?)(-L(?P<length>\d+))?(-s(?P<stride>\d+))?(-(?P<spacing>\d+(\.\d+)?)m)?")
 
 
@@ -87,7 +92,8 @@ def names() -> list[str]:
         >>> names()[:2]
         ['msls-seqvlad', 'msls-seqvlad-melbourne']
     """
-    return sorted(path.stem for path in (schema_root() / "protocols").glob("*.toml"))
+    stems = (path.stem for path in (schema_root() / "protocols").glob("*.toml"))
+    return sorted(stem for stem in stems if not _EARLIER.search(stem))
 
 
 def load(protocol: str | Path | Protocol) -> Protocol:
@@ -95,7 +101,7 @@ def load(protocol: str | Path | Protocol) -> Protocol:
 
     Args:
         protocol: Name of a shipped protocol, also of a variant (`msls-seqvlad-L10`), or path of a `.toml` file; a
-            protocol is returned as it is.
+            protocol is returned as it is. `NAME@HASH`, as it stands beside numbers, names an earlier version too.
 
     Raises:
         InputError: If the file is missing.
@@ -106,22 +112,47 @@ def load(protocol: str | Path | Protocol) -> Protocol:
         25.0
         >>> load("msls-seqvlad-L10").length
         10
+        >>> load("msls-seqvlad@278498bb7dcc").version
+        1
     """
     if isinstance(protocol, Protocol):
         return protocol
-    loaded = parse(read_toml(protocol), protocol) if Path(protocol).suffix == ".toml" else _shipped(str(protocol))
-    loaded = loaded or variant_of(str(protocol), _shipped)
-    if loaded is None:
-        raise ContractError(
-            f"no protocol '{protocol}'; shipped are {', '.join(names())}, or name a .toml file of your own"
-        )
-    return loaded
+    if Path(protocol).suffix == ".toml":
+        return parse(read_toml(protocol), protocol)
+    name, _, digest = str(protocol).partition("@")
+    versions = shipped_versions(name)
+    for loaded in versions:
+        if digest in ("", loaded.hash):
+            return loaded
+    choice = ", ".join([loaded.label for loaded in versions] or names())
+    raise ContractError(f"no protocol '{protocol}'; shipped are {choice}, or name a .toml file of your own")
 
 
-def _shipped(name: str) -> Protocol | None:
-    """The shipped protocol of exactly this name."""
-    path = schema_root() / "protocols" / f"{name}.toml"
-    return parse(read_toml(path), path) if name in names() else None
+def shipped_versions(name: str) -> list[Protocol]:
+    """Load every shipped version of a protocol, or of a variant, the present one first; none for an unknown name.
+
+    Example:
+        >>> [protocol.version for protocol in shipped_versions("msls-sta")]
+        [2, 1]
+    """
+    versions: list[Protocol] = []
+    for age in itertools.count():
+        find = partial(_shipped, age=age)
+        loaded = find(name) or variant_of(name, find)
+        if loaded is None:
+            return versions
+        versions.append(loaded)
+    return versions
+
+
+def _shipped(name: str, age: int) -> Protocol | None:
+    """The shipped protocol of exactly this name: the present one at age 0, then earlier versions, newest first."""
+    if name not in names():
+        return None
+    folder = schema_root() / "protocols"
+    earlier = {int(path.stem.rpartition(".v")[2]): path for path in folder.glob(f"{name}.v*.toml")}
+    paths = [folder / f"{name}.toml", *(earlier[version] for version in sorted(earlier, reverse=True))]
+    return parse(read_toml(paths[age]), paths[age]) if age < len(paths) else None
 
 
 def parse(data: dict[str, Any], file: str | Path) -> Protocol:

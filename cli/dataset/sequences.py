@@ -87,12 +87,18 @@ def protocols(
 
 
 def _list_protocols(*, as_json: bool) -> None:
-    shipped = [registry.load(name) for name in registry.names()]
-    lines = [f"{protocol.label:<40}{protocol.title}" for protocol in shipped]
-    rows = {protocol.name: {"hash": protocol.hash, "title": protocol.title} for protocol in shipped}
+    versions = {name: registry.shipped_versions(name) for name in registry.names()}
+    shipped = [protocol for of_name in versions.values() for protocol in of_name]
+    marks = {protocol.label: "" for protocol, *_ in versions.values()}
+    lines = [f"{protocol.label:<40}{marks.get(protocol.label, 'earlier: ')}{protocol.title}" for protocol in shipped]
+    rows = {
+        name: {"hash": present.hash, "title": present.title, "earlier": [protocol.hash for protocol in earlier]}
+        for name, (present, *earlier) in versions.items()
+    }
     emit(rows, "\n".join(lines), as_json=as_json)
     note(
-        "seqdata protocols show NAME prints one (also NAME-L10, at another length); a file of your own is a .toml path"
+        "seqdata protocols show NAME prints one (also NAME-L10, at another length, and NAME@HASH, an earlier one); a "
+        "file of your own is a .toml path"
     )
 
 

@@ -75,11 +75,20 @@ class Split(Frozen):
 
 
 class TrainRule(Frozen):
-    """Radii of training pairs: positives lie within the first, negatives beyond the second (unit of the protocol)."""
+    """Radii of training pairs: positives lie within the first, negatives beyond the second (unit of the protocol).
 
+    Attributes:
+        positive_radius: Radius of positives.
+        negative_radius: Radius beyond which windows are negatives.
+        rule: Which frames of two windows are compared.
+        negative_rule: The same for negatives, where it is another one.
+    """
+
+    later = frozenset({"negative_rule"})
     positive_radius: float = Field(default=10.0, gt=0)
     negative_radius: float = Field(default=25.0, gt=0)
     rule: Rule = "any"
+    negative_rule: Rule | None = None
 
 
 class Protocol(Frozen):
@@ -104,6 +113,7 @@ class Protocol(Frozen):
         pool: Whether all cities are searched together, or each by itself.
         panoramas: Dropped before windows are cut, kept, or judged at the window's centre frame.
         clean: Whether only frames of the clean list count (Nordland).
+        first_even: At an even length "skip" leaves out the first window of each trajectory's frames in a split.
         edges: What happens at a run's ends, "drop" or "shift" (see `seqdata.sequences.windows`).
         no_positive: Whether queries without a positive are left out or count as misses.
         splits: The splits by name.
@@ -121,7 +131,9 @@ class Protocol(Frozen):
     """
 
     # As in `Split`. A new field goes here too, unless every protocol is to get a new hash.
-    later = frozenset({"spacing_rule", "pose_source", "pose_mode", "pose_gap", "crop", "cut", "expected_at"})
+    later = frozenset(
+        {"spacing_rule", "pose_source", "pose_mode", "pose_gap", "crop", "cut", "expected_at", "first_even"}
+    )
     name: str = Field(pattern=NAME)
     version: int = 1
     title: str = ""
@@ -138,6 +150,7 @@ class Protocol(Frozen):
     pool: Literal["together", "each"] = "together"
     panoramas: Panoramas = "drop"
     clean: bool = False
+    first_even: Literal["keep", "skip"] | None = None
     edges: Edges = "drop"
     no_positive: Literal["leave-out", "miss"] = "leave-out"
     splits: dict[Annotated[str, Field(pattern=NAME)], Split] = Field(min_length=1)

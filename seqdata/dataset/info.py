@@ -1,17 +1,17 @@
 """Figures of a dataset: counts, roles, spacing, speed, sizes, schema, and what a protocol expects of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import polars as pl
 
-from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.protocol import Count, Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import InputError, SeqdataError
 from seqdata.protocols import agrees
-from seqdata.sequences.sequencer import ROLES
+from seqdata.sequences.sequencer import ROLES, TrackPolicy
 from seqdata.storage.parquet import translated
 from seqdata.storage.table_cache import local_table
 
@@ -168,9 +168,28 @@ def protocol_counts(dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
         for role in ROLES:
             if f"{role}_frames" in expected:
                 counts[f"{role}_frames"] = int(dataset.sequencer.frames_of(protocol, name, role).sum())
+            counts |= _image_counts(dataset, protocol, name, role, expected)
         differs = {key: value for key, value in expected.items() if not agrees(counts.get(key), value)}
         splits[name] = {**counts, "expected": expected, "differs_from_expected": sorted(differs)}
     return {"name": protocol.name, "hash": protocol.hash, "length": protocol.length, "splits": splits}
+
+
+def _image_counts(
+    dataset: Dataset, protocol: Protocol, split: str, role: str, expected: Mapping[str, Count]
+) -> dict[str, int]:
+    """Count a split's images before panoramas are dropped, in all or in one city, where a paper gives such counts.
+
+    The names are `<role>_images` and `<role>_images_<city>`.
+    """
+    names = [name for name in expected if name == f"{role}_images" or name.startswith(f"{role}_images_")]
+    if not names:
+        return {}
+    whole = protocol.model_copy(update={"panoramas": "keep"})
+    track = dataset.sequencer.track(TrackPolicy.from_protocol(whole).key)
+    rows = track["frame"].to_numpy()[dataset.sequencer.frames_of(whole, split, role)]
+    cities = dict(dataset.sequencer.frames["city"][rows].value_counts().iter_rows())
+    prefix = f"{role}_images_"
+    return {name: len(rows) if name == f"{role}_images" else cities.get(name.removeprefix(prefix), 0) for name in names}
 
 
 TIMED = 10.0  # seconds: longest time between two frames that counts as driving

@@ -25,6 +25,7 @@ from train.losses.distances import aligned_length
 from train.runs import checkpoint
 from train.runs import state as run_state
 from train.runs.folder import RunFolder
+from train.runs.record import recorded_protocol
 from train.runs.state import Course, Position, State
 from train.settings import TrainSettings
 
@@ -73,16 +74,18 @@ def fit(
         ContractError: For settings that do not fit, or differ on resume; for a damaged frame of a strict run.
         NotEnoughDataError: Without positives, or without negatives.
         DivergedError: On a loss, gradient or descriptor that is not finite.
-        Interrupted: When asked to stop.
+        Interrupted: On Ctrl-C or SIGTERM, once the run is saved.
 
     Example:
         >>> import seqdata, train
         >>> settings = train.TrainSettings.create("triplet", protocol="own", epochs=1)  # doctest: +SKIP
         >>> run = train.fit(seqdata.open("DATASET"), settings, "RUN")  # doctest: +SKIP
     """
-    protocol = dataset.load_protocol(settings.protocol)
     folder = RunFolder(Path(out))
     resume = resume and folder.recorded
+    protocol = dataset.load_protocol(settings.protocol)
+    if resume and folder.read()["protocol"]["name"] == protocol.name:
+        protocol = recorded_protocol(dataset, folder.read())
     device = pick_device(settings.device)
     # The caller's random numbers are theirs: seeding below must not change what a notebook draws next.
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
@@ -159,7 +162,7 @@ class _Run:
             self._finish_epoch(self.state.position.epoch)
 
     def _between_updates(self) -> None:
-        """Stop where that is asked for, save where it is time."""
+        """Stop after a signal to any rank; save every `save_every` steps."""
         if self.context.ranks.any(self.context.stop.requested):
             raise Stopped
         every, steps = self.context.settings.save_every, len(self.state.position.losses)
@@ -173,7 +176,7 @@ class _Run:
         self.context.ranks.lead(lambda: run_state.save(checkpoints, self.state, trainer.model, trainer.optimizer))
 
     def _leave(self) -> str:
-        """Save a run that was asked to stop; returns the message."""
+        """Save a run that a signal stops; returns the message."""
         folder = self.context.folder
         if not folder.started:
             return f"{folder.path}: interrupted before the first epoch; run the same command with --resume"

@@ -145,10 +145,23 @@ def run_protocol(dataset: Dataset, run: Path) -> Protocol:
         ContractError: If the protocol file has changed since.
     """
     record = run_record(run)
-    loaded = dataset.load_protocol(record["settings"]["protocol"])
+    loaded = recorded_protocol(dataset, record)
     if loaded.hash != record["protocol"]["hash"]:
         trained = f"{record['protocol']['name']}@{record['protocol']['hash']}"
         raise ContractError(
             f"{run / 'run.json'}: trained under {trained}, the protocol is now {loaded.label}; name one with --protocol"
         )
     return loaded
+
+
+def recorded_protocol(dataset: Dataset, record: dict[str, Any]) -> Protocol:
+    """Load the version of the protocol that a run.json names, else what its settings name by now.
+
+    Raises:
+        InputError, ContractError: As `Dataset.load_protocol`.
+    """
+    protocol = record["protocol"]
+    try:
+        return dataset.load_protocol(f"{protocol['name']}@{protocol['hash']}")
+    except ContractError:  # a file of the user's
+        return dataset.load_protocol(record["settings"]["protocol"])

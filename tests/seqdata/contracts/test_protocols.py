@@ -1,6 +1,7 @@
 """Protocols keep their hashes, say what they refuse, and choose the frames that a literal reading chooses."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,129 @@ def frames(count: Any = 30, **columns: Any) -> pl.DataFrame:
 
 @pytest.mark.parametrize(("name", "digest"), FIRST_RELEASE.items())
 def test_protocols_of_the_first_release_keep_their_hashes(name: str, digest: Any) -> None:
-    assert protocols.load(name).hash == digest
+    assert protocols.load(f"{name}@{digest}").hash == digest
+
+
+VERSIONS = [name for name in protocols.names() if len(protocols.shipped_versions(name)) > 1]
+
+
+def test_each_paper_s_protocols_have_an_earlier_version() -> None:
+    papers = {"msls-seqvlad", "msls-seqvlad-melbourne", "robotcar-seqvlad", "msls-sta", "nordland-sta"}
+    assert set(VERSIONS) == papers | {"oxford1-sta", "oxford2-sta"}
+    assert not any("v1" in name for name in protocols.names())
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_earlier_versions_load_by_the_form_beside_numbers(name: str) -> None:
+    present, earlier = protocols.shipped_versions(name)
+    assert (present.version, earlier.version) == (2, 1) and present.name == earlier.name == name
+    assert (present.first_even, earlier.first_even) == ("skip", None)
+    for protocol in (present, earlier, present.variant(length=10), earlier.variant(length=10, stride=2)):
+        assert protocols.load(protocol.label) == protocol
+    assert protocols.load(name) == present and protocols.load(f"{name}-L10") == present.variant(length=10)
+    with pytest.raises(ContractError, match=f"no protocol '{name}@0123'; shipped are {present.label}, {earlier.label}"):
+        protocols.load(f"{name}@0123")
+
+
+def test_a_dataset_gives_its_own_version_by_name_and_each_by_its_hash() -> None:
+    old = seqdata.open(FIXTURE)
+    assert old.load_protocol("own") == old.load_protocol("own@31b630943bcb") == old.manifest.protocol
+    assert old.load_protocol("msls-sta@bd6fe22509f9").panoramas == "keep"
+    assert old.load_protocol("msls-sta").panoramas == "drop"
+
+
+# Mereu et al. 2022, Table I, and Zhang et al., Table I, as printed: database and queries by split.
+TABLES = {
+    "msls-seqvlad": {"train": ("733k", "393k"), "val": ("8.1k", "5.8k"), "test": ("13.6k", "8k")},
+    "msls-seqvlad-L10": {"train": ("555k", "303k"), "val": ("5.2k", "4.1k"), "test": ("8.2k", "4.5k")},
+    "msls-seqvlad-L15": {"train": ("478k", "259k"), "val": ("4k", "3.3k"), "test": ("6.1k", "3.3k")},
+    "msls-seqvlad-melbourne": {"train": ("95k", "76k"), "val": ("8.1k", "5.8k"), "test": ("13.6k", "8k")},
+    "robotcar-seqvlad": {"train": ("3.6k", "3.3k"), "val": ("4k", "3.7k"), "test": ("3.6k", "3.9k")},
+    "msls-sta": {"train": (101827, 88118)},
+    "nordland-sta": {"train": (15000, 15000), "test": (3000, 3000)},
+    "oxford1-sta": {"train": (2401, 2448), "test": (1460, 1474)},
+    "oxford2-sta": {"train": (3619, 3926), "test": (3632, 3921)},
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_protocols_hold_the_counts_of_both_papers(name: str) -> None:
+    expected = protocols.load(name).expected_counts
+    for split, counts in TABLES[name].items():
+        for role, printed in zip(("database", "query"), counts, strict=True):
+            keys = [key for key in (role, f"{role}_frames", f"{role}_images") if key in expected[split]]
+            assert len(keys) == 1
+            stored = expected[split][keys[0]]
+            # An exact count stands for a rounded one that it agrees with.
+            assert stored == printed or agrees(stored if isinstance(stored, int) else None, printed)
+
+
+def test_the_sta_paper_s_cities_have_their_counts() -> None:
+    test = protocols.load("msls-sta").expected_counts["test"]
+    cities = {"amman": (953, 835), "boston": (14024, 6724), "sf": (6315, 4525), "cph": (12601, 6595)}
+    for city, counts in cities.items():
+        assert (test[f"database_images_{city}"], test[f"query_images_{city}"]) == counts
+    assert (test["database_images"], test["query_images"]) == tuple(map(sum, zip(*cities.values(), strict=True)))
+
+
+def test_titles_count_their_cities() -> None:
+    protocol = protocols.load("msls-seqvlad")
+    assert f"train on {len(protocol.splits['train'].cities or ())} cities" in protocol.title
+
+
+def test_the_sta_paper_s_training_rule_is_the_centre_for_positives_alone() -> None:
+    for name in ("msls-sta", "oxford1-sta", "oxford2-sta", "nordland-sta"):
+        rule = protocols.load(name).train
+        assert (rule.rule, rule.negative_rule) == ("centre", "any")
+    assert protocols.load("msls-seqvlad").train.negative_rule is None
+
+
+def test_the_official_sequences_of_msls_are_judged_at_the_centre() -> None:
+    protocol = protocols.load("msls-val-seq2seq")
+    assert (protocol.length, protocol.rule, protocol.radius, protocol.pool) == (3, "any", 25.0, "together")
+    rows = frames(
+        6, panorama=[False, True, False, False, False, False], subtasks=["all"] * 4 + [""] * 2, city=["sf"] * 6
+    )
+    table = Sequencer(rows).protocol_windows(protocol, "test", "database")
+    # Window 0 has the panorama at its centre; windows 2 and 3 have centres 3 and 4, of which 4 is not listed.
+    assert table["first"].to_list() == [1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.booleans(), min_size=0, max_size=12), min_size=1, max_size=4),
+    st.integers(1, 6),
+    st.sampled_from(["keep", "skip"]),
+)
+def test_the_first_window_of_a_folder_is_left_out_at_even_lengths(drives: Any, length: int, choice: Any) -> None:
+    """A literal reading of the papers' programs: the centres that have L/2 frames of their folder on both sides."""
+    expected, rows, track_row = [], [], 0
+    for number, gaps in enumerate(drives):
+        positions = np.cumsum([0, *(2 if gap else 1 for gap in gaps)]).tolist()
+        rows += [(f"d{number}", position) for position in positions]
+        half = length // 2
+        for centre in range(half, len(positions) - half):
+            window = [centre + offset + 1 for offset in range(math.floor(-length / 2), math.floor(length / 2))]
+            window = window if length > 1 else [centre]
+            if all(positions[b] - positions[a] == 1 for a, b in pairwise(window)):
+                expected.append(track_row + window[0])
+        track_row += len(positions)
+    names, positions = zip(*rows, strict=True)
+    count = len(rows)
+    sequencer = Sequencer(frames(count, trajectory=list(names), position=list(positions)))
+    protocol = made(length=length, first_even=choice, splits={"test": {}})
+    got = sequencer.protocol_windows(protocol, "test", "database")["first"].to_list()
+    if choice == "skip":
+        assert got == expected
+    else:
+        assert set(expected) <= set(got) and (length % 2 == 0 or got == expected)
+
+
+def test_a_part_of_a_trajectory_is_a_folder_of_its_own() -> None:
+    """The papers' programs keep the frames of a split in a folder: there the first window is the split's first."""
+    protocol = made(length=4, first_even="skip", splits={"test": {"positions": [10, 20]}})
+    table = Sequencer(frames(30)).protocol_windows(protocol, "test", "database")
+    assert table["first"].to_list() == [11, 12, 13, 14, 15, 16]
 
 
 def test_a_stored_manifest_of_the_first_release_keeps_its_id_and_its_protocol() -> None:

@@ -17,7 +17,7 @@ from cli.dataset.leakage import leakage as leakage_command
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings, TableInfo
-from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.protocol import Protocol, Split
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.extra_tables import read_added, table_infos
 from seqdata.dataset.info import protocol_counts
@@ -230,6 +230,18 @@ def test_counts_with_and_without_a_heading_limit(own: Any) -> None:
     counts = protocol_counts(own, backwards)["splits"]["test"]
     assert (counts["without_positive"], counts["without_positive_any_heading"]) == (26, 0)
     assert "without_positive_any_heading" not in protocol_counts(own, own.load_protocol("own"))["splits"]["test"]
+
+
+def test_images_are_counted_before_panoramas_are_dropped_in_all_and_by_city(own: Any) -> None:
+    frames = own.sequencer.frames.with_columns(panorama=pl.int_range(pl.len()) % 3 == 0)
+    own.__dict__["sequencer"] = Sequencer(frames)
+    is_database = frames["role"] == "database"
+    city, count = frames.filter(is_database)["city"].value_counts().sort("city").row(0)
+    expected = {"test": {"database_images": 1, f"database_images_{city}": count, "database_images_nowhere": 0}}
+    changed = own.load_protocol("own").model_copy(update={"expected_counts": expected, "splits": {"test": Split()}})
+    counts = protocol_counts(own, changed)["splits"]["test"]
+    assert (counts["database_images"], counts[f"database_images_{city}"]) == (int(is_database.sum()), count)
+    assert counts["differs_from_expected"] == ["database_images"]
 
 
 def test_a_build_takes_its_protocols_rule_and_one_under_another_rule_ends_before_it_begins(
