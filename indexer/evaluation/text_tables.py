@@ -177,7 +177,7 @@ def _wrapped(line: str) -> list[str]:
 
 def _stacked_rows(group: Sequence[Evaluation], columns: Sequence[int]) -> list[str]:
     """Two lines a method: its name and counts, and below it the recalls."""
-    lines = ["  " + "".join(f"  {f'R@{n}':<17}" for n in columns).rstrip()]
+    lines = [_recall_line([f"R@{n}" for n in columns])]
     for row in group:
         counts = f"{plural(row.queries, 'query', 'queries')}, {row.left_out} left out"
         lines.append(f"  {row.method}: {counts}, {plural(row.database, 'database window')}")
@@ -196,7 +196,9 @@ def _stacked_rows(group: Sequence[Evaluation], columns: Sequence[int]) -> list[s
 
 
 def _recall_line(cells: Sequence[str]) -> str:
-    return "  " + "".join(f"  {cell:<17}" for cell in cells).rstrip()
+    # Four shares with intervals fit 80 columns only with a bare 100.
+    narrow = (cell.strip().replace("100.0", "100") for cell in cells)
+    return "    " + " ".join(f"{cell:<18}" for cell in narrow).rstrip()
 
 
 def chances(group: Sequence[Evaluation]) -> list[tuple[str, dict[int, float]]]:

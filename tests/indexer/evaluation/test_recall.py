@@ -206,7 +206,13 @@ def test_the_table_fits_eighty_columns_and_says_chance() -> None:
     words = text.split()
     assert words[words.index("2", words.index("4096:")) :][:2] == ["2", "queries,"]
     assert "chance (a random order):" in text
-    assert text.split("order):")[1].split()[:2] == ["50.0", "100.0"]
+    assert text.split("order):")[1].split()[:2] == ["50.0", "100"]
+    four = one.model_copy(
+        update={"recall": dict.fromkeys((1, 5, 10, 20), 1.0), "interval": dict.fromkeys((1, 5, 10, 20), (0.5, 1.0))}
+    )
+    (line,) = [line for line in format_table([four]).splitlines() if "[50.0" in line]
+    assert line.split() == ["100", "[50.0,", "100]"] * 4
+    assert len(line) <= 80
     other = one.model_copy(update={"dataset": "1b" * 32})
     assert len(format_table([one, other]).split("\n\n")) == 2  # two datasets, two blocks
 
