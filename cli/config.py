@@ -75,7 +75,14 @@ class Config:
         return self.root / str(self.values.get("out", "."))
 
     def pick(self, flag: Value | None, section: str, name: str, default: Value) -> Value:
-        """The flag if it was given, else the file's value, else the default."""
+        """Choose the value of an option.
+
+        Args:
+            flag: Value on the command line, None where it was not given.
+            section: Section of the settings file.
+            name: Field of it.
+            default: Value where neither names one.
+        """
         if flag is not None:
             return flag
         value: Value = self.values.get(section, {}).get(name, default)

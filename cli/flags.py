@@ -14,7 +14,15 @@ Choice = TypeVar("Choice", bound=str)
 
 
 def parse_pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
-    """Read texts of the form name=value. Raises: ContractError for another form, or for a name that is given twice."""
+    """Read texts of the form name=value.
+
+    Args:
+        texts: The texts, or None.
+        flag: Name of the flag, for errors.
+
+    Raises:
+        ContractError: For another form, or a name that is given twice.
+    """
     values: dict[str, str] = {}
     for text in texts or ():
         name, mark, value = text.partition("=")
@@ -66,7 +74,16 @@ def parse_counts(text: str | None, flag: str) -> tuple[int, ...]:
 
 
 def parse_choice(value: str, flag: str, choices: Sequence[Choice]) -> Choice:
-    """Check a word against those that a flag takes. Raises: ContractError that lists them."""
+    """Check a word against those that a flag takes.
+
+    Args:
+        value: The word.
+        flag: Name of the flag, for errors.
+        choices: The words that it takes.
+
+    Raises:
+        ContractError: For any other word; it lists the choices.
+    """
     # Compared one by one, so that the result has the type of the choices and not that of the text.
     for choice in choices:
         if choice == value:
@@ -88,7 +105,16 @@ def parse_bytes(text: str, flag: str) -> int:
 
 
 def refuse_without(partner: str, is_present: bool, **flags: object) -> None:
-    """Raise ContractError for the first of `flags` that is given although it does nothing without its partner."""
+    """Refuse a flag that would do nothing without its partner.
+
+    Args:
+        partner: Name of the flag or input that the others need.
+        is_present: Whether it is there.
+        **flags: Values of the others by name; None is not given.
+
+    Raises:
+        ContractError: If one is given without it.
+    """
     idle = next((name for name, value in flags.items() if value is not None), None)
     if idle is not None and not is_present:
         raise ContractError(f"--{idle.replace('_', '-')}: only together with {partner}")

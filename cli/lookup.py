@@ -51,10 +51,17 @@ def open_index(config: Config, flag: Path | None, engine: str = "auto") -> Place
 def find_dataset(
     config: Config, flag: Path | None, identifier: str, hint: str = "", remedy: str = "name its folder with --dataset"
 ) -> Dataset:
-    """Open the named dataset, else the one of an id: at the path or URL `hint`, or below datasets/.
+    """Open the named dataset, else the one of an id: at a path or URL, or below datasets/.
+
+    Args:
+        config: The work folder.
+        flag: Dataset that the command line names.
+        identifier: Id of the dataset that is looked for.
+        hint: Path or URL where it was last.
+        remedy: End of the message where there is none.
 
     Raises:
-        InputError: If there is none; the message ends with `remedy`.
+        InputError: If there is none.
     """
     if flag is not None:
         return seqdata.open(flag)

@@ -47,7 +47,14 @@ class Bar:
         self._stage = ""
 
     def update(self, stage: str, count: int, total: int, text: str = "") -> None:
-        """Show that `count` of the `total` items of a stage are finished; the rate counts from its beginning."""
+        """Move the bar; the rate counts from the beginning of its stage.
+
+        Args:
+            stage: Name of the stage.
+            count: Items of it that are finished.
+            total: Items in all.
+            text: Text behind the bar.
+        """
         bar = self._bar
         if bar.disable:
             return

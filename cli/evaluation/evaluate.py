@@ -239,7 +239,17 @@ def _rerank(
 def frame_descriptors(
     dataset: Dataset, folder: Path | None, device: str, model_from: str | None
 ) -> FrameVectors | None:
-    """The frame descriptors of --features: stored features or a run; None for thumbnails."""
+    """Open the frame descriptors of --features.
+
+    Args:
+        dataset: The dataset.
+        folder: Stored features or a run; None for thumbnails.
+        device: Where a run's model computes.
+        model_from: Code of the run's model, if it is the user's own.
+
+    Returns:
+        The descriptors; None for thumbnails.
+    """
     if folder is None:
         return None
     from train.stages.frame_vectors import frame_vectors  # heavy
