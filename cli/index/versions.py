@@ -9,6 +9,7 @@ import typer
 from cli.config import load
 from cli.index.flags import IndexFlag, VersionArgument
 from cli.output import ConfigFlag, JsonFlag, emit, size
+from indexer.selection.held_out import DATABASE_ROWS
 from indexer.versions.checks import check_version
 from indexer.versions.folders import list_versions, named_index, resolve, version_folder
 from indexer.versions.listing import VersionEntry, differences, entries, flatten
@@ -20,8 +21,20 @@ from seqdata.errors import ContractError
 
 def recall_text(measured: Measured) -> str:
     """The recall that a build measured, as the end of its line; nothing where nothing was measured."""
-    queries = f"{measured.queries} {measured.queries_of or 'database rows'}"
-    return "".join(f", recall@{k} {recall:.4f} of exact ({queries})" for k, recall in (measured.recall or {}).items())
+    queries = f"{measured.queries} {measured.queries_of or DATABASE_ROWS}"
+    recalls = (f", recall@{k} {recall:.4f} of exact ({queries})" for k, recall in (measured.recall or {}).items())
+    note = caveat(measured)
+    return "".join(recalls) + (f"; {note}" if note else "")
+
+
+def caveat(measured: Measured) -> str | None:
+    """What a recall does not say; None where its queries are no rows of the database, or nothing was measured."""
+    if not measured.recall or measured.queries_of not in (None, DATABASE_ROWS):
+        return None
+    return (
+        "this recall was measured on rows of the database, each without itself: queries of another drive may find "
+        "fewer of their nearest"
+    )
 
 
 def find_index(config: Path | None, flag: Path | None) -> Path:
@@ -66,9 +79,12 @@ def show(
     """Print the inputs of a version and what was measured on it."""
     folder = find_folder(config, index, version)
     manifest = read_manifest(folder).model_dump(mode="json", exclude_none=True)
-    measured = read_measured(folder).model_dump(mode="json", exclude_none=True)
+    measurements = read_measured(folder)
+    measured, note = measurements.model_dump(mode="json", exclude_none=True), caveat(measurements)
     text = [f"{folder}", *_fields(flatten(manifest)), "measured:", *_fields(flatten(measured))]
-    emit({"path": str(folder), "manifest": manifest, "measured": measured}, "\n".join(text), as_json=as_json)
+    text += [f"note: {note}"] if note else []
+    result = {"path": str(folder), "manifest": manifest, "measured": measured, "note": note}
+    emit(result, "\n".join(text), as_json=as_json)
 
 
 def _fields(leaves: dict[str, Any]) -> list[str]:

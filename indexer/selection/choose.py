@@ -32,7 +32,7 @@ TIMED = 50
 EXACT_ROWS = 10_000  # below this an exact search takes about a millisecond: nothing to gain
 GAIN = 2.0  # an approximate index must be so much faster than the exact one to be worth its misses
 GRAPH_ROWS = 200_000  # building an HNSW graph of more takes many minutes on two cores: `auto` leaves it out
-UNMEASURED = f"not measured: {K} vectors or fewer, or more alike than can be told apart"
+UNMEASURED = f"not measured: {K} vectors or fewer, or too many equal ones"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Point:
 
 @dataclass
 class Selection:
-    """The measured curve and the point chosen, with the queries that were `held_out` out, None where nothing was asked.
+    """The measured curve and the selected point; `held_out` are the queries, None where nothing was measured.
 
     `index` is the point's FAISS index, None for the exact kinds.
     """
@@ -144,15 +144,26 @@ def choose(
     queries_of: str = DATABASE_ROWS,
     phases: Phases | None = None,
 ) -> Selection:
-    """Build and measure what a spec asks for over the projected `vectors` (n, k) float32; pick what to keep.
+    """Build and measure the index of a spec over projected vectors, and select what to store.
 
     A named kind gets the cheapest search parameters that reach the target (the best measured, with a warning, where
     none does). `auto` takes the fastest single query of all kinds that reach the target within the memory; the exact
-    kinds where an approximate one is not twice as fast, or the database has fewer than 10,000 vectors. `queries`
-    (q, k), projected, are what is asked; without them, rows of the database itself (see
-    `indexer.selection.held_out.hold_out`). Of
-    the exact kinds alone nothing is measured here: `check_exact` does so, of what was written.
-    Raises: NotEnoughDataError when nothing reaches the target within the memory.
+    kinds where an approximate one is not twice as fast, or the database has fewer than 10,000 vectors. Of the exact
+    kinds alone nothing is measured here: `check_exact` does so, of what was written.
+
+    Args:
+        spec: Which index to build.
+        vectors: Projected vectors (n, k) float32, mapped or not.
+        queries: Projected queries (q, k) to measure by; None for rows of the database itself (see
+            `indexer.selection.held_out.hold_out`).
+        queries_of: Whose the queries are, in words.
+        phases: Where seconds of training, adding and measuring are counted.
+
+    Returns:
+        The selected point with its index, and the curve of all that was measured.
+
+    Raises:
+        NotEnoughDataError: If nothing reaches the target within the memory.
     """
     exact = [point for point in _exact_points(vectors) if spec.memory is None or point.bytes <= spec.memory]
     named = [point for point in exact if point.kind == spec.name]
@@ -173,18 +184,22 @@ def choose(
 
 
 def settle(searcher: FaissVectors, held_out: HeldOut, kind: str, factory: str, spec: KindSpec) -> Selection:
-    """The cheapest search parameters of a filled index that reach the target of `spec`, else the best, and a warning.
+    """Set the cheapest search parameters of a filled index that reach the recall target, else the best, with a warning.
 
-    They are set in the index. Where there are no queries nothing is measured, and all is searched.
+    Where there are no queries nothing is measured, and everything is searched.
+
+    Args:
+        searcher: The index, changed in place.
+        held_out: Queries with their exact nearest.
+        kind: Name of the kind.
+        factory: Its FAISS factory string.
+        spec: Holds the target.
+
+    Returns:
+        The selected point and all that were measured.
     """
     index = searcher.index
-    # Rows of the database lie on the same drives as their neighbours, nearer than another day's queries do.
-    if held_out.queries_of == DATABASE_ROWS:
-        log.warning(
-            "%s: search parameters are chosen on rows of the database, each without itself, and real queries may find "
-            "fewer of their nearest; give queries that are no rows of the database",
-            factory,
-        )
+    _warn_of_database_rows(held_out, factory)
     if not len(held_out.queries):
         steps = ladder(index)[-1]
         set_search(index, steps)
@@ -201,9 +216,15 @@ def settle(searcher: FaissVectors, held_out: HeldOut, kind: str, factory: str, s
 
 
 def check_exact(selection: Selection, vectors: StoredVectors, held_out: HeldOut) -> Selection:
-    """The choice of an exact kind with its recall: `vectors` (n, k), as written, against the truth of `held_out`.
+    """Measure the recall of an exact kind: float32 finds all by construction, float16 has lost some digits.
 
-    float32 finds all by construction; float16 has lost some digits.
+    Args:
+        selection: The selection of that kind.
+        vectors: Its vectors (n, k) as they were written.
+        held_out: Queries with their exact nearest among the vectors before.
+
+    Returns:
+        The selection with its point measured.
     """
     if len(held_out.queries):
         point = measure(ExactVectors(vectors, "cpu"), held_out, selection.point)
@@ -233,8 +254,19 @@ def _auto(trial: _Trial, exact: list[Point]) -> Selection:
     if best is None:
         raise _out_of_reach(spec, curve)
     if best.index is not None:
+        _warn_of_database_rows(trial.held_out, best.point.factory)
         set_search(best.index, best.point.search)
     return best
+
+
+def _warn_of_database_rows(held_out: HeldOut, factory: str) -> None:
+    # Rows of the database lie on the same drives as their neighbours, nearer than another day's queries do.
+    if held_out.queries_of == DATABASE_ROWS:
+        log.warning(
+            "%s: search parameters are chosen on rows of the database, each without itself, and real queries may find "
+            "fewer of their nearest; give queries that are no rows of the database",
+            factory,
+        )
 
 
 def _out_of_reach(spec: KindSpec, curve: list[Point]) -> NotEnoughDataError:

@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.flags import parse_bytes
+from cli.index.versions import caveat, recall_text
 from cli.main import app
-from indexer.versions.manifest import read_measured
+from indexer.versions.manifest import Measured, read_measured
 from seqdata.errors import ContractError, InputError, SeqdataError
 from tests.conftest import write_drives
 
@@ -131,7 +132,10 @@ def test_shares_and_new_windows(street: Path) -> None:
     told = run("index", *kind, "--out", "indexes/plain")
     assert "of exact (36 database rows)" in told
     assert "measured:" in run("index", "show", "--index", "indexes/plain")
-    assert "queries_of = database rows" in run("index", "show", "--index", "indexes/plain")
+    shown = run("index", "show", "--index", "indexes/plain")
+    assert "queries_of = database rows" in shown
+    for text in (told, shown, found("index", "show", "--index", "indexes/plain")["note"]):
+        assert "this recall was measured on rows of the database" in text
     wrong = (("--shard-range", "0/2"), ("--engine", "slurm"), ("--kind", "fast"), ("--memory", "8XB"))
     for arguments in (*wrong, ("--memory", "8GB"), ("--kind", "ivf", "--memory", "8GB")):
         with pytest.raises(SeqdataError):
@@ -146,3 +150,10 @@ def test_shares_and_new_windows(street: Path) -> None:
         None,
         plain["id"],
     ]
+
+
+def test_a_recall_of_queries_that_are_no_rows_has_no_caveat() -> None:
+    measured = Measured(created="", queries=5, queries_of="val queries", recall={10: 0.99})
+    assert (caveat(measured), recall_text(measured)) == (None, ", recall@10 0.9900 of exact (5 val queries)")
+    assert caveat(measured.model_copy(update={"recall": None, "queries_of": None})) is None
+    assert caveat(measured.model_copy(update={"queries_of": None})) is not None, "an older version says nothing"

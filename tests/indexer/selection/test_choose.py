@@ -9,6 +9,7 @@ import pytest
 import indexer
 from indexer.pca import fit as pca
 from indexer.pca.project import project
+from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
 from indexer.search.kinds import KindSpec
 from indexer.selection import choose as auto
@@ -270,3 +271,30 @@ def test_the_cheapest_point_is_the_fastest_that_reaches_the_target() -> None:
     cheapest = auto._cheapest(measured, KindSpec("auto", recall_target=0.99))
     assert cheapest is not None and cheapest.factory == "b"
     assert auto._cheapest(measured[2:3], KindSpec("auto", recall_target=0.99)) is None
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "auto"])
+def test_a_target_reached_on_database_rows_is_missed_by_queries_of_another_day(
+    kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of one drive are each other's nearest; another day's lie aside. Given as queries, the target holds."""
+    monkeypatch.setattr(auto, "EXACT_ROWS", 100)
+    monkeypatch.setattr(auto, "GAIN", 0.0)  # whatever the times are, an approximate index is chosen
+    generator = np.random.default_rng(0)
+    drive = np.cumsum(generator.normal(size=(3000, 32)), axis=0).astype(np.float32)
+    days = drive[::10] + 12 * generator.normal(size=(300, 32)).astype(np.float32)
+    real = hold_out(drive, ExactVectors(drive, "cpu"), 0, days, "another day")
+
+    def recall(chosen: auto.Selection) -> float:
+        assert chosen.index is not None
+        return real.recall(FaissVectors(chosen.index).nearest(real.queries, real.k)[1])
+
+    on_rows = choose(KindSpec(kind, recall_target=0.99), drive)
+    assert on_rows.point.recall is not None and on_rows.point.recall >= 0.99
+    assert recall(on_rows) < 0.985
+    assert on_rows.facts()["queries_of"] == "database rows"
+    assert "chosen on rows of the database" in caplog.text
+    caplog.clear()
+    on_queries = choose(KindSpec(kind, recall_target=0.99), drive, days, "another day")
+    assert recall(on_queries) == on_queries.point.recall >= 0.99
+    assert "rows of the database" not in caplog.text
