@@ -86,8 +86,8 @@ class Describer(Protocol):
         """
         ...
 
-    def use_threads(self, count: int) -> None:
-        """Limit this process to `count` threads, as one of several workers on a machine."""
+    def as_worker(self, number: int, threads: int) -> "Describer":
+        """The describer of worker `number` (from 1) of a machine, which takes `threads` threads and one device."""
         ...
 
 

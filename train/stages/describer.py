@@ -1,7 +1,7 @@
 """A training run as the index floor sees it: `indexer.describer.Describer` over the model of a run folder."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -122,9 +122,13 @@ class RunDescriber:
             precision=self.precision,
         )
 
-    def use_threads(self, count: int) -> None:
-        """Let PyTorch use `count` threads in this process."""
-        torch.set_num_threads(count)
+    def as_worker(self, number: int, threads: int) -> "RunDescriber":
+        """See `indexer.describer.Describer`: workers share out the cards that this process sees."""
+        torch.set_num_threads(threads)
+        device = pick_device(self.device)
+        if device.type != "cuda" or device.index is not None:
+            return self
+        return replace(self, device=f"cuda:{(number - 1) % torch.cuda.device_count()}")
 
 
 def query_describer(index: PlaceIndex, run: Path, device: str = "auto", model_from: str | None = None) -> RunDescriber:

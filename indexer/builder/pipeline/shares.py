@@ -48,9 +48,9 @@ class ShareJob:
 
     def run(self) -> int:
         """Describe and encode the share in whatever process this is; return its windows. Raises: as `write_share`."""
-        self.describer.use_threads(self.threads)
+        describer = self.describer.as_worker(self.number, self.threads)
         dataset = open_dataset(self.dataset, version=self.version)
-        return write_share(dataset, self.describer, self.request, self.number, self.of)
+        return write_share(dataset, describer, self.request, self.number, self.of)
 
 
 def write_share(

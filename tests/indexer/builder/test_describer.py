@@ -24,6 +24,7 @@ CODE = """
 
     class MeanColours:
         name, weights, model, distance, normalised_after_pca = "colours", "0", {"name": "colours"}, "l2", True
+        arithmetic = {}
 
         def descriptor_size(self, length):
             return 12
@@ -36,8 +37,8 @@ CODE = """
         def vectors(self, dataset, windows, progress=None, frame_size=None):
             return np.concatenate(list(self.blocks(dataset, windows)))
 
-        def use_threads(self, count):
-            pass
+        def as_worker(self, number, threads):
+            return self
 
 
     folder = Path(sys.argv[1])

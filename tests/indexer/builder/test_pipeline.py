@@ -270,3 +270,13 @@ def test_a_card_is_recorded_only_where_it_rounds(monkeypatch: pytest.MonkeyPatch
     ways = {name: RunDescriber(Path("run"), "cuda", precision=name).arithmetic for name in PRECISIONS}
     assert ways == {"fp32": {}, "tf32": {"precision": "tf32"}, "bf16": {"precision": "bf16"}}
     assert RunDescriber(Path("run"), "cpu", precision="bf16").arithmetic == {}
+
+
+def test_workers_share_out_the_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four processes on two cards: two each; a card that is named, and a CPU, stay as they are."""
+    monkeypatch.setattr("train.stages.describer.torch.set_num_threads", lambda count: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("train.stages.describer.pick_device", lambda name: torch.device(name))
+    devices = [RunDescriber(Path("run"), "cuda").as_worker(number, 1).device for number in (1, 2, 3, 4)]
+    assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [RunDescriber(Path("run"), name).as_worker(2, 1).device for name in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]
