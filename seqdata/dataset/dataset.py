@@ -8,12 +8,12 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata import protocols
-from seqdata.contracts.manifest import MANIFEST_NAME, DatasetManifest, TableInfo, read_manifest
+from seqdata.contracts.manifest import MANIFEST_NAME, DatasetManifest, read_manifest
 from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
-from seqdata.contracts.table_files import check_footer, read_table
 from seqdata.contracts.tables import table_contract
-from seqdata.dataset.extra_tables import AddedTables, add_tables, pairs_path, read_added, table_infos
-from seqdata.errors import ContractError, InputError
+from seqdata.dataset.extra_tables import AddedTables, add_tables
+from seqdata.dataset.stored_tables import StoredTables
+from seqdata.errors import ContractError
 from seqdata.frames.images import Pixels
 from seqdata.frames.locations import LazyLocations
 from seqdata.frames.reader import DamagedFrameError, FrameReader
@@ -21,11 +21,10 @@ from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import accepts
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
-from seqdata.sequences.tables import nearest_name, stored_radius, track_name
+from seqdata.sequences.tables import stored_radius
 from seqdata.storage.names import refuse_links
 from seqdata.storage.parquet import scan_parquet, translated
 from seqdata.storage.store import Store
-from seqdata.storage.table_cache import local_table
 from seqdata.streaming.batches import CACHE_BYTES, StreamSettings
 from seqdata.streaming.shuffle import Shuffle
 from seqdata.streaming.stream import Stream
@@ -81,6 +80,7 @@ class Dataset:
     def __init__(self, store: Store, manifest: DatasetManifest) -> None:
         self.store = store
         self.manifest = manifest
+        self._tables = StoredTables(store, manifest)
 
     @property
     def location(self) -> str:
@@ -108,17 +108,17 @@ class Dataset:
 
         Raises: ContractError when its columns or its number of rows are not those of the manifest.
         """
-        return scan_parquet(self._frames_path)
+        return scan_parquet(self._tables.path("frames"))
 
     @cached_property
     def trajectories(self) -> pl.DataFrame:
         """One row a drive or contributor sequence (contract `trajectories`)."""
-        return self._table("trajectories")
+        return self._tables.read("trajectories")
 
     @cached_property
     def quarantine(self) -> pl.DataFrame:
         """Every input left out, with its reason (contract `quarantine`)."""
-        return self._table("quarantine")
+        return self._tables.read("quarantine")
 
     def sequences(
         self,
@@ -253,7 +253,7 @@ class Dataset:
         """
         limit = None if any_heading else protocol.heading_max
         condition = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
-        path = self._stored_pairs(protocol, split, protocol.radius)
+        path = self._tables.pairs(protocol, split, protocol.radius)
         if path is None:
             return self._select_pairs(protocol, split, protocol.radius, condition)["query"].n_unique()
         with translated(path):
@@ -287,15 +287,15 @@ class Dataset:
             Contract `nearest`, one row a query window.
         """
         loaded = self.load_protocol(protocol)
-        info = self._stored_tables(loaded).get(nearest_name(loaded, split))
-        if info is not None:
-            return read_table("nearest", local_table(self.store, info.path, info), info.rows)
+        stored = self._tables.nearest(loaded, split)
+        if stored is not None:
+            return stored
         sides = (self.sequences(loaded, split, role) for role in ("query", "database"))
         return nearest(*(self.sequencer.window_set(side, loaded.unit) for side in sides))
 
     def _select_pairs(self, protocol: Protocol, split: str, radius: float, condition: pl.Expr) -> pl.DataFrame:
         """Select the pairs of a split, out to `radius` by least distance, that fulfil a condition."""
-        path = self._stored_pairs(protocol, split, radius)
+        path = self._tables.pairs(protocol, split, radius)
         if path is None:
             query, database = (self.sequences(protocol, split, role) for role in ("query", "database"))
             return self.positives(query, database, radius, "any", protocol.unit).filter(condition)
@@ -307,15 +307,6 @@ class Dataset:
             if pairs.height and int(pairs[role].max()) >= windows:  # type: ignore[arg-type]
                 raise ContractError(f"{path}: column '{role}' names windows beyond the {windows} of split {split}")
         return pairs
-
-    def _stored_pairs(self, protocol: Protocol, split: str, radius: float) -> Path | None:
-        """Local path of stored pairs of a split that reach `radius`, their footer checked; None without any."""
-        for name, info in self._stored_tables(protocol).items():
-            path = pairs_path(self.store, {name: info}, protocol, split, radius)
-            if path is not None:
-                check_footer("positives", path, info.rows)
-                return path
-        return None
 
     def _window_count(self, protocol: Protocol, split: str, role: str) -> int:
         """Count the windows of a role in a split, once."""
@@ -336,11 +327,6 @@ class Dataset:
             max_radius: How far pairs reach where that is farther than the protocol's radii, in its unit; default 25.
         """
         return add_tables(self.store, self.manifest, self.sequencer, protocol, max_radius)
-
-    def _stored_tables(self, protocol: Protocol) -> dict[str, TableInfo]:
-        """Tables of the manifest, and those that were added for a protocol."""
-        # The manifest's tables win over added ones of the same name: their hashes are part of the dataset's id.
-        return {**read_added(self.store, self.id, protocol).tables, **self.manifest.tables}
 
     def read(self, table: pl.DataFrame, rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
         """Read the pixels of windows, with one ranged read a shard; each distinct frame is read and decoded once.
@@ -399,8 +385,9 @@ class Dataset:
 
     def frame_key(self, row: int) -> str:
         """Look up the key of one frame, without loading the keys of all."""
-        with translated(self._frames_path):
-            return str(self.frames.slice(row, 1).select("key").collect().item())
+        path = self._tables.path("frames")
+        with translated(path):
+            return str(scan_parquet(path).slice(row, 1).select("key").collect().item())
 
     def stream(
         self,
@@ -438,9 +425,10 @@ class Dataset:
         """Load columns of the frames table; they stay in memory from the first use on."""
         missing = [name for name in names if name not in self._columns]
         if missing:
-            with translated(self._frames_path):
-                loaded = self.frames.select(missing).collect()
-            table_contract("frames").validate(loaded, self._frames_path, missing)
+            path = self._tables.path("frames")
+            with translated(path):
+                loaded = scan_parquet(path).select(missing).collect()
+            table_contract("frames").validate(loaded, path, missing)
             self._columns.update({name: loaded[name] for name in missing})
         return pl.DataFrame([self._columns[name] for name in names])
 
@@ -453,39 +441,8 @@ class Dataset:
         """Windows and ground truth over this dataset's frames."""
         settings = self.manifest.settings
         frames = self.frame_columns(*GEOMETRY_COLUMNS)
-        return Sequencer(frames, settings.resample_rule, settings.resample_metres, self._stored_track)
-
-    def _stored_track(self, key: str) -> pl.DataFrame | None:
-        """Read the stored track table of a key; its name states all that defines it but the dataset's own rule."""
-        added = {Path(path).name: info for path, info in table_infos(self.store, self.id).items()}
-        info = {**added, **self.manifest.tables}.get(track_name(key))
-        # One that was lost is computed: `add_tables` must be able to write it again.
-        if info is None or self.store.size(info.path) is None:
-            return None
-        path = local_table(self.store, info.path, info)
-        track = read_table("tracks", path, info.rows)
-        if not track["frame"].is_between(0, self.manifest.counts.frames - 1).all():
-            raise ContractError(f"{path}: names frames beyond the {self.manifest.counts.frames} of the dataset")
-        return track
+        return Sequencer(frames, settings.resample_rule, settings.resample_metres, self._tables.track)
 
     @cached_property
     def _locations(self) -> LazyLocations:
-        return LazyLocations(self._frames_path)
-
-    @property
-    def _frames_path(self) -> Path:
-        """Local path of the frames table, its footer checked. Raises: as `_table_path`, ContractError."""
-        path = self._table_path("frames.parquet")
-        check_footer("frames", path, self.manifest.tables["frames.parquet"].rows)
-        return path
-
-    def _table(self, name: str) -> pl.DataFrame:
-        file = f"{name}.parquet"
-        return read_table(name, self._table_path(file), self.manifest.tables[file].rows)
-
-    def _table_path(self, name: str) -> Path:
-        """Path of a table that the manifest lists, or of its local copy. Raises: as `local_table`."""
-        info = self.manifest.tables.get(name)
-        if info is None:
-            raise InputError(f"{self.location}/{name}: no such table in the manifest; build the dataset again")
-        return local_table(self.store, info.path, info)
+        return LazyLocations(self._tables.path("frames"))

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from seqdata.contracts.manifest import ADDED, DatasetManifest, TableInfo
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
+from seqdata.contracts.table_files import check_footer
 from seqdata.errors import ContractError
 from seqdata.sequences.sequencer import Sequencer
 from seqdata.sequences.tables import PlannedTable, planned_tables, positives_name, reach
@@ -88,12 +89,16 @@ def pairs_path(
         radius: How far the pairs must reach, in the protocol's unit.
 
     Returns:
-        Local path of the table, None where no stored one reaches that far.
+        Local path of the table, its footer checked; None where no stored one reaches that far.
+
+    Raises:
+        ContractError: If a table is damaged.
     """
     own = positives_name(protocol, split)
     for name, info in tables.items():
         if name == own or name.startswith(f"{own.removesuffix('.parquet')}@"):
             path = local_table(store, info.path, info)
+            check_footer("positives", path, info.rows)
             if reach(path, protocol, split) >= radius:
                 return path
     return None
