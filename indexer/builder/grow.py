@@ -57,9 +57,19 @@ def check_arithmetic(arithmetic: str | None, storage: str, transform: Transform 
 
 
 def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: Shape, path: Path) -> None:
-    """Write the file `old` of `rows` vectors and `count` new ones, projected blocks (m, k) float32, to `path`.
+    """Write an index file that holds the vectors of an older one and new ones after them.
 
-    New rows go on where the old ones end. Raises: ContractError when a file is damaged, OutputError.
+    Args:
+        old: The older file.
+        rows: Its vectors.
+        new: The new vectors, projected blocks (m, k) float32.
+        count: How many they are.
+        shape: What both have in common.
+        path: The file to write.
+
+    Raises:
+        ContractError: If a file is damaged.
+        OutputError: If the disk refuses.
     """
     if shape.exact is not None:
         blocks = chain(_file_blocks(old, rows, shape, shape.input_size), new)

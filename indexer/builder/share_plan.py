@@ -97,10 +97,24 @@ def prepare(
     settings: dict[str, Any] | None = None,
     origin: dict[str, Any] | None = None,
 ) -> BuildPlan:
-    """Step 0 of every share: the plan of the build, trained by whoever comes first while the others wait.
+    """Read the plan of a build in shares; the first share to come makes it, while the others wait.
 
-    Raises: ContractError when the parts that lie there are of another number of rows, or the kind cannot be merged;
-    OutputError; as `train`.
+    Args:
+        out: The named index.
+        rows: Database windows in all.
+        inputs: All that the vectors depend on, any JSON, as for `indexer.build`.
+        train: Fits what all shares have in common; called by one share alone.
+        normalise: Whether vectors are L2-normalised after the transform.
+        settings: Settings of the kind of index (see `KindSpec.settings`).
+        origin: Where the vectors come from; no part of the version's identity.
+
+    Returns:
+        The plan, equal for all shares.
+
+    Raises:
+        ContractError: If the parts that lie there are of another number of rows, or the kind cannot be merged.
+        OutputError: If the disk refuses.
+        SeqdataError: As `train`.
     """
     index = Path(out)
     identifier = version_id(inputs, normalise=normalise, settings=settings, arithmetic=ARITHMETIC)
@@ -139,7 +153,9 @@ def _publish_plan(
             "build it without shares"
         )
     if trained.held_out is None and trained.storage != "flat":
-        raise ContractError(f"kind {trained.storage}: held-out queries are needed, for nothing else tells its recall")
+        raise ContractError(
+            f"kind {trained.storage}: held-out queries are needed, without them its recall cannot be measured"
+        )
     folder.mkdir(exist_ok=True)
     if trained.transform is not None:
         trained.transform.save(folder / TRANSFORM)

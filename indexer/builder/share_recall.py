@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Nearest:
-    """The nearest rows of queries (q, k), and a few more than are asked for, among vectors that come in blocks."""
+    """The nearest rows of queries (q, k), with some candidates more, among vectors that come in blocks."""
 
     def __init__(self, queries: Float32Array) -> None:
         self._queries = queries
@@ -49,7 +49,19 @@ class Nearest:
 
 
 def held_out_of_shares(queries_file: Path, nearest_files: Iterable[Path], plan: "BuildPlan") -> HeldOut:
-    """The queries of a plan, with the nearest of the vectors of all shares. Raises: ContractError."""
+    """Read the held-out queries of a plan with the nearest of the vectors of all shares.
+
+    Args:
+        queries_file: The plan's queries.
+        nearest_files: What each share found to be the nearest of its vectors.
+        plan: The plan.
+
+    Returns:
+        The queries by which the merged index is measured.
+
+    Raises:
+        ContractError: If a file is absent or damaged.
+    """
     rows, queries = read_arrays(queries_file, "rows", "vectors")
     nearest = Nearest(queries)
     for path in nearest_files:
@@ -60,9 +72,17 @@ def held_out_of_shares(queries_file: Path, nearest_files: Iterable[Path], plan: 
 
 
 def calibrate(path: Path, held_out: HeldOut, plan: "BuildPlan") -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cheapest search parameters of a merged file that reach the recall target, and what `Measured` records.
+    """Choose the cheapest search parameters of a merged file that reach the recall target.
 
     The file is mapped; its lists are read once a setting.
+
+    Args:
+        path: The merged file.
+        held_out: The queries, with their exact nearest.
+        plan: The plan of the build.
+
+    Returns:
+        The parameters by FAISS's names, and what `indexer.versions.manifest.Measured` records.
     """
     import faiss  # heavy
 

@@ -46,10 +46,24 @@ def part_file(index: Path, identifier: str, number: int, of: int) -> Path:
 
 
 def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: Iterable[npt.NDArray[Any]]) -> Path:
-    """Encode share `number` of `of` from its descriptors (m, d) before the transform; nothing when it is there already.
+    """Encode one share; nothing is done when it is there already.
 
-    Beside it stand the plan's held-out queries' nearest among the share's vectors, while these are float32 still.
-    Raises: ContractError when the blocks do not fit the share, OutputError.
+    The nearest of its vectors to the plan's held-out queries are stored beside it, computed while the vectors are still
+    float32.
+
+    Args:
+        out: The named index.
+        plan: What all shares have in common (see `indexer.builder.share_plan.prepare`).
+        number: Which share, from 1.
+        of: Shares in all.
+        blocks: Descriptors (m, d) float32 of the share's windows, before the transform.
+
+    Returns:
+        The file of the share.
+
+    Raises:
+        ContractError: If the blocks do not fit the share.
+        OutputError: If the disk refuses.
     """
     index = Path(out)
     path = part_file(index, plan.id, number, of)
@@ -87,7 +101,19 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
 
     Memory: one block, or one inverted list of one part. Exact kinds and those with inverted lists come out in the bytes
     of an unsharded build by the same transform and quantiser.
-    Raises: InputError that names the missing shares, ContractError when places or parts do not fit, OutputError.
+
+    Args:
+        out: The named index.
+        identifier: The version's id.
+        places: The database windows of all shares, one row a vector.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        InputError: If shares are missing; they are named.
+        ContractError: If places or parts do not fit, or a part is damaged.
+        OutputError: If the disk refuses.
     """
     index = Path(out)
     folder = parts_folder(index, identifier)

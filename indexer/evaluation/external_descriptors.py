@@ -90,7 +90,7 @@ def open_descriptors(path: Path) -> Vectors:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    # Without pickles a file can hold numbers only, whoever wrote it.
+    # Without pickles a file can hold numbers only, so that one from a stranger runs no code.
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:

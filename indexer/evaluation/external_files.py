@@ -190,7 +190,7 @@ def _likelier_kind(readings: dict[str, dict[str, pl.Series]]) -> str:
 def _rows_of_keys(ids: pl.Series, keys: pl.Series) -> pl.Series:
     """Rows of the windows whose centre frames have these keys, null where there is none."""
     if not ids.is_in(keys.implode()).all():
-        # A spreadsheet turns the key 0007 into 7: where keys are told apart by their number alone, that one is meant.
+        # A spreadsheet turns the key 0007 into 7: where the keys differ as numbers too, that one is meant.
         id_numbers, numbers = (texts.cast(pl.Int64, strict=False) for texts in (ids, keys))
         if not id_numbers.null_count() + numbers.null_count() and numbers.n_unique() == keys.n_unique():
             ids, keys = id_numbers, numbers

@@ -48,7 +48,7 @@ class Evaluation(Frozen):
     `unanswered` have no prediction at all and are misses. `units` were resampled. `length` is a window's frames, `size`
     a descriptor's numbers (None for a matcher). `shared` pairs of a query and a database window hold the same frame of
     the dataset: they are neither predictions nor positives. `ranked_by` says what gave the order of another program's
-    predictions. `metrics` are there when asked for, `by` holds recalls of groups of queries (see
+    predictions. `metrics` are there with `full`, `by` holds recalls of groups of queries (see
     `indexer.evaluation.breakdowns`).
 
     Convention: `positive_rule` within `radius` `unit` as in the protocol; shares are from 0 to 1.

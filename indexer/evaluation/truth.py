@@ -45,7 +45,16 @@ class Truth:
 
 
 def load_truth(dataset: Dataset, protocol: Protocol, info: PredictionsInfo, radius: float | None = None) -> Truth:
-    """Load the truth of predictions under a protocol, or under it at another `radius`, which is another protocol.
+    """Load the truth of predictions under a protocol.
+
+    Args:
+        dataset: The dataset whose windows the predictions name.
+        protocol: The protocol that judges them.
+        info: What the predictions answer.
+        radius: Another radius than the protocol's, which makes it another protocol; None for its own.
+
+    Returns:
+        The queries with their positives, and the windows among which each is searched.
 
     Raises:
         ContractError: If the predictions are of another dataset, or the protocol cuts other windows.
@@ -71,6 +80,14 @@ def table_key(table: pl.DataFrame) -> str:
 
 def windows_of(dataset: Dataset, protocol: Protocol, info: PredictionsInfo) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Load the query and the database windows that predictions answer.
+
+    Args:
+        dataset: The dataset whose windows the predictions name.
+        protocol: Cuts the windows.
+        info: What the predictions answer.
+
+    Returns:
+        Query windows and database windows.
 
     Raises:
         ContractError: If the protocol cuts other windows from this dataset, or pools cities otherwise.

@@ -14,8 +14,9 @@ class Calibration(Frozen):
 
     A place is accepted when its distance is at most `threshold`. `precision`: share of the `accepted` queries whose
     nearest place was right; `recall`: right and accepted ones among the `answerable` (those with a positive), of
-    `queries` in all. `target_precision` was asked for (stored as `wanted`). `protocol` (name@hash) and `split` say what
-    right means, on which dataset. `curve` holds (distance, confidence) with rising distance.
+    `queries` in all. `target_precision` is the least precision of the request (stored as `wanted`).
+    `protocol` (name@hash) and `split` say what right means, on which dataset. `curve` holds (distance, confidence) with
+    rising distance.
 
     Convention: the confidence of a distance is the best precision that accepting all queries up to that distance, or up
     to any greater one, had; 0 beyond the farthest query.

@@ -33,7 +33,7 @@ class Answer:
     """The nearest places of one query window.
 
     `query` names it, `frames` its frames; `places` is as `indexer.localizer.places.nearest_places` returns it.
-    `pictures` are its frames as small JPEG data URIs, where thumbnails were asked for and it is among the first 60.
+    `pictures` are its frames as small JPEG data URIs, for the first 60 answers of a search with thumbnails.
     `order` says what the order of its frames comes from, `first` which frame of `query` its first one is (from 0).
     Places of a dataset's queries have `metres` too: the distance between the centre frames, None in another UTM zone.
     """

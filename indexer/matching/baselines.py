@@ -70,7 +70,7 @@ def match_frames(
             f"protocol {protocol.name}, split {split}: {database.height} database and {queries.height} query windows "
             "in this dataset; both are needed"
         )
-    # Windows overlap, and one drive may play both roles: each frame is read once, whoever uses it.
+    # Windows overlap, and one drive may play both roles: each frame is read once.
     frames, windows = np.unique(
         np.concatenate([dataset.frame_rows(queries), dataset.frame_rows(database)]), return_inverse=True
     )

@@ -74,7 +74,7 @@ def read_once(read: FrameReader, rows: IntArray, progress: Progress | None = Non
             return vectors
         positions = np.searchsorted(rows, frames)
         if (rows[np.minimum(positions, len(rows) - 1)] != frames).any():
-            raise ContractError("a frame was asked for that was not read before")
+            raise ContractError("a frame is needed that was not read before")
         return vectors[positions]
 
     return read_from_memory

@@ -46,7 +46,7 @@ def rerank(
         predictions: Table contract `predictions`.
         query_windows: Frame rows (nq, L).
         database_windows: Frame rows (nd, L).
-        read: Reads frame descriptors; asked for each distinct frame of a block once.
+        read: Reads frame descriptors; called once for the distinct frames of a block.
         k: Places of each query to order.
         metric: How two frames are compared.
         block: Values of frame descriptors in memory at once.

@@ -20,9 +20,14 @@ Multiply = Callable[["torch.Tensor", bool], "torch.Tensor"]
 
 
 def exact_top(matrix: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    """The k largest eigenvalues (k,), descending, with vectors (m, k), of a symmetric (m, m) matrix.
+    """Find the largest eigenpairs of a symmetric matrix by `torch.linalg.eigh`.
 
-    Source: `torch.linalg.eigh`, float64; rounding may leave values just below zero, they are set to zero.
+    Args:
+        matrix: Symmetric positive matrix (m, m) float64.
+        k: How many.
+
+    Returns:
+        Eigenvalues (k,), descending, those that rounding left below zero set to zero, and eigenvectors (m, k).
     """
     import torch  # heavy
 
@@ -48,12 +53,22 @@ def _one_thread(enabled: bool) -> Iterator[None]:
 def randomised_top(
     multiply: Multiply, size: int, k: int, seed: int, device: str = "cpu"
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """The k largest eigenpairs of the (m, m) operator `multiply`, never forming the matrix.
+    """Find the largest eigenpairs of an operator without forming its matrix.
 
-    `multiply(directions, precise)` takes and returns (m, l) float64; without `precise` it may round products to
-    float32. Blocks of l = 1.25 k + 32 directions are multiplied and orthonormalised until a round captures less than
+    Blocks of l = 1.25 k + 32 directions are multiplied and orthonormalised until a round captures less than
     0.1 % more variance (at most 12 rounds), which leaves about a third of that uncaptured; a precise Rayleigh-Ritz
     step then separates the eigenpairs.
+
+    Args:
+        multiply: Called with directions (m, l) float64 and `precise`; returns the matrix times these, (m, l) float64.
+            Without `precise` it may round products to float32.
+        size: m.
+        k: How many.
+        seed: Of the first directions.
+        device: Where the operator computes.
+
+    Returns:
+        Eigenvalues (k,), descending, and eigenvectors (m, k).
 
     Source: Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.3 (subspace iteration with oversampling).
     """

@@ -13,7 +13,7 @@ from seqdata.geometry import Float32Array
 def projected(
     blocks: Iterable[Float32Array], rows: int, transform: Transform | None, normalise: bool
 ) -> Iterator[Float32Array]:
-    """The blocks (m, d) as the index stores them: checked, projected and, when asked, L2-normalised.
+    """The blocks (m, d) as the index stores them: checked, projected and, with `normalise`, brought to unit length.
 
     Raises: ContractError when the blocks do not hold `rows` finite descriptors of one size.
     """
@@ -30,7 +30,7 @@ def projected(
 
 
 def project(descriptors: Float32Array, transform: Transform | None, normalise: bool) -> Float32Array:
-    """Descriptors (m, d) as the index stores them: transformed (m, k), then L2-normalised when asked."""
+    """Descriptors (m, d) as the index stores them: transformed (m, k), then, with `normalise`, of unit length."""
     vectors = descriptors if transform is None else transform.apply(descriptors)
     if not normalise:
         return vectors

@@ -78,7 +78,7 @@ def render_report(evaluations: Sequence[Evaluation], scene: ReportScene) -> str:
 
 
 def _group(evaluations: list[Evaluation]) -> _Group:
-    # Two methods of one name share their note here; the table above tells them apart.
+    # Two methods of one name share their note here; the table above gives them different names.
     methods = {evaluation.method: evaluation.interval_method for evaluation in evaluations}
     texts = list(dict.fromkeys(methods.values()))
     # One method of intervals for all is printed once, without the names.

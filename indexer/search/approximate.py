@@ -39,13 +39,20 @@ class FaissVectors:
         self._on_device = gpu_copy(self.index, self._where)
 
     def nearest(self, queries: Float32Array, k: int, rows: IntArray | None = None) -> tuple[Float32Array, IntArray]:
-        """Plain L2 distances (q, k) float32 and rows (q, k) int64 of near vectors, in the order of (distance, row).
+        """Find near vectors of queries.
 
-        k is cut to what there is. Where too few lists or links were visited to find k, the query runs again through
-        all of them; a row that cannot be reached even so stands last, at distance infinity. With `rows`, among those
-        only, and thoroughly: exactly where the index keeps its vectors, else through all its lists or codes.
+        Where too few lists or links were visited to find k, the query runs again through all of them; a row that cannot
+        be reached even so stands last, at distance infinity.
 
-        Distances are those of the codes where a kind keeps only codes (PQ without refinement).
+        Args:
+            queries: Projected queries (q, d) float32.
+            k: Neighbours a query; cut to what there is.
+            rows: Search among these rows (m,) only, and thoroughly: exactly where the index keeps its vectors, else
+                through all its lists or codes.
+
+        Returns:
+            Plain L2 distances (q, k) float32 and rows (q, k) int64, in the order of (distance, row). A kind that keeps
+            only codes (PQ without refinement) gives the distances of these.
         """
         k = min(k, self.index.ntotal if rows is None else len(rows))
         if k == 0 or len(queries) == 0:
@@ -119,7 +126,20 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
     """Map an index file of a factory string, with its search parameters.
 
     The file must have been checked against its hash first: FAISS does not survive every damaged file.
-    Raises: ContractError when FAISS refuses it, or it is of another kind or size.
+
+    Args:
+        path: The file.
+        rows: Vectors that it must hold.
+        size: Values of a vector behind the transform.
+        input_size: Values of a vector before it.
+        factory: The FAISS factory string of the index behind the transform.
+        search: Search parameters by FAISS's names.
+
+    Returns:
+        The index behind the transform, searchable.
+
+    Raises:
+        ContractError: If FAISS refuses the file, or it is of another kind or size.
     """
     import faiss  # heavy
 

@@ -73,9 +73,19 @@ def faiss_reason(error: BaseException) -> str:
 def write_exact(
     path: Path, vectors: Iterable[Float32Array], rows: int, kind: Exact, transform: Transform | None, normalise: bool
 ) -> None:
-    """Write `rows` projected vectors, blocks (m, k) float32, to an exact index file in one stream.
+    """Write projected vectors to an exact index file in one stream.
 
-    Raises: OutputError when the file system refuses, ContractError when a value does not fit into float16.
+    Args:
+        path: The file to write.
+        vectors: Blocks (m, k) float32.
+        rows: Vectors in all.
+        kind: `flat` or `fp16`.
+        transform: The transform before the vectors, None for none.
+        normalise: Whether they were L2-normalised after it.
+
+    Raises:
+        OutputError: If the file system refuses.
+        ContractError: If a value does not fit into float16.
     """
     blocks = iter(vectors)
     first = next(blocks)
@@ -133,9 +143,20 @@ def _write_head(path: Path, kind: Exact, rows: int, size: int, transform: Transf
 
 
 def map_exact(path: Path, rows: int, size: int, input_size: int, kind: Exact) -> StoredVectors:
-    """Map the vectors (rows, size) of an exact index file, float32 or float16, without reading them.
+    """Map the vectors of an exact index file without reading them.
 
-    Raises: ContractError when it is not such a file, or holds another number or size of vectors.
+    Args:
+        path: The file.
+        rows: Vectors that it must hold.
+        size: Values of a vector.
+        input_size: Values of a vector before the transform.
+        kind: `flat` or `fp16`.
+
+    Returns:
+        The vectors (rows, size), float32 or float16.
+
+    Raises:
+        ContractError: If it is no such file, or holds another number or size of vectors.
     """
     length = path.stat().st_size
     start = length - rows * size * np.dtype(TYPES[kind]).itemsize

@@ -92,7 +92,7 @@ MERGEABLE = tuple(name for name, kind in KINDS.items() if kind.is_mergeable)
 
 @dataclass(frozen=True)
 class KindSpec:
-    """What index is asked for: a kind, or a FAISS factory string (which wins over the kind).
+    """Which index to build: a kind, or a FAISS factory string (which wins over the kind).
 
     `recall_target` is the share of the exact 10 nearest that search parameters are chosen for; `memory` limits what
     `auto` may choose, in bytes; `seed` draws training and held-out vectors.
@@ -169,10 +169,18 @@ def factory_string(kind: str, rows: int, size: int) -> str:
 
 
 def create(factory: str, size: int, check: bool = False) -> "faiss.Index":
-    """An empty, untrained FAISS index (L2) of a factory string.
+    """Create an empty, untrained FAISS index (L2).
 
-    `check` tries the string in a process of its own first: some senseless ones end the process in FAISS.
-    Raises: ContractError when FAISS refuses it.
+    Args:
+        factory: FAISS's factory string.
+        size: Values of a vector.
+        check: Whether to try the string in a process of its own first: some senseless ones end the process in FAISS.
+
+    Returns:
+        The index.
+
+    Raises:
+        ContractError: If FAISS refuses the string.
     """
     import faiss  # heavy
 
@@ -200,9 +208,19 @@ def _try_apart(factory: str, size: int) -> None:
 
 
 def train(index: "faiss.Index", vectors: "np.ndarray[Any, np.dtype[np.float32]]", seed: int, what: str) -> int:
-    """Train an index on vectors spread over the whole set, seeded; returns how many (0: it needs no training).
+    """Train an index on vectors spread over the whole set.
 
-    Raises: NotEnoughDataError when there are fewer vectors than centres.
+    Args:
+        index: The index, changed in place.
+        vectors: Projected vectors (n, k).
+        seed: Of their draw.
+        what: Name of the index in messages.
+
+    Returns:
+        Vectors that it was trained on; 0 where it needs no training.
+
+    Raises:
+        NotEnoughDataError: If there are fewer vectors than centres.
     """
     if index.is_trained:
         return 0

@@ -47,13 +47,23 @@ class ListVectors:
 
 
 def recalibrate(path: Path, parent: IndexManifest, rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Search parameters for the file `path` of `rows` vectors, of the kind of `parent`, and what `Measured` records.
+    """Choose search parameters for an index that has grown.
 
     Held-out queries are rows of the database, target and choice those of a plain build; the file is mapped. Where an
     index keeps codes alone (PQ, SQ8, ...) nothing can be compared: the parameters of `parent` stay, and the curve says
     so. An index that keeps float16 vectors beside its lists or codes is compared with an exact search of those, which
     `truth` then says; one that is float16 alone (fp16) would be compared with itself, so nothing is measured.
-    Raises: ContractError when the file is damaged.
+
+    Args:
+        path: The file of the index that has grown.
+        parent: Manifest of the version that it grew from.
+        rows: Its vectors.
+
+    Returns:
+        The parameters by FAISS's names, and what `indexer.versions.manifest.Measured` records.
+
+    Raises:
+        ContractError: If the file is damaged.
     """
     if parent.storage == "fp16":
         point = Point(parent.storage, parent.factory, {}, rows * parent.size * 2, note=HALVES)

@@ -68,7 +68,19 @@ def hold_out(
     queries_of: str = DATABASE_ROWS,
     truth: str = FLOAT32,
 ) -> HeldOut:
-    """The given queries (q, k), else up to 500 rows spread over the database, with the nearest that `exact` finds."""
+    """Take queries by which an index is measured, with their exact nearest.
+
+    Args:
+        vectors: The database (n, k), projected.
+        exact: Finds the exact nearest of them.
+        seed: Of the draw of rows.
+        queries: Projected queries (q, k) float32; None for up to 500 rows spread over the database.
+        queries_of: Whose the queries are, in words.
+        truth: What `exact` compares, in words.
+
+    Returns:
+        The queries that can be judged (see `judge`), with their nearest rows.
+    """
     if queries is None:
         # Another draw than that of the rows that train a quantiser: its centres fit those best.
         rows = spread_rows(len(vectors), min(QUERIES, len(vectors)), seed + 1)
@@ -91,10 +103,22 @@ def judge(
     queries_of: str,
     truth: str = FLOAT32,
 ) -> HeldOut:
-    """Queries with their nearest of `total` rows: distances and rows (q, KEPT + 1), or all where there are fewer.
+    """Mark which rows count as the exact ten nearest of each query: all that lie no further than its tenth.
 
-    A query whose tenth lies as far as the last row kept is left out: which others are as near is not known. With ten
-    rows or fewer all are left out.
+    A query whose tenth lies as far as its last candidate is left out, because rows beyond the candidates may be just as
+    near. With ten rows or fewer all queries are left out.
+
+    Args:
+        queries: Projected queries (q, k).
+        rows: The database row (q,) that a query is, or -1.
+        distances: Distances (q, `CANDIDATES` + 1) of the nearest rows, or of all where there are fewer.
+        neighbours: These rows (q, `CANDIDATES` + 1).
+        total: Rows of the database.
+        queries_of: Whose the queries are, in words.
+        truth: What was compared, in words.
+
+    Returns:
+        The queries that can be judged.
     """
     # A query that is a row of the database would be its own nearest: at infinity it comes last and counts as no answer.
     distances = np.where(neighbours == rows[:, None], np.inf, distances)

@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 
 
 class Phases(dict[str, float]):
-    """Seconds by phase: what a phase is entered for again is added, and a phase within another is not that one's."""
+    """Seconds by phase; entered again, a phase counts on, and time in a phase within another is the inner one's."""
 
     def __init__(self, before: Mapping[str, float] | None = None) -> None:
         """Go on from the phases that were `before`."""

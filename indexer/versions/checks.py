@@ -9,9 +9,16 @@ from seqdata.storage.names import refuse_links
 
 
 def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -> None:
-    """Compare a file's size, and its hash when asked, with the manifest.
+    """Compare a file with the manifest.
 
-    Raises: ContractError that names the file.
+    Args:
+        folder: The version's folder.
+        manifest: Its manifest.
+        name: The file.
+        hashed: Whether to compare its hash too, not its size alone.
+
+    Raises:
+        ContractError: If it is missing or differs; it is named.
     """
     path = folder / name
     refuse_links(folder, [name], folder / MANIFEST)

@@ -84,9 +84,15 @@ def _entry(index: Path, identifier: str, latest: str | None, tags: dict[str, str
 
 
 def differences(a: IndexManifest, b: IndexManifest) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """What two versions differ in, by dotted field name: (of a, of b), None where one lacks the field.
+    """Compare the manifests of two versions field by field.
 
-    `inputs` are the fields behind their ids, `recorded` what came out of them or merely went along (libraries).
+    Args:
+        a: One manifest.
+        b: The other.
+
+    Returns:
+        Under `inputs` the fields behind their ids, under `recorded` what came out of them or merely went along
+        (libraries): by dotted name the values (of a, of b), None where one lacks the field.
     """
     left, right = a.model_dump(mode="json"), b.model_dump(mode="json")
     return {

@@ -59,7 +59,7 @@ class IndexManifest(Frozen):
     """One immutable index version.
 
     `inputs` is what the caller says it was built from (dataset, protocol, checkpoint, PCA sample, seeds: any JSON),
-    `settings` the asked-for index settings (empty: exact); `id` is a hash of both. `storage` and `factory` (FAISS's own
+    `settings` how the vectors are indexed (empty: exact); `id` is a hash of both. `storage` and `factory` (FAISS's own
     string) tell how vectors are kept, `search` the default search parameters (nprobe, say). `rows` vectors of `size`
     values, `input_size` before the transform; `normalised` tells whether vectors were L2-normalised after it.
     `threads` and `seed` belong to the training of a quantiser or graph. `parent` is the version that this one was

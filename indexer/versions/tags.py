@@ -40,7 +40,7 @@ class Removal:
 def set_tag(index: Path, tag: str, version: str = LATEST) -> str:
     """Give a version a name that `gc` respects, by one rename; a tag that is there already moves. Returns its id.
 
-    Raises: InputError for a name that cannot be told from a version's, or an unknown version; OutputError.
+    Raises: InputError for a name that could be a version's, or an unknown version; OutputError.
     """
     if not TAG.fullmatch(tag) or HEX.fullmatch(tag) or tag == LATEST:
         raise InputError(

@@ -151,14 +151,14 @@ class FrameSource(WindowSource):
 
     @cached_property
     def _neighbours(self) -> Neighbours:
-        assert self._replace_among is not None  # noqa: S101  (asked by those who replace only)
+        assert self._replace_among is not None  # noqa: S101  (only sources that replace come here)
         return Neighbours(self._replace_among, self.dataset.frame_columns("trajectory")["trajectory"])
 
 
 def native_size(dataset: "Dataset", rows: IntArray, size: tuple[int, int] | None) -> tuple[int, int] | None:
     """Choose the size to read frames at.
 
-    Reading natively leaves the resizing to the model, so that a descriptor is the same whoever calls the model.
+    Reading natively leaves the resizing to the model, so that a descriptor is the same in every command.
 
     Args:
         dataset: The dataset.
@@ -175,7 +175,9 @@ def native_size(dataset: "Dataset", rows: IntArray, size: tuple[int, int] | None
     if len(sizes) <= 1:
         return None
     if size is None:
+        height, width = sizes.sort("height", "width").row(0)
         raise ContractError(
-            f"frames have {len(sizes)} sizes and the model keeps theirs; give the model one: --option size=[H,W]"
+            f"frames have {len(sizes)} sizes and the model keeps theirs; make it with one size, as in seqdata train "
+            f"--option 'size=[{height},{width}]'"
         )
     return size

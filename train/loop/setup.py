@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqdata.contracts.protocol import Protocol
+from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
 from seqdata.storage.hashing import xxh3_file
 from train.data.feature_files import check_hashes
@@ -75,6 +76,9 @@ def _model(context: RunContext, restoring: bool) -> tuple[SequenceModel, Feature
     if settings.features is None and restoring:
         # As it was recorded, not as its preset is by now: what exists keeps its numbers.
         config = context.folder.read()["model"]
+        # Only the name in the settings was compared with --model-from, and this one decides which code runs.
+        if not isinstance(config, dict) or config.get("name") != settings.model:
+            raise ContractError(f"{context.folder.path / 'run.json'}: field 'model' is not that of its settings")
         model = models.restore({**config, "weights": "random"})
         model.config = config
         return model, None
@@ -101,7 +105,7 @@ def _weights_hash(settings: TrainSettings) -> str | None:
 
 
 def describe_run(trainer: Trainer, restoring: bool = False) -> dict[str, Any]:
-    """Make run.json: what was asked for, resolved, and what it ran on; `restoring` as in `assemble`."""
+    """Make run.json: the settings, resolved, and what it ran on; `restoring` as in `assemble`."""
     context, source = trainer.context, trainer.source
     dataset, protocol, settings = context.dataset, context.protocol, context.settings
     return {

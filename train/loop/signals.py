@@ -9,7 +9,7 @@ from seqdata.errors import Termination
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: it carries the request up to the loop
-    """Someone asked the run to stop and it is at a place where it can."""
+    """A signal to stop came, and the run is between two steps, where it can be saved."""
 
 
 class Stop:
@@ -26,7 +26,7 @@ class Stop:
     def __enter__(self) -> "Stop":
         """Take over the signals."""
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {name: signal.signal(name, self._ask) for name in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {name: signal.signal(name, self._receive) for name in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(
@@ -36,7 +36,7 @@ class Stop:
         for name, handler in self._handlers.items():
             signal.signal(name, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise Termination if number == signal.SIGTERM else KeyboardInterrupt
         self.requested, self.is_termination = True, number == signal.SIGTERM

@@ -1,4 +1,4 @@
-"""What one training step computes: frames and windows in, descriptors out, with less memory where asked for."""
+"""What one training step computes: frames and windows in, descriptors out, with less memory by settings."""
 
 from collections.abc import Callable
 from typing import Any, cast

@@ -147,7 +147,7 @@ class Trainer:
             Descriptors (n, D) of all windows, in table order, the same on every rank.
 
         Raises:
-            Stopped: If the run is asked to stop meanwhile.
+            Stopped: If a signal to stop comes meanwhile.
             DivergedError: If a descriptor is not finite, on every rank.
         """
         context, ranks = self.context, self.context.ranks

@@ -1,7 +1,7 @@
 """Which epoch of a run is its best: one rule for the stored checkpoint, for what a command prints, and for patience.
 
-Convention: the greatest R@5 wins, then the greatest R@1, then the earlier epoch. Without a val split nothing tells
-epochs apart, and the last one counts. Patience looks at R@5 alone: a gain in R@1 alone does not lengthen a run.
+Convention: the greatest R@5 wins, then the greatest R@1, then the earlier epoch. Without a val split epochs
+cannot be compared, and the last one counts. Patience looks at R@5 alone: a gain in R@1 alone does not lengthen a run.
 """
 
 from collections.abc import Mapping, Sequence

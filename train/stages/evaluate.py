@@ -69,6 +69,18 @@ def search_queries(
 ) -> list[Predicted]:
     """Describe the queries of the index's split and search them, by the whole index and by each of `sizes`.
 
+    Args:
+        dataset: The dataset that the index was built from.
+        index: The index.
+        describer: The model that described it.
+        protocol: Cuts the queries.
+        method: What tables of results call the predictions.
+        sizes: For each, search also by that many first components of the index's PCA.
+        progress: Called with (windows described, windows in all).
+
+    Returns:
+        Predictions by the whole index, then by each of `sizes`.
+
     Raises:
         ContractError: If the protocol cuts other database windows than the index holds.
         NotEnoughDataError: If the split has no query.

@@ -73,7 +73,7 @@ def write_features(
 
     Raises:
         OutputError: If `out` is not empty.
-        ContractError: If the model has no per-frame features, or a PCA is asked for at token level.
+        ContractError: If the model has no per-frame features, or the request has a PCA at token level.
         NotEnoughDataError: If there are too few frames for the PCA.
     """
     folder = Path(out)

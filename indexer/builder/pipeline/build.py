@@ -82,7 +82,18 @@ def fit_transform(
     progress: StageProgress | None,
     phases: Phases,
 ) -> Transform | None:
-    """Fit the PCA of a request on the `sample` windows; None where no PCA is asked for.
+    """Fit the PCA of a request on a sample of windows.
+
+    Args:
+        dataset: The dataset that the windows were cut from.
+        describer: The model.
+        request: Holds the number of dimensions, whitening and seed.
+        sample: Windows to fit on.
+        progress: Called with the stage and its windows.
+        phases: Where the seconds are counted.
+
+    Returns:
+        The transform; None for a request without a PCA.
 
     Raises:
         NotEnoughDataError: If the sample or the descriptor has fewer dimensions than the PCA, with the greatest

@@ -55,9 +55,9 @@ class IndexRequest:
 class IndexWork:
     """A request on a dataset, resolved.
 
-    `database` are the windows to index, `described` the same rows as the model reads them (reversed where asked for),
-    `sample` those that PCA is fitted on. `inputs` is everything the vectors depend on; its hash names the version.
-    `origin` is recorded beside the inputs and is no part of the identity, because a run may be renamed.
+    `database` are the windows to index, `described` the same rows as the model reads them (with `reverse` last frame
+    first), `sample` those that PCA is fitted on. `inputs` is everything the vectors depend on; its hash names the
+    version. `origin` is recorded beside the inputs and is no part of the identity, because a run may be renamed.
     """
 
     database: pl.DataFrame

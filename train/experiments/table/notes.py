@@ -9,7 +9,7 @@ from train.experiments.run import Result
 
 
 def legend(result: Result) -> Iterator[tuple[str, str]]:
-    """For each group: protocol, conditions, counts; rows that differ from each other are told apart."""
+    """For each group: protocol, conditions, counts; rows that differ have a line each."""
     for number, label in enumerate(result.labels):
         texts: dict[str, list[str]] = {}
         for row, cells in result.cells.items():
