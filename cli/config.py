@@ -1,5 +1,6 @@
 """`seqdata.toml`: where raw data is and outputs go, and defaults of options. Flags override the file."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from cli.output import note
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import read_toml
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import ContractError, InputError
+from seqdata.errors import ContractError, InputError, UsageError
 from seqdata.storage.files import folders_by_age
 
 CONFIG_NAME = "seqdata.toml"
@@ -89,11 +90,11 @@ class Config:
         return value
 
     def raw(self, flag: Path | None) -> Path:
-        """The folder of the raw dump. Raises: InputError when neither flag nor file names one."""
+        """The folder of the raw dump. Raises: UsageError when neither flag nor file names one."""
         if flag is not None:
             return flag
         if "raw" not in self.values:
-            raise InputError("no raw dump named: give --raw FOLDER, or write one with seqdata init")
+            raise UsageError("no raw dump named: give --raw FOLDER, or write one with seqdata init")
         return self.root / str(self.values["raw"])
 
     def protocol(self, flag: str | None) -> str | None:
@@ -115,14 +116,52 @@ class Config:
 
         Raises:
             InputError: If there is none; the message names the command to run first.
+            UsageError: If the named folder is of another kind; the message names the command that takes it.
         """
         if flag is not None:
+            check_kind(flag, kind)
             return flag
         folders = folders_by_age(self.out / kind, marker)
         if not folders:
             raise InputError(f"{self.out / kind}: nothing there yet; run seqdata {verb} first, or name a folder")
         note(f"using {folders[-1]} (the newest in {self.out / kind})")
         return folders[-1]
+
+
+# What a folder of each kind is called, and the command that shows one.
+_KINDS = {
+    "datasets": ("a dataset", "seqdata info {}"),
+    "runs": ("a run", "seqdata index --run {}"),
+    "indexes": ("an index", "seqdata index list --index {}"),
+}
+
+
+def kind_of_folder(path: Path) -> str | None:
+    """Which of datasets, runs and indexes a folder is one of, by the files in it; None for anything else."""
+    if (path / "run.json").is_file():
+        return "runs"
+    if (path / "latest").is_file() and (path / "versions").is_dir():
+        return "indexes"
+    if (path / "manifest.json").is_file() and (path / "shards").is_dir():
+        return "datasets"
+    return None
+
+
+def check_kind(path: Path, kind: str) -> None:
+    """Refuse a run, a dataset or an index where one of another kind belongs.
+
+    Args:
+        path: A folder that the user named; a URL or what is of no kind passes.
+        kind: "datasets", "runs" or "indexes".
+
+    Raises:
+        UsageError: If it is of another kind; the message names the command that takes it.
+    """
+    actual = kind_of_folder(path)
+    if actual not in (None, kind):
+        name, command = _KINDS[actual or kind]
+        text = command.format(shlex.quote(str(path)))
+        raise UsageError(f"{path}: {name}, but {_KINDS[kind][0]} belongs here; see what it holds with {text}")
 
 
 def open_dataset(config: Config, flag: Path | None) -> Dataset:
@@ -164,3 +203,9 @@ def _check(path: Path, values: Mapping[str, Any], fields: Mapping[str, type], pr
         # isinstance would take true for a whole number, because bool is a kind of int.
         if type(value) is not fields[name]:
             raise ContractError(f"{path}: field '{prefix}{name}' must be a {fields[name].__name__}, it is {value!r}")
+        # The file may come with somebody else's folder, and a module of that folder would be run.
+        if name == "model" and ":" in value:
+            raise ContractError(
+                f"{path}: field '{prefix}{name}' names code, '{value}', which a file may not choose; if you trust it, "
+                f"remove the line and add --model-from {value}"
+            )

@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 
 Choice = TypeVar("Choice", bound=str)
+Value = TypeVar("Value")
 
 
 def parse_pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
@@ -21,15 +22,15 @@ def parse_pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
         flag: Name of the flag, for errors.
 
     Raises:
-        ContractError: For another form, or a name that is given twice.
+        UsageError: For another form, or a name that is given twice.
     """
     values: dict[str, str] = {}
     for text in texts or ():
         name, mark, value = text.partition("=")
         if not mark:
-            raise ContractError(f"{flag} {text}: write it as name=value")
+            raise UsageError(f"{flag} {text}: write it as name=value")
         if name in values:
-            raise ContractError(f"{flag} {name}: given twice")
+            raise UsageError(f"{flag} {name}: given twice")
         values[name] = value
     return values
 
@@ -57,19 +58,19 @@ def parse_list(text: str | None) -> tuple[str, ...]:
 
 
 def parse_numbers(text: str | None, flag: str) -> tuple[float, ...]:
-    """Read comma-separated numbers. Raises: ContractError when a part is no number."""
+    """Read comma-separated numbers. Raises: UsageError when a part is no number."""
     try:
         return tuple(float(part) for part in parse_list(text))
     except ValueError as error:
-        raise ContractError(f"{flag} {text}: numbers separated by commas are needed") from error
+        raise UsageError(f"{flag} {text}: numbers separated by commas are needed") from error
 
 
 def parse_counts(text: str | None, flag: str) -> tuple[int, ...]:
-    """Read comma-separated whole numbers. Raises: ContractError when a part is none."""
+    """Read comma-separated whole numbers. Raises: UsageError when a part is none."""
     # int() alone would also take "-4", "+4" and "1_000".
     parts = parse_list(text)
     if not all(part.isdecimal() for part in parts):
-        raise ContractError(f"{flag} {text}: whole numbers separated by commas are needed")
+        raise UsageError(f"{flag} {text}: whole numbers separated by commas are needed")
     return tuple(int(part) for part in parts)
 
 
@@ -82,26 +83,33 @@ def parse_choice(value: str, flag: str, choices: Sequence[Choice]) -> Choice:
         choices: The words that it takes.
 
     Raises:
-        ContractError: For any other word; it lists the choices.
+        UsageError: For any other word; it lists the choices.
     """
     # Compared one by one, so that the result has the type of the choices and not that of the text.
     for choice in choices:
         if choice == value:
             return choice
-    raise ContractError(f"{flag} {value}: expected {', '.join(choices)}")
+    raise UsageError(f"{flag} {value}: expected {', '.join(choices)}")
 
 
 def parse_bytes(text: str, flag: str) -> int:
-    """Read a size as people write it (powers of 1000). Raises: ContractError.
+    """Read a size as people write it (powers of 1000). Raises: UsageError.
 
     >>> parse_bytes("8GB", "--memory"), parse_bytes("500 mb", "--memory")
     (8000000000, 500000000)
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d{1,2})?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise ContractError(f"{flag} {text}: expected a size such as 8GB or 500MB")
+        raise UsageError(f"{flag} {text}: expected a size such as 8GB or 500MB")
     # The index of the letter in " KMGT" is the power of 1000; no letter counts as the blank at the front.
     return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def either(argument: Value | None, flag: Value | None, name: str) -> Value | None:
+    """The value of an argument that may also be given as a flag. Raises: UsageError when both are."""
+    if argument is not None and flag is not None:
+        raise UsageError(f"{argument} and {name} {flag}: name one of them")
+    return argument if argument is not None else flag
 
 
 def refuse_without(partner: str, is_present: bool, **flags: object) -> None:
@@ -113,11 +121,11 @@ def refuse_without(partner: str, is_present: bool, **flags: object) -> None:
         **flags: Values of the others by name; None is not given.
 
     Raises:
-        ContractError: If one is given without it.
+        UsageError: If one is given without it.
     """
     idle = next((name for name, value in flags.items() if value is not None), None)
     if idle is not None and not is_present:
-        raise ContractError(f"--{idle.replace('_', '-')}: only together with {partner}")
+        raise UsageError(f"--{idle.replace('_', '-')}: only together with {partner}")
 
 
 DatasetArgument = Annotated[
@@ -140,6 +148,10 @@ PoolFlag = Annotated[str | None, typer.Option(help="Pooling of the encoder: vlad
 FusionFlag = Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)]
 
 IndexArgument = Annotated[Path | None, typer.Argument(help="Index folder; default: the newest.", show_default=False)]
+
+IndexOption = Annotated[
+    Path | None, typer.Option("--index", help="The same, as a flag.", metavar="INDEX", show_default=False)
+]
 
 DatasetFlag = Annotated[Path | None, typer.Option(help="Dataset; default: the index's own.", show_default=False)]
 
@@ -164,6 +176,28 @@ ModelFromFlag = Annotated[
         "--model-from", help="Code of the run's model, as package.module:factory, if you trust it.", show_default=False
     ),
 ]
+
+OwnModelFlag = Annotated[
+    str | None,
+    typer.Option("--model-from", help="Your own model: package.module:factory.", show_default=False),
+]
+
+
+def check_model_name(name: str | None, model_from: str | None) -> None:
+    """Refuse a model that is code, `package.module:factory`, unless --model-from names the same.
+
+    One door for code, so that no pasted command, file or record of somebody else chooses what runs.
+
+    Args:
+        name: Name of a model, wherever it comes from.
+        model_from: What --model-from names.
+
+    Raises:
+        UsageError: Naming the flag to add.
+    """
+    if name is not None and ":" in name and name != model_from:
+        raise UsageError(f"model '{name}' is code; if you trust it, name it with --model-from {name}")
+
 
 EngineFlag = Annotated[
     str,

@@ -5,7 +5,7 @@ from typing import get_args
 
 import indexer
 import seqdata
-from cli.config import Config
+from cli.config import Config, check_kind
 from cli.flags import parse_choice
 from cli.output import note
 from indexer.place_index import PlaceIndex
@@ -14,7 +14,8 @@ from indexer.search.pools import EngineName
 from seqdata import protocols
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import ContractError, InputError, SeqdataError
+from seqdata.errors import ContractError, InputError, SeqdataError, UsageError
+from seqdata.storage.remote import without_password
 from train.runs.record import run_behind
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -30,7 +31,7 @@ def open_any_index(config: Config, flag: Path | None, engine: str = "auto") -> P
     engine_name = parse_choice(engine, "--engine", ENGINES)
     index = indexer.open(config.newest("indexes", "latest", flag, "index"), engine=engine_name)
     if engine_name in ("cuda", "faiss-gpu") and index.manifest.storage not in FACTORY:
-        raise ContractError(
+        raise UsageError(
             f"--engine {engine_name}: for flat and fp16 indexes only; {index.path} is {index.manifest.storage}, which "
             "is searched on the CPU"
         )
@@ -51,22 +52,22 @@ def open_index(config: Config, flag: Path | None, engine: str = "auto") -> Place
 def find_dataset(
     config: Config, flag: Path | None, identifier: str, hint: str = "", remedy: str = "name its folder with --dataset"
 ) -> Dataset:
-    """Open the named dataset, else the one of an id: at a path or URL, or below datasets/.
+    """Open the named dataset, else the one of an id: at a path, or below datasets/.
 
     Args:
         config: The work folder.
         flag: Dataset that the command line names.
         identifier: Id of the dataset that is looked for.
-        hint: Path or URL where it was last.
+        hint: Path where it was last; a URL is shown, never contacted, because a run may come from somebody else.
         remedy: End of the message where there is none.
 
     Raises:
         InputError: If there is none.
     """
     if flag is not None:
+        check_kind(flag, "datasets")
         return seqdata.open(flag)
-    # A URL is tried without a look first, which could take as long as opening it.
-    hinted = [Path(hint)] if "://" in hint or (hint and (Path(hint) / "manifest.json").is_file()) else []
+    hinted = [Path(hint)] if hint and not is_url(hint) and (Path(hint) / "manifest.json").is_file() else []
     folders = [path.parent for path in sorted((config.out / "datasets").glob("*/manifest.json"))]
     for folder in [*hinted, *folders]:
         # Another dataset may be half built or damaged: it must not keep the wanted one from being found.
@@ -77,11 +78,20 @@ def find_dataset(
             continue
         if dataset.id == identifier:
             return dataset
+    if is_url(hint):
+        remedy = f"the run names {without_password(hint)}, which is not contacted unasked; if you trust it, {remedy}"
     raise InputError(f"no dataset with id {identifier[:12]} in {config.out / 'datasets'}; {remedy}")
 
 
+def is_url(place: str) -> bool:
+    """Whether a place is remote; one slash is enough, because `Path` folds the two of a URL."""
+    return ":/" in place
+
+
 def find_run(config: Config, flag: Path | None, index: PlaceIndex) -> Path:
-    """The named run, else the one that the index was built from. Raises: InputError when it is gone."""
+    """The named run, else the one that the index was built from. Raises: InputError when it is gone, UsageError."""
+    if flag is not None:
+        check_kind(flag, "runs")
     return flag if flag is not None else run_behind(index, config.out / "runs")
 
 

@@ -10,7 +10,7 @@ from cli.config import load
 from cli.flags import DeviceFlag, ModelFromFlag
 from cli.index.flags import IndexFlag
 from cli.index.versions import recall_text
-from cli.lookup import find_dataset, find_run, open_index
+from cli.lookup import find_dataset, find_run, is_url, open_index
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from indexer.builder.pipeline.append import append_index
 from indexer.builder.pipeline.shares import merge_shares
@@ -18,6 +18,7 @@ from indexer.builder.share_plan import PARTS, parts_folder, read_plan
 from indexer.builder.shares import unfinished
 from indexer.versions.manifest import read_manifest, read_measured
 from seqdata.errors import InputError
+from seqdata.storage.remote import without_password
 from train.runs.record import run_record
 
 DatasetArgument = Annotated[
@@ -45,7 +46,11 @@ def append(
     before = open_index(work, index)
     run_folder = find_run(work, run, before)
     # Not looked up by id: the dataset has another id since it has grown.
-    source = seqdata.open(dataset or run_record(run_folder)["dataset_path"])
+    place = str(run_record(run_folder)["dataset_path"])
+    if dataset is None and is_url(place):
+        place = without_password(place)
+        raise InputError(f"the run names {place}, not contacted unasked; to do so: seqdata index append {place}")
+    source = seqdata.open(dataset or place)
     with progress_bar("window") as bar:
         folder = append_index(source, before, query_describer(before, run_folder, device, model_from), bar.update)
     after, measured = read_manifest(folder), read_measured(folder)

@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.config import Config, load, open_dataset
-from cli.flags import DatasetArgument, DeviceFlag, ModelFromFlag, OptionFlag, parse_choice, parse_json_pairs
+from cli.flags import (
+    DatasetArgument,
+    DeviceFlag,
+    ModelFromFlag,
+    OptionFlag,
+    check_model_name,
+    parse_choice,
+    parse_json_pairs,
+    refuse_without,
+)
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 
 if TYPE_CHECKING:
     from train.models.frame_model import FrameModel
@@ -79,26 +88,28 @@ def _model(
 ) -> "FrameModel":
     """Make the model whose encoder is used, from a run or from a preset.
 
-    Raises: ContractError when both are named, the preset's VLAD words are not set, or the model needs whole windows.
+    Raises: UsageError when both are named, the preset's VLAD words are not set, or the model needs whole windows.
     """
     from train.models import registry  # heavy
     from train.models.frame_model import FrameModel  # heavy
     from train.runs import checkpoint  # heavy
 
     if run is not None and model is not None:
-        raise ContractError("--run and --model: name one of them")
+        raise UsageError("--run and --model: name one of them")
+    is_preset = model is not None
+    refuse_without("--model, a run has its own", is_preset, weights=weights, option=options or None)
+    refuse_without("a run, whose code it names", not is_preset, model_from=model_from)
     if model is None:
         network = checkpoint.load_model(config.newest("runs", "run.json", run, "train"), model_from)
     else:
+        check_model_name(model, model_from)
         network = registry.create(model, weights=weights or "pretrained", **parse_json_pairs(options, "--option"))
         # Trainable centres of a new model are random until k-means sets them from frames: features would be noise.
         if network.vlad is not None and network.vlad.centres.requires_grad:
-            raise ContractError(
+            raise UsageError(
                 f"model {model}: its VLAD words come from training frames; make them with seqdata train --model "
                 f"{model} --epochs 0, then name that run"
             )
     if not isinstance(network, FrameModel):
-        raise ContractError(
-            f"model {network.config['name']} has no descriptor of a single frame, so none can be stored"
-        )
+        raise UsageError(f"model {network.config['name']} has no descriptor of a single frame, so none can be stored")
     return network

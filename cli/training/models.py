@@ -5,15 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.flags import EncoderFlag, FusionFlag, OptionFlag, PoolFlag, parse_json_pairs
+from cli.flags import EncoderFlag, FusionFlag, OptionFlag, OwnModelFlag, PoolFlag, check_model_name, parse_json_pairs
 from cli.output import JsonFlag, emit, note
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 
 
 def models(
     what: Annotated[str | None, typer.Argument(help="show, or a model's name.", show_default=False)] = None,
     name: Annotated[
-        str | None, typer.Argument(help="The model to show: a name, or package.module:factory.", show_default=False)
+        str | None, typer.Argument(help="The model to show, unless --model-from names it.", show_default=False)
     ] = None,
     length: Annotated[
         int | None,
@@ -24,6 +24,7 @@ def models(
     encoder: EncoderFlag = None,
     pool: PoolFlag = None,
     fusion: FusionFlag = None,
+    model_from: OwnModelFlag = None,
     options: OptionFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -34,11 +35,13 @@ def models(
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
     model_options = {part: value for part, value in parts.items() if value is not None}
     model_options |= parse_json_pairs(options, "--option")
-    model = (name if what == "show" else what) or ("frames" if encoder is not None else None)
+    named = name if what == "show" else what
+    check_model_name(named, model_from)
+    model = model_from or named or ("frames" if encoder is not None else None)
     if what not in (None, "show") and name is not None:
-        raise ContractError(f"models {what} {name}: expected seqdata models show NAME")
+        raise UsageError(f"models {what} {name}: expected seqdata models show NAME")
     if model is None and (what == "show" or model_options):
-        raise ContractError("models show: name a model; seqdata models lists them")
+        raise UsageError("models show: name a model; seqdata models lists them")
     if model is None:
         _list(as_json=as_json)
         return

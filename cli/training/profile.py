@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.flags import parse_json_pairs
+from cli.flags import OwnModelFlag, check_model_name, parse_json_pairs
 from cli.output import JsonFlag, emit, progress_bar, size
 from train.profiling import matching as match_profiling
 
@@ -22,6 +22,7 @@ def profile(
     model: Annotated[
         list[str] | None, typer.Option(help="Model preset; may repeat. Default: the backbones.", show_default=False)
     ] = None,
+    model_from: OwnModelFlag = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Option of these models, as name=value; may repeat.", show_default=False)
     ] = None,
@@ -52,7 +53,9 @@ def profile(
     from train.profiling import models as model_profiling  # heavy
 
     options = parse_json_pairs(option, "--option")
-    names = list(model or MODELS)
+    names = [*(model or ([] if model_from else MODELS)), *([model_from] if model_from else [])]
+    for name in names:
+        check_model_name(name, model_from)
     # Names and options are checked before the first of several minutes of measuring.
     for name in names:
         if find_factory(name) is None:

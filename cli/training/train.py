@@ -10,12 +10,22 @@ from typing import Annotated, Any
 import typer
 
 from cli.config import Config, dataset_protocol, load, open_dataset
-from cli.flags import DatasetArgument, EncoderFlag, FusionFlag, OptionFlag, PoolFlag, ProtocolFlag, parse_json_pairs
+from cli.flags import (
+    DatasetArgument,
+    EncoderFlag,
+    FusionFlag,
+    OptionFlag,
+    OwnModelFlag,
+    PoolFlag,
+    ProtocolFlag,
+    check_model_name,
+    parse_json_pairs,
+)
 from cli.lookup import find_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from cli.training.split_advice import check_training_split
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, UsageError
 from train.runs.folder import RunFolder
 from train.runs.record import newest_unfinished, run_summary
 from train.settings import TrainSettings
@@ -44,9 +54,7 @@ def train(
     encoder: EncoderFlag = None,
     pool: PoolFlag = None,
     fusion: FusionFlag = None,
-    model_from: Annotated[
-        str | None, typer.Option(help="Your own model: package.module:factory.", show_default=False)
-    ] = None,
+    model_from: OwnModelFlag = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs; 0 writes the untrained model.", min=0, show_default=False)
     ] = None,
@@ -72,6 +80,7 @@ def train(
     """
     work = load(config)
     _check_processes(out)
+    check_model_name(model, model_from)
     model_name = model_from or model or ("frames" if encoder is not None else None)
     resumed = _run_to_resume(work, out) if resume else None
     record = None if resumed is None else _record(resumed, model_name)
@@ -99,6 +108,7 @@ def train(
     fields["features"] = None if features is None else str(features)
     base = None if record is None else record["settings"]
     resolved = TrainSettings.create(fields.pop("recipe"), base, **{**fields, **parse_json_pairs(settings, "--set")})
+    check_model_name(resolved.model, model_from)
     if resolved.epochs:
         check_training_split(work, source, source.load_protocol(resolved.protocol))
     folder = resumed or out or _new_folder(work, resolved)
@@ -118,7 +128,7 @@ def _check_processes(out: Path | None) -> None:
     """Raise ContractError when several processes would each choose a run folder of their own."""
     # torchrun sets WORLD_SIZE and RANK; a folder named by the time would differ between processes.
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ContractError("several processes train one run: name its folder with --out")
+        raise UsageError("several processes train one run: name its folder with --out")
 
 
 def _protocol_name(config: Config, flag: str | None, dataset: Dataset) -> str:

@@ -153,6 +153,10 @@ def test_the_same_command_with_resume_and_a_longer_run(work: Any, seqdata: Any) 
 def test_resume_runs_no_code_that_was_not_named_again(work: Any, whole: Any, seqdata: Any) -> None:
     shutil.copytree(whole[0], work / "foreign")
     record = json.loads((work / "foreign" / "run.json").read_text())
+    record["model"]["name"] = "absent.module:factory"
+    (work / "foreign" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ContractError, match="field 'model' is not that of its settings"):
+        seqdata("train", "--resume", "--out", "foreign")
     record["settings"]["model"] = "absent.module:factory"
     (work / "foreign" / "run.json").write_text(json.dumps(record))
     with pytest.raises(ContractError, match=r"add --model-from absent\.module:factory"):
@@ -245,3 +249,61 @@ def test_a_bar_that_comes_back_to_a_stage_keeps_its_rate_and_moves(monkeypatch: 
     bar.update("train", 3, 500)  # the same stage from its start
     assert bar._bar.n == 3
     bar.close()
+
+
+def test_code_is_named_by_model_from_alone(
+    work: Any, seqdata: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module of a stranger's folder would leave a file behind; no settings file, flag or record makes it run."""
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\ndef make(**_): raise SystemExit('made')\n")
+    (tmp_path / "seqdata.toml").write_text('[train]\nmodel = "evil:make"\n')
+    street = str(work / "datasets" / "street")
+    monkeypatch.chdir(tmp_path)
+    for command in (["train", street], ["describe", street], ["index"], ["info", street]):
+        with pytest.raises(ContractError, match=r"seqdata\.toml: field 'train\.model' names code, 'evil:make'"):
+            app([*command], standalone_mode=False)
+    (tmp_path / "seqdata.toml").unlink()
+    for command in (
+        ["train", street, "--model", "evil:make"],
+        ["train", street, "--model", "evil:make", "--model-from", "evil:other"],
+        ["train", street, "--set", "model=evil:make"],
+        ["describe", street, "--model", "evil:make"],
+        ["models", "show", "evil:make"],
+        ["profile", "--model", "evil:make"],
+    ):
+        with pytest.raises(ContractError, match=r"'evil:make' is code; .* --model-from evil:make"):
+            app([*command], standalone_mode=False)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(SystemExit, match="made"):
+        app(["models", "show", "--model-from", "evil:make"], standalone_mode=False)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_runs_remote_dataset_is_not_contacted_unasked(
+    work: Any, whole: Any, seqdata: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli.config import Config
+    from cli.lookup import find_dataset
+
+    def contacted(*_: object) -> Any:
+        raise AssertionError("contacted")
+
+    monkeypatch.setattr("seqdata.storage.remote.filesystem", contacted)
+    monkeypatch.setattr("seqdata.storage.store.filesystem", contacted)
+    for url in (
+        "http://evil.example/set",
+        "s3://user:secret@evil/set",
+        "simplecache::http://evil.example",
+        "http:/evil",
+    ):
+        with pytest.raises(
+            InputError, match="which is not contacted unasked; if you trust it, name its folder"
+        ) as error:
+            find_dataset(Config(work / "nowhere"), None, "0" * 64, url)
+        assert "secret" not in str(error.value)
+    record = json.loads((whole[0] / "run.json").read_text())
+    shutil.copytree(whole[0], work / "remote")
+    record |= {"dataset_path": "http://evil.example/set", "dataset": "0" * 64}
+    (work / "remote" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"the run names http://evil\.example/set, which is not contacted unasked"):
+        seqdata("train", "--resume", "--out", "remote")
