@@ -32,7 +32,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             _readable(faults, partial(local_table, dataset.store, table.path, table))
     groups = _readable(faults, lambda: _groups(dataset))
     resampling = None if groups is None else _readable(faults, lambda: _resampling(dataset, groups))
-    protocol = manifest.protocol and _readable(faults, lambda: protocol_counts(dataset, manifest.protocol))
+    own = manifest.protocol
+    protocol = None if own is None else _readable(faults, partial(protocol_counts, dataset, own))
     return {
         "id": dataset.id,
         "path": dataset.location,

@@ -161,7 +161,8 @@ def _sixteen_bits(band: Image.Image) -> Pixels:
 
 def _eight_bits(band: Image.Image) -> Pixels:
     """Grey pixels (H, W, 1) of wide numbers that are eight-bit values."""
-    return np.clip(np.asarray(band), 0, 255).astype(np.uint8)[..., None]
+    grey: Pixels = np.clip(np.asarray(band), 0, 255).astype(np.uint8)
+    return grey[..., None]
 
 
 def _rgb_of(band: Image.Image) -> Pixels:
