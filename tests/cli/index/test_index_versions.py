@@ -140,11 +140,11 @@ def test_shares_and_new_windows(street: Path) -> None:
     for arguments in (*wrong, ("--memory", "8GB"), ("--kind", "ivf", "--memory", "8GB")):
         with pytest.raises(SeqdataError):
             run("index", *arguments)
-    run("append", "datasets/folder", "folder", "--raw", "more")
-    child = found("index", "append", "datasets/folder", "--index", "indexes/plain")
+    run("append", "datasets/raw", "folder", "--raw", "more")
+    child = found("index", "append", "datasets/raw", "--index", "indexes/plain")
     assert (child["parent"], child["rows"], child["added"]) == (plain["id"], 44, 8)
     assert child["recall"]["10"] >= 0.9
-    assert found("index", "append", "datasets/folder", "--index", "indexes/plain")["id"] == child["id"]
+    assert found("index", "append", "datasets/raw", "--index", "indexes/plain")["id"] == child["id"]
     assert found("eval", "indexes/plain")
     assert [each["parent"] for each in found("index", "list", "--index", "indexes/plain")["versions"]] == [
         None,
