@@ -7,6 +7,7 @@ import polars as pl
 
 import seqdata.protocols
 from seqdata.contracts.tables import table_contract
+from seqdata.frames.images import Pixels
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Source(Protocol):
         """
         ...
 
-    def read(self, source: str) -> bytes:
-        """Read the bytes of the image that a record's `source` names.
+    def read(self, source: str) -> bytes | Pixels:
+        """Read the image that a record's `source` names: its bytes, or RGB pixels where the source decodes by itself.
 
         Raises:
             FileNotFoundError, KeyError: If it is gone.
@@ -53,12 +54,19 @@ class Source(Protocol):
         ...
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Check that the dump holds what `protocol` needs. Raises: InputError that names what is missing."""
-        ...
+        """Check that the dump holds what `protocol` needs; by default it does.
+
+        Raises:
+            InputError: If it does not; the message names what is missing.
+        """
+        return None
 
     def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
-        """Options that `protocol` pins to another value than this source has: option → (pinned value, own value)."""
-        ...
+        """Options that `protocol` pins to another value than this source has: option → (pinned value, own value).
+
+        By default none: most dumps are read in one way.
+        """
+        return {}
 
 
 def quarantine_rows(frames: pl.DataFrame, reason: str, message: str) -> pl.DataFrame:

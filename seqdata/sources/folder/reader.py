@@ -21,10 +21,9 @@ from pathlib import Path
 
 import polars as pl
 
-import seqdata.protocols
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
-from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
+from seqdata.sources.base import Listing, Source, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import (
     NOT_READ,
@@ -105,7 +104,7 @@ def _number(options: Mapping[str, str], name: str, default: float, least: float)
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(Source):
     """A folder of images; the fields are the options of `open`."""
 
     raw: Path
@@ -202,13 +201,6 @@ class FolderSource:
     def read(self, source: str) -> bytes:
         """Read the bytes of one image."""
         return read_image_file(inside(self.raw, source))
-
-    def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Do nothing: the dump has no clean list to miss."""
-
-    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
-        """None: no protocol pins how such a dump is read."""
-        return {}
 
 
 def _table(files: list[DumpFile]) -> pl.DataFrame:

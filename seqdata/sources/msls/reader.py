@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-import seqdata.protocols
 from seqdata import geometry
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import InputError
-from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
+from seqdata.sources.base import Listing, Source, quarantine_rows, split_duplicates
 from seqdata.sources.csv_tables import has_fix, parse_columns, parse_text_csv
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.msls.files import ROLES, MslsFiles, find_files
@@ -65,7 +64,7 @@ def open(raw: Path, options: Mapping[str, str]) -> "MslsSource":
 
 
 @dataclass(frozen=True)
-class MslsSource:
+class MslsSource(Source):
     """An MSLS root, unpacked or as the downloaded zips in one folder.
 
     Attributes:
@@ -92,13 +91,6 @@ class MslsSource:
     def read(self, source: str) -> bytes:
         """Read the bytes of one image, from its file or straight from its zip (`<zip>!<member>`)."""
         return self.files.read(source)
-
-    def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Do nothing: the dump has no clean list to miss."""
-
-    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
-        """None: no protocol pins how such a dump is read."""
-        return {}
 
     def _city_folders(self) -> list[str]:
         """Folders of the cities to build, as `train_val/<city>`."""

@@ -19,7 +19,7 @@ import seqdata.protocols
 from seqdata import geometry
 from seqdata.errors import InputError
 from seqdata.sources.archives import open_archive
-from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
+from seqdata.sources.base import Listing, Source, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import inside, read_image_file
 from seqdata.sources.nordland.files import SEASONS, season_files
@@ -41,7 +41,7 @@ def open(raw: Path, options: Mapping[str, str]) -> "NordlandSource":
 
 
 @dataclass(frozen=True)
-class NordlandSource:
+class NordlandSource(Source):
     """A folder with `<season>/`, `<season>.zip` or sections for at least one season, and `summer.csv`.
 
     Attributes:
@@ -92,10 +92,6 @@ class NordlandSource:
                 f"{self.raw}: protocol {protocol.name} needs a clean list, and there is no {CLEAN_LIST} in {self.raw}: "
                 "name one with --clean-list FILE"
             )
-
-    def pinned_options(self, protocol: seqdata.protocols.Protocol) -> dict[str, tuple[str, str]]:
-        """None: no protocol pins how such a dump is read."""
-        return {}
 
     def _clean_path(self) -> Path | None:
         """The clean list's file, None when there is none. Raises: InputError when a named one is absent."""

@@ -23,7 +23,7 @@ from seqdata import geometry
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.images import Pixels
-from seqdata.sources.base import Listing, quarantine_rows, split_duplicates
+from seqdata.sources.base import Listing, Source, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import reading
 from seqdata.sources.robotcar.images import Development, crop_text, develop, lookup_file, parse_crop
@@ -85,7 +85,7 @@ def _seconds(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class RobotcarSource:
+class RobotcarSource(Source):
     """A folder of laps; the fields follow from the options of `open`.
 
     Attributes:
