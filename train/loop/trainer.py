@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from seqdata.errors import DivergedError
+from seqdata.errors import ContractError, DivergedError
 from seqdata.frames.prefetch import prefetch
 from seqdata.geometry import Float32Array, IntArray
 from seqdata.storage.files import write_json_atomic
@@ -21,7 +23,7 @@ from train.data.describe import describe
 from train.data.frames import WindowFrames, WindowSource
 from train.data.upload import Sent, Upload
 from train.devices import autocast
-from train.loop import optimizers
+from train.loop import memory, optimizers
 from train.loop.context import RunContext
 from train.loop.distributed import GradientSum
 from train.loop.readings import Readings
@@ -189,7 +191,13 @@ class Trainer:
         for loaded in _timed(ahead, position):
             # The last update of a round may have fewer steps than the others; each counts as its share of the update.
             steps_of_update = min(accumulate, current.count - position.step // accumulate * accumulate)
-            self._backward(loaded, position, steps_of_update)
+            try:
+                self._backward(loaded, position, steps_of_update)
+                is_full = False
+            except torch.OutOfMemoryError:
+                is_full = True
+            if is_full:  # not within the except: its traceback would hold the step's tensors
+                raise self._full_memory(loaded)
             windows.append(loaded.step.windows)
             position.step += 1
             if position.step % accumulate and position.step < current.count:
@@ -266,6 +274,29 @@ class Trainer:
             frames = augment.apply(frames, groups[positions], changes.select(positions))
         with autocast(device, "bf16" if settings.amp else settings.precision):
             return self.describe_step(frames, self.upload.receive(loaded.index))
+
+    def _full_memory(self, loaded: Loaded) -> ContractError:
+        """The error of a step that does not fit; two small steps are tried to learn what would."""
+        settings, device = self.context.settings, self.context.device
+        setting = "batch" if settings.regime == "triplet" else "places"
+        count = getattr(settings, setting)
+        self.optimizer.zero_grad(set_to_none=True)
+
+        def peak(part: int) -> float:
+            windows = loaded.share.index[: -(-len(loaded.share.index) * part // count)]
+            rows, index = np.unique(windows, return_inverse=True)
+            frames, index = loaded.share.frames[rows], index.reshape(windows.shape)
+            return memory.cuda_peak(lambda: self._try_step(frames, index), device)
+
+        return memory.full_memory(setting, count, peak, torch.cuda.mem_get_info(device)[1])
+
+    def _try_step(self, frames: NDArray[Any], index: IntArray) -> None:
+        """Forward and backward of some windows, without an update."""
+        device = self.context.device
+        with autocast(device, "bf16" if self.context.settings.amp else self.context.settings.precision):
+            vectors = self.describe_step(torch.from_numpy(frames).to(device), torch.from_numpy(index).to(device))
+        vectors.sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _diverged(self, quantity: str, value: float, windows: IntArray, epoch: int, number: int) -> None:
         """End the run with the sequences behind a loss or gradient that is not finite."""
