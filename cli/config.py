@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import seqdata
 from cli.output import note
 from seqdata.contracts.protocol import Protocol
-from seqdata.contracts.tables import read_toml
+from seqdata.contracts.toml_files import read_toml
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, UsageError
 from seqdata.storage.files import folders_by_age

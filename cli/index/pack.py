@@ -5,16 +5,20 @@ from typing import Annotated
 
 import typer
 
-from cli.config import load
-from cli.flags import DeviceFlag, IndexArgument, ModelFromFlag, RunFlag
+from cli.config import Config, load
+from cli.flags import DeviceFlag, IndexArgument, IndexOption, ModelFromFlag, RunFlag, either, parse_choice
 from cli.lookup import find_dataset, find_run, open_index
-from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
+from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
 from indexer.localizer.pack import PackManifest, read_pack_manifest
+from indexer.place_index import PlaceIndex
+from seqdata.dataset.dataset import Dataset
+from seqdata.errors import InputError
 from train.runs.record import run_record
 
 
 def pack(
     index: IndexArgument = None,
+    index_flag: IndexOption = None,
     out: Annotated[Path, typer.Option(help="New folder of the pack.")] = Path("place.pack"),
     run: RunFlag = None,
     dataset: Annotated[
@@ -28,6 +32,12 @@ def pack(
     precision: Annotated[
         float, typer.Option(help="Share of accepted queries that must be right.", min=0.01, max=1)
     ] = 0.99,
+    quantise: Annotated[
+        str | None,
+        typer.Option(
+            help="int8: encode frames in numbers of 8 bits; recall before and after is printed.", show_default=False
+        ),
+    ] = None,
     device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
@@ -35,18 +45,15 @@ def pack(
 ) -> None:
     """Write an index and its model as one folder for a robot.
 
-    The folder localizes frames without the training code: see indexer.Localizer.
+    The folder localizes frames without PyTorch: see seqdata localize, and indexer.Localizer in Python.
     """
-    from train.stages.pack import PackRequest, calibration_split, write_pack  # heavy
+    from train.stages.pack import KINDS, PackRequest, calibration_split, write_pack  # heavy
 
+    index = either(index, index_flag, "--index")
     work = load(config)
     place_index = open_index(work, index)
     run_folder = find_run(work, run, place_index)
-    # Without a split to calibrate on, no dataset is opened: an index may be packed where its dataset is not.
-    calibration = None
-    if calibration_split(place_index, split):
-        hint = run_record(run_folder)["dataset_path"]
-        calibration = find_dataset(work, dataset, place_index.manifest.inputs["dataset"], hint)
+    calibration = _find_frames(work, place_index, run_folder, dataset, calibration_split(place_index, split))
     request = PackRequest(
         run=run_folder,
         out=out,
@@ -55,6 +62,7 @@ def pack(
         precision=precision,
         device=device,
         model_from=model_from,
+        quantise=None if quantise is None else parse_choice(quantise, "--quantise", KINDS),
     )
     with progress_bar("window") as bar:
         folder = write_pack(place_index, request, bar.update)
@@ -62,7 +70,35 @@ def pack(
     pack_bytes = sum(file.bytes for file in manifest.files.values())
     text = f"{folder}: windows of {manifest.length} frames, index {manifest.index}, {size(pack_bytes)}\n"
     result = {"path": str(folder), "bytes": pack_bytes, **manifest.model_dump(mode="json", by_alias=True)}
-    emit(result, text + _threshold_text(manifest), as_json=as_json)
+    emit(result, text + "\n".join(_judged_lines(manifest)), as_json=as_json)
+
+
+def _find_frames(config: Config, index: PlaceIndex, run: Path, flag: Path | None, split: str | None) -> Dataset | None:
+    """The dataset of calibration, recorded frames and credits; None where there is no split and no dataset.
+
+    Raises: InputError when a split is to be calibrated on, or a dataset is named, and there is none.
+    """
+    hint = run_record(run)["dataset_path"]
+    try:
+        return find_dataset(config, flag, index.manifest.inputs["dataset"], hint)
+    except InputError as error:
+        if split is not None or flag is not None:
+            raise
+        # An index may be packed where its dataset is not.
+        note(f"the pack gets no recorded frames and no self-test: {error}")
+        return None
+
+
+def _judged_lines(manifest: PackManifest) -> list[str]:
+    """How the pack was judged: threshold, quantisation and latency, a line each."""
+    lines = [_threshold_text(manifest)]
+    if manifest.quantised is not None:
+        recalls = (manifest.quantised.recall_before, manifest.quantised.recall_after)
+        before, after = ("not measured" if recall is None else f"{recall:.1%}" for recall in recalls)
+        lines.append(f"int8, ranges from {manifest.quantised.frames} frames: R@1 before {before}, after {after}")
+    latency = manifest.latency
+    lines.append(f"a frame takes {latency.median_ms:.1f} ms (p95 {latency.p95_ms:.1f}) on one thread of this machine")
+    return lines
 
 
 def _threshold_text(manifest: PackManifest) -> str:

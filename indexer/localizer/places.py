@@ -48,15 +48,21 @@ def nearest_places(index: PlaceIndex, descriptors: npt.ArrayLike, k: int) -> lis
     Returns:
         For each descriptor its places, nearest first; fewer than k where an approximate index reaches fewer. A place
         has `rank` from 1, `row` (of `index.sequences`), `distance` (plain L2), `similarity` and `similarity_kind` (see
-        `similarities`), and the columns of `PLACE_COLUMNS`, which are those of the window's centre frame: degrees, UTM metres
-        of `zone`, heading in degrees clockwise from north.
+        `similarities`), and the columns of `PLACE_COLUMNS`, which are those of the window's centre frame: degrees, UTM
+        metres of `zone`, heading in degrees clockwise from north.
 
     Raises:
         ContractError: If the descriptors have another size, or are not finite.
     """
     queries = np.atleast_2d(np.asarray(descriptors, np.float32))
-    distances, rows = index.search(queries, k)
-    values, kinds = similarities(index, queries, distances)
+    return place_rows(index, queries, *index.search(queries, k))
+
+
+def place_rows(
+    index: PlaceIndex, descriptors: Float32Array, distances: Float32Array, rows: IntArray
+) -> list[list[dict[str, Any]]]:
+    """Tell the places of rows (q, k) that a search of descriptors (q, D) gave, as `nearest_places` does."""
+    values, kinds = similarities(index, descriptors, distances)
     return [_places(index, *answer) for answer in zip(distances, values, kinds, rows, strict=True)]
 
 

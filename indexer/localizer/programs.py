@@ -1,121 +1,124 @@
-"""Exported programs (torch.export, .pt2): opened without the code that made them, and looked through first.
+"""Programs of a pack: ONNX files from one array to one array, run by ONNX Runtime on a named device."""
 
-torch's own loader unpickles what an archive asks it to, and calls functions by name. Here an archive with a pickle,
-with a symbolic expression or with a call outside PyTorch's tensor operators is refused before torch sees it. Hashes
-find damage, this finds foreign things; still, open packs of people you trust.
-"""
-
-import json
-import re
-import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+import numpy as np
+
+from indexer.localizer.onnx_files import check_onnx
 from seqdata.errors import ContractError, InputError, MissingDependencyError
+from seqdata.geometry import Float32Array
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Program = Callable[["Tensor"], "Tensor"]
-
-# Members that torch.export writes here; the sample inputs must be empty (see `_members`).
-_MEMBERS = re.compile(
-    r"data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
-    r"|data/sample_inputs/model\.pt|models/model\.json|archive_format|archive_version|byteorder"
-    r"|\.data/(version|serialization_id)|\.format_version|\.storage_alignment"
-)
-# Operators on tensors alone; `from_file`, `save` and `load` would touch files.
-_TARGETS = re.compile(
-    r"torch\.ops\.aten\.(?!from_file|save|load)[a-z_]\w*\.\w+|torch\.ops\.higher_order\.wrap_with_(autocast|set_grad_enabled)"
-    r"|_operator\.getitem"
-)
-_GRAPH = "models/model.json"
+Device = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml"]
+PROVIDERS: dict[Device, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+"""ONNX Runtime's execution provider of each device."""
+_ERRORS_ONLY = 3
 
 
-def load_program(path: Path) -> Program:
-    """Open the program of a .pt2 file on the CPU, after looking through it.
+class Program:
+    """A function of one array, float32 of one fixed shape, to another."""
+
+    def __init__(self, session: Any) -> None:
+        """Take an open session of ONNX Runtime that has one input and one output."""
+        self._session = session
+        (entry,) = session.get_inputs()
+        self._name: str = entry.name
+        self.shape = tuple(int(size) for size in entry.shape)
+        """Shape of the input."""
+
+    def __call__(self, array: Float32Array) -> Float32Array:
+        """Compute the output of an input of shape `shape`."""
+        (output,) = self._session.run(None, {self._name: array})
+        result: Float32Array = output
+        return result
+
+
+def load_program(path: Path, device: str = "cpu", threads: int | None = None) -> Program:
+    """Open the program of an ONNX file, after looking through it.
 
     Args:
         path: The file.
+        device: A key of `PROVIDERS`.
+        threads: Threads of a computation on the CPU; None lets ONNX Runtime take every core.
 
     Returns:
-        A callable from tensor to tensor.
+        A callable from array to array.
 
     Raises:
         InputError: If there is no such file.
-        ContractError: If it is damaged, of another kind, or asks for more than tensor operators.
-        MissingDependencyError: If PyTorch is not installed.
+        ContractError: If it is damaged, of another kind, or asks for more than the standard's operators.
+        MissingDependencyError: If ONNX Runtime, or what it needs for the device, is not installed.
     """
-    # Before torch is imported: a refused file never meets its loader.
-    check_program(path)
     try:
-        import torch  # heavy: the rest of the index floor works without it
-    except ImportError as error:
-        raise MissingDependencyError("a pack needs PyTorch to run: pip install torch") from error
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); the pack is incomplete") from error
+    check_onnx(data, path)
+    return open_program(data, path, device, threads)
+
+
+def open_program(data: bytes, path: Path, device: str = "cpu", threads: int | None = None) -> Program:
+    """Open a program from bytes that were looked through. Raises: as `load_program`."""
+    provider = _provider(device)
+    import onnxruntime  # heavy: a pack can be inspected without it
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Bytes, not a path: what was looked through is what is opened, and no name beside the file can be reached.
     try:
-        program: Program = torch.export.load(str(path)).module()
-    except Exception as error:  # the loader raises whatever a strange archive leads it to
-        reason = str(error).strip().splitlines()[:1]
+        session = onnxruntime.InferenceSession(data, options, providers=[provider])
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        reason = (str(error).strip().splitlines() or [""])[0]
         raise ContractError(
-            f"{path}: PyTorch {torch.__version__} cannot open it ({type(error).__name__} {' '.join(reason)}); pack "
-            "again with this version"
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot open it ({type(error).__name__}: {reason}); pack "
+            "again, or install a newer onnxruntime"
         ) from error
-    return program
+    # Where a provider's libraries are absent, ONNX Runtime goes on with the CPU and only logs it.
+    if session.get_providers()[:1] != [provider]:
+        raise MissingDependencyError(
+            f"device {device}: {provider} is installed, but what it needs on this machine is not; use --device cpu"
+        )
+    _check_shapes(session, path)
+    return Program(session)
 
 
-def check_program(path: Path) -> None:
-    """Look through a .pt2 file without running or unpickling anything.
-
-    Raises:
-        InputError: If there is no such file.
-        ContractError: If it holds anything but the graph and the tensors of an exported program.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; the pack is incomplete")
+def _provider(device: str) -> str:
+    """Name of the execution provider of a device. Raises: MissingDependencyError where it is not installed."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive, path)
-            documents = {name: json.loads(archive.read(info)) for name, info in members.items() if name[-5:] == ".json"}
-    except (zipfile.BadZipFile, OSError, ValueError, RecursionError, NotImplementedError) as error:
-        raise ContractError(f"{path}: not an exported program, or damaged ({error})") from error
-    if _GRAPH not in documents:
-        raise ContractError(f"{path}: not an exported program of PyTorch (no {_GRAPH})")
-    for key, value in (pair for document in documents.values() for pair in _fields(document)):
-        _check_field(path, key, value)
+        import onnxruntime  # heavy: see `open_program`
+    except ImportError as error:
+        raise MissingDependencyError("a pack needs ONNX Runtime to run: pip install onnxruntime") from error
+    installed = onnxruntime.get_available_providers()
+    names = [name for name, provider in PROVIDERS.items() if provider in installed]
+    for name, provider in PROVIDERS.items():
+        if name == device and provider in installed:
+            return provider
+    if device in PROVIDERS:
+        raise MissingDependencyError(
+            f"device {device}: this onnxruntime cannot use it; it has {', '.join(names)} (docs/install.md lists the "
+            "packages of other devices)"
+        )
+    raise ContractError(f"device {device!r}: expected {', '.join(PROVIDERS)}")
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Members by name below the archive's one folder. Raises: ContractError for one that no exported program has."""
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
-        name = info.filename.partition("/")[2]
-        if _MEMBERS.fullmatch(name) is None or name in members or info.compress_type != zipfile.ZIP_STORED:
-            raise ContractError(f"{path}: holds '{info.filename}', which no exported program of this toolkit has")
-        if name.endswith(".pt") and info.file_size:
-            raise ContractError(f"{path}: holds a pickle ('{info.filename}'), which is never opened here")
-        members[name] = info
-    return members
+def _check_shapes(session: Any, path: Path) -> None:
+    """Raise ContractError unless a session maps one float32 array of a fixed shape to one."""
+    ends = [*session.get_inputs(), *session.get_outputs()]
+    is_single = len(session.get_inputs()) == len(session.get_outputs()) == 1
+    if not is_single or any(end.type != "tensor(float)" for end in ends):
+        raise ContractError(f"{path}: not a program from one array of float32 to another; pack again")
+    if not all(isinstance(size, int) and size > 0 for size in session.get_inputs()[0].shape):
+        raise ContractError(f"{path}: its input has no fixed shape; pack again")
 
 
-def _check_field(path: Path, key: str, value: Any) -> None:
-    """Raise ContractError for a field by which PyTorch's loader would unpickle, evaluate or call something."""
-    if key == "use_pickle" and value:
-        raise ContractError(f"{path}: asks for a pickle, which is never opened here")
-    if key in ("expr_str", "guards_code") and value:
-        raise ContractError(f"{path}: has symbolic sizes or guards in code, which packs do not use")
-    if key == "target" and not (isinstance(value, str) and _TARGETS.fullmatch(value)):
-        raise ContractError(f"{path}: calls {value!r}, which is no tensor operator")
-
-
-def _fields(document: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key of a JSON document with its value, at any depth."""
-    # A stack instead of recursion: a hostile archive may nest deeper than Python recurses.
-    stack = [document]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            yield from node.items()
-            stack.extend(node.values())
-        elif isinstance(node, list):
-            stack.extend(node)
+def fixed(array: Any) -> Float32Array:
+    """A contiguous float32 array, as programs take them."""
+    return np.ascontiguousarray(array, dtype=np.float32)

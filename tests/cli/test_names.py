@@ -109,7 +109,7 @@ import sys
 import cli, train, schemas
 assert (cli.MINE, train.MINE, schemas.MINE) == (1, 2, 3)
 import numpy, seqdata, indexer
-from seqdata.contracts.tables import schema_root
+from seqdata.contracts.toml_files import schema_root
 assert schema_root().name == "_schemas", schema_root()
 ds = seqdata.open(sys.argv[1])
 windows = ds.sequences("own", "test", "database")

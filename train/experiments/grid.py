@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from indexer.evaluation.recall import SHORT_RANKS
 from seqdata.contracts.records import Frozen, describe_first
-from seqdata.contracts.tables import read_toml
+from seqdata.contracts.toml_files import read_toml
 from seqdata.errors import ContractError
 from train.profiling import matching as match_profiling
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from indexer.localizer.reject import Calibration, calibrate
 from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
-from seqdata.geometry import Float32Array, IntArray
+from seqdata.geometry import BoolArray, Float32Array, Float64Array, IntArray
 from seqdata.parallel import StageProgress, stage_progress
 from train.data.describe import describe, describe_blocks
 from train.data.frames import FrameSource
@@ -33,6 +34,78 @@ def lacks(dataset: Dataset, protocol: Protocol, split: str) -> str | None:
     return None if positives.height else "query with a positive"
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Nearest places of a split's queries, judged by the ground truth.
+
+    Attributes:
+        distances: Distance of each query to its nearest window that shares no frame with it, (q,) float64.
+        is_right: Whether that window is a positive, bool (q,).
+        answerable: Queries that have a positive.
+    """
+
+    distances: Float64Array
+    is_right: BoolArray
+    answerable: int
+
+    @property
+    def recall(self) -> float:
+        """R@1: right queries among the answerable ones."""
+        return float(self.is_right.sum() / self.answerable)
+
+
+def judge_index(
+    index: PlaceIndex,
+    model: SequenceModel,
+    dataset: Dataset,
+    split: str,
+    *,
+    source: FrameSource | None = None,
+    query_source: FrameSource | None = None,
+    device: str = "auto",
+    progress: StageProgress | None = None,
+) -> Judged:
+    """Search the queries of a split, under the index's protocol, and judge each nearest place.
+
+    Queries are searched among the split's own database windows, transformed as the index does, exactly; where these are
+    the index's own windows, in the index itself. So a kind that keeps only codes has distances unlike these.
+    A query without a positive is wrong whenever it is accepted. Windows that share a frame with the query are neither
+    answers nor positives.
+
+    Args:
+        index: The index whose answers are judged.
+        model: The model that described it.
+        dataset: Where the split's queries and database lie.
+        split: Split of the index's protocol.
+        source: Reads the database's frames; default: as the model was trained.
+        query_source: Reads and encodes those of the queries; default: `source`.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        progress: Called with (stage, windows finished, windows in all).
+    """
+    protocol = index_protocol(index)
+    queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
+    stage = stage_progress(progress, "describe queries")
+    # What programs encode lies on the CPU, whatever encodes the database.
+    query_device = device if query_source is None else "cpu"
+    vectors = describe(model, dataset, queries, progress=stage, device=query_device, source=query_source or source)
+    # Distances of an approximate index are those of its codes; the threshold needs those of vectors.
+    with tempfile.TemporaryDirectory(prefix="seqdata-") as folder:
+        searched = index
+        if table_key(database) != index.manifest.inputs["windows"]:
+            stage = stage_progress(progress, "describe database")
+            blocks = describe_blocks(model, dataset, database, progress=stage, device=device, source=source)
+            searched = _exact_index(Path(folder) / "calibration", index, blocks, dataset.places(database))
+        shared = _shared(dataset, queries, database)
+        nearest = _nearest(searched, vectors, protocol, queries, database, shared)
+    positives = _positives(dataset, protocol, split, shared)
+    right = nearest.join(positives, on=["query", "database"], how="semi")["query"]
+    return Judged(
+        nearest["distance"].to_numpy().astype(np.float64),
+        np.isin(nearest["query"].to_numpy(), right.to_numpy()),
+        positives["query"].n_unique(),
+    )
+
+
 def calibrate_index(
     index: PlaceIndex,
     model: SequenceModel,
@@ -44,48 +117,33 @@ def calibrate_index(
     device: str = "auto",
     progress: StageProgress | None = None,
 ) -> Calibration:
-    """Find the distance threshold that reaches a precision on the queries of a split, under the index's protocol.
-
-    Queries are searched among the split's own database windows, transformed as the index does, exactly; where these are
-    the index's own windows, in the index itself. So a kind that keeps only codes has distances unlike these.
-    A query without a positive is wrong whenever it is accepted. Windows that share a frame with the query are neither
-    answers nor positives.
+    """Find the distance threshold that reaches a precision on the queries of a split: see `judge_index`.
 
     Args:
         index: The index whose answers are to be rejected beyond the threshold.
-        model: The model that described it.
+        model: See `judge_index`, as for the other arguments.
         dataset: Where the split's queries and database lie.
         split: Split of the index's protocol.
         precision: Share of accepted queries whose nearest window must be a positive, 0…1.
-        source: Reads the frames; default: as the model was trained.
+        source: Reads the frames.
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: Called with (stage, windows finished, windows in all).
 
     Raises:
         NotEnoughDataError: If no threshold is precise enough.
     """
-    protocol = index_protocol(index)
-    queries, database = (dataset.sequences(protocol, split, role) for role in ("query", "database"))
-    stage = stage_progress(progress, "describe queries")
-    vectors = describe(model, dataset, queries, progress=stage, device=device, source=source)
-    # Distances of an approximate index are those of its codes; the threshold needs those of vectors.
-    with tempfile.TemporaryDirectory(prefix="seqdata-") as folder:
-        searched = index
-        if table_key(database) != index.manifest.inputs["windows"]:
-            stage = stage_progress(progress, "describe database")
-            blocks = describe_blocks(model, dataset, database, progress=stage, device=device, source=source)
-            searched = _exact_index(Path(folder) / "calibration", index, blocks, dataset.places(database))
-        shared = _shared(dataset, queries, database)
-        nearest = _nearest(searched, vectors, protocol, queries, database, shared)
-    positives = _positives(dataset, protocol, split, shared)
-    # A query without any answer is in neither column: it is neither accepted nor right.
-    right = nearest.join(positives, on=["query", "database"], how="semi")["query"]
+    judged = judge_index(index, model, dataset, split, source=source, device=device, progress=progress)
+    return threshold_of(judged, index, dataset, split, precision)
+
+
+def threshold_of(judged: Judged, index: PlaceIndex, dataset: Dataset, split: str, precision: float) -> Calibration:
+    """Find the threshold of judged queries. Raises: NotEnoughDataError if none is precise enough."""
     return calibrate(
-        nearest["distance"].to_numpy(),
-        np.isin(nearest["query"].to_numpy(), right.to_numpy()),
-        positives["query"].n_unique(),
+        judged.distances,
+        judged.is_right,
+        judged.answerable,
         target_precision=precision,
-        protocol=protocol.label,
+        protocol=index_protocol(index).label,
         split=split,
         dataset=dataset.id,
     )

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import indexer
-from indexer.localizer.pack import read_pack_manifest
+from indexer.localizer.localizer import Localizer
+from indexer.localizer.pack import read_pack, read_pack_manifest
 from indexer.versions.checks import check_version
 from indexer.versions.folders import BUILDING, REMOVED, list_versions, read_latest, read_tags
 from indexer.versions.listing import differences, entries, flatten
@@ -94,21 +95,11 @@ def test_the_second_fixtures_tag_and_latest() -> None:
     assert [entry.fault for entry in entries(SECOND)] == [None, None]
 
 
-def test_a_pack_of_schema_version_1_is_read_for_ever() -> None:
-    """Its manifest alone is kept: the programs beside it belong to a version of torch."""
-    pack = read_pack_manifest(Path(__file__).parents[2] / "fixtures" / "pack-v1")
-    assert (pack.schema_version, pack.id, pack.index) == (1, "2b7b35ef6c2192aa", "1190999a16f701d4")
-    assert (pack.length, pack.spacing, pack.size, pack.form.size, pack.form.quality) == (
-        3,
-        None,
-        (24, 32),
-        (24, 32),
-        95,
-    )
-    assert set(pack.files) >= {"frames.pt2", "window.pt2", "index/manifest.json", "index/index.faiss"}
-    assert pack.calibration is not None
-    assert pack.calibration.threshold == pytest.approx(0.0540529)
-    assert pack.calibration.confidence(0.045) == pytest.approx(0.9411765)
+def test_a_pack_of_schema_version_1_is_refused_with_what_to_do() -> None:
+    """Its PyTorch programs can run code of their maker: the one stored format that is no longer opened."""
+    for read in (read_pack_manifest, read_pack, Localizer):
+        with pytest.raises(ContractError, match=r"schema 1.*pack again with seqdata pack"):
+            read(Path(__file__).parents[2] / "fixtures" / "pack-v1")
 
 
 def test_memory_of_ended_workers_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import seqdata
 from cli.training.experiment import experiment
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
-from seqdata.contracts.tables import read_toml
+from seqdata.contracts.toml_files import read_toml
 from seqdata.errors import ContractError, Interrupted, MissingDependencyError, OutputError
 from tests.conftest import write_drives
 from train.experiments import grid

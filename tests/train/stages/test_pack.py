@@ -5,11 +5,11 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -86,11 +86,9 @@ def test_another_process_without_the_training_code(
     shutil.copytree(packed, tmp_path / "moved")
     script = textwrap.dedent("""
         import dataclasses, json, sys
-        for name in ("train", "cli", "timm", "torchvision", "pytorch_metric_learning"):
+        for name in ("train", "cli", "timm", "torch", "torchvision", "polars", "fsspec", "scipy", "shapely", "onnx"):
             sys.modules[name] = None
         import indexer
-        import indexer.localizer.localizer
-        assert "torch" not in sys.modules
         here = indexer.Localizer(sys.argv[1], keep_rejected=True)
         print(json.dumps([place and dataclasses.asdict(place) for place in map(here.push, sys.argv[2:])]))
     """)
@@ -238,13 +236,13 @@ def test_no_split_to_calibrate_on_is_said(built: tuple[indexer.PlaceIndex, Path]
 def test_a_program_holds_only_the_weights_that_it_uses(packed: Path) -> None:
     """A sum of frames has no weights: the encoder's stand in the frame program alone."""
     weights = {name: _weights(packed / name) for name in (FRAMES, WINDOW)}
-    assert weights[FRAMES] > 10
+    assert weights[FRAMES] > 5
     assert weights[WINDOW] == 0
 
 
 def _weights(path: Path) -> int:
-    with zipfile.ZipFile(path) as archive:
-        return sum("/weights/weight_" in name for name in archive.namelist())
+    """Tensors of more than a few numbers: shapes and indices are no weights."""
+    return sum(np.prod(tensor.dims) > 8 for tensor in onnx.load(path).graph.initializer)
 
 
 def test_packing_again_changes_nothing_and_other_things_stay(
@@ -299,7 +297,8 @@ def test_fuzzed_manifests_end_in_a_named_error(packed: Path, tmp_path: Path) -> 
         except SeqdataError as error:
             assert MANIFEST in str(error) or INDEX in str(error)
             refused += 1
-    assert refused >= len(changes) - 14  # free text may be any word
+    # Ten fields are free text, five may be absent or another number, three may be empty or hold anything.
+    assert refused == len(changes) - 18
     (copy / MANIFEST).write_text(json.dumps({**whole, "index": "0" * 16}))
     with pytest.raises(ContractError, match="the pack's is 0000"):
         Localizer(copy)
@@ -316,5 +315,5 @@ def test_a_link_out_of_the_pack_is_refused(packed: Path, tmp_path: Path) -> None
     shutil.copytree(packed, copy)
     (copy / FRAMES).unlink()
     (copy / FRAMES).symlink_to(packed / FRAMES)
-    with pytest.raises(ContractError, match=r"frames\.pt2: missing"):
+    with pytest.raises(ContractError, match=r"frames\.onnx: missing, or a link"):
         Localizer(copy)
