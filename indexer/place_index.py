@@ -15,12 +15,15 @@ from indexer.pca import transform as transforms
 from indexer.pca.project import check_descriptors, project
 from indexer.search.approximate import FaissVectors, open_faiss
 from indexer.search.exact import ExactVectors
-from indexer.search.flat_file import FACTORY, Exact, map_exact
+from indexer.search.file_layout import FACTORY, Exact
+from indexer.search.flat_file import map_exact
+from indexer.search.foreign import try_file
 from indexer.search.pools import EngineName
 from indexer.versions.checks import check_file
 from indexer.versions.folders import resolve
 from indexer.versions.locks import hold
 from indexer.versions.manifest import MANIFEST, PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
+from indexer.versions.published import is_recorded, remember
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, IntArray
 
@@ -52,8 +55,10 @@ class PlaceIndex:
         has_transform = self.manifest.transform is not None
         needed = [PLACES, VECTORS, *([TRANSFORM] if has_transform else [])]
         for name in dict.fromkeys([*needed, *self.manifest.files]):
-            # The places are hashed when they are first read: a search by rows alone needs none of them.
-            check_file(folder, self.manifest, name, hashed=check and name != PLACES)
+            # The places are hashed when they are first read: a search by rows alone needs none of them. What FAISS
+            # opens is hashed always: the record of files that it survives goes by their hashes.
+            is_for_faiss = name == VECTORS and self.manifest.storage not in FACTORY
+            check_file(folder, self.manifest, name, hashed=is_for_faiss or (check and name != PLACES))
         self.transform = transforms.load(folder / TRANSFORM, self.manifest.arithmetic) if has_transform else None
         self._check_sizes()
         self._engine: EngineName = engine
@@ -163,7 +168,11 @@ class PlaceIndex:
         facts = self.manifest
         if facts.storage in FACTORY:
             return ExactVectors(self._map_vectors(), self._engine)
-        vectors = open_faiss(self.path / VECTORS, facts.rows, facts.size, facts.input_size, facts.factory, facts.search)
+        path, shape = self.path / VECTORS, (facts.rows, facts.size, facts.input_size)
+        if not is_recorded(facts.files[VECTORS]):
+            try_file(path, *shape, facts.factory, facts.search)
+            remember(facts.files[VECTORS])
+        vectors = open_faiss(path, *shape, facts.factory, facts.search)
         if self._engine == "faiss-gpu":
             vectors.use_gpu()
         return vectors

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer.search.faiss_layers import faiss_threads, layers
-from indexer.search.flat_file import FACTORY, faiss_reason
+from indexer.search.file_layout import FACTORY, faiss_reason
 from indexer.search.pools import threads
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import IntArray
@@ -33,8 +33,16 @@ LINKS = 32
 ONE_THREAD = 1 << 30  # products of a k-means round: up to here it takes one thread less than a second
 CODEBOOK = 256
 ZERO = re.compile(r"(?<!\d)0+(?!\d)")
+MOST_NUMBER = 1 << 20
+"""Greatest number in a factory string: FAISS's own guide goes to IVF1048576 for a billion vectors."""
+MOST_BITS = 11
+"""Greatest number of bits of a code, and of half a multi-index: its lists are made at once, 4 million at 2 x 11."""
+LONGEST_FACTORY = 100
+# The working folder comes first in the path of `python -c`: a stranger's folder may hold a numpy.py.
 TRIAL = """
-import sys, faiss, numpy
+import sys
+sys.path[:] = [place for place in sys.path if place]
+import faiss, numpy
 index = faiss.index_factory(int(sys.argv[1]), sys.argv[2], faiss.METRIC_L2)
 if index.is_trained:
     index.add(numpy.zeros((9, index.d), numpy.float32))
@@ -184,6 +192,7 @@ def create(factory: str, size: int, check: bool = False) -> "faiss.Index":
     """
     import faiss  # heavy
 
+    check_bounds(factory)
     if check:
         _try_apart(factory, size)
     try:
@@ -193,6 +202,32 @@ def create(factory: str, size: int, check: bool = False) -> "faiss.Index":
     if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2) or index.metric_type != faiss.METRIC_L2:
         raise ContractError(f"--factory {factory}: rows must be numbered by their order and compared by L2")
     return index
+
+
+def check_bounds(factory: str) -> None:
+    """Refuse a factory string whose numbers would make FAISS fill the memory before anything is trained.
+
+    Args:
+        factory: The string, as a flag or a manifest gives it.
+
+    Raises:
+        ContractError: Naming the number.
+
+    Example:
+        >>> check_bounds("IVF4096,PQ32x8")
+        >>> check_bounds("PQ4x24")
+        Traceback (most recent call last):
+        ...
+        seqdata.errors.ContractError: --factory PQ4x24: 24 bits a code are too many; at most 11
+    """
+    if len(factory) > LONGEST_FACTORY or not factory.isascii() or not factory.isprintable():
+        raise ContractError(f"--factory {factory[:LONGEST_FACTORY]!r}: no factory string of at most 100 characters")
+    bits = [int(text) for text in re.findall(r"\dx(\d{1,20})", factory)]
+    if max(bits, default=0) > MOST_BITS:
+        raise ContractError(f"--factory {factory}: {max(bits)} bits a code are too many; at most {MOST_BITS}")
+    numbers = [int(text) for text in re.findall(r"\d+", factory)]
+    if max(numbers, default=0) > MOST_NUMBER:
+        raise ContractError(f"--factory {factory}: {max(numbers)} is too large a number; at most {MOST_NUMBER}")
 
 
 def _try_apart(factory: str, size: int) -> None:

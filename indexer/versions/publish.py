@@ -9,11 +9,13 @@ from indexer.versions.folders import publish
 from indexer.versions.manifest import (
     PLACES,
     TRANSFORM,
+    VECTORS,
     FileRecord,
     IndexManifest,
     Measured,
     library_versions,
 )
+from indexer.versions.published import remember
 from seqdata.contracts.tables import table_contract
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import write_parquet_atomic
@@ -52,7 +54,9 @@ def seal(
     manifest.model_copy(update={"files": files, "libraries": library_versions()}).write(folder)
     # Written after the list of files was made: times differ from run to run, and the manifest must not.
     measured.write(folder)
-    return publish(folder, index, manifest.id)
+    version = publish(folder, index, manifest.id)
+    remember(files[VECTORS])
+    return version
 
 
 def file_record(path: Path) -> FileRecord:
