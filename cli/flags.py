@@ -170,6 +170,13 @@ PrecisionFlag = Annotated[
     typer.Option(help="On a CUDA device: fp32, tf32 (products of 10 bits) or bf16; default: tf32.", show_default=False),
 ]
 
+RuntimeFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="What encodes frames: torch, or onnx on CPU-only machines (needs seqdata[pack]).", show_default=False
+    ),
+]
+
 ModelFromFlag = Annotated[
     str | None,
     typer.Option(

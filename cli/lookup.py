@@ -9,7 +9,7 @@ from cli.config import Config, check_kind
 from cli.flags import parse_choice
 from cli.output import note
 from indexer.place_index import PlaceIndex
-from indexer.search.flat_file import FACTORY
+from indexer.search.file_layout import FACTORY
 from indexer.search.pools import EngineName
 from seqdata import protocols
 from seqdata.contracts.protocol import Protocol
@@ -80,6 +80,8 @@ def find_dataset(
             return dataset
     if is_url(hint):
         remedy = f"the run names {without_password(hint)}, which is not contacted unasked; if you trust it, {remedy}"
+    if not identifier:
+        raise InputError(f"the run was imported and belongs to no dataset; {remedy}")
     raise InputError(f"no dataset with id {identifier[:12]} in {config.out / 'datasets'}; {remedy}")
 
 

@@ -11,14 +11,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from seqdata.errors import BROKEN_PIPE, Interrupted, OutputError, SeqdataError, Terminated, Termination
+from seqdata.errors import BROKEN_PIPE, Interrupted, OutputError, SeqdataError, Terminated, Termination, UsageError
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ COMMANDS = {
         "Train a sequence-descriptor model on a dataset.",
         after_interrupt="continue with seqdata train --resume",
     ),
+    "import": Command(
+        "cli.training.import_run:import_run", "Write a run from weights that a paper's program released."
+    ),
     "eval": Command("cli.evaluation.evaluate:evaluate", "Measure recall of an index, predictions or descriptors."),
     "baseline": Command(
         "cli.evaluation.baseline:baseline", "Measure recall of frame matching, without a sequence model."
@@ -132,7 +137,20 @@ class IndexGroup(LazyGroup):
     registry: ClassVar[Mapping[str, Command]] = INDEX_COMMANDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert `build` before arguments that do not begin with a command."""
+        """Insert `build` before arguments that do not begin with a command. Raises: UsageError for a mistyped one."""
+        if (
+            args
+            and args[0] not in self.commands
+            and not args[0].startswith("-")
+            and "/" not in args[0]
+            and not Path(args[0]).exists()
+        ):
+            # A word that is nearly a command was meant as one, and a dataset that is called so would be there.
+            nearest = get_close_matches(args[0], list(self.commands), n=1)
+            if nearest:
+                raise UsageError(
+                    f"index {args[0]}: no such command and no such folder; did you mean seqdata index {nearest[0]}?"
+                )
         return super().parse_args(ctx, args if args and args[0] in self.commands else [BUILD, *args])
 
 

@@ -24,7 +24,7 @@ from seqdata.contracts.protocol import (
 )
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.toml_files import read_toml, schema_root
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, UsageError
 
 __all__ = [
     "Cut",
@@ -125,7 +125,7 @@ def load(protocol: str | Path | Protocol) -> Protocol:
         if digest in ("", loaded.hash):
             return loaded
     choice = ", ".join([loaded.label for loaded in versions] or names())
-    raise ContractError(f"no protocol '{protocol}'; shipped are {choice}, or name a .toml file of your own")
+    raise UsageError(f"no protocol '{protocol}'; shipped are {choice}, or name a .toml file of your own")
 
 
 def shipped_versions(name: str) -> list[Protocol]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from indexer.describer import Precision
 from seqdata.contracts.records import describe_first
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 from train.recipes import ALIASES, RECIPES
 
 # Above 10 an exponent has slipped: every published rate of the field is far below 1.
@@ -191,7 +191,7 @@ class TrainSettings(BaseModel):
             **fields: Values above the recipe; None leaves the recipe's value.
 
         Raises:
-            ContractError: For an unknown recipe, a wrong field, or a field that the regime does not read; the message
+            UsageError: For an unknown recipe, a wrong field, or a field that the regime does not read; the message
                 names what is valid.
 
         Example:
@@ -200,16 +200,16 @@ class TrainSettings(BaseModel):
         """
         name = ALIASES.get(recipe or "", recipe)
         if name is not None and name not in RECIPES:
-            raise ContractError(f"no training recipe '{recipe}'; choose one of {', '.join(sorted(RECIPES))}")
+            raise UsageError(f"no training recipe '{recipe}'; choose one of {', '.join(sorted(RECIPES))}")
         values = {key: value for key, value in fields.items() if value is not None}
         try:
             settings = cls.model_validate({**(base or {}), **RECIPES.get(name or "", {}), **values})
         except ValidationError as error:
-            raise ContractError(f"training settings: {describe_first(error)}") from error
+            raise UsageError(f"training settings: {describe_first(error)}") from error
         # A loss given by hand under mined triplets would be ignored without a word.
         unused = [key for key in ("loss", "temperature") if key in values and settings.regime == "triplet"]
         if unused:
-            raise ContractError(
+            raise UsageError(
                 f"training settings: '{unused[0]}' is read by regime=places only; leave it out, or add regime=places"
             )
         return settings

@@ -57,9 +57,8 @@ from seqdata.build.dry_run import plan_build
 from seqdata.build.request import BuildRequest, choose_protocol, follow_protocol
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.contracts.protocol import Protocol
-from seqdata.contracts.records import describe_first
 from seqdata.dataset.info import describe
-from seqdata.errors import ContractError, EmptyCutError, QuarantineNotice
+from seqdata.errors import EmptyCutError, QuarantineNotice, UsageError
 from seqdata.parallel import ENGINES
 from seqdata.sources.registry import OWN_DRIVES, default_protocol
 
@@ -227,13 +226,24 @@ def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
         _note_advice(request, plan.frames, plan.windows)
 
 
+# The flags of settings that are called otherwise.
+_FLAGS = {"resample_metres": "--resample", "resample_rule": "--rule", "shard_bytes": "--shard-megabytes"}
+
+
 def _build_settings(**values: object) -> BuildSettings:
-    """Check settings; None keeps a default. Raises: ContractError for a value that does not fit."""
+    """Check settings; None keeps a default. Raises: UsageError that names the flag of a value that does not fit."""
     # Only what was typed is set: a protocol may fill in the rest (see `follow_protocol`).
     try:
         return BuildSettings.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        raise ContractError(f"build settings: {describe_first(error)}") from error
+        fault = error.errors()[0]
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+        if fault["type"] == "literal_error":
+            expected = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+            raise UsageError(f"{flag} {fault['input']}: expected {expected}") from error
+        problem = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        raise UsageError(f"{flag} {values.get(name, '')}: {problem}" if name else problem) from error
 
 
 def _protocol(name: str | None, kind: str, *, cut: bool) -> Protocol | None:

@@ -10,7 +10,7 @@ from cli.flags import DatasetArgument
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
 from seqdata.dataset.export.export import export as run_export
 from seqdata.dataset.export.export import windows_of
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 
 
 def export(
@@ -41,9 +41,7 @@ def export(
     opened = open_dataset(settings, dataset)
     own_windows = length is not None or stride is not None
     if own_windows and protocol not in (None, "none"):
-        raise ContractError(
-            f"--length and --stride are set by the protocol {protocol}; leave them out, or the protocol"
-        )
+        raise UsageError(f"--length and --stride are set by the protocol {protocol}; leave them out, or the protocol")
     named = settings.protocol(protocol)
     # The dataset's own protocol, so that an export without flags holds the windows that training and evaluation use.
     source_protocol = None if own_windows or named == "none" else named or opened.manifest.protocol

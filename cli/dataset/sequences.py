@@ -9,7 +9,7 @@ from cli.flags import DatasetArgument, ProtocolFlag
 from cli.output import ConfigFlag, JsonFlag, emit, note, size
 from seqdata import protocols as registry
 from seqdata.dataset.info import protocol_counts
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 
 
 def sequences(
@@ -34,7 +34,7 @@ def sequences(
     Windows and their ground truth are added to a sealed dataset; its shards stay untouched.
     """
     if max_radius is not None and not 0 < max_radius < float("inf"):
-        raise ContractError(f"--max-radius {max_radius:g}: expected a positive number")
+        raise UsageError(f"--max-radius {max_radius:g}: expected a positive number")
     work = load(config)
     opened = open_dataset(work, dataset)
     base = dataset_protocol(work, protocol, opened)
@@ -77,9 +77,9 @@ def protocols(
     file = name if what == "show" else what
     # `show` may be left out, so one argument is a name and two must begin with it.
     if what not in (None, "show") and name is not None:
-        raise ContractError(f"protocols {what} {name}: expected seqdata protocols show NAME")
+        raise UsageError(f"protocols {what} {name}: expected seqdata protocols show NAME")
     if what == "show" and name is None:
-        raise ContractError("protocols show: name a protocol; seqdata protocols lists them")
+        raise UsageError("protocols show: name a protocol; seqdata protocols lists them")
     if file is None:
         _list_protocols(as_json=as_json)
     else:

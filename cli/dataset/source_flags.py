@@ -8,7 +8,7 @@ import typer
 from cli.config import Config
 from cli.flags import parse_pairs
 from cli.output import note
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 from seqdata.sources.detect import recognise
 from seqdata.sources.registry import option_help, source_names
 
@@ -42,15 +42,15 @@ SourceOptionFlag = Annotated[
 
 
 def source_options(named: dict[str, Path | str | None], more: list[str] | None) -> dict[str, str]:
-    """Join flags and --option texts. Raises: ContractError for one that is no name=value or is given twice."""
+    """Join flags and --option texts. Raises: UsageError for one that is no name=value or is given twice."""
     texts = [f"{name}={value}" for name, value in named.items() if value is not None]
     return parse_pairs([*texts, *(more or [])], "--option")
 
 
 def find_raw(settings: Config, argument: Path | None, flag: Path | None) -> Path:
-    """Find the dump that argument, flag or seqdata.toml names. Raises: ContractError when two are, InputError."""
+    """Find the dump that argument, flag or seqdata.toml names. Raises: UsageError when two are, InputError."""
     if argument is not None and flag is not None:
-        raise ContractError(f"two raw dumps are named, {argument} and --raw {flag}; name one")
+        raise UsageError(f"two raw dumps are named, {argument} and --raw {flag}; name one")
     return settings.raw(argument or flag)
 
 

@@ -35,8 +35,10 @@ from cli.flags import (
     EngineFlag,
     FeaturesFlag,
     IndexArgument,
+    IndexOption,
     ModelFromFlag,
     RunFlag,
+    either,
     parse_choice,
     parse_counts,
     parse_list,
@@ -61,13 +63,14 @@ from indexer.matching.aligned import METRICS
 from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank_set
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 from train.runs.record import run_record
 from train.stages.answers import AnswerOptions, answer_protocols, other_predictions
 
 
 def evaluate(
     index: IndexArgument = None,
+    index_flag: IndexOption = None,
     protocol: ProtocolsFlag = None,
     predictions: PredictionsFlag = None,
     descriptors: DescriptorsFlag = None,
@@ -104,16 +107,17 @@ def evaluate(
     Several protocols may be named. Predictions are stored, so that another radius or rule, or the same command again,
     needs no new search.
     """
+    index = either(index, index_flag, "--index")
     if (descriptors is None) != (database is None):
-        raise ContractError("--descriptors and --database: name the queries' file and the database's")
+        raise UsageError("--descriptors and --database: name the queries' file and the database's")
     if sum(source is not None for source in (index, predictions or None, descriptors)) > 1:
-        raise ContractError("an index, --predictions or --descriptors: name one of them")
+        raise UsageError("an index, --predictions or --descriptors: name one of them")
     sizes = parse_counts(size, "--size")
     radii = parse_numbers(radius, "--radius")
     default_axis: Axis | None = "size" if sizes else "radius" if radii else None
     axis = default_axis if against is None else parse_choice(against, "--against", AXES)
     if sizes and (radius or rerank or predictions or descriptors):
-        raise ContractError("--size: of an index, and not together with --radius or --rerank")
+        raise UsageError("--size: of an index, and not together with --radius or --rerank")
     is_external = descriptors is not None or bool(predictions)
     # A flag that would do nothing is refused: it was meant to do something.
     refuse_without("--rerank", rerank is not None, features=features, rerank_metric=rerank_metric)
@@ -159,11 +163,11 @@ class _Source:
     def from_index(
         self, flag: Path | None, run: Path | None, engine: str, options: AnswerOptions
     ) -> list[PredictionSet]:
-        """The answers of an index. Raises: ContractError when it holds another split than the named one."""
+        """The answers of an index. Raises: UsageError when it holds another split than the named one."""
         index = open_index(self.config, flag, engine)
         split = index.manifest.inputs["split"]
         if self.split not in (None, split):
-            raise ContractError(
+            raise UsageError(
                 f"--split {self.split}: the index {index.id} holds split {split}; build one of the other with "
                 f"seqdata index --split {self.split}"
             )
@@ -178,7 +182,7 @@ class _Source:
     def from_files(self, paths: list[Path]) -> list[PredictionSet]:
         """Predictions files of the product or of other models.
 
-        Raises: ContractError where a file of another model comes without a protocol, or two would be stored as one.
+        Raises: UsageError where a file of another model comes without a protocol, or two would be stored as one.
         """
         # The product's own files know dataset, protocol and split; those of other models answer what the flags say.
         own = {path: is_own(path) for path in paths}
@@ -191,7 +195,7 @@ class _Source:
 
     def _external(self, path: Path) -> list[PredictionSet]:
         if not self.protocols:
-            raise ContractError(f"{path}: of another model; name what judges it with --protocol")
+            raise UsageError(f"{path}: of another model; name what judges it with --protocol")
         return external_predictions(self._model(), path)
 
     def from_descriptors(
@@ -212,15 +216,15 @@ class _Source:
         return ExternalModel(dataset, protocols, folder, split, self.name, self.out, self.ids)
 
     def _check_names(self, paths: list[Path]) -> None:
-        """Raise ContractError where a name or folder is not for one file, or two files would be stored as one."""
+        """Raise UsageError where a name or folder is not for one file, or two files would be stored as one."""
         if (self.name or self.out) and len(paths) != 1:
             flag = "--name" if self.name else "--out"
-            raise ContractError(f"{flag}: for one predictions file of another model, {len(paths)} are named")
+            raise UsageError(f"{flag}: for one predictions file of another model, {len(paths)} are named")
         # Results are stored in a folder named by the file, so a second file of that name would replace the first's.
         stems = [path.stem for path in paths]
         twin = next((path for path in paths if stems.count(path.stem) > 1), None)
         if twin is not None:
-            raise ContractError(f"{twin}: several files are called {twin.stem}; judge them one at a time with --name")
+            raise UsageError(f"{twin}: several files are called {twin.stem}; judge them one at a time with --name")
 
 
 def _rerank(

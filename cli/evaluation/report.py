@@ -7,7 +7,7 @@ import typer
 
 import indexer
 from cli.config import load
-from cli.flags import DatasetFlag, IndexArgument, RunFlag
+from cli.flags import DatasetFlag, IndexArgument, IndexOption, RunFlag, either
 from cli.lookup import find_dataset, find_protocol, find_run, open_index
 from cli.output import ConfigFlag, JsonFlag, emit
 from indexer.evaluation.recall import Evaluation
@@ -20,6 +20,7 @@ from train.runs.record import predictions_path, run_record
 
 def report(
     index: IndexArgument = None,
+    index_flag: IndexOption = None,
     compare: Annotated[
         list[Path] | None,
         typer.Option(
@@ -36,6 +37,7 @@ def report(
 
     It shows recall tables and curves, a map of hits and misses, and filmstrips of queries.
     """
+    index = either(index, index_flag, "--index")
     work = load(config)
     place_index = open_index(work, index)
     folder = find_run(work, run, place_index)

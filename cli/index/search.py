@@ -8,7 +8,17 @@ import typer
 
 import seqdata
 from cli.config import Config, load
-from cli.flags import DeviceFlag, EngineFlag, ModelFromFlag, RunFlag, parse_choice, refuse_without
+from cli.flags import (
+    DeviceFlag,
+    EngineFlag,
+    IndexOption,
+    ModelFromFlag,
+    RunFlag,
+    RuntimeFlag,
+    either,
+    parse_choice,
+    refuse_without,
+)
 from cli.lookup import find_dataset, find_run, open_any_index, open_index
 from cli.output import ConfigFlag, JsonFlag, emit, note
 from indexer.localizer.answer_text import answer_lines, cut_lines, window_cuts
@@ -19,7 +29,7 @@ from indexer.place_index import PlaceIndex
 from indexer.report.pictures import strip_uris
 from indexer.versions.folders import is_index
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import ContractError, InputError
+from seqdata.errors import UsageError
 from seqdata.sources.driving_order import ORDERS
 from train.runs.record import run_record
 from train.stages.search_page import write_search_page
@@ -34,6 +44,7 @@ def search(
             show_default=False,
         ),
     ] = None,
+    index_flag: IndexOption = None,
     k: Annotated[int, typer.Option("-k", help="Places for each window.", min=1)] = 5,
     dataset: Annotated[
         Path | None, typer.Option(help="Search for the queries of this dataset instead.", show_default=False)
@@ -70,6 +81,7 @@ def search(
     ] = None,
     run: RunFlag = None,
     device: DeviceFlag = "auto",
+    runtime: RuntimeFlag = None,
     engine: EngineFlag = "auto",
     model_from: ModelFromFlag = None,
     as_json: JsonFlag = False,
@@ -83,18 +95,19 @@ def search(
     is read in the order of its drives (seq_info.csv, positions.csv, EXIF times, numbers in names).
     """
     work = load(config)
-    index_path, queries = _split_paths(paths or [])
+    named, queries = _split_paths(paths or [])
+    index_path = either(named, index_flag, "--index")
     if bool(queries) == (dataset is not None):
-        raise InputError("name images, videos or descriptors to search for, or a dataset with --dataset: one of them")
+        raise UsageError("name images, videos or descriptors to search for, or a dataset with --dataset: one of them")
     if frames is not None and thumbnails is None:
-        raise ContractError("--frames: only together with --thumbnails")
+        raise UsageError("--frames: only together with --thumbnails")
     folders = [path for path in queries if path.is_dir()]
     refuse_without("a folder of images", bool(folders), order=order, csv=csv)
     has_video = any(map(is_video, queries))
     refuse_without("a video", has_video, every=every if every != 1 else None, fps=fps)
     refuse_without("--dataset", dataset is not None, split=split)
     if order is not None and csv is not None:
-        raise ContractError("--order and --csv: name one of them")
+        raise UsageError("--order and --csv: name one of them")
     # Descriptors need neither the run's model nor the dataset, so an index that another program built serves too.
     vectors = [path for path in queries if path.suffix == ".npy"]
     pictures = [path for path in queries if path.suffix != ".npy"]
@@ -103,10 +116,11 @@ def search(
     page_dataset = None if thumbnails is None else _dataset_of_frames(work, index, frames, dataset, run)
     answers = [answer for path in vectors for answer in search_descriptors(index, path, k)]
     if pictures or dataset is not None:
+        from train.data.program_frames import pick_runtime  # heavy
         from train.stages.describer import query_describer  # heavy
         from train.stages.search import search_frames  # heavy
 
-        describer = query_describer(index, find_run(work, run, index), device, model_from)
+        describer = query_describer(index, find_run(work, run, index), device, model_from, pick_runtime(runtime))
         make_thumbnails = None if thumbnails is None else strip_uris
         if dataset is not None:
             answers += search_dataset(index, seqdata.open(dataset), split or "test", describer, k, make_thumbnails)
@@ -134,7 +148,7 @@ def _dataset_of_frames(
 ) -> Dataset:
     """The dataset that holds the index's frames: the named one, that of the queries if it is the same, else by its id.
 
-    Raises: ContractError when the named one is another, InputError when there is none.
+    Raises: UsageError when the named one is another, InputError when there is none.
     """
     identifier = str(index.manifest.inputs["dataset"])
     for path in (frames, queries):
@@ -142,7 +156,7 @@ def _dataset_of_frames(
         if dataset is not None and dataset.id == identifier:
             return dataset
         if dataset is not None and path is frames:
-            raise ContractError(
+            raise UsageError(
                 f"--frames {frames}: not the dataset {identifier[:12]} that the index {index.id} was built from"
             )
     hint = run_record(find_run(config, run, index))["dataset_path"]

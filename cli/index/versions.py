@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.config import load
+from cli.flags import IndexArgument, either
 from cli.index.flags import IndexFlag, VersionArgument
 from cli.output import ConfigFlag, JsonFlag, emit, size
 from indexer.selection.held_out import DATABASE_ROWS
@@ -16,7 +17,7 @@ from indexer.versions.listing import VersionEntry, differences, entries, flatten
 from indexer.versions.manifest import Measured, read_manifest, read_measured
 from indexer.versions.tags import collect, remove_tag, set_tag
 from indexer.versions.tags import rollback as move_back
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, UsageError
 
 
 def recall_text(measured: Measured) -> str:
@@ -50,12 +51,19 @@ def find_folder(config: Path | None, flag: Path | None, version: str | None) -> 
     return resolve(find_index(config, flag), version or "latest")
 
 
-def list_(index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None) -> None:
+def is_index_folder(path: Path) -> bool:
+    """Whether a path is an index with its versions, not one version of it."""
+    return (path / "latest").is_file()
+
+
+def list_(
+    index_folder: IndexArgument = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
+) -> None:
     """List the versions of an index, oldest first.
 
     Each with rows, size, kind, recall against exact search, and tags.
     """
-    folder = find_index(config, index)
+    folder = find_index(config, either(index_folder, index, "--index"))
     versions = entries(folder)
     lines = [f"{folder}: {len(versions)} versions", *map(_entry_line, versions)]
     emit({"index": str(folder), "versions": [asdict(entry) for entry in versions]}, "\n".join(lines), as_json=as_json)
@@ -118,6 +126,8 @@ def verify(
 
     A damaged file is named, and the command ends with exit code 4.
     """
+    if version is not None and index is None and is_index_folder(Path(version)):
+        index, version = Path(version), None
     if version is not None:
         folders = [find_folder(config, index, version)]
     else:
@@ -150,7 +160,7 @@ def tag(
     """
     folder = find_index(config, index)
     if delete and version is not None:
-        raise ContractError("--delete removes a tag from whatever version it names: leave VERSION out")
+        raise UsageError("--delete removes a tag from whatever version it names: leave VERSION out")
     identifier = remove_tag(folder, name) if delete else set_tag(folder, name, version or "latest")
     text = f"{folder}: {name} no longer names {identifier}" if delete else f"{folder}: {name} is {identifier}"
     emit({"index": str(folder), "tag": name, "id": identifier, "deleted": delete}, text, as_json=as_json)
@@ -163,6 +173,8 @@ def rollback(
 
     Without a name that is the version built before the latest one. The pointer moves by one rename.
     """
+    if version is not None and index is None and is_index_folder(Path(version)):
+        index, version = Path(version), None
     folder = find_index(config, index)
     before, latest = move_back(folder, version)
     text = f"{folder}: latest is {latest}, it was {before or 'nothing'}"
@@ -170,6 +182,7 @@ def rollback(
 
 
 def gc(
+    index_folder: IndexArgument = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
     index: IndexFlag = None,
     as_json: JsonFlag = False,
@@ -179,7 +192,7 @@ def gc(
 
     A version that a reader on this machine has open stays.
     """
-    folder = find_index(config, index)
+    folder = find_index(config, either(index_folder, index, "--index"))
     collection = collect(folder, dry_run=dry_run)
     word = "would be deleted" if dry_run else "deleted"
     text = f"{folder}: {len(collection.removed)} versions {word}, {size(collection.bytes)}"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.output import JsonFlag, emit, progress_bar
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 from seqdata.parallel import Progress
 from seqdata.synth import (
     DEMO_CITIES,
@@ -51,9 +51,9 @@ def synth(
     The layout is that of MSLS, Oxford RobotCar or Nordland.
     """
     if kind not in LAYOUTS:
-        raise ContractError(f"--kind {kind}: expected {', '.join(sorted(LAYOUTS))}")
+        raise UsageError(f"--kind {kind}: expected {', '.join(sorted(LAYOUTS))}")
     if layout is not None and layout not in LAYOUTS[kind]:
-        raise ContractError(f"--layout {layout}: {kind} has {', '.join(LAYOUTS[kind])}")
+        raise UsageError(f"--layout {layout}: {kind} has {', '.join(LAYOUTS[kind])}")
     flags = {"seconds": seconds, "width": width, "height": height, "layout": layout}
     sizes = {name: value for name, value in flags.items() if value is not None}
     drive = None if track is None else read_track(track, zone=track_zone)
@@ -74,7 +74,7 @@ def _write(
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write the dump and return its counts as JSON values. Raises: ContractError for a size that does not fit."""
+    """Write the dump and return its counts as JSON values. Raises: UsageError for a size that does not fit."""
     try:
         if kind == "nordland":
             settings = NordlandSettings(**sizes)
@@ -84,12 +84,12 @@ def _write(
             written = write_robotcar(out, settings=lap, track=track, seed=seed, progress=progress)
         else:
             if "seconds" in sizes:
-                raise ContractError("--seconds: a synthetic city has streets, not one drive; leave it out")
+                raise UsageError("--seconds: a synthetic city has streets, not one drive; leave it out")
             # msls has one layout; naming it is allowed, and the city's settings have no such field.
             sizes.pop("layout", None)
             cities = DEMO_CITIES if track is None else (city_along("track", "test", track),)
             city = CitySettings(**sizes, cities=cities)
             written = write_msls(out, settings=city, seed=seed, progress=progress)
     except ValueError as error:
-        raise ContractError(f"synth {kind}: {error}") from error
+        raise UsageError(f"synth {kind}: {error}") from error
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(written).items()}

@@ -11,6 +11,7 @@ from cli.flags import (
     DeviceFlag,
     ModelFromFlag,
     OptionFlag,
+    RuntimeFlag,
     check_model_name,
     parse_choice,
     parse_json_pairs,
@@ -47,6 +48,7 @@ def describe(
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     seed: Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)] = 0,
     device: DeviceFlag = "auto",
+    runtime: RuntimeFlag = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the features.", show_default=False)] = None,
     model_from: ModelFromFlag = None,
     options: OptionFlag = None,
@@ -57,6 +59,7 @@ def describe(
 
     seqdata train --features then trains heads on the stored descriptors, on a CPU too.
     """
+    from train.data.program_frames import pick_runtime  # heavy
     from train.stages.features import FeatureRequest, write_features  # heavy
 
     work = load(config)
@@ -68,6 +71,7 @@ def describe(
         pca=pca,
         seed=seed,
         device=device,
+        runtime=pick_runtime(runtime) or "torch",
         dtype=parse_choice(dtype, "--dtype", ("float16", "float32")),
     )
     with progress_bar("frame") as bar:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from seqdata.errors import ContractError, InputError
+from seqdata.errors import ContractError, InputError, UsageError
 
 if TYPE_CHECKING:
     from seqdata.sources.base import Source
@@ -150,7 +150,7 @@ def source_kind(name: str) -> SourceKind:
         'nordland-sta'
     """
     if name not in SOURCES:
-        raise ContractError(f"no source '{name}'; there are {', '.join(source_names())}")
+        raise UsageError(f"no source '{name}'; there are {', '.join(source_names())}")
     return SOURCES[name]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 from train.losses.contrastive import ContrastiveLoss
 from train.losses.multi_similarity import PlaceLoss
 
@@ -29,5 +29,5 @@ def create_pair_loss(name: str, temperature: float) -> nn.Module:
         0.1
     """
     if name not in PAIR_LOSSES:
-        raise ContractError(f"no loss '{name}' for place batches; choose one of {', '.join(PAIR_LOSSES)}")
+        raise UsageError(f"no loss '{name}' for place batches; choose one of {', '.join(PAIR_LOSSES)}")
     return PAIR_LOSSES[name](temperature)

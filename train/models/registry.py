@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from seqdata.contracts.records import describe_first
-from seqdata.errors import ContractError
+from seqdata.errors import UsageError
 from train.models import frame_model
 from train.models.base import Family, SequenceModel
 from train.models.early import r2plus1d, timesformer
@@ -48,7 +48,7 @@ def preset(name: str) -> tuple[Family, dict[str, Any]]:
         name, names(), n=8, cutoff=0.5
     )
     hint = f"near it: {', '.join(similar[:8])}; " if similar else ""
-    raise ContractError(f"no model '{name}'; {hint}seqdata models lists all")
+    raise UsageError(f"no model '{name}'; {hint}seqdata models lists all")
 
 
 def create(name: str, *, weights: str | Path = "random", seed: int = 0, **options: Any) -> SequenceModel:
@@ -105,10 +105,10 @@ def resolve(name: str, options: dict[str, Any]) -> Any:
     fields = family.options.model_fields
     unknown = sorted(set(options) - set(fields))
     if unknown:
-        raise ContractError(f"model {name}: no option '{unknown[0]}'; there are {', '.join(fields)}")
+        raise UsageError(f"model {name}: no option '{unknown[0]}'; there are {', '.join(fields)}")
     try:
         checked = family.options.model_validate(family.complete(values, options))
     except ValidationError as error:
-        raise ContractError(f"model {name}: {describe_first(error)}") from error
+        raise UsageError(f"model {name}: {describe_first(error)}") from error
     family.check(name, checked)
     return checked

@@ -11,7 +11,7 @@ from cli.flags import parse_bytes
 from cli.index.versions import caveat, recall_text
 from cli.main import app
 from indexer.versions.manifest import Measured, read_measured
-from seqdata.errors import ContractError, InputError, SeqdataError
+from seqdata.errors import ContractError, InputError, SeqdataError, UsageError
 from tests.conftest import write_drives
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "index-v1"
@@ -60,6 +60,32 @@ def test_the_verbs_on_versions(town: Path) -> None:
     (town / "versions" / PLAIN / "index.faiss").write_bytes(b"x")
     with pytest.raises(ContractError, match=r"index\.faiss"):
         run("index", "verify")
+
+
+def test_an_index_is_named_by_position_or_by_flag(town: Path) -> None:
+    assert run("index", "list", str(town)) == run("index", "list", "--index", str(town))
+    assert found("index", "verify", str(town)) == found("index", "verify", "--index", str(town))
+    assert found("index", "gc", str(town), "--dry-run")["dry_run"]
+    with pytest.raises(UsageError, match="name one of them"):
+        run("index", "list", str(town), "--index", str(town))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("info", "indexes/town"), "an index, but a dataset belongs here; see what it holds with seqdata index list"),
+        (("train", "indexes/town"), "an index, but a dataset belongs here"),
+        (("index", "--run", "indexes/town"), "an index, but a run belongs here"),
+        (("info", "a run"), "a run, but a dataset belongs here; see what it holds with seqdata index --run 'a run'"),
+        (("eval", "a run"), "a run, but an index belongs here"),
+        (("index", "list", "a run"), "a run, but an index belongs here"),
+    ],
+)
+def test_a_folder_of_another_kind_says_what_it_is(arguments: tuple[str, ...], words: str, town: Path) -> None:
+    Path("a run").mkdir()
+    Path("a run/run.json").write_text("{}")
+    with pytest.raises(UsageError, match=words):
+        run(*arguments)
 
 
 def test_what_is_no_verb_is_a_build(town: Path) -> None:
