@@ -88,15 +88,10 @@ class PlaceIndex:
         Raises: ContractError when the file is damaged.
         """
         # A robot has `places` alone, without polars.
-        import polars as pl
+        from seqdata.contracts.table_files import read_table
 
-        from seqdata.contracts.tables import table_contract
-
-        path = self.path / PLACES
         check_file(self.path, self.manifest, PLACES, hashed=True)
-        table = pl.read_parquet(path)
-        table_contract("places").validate(table, file=path)
-        return table
+        return read_table("places", self.path / PLACES, self.manifest.rows)
 
     @cached_property
     def places(self) -> pa.Table:

@@ -19,7 +19,8 @@ from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import check_descriptors, project, projected
 from indexer.pca.transform import Transform
 from indexer.search.exact import ExactVectors
-from indexer.search.flat_file import FACTORY, Exact, map_exact, narrow, wrap, write, write_exact
+from indexer.search.file_layout import FACTORY, Exact, write
+from indexer.search.flat_file import map_exact, narrow, wrap, write_exact
 from indexer.search.kinds import EXACT, KindSpec, as_spec
 from indexer.search.pools import threads
 from indexer.selection import choose as auto

@@ -14,7 +14,8 @@ import numpy as np
 from indexer.builder import merge_lists
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.transform import Transform
-from indexer.search.flat_file import FACTORY, Exact, map_exact, write, write_exact
+from indexer.search.file_layout import FACTORY, Exact, write
+from indexer.search.flat_file import map_exact, write_exact
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
 from seqdata.storage.files import atomic_path

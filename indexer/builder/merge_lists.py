@@ -3,13 +3,9 @@
 Parts share one trained quantiser and carry their rows as ids. The result has the bytes of `faiss.write_index` of one
 index to which all vectors were added in order. Kinds without inverted lists are grown in memory instead.
 
-FAISS's own door, `OnDiskInvertedLists.merge_from_multiple`, writes the lists into a second file with absolute path and
-padding, which a version of one immutable index file cannot hold. So the block "ilar" (lengths of lists, then codes and
-ids of each list, at the end of an IVF file) is written here, in the one place that knows it; `_head` compares what the
-installed FAISS writes of an empty index with it before anything is joined.
+Why FAISS's own merge does not serve, and how its files begin, stands in `indexer.search.file_layout`.
 """
 
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.search.file_layout import lists_head
 from indexer.search.inverted_lists import add_block
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, IntArray
@@ -24,9 +21,6 @@ from seqdata.storage.files import explain_write_failure
 
 if TYPE_CHECKING:
     import faiss
-
-HEADER = struct.Struct("<4sQQ4sQ")  # "ilar", lists, bytes a code, form of the lengths, their number
-FULL, SPARSE = b"full", b"sprs"
 
 
 def core(index: "faiss.Index") -> Any:
@@ -97,7 +91,6 @@ def join(parts: Sequence[Path], path: Path) -> None:
     """
     import faiss  # heavy
 
-    empty = trained(parts[0])
     # Read-only memory maps: pages of a part come and go as its lists are copied.
     opened = [open_index(part, faiss.IO_FLAG_MMAP) for part in parts]
     inner = [core(index) for index in opened]
@@ -106,9 +99,11 @@ def join(parts: Sequence[Path], path: Path) -> None:
     if len(shapes) != 1:
         raise ContractError(f"{parts[0].parent}: the parts were made by different quantisers; make them again")
     sizes = np.array([[index.invlists.list_size(number) for number in range(index.nlist)] for index in inner])
+    empty = trained(parts[0])
+    _set_total(empty, int(sizes.sum()))
     try:
         with path.open("wb") as file:
-            file.write(_head(empty, sizes.sum(axis=0)))
+            file.write(lists_head(empty, inner[0].code_size, sizes.sum(axis=0)))
             for number in np.flatnonzero(sizes.sum(axis=0)):
                 filled_lists = [index.invlists for index, size in zip(inner, sizes[:, number], strict=True) if size]
                 for take in (_codes, _ids):
@@ -116,32 +111,6 @@ def join(parts: Sequence[Path], path: Path) -> None:
                         file.write(take(lists, int(number)).data)
     except OSError as error:
         explain_write_failure(path, error)
-
-
-def _head(empty: "faiss.Index", sizes: IntArray) -> bytes:
-    """All bytes before the first list, with the number of vectors in every layer and the length of every list."""
-    import faiss  # heavy
-
-    inner = core(empty)
-    _set_total(empty, int(sizes.sum()))
-    head: bytes = faiss.serialize_index(empty).tobytes()
-    block = HEADER.pack(b"ilar", inner.nlist, inner.code_size, SPARSE, 0)
-    if not head.endswith(block):
-        raise ContractError(
-            f"FAISS {faiss.__version__} writes inverted lists in a form that cannot be merged on disk; install "
-            "faiss-cpu 1.15, or build the index without shares"
-        )
-    filled = np.flatnonzero(sizes)
-    # FAISS lists all lengths where more than half of the lists are filled, otherwise (list, length) pairs.
-    kind, table = (FULL, sizes) if len(filled) > len(sizes) // 2 else (SPARSE, _sparse(sizes, filled))
-    entries = np.ascontiguousarray(table, dtype="<u8")
-    return (
-        head[: -len(block)] + HEADER.pack(b"ilar", inner.nlist, inner.code_size, kind, entries.size) + entries.tobytes()
-    )
-
-
-def _sparse(sizes: IntArray, filled: IntArray) -> IntArray:
-    return np.stack([filled, sizes[filled]], axis=1).ravel()
 
 
 def _codes(lists: Any, number: int) -> npt.NDArray[np.uint8]:

@@ -16,7 +16,8 @@ from indexer.builder import merge_lists
 from indexer.builder.held_arrays import write_arrays
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.transform import Transform
-from indexer.search.flat_file import FACTORY, wrap
+from indexer.search.file_layout import FACTORY
+from indexer.search.flat_file import wrap
 from indexer.selection.held_out import DATABASE_ROWS
 from indexer.versions.folders import VERSIONS
 from indexer.versions.locks import changing

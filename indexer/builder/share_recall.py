@@ -14,7 +14,8 @@ from indexer.builder import merge_lists
 from indexer.builder.held_arrays import read_arrays
 from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
-from indexer.search.flat_file import FACTORY, Exact, map_exact
+from indexer.search.file_layout import FACTORY, Exact
+from indexer.search.flat_file import map_exact
 from indexer.search.kinds import KindSpec
 from indexer.selection.choose import Point, Selection, check_exact, settle
 from indexer.selection.held_out import CANDIDATES, NOT_A_ROW, HeldOut, judge

@@ -7,7 +7,7 @@ import numpy as np
 
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import faiss_threads, kept_vectors, layers, search_everything, set_search
-from indexer.search.flat_file import faiss_reason
+from indexer.search.file_layout import faiss_reason
 from indexer.search.gpu_engines import FAISS_GREATEST_K, gpu_copy
 from indexer.search.kinds import create
 from indexer.search.pools import threads

@@ -13,7 +13,7 @@ from indexer.arrays import StoredVectors
 from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import estimate, ladder, set_search
-from indexer.search.flat_file import faiss_reason
+from indexer.search.file_layout import faiss_reason
 from indexer.search.inverted_lists import add
 from indexer.search.kinds import EXACT, KindSpec, cells, create, factory_string, subspaces, train
 from indexer.search.pools import threads

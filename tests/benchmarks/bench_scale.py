@@ -19,7 +19,8 @@ from indexer.pca.transform import Transform
 from indexer.search import kinds
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import estimate, set_search
-from indexer.search.flat_file import map_exact, write, write_exact
+from indexer.search.file_layout import write
+from indexer.search.flat_file import map_exact, write_exact
 from indexer.search.pools import threads
 from tests.benchmarks.results import record, scaled
 

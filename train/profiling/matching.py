@@ -16,7 +16,7 @@ from indexer.search.approximate import FaissVectors
 from indexer.search.engines import half_norms
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import estimate
-from indexer.search.flat_file import TYPES
+from indexer.search.file_layout import TYPES
 from indexer.search.kinds import EXACT, KindSpec, create, factory_string, training_rows
 from indexer.search.pools import threads
 from indexer.selection import choose as auto

@@ -19,7 +19,8 @@ from indexer.pca import fit as pca
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import project
 from indexer.search import kinds
-from indexer.search.flat_file import wrap, write
+from indexer.search.file_layout import write
+from indexer.search.flat_file import wrap
 from indexer.search.kinds import KindSpec
 from indexer.selection import held_out as held
 from indexer.versions.checks import check_version
