@@ -45,6 +45,15 @@ def xxh3_file(path: str | Path) -> str:
         raise
 
 
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file as 64 hex digits: what the authors of a public file print beside it."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def sha256_json(value: Any) -> str:
     """SHA-256 of the compact JSON of `value` with sorted keys, as 64 hex digits: the hash of manifests and ids.
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqdata.errors import ContractError, MissingDependencyError
 from train.models.encoders import cct
+from train.models.encoders.public_names import to_timm
 from train.models.encoders.weight_files import check_values, read_parts
 
 logger = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ def _below_prefixes(model: nn.Module, tensors: dict[str, Tensor]) -> Iterator[tu
     prefixes = [key.removesuffix(end) for end in ends for key in tensors if key.endswith(f".{end}")]
     for prefix in dict.fromkeys(["", *prefixes, _shared_prefix(tensors)]):
         state = _below(tensors, prefix)
-        yield prefix, _without_head(model, cct.rename_public(state) if isinstance(model, cct.Cct) else state)
+        yield prefix, _without_head(model, to_timm(model, state))
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
