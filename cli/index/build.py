@@ -7,7 +7,7 @@ import typer
 
 import indexer
 from cli.config import load
-from cli.flags import DeviceFlag, ModelFromFlag, PrecisionFlag, parse_bytes, parse_choice
+from cli.flags import DeviceFlag, ModelFromFlag, PrecisionFlag, RuntimeFlag, parse_bytes, parse_choice
 from cli.index.flags import (
     FactoryFlag,
     KindFlag,
@@ -49,6 +49,7 @@ def index(
     seed: Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)] = None,
     device: DeviceFlag = "auto",
+    runtime: RuntimeFlag = None,
     model_from: ModelFromFlag = None,
     kind: KindFlag = "flat",
     factory: FactoryFlag = None,
@@ -67,6 +68,7 @@ def index(
 
     The run's model describes the database of a split; PCA, then an exact or a faster index follows.
     """
+    from train.data.program_frames import pick_runtime  # heavy
     from train.devices import pick_precision  # heavy
     from train.stages.describer import RunDescriber  # heavy
 
@@ -87,7 +89,9 @@ def index(
         reverse=reverse,
         normalise=normalise,
     )
-    describer = RunDescriber(run_folder, device, model_from, pick_precision(precision, device))
+    describer = RunDescriber(
+        run_folder, device, model_from, pick_precision(precision, device), pick_runtime(runtime) or "torch"
+    )
     if shard_range is not None:
         _write_part(source, describer, request, shard_range, as_json=as_json)
         return

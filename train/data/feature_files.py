@@ -11,7 +11,7 @@ Rows are read with `pread`, run by run, so that training touches only the bytes 
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import read_json
 from seqdata.storage.hashing import sha256_json, xxh3_file
 from seqdata.storage.names import FlatName, refuse_links
-from seqdata.storage.parquet import read_parquet
+from seqdata.storage.parquet import WHOLE_BYTES, read_parquet
 
 MANIFEST, IDS, ENCODER = "manifest.json", "ids.parquet", "encoder"
 Level = Literal["frame", "token"]
@@ -50,8 +50,14 @@ class FeatureManifest(Frozen):
         dtype: Of a row.
         rows: Number of rows.
         parts: The files, in the order of rows.
+        ids_hash: XXH3-128 of the table of ids; no part of the identity, "" in features of the first release.
+        runtime: What encoded the frames.
     """
 
+    # Left out where it is PyTorch, so that older feature datasets keep their ids.
+    later: ClassVar[frozenset[str]] = frozenset({"runtime"})
+
+    later = frozenset({"runtime", "ids_hash"})
     schema_version: Literal[1] = 1
     kind: Literal["features"] = "features"
     level: Level
@@ -61,11 +67,13 @@ class FeatureManifest(Frozen):
     dtype: Literal["float16", "float32"]
     rows: int
     parts: tuple[FeaturePart, ...]
+    runtime: Literal["torch", "onnx"] = "torch"
+    ids_hash: str = ""
 
     @property
     def id(self) -> str:
         """SHA-256 of the manifest's content."""
-        return sha256_json(self.model_dump(mode="json"))
+        return sha256_json(self.model_dump(mode="json", exclude={"ids_hash"}))
 
 
 def read_manifest(folder: Path) -> FeatureManifest:
@@ -86,7 +94,7 @@ class FeatureFiles:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         refuse_links(self.folder, [IDS, *(part.name for part in self.manifest.parts)], self.folder / MANIFEST)
-        ids = read_parquet(self.folder / IDS)
+        ids = self._read_ids()
         self._frames = ids["frame"].to_numpy().astype(np.int64)
         self._row_bytes = int(np.prod(self.manifest.shape)) * np.dtype(self.manifest.dtype).itemsize
         self._ends = np.cumsum([part.rows for part in self.manifest.parts])
@@ -94,11 +102,27 @@ class FeatureFiles:
             raise ContractError(f"{self.folder / IDS}: {ids.height} rows, the manifest says {self.manifest.rows}")
         self._handles = [self._open(part) for part in self.manifest.parts]
 
+    def _read_ids(self) -> pl.DataFrame:
+        """The table of feature rows. Raises: InputError, ContractError when it is damaged or another's."""
+        path = self.folder / IDS
+        ids = read_parquet(path)
+        if self.manifest.ids_hash and xxh3_file(path) != self.manifest.ids_hash:
+            raise ContractError(f"{path}: not the bytes that were written; write the features again")
+        if ids.schema != ids_table(np.empty(0, np.int64), pl.Series([], dtype=pl.String)).schema:
+            raise ContractError(f"{path}: no table of frame rows and keys; write the features again")
+        # Rows are looked up by bisection, which a flipped bit would lead astray without a word.
+        if ids["frame"].null_count() or (ids["frame"].diff().drop_nulls() <= 0).any() or (ids["frame"] < 0).any():
+            raise ContractError(f"{path}: its frame rows do not rise; write the features again")
+        return ids
+
     def _open(self, part: FeaturePart) -> int:
         path = self.folder / part.name
         size = part.start + part.rows * self._row_bytes
         if not path.is_file() or path.stat().st_size != size:
             raise ContractError(f"{path}: missing or not of {size} bytes; write the features again")
+        # Larger parts are hashed whole by `check_hashes` alone: at each opening it would cost more than reading.
+        if size <= WHOLE_BYTES and xxh3_file(path) != part.hash:
+            raise ContractError(f"{path}: not the bytes that were written; write the features again")
         return os.open(path, os.O_RDONLY)
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -10,14 +10,32 @@ from torch import Tensor
 
 from indexer.localizer.localizer import resample
 from indexer.localizer.programs import Program
+from seqdata.errors import ContractError
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
+Runtime = Literal["torch", "onnx"]
+RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx")
+"""What encodes frames; the descriptors differ by rounding."""
 OpenProgram = Callable[[tuple[int, int]], Program]
 """Makes the frame program for frames of one (height, width)."""
+
+
+def pick_runtime(name: str | None) -> Runtime | None:
+    """Return the runtime of a name, None for none. Raises: ContractError for another name.
+
+    >>> pick_runtime("onnx")
+    'onnx'
+    """
+    for runtime in RUNTIMES:
+        if name == runtime:
+            return runtime
+    if name is not None:
+        raise ContractError(f"--runtime {name}: expected {' or '.join(RUNTIMES)}")
+    return None
 
 
 class ProgramFrames(FrameSource):

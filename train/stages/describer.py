@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,19 +10,24 @@ import polars as pl
 import torch
 
 from indexer.describer import Precision
+from indexer.localizer.pack import FRAMES
+from indexer.localizer.programs import Program, open_program
 from indexer.place_index import PlaceIndex
 from seqdata.dataset.dataset import Dataset
+from seqdata.errors import ContractError
 from seqdata.frames.prefetch import prefetch
 from seqdata.geometry import Float32Array
 from seqdata.parallel import Progress
 from seqdata.storage.files import read_json
 from train.data.describe import describe, describe_blocks
-from train.data.frames import FrameSource
+from train.data.frames import FrameSource, native_size
+from train.data.program_frames import OpenProgram, ProgramFrames, Runtime
 from train.devices import pick_device
 from train.models.base import SequenceModel
 from train.runs.checkpoint import load_model
 from train.runs.folder import checkpoint_stem
 from train.runs.record import checkpoint_hash
+from train.stages.export_onnx import export_encoder
 
 # Runs stored before models recorded the option `normalise_after_pca`: the name decided.
 PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-cat", "cls-fc", "seqpool-cat", "seqnet", "seqmatchnet", "delta", "lstm",
@@ -39,20 +44,32 @@ class RunDescriber:
         device: "auto", "cpu", "cuda" or "cuda:N".
         model_from: Where the model's code is, for models of other packages (see `train.runs.checkpoint.load_model`).
         precision: How a CUDA device computes (see `indexer.describer.Precision`); a CPU always computes in float32.
+        runtime: What encodes frames: PyTorch, or on a CPU ONNX Runtime.
     """
 
     run: Path
     device: str = "auto"
     model_from: str | None = None
     precision: Precision = "tf32"
+    runtime: Runtime = "torch"
+
+    def __post_init__(self) -> None:
+        """Raise ContractError for a device that the runtime does not use."""
+        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
+            raise ContractError(f"--runtime onnx describes on the CPU; leave --device {self.device} away")
 
     def __reduce__(self) -> tuple[Callable[..., "RunDescriber"], tuple[Any, ...]]:
         """Pickle without the loaded model, and with a path that holds in a worker's own working directory."""
-        return RunDescriber, (self.run.resolve(), self.device, self.model_from, self.precision)
+        return RunDescriber, (self.run.resolve(), self.device, self.model_from, self.precision, self.runtime)
 
     @property
     def arithmetic(self) -> dict[str, str]:
-        """The precision where it rounds further than float32; CUDA's float32 and a CPU's differ in their last bits."""
+        """The runtime where it is not PyTorch, the precision where it rounds further than float32.
+
+        CUDA's float32 and a CPU's differ in their last bits alone.
+        """
+        if self.runtime != "torch":
+            return {"runtime": self.runtime}
         is_rounded = self.precision != "fp32" and pick_device(self.device).type == "cuda"
         return {"precision": self.precision} if is_rounded else {}
 
@@ -93,15 +110,44 @@ class RunDescriber:
         """Numbers in the descriptor of a window of `length` frames. Raises: ContractError for another length."""
         return self.network.descriptor_size(length)
 
+    @property
+    def place(self) -> str:
+        """Name of the device that computes: ONNX Runtime encodes on the CPU."""
+        return "cpu" if self.runtime == "onnx" else self.device
+
+    def source(self, dataset: Dataset, windows: pl.DataFrame, size: tuple[int, int] | None) -> FrameSource | None:
+        """What reads and encodes frames of windows, brought to `size` where there is one; None for the usual source."""
+        if self.runtime == "torch":
+            return None if size is None else FrameSource(dataset, size)
+        size = size or native_size(dataset, dataset.frame_rows(windows), self.network.size)
+        return ProgramFrames(dataset, size, self.program)
+
+    @cached_property
+    def program(self) -> OpenProgram:
+        """The exported first half of the model, by (height, width): exported once a size."""
+
+        @cache
+        def open_frames(size: tuple[int, int]) -> Program:
+            # After the threads of PyTorch, so that one setting holds for both.
+            return open_program(export_encoder(self.network, size), Path(FRAMES), threads=torch.get_num_threads())
+
+        return open_frames
+
     def blocks(
         self, dataset: Dataset, windows: pl.DataFrame, progress: Progress | None = None
     ) -> Iterator[Float32Array]:
         """Yield descriptors (m, D) float32 of the windows in table order. Raises: as `describe_blocks`."""
         blocks = describe_blocks(
-            self.network, dataset, windows, device=self.device, progress=progress, precision=self.precision
+            self.network,
+            dataset,
+            windows,
+            device=self.place,
+            progress=progress,
+            source=self.source(dataset, windows, None),
+            precision=self.precision,
         )
         # A card goes on describing while the block before is projected and written.
-        return prefetch(blocks, lambda block: block) if pick_device(self.device).type == "cuda" else blocks
+        return prefetch(blocks, lambda block: block) if pick_device(self.place).type == "cuda" else blocks
 
     def vectors(
         self,
@@ -111,29 +157,40 @@ class RunDescriber:
         frame_size: tuple[int, int] | None = None,
     ) -> Float32Array:
         """Return descriptors (n, D) float32, row i of window i. Raises: as `train.data.describe.describe`."""
-        source = None if frame_size is None or self.network.size is not None else FrameSource(dataset, frame_size)
+        size = None if self.network.size is not None else frame_size
         return describe(
             self.network,
             dataset,
             windows,
-            device=self.device,
+            device=self.place,
             progress=progress,
-            source=source,
+            source=self.source(dataset, windows, size),
             precision=self.precision,
         )
 
     def as_worker(self, number: int, threads: int) -> "RunDescriber":
         """See `indexer.describer.Describer`: workers share out the cards that this process sees."""
         torch.set_num_threads(threads)
-        device = pick_device(self.device)
+        device = pick_device(self.place)
         if device.type != "cuda" or device.index is not None:
             return self
         return replace(self, device=f"cuda:{(number - 1) % torch.cuda.device_count()}")
 
 
-def query_describer(index: PlaceIndex, run: Path, device: str = "auto", model_from: str | None = None) -> RunDescriber:
-    """Make the describer of queries to an index: of its run, in the precision that its own vectors have."""
-    return RunDescriber(run, device, model_from, cast(Precision, index.computed.get("precision", "fp32")))
+def query_describer(
+    index: PlaceIndex,
+    run: Path,
+    device: str = "auto",
+    model_from: str | None = None,
+    runtime: Runtime | None = None,
+) -> RunDescriber:
+    """Make the describer of queries to an index: of its run, in the precision and the runtime of its own vectors.
+
+    A `runtime` overrides theirs: descriptors of the two differ by rounding alone.
+    """
+    computed = index.computed
+    own = cast(Runtime, computed.get("runtime", "torch"))
+    return RunDescriber(run, device, model_from, cast(Precision, computed.get("precision", "fp32")), runtime or own)
 
 
 def is_paper_method(model: str) -> bool:

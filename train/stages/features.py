@@ -11,6 +11,8 @@ import numpy.lib.format as npy
 import torch
 from torch import Tensor, nn
 
+from indexer.localizer.pack import FRAMES
+from indexer.localizer.programs import open_program
 from indexer.pca import fit as pca
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, OutputError
@@ -20,10 +22,12 @@ from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import write_parquet_atomic
 from train.data.feature_files import ENCODER, IDS, MANIFEST, FeatureManifest, FeaturePart, Level, ids_table
 from train.data.frames import FrameSource, native_size
+from train.data.program_frames import ProgramFrames, Runtime
 from train.devices import pick_device
 from train.models.frame_model import FrameModel
 from train.models.fusion.basic import CentreFrame
 from train.runs import checkpoint
+from train.stages.export_onnx import export_encoder
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
@@ -37,7 +41,7 @@ class FeatureRequest:
     """What to write: the level, the type of the rows, frames in a backbone pass, where to compute.
 
     `pca`: numbers a frame after a PCA that is fitted on `sample` random frames, whitened with `whiten`; it becomes the
-    model's projection (frame level only).
+    model's projection (frame level only). `runtime`: what encodes frames; ONNX Runtime gives the frame level alone.
     """
 
     level: Level = "frame"
@@ -48,6 +52,7 @@ class FeatureRequest:
     seed: int = 0
     batch_size: int = 64
     device: str = "auto"
+    runtime: Runtime = "torch"
 
 
 def write_features(
@@ -82,12 +87,16 @@ def write_features(
     _check(model, request)
     keys = dataset.frame_columns("key")["key"]
     rows = np.arange(len(keys)) if frames is None else frames
-    where = pick_device(request.device)
-    source = FrameSource(dataset, native_size(dataset, rows[:, None], model.size))
+    where = pick_device("cpu" if request.runtime == "onnx" else request.device)
+    size = native_size(dataset, rows[:, None], model.size)
+    source = FrameSource(dataset, size)
     model = model.to(where).eval()
     _drop_fusion(model)
     if request.pca is not None:
         _fit_projection(model, source, rows, request, where)
+    if request.runtime == "onnx":
+        # After the projection, which is part of what is exported.
+        source = ProgramFrames(dataset, size, lambda size: open_program(export_encoder(model, size), Path(FRAMES)))
     parts = list(_write_parts(folder, model, source, rows, request, where, progress))
     write_parquet_atomic(ids_table(rows, keys.gather(rows)), folder / IDS)
     checkpoint.save_model(folder / ENCODER, model.cpu(), {"dataset": dataset.id})
@@ -100,6 +109,8 @@ def write_features(
         dtype=request.dtype,
         rows=len(rows),
         parts=tuple(parts),
+        runtime=request.runtime,
+        ids_hash=xxh3_file(folder / IDS),
     )
     write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
@@ -111,6 +122,8 @@ def _check(model: nn.Module, request: FeatureRequest) -> None:
         raise ContractError(
             f"{type(model).__name__} is no function of single frames; describe with a late fusion model"
         )
+    if request.runtime == "onnx" and (request.level == "token" or request.device not in ("auto", "cpu")):
+        raise ContractError("--runtime onnx: for --level frame, on the CPU")
     if request.pca is not None and (request.level == "token" or model.vlad_sums):
         raise ContractError("--pca needs one vector a frame: level frame, and a pooling other than vlad")
 
@@ -154,7 +167,7 @@ def _features(
 ) -> Tensor:
     """Features of frames `(n, ...)` float32 on the CPU."""
     frames = torch.from_numpy(source.read(rows)).to(where)
-    features = model.tokens(frames) if request.level == "token" else model.encode_frames(frames)
+    features = model.tokens(frames) if request.level == "token" else source.encode(model, frames)
     return features.float().cpu()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from indexer.describer import check_weights
 from indexer.localizer.frame_form import index_form, index_protocol
+from indexer.localizer.localizer import resample
 from indexer.localizer.places import nearest_places
 from indexer.localizer.query_frames import FrameOrder, FrameSequence, VideoRate, frame_sequences
 from indexer.localizer.search import PICTURED, Answer, Thumbnails
@@ -75,23 +76,21 @@ def search_frames(
     number = 0
     rate = rate or VideoRate()
     for sequence in frame_sequences(paths, form, rate, length=length, order=order, report=report):
-        for window in _windows(sequence, model, length, pick_device(describer.device)):
+        for window in _windows(sequence, describer, length):
             pictures = thumbnails(np.stack(window.frames)) if thumbnails is not None and number < PICTURED else []
             places = nearest_places(index, window.descriptor, k)[0]
             yield Answer(sequence.name, window.names, places, tuple(pictures), sequence.order, window.first)
             number += 1
 
 
-def _windows(
-    sequence: FrameSequence, model: SequenceModel, length: int, device: torch.device
-) -> Iterator[WindowDescriptor]:
+def _windows(sequence: FrameSequence, describer: RunDescriber, length: int) -> Iterator[WindowDescriptor]:
     """Cut a sequence into windows as it is read; each frame is encoded once. Raises: NotEnoughDataError."""
-    model = model.to(device).eval()
+    model = describer.network.to(pick_device(describer.place)).eval()
     # Holds what one window needs and drops the oldest by itself: memory does not grow with the length of a video.
     ring: deque[tuple[str, Pixels, Tensor]] = deque(maxlen=length)
     count = 0
     for count, (name, pixels) in enumerate(sequence.read(), start=1):
-        ring.append((name, pixels, _encode(model, pixels, device)))
+        ring.append((name, pixels, _encode(model, pixels, describer)))
         if count % length == 0:
             yield _describe(model, ring, count - length)
     if count < length:
@@ -102,9 +101,12 @@ def _windows(
 
 
 @torch.inference_mode()
-def _encode(model: SequenceModel, pixels: Pixels, device: torch.device) -> Tensor:
+def _encode(model: SequenceModel, pixels: Pixels, describer: RunDescriber) -> Tensor:
     """Features (1, ...) of a frame (3, H, W)."""
-    return model.encode_frames(torch.from_numpy(pixels)[None].to(device))
+    if describer.runtime == "onnx":
+        program = describer.program(model.size or (pixels.shape[1], pixels.shape[2]))
+        return torch.from_numpy(program(resample(pixels, (program.shape[-2], program.shape[-1]))))
+    return model.encode_frames(torch.from_numpy(pixels)[None].to(pick_device(describer.place)))
 
 
 @torch.inference_mode()
