@@ -50,7 +50,8 @@ def read_positions(path: Path, zone_letters: str = "") -> pl.DataFrame:
         One row a line of the file, in its order; an image that is listed again comes once. Columns: `row` (from 1),
         `source` ("" where the cell is empty), `drive`, `role`, `city` where the file has it, `time` (int64 microseconds
         since 1970), `latitude` and `longitude` (degrees, null where there is no usable position), `easting`,
-        `northing`, `zone`, `heading` where the file has them, `reason` and `message` where the row cannot be used.
+        `northing`, `zone`, `heading` where the file has them, with `unread_heading`, the texts that are no angle, and
+        `reason` and `message` where the row cannot be used.
 
     Raises:
         InputError: If the file cannot be read or has no row.
@@ -72,8 +73,23 @@ def read_positions(path: Path, zone_letters: str = "") -> pl.DataFrame:
     )
     rows = rows.with_columns(_read_place(table, path, zone_letters).iter_columns())
     if "heading" in table.columns:
-        rows = rows.with_columns(_heading(table["heading"]))
+        text = table["heading"].fill_null("").str.strip_chars()
+        heading = _heading(text)
+        is_unread = heading.is_null() & (text != "") & (text.str.to_lowercase() != "nan")
+        rows = rows.with_columns(heading, text.set(~is_unread, None).alias("unread_heading"))
     return _without_repeats(rows, path)
+
+
+def heading_notes(rows: pl.DataFrame, name: str) -> tuple[str, ...]:
+    """Say which headings of a positions file called `name` were passed over, for the user; `rows` as they were read."""
+    unread = rows.filter(pl.col("unread_heading").is_not_null()) if "unread_heading" in rows.columns else rows.head(0)
+    if not unread.height:
+        return ()
+    row, text = unread["row"][0], unread["unread_heading"][0]
+    return (
+        f"{name} row {row}: column 'heading' has '{shorten(text)}', which is no angle; the direction of driving is "
+        f"taken in {unread.height:,} of {rows.height:,} rows",
+    )
 
 
 def read_order(path: Path) -> pl.DataFrame:
@@ -101,6 +117,10 @@ def _read_table(path: Path) -> pl.DataFrame:
     # A column of the user's own that is called row would hide the numbers by which rows are named.
     table = table.drop("row", strict=False).with_row_index("row", offset=1)
     table = table.filter(~pl.all_horizontal(pl.exclude("row").is_null()))
+    # A comment between the rows fills the first cell alone; an image called #1.jpg has its numbers beside it.
+    first, *others = (name for name in table.columns if name != "row")
+    if others:
+        table = table.filter(~(pl.col(first).str.starts_with("#") & pl.all_horizontal(pl.col(others).is_null())))
     if not table.height:
         raise InputError(f"{path}: no row below the header")
     return table
@@ -299,10 +319,14 @@ def _without_repeats(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Mark rows whose image a row above lists already; they take no position in the drive, so windows stay whole."""
     repeated = (pl.col("source") != "") & ~pl.col("source").is_first_distinct()
     first = pl.col("row").first().over("source")
+    moved = pl.any_horizontal(
+        pl.col(name).ne_missing(pl.col(name).first().over("source")) for name in ("latitude", "longitude")
+    )
+    place = pl.when(moved).then(pl.lit(", at another place")).otherwise(pl.lit(""))
     return rows.with_columns(
         pl.when(repeated).then(pl.lit("duplicate_key")).otherwise("reason").alias("reason"),
         pl.when(repeated)
-        .then(pl.format(f"{path.name} row {{}} lists the image of row {{}} again", "row", first))
+        .then(pl.format(f"{path.name} row {{}} lists the image of row {{}} again{{}}", "row", first, place))
         .otherwise("message")
         .alias("message"),
     )

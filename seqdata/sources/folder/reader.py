@@ -14,6 +14,7 @@ that `cut` divides `<drive>/train`, `<drive>/test` and (no role, no part of eith
 
 import math
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ from seqdata.sources.folder.drives import (
 )
 from seqdata.sources.folder.exif import has_gps_block
 from seqdata.sources.folder.photos import clock_notes, photo_rows, track_rows
-from seqdata.sources.folder.positions_csv import ZONE_LETTERS, read_positions
+from seqdata.sources.folder.positions_csv import ZONE_LETTERS, heading_notes, read_positions
 from seqdata.sources.folder.roles import DEFAULT_BUFFER, Cut, parse_roles
 from seqdata.storage.faults import raise_passing
 from seqdata.storage.hashing import xxh3_hex
@@ -188,7 +189,9 @@ class FolderSource(Source):
             return track_rows(self.raw, images, where, self.time_offset, self.pose_gap)
         if where != Path(EXIF):
             rows = read_positions(where, self.zone_letters)
-            return rows.with_columns(pl.lit(None, pl.Int64).alias("clock_error")), ()
+            notes = heading_notes(rows, where.name)
+            rows = _named_as_on_disk(rows.drop("unread_heading", strict=False), images)
+            return rows.with_columns(pl.lit(None, pl.Int64).alias("clock_error")), notes
         rows = photo_rows(self.raw, images)
         if not self.positions and rows["latitude"].null_count() == rows.height:
             other = looks_like_another(self.raw, "folder")
@@ -201,6 +204,17 @@ class FolderSource(Source):
     def read(self, source: str) -> bytes:
         """Read the bytes of one image."""
         return read_image_file(inside(self.raw, source))
+
+
+def _named_as_on_disk(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose images are named in the file system's own form of accented letters.
+
+    macOS writes é in a file name as e and an accent, a table as one letter: no eye tells them apart.
+    """
+    listed, on_disk = set(rows["source"]), set(images["source"])
+    forms = {unicodedata.normalize("NFC", name): name for name in sorted(on_disk - listed)}
+    names = {name: forms.get(unicodedata.normalize("NFC", name), name) for name in listed - on_disk}
+    return rows.with_columns(pl.col("source").replace(names))
 
 
 def _table(files: list[DumpFile]) -> pl.DataFrame:

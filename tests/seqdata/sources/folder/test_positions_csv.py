@@ -10,9 +10,9 @@ import seqdata
 from seqdata import geometry
 from seqdata.build.builder import BuildRequest, build
 from seqdata.errors import ContractError, InputError
-from seqdata.sources import open_source
+from seqdata.sources import Listing, open_source
 from seqdata.sources.folder.positions_csv import read_positions
-from tests.conftest import listed, write_drives
+from tests.conftest import jpeg, listed, write_drives
 
 
 def test_a_file_name_that_is_no_text_is_in_quarantine(tmp_path: Path) -> None:
@@ -26,8 +26,6 @@ def test_a_file_name_that_is_no_text_is_in_quarantine(tmp_path: Path) -> None:
 
 
 def test_folder_takes_latitude_and_longitude_times_and_subfolders(tmp_path: Path) -> None:
-    from tests.conftest import jpeg
-
     raw = tmp_path / "raw"
     (raw / "a.b").mkdir(parents=True)
     (raw / "a_b").mkdir()
@@ -50,8 +48,6 @@ def test_folder_takes_latitude_and_longitude_times_and_subfolders(tmp_path: Path
 
 
 def test_paths_out_of_the_folder_are_not_read(tmp_path: Path) -> None:
-    from tests.conftest import jpeg
-
     raw = tmp_path / "raw"
     raw.mkdir()
     (tmp_path / "secret.jpg").write_bytes(jpeg(1))
@@ -194,3 +190,53 @@ def test_a_drive_with_both_roles_is_split_and_windows_do_not_cross_the_gap(shots
     assert set(partly["trajectory"]) == {"a", "a/database"}, "frames without a role are no part of the database's"
     with pytest.raises(ContractError, match="'a/query'"):
         listed(shots, head + rows.replace("5.jpg,50.0005,5,a,", "5.jpg,50.0005,5,a/query,"))
+
+
+def listing_of(raw: Path, names: list[str], table: str) -> Listing:
+    raw.mkdir()
+    for number, name in enumerate(names):
+        (raw / name).write_bytes(jpeg(number))
+    (raw / "positions.csv").write_text(table)
+    return open_source("folder", raw, {}).listing()
+
+
+def test_comments_between_rows_take_no_position(tmp_path: Path) -> None:
+    """Only where nothing stands beside them: an image may be called #2.jpg."""
+    table = "image,latitude,longitude\n1.jpg,48,16\n# a pause\n#2.jpg,48.0001,16\n#,,\n3.jpg,48.0002,16\n"
+    listing = listing_of(tmp_path / "raw", ["1.jpg", "#2.jpg", "3.jpg"], table)
+    assert listing.records.select("source", "position").rows() == [("1.jpg", 0), ("#2.jpg", 1), ("3.jpg", 2)]
+    assert not listing.quarantine.height
+
+
+def test_headings_that_are_no_angle_are_told(tmp_path: Path) -> None:
+    cells = enumerate(["90", "N", "1e9", "nan"], start=1)
+    rows = "".join(f"{number}.jpg,48.000{number},16,{heading}\n" for number, heading in cells)
+    table = f"image,latitude,longitude,heading\n{rows}"
+    listing = listing_of(tmp_path / "raw", ["1.jpg", "2.jpg", "3.jpg", "4.jpg"], table)
+    assert listing.notes == (
+        "positions.csv row 2: column 'heading' has 'N', which is no angle; the direction of driving is taken in 2 of 4 "
+        "rows",
+    )
+    assert listing.records["heading"][0] == 90
+
+
+def test_accented_names_in_either_form_are_one_name(tmp_path: Path) -> None:
+    composed, parted = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    for number, (on_disk, listed_name) in enumerate([(composed, parted), (parted, composed), (parted, parted)]):
+        table = f"image,latitude,longitude\n{listed_name},48,16\n2.jpg,48.0001,16\n"
+        listing = listing_of(tmp_path / f"raw-{number}", [on_disk, "2.jpg"], table)
+        assert listing.records["source"].to_list() == [on_disk, "2.jpg"]
+        assert not listing.quarantine.height
+    both = listing_of(
+        tmp_path / "both", [composed, parted], f"image,latitude,longitude\n{parted},48,16\n{composed},48.0001,16\n"
+    )
+    assert both.records["source"].to_list() == [parted, composed]
+
+
+def test_an_image_listed_at_two_places_is_told_from_one_listed_twice(tmp_path: Path) -> None:
+    table = "image,latitude,longitude\n1.jpg,48,16\n1.jpg,48,16\n1.jpg,48.5,16\n2.jpg,48.0001,16\n"
+    listing = listing_of(tmp_path / "raw", ["1.jpg", "2.jpg"], table)
+    assert listing.quarantine["message"].to_list() == [
+        "positions.csv row 2 lists the image of row 1 again",
+        "positions.csv row 3 lists the image of row 1 again, at another place",
+    ]
