@@ -19,7 +19,7 @@ from seqdata.frames.locations import LazyLocations
 from seqdata.frames.reader import DamagedFrameError, FrameReader
 from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
-from seqdata.sequences.positives import accepts
+from seqdata.sequences.positives import accepts, positives
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
 from seqdata.sequences.tables import stored_radius
 from seqdata.storage.names import refuse_links
@@ -220,7 +220,8 @@ class Dataset:
         Raises:
             ContractError: If the rule or the unit is unknown.
         """
-        return self.sequencer.positives(query, database, radius, rule, unit, heading_max)
+        sides = [self.sequencer.window_set(table, unit) for table in (query, database)]
+        return positives(*sides, radius=radius, unit=unit).filter(accepts(rule, radius, unit, heading_max))
 
     def protocol_positives(
         self, protocol: str | Path | Protocol, split: str, radius: float | None = None, rule: Rule | None = None

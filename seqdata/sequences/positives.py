@@ -26,7 +26,7 @@ from seqdata.sequences.tiles import TileFinder, Tiles, WindowSet, common_stride,
 from seqdata.storage.files import atomic_path
 from seqdata.storage.parquet import parquet_writer
 
-__all__ = ["POSITIVES_SCHEMA", "WindowSet", "accept", "pair_blocks", "positives", "write_positives"]
+__all__ = ["POSITIVES_SCHEMA", "WindowSet", "accepts", "pair_blocks", "positives", "write_positives"]
 
 QUERY_ROWS = 1024  # query windows planned together
 # Most window pairs compared in one piece, unless a single query has more: about 25 MB of distances a thread.
@@ -156,33 +156,15 @@ def write_positives(
     return total
 
 
-def accept(
-    pairs: pl.DataFrame, *, rule: str, radius: float, unit: str = "metres", heading_max: float | None = None
-) -> pl.DataFrame:
-    """Select the rows of a pair table that a protocol's rule accepts, in their order.
+def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float | None = None) -> pl.Expr:
+    """Express which pairs a protocol's rule accepts, as a filter of a pair table.
 
     Args:
-        pairs: Table with the columns of `POSITIVES_SCHEMA`.
         rule: "any" (least distance), "centre", "last" or "all" (worst distance).
         radius: Strictly greater than the distance in metres, at least the distance in frames.
         unit: "metres" or "frames".
         heading_max: Greatest difference of the centre frames' headings in degrees; a pair with an unknown heading is
             then left out, because nothing says that both face the same way.
-
-    Raises:
-        ContractError: If the rule or the unit is unknown.
-    """
-    return pairs.filter(accepts(rule, radius, unit, heading_max))
-
-
-def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float | None = None) -> pl.Expr:
-    """Express the condition of `accept` over a pair table, for lazy scans.
-
-    Args:
-        rule: "any", "centre", "last" or "all".
-        radius: Radius in the unit.
-        unit: "metres" or "frames".
-        heading_max: Greatest difference of headings in degrees; None sets no limit.
 
     Raises:
         ContractError: If the rule or the unit is unknown.

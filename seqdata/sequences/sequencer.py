@@ -1,7 +1,7 @@
-"""Window tables of a dataset: the windows of a length, a spacing or a protocol's split, and their ground truth.
+"""Window tables of a dataset: the windows of a length, a spacing or a protocol's split, and where they lie.
 
 `Sequencer` holds the few columns of the frames table that geometry needs, so that a build (before anything is sealed)
-and an opened dataset cut the same windows and find the same positives.
+and an opened dataset cut the same windows and place them alike.
 """
 
 import re
@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 import shapely
 
-from seqdata.contracts.protocol import Cut, Protocol, Rule, Unit
+from seqdata.contracts.protocol import Cut, Protocol, Unit
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
 from seqdata.geometry import BoolArray, IntArray
-from seqdata.sequences import positives as truth
 from seqdata.sequences import windows
+from seqdata.sequences.tiles import WindowSet
 
 GEOMETRY_COLUMNS = (
     "trajectory", "position", "clean_position", "city", "role", "zone", "easting", "northing", "heading", "panorama",
@@ -85,7 +85,7 @@ class TrackPolicy:
 
 @dataclass
 class Sequencer:
-    """Windows and ground truth over one frames table.
+    """Windows over one frames table.
 
     Attributes:
         frames: The columns `GEOMETRY_COLUMNS` of every frame, in the dataset's order.
@@ -233,7 +233,7 @@ class Sequencer:
             track, table["first"].to_numpy(), table["length"].to_numpy(), table["step"].to_numpy()
         )
 
-    def window_set(self, table: pl.DataFrame, unit: Unit = "metres") -> truth.WindowSet:
+    def window_set(self, table: pl.DataFrame, unit: Unit = "metres") -> WindowSet:
         """Place windows by coordinates.
 
         Args:
@@ -251,7 +251,7 @@ class Sequencer:
             xy = of_track.select("easting", "northing").to_numpy()
             # Metres of two zones are never compared: a zone is a group.
             group = self._zone_numbers()[table["centre"].to_numpy()]
-        return truth.WindowSet.from_coordinates(
+        return WindowSet.from_coordinates(
             xy,
             table["first"].to_numpy(),
             table["length"].to_numpy(),
@@ -263,32 +263,6 @@ class Sequencer:
     def _zone_numbers(self) -> IntArray:
         """Number each frame's zone, the same number for equal zones."""
         return self.frames["zone"].rank("dense").to_numpy().astype(np.int64)
-
-    def positives(
-        self,
-        query: pl.DataFrame,
-        database: pl.DataFrame,
-        radius: float,
-        rule: Rule = "any",
-        unit: Unit = "metres",
-        heading_max: float | None = None,
-    ) -> pl.DataFrame:
-        """Find the pairs that a rule accepts, with all distances.
-
-        Args:
-            query: Window table of the queries.
-            database: Window table of the database.
-            radius: Radius in `unit`.
-            rule: "any", "centre", "last" or "all".
-            unit: "metres" (within one zone, strictly less than the radius) or "frames" (ranks that differ by at most
-                the radius).
-            heading_max: Greatest difference of headings in degrees; None sets no limit.
-
-        Returns:
-            Contract `positives`; query and database are rows of the two tables.
-        """
-        pairs = truth.positives(self.window_set(query, unit), self.window_set(database, unit), radius=radius, unit=unit)
-        return truth.accept(pairs, rule=rule, radius=radius, unit=unit, heading_max=heading_max)
 
 
 def _only(table: pl.DataFrame, column: str) -> str:

@@ -15,7 +15,7 @@ from seqdata.errors import ContractError
 from seqdata.geometry import driving_headings
 from seqdata.sequences import positives as truth
 from seqdata.sequences import tiles as truth_tiles
-from seqdata.sequences.positives import accept, pair_blocks, positives, write_positives
+from seqdata.sequences.positives import accepts, pair_blocks, positives, write_positives
 from seqdata.sequences.tiles import WindowSet
 from seqdata.sequences.windows import track, windows
 
@@ -111,7 +111,7 @@ def test_rules_are_filters(query: Any, database: Any, rule: Any, radius: Any, in
     )
     unit = "frames" if inclusive else "metres"
     pairs = positives(query, database, radius=25.0, unit=unit)
-    kept = accept(pairs, rule=rule, radius=radius, unit=unit)
+    kept = pairs.filter(accepts(rule=rule, radius=radius, unit=unit))
     assert set(kept.select("query", "database").rows()) == literal_rule(query, database, rule, radius, inclusive)
 
 
@@ -162,18 +162,18 @@ def test_exactly_on_the_radius() -> None:
     assert positives(query, database, radius=25.0)["database"].to_list() == [2]
     assert positives(query, database, radius=25.0, unit="frames")["database"].to_list() == [0, 1, 2]
     pairs = positives(query, database, radius=30.0)
-    assert accept(pairs, rule="any", radius=25.0)["database"].to_list() == [2]
-    assert accept(pairs, rule="any", radius=25.0, unit="frames")["database"].to_list() == [0, 1, 2]
+    assert pairs.filter(accepts(rule="any", radius=25.0))["database"].to_list() == [2]
+    assert pairs.filter(accepts(rule="any", radius=25.0, unit="frames"))["database"].to_list() == [0, 1, 2]
 
 
 def test_radius_zero_and_ranks() -> None:
     ranks = np.stack([np.arange(20.0), np.zeros(20)], 1)
     query = WindowSet.from_coordinates(ranks, range(16), 5)
     same = positives(query, query, radius=0, unit="frames")
-    assert accept(same, rule="centre", radius=0, unit="frames").select("query", "database").rows() == [
+    assert same.filter(accepts(rule="centre", radius=0, unit="frames")).select("query", "database").rows() == [
         (i, i) for i in range(16)
     ]
-    near = accept(positives(query, query, radius=1, unit="frames"), rule="centre", radius=1, unit="frames")
+    near = positives(query, query, radius=1, unit="frames").filter(accepts(rule="centre", radius=1, unit="frames"))
     assert len(near) == 16 + 2 * 15
 
 
@@ -191,8 +191,8 @@ def test_heading_limit_leaves_unknown_directions_out() -> None:
     pairs = positives(query, database, radius=1.0)
     assert pairs["heading_difference"].to_list() == [20.0, 180.0, None, 30.0]
     assert pairs["heading_difference"].dtype == pl.Float32
-    assert accept(pairs, rule="any", radius=1.0, heading_max=20.0)["database"].to_list() == [0]
-    assert len(accept(pairs, rule="any", radius=1.0)) == 4
+    assert pairs.filter(accepts(rule="any", radius=1.0, heading_max=20.0))["database"].to_list() == [0]
+    assert len(pairs.filter(accepts(rule="any", radius=1.0))) == 4
 
 
 def test_bytes_are_equal_between_runs_and_thread_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_bad_rules_units_and_radii_are_refused() -> None:
         with pytest.raises(ContractError):
             positives(one, one, **options)
     with pytest.raises(ContractError, match="any, centre, last, all"):
-        accept(positives(one, one, radius=1.0), rule="nearest", radius=1.0)
+        positives(one, one, radius=1.0).filter(accepts(rule="nearest", radius=1.0))
 
 
 def msls_set(name: Any, length: Any, max_step: Any = None) -> Any:
@@ -298,7 +298,7 @@ def test_real_pairs_and_answerable_queries_with_and_without_a_heading_limit(
 ) -> None:
     query, database = (msls_set(f"{city}-{role}", length) for role in ("query", "database"))
     pairs = positives(query, database, radius=25.0)
-    limited = accept(pairs, rule="any", radius=25.0, heading_max=45.0)
+    limited = pairs.filter(accepts(rule="any", radius=25.0, heading_max=45.0))
     assert [(len(each), each["query"].n_unique()) for each in (pairs, limited)] == [near, facing]
     # Frame by frame: the windows that hold a near frame pair, counted from frames alone.
     tree = cKDTree(database.xy)
