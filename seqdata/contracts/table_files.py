@@ -31,6 +31,6 @@ def read_table(name: str, path: str | Path, rows: int | None = None) -> pl.DataF
 def check_footer(name: str, path: str | Path, rows: int | None = None) -> None:
     """Check a stored table by its footer: columns, types and number of rows. Raises: as `read_table`."""
     table_contract(name).check_schema(read_schema(path), path)
-    stored = read_rows(path)
-    if rows is not None and stored != rows:
-        raise ContractError(f"{path}: holds {stored} rows, its manifest says {rows}; run seqdata verify")
+    height = read_rows(path)
+    if rows is not None and height != rows:
+        raise ContractError(f"{path}: holds {height} rows, its manifest says {rows}; run seqdata verify")

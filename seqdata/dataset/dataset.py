@@ -288,9 +288,9 @@ class Dataset:
             Contract `nearest`, one row a query window.
         """
         loaded = self.load_protocol(protocol)
-        stored = self._tables.nearest(loaded, split)
-        if stored is not None:
-            return stored
+        table = self._tables.nearest(loaded, split)
+        if table is not None:
+            return table
         sides = (self.sequences(loaded, split, role) for role in ("query", "database"))
         return nearest(*(self.sequencer.window_set(side, loaded.unit) for side in sides))
 
