@@ -3,6 +3,9 @@
 This is SeqSLAM's difference matrix without contrast enhancement and without a search over velocities
 (`indexer.matching.seqslam` has both), the form in which both papers run sequence matching (docs/methods.md#seqslam).
 With metric l2 over a trained projection's frame vectors it is SeqMatchNet's distance (docs/methods.md#seqmatchnet).
+
+`match_single`, `match_aligned` and `indexer.matching.seqslam.match_seqslam` take the same arguments: ways to match the
+same windows of the same frames, of which `indexer.matching.baselines` takes one by name.
 """
 
 from collections.abc import Callable, Iterator

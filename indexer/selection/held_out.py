@@ -49,15 +49,14 @@ class HeldOut:
 
     def recall(self, neighbours: IntArray) -> float:
         """The mean share of the ten nearest among the rows found (q, k), of which the query itself is left out."""
-        others = neighbours if self.k == K else without(neighbours, self.rows)
+        others = neighbours if self.k == K else self._others(neighbours)
         return float((others[:, :, None] == self.near[:, None]).any(axis=2).mean())
 
-
-def without(neighbours: IntArray, rows: IntArray) -> IntArray:
-    """Neighbours (q, k) of (q, k + 1) without the query itself, or without the last where it was not found."""
-    # A stable sort of booleans moves the query itself to the end and leaves the others in order, for all lines at once.
-    order = np.argsort(neighbours == rows[:, None], axis=1, kind="stable")[:, : neighbours.shape[1] - 1]
-    return np.take_along_axis(neighbours, order, 1)
+    def _others(self, neighbours: IntArray) -> IntArray:
+        """Neighbours (q, k) of (q, k + 1) without the query itself, or without the last where it is not among them."""
+        # A stable sort of booleans moves the query itself to the end and leaves the others in order, for all lines.
+        order = np.argsort(neighbours == self.rows[:, None], axis=1, kind="stable")[:, : neighbours.shape[1] - 1]
+        return np.take_along_axis(neighbours, order, 1)
 
 
 def hold_out(

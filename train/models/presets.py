@@ -72,6 +72,9 @@ PAPER_METHODS: dict[str, Options] = {
 }
 """Pooling and fusion of each method that the papers name."""
 
+PAPER_WHOLE_MODELS = ("sta", "timesformer", "r2plus1d")
+"""Models of the papers that are no pooling and fusion; their presets stand in their own modules."""
+
 METHODS: dict[str, Options] = {
     **PAPER_METHODS,
     # From here on ours; docs/methods.md#beyond.
@@ -142,3 +145,15 @@ def frame_presets() -> dict[str, Options]:
 def _backbone(name: str, method: str) -> Options:
     """A backbone as a method starts from it."""
     return {**BACKBONES[name], **(PAPER_STARTS.get(name, {}) if method in PAPER_METHODS else {})}
+
+
+def is_paper_method(model: str) -> bool:
+    """Whether a model's name is that of one of the papers' presets: METHOD, or METHOD-….
+
+    Vectors of those are not normalised again after a PCA. Models record it (`normalise_after_pca`); of runs that were
+    stored before they did, the name decides.
+
+    >>> is_paper_method("sta-small"), is_paper_method("stacked")
+    (True, False)
+    """
+    return any(model == method or model.startswith(f"{method}-") for method in (*PAPER_METHODS, *PAPER_WHOLE_MODELS))

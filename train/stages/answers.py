@@ -1,6 +1,8 @@
 """Predictions of an index under protocols, each searched once and then re-scored, and predictions to compare with.
 
-Importing this loads no model: weights are needed only where no stored answer serves.
+Here is the policy over several protocols and files: what is searched, what is re-scored, what may be compared. One
+protocol's answer, searched or read, comes from `train.stages.evaluate`. Importing this loads no model: weights are
+needed only where no stored answer serves.
 """
 
 from collections.abc import Callable, Sequence

@@ -24,15 +24,11 @@ from train.data.frames import FrameSource, native_size
 from train.data.program_frames import OpenProgram, ProgramFrames, Runtime
 from train.devices import pick_device
 from train.models.base import SequenceModel
+from train.models.presets import is_paper_method
 from train.runs.checkpoint import load_model
 from train.runs.folder import checkpoint_stem
 from train.runs.record import checkpoint_hash
 from train.stages.export_onnx import export_encoder
-
-# Runs stored before models recorded the option `normalise_after_pca`: the name decided.
-PAPERS = ("seqvlad", "netvlad", "gem-cat", "cls-cat", "cls-fc", "seqpool-cat", "seqnet", "seqmatchnet", "delta", "lstm",
-          "sta", "timesformer", "r2plus1d")  # fmt: skip
-"""Methods of the papers: vectors of their presets (NAME or NAME-…) are not normalised again after PCA."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +187,3 @@ def query_describer(
     computed = index.computed
     own = cast(Runtime, computed.get("runtime", "torch"))
     return RunDescriber(run, device, model_from, cast(Precision, computed.get("precision", "fp32")), runtime or own)
-
-
-def is_paper_method(model: str) -> bool:
-    """Whether a model's name is that of one of the papers' presets, as a whole word.
-
-    >>> is_paper_method("sta-small"), is_paper_method("stacked")
-    (True, False)
-    """
-    return any(model == method or model.startswith(f"{method}-") for method in PAPERS)

@@ -1,4 +1,7 @@
-"""From an index and its run to predictions: describe the protocol's queries and search them, or read stored answers."""
+"""One protocol's answer of an index, as predictions: describe its queries and search them, or read the stored ones.
+
+Which protocols need a search at all is decided in `train.stages.answers`.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -29,8 +29,9 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
 from tests.support.street import LENGTH, build_street, make_index, make_run, write_street
 from train.data.describe import describe
+from train.models.presets import is_paper_method
 from train.runs.checkpoint import load_model
-from train.stages.describer import RunDescriber, is_paper_method, query_describer
+from train.stages.describer import RunDescriber, query_describer
 from train.stages.evaluate import answer
 
 
