@@ -44,8 +44,8 @@ def import_run(
 
     name = parse_choice(kind, "KIND", (*PROGRAMS, BACKBONE))
     paper_protocol = "own" if name == BACKBONE else PROGRAMS[name].protocol
-    chosen = protocols.load(protocol or paper_protocol)
-    request = ImportRequest(name, file, out, chosen, frames, model, parse_json_pairs(options, "--option"))
+    judge = protocols.load(protocol or paper_protocol)
+    request = ImportRequest(name, file, out, judge, frames, model, parse_json_pairs(options, "--option"))
     record = run_record(import_run(request))
     config = record["model"]
     if name == BACKBONE and config.get("pooling") in ("vlad", "netvlad"):
@@ -54,7 +54,7 @@ def import_run(
         "path": str(out),
         "model": config,
         "descriptor_size": record["descriptor_size"],
-        "protocol": chosen.label,
+        "protocol": judge.label,
         **record["imported"],
     }
     text = f"{out}: {config['name']}, {record['descriptor_size']} numbers, SHA-256 {result['sha256'][:12]}"
