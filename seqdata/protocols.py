@@ -79,6 +79,7 @@ def variant_of(name: str, find: Callable[[str], Protocol | None]) -> Protocol | 
     base = find(match["base"]) if match else None
     if match is None or base is None or match["base"] == name:
         return None
+    # A mark that the name lacks gives None, by which `variant` leaves the protocol's own value.
     change: dict[str, Any] = {field: match[field] and float(match[field]) for field in ("length", "stride", "spacing")}
     return base.variant(
         **{field: int(value) if value and field != "spacing" else value for field, value in change.items()}
@@ -117,6 +118,7 @@ def load(protocol: str | Path | Protocol) -> Protocol:
     """
     if isinstance(protocol, Protocol):
         return protocol
+    # The suffix decides, not whether a file exists: no file or folder in the current one can hide a shipped protocol.
     if Path(protocol).suffix == ".toml":
         return parse(read_toml(protocol), protocol)
     name, _, digest = str(protocol).partition("@")

@@ -137,6 +137,7 @@ def add_tables(
         if name not in own:
             tables[name] = written.get(name) or _write_table(store, f"{folder_of(manifest.id)}/{name}", table)
     added = AddedTables(dataset=manifest.id, protocol=protocol, tables=tables)
+    # Last: a table counts only once it is listed, so a killed call leaves nothing that is read.
     with store.writing(f"{folder_of(manifest.id)}/{protocol.hash}.json") as path:
         path.write_bytes(json_bytes(added.model_dump(mode="json")))
     return added

@@ -83,6 +83,7 @@ class WindowStage:
         ring: deque[tuple[Sample, Sample]] = deque(maxlen=self.length)
         for sample in samples:
             frame = _frame_of(sample)
+            # An absent frame leaves a gap in the positions, so the next one begins a new window by itself.
             if not self._present(frame):
                 continue
             if ring and not _follows(ring[-1], sample, frame):

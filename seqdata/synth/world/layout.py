@@ -41,6 +41,7 @@ class Street:
 
     def pose(self, s: FloatArray, lateral: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Positions `(n, 2)` and headings `(n,)` of a car at metres `s`; corners are rounded over 10 m."""
+        # The mean of points over 10 m rounds a corner as a car does, and the chord through them turns with it.
         around = self.centre(np.asarray(s)[:, None] + np.linspace(-5.0, 5.0, 11))
         ahead = around[:, -1] - around[:, 0]
         heading = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 1])) % 360.0
@@ -85,5 +86,6 @@ def _shape(plan: CityPlan, index: int, settings: CitySettings, seed: int) -> tup
     pieces = np.diff(np.concatenate([[0.0], cuts, [length + 2 * MARGIN]]))
     first, side = rng.integers(4), rng.choice([-1, 1])
     bearings = np.radians(90.0 * (first + side * (np.arange(turns + 1) % 2)))
+    # Rounded, because the cosine of 90° is 6e-17 and walls would be that much askew.
     steps = np.stack([np.sin(bearings), np.cos(bearings)], -1).round() * pieces[:, None]
     return np.vstack([np.zeros(2), np.cumsum(steps, axis=0)]), rng

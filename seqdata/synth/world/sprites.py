@@ -47,6 +47,7 @@ def _tree(visit: Visit, rng: np.random.Generator) -> FloatArray:
         twigs |= (np.abs(x - lean * (0.62 - y)) < 0.05) & (y < 0.62) & (y > 0.06)
     crown = (x / 0.95) ** 2 + ((y - 0.36) / 0.36) ** 2 < 1 + rng.normal(0, 0.15, x.shape)
     leaves = crown & (rng.random(x.shape) < visit.leaves)
+    # Leaves get a colour of their own over the lit picture, so that they are lit here.
     leaf = np.asarray(visit.leaf) * np.asarray(visit.light)
     picture[leaves, :3] = leaf * rng.uniform(0.6, 1.3, (int(leaves.sum()), 1))
     white = (trunk | twigs) & (rng.random(x.shape) < 0.5 * visit.snow)
