@@ -7,7 +7,7 @@ TORCH ?= torch torchvision
 DEMO ?= demo
 BENCH_OUT ?= build/bench
 
-.PHONY: help install test check kernels kernels-short mutants mutants-changed bench bench-tiny bench-compare demo hooks clean
+.PHONY: help install test check kernels kernels-short mutants mutants-changed bench bench-tiny bench-compare gpu gpu-rehearsal demo hooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,12 @@ bench-tiny: install  ## every benchmark at a size of seconds, to see that it wor
 
 bench-compare: install  ## the figures of the last `make bench` beside tests/benchmarks/baseline.json
 	$(BIN)/python tests/benchmarks/results.py $(BENCH_OUT)
+
+gpu: install  ## every test and measurement that needs a CUDA card, in seven minutes; figures in build/gpu
+	$(BIN)/python -m tests.gpu.run
+
+gpu-rehearsal: install  ## the same script on the CPU at a size of seconds, to see that it works
+	$(BIN)/python -m tests.gpu.run --rehearse --out build/gpu-rehearsal
 
 demo: install  ## a synthetic city from raw dump to report (removes $(DEMO)/ first)
 	@rm -rf $(DEMO)
