@@ -1,6 +1,7 @@
 """Training settings: one frozen model, passed down explicitly and saved with every run."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +27,19 @@ _FIELDS_WITHOUT_EFFECT = {
     "compile",
     "checkpointing",
 }
+
+
+# Settings that only one value of another setting reads.
+_READ_WITH: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("round_queries", "negative_cache", "rounds", "negatives", "positives_cap", "margin", "skip_easy",
+         "violating_only", "batch"),
+        ("regime", "triplet"),
+    ),
+    **dict.fromkeys(("places", "windows", "run", "pairs", "loss", "temperature", "steps"), ("regime", "places")),
+    "momentum": ("optimizer", "sgd"),
+    "halve_every": ("schedule", "halve"),
+}  # fmt: skip
 
 
 class TrainSettings(BaseModel):
@@ -198,20 +212,25 @@ class TrainSettings(BaseModel):
             >>> TrainSettings.create(protocol="own", margin=0.2, epochs=None).margin
             0.2
         """
-        name = ALIASES.get(recipe or "", recipe)
-        if name is not None and name not in RECIPES:
-            raise UsageError(f"no training recipe '{recipe}'; choose one of {', '.join(sorted(RECIPES))}")
         values = {key: value for key, value in fields.items() if value is not None}
+        unknown = next((key for key in values if key not in cls.model_fields), None)
+        if unknown is not None:
+            nearest = get_close_matches(unknown, list(cls.model_fields), n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise UsageError(f"training settings: no setting '{unknown}'; {hint}seqdata train --settings lists them")
         try:
-            settings = cls.model_validate({**(base or {}), **RECIPES.get(name or "", {}), **values})
+            settings = cls.model_validate({**(base or {}), **recipe_values(recipe), **values})
         except ValidationError as error:
             raise UsageError(f"training settings: {describe_first(error)}") from error
-        # A loss given by hand under mined triplets would be ignored without a word.
-        unused = [key for key in ("loss", "temperature") if key in values and settings.regime == "triplet"]
-        if unused:
-            raise UsageError(
-                f"training settings: '{unused[0]}' is read by regime=places only; leave it out, or add regime=places"
-            )
+        # What the user gave by hand and nothing reads would be ignored without a word.
+        for key in values:
+            partner = _READ_WITH.get(key)
+            if partner is not None and getattr(settings, partner[0]) != partner[1]:
+                name, value = partner
+                raise UsageError(
+                    f"training settings: '{key}' is read by {name}={value} only; leave it out, or add --set "
+                    f"{name}={value}"
+                )
         return settings
 
     def same_course(self) -> dict[str, Any]:
@@ -222,3 +241,13 @@ class TrainSettings(BaseModel):
         """
         free = _FIELDS_WITHOUT_EFFECT if self.schedule == "cosine" else {*_FIELDS_WITHOUT_EFFECT, "epochs"}
         return self.model_dump(mode="json", exclude=free)
+
+
+def recipe_values(recipe: str | None) -> dict[str, Any]:
+    """The settings of a recipe, by its name or an earlier one; none for None. Raises: UsageError for another name."""
+    name = ALIASES.get(recipe or "", recipe)
+    if name is not None and name not in RECIPES:
+        nearest = get_close_matches(name, list(RECIPES), n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise UsageError(f"no training recipe '{recipe}'; {hint}choose one of {', '.join(sorted(RECIPES))}")
+    return RECIPES.get(name or "", {})

@@ -23,12 +23,13 @@ from cli.flags import (
 )
 from cli.lookup import find_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.training.settings_list import settings_rows, settings_text
 from cli.training.split_advice import check_training_split
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, UsageError
 from train.runs.folder import RunFolder
 from train.runs.record import newest_unfinished, run_summary
-from train.settings import TrainSettings
+from train.settings import TrainSettings, recipe_values
 
 SetFlag = Annotated[
     list[str] | None,
@@ -67,8 +68,24 @@ def train(
         bool, typer.Option("--strict", help="End at the first damaged frame instead of showing its neighbour.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default=False)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Triplets a step; places a step with place batches.", min=1)
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="Hardest negatives of each query (triplets).", min=1, show_default=False)
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without a better val R@5 before the end.", min=1, show_default=False)
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Loss of place batches: multi-similarity, contrastive, …", show_default=False)
+    ] = None,
     settings: SetFlag = None,
     options: OptionFlag = None,
+    list_settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting: type, unit, default, meaning.")
+    ] = False,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -78,6 +95,10 @@ def train(
 
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """
+    if list_settings:
+        rows = settings_rows(recipe_values(recipe))
+        emit({"settings": rows}, settings_text(rows), as_json=as_json)
+        return
     work = load(config)
     _check_processes(out)
     check_model_name(model, model_from)
@@ -107,7 +128,13 @@ def train(
     fields["options"] = model_options or None
     fields["features"] = None if features is None else str(features)
     base = None if record is None else record["settings"]
-    resolved = TrainSettings.create(fields.pop("recipe"), base, **{**fields, **parse_json_pairs(settings, "--set")})
+    fields |= {"lr": lr, "negatives": negatives, "patience": patience, "loss": loss}
+    fields |= parse_json_pairs(settings, "--set")
+    recipe_name = fields.pop("recipe")
+    if batch_size is not None:
+        regime = fields.get("regime") or {**(base or {}), **recipe_values(recipe_name)}.get("regime")
+        fields["places" if regime == "places" else "batch"] = batch_size
+    resolved = TrainSettings.create(recipe_name, base, **fields)
     check_model_name(resolved.model, model_from)
     if resolved.epochs:
         check_training_split(work, source, source.load_protocol(resolved.protocol))
