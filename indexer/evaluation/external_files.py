@@ -17,7 +17,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, SeqdataError
-from seqdata.storage.parquet import read_metadata
+from seqdata.storage.parquet import read_metadata, read_parquet
 
 SIDES = ("query", "database")
 SIMILARITIES = ("score", "similarity")
@@ -59,10 +59,17 @@ def read_ids(path: Path) -> pl.Series:
         lines = (line.strip() for line in _read_text(path).splitlines())
         return pl.Series("key", [line for line in lines if line], pl.String)
     table = _read_table(path)
-    name = "key" if "key" in table.columns else table.columns[0]
     if "key" not in table.columns and table.width != 1:
-        raise ContractError(f"{path}: no column 'key' among {', '.join(table.columns)}")
-    return table[name].cast(pl.String).alias("key")
+        raise ContractError(f"{path}: no column 'key' among {', '.join(table.columns) or 'none'}")
+    return _as_text(table["key" if "key" in table.columns else table.columns[0]], path).alias("key")
+
+
+def _as_text(ids: pl.Series, path: Path) -> pl.Series:
+    """Ids as text. Raises: ContractError for a type that has none, such as lists."""
+    try:
+        return ids.cast(pl.String)
+    except pl.exceptions.PolarsError as error:
+        raise ContractError(f"{path}: column '{ids.name}' holds {ids.dtype}, not ids") from error
 
 
 def read_predictions(
@@ -148,7 +155,8 @@ def _read_pairs(path: Path) -> pl.DataFrame:
 def _refuse_unknown_order(table: pl.DataFrame, path: Path) -> None:
     """Raise ContractError for a column of numbers that may be what ranks the rows, but is called otherwise."""
     for name in table.columns:
-        if name not in SIDES and not table[name].cast(pl.Float64, strict=False).null_count():
+        is_text_or_number = table.schema[name].is_numeric() or table.schema[name] == pl.String
+        if name not in SIDES and is_text_or_number and not table[name].cast(pl.Float64, strict=False).null_count():
             raise ContractError(
                 f"{path}: column '{name}' holds numbers, but it is not known whether they rank the rows; call it "
                 "'distance' (least first), 'score' (greatest first) or 'rank', or leave it out"
@@ -279,8 +287,10 @@ def _read_table(path: Path) -> pl.DataFrame:
     if suffix in (".npy", ".npz"):
         raise ContractError(f"{path}: an array; ids and predictions are read from Parquet, CSV or JSON")
     # Cells stay text: a column of keys such as 0007 or 1e5 must not become numbers by guessing.
+    if suffix == ".parquet":
+        return read_parquet(path)
     try:
-        return pl.read_parquet(path) if suffix == ".parquet" else pl.read_csv(path, infer_schema_length=0)
+        return pl.read_csv(path, infer_schema_length=0)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise ContractError(f"{path}: not readable as {suffix or 'CSV'} ({error})") from error
 

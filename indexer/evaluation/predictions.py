@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
+from seqdata.contracts.table_files import read_table
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.geometry import IntArray
@@ -160,11 +161,7 @@ def read(path: str | Path) -> tuple[pl.DataFrame, PredictionsInfo]:
     Raises: InputError when there is no such file, ContractError when it is damaged or something else.
     """
     info = read_info(path)
-    try:
-        predictions = pl.read_parquet(path)
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise ContractError(f"{path}: not readable as a predictions file ({error})") from error
-    table_contract("predictions").validate(predictions, file=path)
+    predictions = read_table("predictions", path)
     _check_rows(predictions, info, path)
     return predictions, info
 
@@ -177,8 +174,6 @@ def read_info(path: str | Path) -> PredictionsInfo:
         return PredictionsInfo.model_validate_json(read_metadata(path).get(HEADER, ""))
     except ValidationError as error:
         raise ContractError(f"{path}: not a predictions file: {describe_first(error)}") from error
-    except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: not readable as a predictions file ({error})") from error
 
 
 def _check_rows(predictions: pl.DataFrame, info: PredictionsInfo, path: str | Path) -> None:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
@@ -173,6 +173,14 @@ class DatasetManifest(Frozen):
     tables: dict[FlatName, TableInfo]
     counts: Counts
     _id: str = PrivateAttr(default="")
+
+    @model_validator(mode="after")
+    def _counted(self) -> "DatasetManifest":
+        # Rows of frames are looked up by number in the table: one list of them, one count.
+        frames = self.tables.get("frames.parquet")
+        if frames is not None and frames.rows != self.counts.frames:
+            raise ValueError(f"{self.counts.frames} frames are counted, frames.parquet has {frames.rows} rows")
+        return self
 
     def model_post_init(self, _: Any) -> None:
         """A manifest that was not read has the id that it will be stored under."""

@@ -126,7 +126,7 @@ def translated(path: str | Path) -> Iterator[None]:
             raise InputError(
                 f"{path}: cannot be read ({error.strerror}); check its permissions and the disk"
             ) from error
-        raise ContractError(f"{path}: not readable as Parquet; run seqdata verify") from error
+        raise ContractError(f"{path}: not readable as Parquet; in a dataset, seqdata verify says more") from error
 
 
 @contextmanager

@@ -53,5 +53,15 @@ def load(folder: Path, origin: Origin) -> Triplets:
                 "start a new run with --out"
             )
     table = read_parquet(path)
+    if not _is_whole(table):
+        raise ContractError(f"{path}: no table of mined triplets, or damaged; start a new run with --out")
     negatives = np.array(table["negatives"].to_list(), np.int64)
     return Triplets(table["query"].to_numpy(), table["positive"].to_numpy(), negatives)
+
+
+def _is_whole(table: pl.DataFrame) -> bool:
+    """Whether a table holds triplets: its columns, no empty or negative rows, lists of one length."""
+    if table.schema != pl.Schema(SCHEMA) or any(table.null_count().row(0)):
+        return False
+    rows = pl.concat([table["query"], table["positive"], table["negatives"].explode()])
+    return table["negatives"].list.len().n_unique() <= 1 and not rows.null_count() and not (rows < 0).any()

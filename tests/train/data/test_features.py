@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 import train
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError
+from seqdata.storage.files import write_json_atomic
+from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.parquet import write_parquet_atomic
 from tests.support.fake_dataset import FakeDataset
 from train.data.describe import describe
-from train.data.feature_files import FeatureFiles, check_hashes
+from train.data.feature_files import FeatureFiles, FeatureManifest, FeaturePart, check_hashes, ids_table
 from train.data.features import create_head, open_features
 from train.models import registry as models
 from train.settings import TrainSettings
@@ -151,3 +155,37 @@ def test_only_described_frames_can_be_read_and_models_must_be_framewise(data: Fa
         write_features(models.create("r2plus1d-small"), data, tmp_path / "g", FULL)
     with pytest.raises(ContractError, match="one vector a frame"):
         write_features(models.create("seqvlad-small", **ENCODER), data, tmp_path / "g", FeatureRequest(pca=3))
+
+
+def test_flips_in_a_feature_dataset_are_named(tmp_path: Path) -> None:
+    """Ids and parts are hashed when features are opened: a flipped bit would train, or look up, silently."""
+    folder = tmp_path / "features"
+    folder.mkdir()
+    values = np.arange(24, dtype=np.float32).reshape(6, 4)
+    np.save(folder / "part-00000.npy", values)
+    frames = np.array([0, 1, 2, 5, 6, 9])
+    write_parquet_atomic(ids_table(frames, pl.Series([f"k{row}" for row in frames])), folder / "ids.parquet")
+    start = (folder / "part-00000.npy").stat().st_size - values.nbytes
+    part = FeaturePart(name="part-00000.npy", rows=6, start=start, hash=xxh3_file(folder / "part-00000.npy"))
+    fields: dict[str, Any] = {"level": "frame", "dataset": "d", "encoder": "e", "shape": (4,), "dtype": "float32"}
+    manifest = FeatureManifest(**fields, rows=6, parts=(part,), ids_hash=xxh3_file(folder / "ids.parquet"))
+    write_json_atomic(folder / "manifest.json", manifest.model_dump(mode="json"))
+    assert (FeatureFiles(folder).read(np.array([9, 0])) == values[[5, 0]]).all()
+    assert manifest.id == FeatureManifest(**fields, rows=6, parts=(part,)).id
+    for name in ("part-00000.npy", "ids.parquet"):
+        whole = (folder / name).read_bytes()
+        for position in range(10, len(whole), len(whole) // 9):
+            damaged = bytearray(whole)
+            damaged[position] ^= 4
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(ContractError, match=name):
+                FeatureFiles(folder)
+        (folder / name).write_bytes(whole)
+    keys = pl.Series(["k"] * 6)
+    for table in (pl.DataFrame({"a": [1]}), ids_table(frames[::-1], keys), ids_table(frames - 3, keys)):
+        write_parquet_atomic(table, folder / "ids.parquet")
+        write_json_atomic(
+            folder / "manifest.json", manifest.model_copy(update={"ids_hash": ""}).model_dump(mode="json")
+        )
+        with pytest.raises(ContractError, match=r"ids\.parquet"):
+            FeatureFiles(folder)
