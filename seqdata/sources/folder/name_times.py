@@ -21,6 +21,8 @@ _CALENDAR = re.compile(
 )
 _EPOCH_DIGITS = re.compile(r"(?:^|\D)(\d{19}|\d{16}|\d{13}|\d{10})(?!\d)")
 _TAIL = re.compile(r"([-_.,s])(\d{1,9})(?!\d)")
+# How programs that cut clips into frames number them; other words, cam1 say, tell cameras apart and not moments.
+_FRAME_NUMBER = re.compile(r"[-_. ]*(?:frame|frm|fr|nf|f)[-_. ]*(\d+)(?!\d)", re.IGNORECASE)
 # What browsers and cameras append to a name that is there already.
 _COPY = re.compile(r"\s*\(\d+\)$")
 _FRACTION_WIDTHS = (3, 6, 9)
@@ -93,6 +95,9 @@ def _read_stamp(name: str) -> _Stamp | None:
 
 def _with_tail(time: int, name: str, end: int, fraction: str) -> _Stamp:
     """A stamp with the digits behind it; a stamp that has its fraction already keeps it, the digits are a counter."""
+    frame = _FRAME_NUMBER.match(name, end)
+    if frame is not None:
+        return _Stamp(time, "counter", frame.group(1))
     tail = _TAIL.match(name, end)
     if tail is None:
         return _Stamp(time)

@@ -7,7 +7,7 @@ import pytest
 
 from seqdata.sources import open_source
 from seqdata.sources.folder.exif_times import parse_gps_clock, parse_taken
-from seqdata.sources.folder.name_times import stamped_times
+from seqdata.sources.folder.name_times import shared_times, stamped_times
 from seqdata.sources.folder.times import parse_moment
 from tests.conftest import jpeg
 from tests.seqdata.sources.folder.test_exif import ASCII, Field, clock, gps_clock, photo, read
@@ -140,6 +140,7 @@ def stamped(*names: str) -> list[int | None]:
         (("2021-06-01T10.00.00.25", "2021-06-01T10.00.00.75"), (250_000, 750_000)),
         (("IMG_20210601_100000250_left", "IMG_20210601_100000 (1)"), (250_000, 0)),
         (("clip_20210601_100000_1", "clip_20210601_100000_10"), (0, 0)),
+        (("20210601_100000_frame000030", "20210601_100000-F90", "1622541600 nf_7"), (0, 0, 0)),
         (("clip_20210601_100000_0001", "clip_20210601_100000_0002"), (0, 0)),
         (("clip_20210601_100000_001", "clip_20210601_100000_002"), (0, 0)),
         (("clip_20210601_100000_000001", "clip_20210601_100000_000002"), (0, 0)),
@@ -207,3 +208,12 @@ def test_one_photo_that_is_left_out_does_not_turn_the_drive_to_order_of_names(tm
     records = open_source("folder", tmp_path, {}).listing().records
     assert records["source"].str.head(-4).to_list() == order
     assert records["position"].to_list() == [0, 1, 3, 4], "it lies behind b.jpg, and windows break there"
+
+
+def test_frames_that_are_numbered_by_a_word_never_share_a_start_and_cameras_do() -> None:
+    """Two frames of a clip are enough; two cameras of a rig take their pictures at one time."""
+    for names, numbered in ((["frame000030", "frame000060"], True), (["cam1", "cam2"], False)):
+        stamps = stamped_times(pl.Series([f"20210601_100000_{name}" for name in names]))
+        assert stamps["numbered"].to_list() == [numbered] * 2
+        shared = shared_times(stamps["time"], pl.Series(["drive"] * 2), stamps["numbered"])
+        assert shared.to_list() == ([2, 2] if numbered else [None, None])
