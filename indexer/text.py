@@ -17,7 +17,7 @@ def elide(text: str, width: int) -> str:
     """Shorten a text to `width` characters, with … in the place of its middle.
 
     >>> elide("southport/database/6LFUSp1SOI2HpjvFMeiHj7", 24)
-    'southport/da…SOI2HpjvFMe'
+    'southport/da…HpjvFMeiHj7'
     """
     if len(text) <= width:
         return text
