@@ -66,7 +66,7 @@ def check_onnx(data: bytes, path: Path) -> int:
         >>> check_onnx(b"hello", Path("frames.onnx"))
         Traceback (most recent call last):
         ...
-        seqdata.errors.ContractError: frames.onnx: not an ONNX file, or damaged; pack again
+        seqdata.errors.ContractError: frames.onnx: has a field 13 in a model, which no pack of this toolkit does
     """
     opset = 0
     graphs = 0
