@@ -49,10 +49,13 @@ def to_timm(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state = from_hugging_face(state) if _HUGGING_FACE in state else dict(state)
     positions, own = state.get("pos_embed"), model.pos_embed
     is_other_grid = isinstance(positions, Tensor) and own is not None and positions.shape != own.shape
-    if "patch_embed.proj.weight" in state and ("mask_token" in state or is_other_grid):
+    if "patch_embed.proj.weight" not in state or not ("mask_token" in state or is_other_grid):
+        return state
+    try:
         # timm's own reader of DINOv2's names, which also interpolates positions (bicubic).
-        return dict(vision_transformer.checkpoint_filter_fn(state, model))
-    return state
+        return dict(vision_transformer.checkpoint_filter_fn(dict(state), model))
+    except RuntimeError:
+        return state  # of another model; what does not fit is named where it is loaded
 
 
 def from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,74 @@
+"""`seqdata import`, and the commands that take the run it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqdata.dataset.dataset import Dataset
+from tests.cli.training.test_models import run
+from tests.support import released_names as names
+
+GEM = names.resnet18() | {"pooling.1.p": (1,)}
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of vg-transformers: GeM and CAT on ResNet-18."""
+    file = tmp_path_factory.mktemp("released") / "best_model.pth"
+    torch.save({"model_state_dict": names.below("module.", names.filled(GEM))}, file)
+    return file
+
+
+def test_an_imported_run_is_indexed_and_evaluated(
+    released: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("import", "vg-transformers", str(released), "--out", "runs/gem", "--option", "size=[24,32]")
+    code, out, _ = run(capfd, *arguments, "--protocol", "own", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert (result["kind"], result["file"], result["descriptor_size"]) == ("vg-transformers", "best_model.pth", 1280)
+    assert result["model"]["name"] == "gem-cat-r18"
+    code, _, said = run(capfd, "index", "--run", "runs/gem")
+    assert code == 3 and "the run was imported and belongs to no dataset; name its folder" in said
+    assert run(capfd, "index", str(dataset.path), "--run", "runs/gem", "--pca", "4", "--out", "indexes/gem")[0] == 0
+    code, out, said = run(capfd, "eval", "indexes/gem", "--dataset", str(dataset.path), "--run", "runs/gem", "--json")
+    assert code == 0 and json.loads(out)["size"] == 4, said
+    code, _, said = run(capfd, *arguments)
+    assert code == 5 and "the folder is not empty" in said
+
+
+def test_mistakes_are_a_line_and_an_exit_code(
+    released: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for kind, file, expected, words in (
+        ("vg", released, 2, "KIND vg"),
+        ("vg-transformers", tmp_path / "absent.pth", 3, "no such weights file"),
+        ("sta", released, 4, "import vg-transformers may take it"),
+        ("seqnet", released, 4, "no file of seqnet"),
+        ("backbone", released, 4, "name the model that it is for with --model"),
+    ):
+        code, out, said = run(capfd, "import", kind, str(file), "--out", str(tmp_path / "run"))
+        assert (code, out) == (expected, "") and words in said and said.count("\n") == 1, said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backbone_alone_goes_into_a_preset(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import timm
+
+    state = timm.create_model("resnet10t", num_classes=3).state_dict()
+    torch.save({"state_dict": names.below("module.", state)}, tmp_path / "resnet10t.pth")
+    options = ("--option", "encoder=resnet10t", "--option", "pooling=avg", "--option", "fusion=mean")
+    arguments = (
+        "import",
+        "backbone",
+        str(tmp_path / "resnet10t.pth"),
+        "--model",
+        "frames",
+        "--out",
+        str(tmp_path / "run"),
+    )
+    code, out, said = run(capfd, *arguments, *options)
+    assert code == 0 and "frames, 512 numbers" in out, said
