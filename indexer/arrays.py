@@ -1,14 +1,17 @@
-"""Types of the arrays that pass through an index, and unit vectors."""
+"""Types of the arrays that pass through an index, unit vectors, and vectors spooled to the disk."""
 
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from seqdata.geometry import Float32Array
+from seqdata.storage.files import explain_write_failure
 
 StoredVectors = npt.NDArray[Any]
-
 """Stored vectors (n, k), float32 or float16, often a memory map."""
 
 
@@ -23,3 +26,42 @@ def unit(vectors: Float32Array) -> Float32Array:
         vectors = np.where(is_extreme[:, None] & (largest > 0), vectors / np.where(largest > 0, largest, 1), vectors)
         lengths = np.where(is_extreme[:, None], np.linalg.norm(vectors, axis=1, keepdims=True), lengths)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
+
+
+def map_blocks(
+    folder: Path, blocks: Iterable[Float32Array], shape: tuple[int, int], kind: npt.DTypeLike = np.float32
+) -> StoredVectors:
+    """Write blocks of vectors into a file without a name, and map it.
+
+    The file goes with the array, or with this process, however that ends: a killed one leaves nothing behind.
+
+    Args:
+        folder: Where the file lies; it is made.
+        blocks: Vectors (m, k).
+        shape: Vectors in all, and k.
+        kind: Type in the file.
+
+    Returns:
+        The vectors, mapped for reading.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed below; what fails in `blocks` is no write)
+    except OSError as error:
+        explain_write_failure(folder, error)
+    with file:
+        for block in blocks:
+            try:
+                file.write(np.ascontiguousarray(block, kind).data)
+            except OSError as error:
+                explain_write_failure(folder, error)
+        try:
+            file.flush()
+        except OSError as error:
+            explain_write_failure(folder, error)
+        # The mapping keeps the nameless file alive after it is closed here.
+        mapped: StoredVectors = np.memmap(file, kind, "r", shape=shape)
+    return mapped

@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import StoredVectors
+from indexer.arrays import StoredVectors, map_blocks
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import check_descriptors, project, projected
 from indexer.pca.transform import Transform
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "find_version", "version_id"]
 
-SCRATCH = ".vectors.f32"
 BLOCK_ROWS = 4096
 VALUE_BYTES = {"fp16": 6}  # on the disk at once, of each value of a vector: float32 beside float16
 
@@ -277,13 +275,14 @@ def _write(
         vectors = _fitting(vectors)
     projected_queries, queries_of = work.projected_queries(input_size)
     # Training and measuring read vectors at random, and more than once; on disk they may exceed the memory.
-    with _spooled(folder / SCRATCH, vectors, shape, phases) as spooled:
-        selection = auto.choose(spec, spooled, projected_queries, queries_of, phases)
-        if selection.index is None:
-            selection = _write_exact(work, path, spooled, selection, input_size)
-        else:
-            with phases.timed("write"):
-                write(wrap(selection.index, work.transform, work.normalise), path)
+    with phases.timed("write"):
+        spooled = map_blocks(folder, vectors, shape)
+    selection = auto.choose(spec, spooled, projected_queries, queries_of, phases)
+    if selection.index is None:
+        selection = _write_exact(work, path, spooled, selection, input_size)
+    else:
+        with phases.timed("write"):
+            write(wrap(selection.index, work.transform, work.normalise), path)
     point = selection.point
     return _Written(point.kind, point.factory, point.search, selection.facts())
 
@@ -308,22 +307,6 @@ def _write_exact(
     with work.phases.timed("measure"):
         held_out = hold_out(spooled, ExactVectors(spooled, "cpu"), work.spec.seed)
         return auto.check_exact(selection, map_exact(path, rows, size, input_size, kind), held_out)
-
-
-@contextmanager
-def _spooled(
-    path: Path, vectors: Iterator[Float32Array], shape: tuple[int, int], phases: Phases
-) -> Iterator[StoredVectors]:
-    """The projected vectors (n, k) float32 in a file beside the index, mapped; it is gone afterwards."""
-    try:
-        with phases.timed("write"), path.open("wb") as file:
-            for block in vectors:
-                file.write(np.ascontiguousarray(block).data)
-        yield np.memmap(path, dtype=np.float32, mode="r", shape=shape)
-    except OSError as error:
-        explain_write_failure(path, error)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _check_output(index: Path) -> None:

@@ -122,16 +122,16 @@ def matching(
     if engine not in (*EXACT, *BY_FRAME):
         _check_memory(engine, database, dimensions)
     shape = (database + length - 1, dimensions)
-    with spooled(vector_blocks(*shape, seed), shape, np.float32, folder) as vectors:
-        query_windows = draw_queries(vectors, queries, length, seed)
-        if engine in BY_FRAME:
-            return _frames(engine, vectors, query_windows, database)
-        if engine != "fp16":
-            return _vectors(engine, vectors[:database], vectors[:database], query_windows[:, 0])
-        step = max(1, BLOCK_VALUES // dimensions)
-        halves = (vectors[at : min(at + step, database)] for at in range(0, database, step))
-        with spooled(halves, (database, dimensions), TYPES[engine], folder) as half_vectors:
-            return _vectors(engine, vectors[:database], half_vectors, query_windows[:, 0])
+    vectors = spooled(vector_blocks(*shape, seed), shape, np.float32, folder)
+    query_windows = draw_queries(vectors, queries, length, seed)
+    if engine in BY_FRAME:
+        return _frames(engine, vectors, query_windows, database)
+    if engine != "fp16":
+        return _vectors(engine, vectors[:database], vectors[:database], query_windows[:, 0])
+    step = max(1, BLOCK_VALUES // dimensions)
+    halves = (vectors[at : min(at + step, database)] for at in range(0, database, step))
+    half_vectors = spooled(halves, (database, dimensions), TYPES[engine], folder)
+    return _vectors(engine, vectors[:database], half_vectors, query_windows[:, 0])
 
 
 def _vectors(engine: str, vectors: StoredVectors, searched: StoredVectors, queries: Float32Array) -> Matching:

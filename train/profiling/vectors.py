@@ -4,13 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arrays import StoredVectors
+from indexer.arrays import StoredVectors, map_blocks
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
@@ -41,27 +40,20 @@ def draw_queries(vectors: StoredVectors, queries: int, length: int, seed: int) -
     return _unit(base + MOVED * _unit(rng.standard_normal(base.shape, dtype=np.float32)))
 
 
-@contextmanager
 def spooled(
     blocks: Iterable[Float32Array], shape: tuple[int, int], kind: npt.DTypeLike, folder: Path | None
-) -> Iterator[StoredVectors]:
-    """The blocks' vectors `shape` in a file that has no name, mapped: it is gone when the process is, however it ends.
+) -> StoredVectors:
+    """Map the blocks' vectors `shape` in a file without a name (see `indexer.arrays.map_blocks`).
 
     Raises: ContractError where it does not fit on the disk, OutputError where that refuses.
     """
     place = Path(folder or tempfile.gettempdir())
     try:
         place.mkdir(parents=True, exist_ok=True)
-        _check_disk(place, shape[0] * shape[1] * np.dtype(kind).itemsize)
-        with tempfile.TemporaryFile(dir=place) as file:
-            for block in blocks:
-                file.write(np.ascontiguousarray(block, kind).data)
-            file.flush()
-            # The mapping keeps the nameless file alive after it is closed here.
-            mapped: StoredVectors = np.memmap(file, kind, "r", shape=shape)
     except OSError as error:
         explain_write_failure(place, error)
-    yield mapped
+    _check_disk(place, shape[0] * shape[1] * np.dtype(kind).itemsize)
+    return map_blocks(place, blocks, shape, kind)
 
 
 def _check_disk(folder: Path, needed: int) -> None:

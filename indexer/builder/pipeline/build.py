@@ -109,11 +109,8 @@ def fit_transform(
             f"--pca {request.pca}: {sample.height} descriptors of {size} dimensions to fit on, more than {request.pca} "
             f"descriptors and as many dimensions are needed; --pca {usable} would work"
         )
-    with (
-        phases.timed("describe sample"),
-        sample_vectors(
-            describer, dataset, sample, request.out, stage_progress(progress, "describe PCA sample")
-        ) as vectors,
-        phases.timed("fit"),
-    ):
+    stage = stage_progress(progress, "describe PCA sample")
+    with phases.timed("describe sample"):
+        vectors = sample_vectors(describer, dataset, sample, request.out, stage)
+    with phases.timed("fit"):
         return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)

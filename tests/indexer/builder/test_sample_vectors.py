@@ -48,11 +48,10 @@ def data() -> FakeDataset:
 
 def test_few_stay_in_memory(data: Any, tmp_path: Path) -> None:
     model, windows = FrameSums(), data.sequences(length=3)[::-1]
-    with sample_vectors(model, data, windows, tmp_path / "town") as vectors:
-        assert not isinstance(vectors, np.memmap)
-        np.testing.assert_array_equal(vectors, model.vectors(data, windows))
-    with sample_vectors(model, data, windows[:0], tmp_path / "town") as vectors:
-        assert vectors.shape == (0, SIZE)
+    vectors = sample_vectors(model, data, windows, tmp_path / "town")
+    assert not isinstance(vectors, np.memmap)
+    np.testing.assert_array_equal(vectors, model.vectors(data, windows))
+    assert sample_vectors(model, data, windows[:0], tmp_path / "town").shape == (0, SIZE)
     assert not (tmp_path / "town").exists()
 
 
@@ -66,16 +65,15 @@ def test_many_are_mapped_in_track_order_and_give_the_same_transform(
     expected = model.vectors(data, windows)
     shuffled = windows[np.random.default_rng(0).permutation(len(windows))]
     folder = tmp_path / "new" / "town"
-    with sample_vectors(model, data, shuffled, folder, lambda *numbers: counts.append(numbers)) as vectors:
-        assert isinstance(vectors, np.memmap) and not vectors.flags.writeable
-        np.testing.assert_allclose(vectors, expected, atol=1e-6)
-        assert not list(folder.iterdir()), "a file without a name"
-        mapped, whole = pca.fit(vectors, 4), pca.fit(expected, 4)
+    vectors = sample_vectors(model, data, shuffled, folder, lambda *numbers: counts.append(numbers))
+    assert isinstance(vectors, np.memmap) and not vectors.flags.writeable
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    assert not list(folder.iterdir()), "a file without a name"
+    mapped, whole = pca.fit(vectors, 4), pca.fit(expected, 4)
     assert counts[-1] == (len(windows), len(windows))
     np.testing.assert_allclose(mapped.matrix, whole.matrix, atol=1e-4)
     monkeypatch.setattr(module, "MEMORY_BYTES", size_bytes)
-    with sample_vectors(model, data, windows, tmp_path) as vectors:
-        assert not isinstance(vectors, np.memmap)
+    assert not isinstance(sample_vectors(model, data, windows, tmp_path), np.memmap)
 
 
 class Full:
@@ -94,17 +92,11 @@ class Full:
 def test_refusals_are_named(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MEMORY_BYTES", 0)
     (tmp_path / "file").write_bytes(b"")
-    with (
-        pytest.raises(OutputError, match=r"file.*cannot be written"),
-        sample_vectors(FrameSums(), data, data.sequences(), tmp_path / "file"),
-    ):
-        pass
+    with pytest.raises(OutputError, match=r"file.*cannot be written"):
+        sample_vectors(FrameSums(), data, data.sequences(), tmp_path / "file")
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Full())
-    with (
-        pytest.raises(OutputError, match="no space left"),
-        sample_vectors(FrameSums(), data, data.sequences(), tmp_path),
-    ):
-        pass
+    with pytest.raises(OutputError, match="no space left"):
+        sample_vectors(FrameSums(), data, data.sequences(), tmp_path)
 
 
 KILLED = """
@@ -115,9 +107,9 @@ KILLED = """
     from tests.support.fake_dataset import FakeDataset
     module.MEMORY_BYTES = 0
     data = FakeDataset()
-    with module.sample_vectors(FrameSums(), data, data.sequences(), Path(sys.argv[1])) as vectors:
-        assert vectors.any()
-        os.kill(os.getpid(), signal.SIGKILL)
+    vectors = module.sample_vectors(FrameSums(), data, data.sequences(), Path(sys.argv[1]))
+    assert vectors.any()
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 

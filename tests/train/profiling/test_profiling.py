@@ -1,10 +1,10 @@
 """What is measured of models and searches: memory against a known one, matching against a slow loop."""
 
 import errno
+import io
 import json
 import shutil
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,26 +111,28 @@ def test_vectors_lie_in_a_file_and_never_whole_in_memory(
 
 def test_the_file_has_no_name_so_that_a_kill_leaves_nothing(tmp_path: Path) -> None:
     blocks = iter([np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)])
-    with spooled(blocks, (3, 3), np.float16, tmp_path) as mapped:
-        assert mapped.dtype == np.float16 and mapped.tolist() == [[1.0] * 3, [1.0] * 3, [0.0] * 3]
-        assert list(tmp_path.iterdir()) == [] and not mapped.flags.writeable
+    mapped = spooled(blocks, (3, 3), np.float16, tmp_path)
+    assert mapped.dtype == np.float16 and mapped.tolist() == [[1.0] * 3, [1.0] * 3, [0.0] * 3]
+    assert list(tmp_path.iterdir()) == [] and not mapped.flags.writeable
 
 
 def test_a_full_disk_is_named_before_and_while_vectors_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full() -> Iterator[Any]:
-        yield np.ones((1, 4), np.float32)
-        raise OSError(errno.ENOSPC, "full")
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "full")
 
-    with pytest.raises(OutputError, match="no space left"), spooled(full(), (2, 4), np.float32, tmp_path):
-        pass
+    blocks = [np.ones((2, 4), np.float32)]
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="no space left"):
+        patch.setattr("tempfile.TemporaryFile", lambda **_: Full())
+        spooled(blocks, (2, 4), np.float32, tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file"), spooled(full(), (2, 4), np.float32, tmp_path / "file"):
-        pass
+    with pytest.raises(OutputError, match="file"):
+        spooled(blocks, (2, 4), np.float32, tmp_path / "file")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 69, 31))
-    with pytest.raises(ContractError, match="GB on the disk"), spooled(full(), (2, 4), np.float32, tmp_path):
-        pass
+    with pytest.raises(ContractError, match="GB on the disk"):
+        spooled(blocks, (2, 4), np.float32, tmp_path)
 
 
 def test_only_what_faiss_holds_must_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
