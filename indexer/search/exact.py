@@ -157,12 +157,14 @@ class ExactVectors:
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         m = min(count, k + SLACK)
+        if m == count:
+            # Every row is a candidate: no score is needed, and none that overflowed can leave one out.
+            return self._ordered(queries, np.broadcast_to(numbers_of(pool), (len(queries), count)), k)
         # Values beyond 1e19 overflow here; such scores are not finite, and those queries are settled in float64.
         with np.errstate(over="ignore", invalid="ignore"):
             scores, candidates = self._engine.best(queries, m, pool)
             nearest = self._ordered(queries, candidates, k)
-            if m < count:
-                self._settle(queries, scores[:, -1], nearest, pool)
+            self._settle(queries, scores[:, -1], nearest, pool)
         return nearest
 
     def first_components(self, count: int) -> "ExactVectors":
@@ -205,8 +207,9 @@ class ExactVectors:
         self, queries: Float32Array, floor: Float32Array, last: Float32Array, largest: float
     ) -> npt.NDArray[np.bool_]:
         """Whether queries (q,) may have missed a row; `last` (q,) are distances of their k-th."""
-        # Written so that scores and bounds that are not finite count as unsure.
-        return ~(floor < self._limits(queries, last, largest))
+        # Written so that scores and bounds that are not finite count as unsure: minus infinity may be the score of a row
+        # that overflowed, or stand for no row at all.
+        return ~(np.isfinite(floor) & (floor < self._limits(queries, last, largest)))
 
     def _limits(self, queries: Float32Array, last: Float32Array, largest: float) -> Float64Array:
         """The least computed score (q,) that a row as near as `last` may have, among rows of |x|²/2 <= `largest`."""

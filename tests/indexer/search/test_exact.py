@@ -82,6 +82,28 @@ def test_every_kind_of_vectors(engine: Callable[[Float32Array], Engine], table: 
     assert_exact(queries, vectors, ExactVectors(vectors, engine(vectors)).nearest(queries, 7))
 
 
+@pytest.mark.parametrize("engine", ENGINES, ids=["cpu", "torch"])
+@pytest.mark.parametrize("table", TABLES)
+def test_as_many_neighbours_as_there_are_rows(engine: Callable[[Float32Array], Engine], table: str) -> None:
+    """Where every row is a candidate nothing is proposed by scores, which overflow for long vectors."""
+    vectors = TABLES[table][:40].astype(np.float32)
+    queries = vectors[[5, 17, 39]] * np.float32(1.01)
+    for k in (1, 31, 33, 40, 100):
+        assert_exact(queries, vectors, ExactVectors(vectors, engine(vectors)).nearest(queries, k))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=["cpu", "torch"])
+@pytest.mark.parametrize("long_rows", [1, 10, 20, 25])
+def test_rows_whose_scores_overflow_crowd_out_no_other(
+    engine: Callable[[Float32Array], Engine], long_rows: int
+) -> None:
+    vectors = normal(30, 24).astype(np.float32)
+    vectors[-long_rows:] *= np.float32(3e19)
+    queries = vectors[[0, 3, 29]] * np.float32(1.01)
+    for k in (1, 8, 15, 17, 21):
+        assert_exact(queries, vectors, ExactVectors(vectors, engine(vectors)).nearest(queries, k))
+
+
 def test_a_query_alone_has_the_answer_that_it_has_among_others() -> None:
     for vectors in (table.astype(np.float32) for table in TABLES.values()):
         queries = vectors[:40] * np.float32(1.0001)
