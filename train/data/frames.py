@@ -25,13 +25,13 @@ class WindowFrames:
     """What the frames of some windows show, each distinct one once.
 
     Attributes:
-        frames: Pixels uint8 (M, 3, H, W), or stored features (M, …).
+        frames: Pixels uint8 (M, 3, H, W), or stored features (M, …); a tensor where a device has decoded them.
         index: Rows of each window into `frames`, int64 (B, L).
         rows: The frame row that each of `frames` stands for, int64 (M,), rising.
         replaced: Number of the (B, L) frames that show a neighbour's pixels, because their own are damaged.
     """
 
-    frames: NDArray[Any]
+    frames: NDArray[Any] | Tensor
     index: IntArray
     rows: IntArray
     replaced: int = 0
@@ -100,7 +100,8 @@ class FrameSource(WindowSource):
         self._stack = stack_channels_last if channels_last else stack_channels_first
         self.size = size
         self.threads = threads
-        self.cache = dataset.frame_reader(size, device).cache(cache_bytes)
+        self.reader = dataset.frame_reader(size, device)
+        self.cache = self.reader.cache(cache_bytes)
         self.replaces = replace_among is not None
         self._replace_among = replace_among
 
@@ -123,7 +124,7 @@ class FrameSource(WindowSource):
             stacked = self._stack([self._good(row, frames[row]) for row in distinct.tolist()], self.size)
             return WindowFrames(stacked, np.searchsorted(distinct, windows), distinct)
         visible = self._replace(windows)
-        frames |= self.cache.frames(row for row in visible.ravel().tolist() if row not in frames)
+        frames |= self._read(np.setdiff1d(visible, distinct))
         # One damaged frame may show different neighbours in different windows, so what is distinct are pairs.
         pairs, index = np.unique(np.stack([windows.ravel(), visible.ravel()]), axis=1, return_inverse=True)
         stacked = self._stack([self._good(row, frames[row]) for row in pairs[1].tolist()], self.size)

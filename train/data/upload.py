@@ -64,8 +64,10 @@ class Upload:
         if streams is None and device.type == "cuda":
             self._streams = CudaStreams(device)
 
-    def send(self, array: npt.NDArray[Any]) -> Sent:
-        """Start to copy an array to the device; its memory layout stays."""
+    def send(self, array: npt.NDArray[Any] | Tensor) -> Sent:
+        """Start to copy an array to the device; its memory layout stays. A tensor is there already."""
+        if isinstance(array, Tensor):
+            return Sent(array)
         host = torch.from_numpy(array)
         return Sent(host.to(self._device)) if self._streams is None else Sent(*self._streams.copy(host))
 

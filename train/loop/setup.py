@@ -9,6 +9,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
 from seqdata.storage.hashing import xxh3_file
+from train.data.device_frames import DeviceFrames
 from train.data.feature_files import check_hashes
 from train.data.features import FeatureSource, create_head, open_features
 from train.data.frames import FrameSource, native_size
@@ -50,15 +51,7 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
     data = _data(dataset, protocol, settings)
     radii = Radii.from_protocol(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
     rows = np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
-    source = features or FrameSource(
-        dataset,
-        native_size(dataset, rows, model.size),
-        settings.cache_bytes,
-        replace_among=None if settings.strict else rows,
-        threads=settings.decode_threads,
-        device=settings.decode_device,
-        channels_last=context.device.type == "cuda",
-    )
+    source = features or _frames(context, rows, native_size(dataset, rows, model.size))
     return Trainer(
         context=context,
         data=data,
@@ -67,6 +60,24 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
         regime=regimes.create(dataset, data, radii, settings, aligned_length(model, protocol.length)),
         optimizer=optimizers.create(model, settings),
         source=source,
+    )
+
+
+def _frames(context: RunContext, rows: IntArray, size: tuple[int, int] | None) -> FrameSource:
+    """The frames of `rows` (of any shape), decoded where the settings say."""
+    settings = context.settings
+    replace_among = None if settings.strict else rows
+    is_cuda = context.device.type == "cuda"
+    if is_cuda and settings.decode_device != "cpu":
+        return DeviceFrames(context.dataset, size, device=context.device, replace_among=replace_among)
+    return FrameSource(
+        context.dataset,
+        size,
+        settings.cache_bytes,
+        replace_among=replace_among,
+        threads=settings.decode_threads,
+        device=settings.decode_device,
+        channels_last=is_cuda,
     )
 
 

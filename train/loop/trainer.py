@@ -290,11 +290,11 @@ class Trainer:
 
         return memory.full_memory(setting, count, peak, torch.cuda.mem_get_info(device)[1])
 
-    def _try_step(self, frames: NDArray[Any], index: IntArray) -> None:
+    def _try_step(self, frames: NDArray[Any] | Tensor, index: IntArray) -> None:
         """Forward and backward of some windows, without an update."""
         device = self.context.device
         with autocast(device, "bf16" if self.context.settings.amp else self.context.settings.precision):
-            vectors = self.describe_step(torch.from_numpy(frames).to(device), torch.from_numpy(index).to(device))
+            vectors = self.describe_step(torch.as_tensor(frames).to(device), torch.from_numpy(index).to(device))
         vectors.sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
 

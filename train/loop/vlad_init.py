@@ -30,7 +30,7 @@ def initialise_vlad(model: SequenceModel, data: TrainData, source: WindowSource,
         for start in range(0, len(rows), settings.frame_batch):
             # A frame alone is a window of one: a damaged one then shows its nearest neighbour.
             part = source.read_windows(rows[start : start + settings.frame_batch, None])
-            tokens = source.tokens(model.eval(), torch.from_numpy(part.frames[part.index[:, 0]]).to(device))
+            tokens = source.tokens(model.eval(), torch.as_tensor(part.frames[part.index[:, 0]]).to(device))
             sample.append(_some(tokens, tokens_a_frame, generator))
     initialise_from_tokens(
         model.vlad,
