@@ -3,13 +3,14 @@
 import errno
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from seqdata.errors import InputError, OutputError
+from seqdata.storage.leftovers import make_temporary
 
 
 def explain_write_failure(path: Path, error: OSError) -> NoReturn:
@@ -31,11 +32,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
+        temporary, handle = make_temporary(path)
     except OSError as error:
         explain_write_failure(path, error)
-    temporary = Path(name)
     try:
         yield temporary
         # mkstemp makes files that only their owner can read; the result shall have the rights of any other new file.
@@ -49,6 +48,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         explain_write_failure(path, error)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; rename it to `path` at the end, or remove it on any error.
+
+    Raises:
+        OutputError: If the file system refuses, or `path` is there and not empty.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, handle = make_temporary(path, is_folder=True)
+    except OSError as error:
+        explain_write_failure(path, error)
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        for inner in temporary.rglob("*"):
+            flush(inner)
+        temporary.replace(path)
+        flush(path.parent)
+    except OSError as error:
+        explain_write_failure(path, error)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from seqdata.errors import OutputError, SeqdataError
 from seqdata.storage.files import explain_write_failure
+from seqdata.storage.leftovers import sweep
 from seqdata.storage.store import Store
 
 LOCK_NAME = ".build.lock"
@@ -93,6 +94,8 @@ def claimed(store: Store, what: str, part: str = "") -> Iterator[None]:
         stack.enter_context(_flocked(folder, LOCK_NAME, what, shared=bool(part)))
         if part:
             stack.enter_context(_flocked(folder, _part_name(part), what, shared=False))
+        else:
+            sweep(folder)
         yield
 
 

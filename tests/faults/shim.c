@@ -31,6 +31,7 @@ static long number(const char *name, long otherwise) {
 static void prepare(void) {
   if (ready) return;
   ready = 1;
+  calls = 0;
   prefix = getenv("FAULT_PREFIX");
   kind = getenv("FAULT_KIND");
   log_path = getenv("FAULT_LOG");
@@ -39,6 +40,12 @@ static void prepare(void) {
   code = number("FAULT_ERRNO", EIO);
   left = number("FAULT_BYTES", -1);
   state = (unsigned)number("FAULT_SEED", 1) * 2654435761u;
+}
+
+/* For a process that was forked: read the variables again. */
+void fault_configure(void) {
+  ready = 0;
+  prepare();
 }
 
 static int below(const char *path) {

@@ -1,8 +1,9 @@
 """Write a feature dataset: every frame is described once, and heads train from the stored vectors."""
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -17,10 +18,19 @@ from indexer.pca import fit as pca
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, OutputError
 from seqdata.geometry import IntArray
-from seqdata.storage.files import atomic_path, write_json_atomic
-from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.files import atomic_path, read_json, write_json_atomic
+from seqdata.storage.hashing import sha256_json, xxh3_file, xxh3_hex
 from seqdata.storage.parquet import write_parquet_atomic
-from train.data.feature_files import ENCODER, IDS, MANIFEST, FeatureManifest, FeaturePart, Level, ids_table
+from train.data.feature_files import (
+    ENCODER,
+    IDS,
+    MANIFEST,
+    FeatureManifest,
+    FeaturePart,
+    Level,
+    ids_table,
+    read_manifest,
+)
 from train.data.frames import FrameSource, native_size
 from train.data.program_frames import ProgramFrames, Runtime
 from train.devices import pick_device
@@ -32,6 +42,8 @@ from train.stages.export_onnx import export_encoder
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
+REQUEST = ".request.json"
+"""Says which request a folder belongs to, so that the same one can go on in it."""
 # Parts small enough to copy and to hash again one by one.
 PART_BYTES = 1 << 30
 
@@ -65,6 +77,9 @@ def write_features(
 ) -> FeatureManifest:
     """Describe frames of a dataset into a folder, each frame once.
 
+    Killed or interrupted and started again with the same arguments, it keeps the parts that are whole and goes on; a
+    finished folder of the same request stays as it is.
+
     Args:
         model: A model of single frames and a fusion; its fusion is left out.
         dataset: Holds the frames.
@@ -77,13 +92,11 @@ def write_features(
         The manifest, which is written last.
 
     Raises:
-        OutputError: If `out` is not empty.
+        OutputError: If `out` holds something else.
         ContractError: If the model has no per-frame features, or the request has a PCA at token level.
         NotEnoughDataError: If there are too few frames for the PCA.
     """
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder}: the folder is not empty; choose another --out")
     _check(model, request)
     keys = dataset.frame_columns("key")["key"]
     rows = np.arange(len(keys)) if frames is None else frames
@@ -92,14 +105,22 @@ def write_features(
     source = FrameSource(dataset, size)
     model = model.to(where).eval()
     _drop_fusion(model)
-    if request.pca is not None:
+    finished = _take_up(folder, _identity(model, dataset, request, rows, where))
+    if finished is not None:
+        return finished
+    if request.pca is not None and _encoder_file(folder).is_file():
+        # Fitted again on other threads it might differ in its last bits from what described the parts that are there.
+        model.projection = checkpoint.load_model(folder / ENCODER).projection.to(where)
+        model.config = {**model.config, "projection": request.pca}
+    elif request.pca is not None:
         _fit_projection(model, source, rows, request, where)
+    checkpoint.save_model(folder / ENCODER, model, {"dataset": dataset.id})
     if request.runtime == "onnx":
         # After the projection, which is part of what is exported.
         source = ProgramFrames(dataset, size, lambda size: open_program(export_encoder(model, size), Path(FRAMES)))
     parts = list(_write_parts(folder, model, source, rows, request, where, progress))
     write_parquet_atomic(ids_table(rows, keys.gather(rows)), folder / IDS)
-    checkpoint.save_model(folder / ENCODER, model.cpu(), {"dataset": dataset.id})
+    model.cpu()
     shape = _features(model, source, rows[:1], request, torch.device("cpu")).shape[1:]
     manifest = FeatureManifest(
         level=request.level,
@@ -114,6 +135,38 @@ def write_features(
     )
     write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
+
+
+def _identity(
+    model: FrameModel, dataset: "Dataset", request: FeatureRequest, rows: IntArray, where: torch.device
+) -> str:
+    """SHA-256 over all that decides the bytes of the parts."""
+    settings = {name: value for name, value in asdict(request).items() if name not in ("batch_size", "device")}
+    frames = xxh3_hex(np.ascontiguousarray(rows, "<i8").tobytes())
+    inputs = {"dataset": dataset.id, "frames": frames, "weights": encoder_hash(model, "frame"), "device": where.type}
+    return sha256_json({**inputs, **settings, "size": model.size})
+
+
+def _take_up(folder: Path, identity: str) -> FeatureManifest | None:
+    """Begin in a folder, or take up what the same request left there; the manifest where it is finished.
+
+    Raises: OutputError when it holds something else.
+    """
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if REQUEST in names and read_json(folder / REQUEST) == {"request": identity}:
+        return read_manifest(folder) if MANIFEST in names else None
+    # A kill may leave a half-written request alone.
+    if any(not name.startswith(f".{REQUEST}.") for name in names):
+        raise OutputError(
+            f"{folder}: the folder is not empty, and holds no part of this request; choose another --out, or remove it"
+        )
+    write_json_atomic(folder / REQUEST, {"request": identity})
+    return None
+
+
+def _encoder_file(folder: Path) -> Path:
+    """The file of the encoder that is written last."""
+    return folder / f"{ENCODER}.json"
 
 
 def _check(model: nn.Module, request: FeatureRequest) -> None:
@@ -186,19 +239,28 @@ def _write_parts(
     for number, start in enumerate(range(0, len(rows), per_part)):
         of_part = rows[start : start + per_part]
         path = folder / f"part-{number:05d}.npy"
+        header = _header((len(of_part), *first.shape), request.dtype)
+        part_bytes = len(header) + len(of_part) * first.numel() * np.dtype(request.dtype).itemsize
+        # A part has its name only when it is whole, so one that is there is kept.
+        if path.is_file() and path.stat().st_size == part_bytes:
+            yield FeaturePart(name=path.name, rows=len(of_part), start=len(header), hash=xxh3_file(path))
+            continue
         # The header is written by hand and rows follow as they come: a part is never in memory as a whole.
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            shape = (len(of_part), *first.shape)
-            npy.write_array_header_1_0(
-                file, {"descr": np.dtype(request.dtype).str, "fortran_order": False, "shape": shape}
-            )
-            header = file.tell()
+            file.write(header)
             for at in range(0, len(of_part), request.batch_size):
                 features = _features(model, source, of_part[at : at + request.batch_size], request, where)
                 file.write(np.ascontiguousarray(features.numpy(), request.dtype).tobytes())
                 if progress is not None:
                     progress(start + min(at + request.batch_size, len(of_part)), len(rows))
-        yield FeaturePart(name=path.name, rows=len(of_part), start=header, hash=xxh3_file(path))
+        yield FeaturePart(name=path.name, rows=len(of_part), start=len(header), hash=xxh3_file(path))
+
+
+def _header(shape: tuple[int, ...], dtype: str) -> bytes:
+    """The bytes of a `.npy` file before its rows."""
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
+    return file.getvalue()
 
 
 def encoder_hash(model: FrameModel, level: Level) -> str:

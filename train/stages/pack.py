@@ -1,7 +1,6 @@
 """From an index and its run to a pack: programs exported, the index beside them, a reject threshold calibrated."""
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -30,7 +29,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError, OutputError
 from seqdata.frames.images import Pixels
 from seqdata.parallel import StageProgress
-from seqdata.storage.files import explain_write_failure, write_bytes_atomic, write_json_atomic
+from seqdata.storage.files import atomic_folder, explain_write_failure, write_bytes_atomic, write_json_atomic
 from seqdata.storage.hashing import sha256_json
 from train.data.frames import FrameSource
 from train.data.program_frames import ProgramFrames
@@ -108,18 +107,12 @@ def write_pack(index: PlaceIndex, request: PackRequest, progress: StageProgress 
     if _is_there(request.out, identifier):
         return request.out
     model = load_model(request.run, request.model_from)
-    request.out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the pack, so that the rename stays on one file system; hidden, so that no search for packs meets it.
-    with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.", dir=request.out.parent) as workspace:
-        folder = Path(workspace) / "pack"
-        (folder / INDEX).mkdir(parents=True)
+    # A hidden folder beside the pack: no search for packs meets it before it is whole.
+    with atomic_folder(request.out) as folder:
+        (folder / INDEX).mkdir()
         manifest = {"id": identifier, **_fill(folder, index, model, request)}
         manifest |= _judge(folder, index, model, request, split, progress)
         _record(folder, index, request, split, manifest)
-        try:
-            folder.rename(request.out)
-        except OSError as error:
-            explain_write_failure(request.out, error)
     return request.out
 
 

@@ -1,0 +1,184 @@
+"""Every command of the program in a form small enough to be run hundreds of times, and the folder that it works in."""
+
+import hashlib
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.main import COMMANDS, INDEX_COMMANDS
+from tests.conftest import write_drives
+from tests.faults.shim import Outcome, Program
+from tests.support.street import write_street
+
+PROTOCOL = """
+name = "halves"
+source = "made for this test"
+length = 3
+radius = 7.0
+rule = "centre"
+[splits.train]
+positions = [0, 16]
+[splits.val]
+positions = [16, 26]
+[splits.test]
+positions = [26, 44]
+"""
+MODEL = ("--model", "mean-small", "--random-init", "--option", "encoder=resnet10t", "--option", "cut=layer1")
+SIZE = ("--option", "size=[24,32]")
+BUILD = ("build", "folder", "--raw", "raw", "--protocol", "halves.toml", "--workers", "1")
+TRAIN = ("train", "ds", *MODEL, *SIZE, "--recipe", "places-finetune", "--device", "cpu", "--protocol", "halves.toml")
+INDEX = ("index", "ds", "--run", "run", "--device", "cpu")
+PREPARATION = (
+    (*BUILD, "--out", "ds"),
+    (*BUILD, "--out", "parts", "--shard-range", "1/1"),
+    ("train", "ds", *MODEL, *SIZE, "--epochs", "0", "--device", "cpu", "--protocol", "halves.toml", "--out", "run"),
+    (*INDEX, "--out", "index"),
+    (*INDEX, "--pca", "8", "--out", "index"),
+    (*INDEX, "--pca", "8", "--out", "shares", "--shard-range", "1/2"),
+    (*INDEX, "--pca", "8", "--out", "shares", "--shard-range", "2/2"),
+    ("eval", "index", "--run", "run", "--device", "cpu"),
+)
+"""What is built once, with the program itself."""
+
+VOLATILE = ("*/tensorboard/*", "*.jsonl", "*.html", "*run.json", "*measured.json", "*.lock", "*/manifest.json", "*.csv")
+"""Files that hold times, or the moment of a measurement; their names are compared, and their bytes are not."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One command in a folder made by `prepare`.
+
+    Attributes:
+        verb: Its name as the program has it.
+        arguments: What is typed after `seqdata`.
+        again: What is typed to go on after an interruption, where that differs.
+        inputs: Files that it reads, as patterns below the folder.
+        output: Folder or file that it writes, None where it only prints.
+    """
+
+    verb: str
+    arguments: tuple[str, ...]
+    again: tuple[str, ...] | None = None
+    inputs: tuple[str, ...] = ()
+    output: str | None = None
+
+    @property
+    def prints_figures(self) -> bool:
+        """Whether what it prints follows from its inputs alone."""
+        return self.output is None and self.verb not in ("profile", "index show", "index list", "index diff")
+
+    @property
+    def resumed(self) -> list[str]:
+        """The command that goes on."""
+        return list(self.again or self.arguments)
+
+
+DATASET = ("ds/*.parquet", "ds/manifest.json", "ds/shards/*")
+RUN = ("run/run.json", "run/checkpoints/best.*")
+VERSION = ("index/versions/*/*",)
+TRIALS = (
+    Trial("init", ("init",), output="seqdata.toml"),
+    Trial("synth", ("synth", "dump", "--kind", "nordland", "--seconds", "20"), output="dump"),
+    Trial("build", (*BUILD, "--out", "out"), inputs=("raw/*", "halves.toml"), output="out"),
+    Trial("info", ("info", "ds"), inputs=DATASET),
+    Trial("verify", ("verify", "ds"), inputs=DATASET),
+    Trial("quarantine", ("quarantine", "ds"), inputs=("ds/quarantine.parquet", "ds/manifest.json")),
+    Trial("protocols", ("protocols",)),
+    Trial("sequences", ("sequences", "ds", "--length", "7"), inputs=DATASET, output="ds"),
+    Trial("leakage", ("leakage", "ds", "--protocol", "halves.toml"), inputs=DATASET),
+    Trial("export", ("export", "ds", "--out", "out"), inputs=DATASET, output="out"),
+    Trial("merge", ("merge", "parts"), inputs=("parts/shards/*", "parts/.plan*"), output="parts"),
+    Trial("append", ("append", "ds", "folder", "--raw", "more"), inputs=(*DATASET, "more/*"), output="ds"),
+    Trial("withdraw", ("withdraw", "ds", "map-003"), inputs=DATASET, output="ds"),
+    Trial("models", ("models",)),
+    Trial(
+        "describe",
+        ("describe", "ds", "--run", "run", "--device", "cpu", "--out", "out"),
+        inputs=(*DATASET, *RUN),
+        output="out",
+    ),
+    Trial(
+        "train",
+        (*TRAIN, "--epochs", "1", "--set", "steps=2", "--out", "out"),
+        again=(*TRAIN, "--epochs", "1", "--set", "steps=2", "--out", "out", "--resume"),
+        inputs=DATASET,
+        output="out",
+    ),
+    Trial("eval", ("eval", "index", "--run", "run", "--again", "--device", "cpu"), inputs=(*DATASET, *RUN, *VERSION), output="index"),
+    Trial("baseline", ("baseline", "ds", "--out", "out", "--device", "cpu"), inputs=DATASET, output="out"),
+    Trial(
+        "search", ("search", "index", "query", "--run", "run", "--device", "cpu"), inputs=(*RUN, *VERSION, "query/*")
+    ),
+    Trial(
+        "pack",
+        ("pack", "index", "--run", "run", "--dataset", "ds", "--precision", "0.1", "--device", "cpu", "--out", "out"),
+        inputs=(*DATASET, *RUN, *VERSION),
+        output="out",
+    ),
+    Trial("report", ("report", "index", "--run", "run", "--out", "out/page.html"), inputs=(*DATASET, *VERSION), output="out"),
+    Trial("experiment", ("experiment",)),
+    Trial(
+        "profile",
+        ("profile", *MODEL[:2], "--option", "cut=layer1", "--repeats", "1", "--database", "0", "--device", "cpu"),
+    ),
+    Trial("demo", ("demo", "--help")),
+    Trial("index build", (*INDEX, "--pca", "8", "--out", "out"), inputs=(*DATASET, *RUN), output="out"),
+    Trial("index merge", ("index", "merge", "ds", "--index", "shares"), inputs=("shares/parts/*/*",), output="shares"),
+    Trial(
+        "index append",
+        ("index", "append", "grown", "--run", "run", "--index", "index", "--device", "cpu"),
+        inputs=("grown/*.parquet", *RUN, *VERSION),
+        output="index",
+    ),
+    Trial("index list", ("index", "list", "--index", "index"), inputs=VERSION),
+    Trial("index show", ("index", "show", "--index", "index"), inputs=VERSION),
+    Trial("index diff", ("index", "diff", "latest", "first", "--index", "index"), inputs=VERSION),
+    Trial("index verify", ("index", "verify", "--index", "index"), inputs=VERSION),
+    Trial("index tag", ("index", "tag", "good", "latest", "--index", "index"), inputs=VERSION, output="index"),
+    Trial("index rollback", ("index", "rollback", "first", "--index", "index"), inputs=VERSION, output="index"),
+    Trial("index gc", ("index", "gc", "--index", "index"), inputs=VERSION, output="index"),
+)
+
+
+def verbs() -> set[str]:
+    """Every command that the program has."""
+    return set(COMMANDS) | {f"index {name}" for name in INDEX_COMMANDS}
+
+
+def prepare(program: Program, folder: Path) -> Path:
+    """Make the folder that every trial gets a copy of."""
+    write_street(folder / "raw")
+    (folder / "halves.toml").write_text(PROTOCOL)
+    write_drives(folder / "more", {"map-late": 44})
+    (folder / "query").mkdir()
+    for number in range(20, 30):
+        shutil.copy(folder / f"raw/query-{number:03d}.jpg", folder / "query")
+    for command in PREPARATION:
+        assert_ends(program.run(list(command), folder), 0)
+    first = min((folder / "index/versions").glob("*"), key=lambda version: version.stat().st_mtime_ns)
+    assert_ends(program.run(["index", "tag", "first", first.name, "--index", "index"], folder), 0)
+    shutil.copytree(folder / "ds", folder / "grown")
+    assert_ends(program.run(["append", "grown", "folder", "--raw", "more"], folder), 0)
+    return folder
+
+
+def assert_ends(outcome: Outcome, *codes: int) -> None:
+    """A command ended by itself, with one of these exit codes, and without noise."""
+    assert outcome.is_clean, (outcome.code, outcome.errors[-2000:])
+    assert outcome.code in codes, (outcome.code, outcome.output[-500:], outcome.errors[-2000:])
+
+
+def is_volatile(name: str) -> bool:
+    """Whether a file's bytes differ between two equal commands."""
+    return any(Path(name).match(pattern) for pattern in VOLATILE)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Hash of every file below a folder by its name; of volatile ones only the name counts."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    # TensorBoard puts the second and the process into the name of its file.
+    names = {re.sub(r"(?<=events\.out).*", "", path.relative_to(folder).as_posix()): path for path in files}
+    return {
+        name: "" if is_volatile(name) else hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items()
+    }

@@ -1,0 +1,94 @@
+"""A process that has imported the whole program and forks a child for each command: `python -m tests.faults.server`.
+
+Importing PyTorch takes seconds and a fork milliseconds, so that thousands of commands can be run with faults. Nothing
+may have started a thread before a fork; imports alone do not.
+
+Reads one JSON object a line: arguments, folder, stdout, stderr (files), variables (of the environment) and seconds.
+Answers with the exit code, negative for a signal.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+import faiss
+import polars as pl
+import torch
+
+from cli.main import COMMANDS, INDEX_COMMANDS, run
+
+# What the commands import inside their functions.
+HEAVY = (
+    "train.stages.pack",
+    "train.stages.search",
+    "train.stages.features",
+    "train.loop.fit",
+    "train.experiments.run",
+    "indexer.builder.pipeline.build",
+)
+LOADED = (faiss, pl, torch)
+
+
+def child(request: dict[str, Any]) -> None:
+    """Become the command: this does not return."""
+    os.setpgid(0, 0)
+    os.chdir(request["folder"])
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        handle = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(handle, number)
+        os.close(handle)
+    os.environ.update(request["variables"])
+    if "FAULT_KIND" in request["variables"]:
+        # os.environ sets the C library's environment too, where the shim looks.
+        ctypes.CDLL(None).fault_configure()
+    sys.argv = ["seqdata", *request["arguments"]]
+    code: int | str | None = 1
+    try:
+        run()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def wait(process: int, seconds: float) -> int:
+    """Wait for a child and return its exit code; one that takes longer is killed and counts as 124."""
+    deadline = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.killpg(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return 124
+        time.sleep(0.002)
+
+
+def main() -> None:
+    """Serve requests until stdin ends."""
+    for command in (*COMMANDS.values(), *INDEX_COMMANDS.values()):
+        command.function  # noqa: B018 - imports its module
+    for module in HEAVY:
+        import_module(module)
+    torch.set_num_threads(1)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        process = os.fork()
+        if process == 0:
+            child(request)
+        print(wait(process, request["seconds"]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

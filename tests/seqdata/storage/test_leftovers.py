@@ -1,0 +1,101 @@
+"""Half-written files: those of killed writers go, those of running ones stay."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqdata.errors import OutputError
+from seqdata.storage.files import atomic_folder, atomic_path, write_bytes_atomic
+from seqdata.storage.leftovers import sweep
+from seqdata.storage.lock import claimed
+from seqdata.storage.store import Store
+
+WRITER = """
+import sys
+from seqdata.storage.files import {context}
+with {context}(sys.argv[1]) as temporary:
+    if temporary.is_dir():
+        (temporary / "a").write_bytes(b"half")
+    else:
+        temporary.write_bytes(b"half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def writer(target: Path, context: str) -> "subprocess.Popen[str]":
+    """A process that is in the middle of writing `target`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER.format(context=context), str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("context", ["atomic_path", "atomic_folder"])
+def test_what_a_killed_writer_left_goes_with_the_next_one(context: str, tmp_path: Path) -> None:
+    process = writer(tmp_path / "table", context)
+    assert len(names(tmp_path)) == 1
+    write_bytes_atomic(tmp_path / "other", b"whole")
+    assert len(names(tmp_path)) == 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(names(tmp_path)) == 2
+    write_bytes_atomic(tmp_path / "table", b"whole")
+    assert names(tmp_path) == ["other", "table"]
+
+
+def test_what_a_running_writer_has_stays(tmp_path: Path) -> None:
+    process = writer(tmp_path / "table", "atomic_path")
+    write_bytes_atomic(tmp_path / "table", b"mine")
+    sweep(tmp_path)
+    assert len(names(tmp_path)) == 2
+    process.communicate("")
+    assert names(tmp_path) == ["table"]
+    assert (tmp_path / "table").read_bytes() == b"half", "the last writer wins, whole"
+
+
+def test_a_lock_on_a_dataset_sweeps_it(tmp_path: Path) -> None:
+    (tmp_path / "versions").mkdir()
+    for name in (".frames.parquet.x1.tmp", "versions/..tracks.parquet.x.tmp.y.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "mine.tmp").write_bytes(b"not the program's")
+    with claimed(Store(tmp_path), "a test"):
+        assert not (tmp_path / ".frames.parquet.x1.tmp").exists()
+        assert names(tmp_path / "versions") == []
+    assert (tmp_path / "mine.tmp").exists()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "pack") as folder:
+        (folder / "a").write_bytes(b"1")
+        raise RuntimeError
+    assert names(tmp_path) == []
+    with atomic_folder(tmp_path / "pack") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a").write_bytes(b"1")
+    assert (tmp_path / "pack/inner/a").read_bytes() == b"1"
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "pack").stat().st_mode & 0o777 == 0o777 & ~mask
+    with pytest.raises(OutputError, match="cannot be written"), atomic_folder(tmp_path / "pack") as folder:
+        (folder / "b").write_bytes(b"2")
+    assert names(tmp_path) == ["pack"]
+
+
+def test_nested_writers_of_one_target_leave_nothing(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "table") as outer:
+        write_bytes_atomic(outer, b"whole")
+    assert names(tmp_path) == ["table"]
