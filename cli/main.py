@@ -5,6 +5,7 @@ little more than an empty Typer application and the imports of a command stand a
 """
 
 import functools
+import logging
 import signal
 import sys
 import threading
@@ -20,7 +21,17 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from seqdata.errors import BROKEN_PIPE, Interrupted, OutputError, SeqdataError, Terminated, Termination, UsageError
+from cli.output import PlainFormatter, note
+from seqdata.errors import (
+    BROKEN_PIPE,
+    InputError,
+    Interrupted,
+    OutputError,
+    SeqdataError,
+    Terminated,
+    Termination,
+    UsageError,
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,11 @@ COMMANDS = {
     ),
     "search": Command("cli.index.search:search", "Find the nearest places of images, videos or descriptors."),
     "pack": Command("cli.index.pack:pack", "Write an index and its model as one folder for a robot."),
+    "localize": Command(
+        "cli.index.localize:localize",
+        "Localize a recording, frame by frame, and write its track.",
+        after_interrupt="what was localized so far is in the track's folder; name another with --out to start again",
+    ),
     "report": Command("cli.evaluation.report:report", "Write a self-contained HTML page about an index."),
     "experiment": Command(
         "cli.training.experiment:experiment", "Run one of the papers' experiments and print its table."
@@ -212,20 +228,36 @@ app.add_typer(
 )
 
 
+def _check_words(words: list[str]) -> None:
+    """Refuse words whose bytes are no UTF-8: no manifest, table or JSON could hold such a name. Raises: UsageError."""
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UsageError(f"'{word}' is not UTF-8; rename the file or folder, or name a link to it")
+
+
 def run() -> None:
     """Run the program; a known error becomes one line on stderr and its exit code."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
+        _check_words(sys.argv[1:])
         app()
     except SeqdataError as error:
-        typer.echo(f"{error.label}: {error}", err=True)
+        note(f"{error.label}: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Without this Python would try to write what is left in the buffer when it ends, and complain again.
         sys.stderr.close()
         sys.exit(BROKEN_PIPE)
     except OSError as error:
-        typer.echo(f"error: {error.filename or 'storage'}: {error.strerror or error}", err=True)
+        note(f"error: {error.filename or 'storage'}: {error.strerror or error}")
         sys.exit(OutputError.exit_code)
+    except ValueError as error:
+        # What Python says of a path with a NUL, which a table or a settings file may hold.
+        if "embedded null" not in str(error):
+            raise
+        note("error: a path holds a NUL character; look at the names in the files that were given")
+        sys.exit(InputError.exit_code)
 
 
 if __name__ == "__main__":

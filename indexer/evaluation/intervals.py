@@ -6,11 +6,14 @@ docs/methods.md#intervals.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
 from seqdata.geometry import BoolArray, Float64Array, IntArray
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DRAWS = 2000  # the 2.5 % quantile then rests on 50 draws: its own error is small beside the interval
 FEWEST = 10  # fewer trajectories than this are cut into blocks; fewer blocks than this get a Wilson interval
@@ -31,7 +34,7 @@ class Units:
         return f"{number} {self.singular if number == 1 else self.plural}"
 
 
-def resampling_units(queries: pl.DataFrame, counted: BoolArray) -> Units:
+def resampling_units(queries: "pl.DataFrame", counted: BoolArray) -> Units:
     """Choose the units of queries: their trajectories where ten or more hold a counted query, else blocks of them.
 
     Convention: a block is a run of one trajectory's query windows, in track order, at least 100 m long (between window
@@ -58,7 +61,7 @@ def resampling_units(queries: pl.DataFrame, counted: BoolArray) -> Units:
     return Units(labels, f"block of {length}", f"blocks of {length}")
 
 
-def _cut(windows: pl.DataFrame) -> IntArray:
+def _cut(windows: "pl.DataFrame") -> IntArray:
     """Block numbers (m,) from 0 of one trajectory's windows in track order."""
     easting, northing = windows["easting"].to_numpy(), windows["northing"].to_numpy()
     driven = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(easting), np.diff(northing)))])

@@ -17,7 +17,7 @@ from indexer.localizer.window_ring import Cut, WindowRing
 from indexer.place_index import open_index
 from seqdata.errors import ContractError
 from seqdata.frames.images import Pixels
-from seqdata.geometry import BoolArray, Float32Array, IntArray
+from seqdata.geometry import BoolArray, Float32Array, Float64Array, IntArray
 
 Filter = Literal["none", "forward"]
 FILTERS: tuple[Filter, ...] = ("none", "forward")
@@ -61,12 +61,14 @@ class Sighting:
 
     `row` of the place in the index. `runner_up` is at least 25 m away or in another zone, None where none of the
     nearest windows is. `belief` is the filter's share of the place and the places beside it, None without a filter.
+    `centre` is the label of the window's centre frame, which is where the place is.
     """
 
     place: Place
     row: int
     runner_up: Place | None
     belief: float | None = None
+    centre: object = None
 
 
 class Localizer:
@@ -156,11 +158,20 @@ class Localizer:
             return None
         return sighting.place
 
-    def locate(self, image: Picture, time: float | None = None, odometry: float | None = None) -> Sighting | None:
-        """As `push`, with everything that is known of the place, whether it is accepted or not."""
+    def locate(
+        self,
+        image: Picture,
+        time: float | None = None,
+        odometry: float | None = None,
+        label: object = None,
+    ) -> Sighting | None:
+        """As `push`, with everything that is known of the place, whether it is accepted or not.
+
+        `label` is whatever the caller knows the frame by; it comes back with the place of the window around it.
+        """
         if not self._ring.is_due(time, odometry):
             return None
-        self._ring.add(self._features(image), time, odometry)
+        self._ring.add(self._features(image), time, odometry, label)
         if not self._ring.is_full:
             # A window that starts anew is somewhere else: what was believed of the last one says nothing.
             if self._filter is not None:
@@ -186,7 +197,13 @@ class Localizer:
         shown = [row for row in (best, runner_up) if row is not None]
         answer = np.array([[distance_of[row] for row in shown]], np.float32)
         places = [self._judge(row) for row in place_rows(self.index, descriptor, answer, np.array([shown]))[0]]
-        return Sighting(places[0], best, None if runner_up is None else places[1], belief)
+        return Sighting(places[0], best, None if runner_up is None else places[1], belief, self._ring.centre)
+
+    def positions_in(self, zone: str) -> Float64Array:
+        """UTM metres (m, 2) of the database's windows in a zone."""
+        codes = self.index.places["zone"].to_numpy() == zone
+        metres: Float64Array = self._position[codes]
+        return metres
 
     def _is_elsewhere(self, row: int, rows: IntArray | slice) -> BoolArray:
         """Which of the windows `rows` lie at least 25 m from the window `row`, or in another zone."""
@@ -228,5 +245,5 @@ def resample(pixels: Pixels, size: tuple[int, int]) -> Float32Array:
 
 def _codes(column: pa.ChunkedArray) -> IntArray:
     """Number the distinct texts (n,) of a column."""
-    codes: IntArray = column.combine_chunks().dictionary_encode().indices.to_numpy()
-    return codes
+    numbers: IntArray = column.combine_chunks().dictionary_encode().indices.to_numpy()
+    return numbers

@@ -44,7 +44,7 @@ def video_frames(path: Path, *, every: int = 1, fps: float | None = None) -> Ite
     if every < 1 or (fps is not None and not fps > 0) or (fps is not None and every != 1):
         raise ContractError(f"every {every}, fps {fps}: give one of them, above zero")
     next_seconds = 0.0
-    for number, (seconds, pixels) in enumerate(_read(path)):
+    for number, (seconds, pixels) in enumerate(timed_frames(path)):
         if fps is None:
             if number % every == 0:
                 yield number, pixels
@@ -54,8 +54,27 @@ def video_frames(path: Path, *, every: int = 1, fps: float | None = None) -> Ite
             yield number, pixels
 
 
-def _read(path: Path) -> Iterator[tuple[float, Pixels]]:
-    """Seconds since the first frame, and pixels uint8 (H, W, 3) RGB as a player shows them."""
+def camera_frames(address: str) -> Iterator[tuple[float, Pixels]]:
+    """Read a live camera or stream through PyAV, until it ends.
+
+    Args:
+        address: A V4L2 device (/dev/video0), or the address of a stream (rtsp://…).
+
+    Yields:
+        Seconds since the first frame, and pixels uint8 (H, W, 3) RGB.
+
+    Raises:
+        InputError: If it cannot be opened, or disappears.
+        MissingDependencyError: If PyAV is not installed.
+    """
+    return timed_frames(address, "v4l2" if address.startswith("/dev/") else None)
+
+
+def timed_frames(path: Path | str, kind: str | None = None) -> Iterator[tuple[float, Pixels]]:
+    """Read every frame of a video: seconds since the first one, and pixels uint8 (H, W, 3) RGB as a player shows them.
+
+    `kind` names the form of the input where the file does not tell it. Raises: as `video_frames`.
+    """
     try:
         import av  # optional: the extra `video`
     except ImportError as error:
@@ -65,7 +84,7 @@ def _read(path: Path) -> Iterator[tuple[float, Pixels]]:
     count = 0
     start = 0.0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), format=kind) as container:
             if not container.streams.video:
                 raise InputError(f"{path}: holds no video, only sound or other streams")
             for count, frame in enumerate(container.decode(video=0), start=1):
@@ -81,6 +100,8 @@ def _read(path: Path) -> Iterator[tuple[float, Pixels]]:
                     _upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), frame.rotation),
                 )
     except (av.FFmpegError, OSError, ValueError) as error:
+        if count:
+            raise InputError(f"{path}: ends after {count} frames: cut off, damaged or gone ({error})") from error
         raise InputError(f"{path}: not a readable video ({error})") from error
     if not count:
         raise InputError(f"{path}: not a readable video (it has no frame)")

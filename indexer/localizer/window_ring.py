@@ -48,6 +48,7 @@ class WindowRing:
 
     cut: Cut
     features: deque[Float32Array] = field(init=False)
+    labels: deque[object] = field(init=False)
     _at: float | None = None
     _offered: float | None = None
     _steps: deque[float] = field(default_factory=lambda: deque(maxlen=_STEPS))
@@ -55,6 +56,13 @@ class WindowRing:
     def __post_init__(self) -> None:
         """Make the ring."""
         self.features = deque(maxlen=self.cut.length)
+        self.labels = deque(maxlen=self.cut.length)
+
+    @property
+    def centre(self) -> object:
+        """Label of the centre frame of a full window, the frame that the database's places are told by."""
+        # The rule of `seqdata.sequences.windows.centre_index`, whose module loads polars.
+        return self.labels[(self.cut.length - 1) // 2]
 
     @property
     def is_full(self) -> bool:
@@ -64,6 +72,7 @@ class WindowRing:
     def clear(self) -> None:
         """Forget all frames, for a new drive."""
         self.features.clear()
+        self.labels.clear()
         self._steps.clear()
         self._at = self._offered = None
 
@@ -85,9 +94,10 @@ class WindowRing:
             self._steps.append(passed)
         return self._at is None or at - self._at >= step - early
 
-    def add(self, features: Float32Array, time: float | None, odometry: float | None) -> None:
-        """Add the features of a frame that is due."""
+    def add(self, features: Float32Array, time: float | None, odometry: float | None, label: object = None) -> None:
+        """Add the features of a frame that is due, and whatever it is called by."""
         self.features.append(features)
+        self.labels.append(label)
         self._at = self._measure(time, odometry)[0]
 
     def _measure(self, time: float | None, odometry: float | None) -> tuple[float | None, float, float]:

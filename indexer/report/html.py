@@ -33,6 +33,9 @@ PAGES = {
         "report.html.j2", "indexer.report.report", "recall of an index: tables, curves, maps of hits, filmstrips"
     ),
     "search": Page("search.html.j2", "indexer.report.search", "queries above the places that were found"),
+    "track": Page(
+        "track.html.j2", "indexer.report.track", "a localized recording: map, timeline, frames beside their places"
+    ),
     "experiment": Page(
         "experiment.html.j2", "train.experiments.table.page", "the table of an experiment, with its figure"
     ),
