@@ -139,17 +139,27 @@ def _read_pairs(path: Path) -> pl.DataFrame:
         kind = table.schema[side]
         if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
             raise ContractError(f"{path}: column '{side}' holds {kind}; ids are text or integers")
-    try:
-        casts = [pl.col(side).cast(pl.String) for side in SIDES] + [
-            pl.col(name).cast(NUMBERS[name]) for name in numbers
-        ]
-        table = table.with_columns(casts)
-    except pl.exceptions.PolarsError as error:
-        raise ContractError(f"{path}: columns {', '.join(numbers)} must hold numbers ({error})") from error
+    table = table.with_columns(
+        *(pl.col(side).cast(pl.String) for side in SIDES), *(_as_numbers(table[name], path) for name in numbers)
+    )
     empty = [name for name in table.columns if table[name].null_count()]
     if empty:
         raise ContractError(f"{path}: column '{empty[0]}' has empty cells")
     return table
+
+
+def _as_numbers(column: pl.Series, path: Path) -> pl.Series:
+    """A column as the type of its name, nulls kept. Raises: ContractError for the first cell that is no such number."""
+    kind = NUMBERS[column.name]
+    # Spreadsheets and pandas write whole numbers as 3.0 once a column had an empty cell.
+    values = column.cast(pl.Float64, strict=False)
+    wrong = values.is_null() & column.is_not_null()
+    if kind.is_integer():
+        wrong |= (values != values.round()).fill_null(value=False) | values.is_infinite().fill_null(value=False)
+    if wrong.any():
+        row, what = wrong.arg_true()[0], "whole number" if kind.is_integer() else "number"
+        raise ContractError(f"{path}: column '{column.name}' has {str(column[row])[:40]!r} in row {row + 1}, no {what}")
+    return values.cast(kind)
 
 
 def _refuse_unknown_order(table: pl.DataFrame, path: Path) -> None:

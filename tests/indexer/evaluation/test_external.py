@@ -182,6 +182,18 @@ def test_predictions_of_another_model(dataset: Dataset, tmp_path: Path, kind: st
     assert foreign_files.is_own(tmp_path / "kept.parquet")
 
 
+def test_ranks_may_be_written_as_floats(dataset: Dataset, tmp_path: Path) -> None:
+    table, _ = ranked(dataset)
+    expected, _ = foreign_files.read_predictions(dataset, OWN, "test", written(table, tmp_path / "whole.csv"))
+    floats = written(table.with_columns(pl.col("rank").cast(pl.Float64)), tmp_path / "floats.csv")
+    assert foreign_files.read_predictions(dataset, OWN, "test", floats)[0].equals(expected)
+
+
+def written(table: pl.DataFrame, path: Path) -> Path:
+    table.write_csv(path)
+    return path
+
+
 def test_wrong_predictions_are_named(dataset: Dataset, tmp_path: Path) -> None:
     table, _ = ranked(dataset)
     path = tmp_path / "theirs.csv"
@@ -194,7 +206,9 @@ def test_wrong_predictions_are_named(dataset: Dataset, tmp_path: Path) -> None:
         (unknown, r"theirs\.csv: column 'database' names 'x9', which is no database window"),
         (table.with_columns(pl.lit(1).alias("rank")), "a rank twice"),
         (pl.concat([table, table]), "same database window twice"),
-        (table.with_columns(pl.lit("near").alias("distance")), "must hold numbers"),
+        (table.with_columns(pl.lit("near").alias("distance")), "column 'distance' has 'near' in row 1, no number"),
+        (table.with_columns(pl.lit("90 %").alias("score")), "column 'score' has '90 %' in row 1, no number"),
+        (table.with_columns(pl.col("rank") + 0.5), "column 'rank' has '1.5' in row 1, no whole number"),
         (table.with_columns(pl.lit(999).alias("query")), "column 'query' names '999'"),
         (table.with_columns(pl.lit(None).alias("rank")), "empty cells"),
     ):

@@ -73,5 +73,5 @@ def test_bad_tables_are_refused(tiny: Any, data: FakeDataset) -> None:
 def test_frames_of_several_sizes_need_a_size(tiny: Any, data: FakeDataset) -> None:
     frames = data.frames.with_columns(width=pl.col("position"))
     data.__class__ = type("Mixed", (FakeDataset,), {"frames": frames})
-    with pytest.raises(ContractError, match="--option size"):
+    with pytest.raises(ContractError, match="--option 'size="):
         train.describe(tiny(), data, data.sequences(length=3))
