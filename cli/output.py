@@ -1,6 +1,8 @@
 """What a command prints: results on stdout (text, or JSON with --json), everything else on stderr."""
 
 import json
+import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,20 +13,47 @@ import typer
 
 from seqdata.parallel import Progress
 
+# All but line ends and tabs: C0, DEL, C1, marks that turn the direction of writing, and lone surrogates.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ConfigFlag = Annotated[
     Path | None, typer.Option("--config", help="Settings file; default: ./seqdata.toml if there.", show_default=False)
 ]
 
 
+def plain(text: str) -> str:
+    r"""Replace what would move the cursor, colour or rename a terminal, and what has no bytes in UTF-8.
+
+    Names of drives, frames and models come from dumps and files of others.
+
+    >>> plain("night" + chr(27) + "[2J")
+    'night\\x1b[2J'
+    """
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
 def note(text: str) -> None:
     """Print a line for the person at the terminal, on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
     """Print the result on stdout: `text` for people, or `result` as JSON."""
-    typer.echo(json.dumps(result, indent=2, sort_keys=True, ensure_ascii=False, default=str) if as_json else text)
+    if as_json:
+        text = json.dumps(result, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+        # JSON has escapes of its own; json.dumps leaves the second block of control characters as they are.
+        typer.echo(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+        return
+    typer.echo(plain(text))
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats the lines of the log as `note` prints."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record without control characters."""
+        return plain(super().format(record))
 
 
 def size(count: float) -> str:
@@ -64,7 +93,7 @@ class Bar:
             bar.update(count - bar.n)
             return
         self._stage = stage
-        bar.set_description(stage, refresh=False)
+        bar.set_description(plain(stage), refresh=False)
         bar.reset(total)
         # What was finished before the bar saw the stage (a resumed run) took none of the bar's time: left out of the
         # rate, or the time that is still needed would look far too short.
@@ -77,7 +106,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Print a line on stderr above the bar."""
-        self._bar.write(text, file=sys.stderr)
+        self._bar.write(plain(text), file=sys.stderr)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -3,11 +3,13 @@
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seqdata.errors import ContractError, InputError
 from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
 
@@ -26,6 +28,38 @@ def unit(vectors: Float32Array) -> Float32Array:
         vectors = np.where(is_extreme[:, None] & (largest > 0), vectors / np.where(largest > 0, largest, 1), vectors)
         lengths = np.where(is_extreme[:, None], np.linalg.norm(vectors, axis=1, keepdims=True), lengths)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
+
+
+# The header is a Python literal, and NumPy 2 lets what its parser raises at a broken one pass.
+_BROKEN_NPY = (
+    ValueError, EOFError, MemoryError, OverflowError, RecursionError, SyntaxError, TypeError, TokenError,
+)  # fmt: skip
+
+
+def open_npy(path: Path) -> npt.NDArray[Any]:
+    """Map the array of a `.npy` file; nothing in it is ever executed.
+
+    Args:
+        path: The file, from whomever.
+
+    Returns:
+        The array, mapped for reading.
+
+    Raises:
+        InputError: If it is absent or cannot be read.
+        ContractError: If it is something else, damaged, or holds Python objects.
+    """
+    # Without pickles a file can hold numbers only, so that one from a stranger runs no code.
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _BROKEN_NPY as error:
+        raise ContractError(f"{path}: no .npy file of numbers, or its header is broken ({error})") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ContractError(f"{path}: an .npz archive; save one array with numpy.save")
+    return array
 
 
 def map_blocks(

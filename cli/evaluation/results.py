@@ -42,6 +42,10 @@ def print_evaluations(
     if csv is not None:
         # Rows have different columns; with the whole list read, a column may begin with nulls and still be numbers.
         table = pl.DataFrame(flat_rows(everything), infer_schema_length=None)
+        # A spreadsheet runs a cell that begins so as a formula; the quote makes it text.
+        texts = pl.col(pl.String)
+        is_formula = texts.str.contains("^[=+@-]")
+        table = table.with_columns(pl.when(is_formula).then("'" + texts).otherwise(texts).name.keep())
         write_bytes_atomic(csv, table.write_csv().encode())
         note(f"figures: {csv}")
     # Pydantic writes NaN as null; json.dumps would print NaN, which is no JSON.

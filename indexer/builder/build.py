@@ -39,6 +39,7 @@ from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, NotEnoughDataError, OutputError
 from seqdata.geometry import Float32Array
 from seqdata.storage.files import explain_write_failure
+from seqdata.storage.names import check_flat_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -310,7 +311,11 @@ def _write_exact(
 
 
 def _check_output(index: Path) -> None:
-    """Refuse a folder that holds something else. Raises: OutputError."""
+    """Refuse a folder that holds something else, or whose name no manifest can hold. Raises: OutputError."""
+    try:
+        check_flat_name(index.name or ".")
+    except ValueError as error:
+        raise OutputError(f"the index's folder: {error}; choose another --out") from error
     try:
         foreign = [entry.name for entry in index.iterdir() if entry.name not in (VERSIONS, LATEST, TAGS, EVALUATIONS)]
     except FileNotFoundError:

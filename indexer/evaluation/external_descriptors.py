@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from indexer.arrays import unit
+from indexer.arrays import open_npy, unit
 from indexer.evaluation.external_files import read_ids
 from indexer.evaluation.predictions import PredictionsInfo, search_pools
 from indexer.evaluation.scoring import KEEP, make_info
@@ -90,14 +90,7 @@ def open_descriptors(path: Path) -> Vectors:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    # Without pickles a file can hold numbers only, so that one from a stranger runs no code.
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise ContractError(f"{path}: not a NumPy .npy file of numbers ({error})") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ContractError(f"{path}: an .npz archive; save one array with numpy.save")
+    array = open_npy(path)
     # Integers are refused: a file of ids in place of descriptors would otherwise be searched.
     if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8 or 0 in array.shape:
         raise ContractError(f"{path}: shape {array.shape}, {array.dtype}; float descriptors (windows, numbers) needed")

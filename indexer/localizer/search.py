@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from indexer.arrays import open_npy
 from indexer.describer import Describer, check_weights
 from indexer.evaluation.shared_frames import shared_pairs
 from indexer.localizer.frame_form import index_form, index_protocol
 from indexer.localizer.places import nearest_places
 from indexer.place_index import PlaceIndex
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import ContractError, InputError, NotEnoughDataError
+from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.frames.images import Pixels
 from seqdata.sources.raw_frames import RawFrames, raw_frames
 
@@ -61,13 +62,8 @@ def search_descriptors(index: PlaceIndex, path: Path, k: int) -> Iterator[Answer
         InputError: If the file cannot be read.
         ContractError: If it holds anything else.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    except (ValueError, EOFError) as error:
-        raise ContractError(f"{path}: not a .npy file of numbers, or damaged ({error})") from error
-    if not isinstance(array, np.ndarray) or array.ndim not in (1, 2) or array.dtype.kind != "f":
+    array = open_npy(path)
+    if array.ndim not in (1, 2) or array.dtype.kind != "f":
         raise ContractError(f"{path}: floats of shape (n, {index.size}) are needed")
     vectors = np.atleast_2d(array)
     if vectors.shape[1] != index.size:
