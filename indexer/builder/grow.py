@@ -85,6 +85,7 @@ def grow(old: Path, rows: int, new: Iterable[Float32Array], count: int, shape: S
         return
     # Closed before the file is mapped again below: two copies of a large index would be in memory.
     del index
+    # The new vectors are encoded into a part of their own, so that joining needs one list in memory, not the index.
     with atomic_path(path.with_name(f".{path.name}.part")) as part:
         encode(old, new, rows, part, shape.is_wrapped)
         merge_lists.join([old, part], path)

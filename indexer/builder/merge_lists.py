@@ -49,6 +49,7 @@ def trained(path: Path) -> "faiss.Index":
 
     index = open_index(path, faiss.IO_FLAG_MMAP)
     inner = core(index)
+    # True: the index owns the new lists and frees them; the mapped ones go here.
     inner.replace_invlists(_empty_lists(inner), True)
     inner.ntotal = 0
     _set_total(index, 0)

@@ -130,6 +130,7 @@ def prepare(
         if not (folder / PLAN).is_file():
             _publish_plan(folder, identifier, rows, inputs, train, normalise, settings or {}, origin or {})
     plan = read_plan(folder)
+    # The id does not know the number of rows: a caller that leaves something out of `inputs` is caught here.
     if plan.rows != rows:
         raise ContractError(f"{folder}: planned for {plan.rows} windows, there are {rows}: name all that it depends on")
     return plan

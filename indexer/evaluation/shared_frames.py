@@ -55,6 +55,7 @@ def without_pairs(table: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     rest = table.join(pairs, on=["query", "database"], how="anti", maintain_order="left")
     if "rank" not in rest.columns:
         return rest
+    # Recall counts ranks: a pair that was taken out must not leave its place empty.
     return rest.with_columns(pl.col("rank").rank("ordinal").over("query").cast(rest.schema["rank"]))
 
 

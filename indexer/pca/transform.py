@@ -74,6 +74,7 @@ class Transform:
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ContractError(f"descriptors of shape {x.shape}: this transform takes (n, {self.input_size})")
         y = np.empty((len(x), self.output_size), np.float32)
+        # Whichever side of the product is wider decides how many rows a block may have.
         step = max(1, APPLY_VALUES // max(self.input_size, self.output_size))
         for start in range(0, len(x), step):
             part = slice(start, start + step)

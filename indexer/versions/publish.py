@@ -50,6 +50,7 @@ def seal(
     write_parquet_atomic(table, folder / PLACES, {"index": manifest.id})
     if transform is not None:
         transform.save(folder / TRANSFORM)
+    # Only now is everything there that a manifest names: vectors, places and transform.
     files = {path.name: file_record(path) for path in sorted(folder.iterdir())}
     manifest.model_copy(update={"files": files, "libraries": library_versions()}).write(folder)
     # Written after the list of files was made: times differ from run to run, and the manifest must not.

@@ -118,6 +118,7 @@ def canonical(name: str) -> str:
 
 def names() -> list[str]:
     """Names of the declared experiments, sorted."""
+    # The folder is the registry: a new grid is one file and no entry elsewhere.
     return sorted(path.stem for path in (HERE / "grids").glob("*.toml"))
 
 

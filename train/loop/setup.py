@@ -50,6 +50,7 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
         check_batch_norm(model, "checkpointing" if settings.checkpointing else "training on several processes")
     data = _data(dataset, protocol, settings)
     radii = Radii.from_protocol(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
+    # Validation's frames count too: one source reads both, so one size must hold for both.
     rows = np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
     source = features or _frames(context, rows, native_size(dataset, rows, model.size))
     return Trainer(
@@ -110,6 +111,7 @@ def _data(dataset: "Dataset", protocol: Protocol, settings: TrainSettings) -> Tr
 
 def _weights_hash(settings: TrainSettings) -> str | None:
     """XXH3-128 of the file of weights; None where there is none."""
+    # Named weights ("pretrained") are fixed by the encoder's tag, and features by the hash of their manifest.
     if settings.features is not None or not Path(settings.weights).is_file():
         return None
     return xxh3_file(settings.weights)

@@ -103,6 +103,7 @@ def search(
     """
     if frames is None:
         return nearest_rows(query, database, k, groups=groups)
+    # One group that holds everything: the loop over groups then serves both rules.
     everything = np.zeros(len(query), np.int64), np.zeros(len(database), np.int64)
     return in_groups(
         lambda lines, rows: _nearest_aligned(query[lines], database, rows, k, frames), groups or everything, k

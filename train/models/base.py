@@ -143,6 +143,7 @@ def split(frames: Tensor, length: int) -> Tensor:
 def window_rows(windows: Tensor) -> Tensor:
     """Return rows `(B, L)` int64 of windows `(B, L, …)` in what `join` makes of them."""
     batch, length = windows.shape[:2]
+    # Each window has its own frames here, so the rows are simply those of `join`, in order.
     return torch.arange(batch * length, device=windows.device).view(batch, length)
 
 

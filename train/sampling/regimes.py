@@ -170,6 +170,7 @@ class PlaceRegime:
             cross=settings.pairs == "cross",
             seed=settings.seed,
         )
+        # Enough batches for every query to be drawn about once.
         self.steps = settings.steps or -(-len(data.queries) // settings.places)
         self.loss = create_pair_loss(settings.loss, settings.temperature)
 

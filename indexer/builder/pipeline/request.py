@@ -87,6 +87,7 @@ def index_work(dataset: Dataset, describer: Describer, request: IndexRequest) ->
     sampled_split, sample = pca_sample(dataset, protocol, request.split, count, request.seed)
     inputs = _inputs(dataset, describer, request, database, sampled_split, sample)
     normalise = request.normalise
+    # None of the papers normalises after PCA; other models are compared by unit vectors, so the model decides.
     if normalise is None:
         normalise = request.pca is not None and describer.normalised_after_pca
     return IndexWork(database, database_windows(database, inputs), sample, inputs, normalise, {"run": describer.name})

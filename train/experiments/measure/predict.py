@@ -101,6 +101,7 @@ def _reranked(
 
     Source: docs/methods.md#hvpr.
     """
+    # SeqNet of one frame: its convolution over time has nothing else to cover.
     options = {**method.settings["options"], "kernel": 1}
     single = target.trained.variant(length=1)
     run = artifacts.run(target.dataset, single, method.recipe, {**method.settings, "options": options}, features)

@@ -176,6 +176,7 @@ class Cct(nn.Module):
 
 def resize_positions(positions: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
     """Interpolate positions `(1, side², C)` for another grid (rows, columns): `(1, rows·columns, C)`, bicubic."""
+    # Interpolation to the same grid would round the stored positions.
     if grid == (side, side):
         return positions
     maps = positions.transpose(1, 2).reshape(1, -1, side, side)

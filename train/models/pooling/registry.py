@@ -50,6 +50,7 @@ class PoolingEntry:
     has_bias: bool = False
 
 
+# Functions, not classes: a pooling is made when a model names it, with that model's sizes.
 POOLINGS: dict[str, PoolingEntry] = {
     "vlad": PoolingEntry(
         lambda s: SeqVLAD(s.clusters, s.channels, bias=s.bias, seed=s.seed), gives_sums=True, has_bias=True
