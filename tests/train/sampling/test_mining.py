@@ -102,7 +102,8 @@ def test_all_positives_are_candidates_without_a_cap(data: FakeDataset, tables: A
 
 
 def test_the_cache_of_negatives_has_a_size_of_its_own(data: FakeDataset, tables: Any) -> None:
-    sample = draw(data, *tables, RADII, size=20, cache=7, key=(0, 0, 0))
+    queries, database = tables
+    sample = draw(data, queries, database, RADII, size=20, cache=7, key=(0, 0, 0))
     assert (len(sample.query), len(sample.candidates)) == (20, 7)
 
 
