@@ -112,3 +112,16 @@ def test_track_metres_add_up_steps() -> None:
 @pytest.mark.parametrize(("latitude", "zone"), [(0.0, "30N"), (-1e-9, "30S"), (84.0, "30N"), (-80.0, "30S")])
 def test_the_equator_is_northern(latitude: float, zone: str) -> None:
     assert geometry.choose_zone([latitude], [-3.0]) == zone
+
+
+def test_positions_far_beyond_a_zone_come_back() -> None:
+    east, north = geometry.to_utm([0.5, -0.5], [21.0, 2.0], "32N")
+    assert east[0] > 1_300_000 and north[1] < 0
+    latitude, longitude = geometry.to_latlon(east, north, "32N")
+    np.testing.assert_allclose(latitude, [0.5, -0.5], atol=1e-4)
+    np.testing.assert_allclose(longitude, [21.0, 2.0], atol=1e-4)
+
+
+def test_a_direction_a_hair_west_of_north_is_north() -> None:
+    """-1e-20 degrees modulo 360 rounds to 360, which no heading is."""
+    assert geometry.driving_headings([0.0, -1e-20], [0.0, 1.0]).tolist() == [0.0, 0.0]

@@ -16,7 +16,7 @@ from indexer.evaluation import predictions
 from indexer.evaluation.chance import chance_recall
 from indexer.evaluation.predictions import Provenance
 from indexer.evaluation.recall import RANKS, Evaluation, evaluate, recall_at
-from indexer.evaluation.scoring import read_recorded, record
+from indexer.evaluation.scoring import ranks_within, read_recorded, record
 from indexer.evaluation.text_tables import flat_rows, format_against, format_table
 from indexer.evaluation.truth import common_depth
 from indexer.versions.checks import check_version
@@ -339,3 +339,11 @@ def test_recording_at_once_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         record(tmp_path / "file" / "below", result)
+
+
+@pytest.mark.parametrize(
+    ("depth", "ranks"), [(0, (1,)), (1, (1,)), (4, (1,)), (5, (1, 5)), (20, (1, 5, 10, 20)), (19, (1, 5, 10))]
+)
+def test_ranks_are_reported_as_far_as_predictions_reach(depth: int, ranks: tuple[int, ...]) -> None:
+    assert ranks_within(depth)[: len(ranks)] == ranks
+    assert all(rank <= max(depth, 1) for rank in ranks_within(depth))

@@ -298,3 +298,19 @@ def test_a_target_reached_on_database_rows_is_missed_by_queries_of_another_day(
     on_queries = choose(KindSpec(kind, recall_target=0.99), drive, days, "another day")
     assert recall(on_queries) == on_queries.point.recall >= 0.99
     assert "rows of the database" not in caplog.text
+
+
+def test_the_best_that_was_tried_is_named_where_nothing_reaches_the_target() -> None:
+    tried = [Point("pq", "a", {}, 0, recall=0.5), Point("pq", "b", {}, 0, recall=0.9), Point("pq", "c", {}, 0)]
+    spec = KindSpec("auto", recall_target=0.99, memory=1)
+    assert "best: b 0.900" in str(auto._out_of_reach(spec, tried))
+    assert "none fits into it" in str(auto._out_of_reach(spec, tried[2:]))
+
+
+def test_float16_is_measured_on_float16() -> None:
+    """Values that differ in the fourth digit: float16 cannot tell the nearest ten."""
+    x = (1 + 1e-4 * np.random.default_rng(0).normal(size=(300, 4))).astype(np.float32)
+    trial = auto._Trial(KindSpec("auto"), x, hold_out(x, ExactVectors(x, "cpu"), 0))
+    assert trial.exact(Point("flat", "Flat", {}, 0)).recall == 1.0
+    halved = trial.exact(Point("fp16", "SQfp16", {}, 0)).recall
+    assert halved is not None and halved < 0.9

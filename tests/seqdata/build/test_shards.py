@@ -7,11 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import webdataset
 
 import seqdata
-from seqdata.build.shards import ShardPlan, read_seal, sealed_under
+from seqdata.build.shards import ShardPlan, _sample_json, plan_shards, read_seal, sealed_under
+from seqdata.contracts.manifest import BuildSettings
 from seqdata.storage.hashing import xxh3_hex
 from seqdata.storage.store import Store
 
@@ -99,3 +101,37 @@ def test_a_seal_holds_for_the_tar_of_its_size_and_its_plan(
     seal = read_seal(store, plan, plan_hash[::-1] if damage == "another plan" else plan_hash)
     assert (seal is not None) == (damage == "none")
     assert seal is None or (seal.bytes, seal.plan) == (len(data), plan_hash)
+
+
+def records_of(*drives: list[int]) -> pl.DataFrame:
+    rows = [(f"t{number}", size) for number, sizes in enumerate(drives) for size in sizes]
+    return pl.DataFrame(rows, schema={"trajectory": pl.String, "bytes": pl.Int64}, orient="row")
+
+
+@pytest.mark.parametrize(
+    ("drives", "spans"),
+    [
+        ([[50], [50]], [(0, 2, 0)]),  # two drives fill a shard exactly
+        ([[50], [51]], [(0, 1, 0), (1, 2, 0)]),
+        ([[60], [60], [40]], [(0, 1, 0), (1, 3, 0)]),
+        ([[10], [60, 60]], [(0, 1, 0), (1, 3, 0)]),  # the second drive's frames both begin below the limit
+        ([[10], [60, 60, 60, 60], [10]], [(0, 1, 0), (1, 3, 0), (3, 5, 2), (5, 6, 0)]),
+    ],
+)
+def test_a_shard_is_filled_and_a_long_drive_begins_one(
+    drives: list[list[int]], spans: list[tuple[int, int, int]]
+) -> None:
+    settings = BuildSettings.model_construct(shard_bytes=100, halo=3)
+    plans = plan_shards(records_of(*drives), settings)
+    assert [(plan.start, plan.stop, plan.halo) for plan in plans] == spans
+
+
+def test_a_sample_stays_within_a_block_in_any_script() -> None:
+    """Cyrillic letters are two bytes each as they are, and six as escapes."""
+    record = {"key": "k" * 90, "trajectory": "Улица" * 20, "position": 7, "latitude": 1.23456789, "longitude": -1.0}
+    data = _sample_json({**record, "time": None, "panorama": False}, halo=True)
+    assert len(data) <= 512 and "Улица".encode() in data
+    assert json.loads(data) == {
+        **{name: record[name] for name in ("key", "trajectory", "position")},
+        "lat": 1.2345679, "lon": -1.0, "time": None, "halo": True,
+    }  # fmt: skip

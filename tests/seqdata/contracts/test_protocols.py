@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import seqdata
 from seqdata import protocols
@@ -421,3 +422,33 @@ def test_the_cut_of_oxford1_on_the_real_laps(real: Path) -> None:
         assert apart >= 25.0
         # The test ground is one unbroken stretch of the lap.
         assert np.abs(np.diff(ground["test", role].astype(int))).sum() == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"length": 0}, {"stride": 0}, {"spacing": 0}, {"max_step": 0}, {"radius": 0}, {"heading_max": 0},
+        {"heading_max": 180.5}, {"splits": {}}, {"train": {"positive_radius": 0}}, {"train": {"negative_radius": 0}},
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        made(**wrong)
+
+
+def test_what_a_short_protocol_means() -> None:
+    protocol = made()
+    assert (protocol.version, protocol.length, protocol.stride, protocol.radius) == (1, 5, 1, 25.0)
+    assert (protocol.train.positive_radius, protocol.train.negative_radius) == (10.0, 25.0)
+    assert made(heading_max=180).heading_max == 180
+
+
+@pytest.mark.parametrize(
+    ("count", "expected", "agreed"),
+    [
+        (11_999, "12k", True), (11_499, "12k", False), (12_500, "12k", True), (12_501, "12k", False),
+        (12_340, "12.34k", True), (12_346, "12.34k", False), (7, 7, True), (7, 8, False), (None, "12k", False),
+    ],
+)  # fmt: skip
+def test_counts_that_were_published_rounded(count: int | None, expected: Any, agreed: bool) -> None:
+    assert agrees(count, expected) is agreed
