@@ -44,6 +44,7 @@ class Nearest:
 
     def offer(self, distances: Float32Array, rows: "IntArray") -> None:
         """Take in distances and rows (q, m) of other vectors."""
+        # Merging is exact: the nearest of all vectors are among the nearest of each share.
         distances, rows = np.hstack([self.distances, distances]), np.hstack([self.rows, rows])
         order = np.lexsort((rows, distances), axis=1)[:, : CANDIDATES + 1]
         self.distances, self.rows = np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)

@@ -214,6 +214,7 @@ def distinct_methods(sets: Sequence[PredictionSet]) -> list[PredictionSet]:
         # The shortest label that differs wherever the origins do; the whole path always does.
         label = next((one for one in labels if len({one(other) for other in twins}) == origins), labels[-1])(item)
         method = f"{item.info.method} [{label}]" if origins > 1 and label else item.info.method
+        # Copies: the sets themselves are stored under the names that they had.
         renamed.append(replace(item, info=item.info.model_copy(update={"method": method})))
     return renamed
 

@@ -231,6 +231,7 @@ def faiss_threads(count: int) -> Iterator[None]:
     """Run FAISS on so many threads: short work of two threads takes twenty times as long on a busy machine."""
     import faiss  # heavy
 
+    # The number is FAISS's own for the whole process: the caller's setting is put back.
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)
     try:

@@ -22,6 +22,7 @@ ADD_VALUES = 1 << 24  # float32 values handed to FAISS at once: 64 MiB
 
 def add(index: "faiss.Index", vectors: StoredVectors) -> None:
     """Add projected vectors (n, k) block by block, as the rows that follow the last."""
+    # The vectors may be mapped and larger than memory: only a block of them is read at a time.
     step = max(1, ADD_VALUES // vectors.shape[1])
     for start in range(0, len(vectors), step):
         add_block(index, np.ascontiguousarray(vectors[start : start + step], dtype=np.float32))
