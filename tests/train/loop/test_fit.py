@@ -52,7 +52,8 @@ def settings(protocol: Any, **fields: Any) -> Any:
         "light": 0.2,
         "shift": 0.1,
     }
-    return TrainSettings.create(**{**base, **fields})
+    # As a recipe gives them, so that a regime need not read them all.
+    return TrainSettings.create(None, base, **fields)
 
 
 def losses(run: Any) -> Any:
