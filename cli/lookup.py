@@ -1,13 +1,13 @@
 """What belongs together: the index that a flag names, its dataset and run, and the protocol that judges."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import indexer
 import seqdata
 from cli.config import Config, check_kind
 from cli.flags import parse_choice
-from cli.output import note
+from cli.output import note, progress_bar
 from indexer.place_index import PlaceIndex
 from indexer.search.file_layout import FACTORY
 from indexer.search.pools import EngineName
@@ -16,7 +16,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, SeqdataError, UsageError
 from seqdata.storage.remote import without_password
-from train.runs.record import run_behind
+from train.runs.record import run_behind, run_record
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
@@ -95,6 +95,39 @@ def find_run(config: Config, flag: Path | None, index: PlaceIndex) -> Path:
     if flag is not None:
         check_kind(flag, "runs")
     return flag if flag is not None else run_behind(index, config.out / "runs")
+
+
+def untrained_run(
+    dataset: Dataset, out: Path, *, model: str, weights: str | None, protocol: str, options: dict[str, Any]
+) -> Path:
+    """Write a run whose model has its start weights; one that is there already with the same settings is taken.
+
+    Args:
+        dataset: Gives the frames that the words of a VLAD layer are found in.
+        out: Folder of the run.
+        model: Preset.
+        weights: "pretrained", "random" or a file; None for the settings' own.
+        protocol: Name or file of the protocol that cuts windows.
+        options: Model options over the preset's.
+
+    Raises:
+        UsageError: For an unknown model or option.
+        OutputError: If `out` holds something else.
+        MissingDependencyError: If the weights cannot be downloaded.
+    """
+    from train.loop.fit import fit  # heavy
+    from train.settings import TrainSettings  # heavy
+
+    settings = TrainSettings.create(
+        None, model=model, weights=weights, protocol=protocol, options=options or None, epochs=0
+    )
+    if (out / "run.json").is_file() and run_record(out)["settings"] == settings.model_dump(mode="json"):
+        note(f"using {out} (written before)")
+        return out
+    with progress_bar("step") as bar:
+        folder = fit(dataset, settings, out, progress=lambda phase, count, total, _: bar.update(phase, count, total))
+    note(f"wrote {folder}: {model}, not trained")
+    return folder
 
 
 def find_protocol(flag: str | None, index: PlaceIndex, dataset: Dataset) -> Protocol:

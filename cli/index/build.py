@@ -6,8 +6,17 @@ from typing import Annotated
 import typer
 
 import indexer
-from cli.config import load
-from cli.flags import DeviceFlag, ModelFromFlag, PrecisionFlag, RuntimeFlag, parse_bytes, parse_choice
+from cli.config import Config, dataset_protocol, load, open_dataset
+from cli.flags import (
+    DeviceFlag,
+    ModelFromFlag,
+    PrecisionFlag,
+    RuntimeFlag,
+    check_model_name,
+    parse_bytes,
+    parse_choice,
+    refuse_without,
+)
 from cli.index.flags import (
     FactoryFlag,
     KindFlag,
@@ -18,7 +27,7 @@ from cli.index.flags import (
     ShardRangeFlag,
 )
 from cli.index.versions import recall_text
-from cli.lookup import find_dataset
+from cli.lookup import find_dataset, untrained_run
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
 from indexer.builder.pipeline.build import build_index
 from indexer.builder.pipeline.request import IndexRequest
@@ -28,6 +37,7 @@ from indexer.search.kinds import KindSpec
 from indexer.versions.manifest import read_measured
 from seqdata.build.builder import ShardRange
 from seqdata.dataset.dataset import Dataset
+from seqdata.errors import UsageError
 from seqdata.parallel import ENGINES
 from train.runs.record import run_protocol, run_record
 
@@ -37,6 +47,14 @@ def index(
         Path | None, typer.Argument(help="Dataset folder; default: the run's.", show_default=False)
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder; default: the newest.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Pretrained model taken as it is, instead of a run (see models get).", show_default=False),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="With --model: file of backbone weights.", show_default=False)
+    ] = None,
+    random_init: Annotated[bool, typer.Option("--random-init", help="With --model: random weights.")] = False,
     pca: Annotated[
         int | None, typer.Option(help="Dimensions after PCA; default: no PCA.", min=1, show_default=False)
     ] = None,
@@ -73,7 +91,13 @@ def index(
     from train.stages.describer import RunDescriber  # heavy
 
     work = load(config)
-    run_folder = work.newest("runs", "run.json", run, "train")
+    refuse_without("--model", model is not None, weights=weights, random_init=random_init or None)
+    if model is not None and run is not None:
+        raise UsageError("--run and --model: name one of them")
+    if model is None:
+        run_folder = work.newest("runs", "run.json", run, "train")
+    else:
+        run_folder = _untrained(work, dataset, model, "random" if random_init else weights, protocol)
     record = run_record(run_folder)
     source = find_dataset(work, dataset, record["dataset"], record["dataset_path"], "name its folder")
     memory_bytes = None if memory is None else parse_bytes(memory, "--memory")
@@ -103,6 +127,14 @@ def index(
         else:
             folder = build_index(source, describer, request, bar.update)
     _print_version(folder, request, as_json=as_json)
+
+
+def _untrained(config: Config, dataset: Path | None, model: str, weights: str | None, protocol: str | None) -> Path:
+    """The run of a pretrained model as it is, over the named dataset or the newest."""
+    check_model_name(model, None)
+    source = open_dataset(config, dataset)
+    name = protocol or dataset_protocol(config, None, source).name
+    return untrained_run(source, config.out / "runs" / model, model=model, weights=weights, protocol=name, options={})
 
 
 def _print_version(folder: Path, request: IndexRequest, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from cli.flags import (
     parse_choice,
     refuse_without,
 )
+from cli.index.search_folders import Preset, search_folders
 from cli.lookup import find_dataset, find_run, open_any_index, open_index
 from cli.output import ConfigFlag, JsonFlag, emit, note
 from indexer.localizer.answer_text import answer_lines, cut_lines, window_cuts
@@ -69,6 +70,20 @@ def search(
         Path | None,
         typer.Option(help="CSV that lists a folder's images in order: image, drive, time.", show_default=False),
     ] = None,
+    database: Annotated[
+        list[Path] | None,
+        typer.Option(help="Search these folders of images with --model: no index needed.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --database: model preset, taken as it is.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="With --database: file of backbone weights.", show_default=False)
+    ] = None,
+    random_init: Annotated[bool, typer.Option("--random-init", help="With --database: random weights.")] = False,
+    length: Annotated[
+        int | None, typer.Option(help="With --database: frames of a window (default 5).", min=1, show_default=False)
+    ] = None,
     thumbnails: Annotated[
         Path | None, typer.Option(help="Folder for a page that shows query frames and places.", show_default=False)
     ] = None,
@@ -93,7 +108,19 @@ def search(
 
     Windows of the index's length are cut one behind the other; the last of a drive ends with its last frame. A folder
     is read in the order of its drives (seq_info.csv, positions.csv, EXIF times, numbers in names).
+
+    Two folders without labels: seqdata search QUERIES --database FOLDER --model gem-cat-r18
     """
+    refuse_without(
+        "--database", bool(database), model=model, weights=weights, random_init=random_init or None, length=length
+    )
+    if database:
+        idle = {"dataset": dataset, "thumbnails": thumbnails, "frames": frames, "run": run, "model_from": model_from}
+        refuse_without("an index, and not with --database", False, index=index_flag, split=split, **idle)
+        reading = FrameOrder(parse_choice(order or "auto", "--order", ORDERS), csv)
+        preset = Preset(model, "random" if random_init else weights, length or 5, device)
+        search_folders(paths or [], database, preset, k, reading, VideoRate(every, fps), as_json=as_json)
+        return
     work = load(config)
     named, queries = _split_paths(paths or [])
     index_path = either(named, index_flag, "--index")

@@ -1,17 +1,30 @@
 """`seqdata models`: every model by name, and the stages, shapes and costs of one."""
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.flags import EncoderFlag, FusionFlag, OptionFlag, OwnModelFlag, PoolFlag, check_model_name, parse_json_pairs
-from cli.output import JsonFlag, emit, note
+from cli.config import Config, dataset_protocol, load, open_dataset
+from cli.flags import (
+    EncoderFlag,
+    FusionFlag,
+    OptionFlag,
+    OwnModelFlag,
+    PoolFlag,
+    check_model_name,
+    parse_json_pairs,
+    refuse_without,
+)
+from cli.lookup import untrained_run
+from cli.output import ConfigFlag, JsonFlag, emit, note
 from seqdata.errors import UsageError
 
 
 def models(
-    what: Annotated[str | None, typer.Argument(help="show, or a model's name.", show_default=False)] = None,
+    what: Annotated[str | None, typer.Argument(help="show, get, or a model's name.", show_default=False)] = None,
     name: Annotated[
         str | None, typer.Argument(help="The model to show, unless --model-from names it.", show_default=False)
     ] = None,
@@ -26,18 +39,38 @@ def models(
     fusion: FusionFlag = None,
     model_from: OwnModelFlag = None,
     options: OptionFlag = None,
+    out: Annotated[
+        Path | None, typer.Option(help="get: run folder to write; default: runs/NAME.", show_default=False)
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="get: dataset of the run; default: the newest.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="get: file of backbone weights; default: pretrained.", show_default=False)
+    ] = None,
+    random_init: Annotated[bool, typer.Option("--random-init", help="get: random weights.")] = False,
     as_json: JsonFlag = False,
+    config: ConfigFlag = None,
 ) -> None:
-    """List the models, or show what one is made of.
+    """List the models, show what one is made of, or get one as it is.
 
     `show NAME` prints stages, shapes, parameters, FLOPs of a sequence and descriptor size.
+
+    `get NAME` writes a run of a pretrained model that is not trained further, for seqdata index --run.
     """
+    refuse_without(
+        "models get", what == "get", out=out, dataset=dataset, weights=weights, random_init=random_init or None
+    )
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
     model_options = {part: value for part, value in parts.items() if value is not None}
     model_options |= parse_json_pairs(options, "--option")
-    named = name if what == "show" else what
+    named = name if what in ("show", "get") else what
     check_model_name(named, model_from)
     model = model_from or named or ("frames" if encoder is not None else None)
+    if what == "get":
+        run = _get(load(config), model, out, dataset, "random" if random_init else weights, model_options)
+        emit({"path": str(run)}, f"{run}\nnext: seqdata index --run {shlex.quote(str(run))}", as_json=as_json)
+        return
     if what not in (None, "show") and name is not None:
         raise UsageError(f"models {what} {name}: expected seqdata models show NAME")
     if model is None and (what == "show" or model_options):
@@ -49,6 +82,23 @@ def models(
 
     content = card(model, length, **model_options)
     emit(content, "\n".join(_card_lines(content)), as_json=as_json)
+
+
+def _get(
+    config: Config,
+    model: str | None,
+    out: Path | None,
+    dataset: Path | None,
+    weights: str | None,
+    options: dict[str, Any],
+) -> Path:
+    """Write the run of an untrained model. Raises: UsageError when none is named."""
+    if model is None:
+        raise UsageError("models get: name a model; seqdata models lists them")
+    source = open_dataset(config, dataset)
+    protocol = config.protocol(None) or dataset_protocol(config, None, source).name
+    folder = out or config.out / "runs" / model.replace(":", "-")
+    return untrained_run(source, folder, model=model, weights=weights, protocol=protocol, options=options)
 
 
 def _list(*, as_json: bool) -> None:
