@@ -7,7 +7,7 @@ TORCH ?= torch torchvision
 DEMO ?= demo
 BENCH_OUT ?= build/bench
 
-.PHONY: help install test check kernels kernels-short mutants mutants-changed bench bench-tiny bench-compare gpu gpu-rehearsal demo hooks clean
+.PHONY: help install test check kernels kernels-short robot mutants mutants-changed bench bench-tiny bench-compare gpu gpu-rehearsal demo hooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ check: install  ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports
+
+robot: install  ## a fresh environment with the robot's packages alone makes a track from a pack
+	PYTHONPATH=. $(BIN)/python tests/support/robot.py
 
 kernels: install  ## tests of promised bits under other BLAS kernels and thread counts
 	$(BIN)/python tests/support/kernels.py

@@ -51,8 +51,8 @@ class FrameForm(Frozen):
         was built from raw RobotCar pictures. A Pillow image is turned upright by its EXIF orientation, as a file is.
 
         Args:
-            picture: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), a Pillow image, the bytes of an image file, or its
-                path.
+            picture: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint16 (H, W) or (H, W, 1), a Pillow image, the
+                bytes of an image file, or its path.
 
         Returns:
             RGB pixels uint8 (3, H, W).
@@ -124,12 +124,14 @@ def index_form(index: PlaceIndex, model_size: tuple[int, int] | None) -> FrameFo
 def _image_of_array(array: npt.NDArray[Any]) -> Image.Image:
     """A Pillow image of pixels (H, W) or (H, W, C). Raises: ContractError for another shape or type."""
     channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
-    if array.dtype != np.uint8 or channels not in _CHANNELS or not array.size:
+    # 16 bits of grey are taken as a build takes a PNG of them.
+    is_deep = array.dtype == np.uint16 and channels == 1
+    if (array.dtype != np.uint8 and not is_deep) or channels not in _CHANNELS or not array.size:
         raise ContractError(
-            f"a frame of shape {array.shape}, {array.dtype}: uint8 (H, W, 3) in RGB is needed (or (H, W) grey, "
-            "(H, W, 4) RGBA)"
+            f"a frame of shape {array.shape}, {array.dtype}: uint8 (H, W, 3) in RGB is needed (or (H, W) grey of "
+            "8 or 16 bits, (H, W, 4) RGBA)"
         )
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else np.ascontiguousarray(array))
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.ndim == 3 and channels == 1 else array))
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

@@ -21,6 +21,7 @@ from seqdata.geometry import BoolArray, Float32Array, Float64Array, IntArray
 
 Filter = Literal["none", "forward"]
 FILTERS: tuple[Filter, ...] = ("none", "forward")
+Colours = Literal["rgb", "bgr"]
 ELSEWHERE = 25.0
 """Metres from the nearest place at which another one counts as a different answer: the field's usual radius."""
 _CANDIDATES = 20
@@ -90,6 +91,7 @@ class Localizer:
         device: str = "cpu",
         threads: int | None = None,
         motion: Filter = "none",
+        colours: Colours = "rgb",
     ) -> None:
         """Open a pack.
 
@@ -99,6 +101,7 @@ class Localizer:
             device: What computes descriptors: "cpu", "cuda", "tensorrt", "openvino" or "coreml".
             threads: Threads of ONNX Runtime on a CPU; None takes every core.
             motion: "forward" follows the camera over the database (see `indexer.localizer.forward_filter`).
+            colours: Order of an array's channels: "bgr" for frames of OpenCV. Files and Pillow images know their own.
 
         Raises:
             InputError: If there is no pack.
@@ -108,6 +111,7 @@ class Localizer:
         folder = Path(pack)
         self.manifest = read_pack(folder)
         self.keep_rejected = keep_rejected
+        self._colours = colours
         self._encode = load_program(folder / FRAMES, device, threads)
         self._fuse = load_program(folder / WINDOW, device, threads)
         self.index = open_index(folder / INDEX, check=False)  # hashed with the rest of the pack
@@ -140,8 +144,8 @@ class Localizer:
         Standing still then adds nothing, and a gap starts a new window.
 
         Args:
-            image: Pixels uint8 (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, a Pillow image, the bytes of an image
-                file, or its path (see `FrameForm.pixels`).
+            image: Pixels uint8 (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA, uint16 (H, W) grey, a Pillow image, the
+                bytes of an image file, or its path (see `FrameForm.pixels`).
             time: When it was taken, in seconds of any clock.
             odometry: The way driven so far, in metres.
 
@@ -213,6 +217,8 @@ class Localizer:
 
     def _features(self, image: Picture) -> Float32Array:
         """Features (1, ...) float32 of a frame."""
+        if self._colours == "bgr" and isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] >= 3:
+            image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
         return self._encode(resample(self.manifest.form.pixels(image), self.manifest.size))
 
     def _judge(self, row: dict[str, Any]) -> Place:

@@ -1,17 +1,21 @@
 """A pack on its own: the same places as `seqdata search`, without the training code, and every damage named."""
 
+import io
 import json
+import resource
 import shutil
 import subprocess
 import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 import indexer
 from indexer.builder.pipeline.build import build_index
@@ -317,3 +321,71 @@ def test_a_link_out_of_the_pack_is_refused(packed: Path, tmp_path: Path) -> None
     (copy / FRAMES).symlink_to(packed / FRAMES)
     with pytest.raises(ContractError, match=r"frames\.onnx: missing, or a link"):
         Localizer(copy)
+
+
+def test_frames_as_cameras_give_them(packed: Path, frames: list[Path]) -> None:
+    """BGR, grey of 8 and 16 bits, RGBA, read-only and strided arrays, bytes and Pillow images: one place each."""
+    rgb = np.asarray(Image.open(frames[0]).convert("RGB"))
+    grey = np.asarray(Image.open(frames[0]).convert("L"))
+    wide = np.zeros((rgb.shape[0], 2 * rgb.shape[1], 3), np.uint8)
+    wide[:, ::2] = rgb
+    locked = rgb.copy()
+    locked.flags.writeable = False
+    png = io.BytesIO()
+    Image.fromarray(rgb).save(png, "PNG")
+
+    def distance(picture: Any, **options: Any) -> float:
+        here = Localizer(packed, keep_rejected=True, **options)
+        place = [here.push(picture) for _ in range(LENGTH)][-1]
+        assert place is not None
+        return place.distance
+
+    colour = distance(rgb)
+    alpha = np.full((*rgb.shape[:2], 1), 255, np.uint8)
+    for picture in (wide[:, ::2], locked, np.concatenate([rgb, alpha], 2), Image.fromarray(rgb)):
+        assert distance(picture) == colour
+    # A file's pixels are stored as JPEG by a build, so a file goes the same way.
+    assert distance(png.getvalue()) == pytest.approx(colour, abs=2e-3)
+    assert (
+        distance(rgb[..., ::-1], colours="bgr")
+        == distance(np.concatenate([rgb[..., ::-1], alpha], 2), colours="bgr")
+        == colour
+    )
+    assert distance(rgb[..., ::-1]) != colour
+    deep = io.BytesIO()
+    Image.fromarray(grey.astype(np.uint16) * 257).save(deep, "PNG")
+    assert distance(grey[..., None]) == distance(grey)
+    assert distance(grey.astype(np.uint16) * 257) == pytest.approx(distance(deep.getvalue()), abs=2e-3)
+    for bad in (frames[0].read_bytes()[:-200], rgb.astype(np.float32), rgb[:0], None):
+        with pytest.raises(SeqdataError) as error:
+            distance(bad)
+        assert "\n" not in str(error.value)
+
+
+def test_int8_says_what_it_cost(built: tuple[indexer.PlaceIndex, Path], request_: PackRequest, tmp_path: Path) -> None:
+    pack = write_pack(built[0], replace(request_, out=tmp_path / "int8.pack", quantise="int8", precision=0.3))
+    plain = write_pack(built[0], replace(request_, out=tmp_path / "plain.pack", precision=0.3))
+    quantised = read_pack_manifest(pack).quantised
+    assert quantised is not None and quantised.recall_before is not None and quantised.recall_after is not None
+    assert 0 <= quantised.recall_after <= 1
+    assert (pack / FRAMES).read_bytes() != (plain / FRAMES).read_bytes()
+    operators = {node.op_type for node in onnx.load(pack / FRAMES).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+
+
+def test_memory_and_answers_of_a_long_drive(packed: Path, frames: list[Path]) -> None:
+    """Two thousand frames: the same answers round after round, and no memory that grows."""
+    here = Localizer(packed, keep_rejected=True, threads=1, motion="forward")
+    pictures = [frame.read_bytes() for frame in frames]
+    rounds = []
+    for _ in range(2000 // len(pictures)):
+        here.reset()
+        rounds.append([here.push(picture, float(number)) for number, picture in enumerate(pictures)])
+        if len(rounds) == 20:
+            before = resident_bytes()
+    assert all(answers == rounds[0] for answers in rounds)
+    assert resident_bytes() - before < 16 << 20
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
