@@ -83,7 +83,7 @@ def table(distances: npt.ArrayLike, rows: npt.ArrayLike, query_rows: npt.ArrayLi
 
     Args:
         distances: Distances (q, k), nearest first.
-        rows: Rows (q, k) of the database table.
+        rows: Rows (q, k) of the database table; -1 where there are fewer than k.
         query_rows: Rows (q,) of the query table, 0 … q-1 when not given.
 
     Raises:
@@ -105,7 +105,9 @@ def table(distances: npt.ArrayLike, rows: npt.ArrayLike, query_rows: npt.ArrayLi
         "database": neighbours.ravel(),
         "distance": lengths.ravel(),
     }
-    return table_contract("predictions").conform(pl.DataFrame(columns))
+    # A search among few rows pads with row -1 at infinity: no answers, and no part of a predictions table.
+    answers = pl.DataFrame(columns).filter(pl.col("database") >= 0)
+    return table_contract("predictions").conform(answers)
 
 
 def search_pools(pool: Pool, queries: pl.DataFrame, database: pl.DataFrame, search: Search) -> pl.DataFrame:

@@ -103,10 +103,10 @@ def test_a_head_trains_without_pixels_and_loads_as_a_whole_model(
     write_features(models.create(model, **options), data, tmp_path / "f", FeatureRequest(level=level, device="cpu"))
     data.read_rows.clear()
     wanted = {"clusters": 4} if level == "token" else {"length": 3, "width": 8}
+    read_by_one = {"round_queries": 8, "rounds": 1, "negatives": 2, "batch": 4, "places": 4, "steps": 3}
     chosen = TrainSettings.create(
-        model=head, options=wanted, features=str(tmp_path / "f"), protocol=protocol_file, regime=regime, lr=1e-2,
-        round_queries=8, rounds=1, negatives=2, batch=4, places=4, steps=3, epochs=2, device="cpu", kmeans_frames=20,
-        shift=0.1, light=0.2,
+        None, read_by_one, model=head, options=wanted, features=str(tmp_path / "f"), protocol=protocol_file,
+        regime=regime, lr=1e-2, epochs=2, device="cpu", kmeans_frames=20, shift=0.1, light=0.2,
     )  # fmt: skip
     run = train.fit(data, chosen, tmp_path / "run")
     assert data.read_rows == []

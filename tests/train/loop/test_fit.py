@@ -53,7 +53,7 @@ def settings(protocol: Any, **fields: Any) -> Any:
         "shift": 0.1,
     }
     # As a recipe gives them, so that a regime need not read them all.
-    return TrainSettings.create(None, base, **fields)
+    return TrainSettings.create(None, {key: value for key, value in base.items() if key not in fields}, **fields)
 
 
 def losses(run: Any) -> Any:

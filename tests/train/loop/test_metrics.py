@@ -151,8 +151,13 @@ def test_notes_of_pairs_equal_loops() -> None:
     assert pair_statistics(vectors, torch.zeros(7, 7, dtype=torch.bool), negative).tolist() == [0, 0]
 
 
-def test_a_mining_round_reads_each_distinct_frame_once(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
-    """Counted at the dataset; windows overlap by two frames of three, and batches of 7 frames cut them anywhere."""
+def test_a_mining_round_reads_each_distinct_frame_of_a_block_once(
+    data: FakeDataset, protocol_file: Path, tmp_path: Path
+) -> None:
+    """Counted at the dataset; windows overlap by two frames of three, and batches of 7 frames cut them anywhere.
+
+    A block is what is described at once: queries and candidates, then positives that are not among the candidates.
+    """
     chosen = settings(protocol_file, epochs=1, cache_bytes=0, round_queries=20, frame_batch=7)
     run = train.fit(FakeDataset(), chosen, tmp_path / "run")
     mined = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["mined_frames"]
@@ -160,17 +165,20 @@ def test_a_mining_round_reads_each_distinct_frame_once(data: FakeDataset, protoc
     model = create("mean-small", encoder="resnet10t", cut="layer1", size=None)
     total = asked = 0
     for number in range(chosen.rounds):
-        data.read_rows.clear()
-        table = []
+        blocks: list[int] = []
+        asked_rows: list[int] = []
 
         def described(rows: Any) -> Any:
-            table.append(rows)  # noqa: B023
-            return describe(model, data, windows.pixel_windows[rows], device="cpu", batch_size=7)
+            data.read_rows.clear()
+            descriptors = describe(model, data, windows.pixel_windows[rows], device="cpu", batch_size=7)
+            assert len(data.read_rows) == len(set(data.read_rows))
+            blocks.append(len(data.read_rows))  # noqa: B023
+            asked_rows.append(len(rows))  # noqa: B023
+            return descriptors
 
         key = (chosen.seed, 1, number)
         mine(data, windows.queries, windows.database, ANY, described, size=20, negatives=2, cap=10, key=key)
-        assert len(data.read_rows) == len(set(data.read_rows))
-        total, asked = total + len(data.read_rows), asked + 3 * len(table[0])
+        total, asked = total + sum(blocks), asked + 3 * sum(asked_rows)
     assert total == mined and asked > 1.5 * total
 
 
