@@ -1,4 +1,4 @@
-"""What is measured beside recall@N: mean rank, mean average precision, precision-recall, each with its interval.
+"""What is measured beside recall@N: chance, mean rank, mean average precision, precision-recall, with intervals.
 
 Convention: a query answers with its nearest window and is *accepted* when that one's distance is at most a threshold.
 Precision is the share of accepted queries whose answer is a positive, recall the accepted ones with a right answer
@@ -6,7 +6,7 @@ among all counted queries, so that the curve ends at R@1. A query without a posi
 left out of both, or, where it counts as a miss, every acceptance of it is wrong and it stays in recall's denominator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,3 +200,42 @@ def _interval(statistic: Statistic, labels: IntArray, number: int, seed: int) ->
     parts = [statistic(weights[at : at + step][:, labels].astype(np.float64)) for at in range(0, len(weights), step)]
     low, high = np.percentile(np.concatenate(parts), [2.5, 97.5])
     return float(low), float(high)
+
+
+def chance_recall(
+    positives: pl.DataFrame, pools: IntArray, counted: BoolArray, ranks: Sequence[int]
+) -> dict[int, float]:
+    """Compute the expected recall@N of a random order of each query's database, which a number is compared with.
+
+    In a corridor almost every window is a positive of every query, so that R@1 is high whatever the model does.
+
+    With p positives among d windows, N drawn without repetition miss all of them with probability
+    C(d−p, N) / C(d, N), the hypergeometric distribution at zero.
+
+    Args:
+        positives: Positive pairs, columns `query` and `database`; repeated pairs count once.
+        pools: Database windows (q,) among which each query is searched, those that never match left out.
+        counted: Queries (q,) that enter the recall.
+        ranks: The N to report.
+
+    Returns:
+        Expected recall by N; 0 where no query is counted.
+
+    Example:
+        >>> pairs = pl.DataFrame({"query": [0, 0, 1], "database": [0, 1, 2]})
+        >>> chance_recall(pairs, np.array([4, 4]), np.array([True, True]), ranks=(1, 3))
+        {1: 0.375, 3: 0.875}
+    """
+    counts = positives.select("query", "database").unique().group_by("query").len()
+    hits = np.zeros(len(pools), np.float64)
+    hits[counts["query"].to_numpy()] = counts["len"].to_numpy()
+    size, hits = pools[counted].astype(np.float64), hits[counted]
+    missed: Float64Array = np.ones(len(size))
+    recall = {}
+    for drawn in range(max(ranks)):
+        # One more draw: none of the windows left is a positive. An exhausted pool has been ranked whole.
+        left = np.maximum(size - drawn, 1.0)
+        missed = missed * np.clip((size - hits - drawn) / left, 0.0, 1.0)
+        if drawn + 1 in ranks:
+            recall[drawn + 1] = float(1 - missed.mean()) if len(missed) else 0.0
+    return recall

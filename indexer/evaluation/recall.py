@@ -14,9 +14,8 @@ import polars as pl
 from pydantic import Field
 
 from indexer.evaluation.breakdowns import GroupRecall, Groups, by_groups
-from indexer.evaluation.chance import chance_recall
 from indexer.evaluation.intervals import recall_intervals, resampling_units
-from indexer.evaluation.metrics import Metrics, answers, measure
+from indexer.evaluation.metrics import Metrics, answers, chance_recall, measure
 from indexer.evaluation.predictions import Provenance
 from indexer.evaluation.shared_frames import without_pairs
 from indexer.evaluation.truth import Truth, common_depth

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import indexer
 from indexer.evaluation import predictions
-from indexer.evaluation.chance import chance_recall
+from indexer.evaluation.metrics import chance_recall
 from indexer.evaluation.predictions import Provenance
 from indexer.evaluation.recall import RANKS, Evaluation, evaluate, recall_at
 from indexer.evaluation.scoring import ranks_within, read_recorded, record
