@@ -60,6 +60,13 @@ def test_a_copy_of_another_size_is_fetched_again(store: Counted) -> None:
     assert len(store.reads) == 8
 
 
+def test_a_damaged_copy_is_fetched_again(store: Counted) -> None:
+    path = local_table(store, "frames.parquet", Entry())
+    path.write_bytes(DATA[:-1] + b"?")
+    assert local_table(store, "frames.parquet", Entry()).read_bytes() == DATA
+    assert len(store.reads) == 8
+
+
 @pytest.mark.parametrize(
     ("entry", "error", "words"),
     [
