@@ -211,8 +211,9 @@ class _Run:
         if not self.validator.usable:
             return None
         frames = aligned_length(self.trainer.model, self.context.protocol.length)
-        recalls = self.validator(lambda table: self.trainer.described(table, "validate", epoch), frames)
-        values: list[float] = self.context.ranks.from_first(np.array(list(recalls.values()))).tolist()
+        ranks = self.context.ranks
+        recalls = self.validator(lambda table: self.trainer.described(table, "validate", epoch), frames, ranks)
+        values: list[float] = ranks.from_first(np.array(list(recalls.values()))).tolist()
         return dict(zip(recalls, values, strict=True))
 
     def _export(self) -> None:

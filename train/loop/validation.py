@@ -14,11 +14,13 @@ from indexer.evaluation.truth import Truth
 from indexer.search.exact import Neighbours, in_groups, nearest_rows
 from seqdata.contracts.protocol import Protocol
 from seqdata.geometry import Float32Array, IntArray
+from train.loop.distributed import Ranks
 from train.losses.distances import distance_matrix
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
+ALONE = Ranks()
 QUERIES_AT_ONCE = 1024
 """Queries whose distances to a whole database are in memory together; only for aligned descriptors."""
 
@@ -46,7 +48,12 @@ class Validator:
             self.truth = Truth(protocol, self.queries, positives, len(self.database), shared)
             self.usable = len(positives) > 0
 
-    def __call__(self, describe: Callable[[pl.DataFrame], Float32Array], frames: int | None = None) -> dict[str, float]:
+    def __call__(
+        self,
+        describe: Callable[[pl.DataFrame], Float32Array],
+        frames: int | None = None,
+        ranks: Ranks = ALONE,
+    ) -> dict[str, float]:
         """Measure recall under the protocol's rule, pooling and no-positive policy.
 
         A query and a database window that share a frame never match.
@@ -54,6 +61,7 @@ class Validator:
         Args:
             describe: Gives descriptors (n, D) of a window table.
             frames: How they are compared (see `train.losses.distances`).
+            ranks: The processes that share out the queries; all must call.
 
         Returns:
             R@1, R@5 and R@10 as {"r1": …} in 0…1.
@@ -65,7 +73,10 @@ class Validator:
         query, database = descriptors[: len(self.queries)], descriptors[len(self.queries) :]
         # So much deeper that no query lacks ranks once the windows that share a frame with it are left out.
         depth = max(SHORT_RANKS) + most_shared(self.truth.shared)
-        answers = predictions.table(*search(query, database, depth, self._groups(), frames))
+        mine, groups = ranks.share(len(query)), self._groups()
+        share = None if groups is None else (groups[0][mine], groups[1])
+        nearest = search(query[mine], database, depth, share, frames)
+        answers = predictions.table(*(ranks.gather(torch.from_numpy(part), len(query)).numpy() for part in nearest))
         return {f"r{rank}": recall for rank, recall in recall_at(answers, self.truth).items()}
 
     def frame_rows(self) -> IntArray:
