@@ -240,6 +240,11 @@ def test_weights_that_are_not_there_are_named_and_never_replaced_by_random_ones(
     assert "--weights random" in forms.to_text(table.make_table(found))
     (tmp_path / "weights" / "resnet18-old.pth").write_bytes(b"1")
     assert scale.find_weights("resnet18", str(tmp_path / "weights"), True).endswith("resnet18-old.pth")
+    assert scale.find_weights("resnet18.tv_in1k", str(tmp_path / "weights"), True).endswith("resnet18-old.pth")
+    for tag in ("orig_in21k", "orig_in21k_ft_in1k"):
+        (tmp_path / "weights" / f"vit_base_patch16_224.{tag}.pth").write_bytes(b"1")
+        tagged = scale.find_weights(f"vit_base_patch16_224.{tag}", str(tmp_path / "weights"), True)
+        assert Path(tagged).name == f"vit_base_patch16_224.{tag}.pth"
     (tmp_path / "weights" / "resnet18.safetensors").write_bytes(b"2")
     with pytest.raises(ContractError, match="2 files of resnet18"):
         scale.find_weights("resnet18", str(tmp_path / "weights"), True)

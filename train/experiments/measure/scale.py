@@ -123,7 +123,8 @@ def _model(method: Method, small: bool) -> tuple[str, dict[str, Any]]:
 def find_weights(encoder: str, weights: str, small: bool) -> str:
     """The weights of an encoder: "pretrained", "random" or a file of the folder `weights` that begins with its name.
 
-    The tag of a timm name ("resnet18.tv_in1k") says which weights are downloaded and is no part of a file's name.
+    The tag of a timm name ("resnet18.tv_in1k") says which weights are downloaded. A file named with it goes before one
+    named without, as two encoders may differ in their tag alone.
 
     Raises: MissingDependencyError where the folder has none, ContractError where it has several.
     """
@@ -131,8 +132,11 @@ def find_weights(encoder: str, weights: str, small: bool) -> str:
         return "random" if small else "pretrained"
     if weights in ("pretrained", "random"):
         return weights
-    folder, encoder = Path(weights), encoder.partition(".")[0]
+    folder, tagged = Path(weights), encoder
+    encoder = encoder.partition(".")[0]
     files = [path for path in _listed(folder) if path.name.startswith(encoder) and path.suffix in WEIGHT_FILES]
+    with_tag = [path for path in files if path.stem == tagged != encoder]
+    files = with_tag or files
     if not files:
         raise MissingDependencyError(
             f"no weights of {encoder} in {folder}: put {encoder}.safetensors or {encoder}*.pth there"
