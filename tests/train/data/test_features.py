@@ -119,6 +119,28 @@ def test_a_head_trains_without_pixels_and_loads_as_a_whole_model(
     assert all(np.isfinite(first))
 
 
+def test_features_of_an_earlier_version_keep_their_encoder_and_heads_say_what_pca_does(
+    data: FakeDataset, tmp_path: Path
+) -> None:
+    """Their encoder's configuration lacks the options that came later."""
+    write_features(encoder(), data, tmp_path / "f", FULL)
+    table = data.sequences(length=3)
+    heads = {"seqgem-small": True, "netvlad-cat-small": False}
+    expected = {
+        name: describe(create_head(open_features(tmp_path / "f", data), name, 0, {}), data, table, device="cpu")
+        for name in heads
+    }
+    path = tmp_path / "f" / "encoder.json"
+    details = json.loads(path.read_text())
+    for option in (*models.preset("frames")[0].added, "normalise_after_pca"):
+        del details["model"][option]
+    path.write_text(json.dumps(details))
+    for name, normalised in heads.items():
+        head = create_head(open_features(tmp_path / "f", data), name, 0, {})
+        np.testing.assert_array_equal(describe(head, data, table, device="cpu"), expected[name])
+        assert head.config["normalise_after_pca"] is normalised
+
+
 def test_other_datasets_damage_and_wrong_heads_are_named(data: FakeDataset, tmp_path: Path) -> None:
     write_features(encoder(), data, tmp_path / "f", FULL)
     source = open_features(tmp_path / "f", data)
