@@ -275,3 +275,8 @@ def test_every_kind_says_what_others_need_of_it() -> None:
                 factory_string(name, 1000, 8)
         else:
             assert estimate(kinds.create(factory_string(name, 1000, 8), 8), 1000) > 1000
+
+
+def test_a_factory_that_faiss_refuses_is_told_without_its_source() -> None:
+    with pytest.raises(ContractError, match=r"of 16 values \(could not parse index string garbage\)$"):
+        kinds.create("garbage", 16, check=True)

@@ -1,6 +1,7 @@
 """Saved states of a run: the furthest is restored, a finished epoch before the step that it ends at, older ones go."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,10 @@ def test_a_course_counts_epochs_since_the_best_r5() -> None:
     assert (course.best_epoch, course.since_best) == (2, 2)
     assert course.note(4, {"r1": 0.0, "r5": 0.6})
     assert (course.best_epoch, course.since_best) == (4, 0)
+
+
+def test_a_run_starts_before_its_first_step() -> None:
+    assert asdict(Course()) == {"epoch": 0, "best_epoch": 0, "best": None, "since_best": 0}
+    start = asdict(Position())
+    assert (start.pop("epoch"), start.pop("weights")) == (1, None)
+    assert all(not value for value in start.values()), "nothing is done, lost or waited for"

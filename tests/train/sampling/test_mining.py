@@ -1,5 +1,6 @@
 """Partial mining against brute force over several trajectories."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -201,3 +202,17 @@ def test_a_query_with_just_enough_far_windows_is_mined() -> None:
     assert mine(dataset, queries, database, RADII, negatives=2, **options).negatives.shape == (1, 2)
     with pytest.raises(NotEnoughDataError, match="has 3 database windows beyond 6 metres among 3 drawn"):
         mine(dataset, queries, database, RADII, negatives=3, **options)
+
+
+def test_an_unknown_heading_makes_no_positive() -> None:
+    pairs = pl.DataFrame({"distance": [1.0] * 4, "heading_difference": [0.0, 45.0, 45.5, None]})
+    assert Radii(2.0, 4.0, heading_max=45.0).positives(pairs)["heading_difference"].to_list() == [0.0, 45.0]
+    assert Radii(2.0, 4.0).positives(pairs).height == 4
+
+
+def test_a_round_is_that_of_the_paper_by_default() -> None:
+    """1,000 queries and windows, five negatives; ten positives at most are ours."""
+    for function in (draw, mine):
+        defaults = {name: given.default for name, given in inspect.signature(function).parameters.items()}
+        assert (defaults["size"], defaults["cap"], defaults["key"]) == (1000, 10, (0,))
+    assert inspect.signature(mine).parameters["negatives"].default == 5
