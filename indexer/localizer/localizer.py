@@ -57,6 +57,13 @@ class Place:
 
 
 @dataclass(frozen=True)
+class PreparedFrame:
+    """A frame as the frame program takes it, float32 (1, 3, H, W) in 0…255: see `Localizer.prepare`."""
+
+    array: Float32Array
+
+
+@dataclass(frozen=True)
 class Sighting:
     """What a full window led to: its place, accepted or not, and the nearest place that lies elsewhere.
 
@@ -162,9 +169,19 @@ class Localizer:
             return None
         return sighting.place
 
+    def prepare(self, image: Picture) -> PreparedFrame:
+        """Decode and resize a frame, in another thread say, while one before it is located. Raises: as `push`."""
+        if self._colours == "bgr" and isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] >= 3:
+            image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
+        return PreparedFrame(resample(self.manifest.form.pixels(image), self.manifest.size))
+
+    def counts_every_frame(self, time: float | None, odometry: float | None) -> bool:
+        """Whether a frame belongs into the window whenever it comes: nothing says how it is spaced."""
+        return not self._ring.cut.measures(time, odometry)
+
     def locate(
         self,
-        image: Picture,
+        image: Picture | PreparedFrame,
         time: float | None = None,
         odometry: float | None = None,
         label: object = None,
@@ -215,11 +232,10 @@ class Localizer:
         is_elsewhere: BoolArray = (distances >= ELSEWHERE) | (self._zone[rows] != self._zone[row])
         return is_elsewhere
 
-    def _features(self, image: Picture) -> Float32Array:
+    def _features(self, image: Picture | PreparedFrame) -> Float32Array:
         """Features (1, ...) float32 of a frame."""
-        if self._colours == "bgr" and isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] >= 3:
-            image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
-        return self._encode(resample(self.manifest.form.pixels(image), self.manifest.size))
+        prepared = image if isinstance(image, PreparedFrame) else self.prepare(image)
+        return self._encode(prepared.array)
 
     def _judge(self, row: dict[str, Any]) -> Place:
         """A place from a row of `nearest_places`, accepted or not by the pack's threshold."""

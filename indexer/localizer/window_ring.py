@@ -31,6 +31,15 @@ class Cut:
     spacing: float | None = None
     interval: float | None = None
 
+    def measures(self, time: float | None, odometry: float | None) -> bool:
+        """Whether frames with these are spaced by one of them.
+
+        >>> Cut(5, spacing=2.0).measures(1.0, None), Cut(5, spacing=2.0).measures(None, 7.0)
+        (False, True)
+        """
+        by_metres = self.spacing is not None and odometry is not None
+        return by_metres or (self.interval is not None and time is not None)
+
 
 @dataclass
 class WindowRing:

@@ -3,19 +3,24 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from indexer.localizer.localizer import Localizer
+from indexer.localizer.frame_form import Picture
+from indexer.localizer.localizer import Localizer, PreparedFrame
 from indexer.localizer.track.files import TrackRow, row_of, track_writers
 from indexer.localizer.track.recording import RecordedFrame, Recording
 from indexer.localizer.track.truth import Judgement
 from seqdata.frames.images import Pixels
+from seqdata.frames.prefetch import prefetch
 
 POINTS = 4000
 """Points of the map and the timeline; of a longer recording every second, fourth, … answer is shown."""
+READ_AHEAD = 3
+"""Frames that are read while one is located."""
 STRIPS = 24
 """Answers that are shown with pictures, spread over the recording."""
 
@@ -129,8 +134,9 @@ def follow(
     with track_writers(out) as write:
         for recording in recordings:
             localizer.reset()
-            for frame in recording.read():
-                row = _answer(localizer, frame, start, followed, judgement)
+            # Decoding and resizing cost a third of a frame's time, and let the thread that encodes go on.
+            for frame, image in prefetch(recording.read(), partial(_prepared, localizer), READ_AHEAD):
+                row = _answer(localizer, frame, image, start, followed, judgement)
                 followed.frames += 1
                 followed.seconds = time.monotonic() - started
                 if row is not None:
@@ -139,11 +145,22 @@ def follow(
     return followed
 
 
+def _prepared(localizer: Localizer, frame: RecordedFrame) -> tuple[RecordedFrame, Picture | PreparedFrame]:
+    """A frame, and what of it can be made ahead: nothing where it may turn out not to belong into a window."""
+    is_certain = localizer.counts_every_frame(frame.time, frame.odometry)
+    return frame, localizer.prepare(frame.picture) if is_certain else frame.picture
+
+
 def _answer(
-    localizer: Localizer, frame: RecordedFrame, start: float, followed: Followed, judgement: Judgement | None
+    localizer: Localizer,
+    frame: RecordedFrame,
+    image: Picture | PreparedFrame,
+    start: float,
+    followed: Followed,
+    judgement: Judgement | None,
 ) -> TrackRow | None:
     """Localize one frame, and take note of its answer."""
-    sighting = localizer.locate(frame.picture, frame.time, frame.odometry, label=frame)
+    sighting = localizer.locate(image, frame.time, frame.odometry, label=frame)
     if sighting is None:
         return None
     # The place is that of the window's centre frame, not of the frame that completed the window.

@@ -86,7 +86,7 @@ def test_pixels_of_a_camera_are_not_compressed() -> None:
         np.zeros((4, 4, 2), np.uint8),
         np.zeros((4, 4, 3), np.float32),
         np.zeros((4, 4)),
-        np.zeros((4, 4), np.uint16),
+        np.zeros((4, 4, 3), np.uint16),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((1, 4, 4, 3), np.uint8),
         np.zeros(4, np.uint8),
