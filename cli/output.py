@@ -4,8 +4,11 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,9 +36,41 @@ def plain(text: str) -> str:
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
+@dataclass
+class Console:
+    """How this process talks on stderr, as the options -q, -v, --debug and --log-file set it."""
+
+    is_quiet: bool = False
+    is_verbose: bool = False
+    is_debug: bool = False
+    log_file: Path | None = None
+
+    def note(self, text: str) -> None:
+        """Print a line, unless quiet, and write it to the log file."""
+        if not self.is_quiet:
+            typer.echo(plain(text), err=True)
+        self.log(text)
+
+    def error(self, text: str) -> None:
+        """Print a line even when quiet."""
+        typer.echo(plain(text), err=True)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Append a line with the time (UTC) to the log file, if there is one. Raises: OSError when it cannot be."""
+        if self.log_file is not None:
+            moment = datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write(f"{moment} {plain(text)}\n")
+
+
+console = Console()
+"""The process's own: options that every command has are set before it runs."""
+
+
 def note(text: str) -> None:
     """Print a line for the person at the terminal, on stderr."""
-    typer.echo(plain(text), err=True)
+    console.note(text)
 
 
 def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
@@ -65,15 +100,36 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+LINE_SECONDS = 5.0
+"""Between two lines of progress where stderr is no terminal: a log of a day then has some thousand of them."""
+FIRST_LINE_SECONDS = 2.0
+"""What takes less says nothing."""
+
+
+def _duration(seconds: float) -> str:
+    """Time left as people read it: 42 s, 3:20 min, 5:07 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
 class Bar:
-    """A progress bar on stderr, silent where stderr is no terminal; `update` moves it and names the stage."""
+    """Progress on stderr: a bar on a terminal, elsewhere (a pipe, a log) a line every few seconds."""
 
     def __init__(self, unit: str) -> None:
-        from tqdm import tqdm  # takes as long to import as all of `seqdata --help`, and half of the commands show none
-
-        is_hidden = not sys.stderr.isatty()
-        self._bar = tqdm(unit=unit, file=sys.stderr, disable=is_hidden, leave=False, miniters=1, dynamic_ncols=True)
+        self._unit = unit
         self._stage = ""
+        self._bar: Any = None
+        self._began = self._printed = time.monotonic()
+        self._first = 0
+        if sys.stderr.isatty() and not console.is_quiet:
+            from tqdm import (
+                tqdm,  # takes as long to import as all of `seqdata --help`, and half of the commands show none
+            )
+
+            self._bar = tqdm(unit=unit, file=sys.stderr, leave=False, miniters=1, dynamic_ncols=True)
 
     def update(self, stage: str, count: int, total: int, text: str = "") -> None:
         """Move the bar; the rate counts from the beginning of its stage.
@@ -85,7 +141,8 @@ class Bar:
             text: Text behind the bar.
         """
         bar = self._bar
-        if bar.disable:
+        if bar is None:
+            self._line(stage, count, total, text)
             return
         bar.total = total
         bar.set_postfix_str(text, refresh=False)
@@ -100,17 +157,37 @@ class Bar:
         bar.initial = bar.n = bar.last_print_n = count
         bar.refresh()
 
+    def _line(self, stage: str, count: int, total: int, text: str) -> None:
+        """Print where a stage is, at most every `LINE_SECONDS`, the first time after two."""
+        now = time.monotonic()
+        if stage != self._stage or count < self._first:
+            self._stage, self._began, self._first = stage, now, count
+        is_first = self._printed <= self._began
+        if now - max(self._printed, self._began) < (FIRST_LINE_SECONDS if is_first else LINE_SECONDS):
+            return
+        self._printed = now
+        rate = (count - self._first) / max(now - self._began, 1e-9)
+        left = f", {_duration((total - count) / rate)} left" if rate > 0 and total > count else ""
+        share = f" ({100 * count / total:.0f} %)" if total else ""
+        end = f"; {text}" if text else ""
+        note(f"{stage}: {count:,} of {total:,} {self._unit}s{share}, {rate:.3g} a second{left}{end}")
+
     def stage(self, name: str) -> Progress:
         """A callback (items finished, items in all) that moves the bar through one stage."""
         return lambda count, total: self.update(name, count, total)
 
     def note(self, text: str) -> None:
         """Print a line on stderr above the bar."""
+        if self._bar is None:
+            note(text)
+            return
         self._bar.write(plain(text), file=sys.stderr)
+        console.log(text)
 
     def close(self) -> None:
         """Remove the bar."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 @contextmanager

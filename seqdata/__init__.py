@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from seqdata import protocols as protocols
     from seqdata.dataset.dataset import Dataset as Dataset

@@ -14,13 +14,15 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from indexer.pca.transform import Transform
+from seqdata import __version__
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError
 from seqdata.storage.files import json_bytes, write_bytes_atomic
-from seqdata.storage.hashing import sha256_json
+from seqdata.storage.hashing import checksum_line, is_listed, sha256_json
 from seqdata.storage.names import FlatName, check_flat_name
 
 MANIFEST = "manifest.json"
+CHECKSUM = "manifest.sha256"
 MEASURED = "measured.json"
 TRANSFORM = "transform.safetensors"
 VECTORS = "index.faiss"
@@ -107,7 +109,9 @@ class IndexManifest(Frozen):
         """Write the manifest into a version's folder; equal manifests, equal bytes. Raises: OutputError."""
         # Left out of today's manifests, or two builds of the same inputs would differ in their bytes.
         fields = self.model_dump(mode="json", exclude=None if self.created else {"created", "seconds"})
-        write_bytes_atomic(folder / MANIFEST, json_bytes(fields))
+        data = json_bytes(fields)
+        write_bytes_atomic(folder / CHECKSUM, checksum_line(MANIFEST, data))
+        write_bytes_atomic(folder / MANIFEST, data)
 
 
 class Measured(Frozen):
@@ -184,6 +188,9 @@ def library_versions() -> dict[str, str]:
 
 
 def _version(name: str) -> str | None:
+    # Ours is the module's own: another distribution called seqdata may be installed beside it.
+    if name == "seqdata":
+        return __version__
     try:
         return version(name)
     except PackageNotFoundError:
@@ -194,7 +201,12 @@ def read_manifest(folder: Path) -> IndexManifest:
     """The manifest of a version folder. Raises: ContractError when it is missing, damaged or foreign."""
     path = folder / MANIFEST
     try:
-        return IndexManifest.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        manifest = IndexManifest.model_validate_json(data)
+        # Versions of older programs have none.
+        if (folder / CHECKSUM).is_file() and not is_listed(data, (folder / CHECKSUM).read_bytes()):
+            raise ContractError(f"{path}: its bytes have changed ({CHECKSUM} has another hash); build the index again")
+        return manifest
     except ValidationError as error:
         raise ContractError(f"{path}: not an index manifest, or damaged: {describe_first(error)}") from error
     except OSError as error:

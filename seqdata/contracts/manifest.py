@@ -15,16 +15,18 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from seqdata import __version__
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
-from seqdata.storage.hashing import sha256_json, xxh3_file
+from seqdata.storage.hashing import checksum_line, is_listed, sha256_json, xxh3_file
 from seqdata.storage.names import FileName, FlatName
 from seqdata.storage.parquet import read_rows
-from seqdata.storage.store import Store
+from seqdata.storage.store import Store, parse_json
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
+CHECKSUM_NAME = "manifest.sha256"
 PLAN_NAME = ".plan.json"
 VERSIONS = "versions"
 ADDED = "added"
@@ -216,8 +218,9 @@ def seal_name(shard: str) -> str:
 
 def tool_versions() -> dict[str, str]:
     """Versions of the packages that decide bytes."""
-    versions = {}
-    for name in _TOOLS:
+    # Ours is the module's own: another distribution called seqdata may be installed beside it.
+    versions = {"seqdata": __version__}
+    for name in _TOOLS[1:]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -245,13 +248,43 @@ def read_manifest(place: str | Path | Store, version: int | None = None) -> Data
         if store.size(PLAN_NAME) is not None or store.names(SHARDS):
             raise InputError(f"{store}: the build is unfinished (no {MANIFEST_NAME}); run the same seqdata build again")
         raise InputError(f"{store}: no dataset here (no {MANIFEST_NAME}); name a folder that seqdata build wrote")
-    latest = parse_manifest(store.read_json(MANIFEST_NAME), f"{store}/{MANIFEST_NAME}")
+    data = store.read_bytes(MANIFEST_NAME)
+    latest = parse_manifest(parse_json(data, f"{store}/{MANIFEST_NAME}"), f"{store}/{MANIFEST_NAME}")
+    _compare_checksum(store, data)
     if version is None or version == latest.version:
         return latest
     name = version_name(version)
     if not 1 <= version < latest.version or store.size(name) is None:
         raise InputError(f"{store}: no version {version}; there are 1 to {latest.version}")
     return parse_manifest(store.read_json(name), f"{store}/{name}")
+
+
+def checksums(store: Store, version: int, data: bytes) -> bytes:
+    """Make the content of `manifest.sha256` for a new manifest.
+
+    The manifest of the version before is listed too, so that the file can be written first: until the manifest is in
+    place, and after a kill in between, the old one is still found.
+
+    Args:
+        store: The dataset's store, with the manifest of the version before at its later place.
+        version: Number of the new version.
+        data: Bytes of the new manifest.
+    """
+    lines = checksum_line(MANIFEST_NAME, data)
+    if version > 1:
+        name = version_name(version - 1)
+        lines += checksum_line(name, store.read_bytes(name))
+    return lines
+
+
+def _compare_checksum(store: Store, data: bytes) -> None:
+    """Raise ContractError when the manifest is not the one whose hash stands beside it; older datasets have none."""
+    size = store.size(CHECKSUM_NAME)
+    if size is not None and not is_listed(data, store.read(CHECKSUM_NAME, 0, size)):
+        raise ContractError(
+            f"{store}/{MANIFEST_NAME}: its bytes have changed since the build ({CHECKSUM_NAME} has another hash); copy "
+            "both files again from where the dataset came from"
+        )
 
 
 def version_name(version: int) -> str:

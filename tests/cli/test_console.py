@@ -1,0 +1,104 @@
+"""What every command has in common: groups of the help, version, quiet, log file, errors as JSON, lines of progress."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import seqdata
+from cli import output
+from cli.main import COMMANDS, GROUPS, app
+from tests.cli.test_commands import SEQDATA, here
+from tests.conftest import write_drives
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_help_lists_every_command_in_its_group_in_whole_lines() -> None:
+    text = CliRunner().invoke(app, ["-h"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
+    titles = [line[:-1] for line in text.splitlines() if re.fullmatch(r"[A-Z]\w+:", line)]
+    assert [title for title in titles if title in GROUPS] == [title for title in GROUPS if title in titles]
+    assert "More" not in titles
+    for name, command in COMMANDS.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"  {name} ")]
+        assert line.endswith(command.help)
+        assert len(line) <= 80
+
+
+def test_the_version_is_the_modules_and_the_projects() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"seqdata {seqdata.__version__}\n"
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{seqdata.__version__}"' in project or 'path = "seqdata/__init__.py"' in project
+
+
+def test_another_distribution_of_our_name_does_not_change_a_manifest(tmp_path: Path) -> None:
+    foreign = tmp_path / "seqdata-99.0.dist-info"
+    foreign.mkdir()
+    (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: seqdata\nVersion: 99.0\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.insert(1, {str(ROOT)!r})\n"
+        "from importlib.metadata import version\n"
+        "from seqdata.contracts.manifest import tool_versions\n"
+        "from indexer.versions.manifest import library_versions\n"
+        "print(version('seqdata'), tool_versions()['seqdata'], library_versions()['seqdata'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ended.stdout.split() == ["99.0", seqdata.__version__, seqdata.__version__]
+
+
+def test_quiet_log_file_and_the_end_of_a_command(tmp_path: Path) -> None:
+    write_drives(tmp_path / "raw", {"map": 12, "query": 10})
+    loud = here(tmp_path, "build", "folder", "raw", "--log-file", "log.txt")
+    assert re.search(r"^took \d+\.\d s; next: seqdata train$", loud.stderr, re.MULTILINE)
+    log = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in log] == loud.stderr.splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line) for line in log)
+    quiet = here(tmp_path, "build", "folder", "raw", "-q", "--out", "other")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert "22 frames" in quiet.stdout
+    assert here(tmp_path, "info", "absent", "--quiet").stderr.startswith("error: absent")
+
+
+def test_errors_are_json_under_json_and_have_a_traceback_under_debug(tmp_path: Path) -> None:
+    ended = here(tmp_path, "info", "absent", "--json")
+    assert json.loads(ended.stderr)["error"] == {
+        "kind": "InputError",
+        "exit_code": 3,
+        "message": "absent: no dataset here (no manifest.json); name a folder that seqdata build wrote",
+    }
+    assert ended.stdout == ""
+    assert "Traceback" in here(tmp_path, "info", "absent", "--debug").stderr
+
+
+def test_a_log_gets_a_line_of_progress_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
+    with output.progress_bar("frame") as bar:
+        for second in range(13):
+            clock[0] = float(second)
+            bar.update("build", 10 * second, 200)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "build: 20 of 200 frames (10 %), 10 a second, 18 s left",
+        "build: 70 of 200 frames (35 %), 10 a second, 13 s left",
+        "build: 120 of 200 frames (60 %), 10 a second, 8 s left",
+    ]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_for_every_shell(shell: str) -> None:
+    ended = subprocess.run(
+        [SEQDATA, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "_SEQDATA_COMPLETE" in ended.stdout
