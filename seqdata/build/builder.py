@@ -30,6 +30,7 @@ from seqdata.build.request import follow_protocol
 from seqdata.build.shards import ShardPlan, read_seal, write_shard
 from seqdata.contracts.manifest import (
     ADDED,
+    CHECKSUM_NAME,
     MANIFEST_NAME,
     SHARDS,
     VERSIONS,
@@ -209,7 +210,7 @@ def refuse_strangers(store: Store) -> None:
     """Raise OutputError when the place holds anything that a build does not write."""
     # Tables of protocols carry hashes in their names, so only their first words are known.
     ours = ("tracks-", "sequences-", "positives-", "nearest-", ".")
-    names = (SHARDS, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME)
+    names = (SHARDS, VERSIONS, ADDED, LOCK_NAME, MANIFEST_NAME, CHECKSUM_NAME)
     tables = ("frames.parquet", "trajectories.parquet", "quarantine.parquet")
     for name in _entries(store):
         if name not in (*names, *tables) and not name.startswith(ours):

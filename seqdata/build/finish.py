@@ -17,6 +17,7 @@ import polars as pl
 from seqdata.build.plan import Plan, along_track, describe_reasons
 from seqdata.build.shards import read_sealed
 from seqdata.contracts.manifest import (
+    CHECKSUM_NAME,
     MANIFEST_NAME,
     SHARDS,
     VERSIONS,
@@ -26,6 +27,7 @@ from seqdata.contracts.manifest import (
     ShardInfo,
     SourceInfo,
     TableInfo,
+    checksums,
     read_manifest,
     tool_versions,
     version_name,
@@ -231,8 +233,11 @@ def seal_version(
         # The old manifest is copied before the new one takes its name; a kill in between leaves both readable.
         with store.writing(version_name(draft.version - 1)) as temporary:
             temporary.write_bytes(store.read_bytes(MANIFEST_NAME))
+    data = json_bytes(manifest.model_dump(mode="json"))
+    with store.writing(CHECKSUM_NAME) as temporary:
+        temporary.write_bytes(checksums(store, draft.version, data))
     with store.writing(MANIFEST_NAME) as temporary:
-        temporary.write_bytes(json_bytes(manifest.model_dump(mode="json")))
+        temporary.write_bytes(data)
     return manifest
 
 

@@ -86,10 +86,14 @@ def _umask() -> int:
 
 
 def flush(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to disk."""
+    """Force a file's bytes, or a folder's entries, to disk. Raises: OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # SMB, FUSE and some network disks flush files but no folders; a name may then be lost in a power cut, no more.
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 

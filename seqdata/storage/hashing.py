@@ -54,6 +54,21 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def checksum_line(name: str, data: bytes) -> bytes:
+    r"""A line as `sha256sum` writes it, so that `sha256sum -c` checks the file too.
+
+    Example:
+        >>> checksum_line("a", b"")
+        b'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a\\n'
+    """
+    return f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
+
+
+def is_listed(data: bytes, checksums: bytes) -> bool:
+    """Whether the SHA-256 of `data` stands at the beginning of a line of `checksums`, whatever the name behind it."""
+    return any(line.startswith(hashlib.sha256(data).hexdigest().encode()) for line in checksums.splitlines())
+
+
 def sha256_json(value: Any) -> str:
     """SHA-256 of the compact JSON of `value` with sorted keys, as 64 hex digits: the hash of manifests and ids.
 

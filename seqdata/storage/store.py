@@ -120,10 +120,7 @@ class Store:
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file. Raises: InputError when it is absent or not JSON."""
-        try:
-            return json.loads(self.read_bytes(name))
-        except ValueError as error:
-            raise InputError(f"{self}/{name}: not readable as JSON ({error})") from error
+        return parse_json(self.read_bytes(name), f"{self}/{name}")
 
     def remove(self, name: str) -> None:
         """Delete a file; nothing where it is absent. Raises: OutputError when the store refuses."""
@@ -260,6 +257,14 @@ class Store:
     def _own(self) -> tuple[Any, str]:
         """File system and root path of this process."""
         return (_LOCAL, str(Path(self.root).absolute())) if self.is_local else filesystem(self.root)
+
+
+def parse_json(data: bytes, file: str) -> Any:
+    """Parse the JSON that a file holds. Raises: InputError when it is none; `file` is named."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not readable as JSON ({error})") from error
 
 
 def _unfolded(root: str | Path) -> str:

@@ -259,6 +259,7 @@ def test_foreign_index_behind_a_fitting_manifest(tmp_path: Path) -> None:
             faiss.write_index(index, str(path))
         record["files"]["index.faiss"] = {"bytes": path.stat().st_size, "xxh3": xxh3_file(path)}
         (folder / "manifest.json").write_text(json.dumps(record))
+        (folder / "manifest.sha256").unlink(missing_ok=True)
         with pytest.raises(ContractError, match=r"index\.faiss"):
             indexer.open(folder)
 

@@ -44,6 +44,7 @@ def damage(version: Path, data: bytes, **facts: Any) -> None:
     manifest = json.loads((version / "manifest.json").read_text())
     manifest["files"]["index.faiss"] = {"bytes": len(data), "xxh3": xxhash.xxh3_128_hexdigest(data)}
     (version / "manifest.json").write_text(json.dumps({**manifest, **facts}))
+    (version / "manifest.sha256").unlink(missing_ok=True)
 
 
 def test_what_was_published_here_is_opened_at_once_and_a_stranger_s_once_apart(

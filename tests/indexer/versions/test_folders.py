@@ -190,6 +190,7 @@ def test_verify_sees_inputs_that_are_not_those_of_the_id(tmp_path: Path) -> None
     record = json.loads((folder / "manifest.json").read_text())
     record["inputs"]["dataset"] = "b"
     (folder / "manifest.json").write_text(json.dumps(record))
+    (folder / "manifest.sha256").unlink(missing_ok=True)
     with pytest.raises(ContractError, match=r"manifest\.json: says it is version"):
         check_version(folder)
 

@@ -56,6 +56,7 @@ def sign(folder: Path, name: str) -> None:
     record = json.loads((folder / "manifest.json").read_text())
     record["files"][name] = {"bytes": (folder / name).stat().st_size, "xxh3": xxh3_file(folder / name)}
     (folder / "manifest.json").write_text(json.dumps(record))
+    (folder / "manifest.sha256").unlink(missing_ok=True)
 
 
 def copy(source: Path, tmp_path: Path, name: str = "copy") -> Path:
@@ -190,6 +191,7 @@ def test_manifest_of_any_values(tmp_path: Path, whole: Any, kind: str, data: Any
     else:
         owner[path[-1]] = data.draw(VALUES)
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.sha256").unlink(missing_ok=True)
     try:
         rows = indexer.open(folder).search(descriptors()[:2], 3)[1]
     except SeqdataError as error:

@@ -108,6 +108,7 @@ def listed(place: Path, name: str) -> None:
         rows = pl.read_parquet(path, columns=[]).height if pl.read_parquet_schema(path) else 0
     manifest["tables"][name] = {**entry, "rows": rows}
     (place / "manifest.json").write_text(json.dumps(manifest))
+    (place / "manifest.sha256").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("table", ["frames", "trajectories", "quarantine", "positives", "nearest"])

@@ -1,17 +1,24 @@
 """Verify finds one flipped bit and names the frame; storage writes whole files or none."""
 
+import errno
+import hashlib
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 import seqdata
+from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.verify import verify
-from seqdata.errors import OutputError
-from seqdata.storage.files import atomic_path, json_bytes
+from seqdata.dataset.versions import withdraw
+from seqdata.errors import ContractError, OutputError
+from seqdata.storage.files import atomic_path, json_bytes, write_bytes_atomic
 from seqdata.storage.hashing import sha256_json
 from seqdata.storage.parquet import read_metadata, write_parquet_atomic
+from tests.conftest import write_drives
 
 
 @pytest.fixture
@@ -148,3 +155,63 @@ def test_parquet_bytes_depend_on_content_alone(tmp_path: Path) -> None:
 def test_json_and_its_hash_do_not_depend_on_order() -> None:
     assert json_bytes({"b": 1, "a": [2]}) == b'{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'
     assert sha256_json({"b": 1, "a": 2}) == sha256_json({"a": 2, "b": 1})
+
+
+def test_a_manifest_that_has_changed_is_named_and_older_datasets_have_no_checksum(
+    cut_dataset: seqdata.Dataset, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(cut_dataset.path, copy)
+    whole = (copy / "manifest.json").read_bytes()
+    assert (copy / "manifest.sha256").read_text() == f"{hashlib.sha256(whole).hexdigest()}  manifest.json\n"
+    # JSON of the same meaning is another file: every byte counts.
+    for damaged in (whole.replace(b'"quality": 95', b'"quality": 94'), whole + b"\n"):
+        assert damaged != whole
+        (copy / "manifest.json").write_bytes(damaged)
+        with pytest.raises(ContractError, match=r"manifest\.json: its bytes have changed"):
+            seqdata.open(copy)
+    (copy / "manifest.json").write_bytes(whole)
+    (copy / "manifest.sha256").unlink()
+    assert seqdata.open(copy).id == cut_dataset.id
+
+
+def test_a_new_version_s_checksum_is_there_before_its_manifest(tmp_path: Path) -> None:
+    """A kill between the two files of an append leaves the version before, which opens as it did."""
+    raw = write_drives(tmp_path / "raw", {"map": 12, "query": 8})
+    build(BuildRequest("folder", raw, tmp_path / "dataset"))
+    place = tmp_path / "dataset"
+    before = (place / "manifest.json").read_bytes()
+    withdraw(place, [seqdata.open(place).frame_key(3)], "a face")
+    after = (place / "manifest.json").read_bytes()
+    assert seqdata.open(place).manifest.version == 2
+    (place / "manifest.json").write_bytes(before)
+    assert seqdata.open(place).manifest.version == 1
+    lines = (place / "manifest.sha256").read_text().splitlines()
+    assert lines == [
+        f"{hashlib.sha256(after).hexdigest()}  manifest.json",
+        f"{hashlib.sha256(before).hexdigest()}  versions/000001.json",
+    ]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS])
+def test_file_systems_that_flush_no_folders_are_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    original = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_bytes_atomic(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EINVAL if stat.S_ISREG(os.fstat(handle).st_mode) else errno.EIO, "no")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_bytes_atomic(tmp_path / "other", b"half")
+    assert not (tmp_path / "other").exists()
