@@ -91,6 +91,7 @@ COMMANDS = {
     "build": Command("cli.dataset.build:build", "Build a dataset from a raw dump.", next="seqdata train"),
     "info": Command("cli.dataset.inspect:info", "Print counts, spacing, sizes and protocol splits of a dataset."),
     "preview": Command("cli.dataset.preview:preview", "Write a self-contained HTML page about a dataset."),
+    "preview": Command("cli.dataset.preview:preview", "Write a self-contained HTML page about a dataset."),
     "verify": Command("cli.dataset.inspect:verify", "Check every byte of a dataset against its hashes."),
     "quarantine": Command("cli.dataset.inspect:quarantine", "List every input that a build left out, with its reason."),
     "protocols": Command("cli.dataset.sequences:protocols", "List the shipped protocols, or print one."),

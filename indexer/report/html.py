@@ -32,6 +32,9 @@ PAGES = {
     "report": Page(
         "report.html.j2", "indexer.report.report", "recall of an index: tables, curves, maps of hits, filmstrips"
     ),
+    "preview": Page(
+        "preview.html.j2", "indexer.report.preview.page", "a dataset: pictures, maps, histograms, counts, quarantine"
+    ),
     "search": Page("search.html.j2", "indexer.report.search", "queries above the places that were found"),
     "track": Page(
         "track.html.j2", "indexer.report.track", "a localized recording: map, timeline, frames beside their places"

@@ -229,6 +229,12 @@ def motion(frames: pl.LazyFrame) -> pl.DataFrame:
     return grouped.sort("city", "role", nulls_last=True).collect(engine="streaming")
 
 
+def read_steps(frames: pl.LazyFrame) -> pl.DataFrame:
+    """Read the metres `step` and the metres a second `speed` to every frame, in the table's order; null where none."""
+    columns = frames.select("trajectory", "position", "track_m", "time").with_columns(*_steps())
+    return columns.select("step", "speed").collect()
+
+
 def _steps() -> list[pl.Expr]:
     """Express metres, seconds and speed of the step to each frame, null where there is none."""
     # A step counts within a trajectory and without a gap in the positions.

@@ -86,6 +86,7 @@ TRIALS = (
     Trial("quarantine", ("quarantine", "ds"), inputs=("ds/quarantine.parquet", "ds/manifest.json")),
     Trial("protocols", ("protocols",)),
     Trial("sequences", ("sequences", "ds", "--length", "7"), inputs=DATASET, output="ds"),
+    Trial("preview", ("preview", "ds"), inputs=DATASET),
     Trial("leakage", ("leakage", "ds", "--protocol", "halves.toml"), inputs=DATASET),
     Trial("export", ("export", "ds", "--out", "out"), inputs=DATASET, output="out"),
     Trial("merge", ("merge", "parts"), inputs=("parts/shards/*", "parts/.plan*"), output="parts"),
