@@ -76,7 +76,7 @@ def test_seeds_differ_and_repeat() -> None:
     ("name", "options", "said"),
     [
         ("seqvald-r18", {}, "no model 'seqvald-r18'; near it: .*seqvlad-r18.*; seqdata models lists all"),
-        ("cct384", {}, "near it: seqnet-cct384, seqpool-cat-cct384, seqvlad-cct384; "),
+        ("cct384", {}, "near it: seqnet-cct384, seqpool-cat-cct384, seqvlad-cct384, seqvlad-cct384-four; "),
         ("zzz", {}, "no model 'zzz'; seqdata models lists all"),
         ("seqvlad-r18", {"colour": 1}, "no option 'colour'"),
         ("seqvlad-r18", {"cut": "layer9"}, "layer3"),
