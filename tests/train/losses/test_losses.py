@@ -30,6 +30,12 @@ def test_all_negatives_of_a_hard_query_stay_in_the_mean() -> None:
     negatives = torch.tensor([[[0.0, 0.35], [5.0, 0.0]], [[5.0, 0.0], [5.0, 0.0]]])
     loss = TripletLoss(0.1, skip_easy=True)(query, positive, negatives)
     assert float(loss) == pytest.approx(0.025, abs=1e-6)
+    # Both negatives of one query violate: its two count, not two for each of the two columns.
+    negatives[0, 1] = torch.tensor([0.0, 0.35])
+    assert float(TripletLoss(0.1, skip_easy=True)(query, positive, negatives)) == pytest.approx(0.05, abs=1e-6)
+    negatives[0, 1] = torch.tensor([5.0, 0.0])
+    one_violates = TripletLoss(0.1, violating_only=True)(query, positive, negatives)
+    assert float(one_violates) == pytest.approx(0.05, abs=1e-6)
 
 
 def test_violating_negatives_alone_equal_loops() -> None:
