@@ -12,7 +12,7 @@ from indexer.localizer.forward_filter import ForwardFilter
 from indexer.localizer.frame_form import Picture
 from indexer.localizer.pack import FRAMES, INDEX, WINDOW, read_pack
 from indexer.localizer.places import place_rows
-from indexer.localizer.programs import load_program
+from indexer.localizer.programs.session import load_program
 from indexer.localizer.window_ring import Cut, WindowRing
 from indexer.place_index import open_index
 from seqdata.errors import ContractError

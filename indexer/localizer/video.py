@@ -78,9 +78,7 @@ def timed_frames(path: Path | str, kind: str | None = None) -> Iterator[tuple[fl
     try:
         import av  # optional: the extra `video`
     except ImportError as error:
-        raise MissingDependencyError(
-            f"{path}: reading a video needs PyAV: pip install av (or seqdata[video])"
-        ) from error
+        raise MissingDependencyError(f"{path}: reading a video needs PyAV: pip install 'av>=15'") from error
     count = 0
     start = 0.0
     try:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from indexer.localizer.localizer import resample
-from indexer.localizer.programs import Program
+from indexer.localizer.programs.session import Program
 from seqdata.errors import ContractError
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel

@@ -11,7 +11,7 @@ import torch
 
 from indexer.describer import Precision
 from indexer.localizer.pack import FRAMES
-from indexer.localizer.programs import Program, open_program
+from indexer.localizer.programs.session import Program, open_program
 from indexer.place_index import PlaceIndex
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from indexer.localizer.localizer import resample
-from indexer.localizer.onnx_files import check_onnx
 from indexer.localizer.pack import FRAMES, WINDOW
-from indexer.localizer.programs import open_program
+from indexer.localizer.programs.onnx_files import check_onnx
+from indexer.localizer.programs.session import open_program
 from seqdata.errors import ContractError, MissingDependencyError, OutputError
 from seqdata.frames.images import Pixels
 from seqdata.geometry import Float32Array
@@ -117,7 +117,7 @@ def export_module(module: nn.Module, example: Tensor, name: str) -> bytes:
         import onnxscript  # noqa: F401  (torch's exporter imports it, and says less where it is absent)
     except ImportError as error:
         raise MissingDependencyError(
-            f"making a pack needs {error.name}: pip install onnx onnxscript (or seqdata[pack])"
+            f"making a pack needs {error.name}: pip install 'onnx>=1.19' 'onnxscript>=0.5'"
         ) from error
     try:
         with _quiet():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.localizer.pack import FRAMES
-from indexer.localizer.programs import open_program
+from indexer.localizer.programs.session import open_program
 from indexer.pca import fit as pca
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, OutputError

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from indexer.localizer.frame_form import index_form, index_protocol
-from indexer.localizer.onnx_files import check_onnx
 from indexer.localizer.pack import (
     FRAMES,
     INDEX,
@@ -20,7 +19,8 @@ from indexer.localizer.pack import (
     read_pack,
     read_pack_manifest,
 )
-from indexer.localizer.programs import Program, open_program
+from indexer.localizer.programs.onnx_files import check_onnx
+from indexer.localizer.programs.session import Program, open_program
 from indexer.localizer.reject import Calibration
 from indexer.localizer.search import check_same_form
 from indexer.place_index import PlaceIndex

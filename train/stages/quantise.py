@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from indexer.localizer.localizer import resample
-from indexer.localizer.onnx_files import check_onnx
+from indexer.localizer.programs.onnx_files import check_onnx
 from seqdata.errors import ContractError, MissingDependencyError
 from seqdata.frames.images import Pixels
 from seqdata.geometry import IntArray
@@ -36,7 +36,7 @@ def quantise_int8(program: bytes, frames: Sequence[Pixels], size: tuple[int, int
         from onnxruntime import quantization  # optional: imports onnx
     except ImportError as error:
         raise MissingDependencyError(
-            f"quantising needs {error.name}: pip install onnx onnxruntime (or seqdata[pack])"
+            f"quantising needs {error.name}: pip install 'onnx>=1.19' 'onnxruntime>=1.20'"
         ) from error
 
     class Frames(quantization.CalibrationDataReader):  # type: ignore[misc]  # its base is known only here

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from indexer.localizer.onnx_files import check_onnx
+from indexer.localizer.programs.onnx_files import check_onnx
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 from seqdata.geometry import Float32Array
 

@@ -163,7 +163,7 @@ def test_a_video_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ContractError, match="one of them"):
         list(video_frames(path, every=2, fps=1.0))
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingDependencyError, match="pip install av"):
+    with pytest.raises(MissingDependencyError, match="pip install 'av>=15'"):
         list(video_frames(path))
 
 

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from indexer.localizer.onnx_files import check_onnx
-from indexer.localizer.programs import PROVIDERS, load_program, open_program
+from indexer.localizer.programs.onnx_files import check_onnx
+from indexer.localizer.programs.session import PROVIDERS, load_program, open_program
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 
 OPSET = 20

@@ -61,7 +61,7 @@ class FakeLocalizer:
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     fix = type("NavSatFix", (Message,), {"COVARIANCE_TYPE_APPROXIMATED": 1})
-    names = {
+    names: dict[str, dict[str, Any]] = {
         "rclpy": {}, "rclpy.node": {"Node": Node}, "rclpy.qos": {"qos_profile_sensor_data": None},
         "geometry_msgs": {}, "geometry_msgs.msg": {"PoseWithCovarianceStamped": Message}, "sensor_msgs": {},
         "sensor_msgs.msg": {"Image": Message, "NavSatFix": fix, "NavSatStatus": SimpleNamespace(STATUS_FIX=0)},

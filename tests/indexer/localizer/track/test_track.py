@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -90,7 +91,7 @@ def test_files_are_whole_where_a_recording_ends_early(tmp_path: Path, error: Bas
 def test_a_sample_stays_small_and_even() -> None:
     sample = Sample(10)
     for number in range(1000):
-        sample.add(lambda number=number: number)
+        sample.add(partial(int, number))
     assert len(sample.items) <= 10
     assert np.ptp(np.diff(np.array(sample.items))) == 0
 

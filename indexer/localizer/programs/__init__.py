@@ -1,0 +1,1 @@
+"""Programs of a pack: ONNX files looked through, then run by ONNX Runtime."""
