@@ -91,7 +91,6 @@ COMMANDS = {
     "build": Command("cli.dataset.build:build", "Build a dataset from a raw dump.", next="seqdata train"),
     "info": Command("cli.dataset.inspect:info", "Print counts, spacing, sizes and protocol splits of a dataset."),
     "preview": Command("cli.dataset.preview:preview", "Write a self-contained HTML page about a dataset."),
-    "preview": Command("cli.dataset.preview:preview", "Write a self-contained HTML page about a dataset."),
     "verify": Command("cli.dataset.inspect:verify", "Check every byte of a dataset against its hashes."),
     "quarantine": Command("cli.dataset.inspect:quarantine", "List every input that a build left out, with its reason."),
     "protocols": Command("cli.dataset.sequences:protocols", "List the shipped protocols, or print one."),
@@ -120,6 +119,7 @@ COMMANDS = {
     "baseline": Command(
         "cli.evaluation.baseline:baseline", "Measure recall of frame matching, without a sequence model."
     ),
+    "compare": Command("cli.evaluation.compare:compare", "Compare the recall of two methods query by query."),
     "search": Command("cli.index.search:search", "Find the nearest places of images, videos or descriptors."),
     "pack": Command("cli.index.pack:pack", "Write an index and its model as one folder for a robot."),
     "localize": Command(

@@ -129,7 +129,7 @@ def evaluate(
     searched_by = engine if engine != "auto" else None
     refuse_without("an index", not is_external, run=run, again=again or None, engine=searched_by)
     id_kind: IdKind = "auto" if ids is None else parse_choice(ids, "--ids", ("keys", "rows"))
-    source = _Source(load(config), parse_list(protocol), dataset, split, name, out, id_kind)
+    source = JudgedSource(load(config), parse_list(protocol), dataset, split, name, out, id_kind)
     if predictions:
         sets = source.from_files(predictions)
     elif descriptors is not None and database is not None:
@@ -149,7 +149,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Source:
+class JudgedSource:
     """The flags that say what is judged, and by which protocols."""
 
     config: Config

@@ -173,3 +173,31 @@ def compare(dataset: Dataset, protocol: Protocol, first: Predicted, second: Pred
         method=_describe_intervals(units, number, seed),
         gaps={n: gap(ranks[0] <= n, ranks[1] <= n, labels, seed) for n in ranks_within(min(truth.database, depth))},
     )
+
+
+def won_queries(
+    dataset: Dataset, protocol: Protocol, first: Predicted, second: Predicted, n: int
+) -> tuple[list[int], list[int]]:
+    """Find the queries that one of two sets of predictions alone places rightly among its n nearest.
+
+    Args:
+        dataset: The dataset whose windows both answer.
+        protocol: The protocol that judges both.
+        first: Predictions with what they answer.
+        second: Others, of the same windows of the same split.
+        n: Nearest windows that count.
+
+    Returns:
+        Rows of the query windows that only the first, and that only the second, places rightly.
+
+    Raises:
+        ContractError: If they answer different windows.
+    """
+    truth = load_truth(dataset, protocol, first[1])
+    load_truth(dataset, protocol, second[1])  # refuses the second's windows where they are others
+    positives = without_pairs(truth.positives, truth.shared)
+    hits = [
+        first_hit_ranks(without_pairs(table, truth.shared), positives, truth.queries.height) <= n
+        for table, _ in (first, second)
+    ]
+    return np.flatnonzero(hits[0] & ~hits[1]).tolist(), np.flatnonzero(hits[1] & ~hits[0]).tolist()

@@ -315,3 +315,20 @@ def test_commands_that_run_no_model_never_load_torch(indexed: Path, tmp_path: Pa
     program = [sys.executable, "-c", LIGHT.format(commands=commands)]
     ended = subprocess.run(program, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_compare_lists_the_queries_that_one_of_two_wins(dataset: Dataset, baselines: dict) -> None:
+    """Against the first hits of both files, read by another reader."""
+    first, second = list(baselines.values())[:2]
+    flags = (str(first), str(second), "--dataset", dataset.path)
+    result = json.loads(call("compare", *flags, "--json"))
+    pair = json.loads(
+        call("eval", "--predictions", str(first), "--compare", str(second), "--dataset", dataset.path, "--json")
+    )
+    assert result["comparison"] == pair["comparisons"][0]
+    gap = result["comparison"]["gaps"]["1"]
+    assert (len(result["only_a"]), len(result["only_b"])) == (gap["only_first"], gap["only_second"])
+    text = call("compare", *flags)
+    assert "placed within R@1 by" in text
+    swapped = json.loads(call("compare", flags[1], flags[0], *flags[2:], "--json"))
+    assert (swapped["only_a"], swapped["only_b"]) == (result["only_b"], result["only_a"])
