@@ -173,7 +173,8 @@ PrecisionFlag = Annotated[
 RuntimeFlag = Annotated[
     str | None,
     typer.Option(
-        help="What encodes frames: torch, or onnx on CPU-only machines (needs seqdata[pack]).", show_default=False
+        help="What encodes frames: torch, or onnx on CPU-only machines (needs onnxruntime, onnxscript).",
+        show_default=False,
     ),
 ]
 

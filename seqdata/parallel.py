@@ -127,7 +127,7 @@ def _import_ray() -> Any:
     try:
         import ray  # optional
     except ImportError as error:
-        raise MissingDependencyError("engine ray needs Ray: pip install 'seqdata[ray]'") from error
+        raise MissingDependencyError("engine ray needs Ray: pip install 'ray>=2.9'") from error
     return ray
 
 

@@ -28,7 +28,9 @@ READ_ONLY = ("http", "https")
 # Schemes whose upload appears as one object or not at all; elsewhere a file shows while it grows.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss")
 _S3 = ("s3", "s3a")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
+# As in the extras of pyproject.toml.
+_S3FS, _GCSFS, _AIOHTTP = "s3fs>=2024.6", "gcsfs>=2024.6", "aiohttp>=3.9"
+_PACKAGES = {"s3": _S3FS, "s3a": _S3FS, "gs": _GCSFS, "gcs": _GCSFS, "http": _AIOHTTP, "https": _AIOHTTP}
 # EINVAL, EPERM and ENOSYS are how clients report a wrong request; EREMCHG is how s3fs reports a redirected bucket.
 _FINAL_ERRNO = (errno.EINVAL, errno.EPERM, errno.ENOSYS, getattr(errno, "EREMCHG", errno.EINVAL))
 # Errors of a program, ours or a client's: never tried again, and shown with their traceback.
@@ -69,7 +71,7 @@ def filesystem(root: str) -> tuple[Any, str]:
     """Give the file system of a URL in this process, and the path of the root in it.
 
     Raises:
-        MissingDependencyError: If a package is missing; the message names the extra to install.
+        MissingDependencyError: If a package is missing; the message names it.
         InputError: If the URL cannot be opened.
     """
     # One that a parent process made hangs: its event loop does not survive the fork. Nor may it ever be freed in the
@@ -96,8 +98,8 @@ def _make(root: str) -> tuple[Any, str]:
             files.retries, files.config_kwargs = 1, {"retries": {"max_attempts": 0}, **files.config_kwargs}
         return files, base.rstrip("/")
     except ImportError as error:
-        extra = _EXTRAS.get(kind)
-        install = f"pip install 'seqdata[{extra}]'" if extra else f"install its package ({error})"
+        package = _PACKAGES.get(kind)
+        install = f"pip install '{package}'" if package else f"install its package ({error})"
         raise MissingDependencyError(f"{without_password(root)}: {kind}:// needs a package: {install}") from error
     except ValueError as error:
         raise InputError(f"{without_password(root)}: not a URL that can be opened ({error})") from error

@@ -1,6 +1,8 @@
 """Names and weights: light imports, files of the user's that share our names, a wheel without tests."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
 import venv
@@ -93,10 +95,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_packages_and_the_schema_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"seqdata", "indexer", "train", "cli"}
-    modules = [path.relative_to(ROOT).as_posix() for top in sorted(tops) for path in (ROOT / top).rglob("*.py")]
+    assert tops == {"seqdata", "indexer", "seqdata_vpr.py", "seqdata_vpr.pth"}
+    places = {"seqdata": "", "indexer": "", "train": "seqdata/_program/", "cli": "seqdata/_program/"}
+    modules = [
+        place + path.relative_to(ROOT).as_posix()
+        for top, place in places.items()
+        for path in (ROOT / top).rglob("*.py")
+    ]
     assert not [name for name in modules if name not in names]  # an ignore rule may name a package by accident
-    assert not [name for name in names if "test" in name.lower()]
+    assert not [name for name in names if {"tests", "conftest.py"} & {*Path(name).parts} or "/test_" in name]
     assert "seqdata/_schemas/protocols/msls-seqvlad.toml" in names
     assert "seqdata/_schemas/tables/frames.toml" in names
     assert "indexer/report/templates/report.html.j2" in names
@@ -122,20 +129,90 @@ print(ds.manifest.counts.frames)
 """
 
 
-def test_a_users_own_train_cli_and_schemas_do_not_collide(
-    wheel: Path, dataset: seqdata.Dataset, tmp_path: Path
-) -> None:
-    place = tmp_path / "venv"
+@pytest.fixture(scope="module")
+def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment with the wheel in it; its libraries are this environment's."""
+    place = tmp_path_factory.mktemp("installation") / "venv"
     venv.create(place, with_pip=False)
     packages = next(place.glob("lib/python*/site-packages"))
-    ours = Path(seqdata.__file__).parent.parent
-    libraries = [path for path in sys.path if path.endswith("site-packages") and Path(path) != ours]
-    (packages / "libraries.pth").write_text("\n".join(libraries))
+    # Plain folders behind everything else: the .pth file of the checkout, which lies there too, is not read.
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "zz_libraries.pth").write_text("\n".join(libraries))
     zipfile.ZipFile(wheel).extractall(packages)
+    return place / "bin" / "python"
+
+
+def write_own_modules(folder: Path) -> None:
+    """A user's modules that have the names of ours."""
+    folder.mkdir(exist_ok=True)
     for number, name in enumerate(("cli", "train", "schemas"), start=1):
-        (tmp_path / f"{name}.py").write_text(f"MINE = {number}\n")
+        (folder / f"{name}.py").write_text(f"MINE = {number}\n")
+
+
+def test_a_users_own_train_cli_and_schemas_do_not_collide(
+    installation: Path, dataset: seqdata.Dataset, tmp_path: Path
+) -> None:
+    write_own_modules(tmp_path)
     (tmp_path / "script.py").write_text(SCRIPT)
-    arguments = [str(place / "bin" / "python"), "script.py", str(dataset.path), str(tmp_path / "index" / "own")]
+    arguments = [str(installation), "script.py", str(dataset.path), str(tmp_path / "index" / "own")]
     ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "70"
+
+
+def test_a_users_installed_train_comes_before_ours(installation: Path, tmp_path: Path) -> None:
+    write_own_modules(tmp_path / "project")
+    packages = next(installation.parents[1].glob("lib/python*/site-packages"))
+    link = packages / "__editable__.project.pth"  # as an editable installation of the user's project leaves it
+    link.write_text(str(tmp_path / "project"))
+    try:
+        code = "import train, cli; print(train.MINE, cli.MINE)"
+        assert (
+            subprocess.run([installation, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+            == "2 1\n"
+        )
+    finally:
+        link.unlink()
+    code = "import train; from train.settings import TrainSettings; print(train.__file__)"
+    ours = subprocess.run([installation, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert ours.strip().endswith("seqdata/_program/train/__init__.py")
+
+
+PROGRAM = "import sys; from seqdata_vpr import run; sys.argv = ['seqdata', *sys.argv[1:]]; run()"
+
+
+def test_the_program_starts_where_a_user_has_modules_of_our_names(installation: Path, tmp_path: Path) -> None:
+    write_own_modules(tmp_path / "own")
+    ended = subprocess.run(
+        [installation, "-c", PROGRAM, "train", "--settings"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "own")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "negatives" in ended.stdout
+
+
+@pytest.mark.parametrize("content", ["__version__ = '0.2'\n", "import absent_genomes\n"])
+def test_another_packages_module_seqdata_is_one_line(installation: Path, content: str, tmp_path: Path) -> None:
+    (tmp_path / "seqdata").mkdir()
+    (tmp_path / "seqdata" / "__init__.py").write_text(content)
+    ended = subprocess.run(
+        [installation, "-c", PROGRAM, "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 7
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("pip uninstall --yes seqdata && pip install --force-reinstall --no-deps seqdata-vpr")
+
+
+def test_no_hint_names_an_extra_of_the_genomics_package() -> None:
+    """`pip install 'seqdata[s3]'` would put another package over ours."""
+    sources = [path for name in ("seqdata", "indexer", "train", "cli") for path in (ROOT / name).rglob("*.py")]
+    assert not [path for path in sources if re.search(r"seqdata\[\w", path.read_text(encoding="utf-8"))]

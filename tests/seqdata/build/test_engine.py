@@ -147,7 +147,7 @@ def test_without_ray_the_install_is_named(street: Path, tmp_path: Path, monkeypa
     from seqdata.errors import MissingDependencyError
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'seqdata\[ray\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'ray>=2.9'"):
         build(request(street, tmp_path / "out", engine="ray"))
     with pytest.raises(ContractError, match="pool or ray"):
         build(request(street, tmp_path / "out", engine="spark"))

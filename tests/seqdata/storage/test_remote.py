@@ -14,7 +14,7 @@ from seqdata.storage.store import Store
 from tests.support.serving import FileServer, serve
 from tests.support.serving.s3 import s3_environment
 
-pytest.importorskip("aiohttp", reason="aiohttp is not installed (pip install 'seqdata[http]')")
+pytest.importorskip("aiohttp", reason="aiohttp is not installed (pip install 'aiohttp>=3.9')")
 
 DATA = bytes(range(256)) * 40
 QUICK = Patience(tries=3, timeout=5.0, wait=0.001)
@@ -41,7 +41,7 @@ def store(server: FileServer) -> Store:
 @pytest.fixture
 def s3_store(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The same file through an S3 client: S3's reads are ranged GETs of bucket/key."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 'seqdata[s3]')")
+    pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 's3fs>=2024.6')")
     s3_environment(monkeypatch, server.url)
     bucket = f"frames-{uuid.uuid4().hex}"  # clients are kept by root, and this one belongs to this server
     (server.folder / bucket).symlink_to(server.folder / "frames")

@@ -145,9 +145,9 @@ def test_http_is_read_only() -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for url, module, install in (
-        ("s3://no-package/x", "s3fs", r"pip install 'seqdata\[s3\]'"),
-        ("gs://no-package/x", "gcsfs", r"pip install 'seqdata\[gs\]'"),
-        ("http://no-package/x", "aiohttp", r"pip install 'seqdata\[http\]'"),
+        ("s3://no-package/x", "s3fs", r"pip install 's3fs>=2024.6'"),
+        ("gs://no-package/x", "gcsfs", r"pip install 'gcsfs>=2024.6'"),
+        ("http://no-package/x", "aiohttp", r"pip install 'aiohttp>=3.9'"),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         monkeypatch.delitem(sys.modules, "seqdata.storage.http", raising=False)

@@ -24,7 +24,7 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 @contextmanager
 def serve_s3(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[str]:
     """The URL `s3://bucket` of an empty bucket; skips where moto or s3fs are absent."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 'seqdata[s3]')")
+    pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 's3fs>=2024.6')")
     server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
