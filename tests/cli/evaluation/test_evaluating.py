@@ -318,12 +318,12 @@ def test_commands_that_run_no_model_never_load_torch(indexed: Path, tmp_path: Pa
 
 
 def test_compare_lists_the_queries_that_one_of_two_wins(dataset: Dataset, baselines: dict) -> None:
-    """Against the first hits of both files, read by another reader."""
+    """Against the counts of `eval --compare`, and the other way round."""
     first, second = list(baselines.values())[:2]
     flags = (str(first), str(second), "--dataset", dataset.path)
     result = json.loads(call("compare", *flags, "--json"))
     pair = json.loads(
-        call("eval", "--predictions", str(first), "--compare", str(second), "--dataset", dataset.path, "--json")
+        call("eval", "--predictions", stored(first), "--compare", str(second), "--dataset", dataset.path, "--json")
     )
     assert result["comparison"] == pair["comparisons"][0]
     gap = result["comparison"]["gaps"]["1"]
