@@ -132,6 +132,7 @@ COMMANDS = {
         "cli.training.experiment:experiment", "Run one of the papers' experiments and print its table."
     ),
     "profile": Command("cli.training.profile:profile", "Measure time and memory of models and of search."),
+    "doctor": Command("cli.start.doctor:doctor", "Check this machine and work folder, for a bug report."),
     "demo": Command("cli.start.demo:demo", "Run every step on a synthetic city."),
 }
 

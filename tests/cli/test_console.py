@@ -91,6 +91,21 @@ def test_a_log_gets_a_line_of_progress_now_and_then(
     ]
 
 
+def test_the_doctor_reports_versions_rates_limits_and_damage(tmp_path: Path) -> None:
+    write_drives(tmp_path / "raw", {"map": 12})
+    assert here(tmp_path, "build", "folder", "raw").returncode == 0
+    report = json.loads(here(tmp_path, "doctor", "--json").stdout)
+    assert report["seqdata"] == seqdata.__version__
+    assert report["packages"]["polars"]
+    assert report["decoder"]["frames_a_second"] > 0
+    assert (report["dataset"]["shards_checked"], report["dataset"]["damaged"]) == (1, [])
+    (shard,) = (tmp_path / "datasets" / "raw" / "shards").glob("*.tar")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    text = here(tmp_path, "doctor").stdout
+    assert f"damaged ['{shard.name}']" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_printed_for_every_shell(shell: str) -> None:
     ended = subprocess.run(
