@@ -167,6 +167,37 @@ def _set_console(
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
 
 
+# One line to paste for each command, below its help.
+EXAMPLES = {
+    "init": "seqdata init --raw raw --out .",
+    "synth": "seqdata synth raw",
+    "build": "seqdata build msls raw --protocol msls-seqvlad",
+    "info": "seqdata info datasets/msls",
+    "verify": "seqdata verify datasets/msls",
+    "quarantine": "seqdata quarantine datasets/msls",
+    "protocols": "seqdata protocols show nordland-sta",
+    "sequences": "seqdata sequences datasets/msls --length 10",
+    "leakage": "seqdata leakage datasets/msls",
+    "export": "seqdata export datasets/msls --format folders --out images",
+    "merge": "seqdata merge datasets/msls",
+    "append": "seqdata append datasets/msls msls raw --cities paris",
+    "withdraw": "seqdata withdraw datasets/msls KEY --reason privacy",
+    "models": "seqdata models show seqvlad-r18",
+    "describe": "seqdata describe datasets/msls --model mean-r18",
+    "train": "seqdata train datasets/msls --model seqvlad-r18 --epochs 30",
+    "eval": "seqdata eval indexes/seqvlad --full --by night",
+    "baseline": "seqdata baseline datasets/msls --method seqslam",
+    "compare": "seqdata compare indexes/seqvlad baselines/frame",
+    "search": "seqdata search indexes/seqvlad drive/images -k 3",
+    "pack": "seqdata pack indexes/seqvlad --out place.pack",
+    "report": "seqdata report indexes/seqvlad --compare baselines/frame",
+    "experiment": "seqdata experiment seqvlad-table3 --scale smoke",
+    "profile": "seqdata profile --model seqvlad-r18",
+    "demo": "seqdata demo --out demo",
+    "doctor": "seqdata doctor",
+}
+
+
 class LazyGroup(TyperGroup):
     """A group that lists its commands by their registry and imports one when it is used."""
 
@@ -234,7 +265,10 @@ class IndexGroup(LazyGroup):
 def _load(name: str, command: Command) -> Any:
     """Import a command and give it the form in which a group holds it."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    decorate = single.command(name, epilog=command.epilog, hidden=command.hidden, context_settings=HELP_NAMES)
+    example = f"Example: {EXAMPLES[name]}" if COMMANDS.get(name) is command and name in EXAMPLES else None
+    decorate = single.command(
+        name, epilog=command.epilog or example, hidden=command.hidden, context_settings=HELP_NAMES
+    )
     decorate(_interruptible(command))
     # A Typer application with one command and no callback becomes that command, without a group around it.
     return typer.main.get_command(single)
