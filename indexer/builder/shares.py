@@ -7,6 +7,7 @@ ends in the version that an unsharded build from the same inputs has, under the 
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ def write_part(out: str | Path, plan: BuildPlan, number: int, of: int, blocks: I
     return path
 
 
+def _delete_parts(folder: Path) -> None:
+    """Delete the parts of a published version, the plan last: a killed deletion is then ended by the same merge."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != PLAN:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _shape(folder: Path, plan: BuildPlan) -> Shape:
     has_transform = (folder / TRANSFORM).is_file()
     transform = transforms.load(folder / TRANSFORM) if has_transform else None
@@ -118,7 +128,7 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
     index = Path(out)
     folder = parts_folder(index, identifier)
     if find_whole(index, identifier) is not None and adopt(index, identifier):
-        shutil.rmtree(folder, ignore_errors=True)
+        _delete_parts(folder)
         return version_folder(index, identifier)
     plan = read_plan(folder)
     if len(places) != plan.rows:
@@ -163,7 +173,7 @@ def merge(out: str | Path, identifier: str, places: pl.DataFrame) -> Path:
         )
         seconds = {**phases, "merge": time.monotonic() - started}
         published = seal(private, index, manifest, places, shape.transform, measure(seconds, **measured))
-    shutil.rmtree(folder, ignore_errors=True)
+    _delete_parts(folder)
     return published
 
 

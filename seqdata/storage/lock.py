@@ -119,9 +119,12 @@ def _flocked(folder: Path, name: str, what: str, *, shared: bool) -> Iterator[No
     """Lock one file; it is removed at the end unless other processes share it."""
     handle = _open_locked(folder, name, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
-        os.ftruncate(handle, 0)
-        if not shared:
-            os.pwrite(handle, Holder.me(what).encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            if not shared:
+                os.pwrite(handle, Holder.me(what).encode(), 0)
+        except OSError as error:
+            explain_write_failure(folder, error)
         yield
     finally:
         # Only the last of several that share the lock gets it exclusively, and only then may the file go.

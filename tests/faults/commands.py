@@ -6,6 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
+import timm
+
 from cli.main import COMMANDS, INDEX_COMMANDS
 from tests.conftest import write_drives
 from tests.faults.shim import Outcome, Program
@@ -24,10 +27,12 @@ positions = [16, 26]
 [splits.test]
 positions = [26, 44]
 """
-MODEL = ("--model", "mean-small", "--random-init", "--option", "encoder=resnet10t", "--option", "cut=layer1")
+RESNET = ("--option", "encoder=resnet10t", "--option", "cut=layer1")
+MODEL = ("--model", "mean-small", "--random-init", *RESNET)
 SIZE = ("--option", "size=[24,32]")
 BUILD = ("build", "folder", "--raw", "raw", "--protocol", "halves.toml", "--workers", "1")
 TRAIN = ("train", "ds", *MODEL, *SIZE, "--recipe", "places-finetune", "--device", "cpu", "--protocol", "halves.toml")
+PACK = ("pack", "index", "--run", "run", "--dataset", "ds", "--precision", "0.1", "--device", "cpu")
 INDEX = ("index", "ds", "--run", "run", "--device", "cpu")
 PREPARATION = (
     (*BUILD, "--out", "ds"),
@@ -38,6 +43,7 @@ PREPARATION = (
     (*INDEX, "--pca", "8", "--out", "shares", "--shard-range", "1/2"),
     (*INDEX, "--pca", "8", "--out", "shares", "--shard-range", "2/2"),
     ("eval", "index", "--run", "run", "--device", "cpu"),
+    (*PACK, "--out", "place.pack"),
 )
 """What is built once, with the program itself."""
 
@@ -53,8 +59,11 @@ class Trial:
         verb: Its name as the program has it.
         arguments: What is typed after `seqdata`.
         again: What is typed to go on after an interruption, where that differs.
-        inputs: Files that it reads, as patterns below the folder.
+        inputs: Files that it reads and that have hashes, as patterns below the folder; a raw dump has none.
         output: Folder or file that it writes, None where it only prints.
+        codes_if_there: How it ends where a killed one had written all: most commands end as ever.
+        goes_on: Whether the same command goes on after an interruption.
+        is_slow: Whether one run takes many seconds: the reduced form then fills the disk only.
     """
 
     verb: str
@@ -62,6 +71,9 @@ class Trial:
     again: tuple[str, ...] | None = None
     inputs: tuple[str, ...] = ()
     output: str | None = None
+    codes_if_there: tuple[int, ...] = ()
+    goes_on: bool = True
+    is_slow: bool = False
 
     @property
     def prints_figures(self) -> bool:
@@ -78,9 +90,13 @@ DATASET = ("ds/*.parquet", "ds/manifest.json", "ds/shards/*")
 RUN = ("run/run.json", "run/checkpoints/best.*")
 VERSION = ("index/versions/*/*",)
 TRIALS = (
-    Trial("init", ("init",), output="seqdata.toml"),
-    Trial("synth", ("synth", "dump", "--kind", "nordland", "--seconds", "20"), output="dump"),
-    Trial("build", (*BUILD, "--out", "out"), inputs=("raw/*", "halves.toml"), output="out"),
+    Trial("init", ("init",), output="seqdata.toml", codes_if_there=(5,)),
+    Trial(
+        "synth",
+        ("synth", "dump", "--kind", "nordland", "--seconds", "20", "--width", "32", "--height", "32"),
+        output="dump",
+    ),
+    Trial("build", (*BUILD, "--out", "out"), output="out"),
     Trial("info", ("info", "ds"), inputs=DATASET),
     Trial("verify", ("verify", "ds"), inputs=DATASET),
     Trial("quarantine", ("quarantine", "ds"), inputs=("ds/quarantine.parquet", "ds/manifest.json")),
@@ -90,8 +106,14 @@ TRIALS = (
     Trial("leakage", ("leakage", "ds", "--protocol", "halves.toml"), inputs=DATASET),
     Trial("export", ("export", "ds", "--out", "out"), inputs=DATASET, output="out"),
     Trial("merge", ("merge", "parts"), inputs=("parts/shards/*", "parts/.plan*"), output="parts"),
-    Trial("append", ("append", "ds", "folder", "--raw", "more"), inputs=(*DATASET, "more/*"), output="ds"),
+    Trial("append", ("append", "ds", "folder", "--raw", "more"), inputs=DATASET, output="ds"),
     Trial("withdraw", ("withdraw", "ds", "map-003"), inputs=DATASET, output="ds"),
+    Trial(
+        "import",
+        ("import", "backbone", "backbone.safetensors", "--model", "mean-small", *RESNET, *SIZE, "--out", "out"),
+        inputs=("backbone.safetensors",),
+        output="out",
+    ),
     Trial("models", ("models",)),
     Trial(
         "describe",
@@ -106,18 +128,35 @@ TRIALS = (
         inputs=DATASET,
         output="out",
     ),
-    Trial("eval", ("eval", "index", "--run", "run", "--again", "--device", "cpu"), inputs=(*DATASET, *RUN, *VERSION), output="index"),
-    Trial("baseline", ("baseline", "ds", "--out", "out", "--device", "cpu"), inputs=DATASET, output="out"),
     Trial(
-        "search", ("search", "index", "query", "--run", "run", "--device", "cpu"), inputs=(*RUN, *VERSION, "query/*")
+        "eval",
+        ("eval", "index", "--run", "run", "--again", "--device", "cpu"),
+        inputs=(*DATASET, *RUN, *VERSION),
+        output="index",
     ),
+    Trial("baseline", ("baseline", "ds", "--out", "out", "--device", "cpu"), inputs=DATASET, output="out"),
+    Trial("search", ("search", "index", "query", "--run", "run", "--device", "cpu"), inputs=(*RUN, *VERSION)),
     Trial(
         "pack",
-        ("pack", "index", "--run", "run", "--dataset", "ds", "--precision", "0.1", "--device", "cpu", "--out", "out"),
+        (*PACK, "--out", "out"),
         inputs=(*DATASET, *RUN, *VERSION),
         output="out",
+        is_slow=True,
     ),
-    Trial("report", ("report", "index", "--run", "run", "--out", "out/page.html"), inputs=(*DATASET, *VERSION), output="out"),
+    Trial(
+        "report",
+        ("report", "index", "--run", "run", "--out", "out/page.html"),
+        inputs=(*DATASET, *VERSION),
+        output="out",
+    ),
+    Trial(
+        "localize",
+        ("localize", "place.pack", "query", "--threads", "1", "--out", "out"),
+        inputs=("place.pack/*", "place.pack/index/*"),
+        output="out",
+        # The track of a live camera cannot be recorded again: another --out begins anew.
+        goes_on=False,
+    ),
     Trial("experiment", ("experiment",)),
     Trial(
         "profile",
@@ -125,7 +164,13 @@ TRIALS = (
     ),
     Trial("demo", ("demo", "--help")),
     Trial("index build", (*INDEX, "--pca", "8", "--out", "out"), inputs=(*DATASET, *RUN), output="out"),
-    Trial("index merge", ("index", "merge", "ds", "--index", "shares"), inputs=("shares/parts/*/*",), output="shares"),
+    Trial(
+        "index merge",
+        ("index", "merge", "ds", "--index", "shares"),
+        inputs=("shares/parts/*/*",),
+        output="shares",
+        codes_if_there=(3,),
+    ),
     Trial(
         "index append",
         ("index", "append", "grown", "--run", "run", "--index", "index", "--device", "cpu"),
@@ -159,6 +204,8 @@ def prepare(program: Program, folder: Path) -> Path:
         assert_ends(program.run(list(command), folder), 0)
     first = min((folder / "index/versions").glob("*"), key=lambda version: version.stat().st_mtime_ns)
     assert_ends(program.run(["index", "tag", "first", first.name, "--index", "index"], folder), 0)
+    backbone = timm.create_model("resnet10t").state_dict()
+    safetensors.torch.save_file(backbone, folder / "backbone.safetensors")
     shutil.copytree(folder / "ds", folder / "grown")
     assert_ends(program.run(["append", "grown", "folder", "--raw", "more"], folder), 0)
     return folder

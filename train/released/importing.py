@@ -1,8 +1,6 @@
 """A released file to a run folder: read, translated, fitted to its model, and written whole or not at all."""
 
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.errors import ContractError, InputError, OutputError
-from seqdata.storage.files import explain_write_failure
+from seqdata.storage.files import atomic_folder
 from seqdata.storage.hashing import sha256_file, xxh3_file
 from train.models import registry as models
 from train.models.base import SequenceModel
@@ -69,16 +67,8 @@ def import_run(request: ImportRequest) -> Path:
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise OutputError(f"{request.out}: the folder is not empty; choose another --out")
     model = _backbone(request) if request.kind == BACKBONE else _released(request)
-    request.out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the run, so that the rename stays on one file system.
-    with tempfile.TemporaryDirectory(prefix=f".{request.out.name}.", dir=request.out.parent) as workspace:
-        folder = Path(workspace) / "run"
+    with atomic_folder(request.out) as folder:
         _write(folder, model, request)
-        try:
-            shutil.rmtree(request.out, ignore_errors=True)
-            folder.rename(request.out)
-        except OSError as error:
-            explain_write_failure(request.out, error)
     return request.out
 
 

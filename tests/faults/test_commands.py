@@ -1,0 +1,70 @@
+"""Every command of the program under faults, in the reduced form; `make faults` runs the same at length."""
+
+import fcntl
+from collections.abc import Iterable, Iterator
+from signal import SIGTERM
+
+import pytest
+
+from tests.faults.commands import TRIALS, Trial, prepare, verbs
+from tests.faults.shim import Program, has_compiler
+from tests.faults.trials import Result, Workshop
+
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="faults in system calls need a C compiler (cc)")
+
+QUICK = [pytest.param(trial, id=trial.verb) for trial in TRIALS if not trial.is_slow]
+WRITERS = [pytest.param(trial, id=trial.verb) for trial in TRIALS if trial.output]
+QUICK_WRITERS = [pytest.param(trial, id=trial.verb) for trial in TRIALS if trial.output and not trial.is_slow]
+READERS = [pytest.param(trial, id=trial.verb) for trial in TRIALS if trial.inputs and not trial.is_slow]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "scratch").mkdir()
+    # The test processes share one folder: preparing it takes longer than any test.
+    base = tmp_path_factory.getbasetemp().parent / "faults-base"
+    base.mkdir(exist_ok=True)
+    with Program(folder / "scratch") as program:
+        with (base / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (base / "ready").is_file():
+                (base / "folder").mkdir()
+                prepare(program, base / "folder")
+                (base / "ready").touch()
+        yield Workshop(program, base / "folder", folder)
+
+
+def assert_right(results: Iterable[Result]) -> None:
+    for result in results:
+        assert result.is_right, f"{result.verb}: {result.story}"
+
+
+def test_every_command_has_a_trial() -> None:
+    assert {trial.verb for trial in TRIALS} == verbs(), "a new command needs a trial in tests/faults/commands.py"
+
+
+@pytest.mark.parametrize("trial", QUICK_WRITERS)
+def test_a_killed_command_goes_on_to_the_same_files(trial: Trial, workshop: Workshop) -> None:
+    assert_right(workshop.kills(trial, 1, seed=2))
+
+
+@pytest.mark.parametrize("trial", QUICK)
+def test_failing_reads_are_said_and_pass(trial: Trial, workshop: Workshop) -> None:
+    assert_right(workshop.reads(trial, 1, seed=2))
+
+
+@pytest.mark.parametrize("trial", WRITERS)
+def test_a_full_disk_is_one_line(trial: Trial, workshop: Workshop) -> None:
+    assert_right(workshop.disks(trial, (2000,), is_reduced=True))
+
+
+@pytest.mark.parametrize("trial", READERS)
+def test_a_flipped_bit_changes_no_result_without_a_word(trial: Trial, workshop: Workshop) -> None:
+    assert_right(workshop.flips(trial, 1, seed=2))
+
+
+@pytest.mark.parametrize("name", ["build", "append", "describe", "train", "index build"])
+def test_sigterm_is_said_and_the_command_goes_on(name: str, workshop: Workshop) -> None:
+    trial = next(trial for trial in TRIALS if trial.verb == name)
+    assert_right(workshop.kills(trial, 1, 3, SIGTERM))
