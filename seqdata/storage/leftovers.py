@@ -30,12 +30,12 @@ def make_temporary(target: Path, *, is_folder: bool = False) -> tuple[Path, int]
     """
     _sweep_beside(target)
     while True:
-        options = {"prefix": f".{target.name}.", "suffix": SUFFIX, "dir": target.parent}
+        prefix = f".{target.name}."
         if is_folder:
-            path = Path(tempfile.mkdtemp(**options))
+            path = Path(tempfile.mkdtemp(SUFFIX, prefix, target.parent))
             handle = os.open(path, os.O_RDONLY)
         else:
-            handle, name = tempfile.mkstemp(**options)
+            handle, name = tempfile.mkstemp(SUFFIX, prefix, target.parent)
             path = Path(name)
         # Between making and locking it, another process may have taken it for left behind: then another is made.
         if _lock(handle) and path.exists():
