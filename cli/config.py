@@ -203,10 +203,10 @@ def _check(path: Path, values: Mapping[str, Any], fields: Mapping[str, type], pr
         # isinstance would take true for a whole number, because bool is a kind of int.
         if type(value) is not fields[name]:
             raise ContractError(f"{path}: field '{prefix}{name}' must be a {fields[name].__name__}, it is {value!r}")
-        if type(value) is str and "\0" in value:
+        if isinstance(value, str) and "\0" in value:
             raise ContractError(f"{path}: field '{prefix}{name}' holds a NUL character")
         # The file may come with somebody else's folder, and a module of that folder would be run.
-        if name == "model" and ":" in value:
+        if name == "model" and isinstance(value, str) and ":" in value:
             raise ContractError(
                 f"{path}: field '{prefix}{name}' names code, '{value}', which a file may not choose; if you trust it, "
                 f"remove the line and add --model-from {value}"
