@@ -30,13 +30,13 @@ SENSITIVE = (
 )
 """Files with tests that compare bits of products."""
 SHORT_FILES = (
-    "tests/indexer/pca",
+    "tests/indexer/pca/test_exact_product.py",
+    "tests/indexer/pca/test_transform.py",
     "tests/indexer/search/test_exact.py",
     "tests/indexer/builder/test_append.py",
     "tests/indexer/builder/test_shares.py",
-    "tests/train/data/test_describe.py",
 )
-"""Those of projections, of indexes that are appended and merged, and of descriptors: minutes instead of an hour."""
+"""Those of projections and of indexes that are appended and merged: minutes instead of an hour."""
 
 
 def has_avx512() -> bool:
