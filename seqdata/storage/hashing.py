@@ -59,7 +59,7 @@ def checksum_line(name: str, data: bytes) -> bytes:
 
     Example:
         >>> checksum_line("a", b"")
-        b'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a\\n'
+        b'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a\n'
     """
     return f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
 
