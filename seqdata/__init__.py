@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
-__version__ = "0.1.0"
+from seqdata.contracts.version import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from seqdata import protocols as protocols

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from indexer.pca.transform import Transform
-from seqdata import __version__
 from seqdata.contracts.records import Frozen, describe_first
+from seqdata.contracts.version import VERSION
 from seqdata.errors import ContractError
 from seqdata.storage.files import json_bytes, write_bytes_atomic
 from seqdata.storage.hashing import checksum_line, is_listed, sha256_json
@@ -190,7 +190,7 @@ def library_versions() -> dict[str, str]:
 def _version(name: str) -> str | None:
     # Ours is the module's own: another distribution called seqdata may be installed beside it.
     if name == "seqdata":
-        return __version__
+        return VERSION
     try:
         return version(name)
     except PackageNotFoundError:

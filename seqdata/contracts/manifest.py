@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from seqdata import __version__
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
+from seqdata.contracts.version import VERSION
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.hashing import checksum_line, is_listed, sha256_json, xxh3_file
 from seqdata.storage.names import FileName, FlatName
@@ -219,7 +219,7 @@ def seal_name(shard: str) -> str:
 def tool_versions() -> dict[str, str]:
     """Versions of the packages that decide bytes."""
     # Ours is the module's own: another distribution called seqdata may be installed beside it.
-    versions = {"seqdata": __version__}
+    versions = {"seqdata": VERSION}
     for name in _TOOLS[1:]:
         try:
             versions[name] = version(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from seqdata import __version__
+from seqdata.contracts.version import VERSION
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage.files import read_json, write_bytes_atomic, write_json_atomic
 from train.settings import TrainSettings
@@ -154,7 +154,7 @@ def environment() -> dict[str, str]:
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     for name in PACKAGES:
         try:
-            versions[name] = __version__ if name == "seqdata" else version(name)
+            versions[name] = VERSION if name == "seqdata" else version(name)
         except PackageNotFoundError:
             versions[name] = "absent"
     if torch.cuda.is_available():

@@ -1,0 +1,3 @@
+"""The version of this program, as manifests record it and `seqdata.__version__` gives it."""
+
+VERSION = "0.1.0"
