@@ -44,6 +44,7 @@ PREPARATION = (
     (*INDEX, "--pca", "8", "--out", "shares", "--shard-range", "2/2"),
     ("eval", "index", "--run", "run", "--device", "cpu"),
     (*PACK, "--out", "place.pack"),
+    ("baseline", "ds", "--out", "thumbnails", "--device", "cpu"),
 )
 """What is built once, with the program itself."""
 
@@ -78,7 +79,7 @@ class Trial:
     @property
     def prints_figures(self) -> bool:
         """Whether what it prints follows from its inputs alone."""
-        return self.output is None and self.verb not in ("profile", "index show", "index list", "index diff")
+        return self.output is None and self.verb not in ("profile", "doctor", "index show", "index list", "index diff")
 
     @property
     def resumed(self) -> list[str]:
@@ -157,6 +158,13 @@ TRIALS = (
         # The track of a live camera cannot be recorded again: another --out begins anew.
         goes_on=False,
     ),
+    Trial(
+        "compare",
+        ("compare", "run", "thumbnails", "--dataset", "ds"),
+        inputs=("run/predictions/*", "thumbnails/*.parquet"),
+    ),
+    # It times the decoder and counts free bytes: what it prints is never twice the same.
+    Trial("doctor", ("doctor",)),
     Trial("experiment", ("experiment",)),
     Trial(
         "profile",

@@ -1,6 +1,7 @@
 """Every command of the program under faults, in the reduced form; `make faults` runs the same at length."""
 
 import fcntl
+import os
 from collections.abc import Iterable, Iterator
 from signal import SIGTERM
 
@@ -23,7 +24,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     folder = tmp_path_factory.mktemp("faults")
     (folder / "scratch").mkdir()
     # The test processes share one folder: preparing it takes longer than any test.
-    base = tmp_path_factory.getbasetemp().parent / "faults-base"
+    session = tmp_path_factory.getbasetemp()
+    base = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "faults-base"
     base.mkdir(exist_ok=True)
     with Program(folder / "scratch") as program:
         with (base / "lock").open("w") as lock:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.commands import Trial, content
+from tests.faults.commands import Trial, assert_ends, content
 from tests.faults.shim import Fault, Outcome, Program, killing
 
 ENDINGS = range(10)
@@ -72,6 +72,7 @@ class Workshop:
         if trial.verb not in self._clean:
             folder = self.copy()
             outcome = self.program.run(list(trial.arguments), folder, killing(folder, 0))
+            assert_ends(outcome, 0)
             self._clean[trial.verb] = State(outcome, content(folder))
         return self._clean[trial.verb]
 
