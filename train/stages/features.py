@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.lib.format as npy
@@ -110,7 +110,8 @@ def write_features(
         return finished
     if request.pca is not None and _encoder_file(folder).is_file():
         # Fitted again on other threads it might differ in its last bits from what described the parts that are there.
-        model.projection = checkpoint.load_model(folder / ENCODER).projection.to(where)
+        stored: Any = checkpoint.load_model(folder / ENCODER).projection
+        model.projection = stored.to(where)
         model.config = {**model.config, "projection": request.pca}
     elif request.pca is not None:
         _fit_projection(model, source, rows, request, where)
