@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import distributions
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -306,8 +307,17 @@ def faiss_resources() -> Any:
     """FAISS's scratch memory on the GPU. Raises: MissingDependencyError where FAISS has no GPU, or sees none."""
     import faiss  # heavy
 
-    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-        raise MissingDependencyError("engine faiss-gpu: FAISS sees no GPU here; install faiss-gpu or use cpu")
+    if not hasattr(faiss, "StandardGpuResources"):
+        # Both packages install the module `faiss`, and the one that came last owns its files.
+        is_covered = any(part.metadata["Name"] == "faiss-gpu" for part in distributions())
+        raise MissingDependencyError(
+            "engine faiss-gpu: the files of faiss-cpu lie over those of faiss-gpu; "
+            "pip install --force-reinstall --no-deps faiss-gpu"
+            if is_covered
+            else "engine faiss-gpu: FAISS was built without a GPU; see docs/install.md, or use --engine cpu"
+        )
+    if faiss.get_num_gpus() == 0:
+        raise MissingDependencyError("engine faiss-gpu: FAISS sees no GPU here; use --engine cpu")
     return faiss.StandardGpuResources()
 
 

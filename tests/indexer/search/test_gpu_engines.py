@@ -1,7 +1,7 @@
 """What the GPU engines do that can be shown without a GPU: exactness of split products, residence, memory that ends."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import faiss
 import numpy as np
@@ -13,6 +13,7 @@ from indexer.search.approximate import FaissVectors
 from indexer.search.engines import NumpyEngine
 from indexer.search.exact import ExactVectors, nearest_rows, rounding
 from indexer.search.gpu_engines import AutoEngine, TorchEngine, split_queries
+from seqdata.errors import MissingDependencyError
 
 TABLES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "unit": lambda rng: rng.standard_normal((40, 512)) / 22,
@@ -212,3 +213,18 @@ def test_a_kind_without_a_gpu_form_stays_on_the_cpu(
     ours.use_gpu()
     assert ours.nearest(np.zeros((1, 8), np.float32), 3)[1].shape == (1, 3)
     assert "street: FAISS has no GPU form" in caplog.text
+
+
+def test_files_of_the_other_faiss_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both packages install the module `faiss`: what is listed as installed may not be what is imported."""
+
+    class FaissGpu:
+        metadata: ClassVar = {"Name": "faiss-gpu"}
+
+    monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
+    monkeypatch.setattr(gpu_engines, "distributions", lambda: [FaissGpu()])
+    with pytest.raises(MissingDependencyError, match="force-reinstall --no-deps faiss-gpu"):
+        gpu_engines.faiss_resources()
+    monkeypatch.setattr(gpu_engines, "distributions", lambda: [])
+    with pytest.raises(MissingDependencyError, match="built without a GPU"):
+        gpu_engines.faiss_resources()
