@@ -1,1 +1,1 @@
-"""Self-contained offline HTML pages about retrieval: no script, no network, one file."""
+"""Self-contained offline HTML pages about datasets and retrieval: no network, one file, no script but our own by its hash."""

@@ -1,5 +1,6 @@
 """The scene of an index's report: its stored predictions under its own protocol, with thumbnails of the windows."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -55,8 +56,15 @@ def index_scene(
     def read(side: Side, rows: list[int]) -> Pixels:
         return dataset.read(queries if side == "query" else database, rows, size)
 
+    def read_centres(side: Side, rows: list[int]) -> Pixels:
+        table = queries if side == "query" else database
+        return dataset.read_frames(table["centre"].to_numpy()[rows], size)
+
     provenance = {
+        "made": f"{datetime.now(UTC):%Y-%m-%d} by seqdata report {index.path}",
         "dataset": dataset.id,
+        "credit": dataset.manifest.source.attribution,
+        "licence": dataset.manifest.source.licence or "see the credit",
         "protocol": protocol.label,
         "index": index.id,
         "run": run,
@@ -70,6 +78,7 @@ def index_scene(
         method=info.method,
         provenance=provenance,
         leakage=_leakage(dataset, protocol),
+        read_centres=read_centres,
     )
     return scene, evaluations
 

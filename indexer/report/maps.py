@@ -1,11 +1,12 @@
 """Maps of hits and misses as path data for inline SVG: equal scale on both axes, north up, a scale bar in metres."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqdata.geometry import Float64Array
+from seqdata.geometry import BoolArray, Float64Array
 
 if TYPE_CHECKING:
     from indexer.report.scene import ReportScene
@@ -28,6 +29,7 @@ class Map:
     hit: str
     near: str
     miss: str
+    joins: str
     counts: dict[str, int]
     bar: float
     bar_label: str
@@ -45,8 +47,9 @@ def make_maps(scene: "ReportScene") -> tuple[Map, ...]:
 
 def _city_map(scene: "ReportScene", city: str) -> Map:
     """The map of one city's queries and database."""
-    queries = scene.query_xy[scene.query_city == city]
-    status = scene.query_status[scene.query_city == city]
+    here = scene.query_city == city
+    queries = scene.query_xy[here]
+    status = scene.query_status[here]
     database = scene.database_xy[scene.database_city == city]
     corner, scale, width, height = fit_box(np.concatenate([queries, database]))
     points = place_points(queries, corner, scale, height)
@@ -62,10 +65,22 @@ def _city_map(scene: "ReportScene", city: str) -> Map:
         hit=dots(points[status == "hit"]),
         near=_triangles(points[status == "near"], round(4 * size, 1)),
         miss=crosses(points[status == "miss"], round(3 * size, 1)),
+        joins=_joins(scene, here, lambda xy: place_points(xy, corner, scale, height)),
         counts={name: int((status == name).sum()) for name in ("hit", "near", "miss", "left-out")},
         bar=round(bar * scale, 1),
         bar_label=f"{bar / 1000:g} km" if bar >= 1000 else f"{bar:g} m",
     )
+
+
+def _joins(scene: "ReportScene", here: BoolArray, place: Callable[[Float64Array], Float64Array]) -> str:
+    """Lines from the misses and near misses of a city to where they were placed in it."""
+    if scene.nearest is None:
+        return ""
+    rows = np.flatnonzero(here & np.isin(scene.query_status, ("miss", "near")) & (scene.nearest >= 0))
+    # An answer in another city has no place on this map.
+    rows = rows[scene.database_city[scene.nearest[rows]] == scene.query_city[rows]]
+    ends = place(scene.query_xy[rows]), place(scene.database_xy[scene.nearest[rows]])
+    return "".join(f"M{x:g} {y:g}L{u:g} {v:g}" for (x, y), (u, v) in zip(*ends, strict=True))
 
 
 def fit_box(points: Float64Array) -> tuple[Float64Array, float, float, float]:

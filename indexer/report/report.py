@@ -46,7 +46,7 @@ def write_report(out: str | Path, *, evaluations: Sequence[Evaluation], scene: R
     """Write the report as one offline HTML file and return its path.
 
     Evaluations of different protocols, or of other conditions, get tables and charts of their own. All names are
-    escaped; the page has no script and its content policy forbids every load but its own pictures.
+    escaped; the content policy forbids every load but the page's own pictures, and every script but its own.
 
     Args:
         out: The file.

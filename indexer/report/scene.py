@@ -9,8 +9,9 @@ import numpy.typing as npt
 import polars as pl
 
 from indexer.evaluation.recall import first_hit_ranks, queries_in
+from indexer.report.browser import CentreReader, QueryRow, nearest_answers, query_rows
 from seqdata.frames.images import Pixels
-from seqdata.geometry import Float64Array
+from seqdata.geometry import Float64Array, IntArray
 
 Status = Literal["hit", "near", "miss", "left-out"]
 Side = Literal["query", "database"]
@@ -46,7 +47,8 @@ class ReportScene:
     `query_xy` (q, 2) and `database_xy` (d, 2) float64 easting and northing in metres, `query_status` (q,) one
     `Status` a query (its nearest database window), `query_city` (q,) and `database_city` (d,) names: every city gets
     a map of its own. `provenance` is printed as it is, name by value; `leakage` is the table of the contract of that
-    name, shown with a sentence a split.
+    name, shown with a sentence a split. `rows` are the queries that can be browsed; `nearest` (q,) is the
+    database row of each query's nearest answer, -1 for none, to which the maps join misses by a line.
     """
 
     title: str
@@ -59,6 +61,8 @@ class ReportScene:
     provenance: dict[str, str] = field(default_factory=dict)
     method: str = ""
     leakage: pl.DataFrame | None = None
+    rows: tuple[QueryRow, ...] = ()
+    nearest: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,7 @@ def make_scene(
     seed: int = 0,
     provenance: dict[str, str] | None = None,
     leakage: pl.DataFrame | None = None,
+    read_centres: CentreReader | None = None,
 ) -> ReportScene:
     """Make the scene of a report.
 
@@ -102,6 +107,7 @@ def make_scene(
         seed: Of their choice.
         provenance: Facts printed below the page, name by value.
         leakage: Leakage table of the dataset (contract `leakage`); None leaves the block out.
+        read_centres: Reads centre frames for the browser of queries; None leaves its pictures out.
     """
     queries, database = retrieval.queries, retrieval.database
     status = query_status(retrieval.predictions, retrieval.positives, retrieval.near_pairs, len(queries))
@@ -116,6 +122,8 @@ def make_scene(
         provenance=provenance or {},
         method=method,
         leakage=leakage,
+        rows=query_rows(retrieval, status, read_centres),
+        nearest=nearest_answers(retrieval),
     )
 
 

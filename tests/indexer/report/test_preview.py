@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from indexer.report.histogram import make_histogram
+from indexer.report.preview.histogram import make_histogram
 from indexer.report.preview.page import render_preview
 from indexer.report.preview.sheet import contact_sheet, raw_thumbnail
 from indexer.report.preview.views import Colouring, heading_quarters, light, make_city_maps, speed_classes

@@ -1,6 +1,7 @@
 """The report: well-formed, self-contained, escaped, and true to its arrays."""
 
 import base64
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
@@ -80,7 +81,7 @@ def render(tmp_path: Path, evaluations: Any, shown: Any) -> tuple[str, Checker]:
 def test_report_is_whole(tmp_path: Path) -> None:
     text, checker = render(tmp_path, [evaluation(), evaluation(radius=5.0)], scene())
     tags = [tag for tag, _ in checker.tags]
-    assert tags.count("table") == 2
+    assert tags.count("table") == 3
     assert tags.count("article") == 12
     assert tags.count("figure") == 48
     assert evaluation().label in text
@@ -92,14 +93,22 @@ def test_report_loads_nothing(tmp_path: Path) -> None:
     text, checker = render(tmp_path, [evaluation()], scene())
     assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
     for tag, attributes in checker.tags:
-        assert tag not in {"script", "link", "iframe", "object"}
+        assert tag not in {"link", "iframe", "object"}
         assert "href" not in attributes
         assert (attributes.get("src") or "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,")
 
 
+def test_only_the_page_s_own_script_may_run(tmp_path: Path) -> None:
+    text, _ = render(tmp_path, [evaluation()], scene())
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
+
+
 def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     text, checker = render(tmp_path, [evaluation(HOSTILE)], scene(HOSTILE))
-    assert "<script" not in text
+    assert text.count("<script") == 1
     assert "alert" in text
     assert not any("onerror" in attributes for _, attributes in checker.tags)
 
@@ -135,6 +144,27 @@ def test_maps_have_one_scale_a_city() -> None:
     assert max(numbers) - min(numbers) == pytest.approx(75 * first.bar / float(first.bar_label.split()[0]), rel=0.02)
 
 
+def test_every_query_has_a_row() -> None:
+    shown = scene()
+    assert sorted(row.query for row in shown.rows) == list(range(24))
+    assert [row.status for row in shown.rows] == sorted(
+        shown.query_status.tolist(), key=["miss", "near", "hit", "left-out"].index
+    )
+    assert shown.nearest is not None
+    for row in shown.rows:
+        answer = shown.database_xy[shown.nearest[row.query]]
+        assert row.metres == pytest.approx(float(np.hypot(*(answer - shown.query_xy[row.query]))))
+        assert row.status != "hit" or row.rank == 1
+
+
+def test_misses_are_joined_to_where_they_were_placed() -> None:
+    shown = scene()
+    assert shown.nearest is not None
+    wrong = np.isin(shown.query_status, ("miss", "near"))
+    same_city = shown.query_city == shown.database_city[shown.nearest]
+    assert sum(drawn.joins.count("L") for drawn in make_maps(shown)) == (wrong & same_city).sum() > 0
+
+
 def test_map_of_one_place() -> None:
     one = ReportScene("t", np.zeros((1, 2)), np.zeros((1, 2)), np.array(["hit"]), np.array(["a"]), np.array(["a"]))
     (drawn,) = make_maps(one)
@@ -166,7 +196,7 @@ def test_remarks_stand_below_the_table(tmp_path: Path) -> None:
 
 def test_every_template_is_registered() -> None:
     """A page is a template, an entry and a module; blocks that pages include have no entry."""
-    files = {path.name for path in TEMPLATES.glob("*.j2")} - {"base.html.j2", "leakage.html.j2"}
+    files = {path.name for path in TEMPLATES.glob("*.j2")} - {"base.html.j2", "leakage.html.j2", "queries.html.j2"}
     assert files == {page.template for page in PAGES.values()}
     for page in PAGES.values():
         assert find_spec(page.module) is not None
