@@ -1,1 +1,1 @@
-"""Self-contained offline HTML pages about datasets and retrieval: no network, one file, no script but our own by its hash."""
+"""Offline HTML pages about datasets and retrieval: one file, no network, no script but our own, by its hash."""
