@@ -15,9 +15,10 @@ MISSING_DEPENDENCY = 7
 
 def _import_program() -> None:
     """Import the packages `cli` and `train` that belong to this file."""
-    root = Path(__file__).resolve().parent
-    installed = root / "seqdata" / "_program"
-    sys.path.insert(0, str(installed if installed.is_dir() else root))
+    place = Path(__file__).resolve().parent
+    installed = place / "seqdata" / "_program"
+    # In a checkout this file lies in a folder of its own, beside the packages.
+    sys.path.insert(0, str(installed if installed.is_dir() else place.parent))
     try:
         for name in ("cli", "train"):
             import_module(name)
