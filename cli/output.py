@@ -125,9 +125,8 @@ class Bar:
         self._began = self._printed = time.monotonic()
         self._first = 0
         if sys.stderr.isatty() and not console.is_quiet:
-            from tqdm import (
-                tqdm,  # takes as long to import as all of `seqdata --help`, and half of the commands show none
-            )
+            # Takes as long to import as all of `seqdata --help`, and half of the commands show no bar.
+            from tqdm import tqdm  # heavy
 
             self._bar = tqdm(unit=unit, file=sys.stderr, leave=False, miniters=1, dynamic_ncols=True)
 

@@ -17,7 +17,7 @@ from indexer.localizer.track.recording import Recording, open_camera, open_recor
 from indexer.localizer.track.truth import Judgement, read_truth
 from indexer.report.pictures import data_uri
 from indexer.report.track import PAGE, TrackPoint, TrackScene, TrackStrip, write_track
-from seqdata.errors import ContractError, SeqdataError, UsageError
+from seqdata.errors import ContractError, InputError, SeqdataError, UsageError
 
 # Fraction of the calibrated distances that rounding on another processor may move an answer by.
 _SELF_TEST_TOLERANCE = 1e-3
@@ -88,11 +88,10 @@ def localize(
 def _packed(path: Path, run_flag: Path | None, stack: ExitStack) -> Path:
     """A pack of an index, in a folder that lasts as long as the command. Raises: InputError where there is no index."""
     # An index needs the run's model and PyTorch to become a pack; a robot, which has packs, imports none of it.
-    from cli.config import load
-    from cli.lookup import find_dataset, find_run, open_index
-    from seqdata.errors import InputError
-    from train.runs.record import run_record
-    from train.stages.pack import PackRequest, calibration_split, write_pack
+    from cli.config import load  # heavy
+    from cli.lookup import find_dataset, find_run, open_index  # heavy
+    from train.runs.record import run_record  # heavy
+    from train.stages.pack import PackRequest, calibration_split, write_pack  # heavy
 
     work = load(None)
     index = open_index(work, path)
@@ -236,7 +235,7 @@ def _strips(localizer: Localizer, followed: Followed, frames: Path | None) -> li
     pictures: dict[int, str] = {}
     if frames is not None:
         # Only where pictures of places are asked for: it needs polars, which a robot may not have.
-        import seqdata
+        import seqdata  # heavy
 
         dataset = seqdata.open(frames)
         if dataset.id != localizer.manifest.dataset:

@@ -2,26 +2,47 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from indexer.evaluation.recall import MISSED, first_hit_ranks
 from indexer.report.pictures import data_uri
-from indexer.report.preview.views import heading_quarters
 from seqdata.frames.images import Pixels
-from seqdata.geometry import IntArray
-
-if TYPE_CHECKING:
-    from indexer.report.scene import Retrieval, Side
+from seqdata.geometry import Float64Array, IntArray
 
 MOST_ROWS = 1000  # two pictures of 3 KB each: the page stays below 20 MB
 PICTURE_WIDTH = 96  # pixels
 BLOCK = 64  # rows whose pictures are in memory at a time
 
-CentreReader = Callable[["Side", list[int]], Pixels]
+Labels = npt.NDArray[np.str_]
+QUARTERS = ("north", "east", "south", "west")
+UNKNOWN = "unknown"
+
+Side = Literal["query", "database"]
+CentreReader = Callable[[Side, list[int]], Pixels]
 """Reads the centre frames (n, 3, H, W) uint8 of rows of one window table."""
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """What was retrieved and what was right.
+
+    Attributes:
+        predictions: Table contract `predictions`, without windows that share a frame with the query.
+        positives: Positive pairs, columns `query` and `database`.
+        near_pairs: Pairs within twice the protocol's radius under the same rule, likewise.
+        queries: Query windows (contract `places`).
+        database: Database windows (contract `places`).
+    """
+
+    predictions: pl.DataFrame
+    positives: pl.DataFrame
+    near_pairs: pl.DataFrame
+    queries: pl.DataFrame
+    database: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -112,3 +133,12 @@ def _pictures(rows: IntArray, nearest: IntArray, read: CentreReader) -> dict[int
         for row, query, answer in zip(block.tolist(), *sides, strict=True):
             pictures[row] = (data_uri(query, PICTURE_WIDTH), data_uri(answer, PICTURE_WIDTH))
     return pictures
+
+
+def heading_quarters(heading: Float64Array) -> Labels:
+    """Name the quarter that each heading (n,) faces.
+
+    Convention: degrees clockwise from north; north is 315 to 45; not finite is unknown.
+    """
+    quarter = np.nan_to_num((heading + 45.0) % 360.0 // 90.0).astype(int)
+    return np.where(np.isfinite(heading), np.array(QUARTERS)[quarter], UNKNOWN)

@@ -10,7 +10,8 @@ from indexer.evaluation.recall import Evaluation
 from indexer.evaluation.scoring import read_recorded
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
 from indexer.place_index import PlaceIndex
-from indexer.report.scene import ReportScene, Retrieval, Side, make_scene
+from indexer.report.browser import Retrieval, Side
+from indexer.report.scene import ReportScene, make_scene
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.leakage import leakage

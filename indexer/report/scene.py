@@ -9,12 +9,11 @@ import numpy.typing as npt
 import polars as pl
 
 from indexer.evaluation.recall import first_hit_ranks, queries_in
-from indexer.report.browser import CentreReader, QueryRow, nearest_answers, query_rows
+from indexer.report.browser import CentreReader, QueryRow, Retrieval, Side, nearest_answers, query_rows
 from seqdata.frames.images import Pixels
 from seqdata.geometry import Float64Array, IntArray
 
 Status = Literal["hit", "near", "miss", "left-out"]
-Side = Literal["query", "database"]
 Reader = Callable[[Side, list[int]], Pixels]
 """Reads the frames (n, L, 3, H, W) uint8 of rows of one window table."""
 
@@ -63,25 +62,6 @@ class ReportScene:
     leakage: pl.DataFrame | None = None
     rows: tuple[QueryRow, ...] = ()
     nearest: IntArray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Retrieval:
-    """What was retrieved and what was right.
-
-    Attributes:
-        predictions: Table contract `predictions`, without windows that share a frame with the query.
-        positives: Positive pairs, columns `query` and `database`.
-        near_pairs: Pairs within twice the protocol's radius under the same rule, likewise.
-        queries: Query windows (contract `places`).
-        database: Database windows (contract `places`).
-    """
-
-    predictions: pl.DataFrame
-    positives: pl.DataFrame
-    near_pairs: pl.DataFrame
-    queries: pl.DataFrame
-    database: pl.DataFrame
 
 
 def make_scene(

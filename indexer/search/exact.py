@@ -207,8 +207,8 @@ class ExactVectors:
         self, queries: Float32Array, floor: Float32Array, last: Float32Array, largest: float
     ) -> npt.NDArray[np.bool_]:
         """Whether queries (q,) may have missed a row; `last` (q,) are distances of their k-th."""
-        # Written so that scores and bounds that are not finite count as unsure: minus infinity is the score of a row that
-        # overflowed, or stands for no row at all.
+        # Written so that scores and bounds that are not finite count as unsure: minus infinity is the score of a row
+        # that overflowed, or stands for no row at all.
         return ~(np.isfinite(floor) & (floor < self._limits(queries, last, largest)))
 
     def _limits(self, queries: Float32Array, last: Float32Array, largest: float) -> Float64Array:

@@ -16,12 +16,13 @@ from PIL import Image
 
 from indexer.evaluation import predictions
 from indexer.evaluation.recall import Evaluation, evaluate
+from indexer.report.browser import Retrieval
 from indexer.report.curve import make_curve
 from indexer.report.html import PAGES, TEMPLATES
 from indexer.report.maps import make_maps
 from indexer.report.pictures import strip_uris
 from indexer.report.report import write_report
-from indexer.report.scene import ReportScene, Retrieval, make_scene, pick_queries, query_status
+from indexer.report.scene import ReportScene, make_scene, pick_queries, query_status
 from seqdata.errors import ContractError
 from tests.support.indexes import make_places, make_truth, pairs
 
