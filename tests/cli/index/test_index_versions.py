@@ -130,7 +130,7 @@ def test_workers_give_the_version_of_a_plain_build(street: Path, engine: str, mo
     merged = Path(found("index", "--pca", "8", "--out", "shares/town", "--engine", engine, "--workers", "2")["path"])
     assert merged.name == plain.name
     names = {path.name for path in plain.iterdir()}
-    assert names == {path.name for path in merged.iterdir()} == {*FILES, "measured.json"}
+    assert names == {path.name for path in merged.iterdir()} == {*FILES, "measured.json", "manifest.sha256"}
     for name in FILES:
         assert (merged / name).read_bytes() == (plain / name).read_bytes(), name
     assert "merge" in read_measured(merged).seconds

@@ -42,7 +42,8 @@ def test_the_list_names_every_model_with_what_it_is(capfd: pytest.CaptureFixture
     listed = json.loads(out)
     assert code == 0
     assert {name for family in listed["families"].values() for name in family} == set(models.names())
-    assert listed["families"]["sta"]["sta-spatial"] == {"branches": "spatial"}
+    whole, spatial = (listed["families"]["sta"][name] for name in ("sta", "sta-spatial"))
+    assert spatial == {**whole, "branches": "spatial"}
     assert listed["plugins"] == []
     assert listed["start"]["seqvlad-r18"]["sha256"] == "f37072fd"
     assert "file resnet50-0676ba61.pth, SHA-256 0676ba61…" in lines["gem-cat-r50"]

@@ -109,15 +109,15 @@ def test_wrong_descriptors_are_named(dataset: Dataset, tmp_path: Path) -> None:
         (good[:, :1], "descriptors of 1 numbers, those of .* have 2"),
         (good[0], r"q\.npy: shape \(2,\)"),
         (good.astype(int), r"q\.npy: shape .*int64"),
-        (np.array([{"a": 1}], object), r"q\.npy: not a NumPy"),
+        (np.array([{"a": 1}], object), r"q\.npy: no \.npy file of numbers"),
         (np.where(good == good[3], np.nan, good), "NaN"),
     ):
         saved(query, wrong)
         refused(words)
     query.write_bytes(pickle.dumps({"evil": 1}))
-    refused(r"q\.npy: not a NumPy")
+    refused(r"q\.npy: no \.npy file of numbers")
     query.write_bytes(b"")
-    refused(r"q\.npy: not a NumPy")
+    refused(r"q\.npy: no \.npy file of numbers")
     with query.open("wb") as file:
         np.savez(file, a=good)
     refused("npz archive")
