@@ -1,8 +1,6 @@
 """The browser of a report: a row a query, with its verdict, its error, and small pictures of it and of its answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,59 +8,20 @@ import numpy.typing as npt
 from indexer.evaluation.recall import MISSED, first_hit_ranks
 from indexer.report.pictures import data_uri
 from indexer.report.preview.views import heading_quarters
+from indexer.report.scene import QueryRow, Retrieval, Side, nearest_answers
 from seqdata.frames.images import Pixels
 from seqdata.geometry import IntArray
-
-if TYPE_CHECKING:
-    from indexer.report.scene import Retrieval, Side
 
 MOST_ROWS = 1000  # two pictures of 3 KB each: the page stays below 20 MB
 PICTURE_WIDTH = 96  # pixels
 BLOCK = 64  # rows whose pictures are in memory at a time
 
-CentreReader = Callable[["Side", list[int]], Pixels]
+CentreReader = Callable[[Side, list[int]], Pixels]
 """Reads the centre frames (n, 3, H, W) uint8 of rows of one window table."""
 
 
-@dataclass(frozen=True)
-class QueryRow:
-    """One query and its nearest answer.
-
-    Attributes:
-        query: Row of the query.
-        name: Trajectory and position of its centre frame.
-        city: Its city.
-        heading: Quarter that it faces, "unknown" where it has no heading.
-        status: Verdict on the nearest answer.
-        metres: Between the centre frames of query and answer; None without an answer.
-        distance: Between their descriptors.
-        rank: Of the first positive among the answers; None where none was predicted.
-        answer: Trajectory and position of the answer.
-        pictures: Query and answer as data URIs, none where pictures are not read.
-    """
-
-    query: int
-    name: str
-    city: str
-    heading: str
-    status: str
-    metres: float | None
-    distance: float | None
-    rank: int | None
-    answer: str
-    pictures: tuple[str, ...]
-
-
-def nearest_answers(retrieval: "Retrieval") -> IntArray:
-    """Look up the nearest database row of every query, (q,); -1 where there is no answer."""
-    first = retrieval.predictions.filter(retrieval.predictions["rank"] == 1)
-    nearest = np.full(len(retrieval.queries), -1, np.int64)
-    nearest[first["query"].to_numpy()] = first["database"].to_numpy()
-    return nearest
-
-
 def query_rows(
-    retrieval: "Retrieval", status: npt.NDArray[np.str_], read: CentreReader | None = None
+    retrieval: Retrieval, status: npt.NDArray[np.str_], read: CentreReader | None = None
 ) -> tuple[QueryRow, ...]:
     """Make the rows of all queries; of more than 1,000, misses first, then near misses, then hits, then the rest.
 
