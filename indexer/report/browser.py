@@ -1,89 +1,27 @@
 """The browser of a report: a row a query, with its verdict, its error, and small pictures of it and of its answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from indexer.evaluation.recall import MISSED, first_hit_ranks
 from indexer.report.pictures import data_uri
+from indexer.report.preview.views import heading_quarters
+from indexer.report.scene import QueryRow, Retrieval, Side, nearest_answers
 from seqdata.frames.images import Pixels
-from seqdata.geometry import Float64Array, IntArray
+from seqdata.geometry import IntArray
 
 MOST_ROWS = 1000  # two pictures of 3 KB each: the page stays below 20 MB
 PICTURE_WIDTH = 96  # pixels
 BLOCK = 64  # rows whose pictures are in memory at a time
 
-Labels = npt.NDArray[np.str_]
-QUARTERS = ("north", "east", "south", "west")
-UNKNOWN = "unknown"
-
-Side = Literal["query", "database"]
 CentreReader = Callable[[Side, list[int]], Pixels]
 """Reads the centre frames (n, 3, H, W) uint8 of rows of one window table."""
 
 
-@dataclass(frozen=True, eq=False)
-class Retrieval:
-    """What was retrieved and what was right.
-
-    Attributes:
-        predictions: Table contract `predictions`, without windows that share a frame with the query.
-        positives: Positive pairs, columns `query` and `database`.
-        near_pairs: Pairs within twice the protocol's radius under the same rule, likewise.
-        queries: Query windows (contract `places`).
-        database: Database windows (contract `places`).
-    """
-
-    predictions: pl.DataFrame
-    positives: pl.DataFrame
-    near_pairs: pl.DataFrame
-    queries: pl.DataFrame
-    database: pl.DataFrame
-
-
-@dataclass(frozen=True)
-class QueryRow:
-    """One query and its nearest answer.
-
-    Attributes:
-        query: Row of the query.
-        name: Trajectory and position of its centre frame.
-        city: Its city.
-        heading: Quarter that it faces, "unknown" where it has no heading.
-        status: Verdict on the nearest answer.
-        metres: Between the centre frames of query and answer; None without an answer.
-        distance: Between their descriptors.
-        rank: Of the first positive among the answers; None where none was predicted.
-        answer: Trajectory and position of the answer.
-        pictures: Query and answer as data URIs, none where pictures are not read.
-    """
-
-    query: int
-    name: str
-    city: str
-    heading: str
-    status: str
-    metres: float | None
-    distance: float | None
-    rank: int | None
-    answer: str
-    pictures: tuple[str, ...]
-
-
-def nearest_answers(retrieval: "Retrieval") -> IntArray:
-    """Look up the nearest database row of every query, (q,); -1 where there is no answer."""
-    first = retrieval.predictions.filter(retrieval.predictions["rank"] == 1)
-    nearest = np.full(len(retrieval.queries), -1, np.int64)
-    nearest[first["query"].to_numpy()] = first["database"].to_numpy()
-    return nearest
-
-
 def query_rows(
-    retrieval: "Retrieval", status: npt.NDArray[np.str_], read: CentreReader | None = None
+    retrieval: Retrieval, status: npt.NDArray[np.str_], read: CentreReader | None = None
 ) -> tuple[QueryRow, ...]:
     """Make the rows of all queries; of more than 1,000, misses first, then near misses, then hits, then the rest.
 
@@ -133,12 +71,3 @@ def _pictures(rows: IntArray, nearest: IntArray, read: CentreReader) -> dict[int
         for row, query, answer in zip(block.tolist(), *sides, strict=True):
             pictures[row] = (data_uri(query, PICTURE_WIDTH), data_uri(answer, PICTURE_WIDTH))
     return pictures
-
-
-def heading_quarters(heading: Float64Array) -> Labels:
-    """Name the quarter that each heading (n,) faces.
-
-    Convention: degrees clockwise from north; north is 315 to 45; not finite is unknown.
-    """
-    quarter = np.nan_to_num((heading + 45.0) % 360.0 // 90.0).astype(int)
-    return np.where(np.isfinite(heading), np.array(QUARTERS)[quarter], UNKNOWN)

@@ -1,5 +1,6 @@
 """The scene of an index's report: its stored predictions under its own protocol, with thumbnails of the windows."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from indexer.evaluation.recall import Evaluation
 from indexer.evaluation.scoring import read_recorded
 from indexer.evaluation.shared_frames import shared_pairs, without_pairs
 from indexer.place_index import PlaceIndex
-from indexer.report.browser import Retrieval, Side
-from indexer.report.scene import ReportScene, make_scene
+from indexer.report.browser import query_rows
+from indexer.report.scene import ReportScene, Retrieval, Side, make_scene
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.leakage import leakage
@@ -79,8 +80,8 @@ def index_scene(
         method=info.method,
         provenance=provenance,
         leakage=_leakage(dataset, protocol),
-        read_centres=read_centres,
     )
+    scene = replace(scene, rows=query_rows(retrieval, scene.query_status, read_centres))
     return scene, evaluations
 
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import polars as pl
 
 from indexer.evaluation.recall import first_hit_ranks, queries_in
-from indexer.report.browser import CentreReader, QueryRow, Retrieval, Side, nearest_answers, query_rows
 from seqdata.frames.images import Pixels
 from seqdata.geometry import Float64Array, IntArray
 
 Status = Literal["hit", "near", "miss", "left-out"]
+Side = Literal["query", "database"]
 Reader = Callable[[Side, list[int]], Pixels]
 """Reads the frames (n, L, 3, H, W) uint8 of rows of one window table."""
 
@@ -37,6 +37,35 @@ class Filmstrip:
 
     query: Strip
     matches: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class QueryRow:
+    """One query and its nearest answer.
+
+    Attributes:
+        query: Row of the query.
+        name: Trajectory and position of its centre frame.
+        city: Its city.
+        heading: Quarter that it faces, "unknown" where it has no heading.
+        status: Verdict on the nearest answer.
+        metres: Between the centre frames of query and answer; None without an answer.
+        distance: Between their descriptors.
+        rank: Of the first positive among the answers; None where none was predicted.
+        answer: Trajectory and position of the answer.
+        pictures: Query and answer as data URIs, none where pictures are not read.
+    """
+
+    query: int
+    name: str
+    city: str
+    heading: str
+    status: str
+    metres: float | None
+    distance: float | None
+    rank: int | None
+    answer: str
+    pictures: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +93,25 @@ class ReportScene:
     nearest: IntArray | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """What was retrieved and what was right.
+
+    Attributes:
+        predictions: Table contract `predictions`, without windows that share a frame with the query.
+        positives: Positive pairs, columns `query` and `database`.
+        near_pairs: Pairs within twice the protocol's radius under the same rule, likewise.
+        queries: Query windows (contract `places`).
+        database: Database windows (contract `places`).
+    """
+
+    predictions: pl.DataFrame
+    positives: pl.DataFrame
+    near_pairs: pl.DataFrame
+    queries: pl.DataFrame
+    database: pl.DataFrame
+
+
 def make_scene(
     title: str,
     retrieval: Retrieval,
@@ -74,7 +122,6 @@ def make_scene(
     seed: int = 0,
     provenance: dict[str, str] | None = None,
     leakage: pl.DataFrame | None = None,
-    read_centres: CentreReader | None = None,
 ) -> ReportScene:
     """Make the scene of a report.
 
@@ -87,7 +134,6 @@ def make_scene(
         seed: Of their choice.
         provenance: Facts printed below the page, name by value.
         leakage: Leakage table of the dataset (contract `leakage`); None leaves the block out.
-        read_centres: Reads centre frames for the browser of queries; None leaves its pictures out.
     """
     queries, database = retrieval.queries, retrieval.database
     status = query_status(retrieval.predictions, retrieval.positives, retrieval.near_pairs, len(queries))
@@ -102,9 +148,16 @@ def make_scene(
         provenance=provenance or {},
         method=method,
         leakage=leakage,
-        rows=query_rows(retrieval, status, read_centres),
         nearest=nearest_answers(retrieval),
     )
+
+
+def nearest_answers(retrieval: Retrieval) -> IntArray:
+    """Look up the nearest database row of every query, (q,); -1 where there is no answer."""
+    first = retrieval.predictions.filter(retrieval.predictions["rank"] == 1)
+    nearest = np.full(len(retrieval.queries), -1, np.int64)
+    nearest[first["query"].to_numpy()] = first["database"].to_numpy()
+    return nearest
 
 
 def query_status(

@@ -8,16 +8,19 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from indexer.report.browser import QUARTERS, UNKNOWN, Labels, heading_quarters
 from indexer.report.html import render
 from indexer.report.leakage import LeakageBlock, leakage_block
 from indexer.report.preview.histogram import Histogram, make_histogram
 from indexer.report.preview.sheet import contact_sheet, raw_thumbnail
 from indexer.report.preview.views import (
     FASTEST,
+    QUARTERS,
     SPEEDS,
+    UNKNOWN,
     CityMap,
     Colouring,
+    Labels,
+    heading_quarters,
     light,
     make_city_maps,
     speed_classes,

@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from indexer.report.browser import UNKNOWN, Labels
 from indexer.report.maps import MOST_CITIES, dots, fit_box, place_points, round_length
 from seqdata.geometry import BoolArray, Float64Array
 
+Labels = npt.NDArray[np.str_]
 # Edges in m/s: standing (as in seqdata.dataset.info), walking pace, a street, a main road, a railway.
 SPEEDS = ((0.5, "standing"), (5.0, "below 5 m/s"), (10.0, "5 to 10 m/s"), (20.0, "10 to 20 m/s"))
-FASTEST = "20 m/s and more"
+FASTEST, UNKNOWN = "20 m/s and more", "unknown"
+QUARTERS = ("north", "east", "south", "west")
 # Series of the style sheet; the grey one is what is unknown.
 COLOURS, GREY = (0, 1, 4, 3, 5), 2
 
@@ -63,6 +65,15 @@ def speed_classes(speed: Float64Array) -> Labels:
     names = np.array([*(name for _, name in SPEEDS), FASTEST])
     with np.errstate(invalid="ignore"):
         return np.where(np.isfinite(speed), names[np.searchsorted(edges, speed, side="right")], UNKNOWN)
+
+
+def heading_quarters(heading: Float64Array) -> Labels:
+    """Name the quarter that each heading (n,) faces.
+
+    Convention: degrees clockwise from north; north is 315 to 45; not finite is unknown.
+    """
+    quarter = np.nan_to_num((heading + 45.0) % 360.0 // 90.0).astype(int)
+    return np.where(np.isfinite(heading), np.array(QUARTERS)[quarter], UNKNOWN)
 
 
 def light(night: pl.Series) -> Labels:

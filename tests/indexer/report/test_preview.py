@@ -8,11 +8,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from indexer.report.browser import heading_quarters
 from indexer.report.preview.histogram import make_histogram
 from indexer.report.preview.page import render_preview
 from indexer.report.preview.sheet import contact_sheet, raw_thumbnail
-from indexer.report.preview.views import Colouring, light, make_city_maps, speed_classes
+from indexer.report.preview.views import Colouring, heading_quarters, light, make_city_maps, speed_classes
 from seqdata.dataset.dataset import Dataset
 from tests.indexer.report.test_report import Checker
 from tests.support.street import build_street, write_street

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,13 +17,13 @@ from PIL import Image
 
 from indexer.evaluation import predictions
 from indexer.evaluation.recall import Evaluation, evaluate
-from indexer.report.browser import Retrieval
+from indexer.report.browser import query_rows
 from indexer.report.curve import make_curve
 from indexer.report.html import PAGES, TEMPLATES
 from indexer.report.maps import make_maps
 from indexer.report.pictures import strip_uris
 from indexer.report.report import write_report
-from indexer.report.scene import ReportScene, make_scene, pick_queries, query_status
+from indexer.report.scene import ReportScene, Retrieval, make_scene, pick_queries, query_status
 from seqdata.errors import ContractError
 from tests.support.indexes import make_places, make_truth, pairs
 
@@ -60,7 +61,9 @@ def scene(name: str = "drive", **more: Any) -> ReportScene:
         return np.stack([np.full((5, 3, 24, 32), 5 * row, np.uint8) for row in wanted])
 
     retrieval = Retrieval(table, positives, near, queries, database)
-    return make_scene(name, retrieval, read, method=name, provenance={name: name, "dataset": "d" * 64}, **more)
+    provenance = {name: name, "dataset": "d" * 64}
+    made = make_scene(name, retrieval, read, method=name, provenance=provenance, **more)
+    return replace(made, rows=query_rows(retrieval, made.query_status))
 
 
 def evaluation(name: str = "ours", radius: float = 25.0) -> Evaluation:
