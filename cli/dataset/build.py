@@ -141,11 +141,16 @@ def build(
         else:
             _whole(request, as_json=as_json)
     except EmptyCutError as error:
-        advice = advise(request)
-        if advice is None or not advice.is_complete:
-            raise
-        command = advice.command(str(request.out))
-        raise EmptyCutError(f"{error}; this command gives {counts_text(advice.counts)}: {command}") from error
+        raise _with_advice(error, request) from error.__cause__
+
+
+def _with_advice(error: EmptyCutError, request: BuildRequest) -> EmptyCutError:
+    """The error, with the command that would give windows on this dump where there is one."""
+    advice = advise(request)
+    if advice is None or not advice.is_complete:
+        return error
+    command = advice.command(str(request.out))
+    return EmptyCutError(f"{error}; this command gives {counts_text(advice.counts)}: {command}")
 
 
 def _default_name(kind: str, raw: Path) -> str:

@@ -1,9 +1,6 @@
 """`seqdata index`: a version of a place index from a run and a dataset."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 import indexer
 from cli.config import Config, dataset_protocol, load, open_dataset
@@ -18,6 +15,20 @@ from cli.flags import (
     refuse_without,
 )
 from cli.index.flags import (
+    BuildDatasetArgument,
+    BuildEngineFlag,
+    BuildModelFlag,
+    BuildOutFlag,
+    BuildPcaFlag,
+    BuildProtocolFlag,
+    BuildRandomInitFlag,
+    BuildRunFlag,
+    BuildSampleFlag,
+    BuildSeedFlag,
+    BuildSplitFlag,
+    BuildWeightsFlag,
+    BuildWhitenFlag,
+    BuildWorkersFlag,
     FactoryFlag,
     KindFlag,
     MemoryFlag,
@@ -43,29 +54,18 @@ from train.runs.record import run_protocol, run_record
 
 
 def index(
-    dataset: Annotated[
-        Path | None, typer.Argument(help="Dataset folder; default: the run's.", show_default=False)
-    ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder; default: the newest.", show_default=False)] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Pretrained model taken as it is, instead of a run (see models get).", show_default=False),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="With --model: file of backbone weights.", show_default=False)
-    ] = None,
-    random_init: Annotated[bool, typer.Option("--random-init", help="With --model: random weights.")] = False,
-    pca: Annotated[
-        int | None, typer.Option(help="Dimensions after PCA; default: no PCA.", min=1, show_default=False)
-    ] = None,
-    whiten: Annotated[bool, typer.Option("--whiten", help="Whiten after PCA (the papers' models do not).")] = False,
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol name or .toml; default: the run's.", show_default=False)
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split whose database is indexed.")] = "test",
-    sample: Annotated[int, typer.Option(help="Training windows that PCA is fitted on.", min=2)] = 16_384,
-    seed: Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)] = None,
+    dataset: BuildDatasetArgument = None,
+    run: BuildRunFlag = None,
+    model: BuildModelFlag = None,
+    weights: BuildWeightsFlag = None,
+    random_init: BuildRandomInitFlag = False,
+    pca: BuildPcaFlag = None,
+    whiten: BuildWhitenFlag = False,
+    protocol: BuildProtocolFlag = None,
+    split: BuildSplitFlag = "test",
+    sample: BuildSampleFlag = 16_384,
+    seed: BuildSeedFlag = 0,
+    out: BuildOutFlag = None,
     device: DeviceFlag = "auto",
     runtime: RuntimeFlag = None,
     model_from: ModelFromFlag = None,
@@ -77,8 +77,8 @@ def index(
     normalise: NormaliseFlag = None,
     shard_range: ShardRangeFlag = None,
     precision: PrecisionFlag = None,
-    engine: Annotated[str, typer.Option(help="How several --workers are run: pool (processes) or ray.")] = "pool",
-    workers: Annotated[int, typer.Option(help="Parts of the database that are described at once.", min=1)] = 1,
+    engine: BuildEngineFlag = "pool",
+    workers: BuildWorkersFlag = 1,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:

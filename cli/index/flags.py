@@ -45,3 +45,84 @@ ShardRangeFlag = Annotated[
         show_default=False,
     ),
 ]
+SearchPathsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="[INDEX] then image folders (read in driving order), images, videos, or .npy descriptors.",
+        metavar="[INDEX] PATH...",
+        show_default=False,
+    ),
+]
+SearchKFlag = Annotated[int, typer.Option("-k", help="Places for each window.", min=1)]
+SearchDatasetFlag = Annotated[
+    Path | None, typer.Option(help="Search for the queries of this dataset instead.", show_default=False)
+]
+SearchSplitFlag = Annotated[
+    str | None,
+    typer.Option(help="Split of --dataset whose queries are searched for; default: test.", show_default=False),
+]
+SearchEveryFlag = Annotated[int, typer.Option(help="Take every n-th frame of a video.", min=1)]
+SearchFpsFlag = Annotated[
+    float | None, typer.Option(help="Take this many frames a second of a video.", show_default=False)
+]
+SearchOrderFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="Order of a folder's images: name or time; default: what the folder says.",
+        metavar="[name|time]",
+        show_default=False,
+    ),
+]
+SearchCsvFlag = Annotated[
+    Path | None,
+    typer.Option(help="CSV that lists a folder's images in order: image, drive, time.", show_default=False),
+]
+SearchDatabaseFlag = Annotated[
+    list[Path] | None,
+    typer.Option(help="Search these folders of images with --model: no index needed.", show_default=False),
+]
+SearchModelFlag = Annotated[
+    str | None, typer.Option(help="With --database: model preset, taken as it is.", show_default=False)
+]
+SearchWeightsFlag = Annotated[
+    str | None, typer.Option(help="With --database: file of backbone weights.", show_default=False)
+]
+SearchRandomInitFlag = Annotated[bool, typer.Option("--random-init", help="With --database: random weights.")]
+SearchLengthFlag = Annotated[
+    int | None, typer.Option(help="With --database: frames of a window (default 5).", min=1, show_default=False)
+]
+SearchThumbnailsFlag = Annotated[
+    Path | None, typer.Option(help="Folder for a page that shows query frames and places.", show_default=False)
+]
+SearchFramesFlag = Annotated[
+    Path | None,
+    typer.Option(
+        help="Dataset that holds the frames of the index, for --thumbnails; default: the one of its id.",
+        show_default=False,
+    ),
+]
+BuildDatasetArgument = Annotated[
+    Path | None, typer.Argument(help="Dataset folder; default: the run's.", show_default=False)
+]
+BuildRunFlag = Annotated[Path | None, typer.Option(help="Run folder; default: the newest.", show_default=False)]
+BuildModelFlag = Annotated[
+    str | None,
+    typer.Option(help="Pretrained model taken as it is, instead of a run (see models get).", show_default=False),
+]
+BuildWeightsFlag = Annotated[
+    str | None, typer.Option(help="With --model: file of backbone weights.", show_default=False)
+]
+BuildRandomInitFlag = Annotated[bool, typer.Option("--random-init", help="With --model: random weights.")]
+BuildPcaFlag = Annotated[
+    int | None, typer.Option(help="Dimensions after PCA; default: no PCA.", min=1, show_default=False)
+]
+BuildWhitenFlag = Annotated[bool, typer.Option("--whiten", help="Whiten after PCA (the papers' models do not).")]
+BuildProtocolFlag = Annotated[
+    str | None, typer.Option(help="Protocol name or .toml; default: the run's.", show_default=False)
+]
+BuildSplitFlag = Annotated[str, typer.Option(help="Split whose database is indexed.")]
+BuildSampleFlag = Annotated[int, typer.Option(help="Training windows that PCA is fitted on.", min=2)]
+BuildSeedFlag = Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)]
+BuildOutFlag = Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)]
+BuildEngineFlag = Annotated[str, typer.Option(help="How several --workers are run: pool (processes) or ray.")]
+BuildWorkersFlag = Annotated[int, typer.Option(help="Parts of the database that are described at once.", min=1)]

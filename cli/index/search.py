@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 import seqdata
 from cli.config import Config, load
@@ -19,12 +17,29 @@ from cli.flags import (
     parse_choice,
     refuse_without,
 )
+from cli.index.flags import (
+    SearchCsvFlag,
+    SearchDatabaseFlag,
+    SearchDatasetFlag,
+    SearchEveryFlag,
+    SearchFpsFlag,
+    SearchFramesFlag,
+    SearchKFlag,
+    SearchLengthFlag,
+    SearchModelFlag,
+    SearchOrderFlag,
+    SearchPathsArgument,
+    SearchRandomInitFlag,
+    SearchSplitFlag,
+    SearchThumbnailsFlag,
+    SearchWeightsFlag,
+)
 from cli.index.search_folders import Preset, search_folders
 from cli.lookup import find_dataset, find_run, open_any_index, open_index
 from cli.output import ConfigFlag, JsonFlag, emit, note
 from indexer.localizer.answer_text import answer_lines, cut_lines, window_cuts
 from indexer.localizer.query_frames import FrameOrder, VideoRate
-from indexer.localizer.search import search_dataset, search_descriptors
+from indexer.localizer.search import Answer, search_dataset, search_descriptors
 from indexer.localizer.video import is_video
 from indexer.place_index import PlaceIndex
 from indexer.report.pictures import strip_uris
@@ -37,63 +52,22 @@ from train.stages.search_page import write_search_page
 
 
 def search(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="[INDEX] then image folders (read in driving order), images, videos, or .npy descriptors.",
-            metavar="[INDEX] PATH...",
-            show_default=False,
-        ),
-    ] = None,
+    paths: SearchPathsArgument = None,
     index_flag: IndexOption = None,
-    k: Annotated[int, typer.Option("-k", help="Places for each window.", min=1)] = 5,
-    dataset: Annotated[
-        Path | None, typer.Option(help="Search for the queries of this dataset instead.", show_default=False)
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="Split of --dataset whose queries are searched for; default: test.", show_default=False),
-    ] = None,
-    every: Annotated[int, typer.Option(help="Take every n-th frame of a video.", min=1)] = 1,
-    fps: Annotated[
-        float | None, typer.Option(help="Take this many frames a second of a video.", show_default=False)
-    ] = None,
-    order: Annotated[
-        str | None,
-        typer.Option(
-            help="Order of a folder's images: name or time; default: what the folder says.",
-            metavar="[name|time]",
-            show_default=False,
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="CSV that lists a folder's images in order: image, drive, time.", show_default=False),
-    ] = None,
-    database: Annotated[
-        list[Path] | None,
-        typer.Option(help="Search these folders of images with --model: no index needed.", show_default=False),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="With --database: model preset, taken as it is.", show_default=False)
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="With --database: file of backbone weights.", show_default=False)
-    ] = None,
-    random_init: Annotated[bool, typer.Option("--random-init", help="With --database: random weights.")] = False,
-    length: Annotated[
-        int | None, typer.Option(help="With --database: frames of a window (default 5).", min=1, show_default=False)
-    ] = None,
-    thumbnails: Annotated[
-        Path | None, typer.Option(help="Folder for a page that shows query frames and places.", show_default=False)
-    ] = None,
-    frames: Annotated[
-        Path | None,
-        typer.Option(
-            help="Dataset that holds the frames of the index, for --thumbnails; default: the one of its id.",
-            show_default=False,
-        ),
-    ] = None,
+    k: SearchKFlag = 5,
+    dataset: SearchDatasetFlag = None,
+    split: SearchSplitFlag = None,
+    every: SearchEveryFlag = 1,
+    fps: SearchFpsFlag = None,
+    order: SearchOrderFlag = None,
+    csv: SearchCsvFlag = None,
+    database: SearchDatabaseFlag = None,
+    model: SearchModelFlag = None,
+    weights: SearchWeightsFlag = None,
+    random_init: SearchRandomInitFlag = False,
+    length: SearchLengthFlag = None,
+    thumbnails: SearchThumbnailsFlag = None,
+    frames: SearchFramesFlag = None,
     run: RunFlag = None,
     device: DeviceFlag = "auto",
     runtime: RuntimeFlag = None,
@@ -128,10 +102,8 @@ def search(
         raise UsageError("name images, videos or descriptors to search for, or a dataset with --dataset: one of them")
     if frames is not None and thumbnails is None:
         raise UsageError("--frames: only together with --thumbnails")
-    folders = [path for path in queries if path.is_dir()]
-    refuse_without("a folder of images", bool(folders), order=order, csv=csv)
-    has_video = any(map(is_video, queries))
-    refuse_without("a video", has_video, every=every if every != 1 else None, fps=fps)
+    refuse_without("a folder of images", any(path.is_dir() for path in queries), order=order, csv=csv)
+    refuse_without("a video", any(map(is_video, queries)), every=every if every != 1 else None, fps=fps)
     refuse_without("--dataset", dataset is not None, split=split)
     if order is not None and csv is not None:
         raise UsageError("--order and --csv: name one of them")
@@ -155,13 +127,21 @@ def search(
             reading = FrameOrder(parse_choice(order or "auto", "--order", ORDERS), csv)
             rate = VideoRate(every, fps)
             answers += search_frames(index, pictures, describer, k, rate, make_thumbnails, order=reading, report=note)
+    page = None
+    if thumbnails is not None and page_dataset is not None:
+        page = str(write_search_page(thumbnails, index, page_dataset, answers))
+    _print_answers(index, answers, page, as_json=as_json)
+
+
+def _print_answers(index: PlaceIndex, answers: list[Answer], page: str | None, *, as_json: bool) -> None:
+    """Print how sequences were cut, the places of each window, and where the page is."""
     rows = [{name: value for name, value in asdict(answer).items() if name != "pictures"} for answer in answers]
     cuts = window_cuts(answers)
     result: dict[str, Any] = {"index": str(index.path), "cuts": cuts, "answers": rows}
     lines = [*cut_lines(cuts), *(line for answer in answers for line in answer_lines(answer))]
-    if thumbnails is not None and page_dataset is not None:
-        result["page"] = str(write_search_page(thumbnails, index, page_dataset, answers))
-        lines.append(result["page"])
+    if page is not None:
+        result["page"] = page
+        lines.append(page)
     emit(result, "\n".join(lines), as_json=as_json)
 
 

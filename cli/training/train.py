@@ -23,6 +23,26 @@ from cli.flags import (
 )
 from cli.lookup import find_dataset
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.training.flags import (
+    TrainAccumulateFlag,
+    TrainBatchSizeFlag,
+    TrainDeviceFlag,
+    TrainEpochsFlag,
+    TrainFeaturesFlag,
+    TrainListSettingsFlag,
+    TrainLossFlag,
+    TrainLrFlag,
+    TrainModelFlag,
+    TrainNegativesFlag,
+    TrainOutFlag,
+    TrainPatienceFlag,
+    TrainRandomInitFlag,
+    TrainRecipeFlag,
+    TrainResumeFlag,
+    TrainSeedFlag,
+    TrainStrictFlag,
+    TrainWeightsFlag,
+)
 from cli.training.settings_list import settings_rows, settings_text
 from cli.training.split_advice import check_training_split
 from seqdata.dataset.dataset import Dataset
@@ -39,53 +59,31 @@ SetFlag = Annotated[
 
 def train(
     dataset: DatasetArgument = None,
-    model: Annotated[str | None, typer.Option(help="Model preset; default: seqvlad-r18.", show_default=False)] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="seqvlad-triplet, sta-triplet, seqnet, places-finetune, …", show_default=False)
-    ] = None,
+    model: TrainModelFlag = None,
+    recipe: TrainRecipeFlag = None,
     protocol: ProtocolFlag = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder to write.", show_default=False)] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File of backbone weights; default: timm's pretrained.", show_default=False)
-    ] = None,
-    random_init: Annotated[bool, typer.Option("--random-init", help="Start from random weights.")] = False,
-    features: Annotated[
-        Path | None, typer.Option(help="Stored features (seqdata describe) to train a head on.", show_default=False)
-    ] = None,
+    out: TrainOutFlag = None,
+    weights: TrainWeightsFlag = None,
+    random_init: TrainRandomInitFlag = False,
+    features: TrainFeaturesFlag = None,
     encoder: EncoderFlag = None,
     pool: PoolFlag = None,
     fusion: FusionFlag = None,
     model_from: OwnModelFlag = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs; 0 writes the untrained model.", min=0, show_default=False)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random (default 0).", min=0)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default=False)] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Steps whose gradients are averaged into one update.", min=1, show_default=False)
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="End at the first damaged frame instead of showing its neighbour.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default=False)] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Triplets a step; places a step with place batches.", min=1)
-    ] = None,
-    negatives: Annotated[
-        int | None, typer.Option(help="Hardest negatives of each query (triplets).", min=1, show_default=False)
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Epochs without a better val R@5 before the end.", min=1, show_default=False)
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="Loss of place batches: multi-similarity, contrastive, …", show_default=False)
-    ] = None,
+    epochs: TrainEpochsFlag = None,
+    seed: TrainSeedFlag = None,
+    device: TrainDeviceFlag = None,
+    accumulate: TrainAccumulateFlag = None,
+    strict: TrainStrictFlag = False,
+    resume: TrainResumeFlag = False,
+    lr: TrainLrFlag = None,
+    batch_size: TrainBatchSizeFlag = None,
+    negatives: TrainNegativesFlag = None,
+    patience: TrainPatienceFlag = None,
+    loss: TrainLossFlag = None,
     settings: SetFlag = None,
     options: OptionFlag = None,
-    list_settings: Annotated[
-        bool, typer.Option("--settings", help="List every setting: type, unit, default, meaning.")
-    ] = False,
+    list_settings: TrainListSettingsFlag = False,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -96,8 +94,7 @@ def train(
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """
     if list_settings:
-        rows = settings_rows(recipe_values(recipe))
-        emit({"settings": rows}, settings_text(rows), as_json=as_json)
+        _print_settings(recipe, as_json=as_json)
         return
     work = load(config)
     _check_processes(out)
@@ -106,9 +103,8 @@ def train(
     resumed = _run_to_resume(work, out) if resume else None
     record = None if resumed is None else _record(resumed, model_name)
     source = _dataset(work, dataset, record)
-    parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
-    model_options = {name: value for name, value in parts.items() if value is not None}
-    model_options |= parse_json_pairs(options, "--option")
+    parts = {name: value for name, value in (("encoder", encoder), ("pooling", pool), ("fusion", fusion)) if value}
+    model_options = {**parts, **parse_json_pairs(options, "--option")}
     flags = {
         "model": model_name,
         "recipe": recipe,
@@ -132,16 +128,30 @@ def train(
     fields |= parse_json_pairs(settings, "--set")
     recipe_name = fields.pop("recipe")
     if batch_size is not None:
-        regime = fields.get("regime") or {**(base or {}), **recipe_values(recipe_name)}.get("regime")
-        fields["places" if regime == "places" else "batch"] = batch_size
+        fields[_batch_field(fields, {**(base or {}), **recipe_values(recipe_name)})] = batch_size
     resolved = TrainSettings.create(recipe_name, base, **fields)
     check_model_name(resolved.model, model_from)
     if resolved.epochs:
         check_training_split(work, source, source.load_protocol(resolved.protocol))
     folder = resumed or out or _new_folder(work, resolved)
     _fit(source, resolved, folder, resume=resume)
-    if not _is_first_process():
-        return
+    if _is_first_process():
+        _print_run(folder, as_json=as_json)
+
+
+def _print_settings(recipe: str | None, *, as_json: bool) -> None:
+    """Print every setting, with the values of a recipe."""
+    rows = settings_rows(recipe_values(recipe))
+    emit({"settings": rows}, settings_text(rows), as_json=as_json)
+
+
+def _batch_field(fields: dict[str, Any], below: dict[str, Any]) -> str:
+    """The setting that counts what a step holds, under the regime of the flags, else of the settings below them."""
+    return "places" if (fields.get("regime") or below.get("regime")) == "places" else "batch"
+
+
+def _print_run(folder: Path, *, as_json: bool) -> None:
+    """Print what a run came to."""
     result = run_summary(folder)
     emit(result, f"{folder}: {result['epochs']} epochs, best {_recalls_text(result['best'])}", as_json=as_json)
 
