@@ -2,8 +2,9 @@
 
 python tests/benchmarks/bench_mining.py [queries]
 
-Window by window a round encodes L frames for each of its windows; here it encodes its distinct frames. What is counted
-is what reaches the model's encoder, frame by frame.
+Window by window a round encodes L frames for each of its windows; here it encodes the distinct frames of each block that
+is described at once: queries and candidates, then the other positives. What is counted is what reaches the model's
+encoder, frame by frame.
 """
 
 import sys
@@ -54,15 +55,18 @@ def a_round(city: str, length: int, queries: int) -> str:
     def described(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         nonlocal windows
         windows += len(rows)
-        return describe(model, dataset, data.pixel_windows[rows], source=source, device="cpu")
+        before = len(source.encoded)
+        descriptors = describe(model, dataset, data.pixel_windows[rows], source=source, device="cpu")
+        block = source.encoded[before:]
+        assert len(block) == len(set(block)), "a frame of a block is encoded twice"
+        return descriptors
 
     mine(dataset, data.queries, data.database, Radii.from_protocol(protocol), described, size=queries)
     distinct, encoded = len(set(source.encoded)), len(source.encoded)
     record(f"{city} L={length}: frames against window by window", windows * length / encoded, "x", "higher")
-    assert encoded == distinct, f"{encoded} frames encoded, {distinct} of them distinct"
     return (
         f"{city:<8} L={length:<3} {windows:6d} windows, {windows * length:7d} frames window by window, "
-        f"{encoded:6d} encoded, all distinct: {windows * length / encoded:.2f} times fewer"
+        f"{encoded:6d} encoded, {distinct:6d} of them distinct: {windows * length / encoded:.2f} times fewer"
     )
 
 
