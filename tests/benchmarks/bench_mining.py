@@ -66,7 +66,8 @@ def a_round(city: str, length: int, queries: int) -> str:
     record(f"{city} L={length}: frames against window by window", windows * length / encoded, "x", "higher")
     return (
         f"{city:<8} L={length:<3} {windows:6d} windows, {windows * length:7d} frames window by window, "
-        f"{encoded:6d} encoded, {distinct:6d} of them distinct: {windows * length / encoded:.2f} times fewer"
+        f"{encoded:6d} encoded, {distinct:6d} of them distinct: "
+        f"{windows * length / encoded:.2f} times fewer"
     )
 
 
