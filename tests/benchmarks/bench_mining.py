@@ -2,9 +2,9 @@
 
 python tests/benchmarks/bench_mining.py [queries]
 
-Window by window a round encodes L frames for each of its windows; here it encodes the distinct frames of each block that
-is described at once: queries and candidates, then the other positives. What is counted is what reaches the model's
-encoder, frame by frame.
+Window by window a round encodes L frames for each of its windows; here it encodes the distinct frames of each block
+that is described at once: queries and candidates, then the other positives. What is counted is what reaches the
+model's encoder, frame by frame.
 """
 
 import sys
