@@ -17,7 +17,7 @@ from indexer.versions.folders import is_index
 from seqdata.errors import UsageError
 from train.stages.answers import AnswerOptions, other_predictions
 
-SHOWN = 10
+LISTED = 10
 """Queries of each side that the text lists; JSON has all."""
 
 
@@ -61,8 +61,8 @@ def compare(
     lines = [format_comparison(comparison), ""]
     for name, keys in zip((comparison.first, comparison.second), won, strict=True):
         lines.append(f"{plural(len(keys), 'query', 'queries')} placed within R@{n} by {name} alone")
-        lines += [f"  {elide(key, 76)}" for key in keys[:SHOWN]]
-        lines += [f"  and {len(keys) - SHOWN:,} more (--json lists all)"] if len(keys) > SHOWN else []
+        lines += [f"  {elide(key, 76)}" for key in keys[:LISTED]]
+        lines += [f"  and {len(keys) - LISTED:,} more (--json lists all)"] if len(keys) > LISTED else []
     emit(result, "\n".join(lines), as_json=as_json)
 
 

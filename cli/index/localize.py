@@ -201,9 +201,9 @@ def _scene(
 ) -> TrackScene:
     """The page's content."""
     manifest, places = localizer.manifest, localizer.index.places
-    shown: list[Any] = followed.points.items
+    points: list[Any] = followed.points.items
     # Metres of one zone: the one of the first answer; places of others cannot stand on the same map.
-    zone = shown[0].row.zone if shown else ""
+    zone = points[0].row.zone if points else ""
     database = localizer.positions_in(zone)
     threshold = "none" if manifest.calibration is None else f"{manifest.calibration.threshold:.4f}"
     facts = [
@@ -218,15 +218,15 @@ def _scene(
         title="Localized recording",
         facts=facts,
         database=database,
-        points=[_point(item) for item in shown if item.row.zone == zone],
+        points=[_point(item) for item in points if item.row.zone == zone],
         strips=_strips(localizer, followed, frames),
         figures=_figure_texts(figures),
     )
 
 
-def _point(shown: ShownPoint) -> TrackPoint:
-    row = shown.row
-    return TrackPoint(row.easting, row.northing, row.distance, row.confidence, row.accepted, shown.error)
+def _point(point: ShownPoint) -> TrackPoint:
+    row = point.row
+    return TrackPoint(row.easting, row.northing, row.distance, row.confidence, row.accepted, point.error)
 
 
 def _strips(localizer: Localizer, followed: Followed, frames: Path | None) -> list[TrackStrip]:

@@ -43,22 +43,22 @@ def search_folders(
     model = model.to(device).eval()
     with progress_bar("window") as bar:
         bar.update("database", 0, 2)
-        stored = folder_windows(model, database, request, stride=1)
+        references = folder_windows(model, database, request, stride=1)
         bar.update("queries", 1, 2)
         searched = folder_windows(model, queries, request, stride=preset.length)
-    distances, rows = nearest_windows(searched, stored, k)
+    distances, rows = nearest_windows(searched, references, k)
     answers: list[dict[str, Any]] = []
     for number, frames in enumerate(searched.frames):
         places = [
-            {"rank": rank, "distance": float(distance), "frames": list(stored.frames[row])}
+            {"rank": rank, "distance": float(distance), "frames": list(references.frames[row])}
             for rank, (distance, row) in enumerate(zip(distances[number], rows[number], strict=True), start=1)
         ]
         answers.append({"query": searched.sequences[number], "frames": list(frames), "places": places})
     result = {
         "model": preset.name,
         "length": preset.length,
-        "database_windows": len(stored.frames),
-        "orders": {"queries": searched.orders[0], "database": stored.orders[0]},
+        "database_windows": len(references.frames),
+        "orders": {"queries": searched.orders[0], "database": references.orders[0]},
         "answers": answers,
     }
     emit(result, _text(result), as_json=as_json)

@@ -232,10 +232,10 @@ def chance_recall(
     size, hits = pools[counted].astype(np.float64), hits[counted]
     missed: Float64Array = np.ones(len(size))
     recall = {}
-    for drawn in range(max(ranks)):
+    for draw in range(max(ranks)):
         # One more draw: none of the windows left is a positive. An exhausted pool has been ranked whole.
-        left = np.maximum(size - drawn, 1.0)
-        missed = missed * np.clip((size - hits - drawn) / left, 0.0, 1.0)
-        if drawn + 1 in ranks:
-            recall[drawn + 1] = float(1 - missed.mean()) if len(missed) else 0.0
+        left = np.maximum(size - draw, 1.0)
+        missed = missed * np.clip((size - hits - draw) / left, 0.0, 1.0)
+        if draw + 1 in ranks:
+            recall[draw + 1] = float(1 - missed.mean()) if len(missed) else 0.0
     return recall

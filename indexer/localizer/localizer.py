@@ -37,7 +37,7 @@ class Place:
     distance had (see `indexer.localizer.reject.Calibration`), None in a pack without calibration. `accepted`: whether
     the distance is within the pack's threshold, True where there is none.
 
-    Convention: degrees; UTM metres of `zone`; heading in degrees clockwise from north, None where undistance_of.
+    Convention: degrees; UTM metres of `zone`; heading in degrees clockwise from north, None where unknown.
     """
 
     key: str
@@ -215,9 +215,9 @@ class Localizer:
         distance_of = dict(zip(rows[0].tolist(), distances[0].tolist(), strict=True))
         if best not in distance_of:
             distance_of[best] = float(self.index.search(descriptor, 1, [best])[0][0, 0])
-        shown = [row for row in (best, runner_up) if row is not None]
-        answer = np.array([[distance_of[row] for row in shown]], np.float32)
-        places = [self._judge(row) for row in place_rows(self.index, descriptor, answer, np.array([shown]))[0]]
+        answer_rows = [row for row in (best, runner_up) if row is not None]
+        answer = np.array([[distance_of[row] for row in answer_rows]], np.float32)
+        places = [self._judge(row) for row in place_rows(self.index, descriptor, answer, np.array([answer_rows]))[0]]
         return Sighting(places[0], best, None if runner_up is None else places[1], belief, self._ring.centre)
 
     def positions_in(self, zone: str) -> Float64Array:

@@ -6,7 +6,7 @@ descriptor), index/ (an index version as it is: PCA, vectors, places), test/ (fr
 
 import json
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -17,6 +17,7 @@ from indexer.versions.manifest import FileRecord
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.names import check_name
 
 MANIFEST = "manifest.json"
 FRAMES = "frames.onnx"
@@ -182,11 +183,12 @@ def _names(folder: Path) -> list[str]:
 
 def _check_file(folder: Path, name: str, record: FileRecord) -> None:
     """Raise ContractError when a file of a pack is not inside it, or differs from its record."""
-    parts = PurePosixPath(name).parts
-    if PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name:
-        raise ContractError(f"{folder / MANIFEST}: field 'files': '{name}' leads out of the pack")
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ContractError(f"{folder / MANIFEST}: field 'files': '{name}' leads out of the pack") from error
     path = folder / name
-    if not path.is_file() or path.resolve() != folder.resolve().joinpath(*parts):
+    if not path.is_file() or path.resolve() != folder.resolve() / name:
         raise ContractError(f"{path}: missing, or a link; pack again")
     size = path.stat().st_size
     if size != record.bytes:

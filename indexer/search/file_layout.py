@@ -53,10 +53,10 @@ def check_release(package: str, number: str) -> None:
     """
     parts = tuple(int(part) for part in number.split(".")[:2] if part.isdigit())
     if not FIRST <= parts < BELOW:
-        known = ".".join(map(str, FIRST)), ".".join(map(str, BELOW))
+        bounds = ".".join(map(str, FIRST)), ".".join(map(str, BELOW))
         raise MissingDependencyError(
-            f"{package} {number}: index files are known as FAISS {known[0]} up to {known[1]} (without it) lays them "
-            f"out; pip install '{package}>={known[0]},<{known[1]}'"
+            f"{package} {number}: index files are known as FAISS {bounds[0]} up to {bounds[1]} (without it) lays them "
+            f"out; pip install '{package}>={bounds[0]},<{bounds[1]}'"
         )
 
 

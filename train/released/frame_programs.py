@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from train.models import registry as models
+from train.models.encoders.weights import below
 from train.released.encoders import ReleasedEncoder, read_encoder
-from train.released.reading import Reading, Rules, Tensors, UnreadableWeightsError, above, below, rename
+from train.released.reading import Reading, Rules, Tensors, UnreadableWeightsError, above, rename
 
 _VLAD_RULES = (
     (r"^conv\.weight$", "pooling.assignment"),

@@ -134,17 +134,17 @@ def _fitted(request: ImportRequest, model: SequenceModel, reading: Reading) -> d
     """The state of the model from a reading. Raises: ContractError naming what is missing, left over or misshapen."""
     own = model.state_dict()
     unused = PROGRAMS[request.kind].unused
-    given = {
+    from_file = {
         key: _shaped(value, own[key]) if key in own else value
         for key, value in reading.state.items()
         if key in own or not any(re.match(pattern, key) for pattern in unused)
     }
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
-    given = {**counters, **given}
+    from_file = {**counters, **from_file}
     faults = {
-        "missing": [key for key in own if key not in given],
-        "left over": [key for key in given if key not in own],
-        "of another shape": [key for key in given if key in own and given[key].shape != own[key].shape],
+        "missing": [key for key in own if key not in from_file],
+        "left over": [key for key in from_file if key not in own],
+        "of another shape": [key for key in from_file if key in own and from_file[key].shape != own[key].shape],
     }
     text = "; ".join(f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
                      for kind, keys in faults.items() if keys)  # fmt: skip
@@ -153,7 +153,7 @@ def _fitted(request: ImportRequest, model: SequenceModel, reading: Reading) -> d
             f"{request.file}: taken for {request.kind}, model {reading.model}: {text}; "
             f"{_advice(request, list(reading.state))}"
         )
-    return given
+    return from_file
 
 
 def _shaped(value: Tensor, own: Tensor) -> Tensor:

@@ -58,11 +58,6 @@ class Program:
         return any(re.match(self.mark, key) for key in keys)
 
 
-def below(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
-    """Select the tensors whose keys start with a prefix, without it."""
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
 def above(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     """Put a prefix before every key."""
     return {f"{prefix}{key}": value for key, value in tensors.items()}

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from train.released.reading import Reading, Tensors, UnreadableWeightsError, below, count_of, rename
+from train.models.encoders.weights import below
+from train.released.reading import Reading, Tensors, UnreadableWeightsError, count_of, rename
 
 # CCT's blocks inside STA, with relative positions by time, rows and columns.
 _BLOCK = r"^(spatial|temporal)\.blocks\.(\d+)\."

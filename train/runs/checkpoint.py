@@ -117,9 +117,9 @@ def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> None:
     for name, value in [*read_tensors(_with(path, ".safetensors")).items(), *details["numbers"].items()]:
         index, key = name.split(".", 1)
         entries.setdefault(int(index), {})[key] = value
-    for stored, present in zip(details["groups"], optimizer.param_groups, strict=False):
+    for group, present in zip(details["groups"], optimizer.param_groups, strict=False):
         # Which kernel updates belongs to the device in use, not to the one that the state was saved on.
-        stored |= {key: present[key] for key in ("fused", "foreach") if key in present}
+        group |= {key: present[key] for key in ("fused", "foreach") if key in present}
     try:
         optimizer.load_state_dict({"state": entries, "param_groups": details["groups"]})
     except (ValueError, KeyError) as error:

@@ -79,9 +79,9 @@ def answer_protocols(
             sets.append(replace(previous, protocol=protocol, info=info, path=path, is_stored=False))
             continue
         searches_again = options.again or bool(options.sizes)  # fewer dimensions are not stored
-        stored = None if searches_again else evaluate.stored_answer(dataset, index, run, protocol, report)
-        if stored is not None:
-            (table, info), file = stored
+        earlier = None if searches_again else evaluate.stored_answer(dataset, index, run, protocol, report)
+        if earlier is not None:
+            (table, info), file = earlier
             report(f"re-scored stored predictions: {file} (--again searches anew)")
             sets.append(PredictionSet(dataset, protocol, table, info, folder, path, is_stored=file == path))
             continue

@@ -164,9 +164,9 @@ def _nodes(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from _nodes(inner)
-    for kept in (*graph.initializer, *graph.input, *graph.output):
-        del kept.metadata_props[:]
-        kept.doc_string = ""
+    for entry in (*graph.initializer, *graph.input, *graph.output):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
 
 
 def _noise(size: tuple[int, int], count: int) -> list[Float32Array]:

@@ -110,8 +110,8 @@ def write_features(
         return finished
     if request.pca is not None and _encoder_file(folder).is_file():
         # Fitted again on other threads it might differ in its last bits from what described the parts that are there.
-        stored: Any = checkpoint.load_model(folder / ENCODER).projection
-        model.projection = stored.to(where)
+        projection: Any = checkpoint.load_model(folder / ENCODER).projection
+        model.projection = projection.to(where)
         model.config = {**model.config, "projection": request.pca}
     elif request.pca is not None:
         _fit_projection(model, source, rows, request, where)

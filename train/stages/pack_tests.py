@@ -39,14 +39,14 @@ def recorded_windows(index: PlaceIndex, dataset: Dataset, split: str | None) -> 
 
 def write_frames(folder: Path, dataset: Dataset, windows: IntArray) -> list[tuple[str, ...]]:
     """Write the stored bytes of windows' frames (w, L) to `folder/test`; returns their names, window by window."""
-    stored = dataset.frame_reader().encoded(np.unique(windows))
+    images = dataset.frame_reader().encoded(np.unique(windows))
     names = []
     for number, window in enumerate(windows.tolist()):
         # A stored frame is a JPEG or a PNG; readers look at its bytes, the name is for people.
-        suffixes = [".png" if stored[row].startswith(b"\x89PNG") else ".jpg" for row in window]
+        suffixes = [".png" if images[row].startswith(b"\x89PNG") else ".jpg" for row in window]
         names.append(tuple(f"{number}-{position:02d}{suffix}" for position, suffix in enumerate(suffixes)))
         for row, name in zip(window, names[-1], strict=True):
-            write_bytes_atomic(folder / TEST / name, stored[row])
+            write_bytes_atomic(folder / TEST / name, images[row])
     return names
 
 

@@ -174,7 +174,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ContractError: When it holds no state dict.
     """
     tensors = next(iter(read_parts(path).values()))
-    return _below(tensors, _shared_prefix(tensors))
+    return below(tensors, _shared_prefix(tensors))
 
 
 def _below_prefixes(model: nn.Module, tensors: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -187,11 +187,11 @@ def _below_prefixes(model: nn.Module, tensors: dict[str, Tensor]) -> Iterator[tu
     ends = (first, next(iter(model.state_dict())))
     prefixes = [key.removesuffix(end) for end in ends for key in tensors if key.endswith(f".{end}")]
     for prefix in dict.fromkeys(["", *prefixes, _shared_prefix(tensors)]):
-        state = _below(tensors, prefix)
+        state = below(tensors, prefix)
         yield prefix, _without_head(model, to_timm(model, state))
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Tensors whose keys start with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
