@@ -8,7 +8,7 @@ from torch import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
 
-_CCT_BLOCK: Shapes = {
+CCT_BLOCK: Shapes = {
     "pre_norm.weight": (384,),
     "pre_norm.bias": (384,),
     "self_attn.qkv.weight": (1152, 384),
@@ -91,7 +91,7 @@ def cct(blocks: int, tokens: int, head: bool = False) -> Shapes:
     """Compact-Transformers' CCT-14/7×2, or what is left of it; `head` adds the classifier's last layer."""
     shapes = TOKENIZER | {"classifier.positional_emb": (1, tokens, 384)}
     shapes |= {"classifier.attention_pool.weight": (1, 384), "classifier.attention_pool.bias": (1,)}
-    shapes |= {f"classifier.blocks.{i}.{key}": shape for i in range(blocks) for key, shape in _CCT_BLOCK.items()}
+    shapes |= {f"classifier.blocks.{i}.{key}": shape for i in range(blocks) for key, shape in CCT_BLOCK.items()}
     shapes |= {"classifier.norm.weight": (384,), "classifier.norm.bias": (384,)}
     return shapes | ({"classifier.fc.weight": (1000, 384), "classifier.fc.bias": (1000,)} if head else {})
 

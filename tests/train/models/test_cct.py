@@ -10,31 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from seqdata.errors import ContractError
+from tests.support.released_names import CCT_BLOCK, TOKENIZER
 from train.models import registry as models
 from train.models.card import outline
 from train.models.encoders.cct import rename_public
 from train.models.encoders.encoder import Encoder
 from train.models.encoders.weights import load_file
 
-SHAPES = {"tokenizer.conv_layers.0.0.weight": (64, 3, 7, 7), "tokenizer.conv_layers.1.0.weight": (384, 64, 7, 7)}
-OF_A_BLOCK = {
-    "pre_norm.weight": (384,),
-    "pre_norm.bias": (384,),
-    "self_attn.qkv.weight": (1152, 384),
-    "self_attn.proj.weight": (384, 384),
-    "self_attn.proj.bias": (384,),
-    "linear1.weight": (1152, 384),
-    "linear1.bias": (1152,),
-    "norm1.weight": (384,),
-    "norm1.bias": (384,),
-    "linear2.weight": (384, 1152),
-    "linear2.bias": (384,),
-}
-
 
 def public_state(side: Any) -> Any:
     """A state dict with the names and shapes of the public ImageNet checkpoints, filled at random."""
-    shapes = SHAPES | {
+    shapes = TOKENIZER | {
         "classifier.positional_emb": (1, (side // 16) ** 2, 384),
         "classifier.attention_pool.weight": (1, 384),
         "classifier.attention_pool.bias": (1,),
@@ -43,7 +29,7 @@ def public_state(side: Any) -> Any:
         "classifier.fc.weight": (1000, 384),
         "classifier.fc.bias": (1000,),
     }
-    shapes |= {f"classifier.blocks.{i}.{key}": shape for i in range(14) for key, shape in OF_A_BLOCK.items()}
+    shapes |= {f"classifier.blocks.{i}.{key}": shape for i in range(14) for key, shape in CCT_BLOCK.items()}
     generator = torch.Generator().manual_seed(0)
     return {key: 0.05 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
 
@@ -56,7 +42,7 @@ def literal(state: Any, frames: Any, blocks: int = 14, norm: bool = True) -> Any
         maps = F.max_pool2d(maps, 3, 2, 1)
     x = maps.flatten(2).transpose(1, 2) + state["classifier.positional_emb"]
     for i in range(blocks):
-        p = {key: state[f"classifier.blocks.{i}.{key}"] for key in OF_A_BLOCK}
+        p = {key: state[f"classifier.blocks.{i}.{key}"] for key in CCT_BLOCK}
         normed = F.layer_norm(x, (384,), p["pre_norm.weight"], p["pre_norm.bias"])
         q, k, v = (normed @ p["self_attn.qkv.weight"].T).chunk(3, -1)
         heads = []
