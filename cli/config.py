@@ -90,7 +90,11 @@ class Config:
         return value
 
     def raw(self, flag: Path | None) -> Path:
-        """The folder of the raw dump. Raises: UsageError when neither flag nor file names one."""
+        """The folder of the raw dump.
+
+        Raises:
+            UsageError: When neither flag nor file names one.
+        """
         if flag is not None:
             return flag
         if "raw" not in self.values:
@@ -165,12 +169,20 @@ def check_kind(path: Path, kind: str) -> None:
 
 
 def open_dataset(config: Config, flag: Path | None) -> Dataset:
-    """Open the named dataset, else the newest below datasets/. Raises: InputError when there is none."""
+    """Open the named dataset, else the newest below datasets/.
+
+    Raises:
+        InputError: When there is none.
+    """
     return seqdata.open(config.newest("datasets", "manifest.json", flag, "build"))
 
 
 def dataset_protocol(config: Config, flag: str | None, dataset: Dataset) -> Protocol:
-    """The protocol that flag or settings name, else the dataset's own. Raises: ContractError when there is none."""
+    """The protocol that flag or settings name, else the dataset's own.
+
+    Raises:
+        ContractError: When there is none.
+    """
     name = config.protocol(flag)
     protocol = dataset.manifest.protocol if name is None else dataset.load_protocol(name)
     if protocol is None:

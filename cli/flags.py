@@ -58,7 +58,11 @@ def parse_list(text: str | None) -> tuple[str, ...]:
 
 
 def parse_numbers(text: str | None, flag: str) -> tuple[float, ...]:
-    """Read comma-separated numbers. Raises: UsageError when a part is no number."""
+    """Read comma-separated numbers.
+
+    Raises:
+        UsageError: When a part is no number.
+    """
     try:
         return tuple(float(part) for part in parse_list(text))
     except ValueError as error:
@@ -66,7 +70,11 @@ def parse_numbers(text: str | None, flag: str) -> tuple[float, ...]:
 
 
 def parse_counts(text: str | None, flag: str) -> tuple[int, ...]:
-    """Read comma-separated whole numbers. Raises: UsageError when a part is none."""
+    """Read comma-separated whole numbers.
+
+    Raises:
+        UsageError: When a part is none.
+    """
     # int() alone would also take "-4", "+4" and "1_000".
     parts = parse_list(text)
     if not all(part.isdecimal() for part in parts):
@@ -93,7 +101,10 @@ def parse_choice(value: str, flag: str, choices: Sequence[Choice]) -> Choice:
 
 
 def parse_bytes(text: str, flag: str) -> int:
-    """Read a size as people write it (powers of 1000). Raises: UsageError.
+    """Read a size as people write it (powers of 1000).
+
+    Raises:
+        UsageError: When the command line does not fit together.
 
     >>> parse_bytes("8GB", "--memory"), parse_bytes("500 mb", "--memory")
     (8000000000, 500000000)
@@ -106,7 +117,11 @@ def parse_bytes(text: str, flag: str) -> int:
 
 
 def either(argument: Value | None, flag: Value | None, name: str) -> Value | None:
-    """The value of an argument that may also be given as a flag. Raises: UsageError when both are."""
+    """The value of an argument that may also be given as a flag.
+
+    Raises:
+        UsageError: When both are.
+    """
     if argument is not None and flag is not None:
         raise UsageError(f"{argument} and {name} {flag}: name one of them")
     return argument if argument is not None else flag

@@ -39,7 +39,11 @@ def open_any_index(config: Config, flag: Path | None, engine: str = "auto") -> P
 
 
 def open_index(config: Config, flag: Path | None, engine: str = "auto") -> PlaceIndex:
-    """As `open_any_index`. Raises: ContractError also when seqdata index did not build it."""
+    """As `open_any_index`.
+
+    Raises:
+        ContractError: Also when seqdata index did not build it.
+    """
     index = open_any_index(config, flag, engine)
     missing = {"dataset", "protocol", "split", "checkpoint", "windows"} - index.manifest.inputs.keys()
     if missing:
@@ -91,7 +95,12 @@ def is_url(place: str) -> bool:
 
 
 def find_run(config: Config, flag: Path | None, index: PlaceIndex) -> Path:
-    """The named run, else the one that the index was built from. Raises: InputError when it is gone, UsageError."""
+    """The named run, else the one that the index was built from.
+
+    Raises:
+        InputError: When it is gone.
+        UsageError: When the command line does not fit together.
+    """
     if flag is not None:
         check_kind(flag, "runs")
     return flag if flag is not None else run_behind(index, config.out / "runs")

@@ -245,7 +245,11 @@ class IndexGroup(LazyGroup):
     registry: ClassVar[Mapping[str, Command]] = INDEX_COMMANDS
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert `build` before arguments that do not begin with a command. Raises: UsageError for a mistyped one."""
+        """Insert `build` before arguments that do not begin with a command.
+
+        Raises:
+            UsageError: For a mistyped one.
+        """
         if (
             args
             and args[0] not in self.commands

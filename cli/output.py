@@ -57,7 +57,11 @@ class Console:
         self.log(text)
 
     def log(self, text: str) -> None:
-        """Append a line with the time (UTC) to the log file, if there is one. Raises: OSError when it cannot be."""
+        """Append a line with the time (UTC) to the log file, if there is one.
+
+        Raises:
+            OSError: When it cannot be.
+        """
         if self.log_file is not None:
             moment = datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             with self.log_file.open("a", encoding="utf-8") as file:

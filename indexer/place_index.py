@@ -85,7 +85,8 @@ class PlaceIndex:
     def sequences(self) -> "pl.DataFrame":
         """The database windows, one row a stored vector, in the same order (table contract `places`).
 
-        Raises: ContractError when the file is damaged.
+        Raises:
+            ContractError: When the file is damaged.
         """
         # A robot has `places` alone, without polars.
         from seqdata.contracts.table_files import read_table
@@ -97,7 +98,8 @@ class PlaceIndex:
     def places(self) -> pa.Table:
         """What a place is told by, one row a stored vector, as Arrow: read without polars.
 
-        Raises: ContractError when the file is damaged, or a column is absent or of another type.
+        Raises:
+            ContractError: When the file is damaged, or a column is absent or of another type.
         """
         path = self.path / PLACES
         check_file(self.path, self.manifest, PLACES, hashed=True)
@@ -148,7 +150,11 @@ class PlaceIndex:
         return shorter.nearest(np.ascontiguousarray(projected[:, :components]), k, among)
 
     def verify(self) -> None:
-        """Hash every file of the version. Raises: ContractError that names the first damaged file."""
+        """Hash every file of the version.
+
+        Raises:
+            ContractError: Naming the first damaged file.
+        """
         for name in self.manifest.files:
             check_file(self.path, self.manifest, name, hashed=True)
 

@@ -105,7 +105,8 @@ def arithmetic(device: torch.device, precision: Precision, *, deterministic: boo
 def repeatable() -> Iterator[None]:
     """Take only kernels that give the same numbers every time; what was set before is put back.
 
-    Raises: ContractError, inside, for a model with an operation that has no such kernel.
+    Raises:
+        ContractError: Inside, for a model with an operation that has no such kernel.
     """
     cudnn = torch.backends.cudnn
     memory: Any = torch.utils.deterministic  # its one setting is made at run time, which mypy does not see

@@ -244,7 +244,11 @@ class TrainSettings(BaseModel):
 
 
 def recipe_values(recipe: str | None) -> dict[str, Any]:
-    """The settings of a recipe, by its name or an earlier one; none for None. Raises: UsageError for another name."""
+    """The settings of a recipe, by its name or an earlier one; none for None.
+
+    Raises:
+        UsageError: For another name.
+    """
     name = ALIASES.get(recipe or "", recipe)
     if name is not None and name not in RECIPES:
         nearest = get_close_matches(name, list(RECIPES), n=1)

@@ -42,20 +42,33 @@ SourceOptionFlag = Annotated[
 
 
 def source_options(named: dict[str, Path | str | None], more: list[str] | None) -> dict[str, str]:
-    """Join flags and --option texts. Raises: UsageError for one that is no name=value or is given twice."""
+    """Join flags and --option texts.
+
+    Raises:
+        UsageError: For one that is no name=value or is given twice.
+    """
     texts = [f"{name}={value}" for name, value in named.items() if value is not None]
     return parse_pairs([*texts, *(more or [])], "--option")
 
 
 def find_raw(settings: Config, argument: Path | None, flag: Path | None) -> Path:
-    """Find the dump that argument, flag or seqdata.toml names. Raises: UsageError when two are, InputError."""
+    """Find the dump that argument, flag or seqdata.toml names.
+
+    Raises:
+        UsageError: When two are.
+        InputError: When it is absent or cannot be read.
+    """
     if argument is not None and flag is not None:
         raise UsageError(f"two raw dumps are named, {argument} and --raw {flag}; name one")
     return settings.raw(argument or flag)
 
 
 def find_kind(kind: str, raw: Path) -> str:
-    """Resolve the kind `auto` by the files at `raw`. Raises: InputError when they are of no kind, or of several."""
+    """Resolve the kind `auto` by the files at `raw`.
+
+    Raises:
+        InputError: When they are of no kind, or of several.
+    """
     if kind != "auto":
         return kind
     detected = recognise(raw)

@@ -163,7 +163,11 @@ class JudgedSource:
     def from_index(
         self, flag: Path | None, run: Path | None, engine: str, options: AnswerOptions
     ) -> list[PredictionSet]:
-        """The answers of an index. Raises: UsageError when it holds another split than the named one."""
+        """The answers of an index.
+
+        Raises:
+            UsageError: When it holds another split than the named one.
+        """
         index = open_index(self.config, flag, engine)
         split = index.manifest.inputs["split"]
         if self.split not in (None, split):
@@ -182,7 +186,8 @@ class JudgedSource:
     def from_files(self, paths: list[Path]) -> list[PredictionSet]:
         """Predictions files of the product or of other models.
 
-        Raises: UsageError where a file of another model comes without a protocol, or two would be stored as one.
+        Raises:
+            UsageError: Where a file of another model comes without a protocol, or two would be stored as one.
         """
         # The product's own files know dataset, protocol and split; those of other models answer what the flags say.
         own = {path: is_own(path) for path in paths}

@@ -29,7 +29,11 @@ def search_folders(
     *,
     as_json: bool,
 ) -> None:
-    """Print the k nearest windows of the database of each query window. Raises: UsageError without model or query."""
+    """Print the k nearest windows of the database of each query window.
+
+    Raises:
+        UsageError: Without model or query.
+    """
     from train.devices import pick_device  # heavy
     from train.models import registry  # heavy
     from train.stages.search_folders import FolderSearch, check_has_words, folder_windows, nearest_windows  # heavy

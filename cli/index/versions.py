@@ -39,12 +39,21 @@ def caveat(measured: Measured) -> str | None:
 
 
 def find_index(config: Path | None, flag: Path | None) -> Path:
-    """The folder of the named index, else of the newest below indexes/. Raises: InputError when there is none."""
+    """The folder of the named index, else of the newest below indexes/.
+
+    Raises:
+        InputError: When there is none.
+    """
     return named_index(load(config).newest("indexes", "latest", flag, "index"))
 
 
 def find_folder(config: Path | None, flag: Path | None, version: str | None) -> Path:
-    """The folder of a version of the index, or the folder that `version` is. Raises: InputError, ContractError."""
+    """The folder of a version of the index, or the folder that `version` is.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+        ContractError: When it does not fit its contract.
+    """
     # A folder first, so that a version of any index can be named by its path; ids and tags are looked up in one index.
     if version is not None and Path(version).is_dir():
         return resolve(Path(version))

@@ -83,7 +83,11 @@ class _Steps:
     def run(
         self, stage: str, *arguments: str, allowed: tuple[int, ...] = (0,), json_flag: bool = True
     ) -> dict[str, Any]:
-        """Run one command and return its JSON. Raises: SeqdataError when it ends with a code not in `allowed`."""
+        """Run one command and return its JSON.
+
+        Raises:
+            SeqdataError: When it ends with a code not in `allowed`.
+        """
         note(f"\n$ seqdata {' '.join(arguments)}")
         # A process of its own, by the installed program: the demo also shows that what the README types works.
         program = [str(Path(sys.executable).with_name("seqdata")), *arguments]

@@ -11,14 +11,22 @@ from seqdata.storage.files import write_bytes_atomic
 
 
 def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
-    """Store arrays by name. Raises: OutputError."""
+    """Store arrays by name.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     from safetensors.numpy import save  # heavy
 
     write_bytes_atomic(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def read_arrays(path: Path, *names: str) -> list[Any]:
-    """Arrays that `write_arrays` stored. Raises: ContractError when the file is absent or damaged."""
+    """Arrays that `write_arrays` stored.
+
+    Raises:
+        ContractError: When the file is absent or damaged.
+    """
     from safetensors import SafetensorError, safe_open  # heavy
 
     try:

@@ -43,7 +43,8 @@ def has_lists(index: "faiss.Index") -> bool:
 def trained(path: Path) -> "faiss.Index":
     """The index of a file without its vectors: transform and quantiser, ready to add. Only with inverted lists.
 
-    Raises: ContractError when FAISS refuses the file.
+    Raises:
+        ContractError: When FAISS refuses the file.
     """
     import faiss  # heavy
 
@@ -57,7 +58,11 @@ def trained(path: Path) -> "faiss.Index":
 
 
 def open_index(path: Path, flags: int = 0) -> "faiss.Index":
-    """`faiss.read_index`. Raises: ContractError when FAISS refuses the file."""
+    """`faiss.read_index`.
+
+    Raises:
+        ContractError: When FAISS refuses the file.
+    """
     import faiss  # heavy
 
     try:
@@ -88,7 +93,9 @@ def _set_total(index: "faiss.Index", total: int) -> None:
 def join(parts: Sequence[Path], path: Path) -> None:
     """Write one index file that holds the inverted lists of all parts, in their order; memory: one list of one part.
 
-    Raises: ContractError when a part is damaged or parts differ in their quantiser's shape, OutputError.
+    Raises:
+        ContractError: When a part is damaged or parts differ in their quantiser's shape.
+        OutputError: When it cannot be written.
     """
     import faiss  # heavy
 

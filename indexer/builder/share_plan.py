@@ -195,7 +195,12 @@ def _write_trained(index: "faiss.Index", path: Path) -> None:
 
 
 def read_plan(folder: Path) -> BuildPlan:
-    """The plan of a build in shares. Raises: InputError when there is none, ContractError when it is damaged."""
+    """The plan of a build in shares.
+
+    Raises:
+        InputError: When there is none.
+        ContractError: When it is damaged.
+    """
     path = folder / PLAN
     try:
         return BuildPlan.model_validate_json(path.read_bytes())

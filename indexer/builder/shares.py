@@ -35,7 +35,11 @@ NEAREST = ".nearest"
 
 
 def share(rows: int, number: int, of: int) -> range:
-    """The rows of share `number` (from 1) of `of`: equal runs, side by side. Raises: ContractError."""
+    """The rows of share `number` (from 1) of `of`: equal runs, side by side.
+
+    Raises:
+        ContractError: When it does not fit its contract.
+    """
     if not 1 <= number <= of:
         raise ContractError(f"share {number}/{of}: expected i/N with i from 1 to N, such as 2/8")
     return range(rows * (number - 1) // of, rows * number // of)

@@ -98,7 +98,11 @@ def open_descriptors(path: Path) -> Vectors:
 
 
 def rows_of(dataset: Dataset, table: pl.DataFrame, vectors: Vectors, path: Path, ids: Path | None) -> IntArray:
-    """Find the row (n,) in `vectors` of every window of `table`. Raises: ContractError when one has none."""
+    """Find the row (n,) in `vectors` of every window of `table`.
+
+    Raises:
+        ContractError: When one has none.
+    """
     role = table["role"][0]
     if ids is None:
         if len(vectors) != table.height:

@@ -149,7 +149,12 @@ def by_city(query_cities: Sequence[str], database_cities: Sequence[str], search:
 
 
 def write(path: str | Path, predictions: pl.DataFrame, info: PredictionsInfo) -> None:
-    """Write predictions with what they answer as Parquet. Raises: ContractError, OutputError."""
+    """Write predictions with what they answer as Parquet.
+
+    Raises:
+        ContractError: When it does not fit its contract.
+        OutputError: When it cannot be written.
+    """
     table_contract("predictions").validate(predictions, file=path)
     _check_rows(predictions, info, path)
     # Files of the product's own indexes keep the bytes that they had before `ranked_by` was known.
@@ -160,7 +165,9 @@ def write(path: str | Path, predictions: pl.DataFrame, info: PredictionsInfo) ->
 def read(path: str | Path) -> tuple[pl.DataFrame, PredictionsInfo]:
     """Read predictions and what they answer.
 
-    Raises: InputError when there is no such file, ContractError when it is damaged or something else.
+    Raises:
+        InputError: When there is no such file.
+        ContractError: When it is damaged or something else.
     """
     info = read_info(path)
     predictions = read_table("predictions", path)
@@ -169,7 +176,10 @@ def read(path: str | Path) -> tuple[pl.DataFrame, PredictionsInfo]:
 
 
 def read_info(path: str | Path) -> PredictionsInfo:
-    """What a predictions file answers, without its rows. Raises: as `read`."""
+    """What a predictions file answers, without its rows.
+
+    Errors are those of `read`.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; run seqdata eval to write predictions")
     try:

@@ -118,7 +118,11 @@ def fits(dataset: Dataset, protocol: Protocol, info: PredictionsInfo) -> bool:
 
 
 def with_radius(protocol: Protocol, radius: float) -> Protocol:
-    """Derive the protocol at another radius, under a name that says so and a hash of its own. Raises: ContractError."""
+    """Derive the protocol at another radius, under a name that says so and a hash of its own.
+
+    Raises:
+        ContractError: When it does not fit its contract.
+    """
     if not 0 < radius < float("inf"):
         raise ContractError(f"radius {radius:g}: expected a positive number of {protocol.unit}")
     return protocol.model_copy(update={"radius": float(radius), "name": f"{protocol.name}-r{radius:g}"})

@@ -101,7 +101,11 @@ class FrameForm(Frozen):
 
 
 def index_protocol(index: PlaceIndex) -> Protocol:
-    """Parse the protocol that an index was built under. Raises: ContractError when it names none."""
+    """Parse the protocol that an index was built under.
+
+    Raises:
+        ContractError: When it names none.
+    """
     return protocols.parse(index.manifest.inputs.get("protocol", {}), index.path / "manifest.json")
 
 

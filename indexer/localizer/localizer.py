@@ -170,7 +170,10 @@ class Localizer:
         return sighting.place
 
     def prepare(self, image: Picture) -> PreparedFrame:
-        """Decode and resize a frame, in another thread say, while one before it is located. Raises: as `push`."""
+        """Decode and resize a frame, in another thread say, while one before it is located.
+
+        Errors are those of `push`.
+        """
         if self._colours == "bgr" and isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] >= 3:
             image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
         return PreparedFrame(resample(self.manifest.form.pixels(image), self.manifest.size))

@@ -125,7 +125,12 @@ def read_pack(folder: Path) -> PackManifest:
 
 
 def read_pack_manifest(folder: Path) -> PackManifest:
-    """Read the manifest alone. Raises: InputError when there is no pack, ContractError when it is damaged."""
+    """Read the manifest alone.
+
+    Raises:
+        InputError: When there is no pack.
+        ContractError: When it is damaged.
+    """
     path = folder / MANIFEST
     try:
         data = path.read_bytes()

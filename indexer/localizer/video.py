@@ -73,7 +73,7 @@ def camera_frames(address: str) -> Iterator[tuple[float, Pixels]]:
 def timed_frames(path: Path | str, kind: str | None = None) -> Iterator[tuple[float, Pixels]]:
     """Read every frame of a video: seconds since the first one, and pixels uint8 (H, W, 3) RGB as a player shows them.
 
-    `kind` names the form of the input where the file does not tell it. Raises: as `video_frames`.
+    `kind` names the form of the input where the file does not tell it. Errors are those of `video_frames`.
     """
     try:
         import av  # optional: the extra `video`

@@ -134,7 +134,9 @@ class Scatter:
 def gather(sample: Block | Iterable[Block], device: str = "cpu") -> Sample | Scatter:
     """Take a sample in: arrays stay where they are; streamed blocks are kept until d rows, then folded on `device`.
 
-    Raises: NotEnoughDataError when there is no descriptor, ContractError on uneven or non-finite blocks.
+    Raises:
+        NotEnoughDataError: When there is no descriptor.
+        ContractError: On uneven or non-finite blocks.
     """
     if isinstance(sample, np.ndarray):
         _check_block(sample, None)

@@ -15,7 +15,8 @@ def projected(
 ) -> Iterator[Float32Array]:
     """The blocks (m, d) as the index stores them: checked, projected and, with `normalise`, brought to unit length.
 
-    Raises: ContractError when the blocks do not hold `rows` finite descriptors of one size.
+    Raises:
+        ContractError: When the blocks do not hold `rows` finite descriptors of one size.
     """
     count, size = 0, None
     for block in blocks:
@@ -40,7 +41,11 @@ def project(descriptors: Float32Array, transform: Transform | None, normalise: b
 
 
 def check_descriptors(descriptors: npt.ArrayLike, size: int | None) -> Float32Array:
-    """Descriptors as C-ordered float32 (n, d). Raises: ContractError on another shape, or not finite."""
+    """Descriptors as C-ordered float32 (n, d).
+
+    Raises:
+        ContractError: On another shape, or not finite.
+    """
     array = np.ascontiguousarray(descriptors, dtype=np.float32)
     if array.ndim == 1:
         array = array[None]

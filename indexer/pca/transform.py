@@ -117,7 +117,8 @@ class Transform:
     def save(self, path: str | Path) -> None:
         """Write the arrays as safetensors, the facts as JSON in its header; equal transforms, equal bytes.
 
-        Raises: OutputError.
+        Raises:
+            OutputError: When it cannot be written.
         """
         from safetensors.numpy import save  # heavy
 

@@ -62,7 +62,11 @@ def write_report(out: str | Path, *, evaluations: Sequence[Evaluation], scene: R
 
 
 def render_report(evaluations: Sequence[Evaluation], scene: ReportScene) -> str:
-    """Render the report as HTML. Raises: ContractError without an evaluation."""
+    """Render the report as HTML.
+
+    Raises:
+        ContractError: Without an evaluation.
+    """
     if not evaluations:
         raise ContractError("a report needs at least one evaluation: run seqdata eval first")
     return render(

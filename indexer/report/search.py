@@ -26,6 +26,10 @@ class SearchPanel:
 
 
 def write_search(out: Path, *, title: str, note: str, panels: Sequence[SearchPanel]) -> Path:
-    """Write the page and return its path. Names are escaped, nothing is loaded. Raises: OutputError."""
+    """Write the page and return its path. Names are escaped, nothing is loaded.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     write_bytes_atomic(out, render("search", title=title, note=note, panels=panels).encode())
     return out

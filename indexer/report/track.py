@@ -78,7 +78,11 @@ class Timeline:
 
 
 def write_track(out: Path, scene: TrackScene) -> Path:
-    """Write the page and return its path. Names are escaped, nothing is loaded. Raises: OutputError."""
+    """Write the page and return its path. Names are escaped, nothing is loaded.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     page = render("track", scene=scene, map=draw_map(scene), timeline=draw_timeline(scene), margin=MARGIN)
     write_bytes_atomic(out, page.encode())
     return out

@@ -34,7 +34,9 @@ class FaissVectors:
         """Keep a copy on the GPU, which then answers whatever visits no more than the index's own lists.
 
         Kinds that FAISS has no GPU form of (graphs, multi-indexes, refinement) stay on the CPU, with a line in the log.
-        Raises: MissingDependencyError where FAISS was built without a GPU, or sees none.
+
+        Raises:
+            MissingDependencyError: Where FAISS was built without a GPU, or sees none.
         """
         self._on_device = gpu_copy(self.index, self._where)
 

@@ -78,7 +78,11 @@ def faiss_reason(error: BaseException) -> str:
 
 
 def write(index: "faiss.Index", path: Path) -> None:
-    """Write the index to `path` with FAISS. Raises: OutputError when the file system refuses."""
+    """Write the index to `path` with FAISS.
+
+    Raises:
+        OutputError: When the file system refuses.
+    """
     import faiss  # heavy
 
     try:

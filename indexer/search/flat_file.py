@@ -85,7 +85,11 @@ def write_exact(
 
 
 def narrow(block: Float32Array, kind: Exact) -> StoredVectors:
-    """A block (m, k) as the file stores it. Raises: ContractError when a value does not fit into float16."""
+    """A block (m, k) as the file stores it.
+
+    Raises:
+        ContractError: When a value does not fit into float16.
+    """
     if kind == "flat":
         return np.ascontiguousarray(block)
     with np.errstate(over="ignore"):

@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def cuda_engine(vectors: StoredVectors) -> "TorchEngine":
-    """The torch engine on CUDA. Raises: MissingDependencyError where torch sees no device."""
+    """The torch engine on CUDA.
+
+    Raises:
+        MissingDependencyError: Where torch sees no device.
+    """
     import torch  # heavy
 
     if not torch.cuda.is_available():
@@ -105,7 +109,8 @@ class TorchEngine:
     def __init__(self, vectors: StoredVectors, device: str, resident: "torch.Tensor | None" = None) -> None:
         """`vectors` as for `NumpyEngine`; `device` as torch names it; `resident` are the vectors where they are there.
 
-        Raises: torch.OutOfMemoryError when they seemed to fit and do not.
+        Raises:
+            torch.OutOfMemoryError: When they seemed to fit and do not.
         """
         self._vectors, self._device = vectors, device
         if resident is None and device.startswith("cuda") and fits(vectors, device):
@@ -304,7 +309,11 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
 
 
 def faiss_resources() -> Any:
-    """FAISS's scratch memory on the GPU. Raises: MissingDependencyError where FAISS has no GPU, or sees none."""
+    """FAISS's scratch memory on the GPU.
+
+    Raises:
+        MissingDependencyError: Where FAISS has no GPU, or sees none.
+    """
     import faiss  # heavy
 
     if not hasattr(faiss, "StandardGpuResources"):
@@ -324,7 +333,8 @@ def faiss_resources() -> Any:
 def gpu_copy(index: "faiss.Index", where: str) -> "faiss.Index | None":
     """Copy a trained index to the GPU; None, and a line in the log, for kinds that FAISS has no GPU form of.
 
-    Raises: MissingDependencyError where FAISS has no GPU, or sees none.
+    Raises:
+        MissingDependencyError: Where FAISS has no GPU, or sees none.
     """
     import faiss  # heavy
 
@@ -343,7 +353,9 @@ class FaissGpuEngine(NumpyEngine):
     """A flat FAISS index that stays on the GPU, for searches among all rows; the rest runs on the CPU."""
 
     def __init__(self, vectors: StoredVectors) -> None:
-        """Raises: MissingDependencyError where FAISS was built without a GPU, or sees none."""
+        """Raises:
+        MissingDependencyError: Where FAISS was built without a GPU, or sees none.
+        """
         self._resources = faiss_resources()
         import faiss  # heavy
 

@@ -79,7 +79,11 @@ def subspaces(size: int) -> int:
 
 
 def multi_index(rows: int, size: int) -> str:
-    """Name two codebooks whose pairs are about 4·√n cells. Raises: ContractError where vectors cannot be halved."""
+    """Name two codebooks whose pairs are about 4·√n cells.
+
+    Raises:
+        ContractError: Where vectors cannot be halved.
+    """
     if size % 2:
         raise ContractError(f"--kind imi: {size} values cannot be halved; use an even --pca, or --kind ivf")
     return f"IMI2x{max(1, round(math.log2(4 * math.sqrt(max(rows, 1))) / 2))},Flat"
@@ -145,7 +149,11 @@ class KindSpec:
 
 
 def as_spec(kind: "KindSpec | str") -> KindSpec:
-    """A kind's name as its spec. Raises: ContractError on an unknown kind."""
+    """A kind's name as its spec.
+
+    Raises:
+        ContractError: On an unknown kind.
+    """
     return kind if isinstance(kind, KindSpec) else KindSpec(kind)
 
 

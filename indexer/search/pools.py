@@ -30,7 +30,8 @@ class Engine(Protocol):
     ) -> Iterator[tuple[IntArray, IntArray]]:
         """Block by block, query numbers (h,) and rows (h,) of pairs whose score is at least the query's limit (q,).
 
-        Raises: TooManyPairsError before it yields more than `most` pairs.
+        Raises:
+            TooManyPairsError: Before it yields more than `most` pairs.
         """
         ...
 

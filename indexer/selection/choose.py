@@ -90,7 +90,12 @@ class _Trial:
     phases: Phases = field(default_factory=Phases)
 
     def build(self, factory: str) -> "faiss.Index":
-        """A filled index of a factory string. Raises: ContractError, NotEnoughDataError."""
+        """A filled index of a factory string.
+
+        Raises:
+            ContractError: When it does not fit its contract.
+            NotEnoughDataError: When there is too little data.
+        """
         index = create(factory, self.vectors.shape[1], check=factory == self.spec.factory)
         with self.phases.timed("train"):
             train(index, self.vectors, self.spec.seed, factory)

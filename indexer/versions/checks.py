@@ -36,7 +36,8 @@ def check_file(folder: Path, manifest: IndexManifest, name: str, hashed: bool) -
 def check_version(folder: Path) -> IndexManifest:
     """Hash everything in a version's folder: its files, and its inputs against its id; returns the manifest.
 
-    Raises: ContractError that names the first damaged or foreign file.
+    Raises:
+        ContractError: Naming the first damaged or foreign file.
     """
     manifest = read_manifest(folder)
     identifier = version_id(

@@ -86,7 +86,8 @@ def list_versions(index: Path) -> list[str]:
 def building(index: Path, identifier: str) -> Iterator[Path]:
     """Yield a private folder beside the versions; it is removed in the end unless `publish` renamed it.
 
-    Raises: OutputError where the folder cannot be made.
+    Raises:
+        OutputError: Where the folder cannot be made.
     """
     # The name says whose folder it is, so that `sweep` can tell a killed builder's from one at work, on this machine
     # only.
@@ -105,7 +106,8 @@ def building(index: Path, identifier: str) -> Iterator[Path]:
 def publish(folder: Path, index: Path, identifier: str) -> Path:
     """Rename a finished folder to its version and point `latest` there; another builder's, if first, is kept.
 
-    Raises: OutputError where the file system refuses.
+    Raises:
+        OutputError: Where the file system refuses.
     """
     target = version_folder(index, identifier)
     try:
@@ -138,7 +140,11 @@ def find_whole(index: Path, identifier: str) -> Path | None:
 
 
 def discard(folder: Path) -> None:
-    """Take a version away whole, by one rename, then delete it; nothing where it is absent. Raises: OSError."""
+    """Take a version away whole, by one rename, then delete it; nothing where it is absent.
+
+    Raises:
+        OSError: When the file system refuses.
+    """
     away = folder.parent / f"{REMOVED}-{folder.name}-{uuid.uuid4().hex[:8]}"
     # Renamed first: deleting in place would leave half a version under its name if it were interrupted.
     with suppress(FileNotFoundError):
@@ -147,7 +153,11 @@ def discard(folder: Path) -> None:
 
 
 def adopt(index: Path, identifier: str) -> bool:
-    """Point `latest` to a version that is there already; False when it is not (any more). Raises: OutputError."""
+    """Point `latest` to a version that is there already; False when it is not (any more).
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     if not (version_folder(index, identifier) / MANIFEST).is_file():
         return False
     with changing(index / VERSIONS):
@@ -183,7 +193,10 @@ def resolve(path: Path, version: str = "latest") -> Path:
     """The version folder meant by `path`: a version, a named index, or a folder with one named index in it.
 
     `version` is `latest`, a tag, an identifier, or an unambiguous beginning of one.
-    Raises: InputError when there is nothing, or more than one; ContractError when `latest` points nowhere.
+
+    Raises:
+        InputError: When there is nothing, or more than one.
+        ContractError: When `latest` points nowhere.
     """
     if (path / MANIFEST).is_file():
         return path
@@ -209,7 +222,11 @@ def _list_known(index: Path) -> str:
 
 
 def named_index(path: Path) -> Path:
-    """The named index meant by `path`: it, or the only one in that folder. Raises: InputError otherwise."""
+    """The named index meant by `path`: it, or the only one in that folder.
+
+    Raises:
+        InputError: Otherwise.
+    """
     if (path / VERSIONS).is_dir():
         return path
     if not path.is_dir():

@@ -49,7 +49,8 @@ def alone(folder: Path) -> Iterator[bool]:
 def changing(versions: Path) -> Iterator[None]:
     """Be the only one who publishes, tags, rolls back or collects in an index; others wait (milliseconds).
 
-    Raises: OSError when the folder is not there.
+    Raises:
+        OSError: When the folder is not there.
     """
     # The folder itself is locked: it is always there, and a lock file of its own would be one more thing to leave
     # behind.

@@ -106,7 +106,11 @@ class IndexManifest(Frozen):
         return value
 
     def write(self, folder: Path) -> None:
-        """Write the manifest into a version's folder; equal manifests, equal bytes. Raises: OutputError."""
+        """Write the manifest into a version's folder; equal manifests, equal bytes.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
         # Left out of today's manifests, or two builds of the same inputs would differ in their bytes.
         fields = self.model_dump(mode="json", exclude=None if self.created else {"created", "seconds"})
         data = json_bytes(fields)
@@ -135,7 +139,11 @@ class Measured(Frozen):
     curve: list[dict[str, Any]] | None = None
 
     def write(self, folder: Path) -> None:
-        """Write into a version's folder. Raises: OutputError."""
+        """Write into a version's folder.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
         write_bytes_atomic(folder / MEASURED, json_bytes(self.model_dump(mode="json")))
 
 
@@ -198,7 +206,11 @@ def _version(name: str) -> str | None:
 
 
 def read_manifest(folder: Path) -> IndexManifest:
-    """The manifest of a version folder. Raises: ContractError when it is missing, damaged or foreign."""
+    """The manifest of a version folder.
+
+    Raises:
+        ContractError: When it is missing, damaged or foreign.
+    """
     path = folder / MANIFEST
     try:
         data = path.read_bytes()
@@ -216,7 +228,8 @@ def read_manifest(folder: Path) -> IndexManifest:
 def read_measured(folder: Path) -> Measured:
     """The measured facts of a version folder; of schema version 1, what its manifest knows.
 
-    Raises: ContractError when they are damaged or foreign.
+    Raises:
+        ContractError: When they are damaged or foreign.
     """
     path = folder / MEASURED
     try:

@@ -40,7 +40,9 @@ class Removal:
 def set_tag(index: Path, tag: str, version: str = LATEST) -> str:
     """Give a version a name that `gc` respects, by one rename; a tag that is there already moves. Returns its id.
 
-    Raises: InputError for a name that could be a version's, or an unknown version; OutputError.
+    Raises:
+        InputError: For a name that could be a version's, or an unknown version.
+        OutputError: When it cannot be written.
     """
     if not TAG.fullmatch(tag) or HEX.fullmatch(tag) or tag == LATEST:
         raise InputError(
@@ -54,7 +56,12 @@ def set_tag(index: Path, tag: str, version: str = LATEST) -> str:
 
 
 def remove_tag(index: Path, tag: str) -> str:
-    """Take a tag away; returns the version it named. Raises: InputError when there is no such tag, OutputError."""
+    """Take a tag away; returns the version it named.
+
+    Raises:
+        InputError: When there is no such tag.
+        OutputError: When it cannot be written.
+    """
     names = read_tags(index)
     if tag not in names:
         raise InputError(f"{index}: no tag '{tag}'; it has {', '.join(names) or 'none'}")
@@ -68,7 +75,9 @@ def remove_tag(index: Path, tag: str) -> str:
 def rollback(index: Path, version: str | None = None) -> tuple[str | None, str]:
     """Point `latest`, by one rename, to a version: the one built before it without a name. Returns (before, now).
 
-    Raises: InputError when there is none before, or no such version; OutputError.
+    Raises:
+        InputError: When there is none before, or no such version.
+        OutputError: When it cannot be written.
     """
     with changing(index / VERSIONS):
         before = read_latest(index)
@@ -91,7 +100,10 @@ def collect(index: Path, *, dry_run: bool = False) -> Removal:
 
     A version vanishes whole, by a rename, and a reader that opened it in the same moment either has it or resolves its
     name again. Leftovers of killed builders go too, and the evaluations of versions that are gone.
-    Raises: InputError when the index has no `latest`, so that everything would go; OutputError.
+
+    Raises:
+        InputError: When the index has no `latest`, so that everything would go.
+        OutputError: When it cannot be written.
     """
     if read_latest(index) not in list_versions(index):
         raise InputError(f"{index}: '{LATEST}' names no version that is there; seqdata index rollback VERSION sets it")

@@ -55,7 +55,11 @@ class ShardRange:
 
     @classmethod
     def parse(cls, text: str) -> "ShardRange":
-        """The range that `i/N` names. Raises: ContractError."""
+        """The range that `i/N` names.
+
+        Raises:
+            ContractError: When it does not fit its contract.
+        """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         number, jobs = (int(part) for part in match.groups()) if match else (0, 0)
         if not 1 <= number <= jobs:
@@ -314,7 +318,10 @@ class ShardJob:
     records: pl.DataFrame
 
     def run(self) -> ShardPlan:
-        """Write the shard, in whatever process this is; the dump is opened there. Raises: as `write_shard`."""
+        """Write the shard, in whatever process this is; the dump is opened there.
+
+        Errors are those of `write_shard`.
+        """
         source = open_source(self.kind, self.raw, self.options)
         write_shard(Store(self.out, is_output=True), self.plan, self.records, source, self.settings, self.plan_hash)
         return self.plan

@@ -69,7 +69,10 @@ class BuildPlan:
 
 
 def plan_build(request: BuildRequest) -> BuildPlan:
-    """List the dump, read some frames, and estimate what `build` would write. Raises: as `list_work`."""
+    """List the dump, read some frames, and estimate what `build` would write.
+
+    Errors are those of `list_work`.
+    """
     request, work = list_work(request)
     records = work.records
     sample = _sample(work)

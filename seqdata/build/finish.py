@@ -64,7 +64,11 @@ class Tables:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Yield a local path to write the Parquet table `name` to. Raises: OutputError."""
+        """Yield a local path to write the Parquet table `name` to.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
         with self.store.writing(self.path(name)) as temporary:
             yield temporary
             info = TableInfo.measure(self.path(name), temporary)
@@ -137,7 +141,11 @@ class SealedFrames:
     bad: list[dict[str, Any]] = field(default_factory=list)
 
     def frames(self, store: Store, plan: Plan) -> Iterator[pl.DataFrame]:
-        """Yield the frames of every shard of the plan, in order. Raises: OutputError when one is not sealed."""
+        """Yield the frames of every shard of the plan, in order.
+
+        Raises:
+            OutputError: When one is not sealed.
+        """
         for planned in plan.shards:
             shard = read_sealed(store, planned, plan.hash)
             if shard is None:

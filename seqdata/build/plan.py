@@ -176,7 +176,11 @@ def _drop(records: pl.DataFrame, left_out: pl.DataFrame, settings: BuildSettings
 
 
 def begin(store: Store, work: Work) -> None:
-    """Write the plan, unless it stands there already. Raises: OutputError when another unfinished one does."""
+    """Write the plan, unless it stands there already.
+
+    Raises:
+        OutputError: When another unfinished one does.
+    """
     plan = read_plan(store)
     if plan is not None and plan.hash != work.plan.hash:
         raise OutputError(
@@ -196,7 +200,11 @@ def begin(store: Store, work: Work) -> None:
 
 
 def read_plan(store: Store) -> Plan | None:
-    """Read the plan of the unfinished version, None where there is none. Raises: ContractError when it is broken."""
+    """Read the plan of the unfinished version, None where there is none.
+
+    Raises:
+        ContractError: When it is broken.
+    """
     if store.size(PLAN_NAME) is None:
         return None
     try:
@@ -238,7 +246,11 @@ def read_listing(kind: str, raw: Path, options: Mapping[str, str]) -> tuple[Sour
 
 
 def refuse_empty(listing: Listing, raw: Path) -> None:
-    """Log what the listing notes about the dump. Raises: InputError when no frame can be used, with the reasons."""
+    """Log what the listing notes about the dump.
+
+    Raises:
+        InputError: When no frame can be used, with the reasons.
+    """
     for note in listing.notes:
         log.warning("%s: %s", raw, note)
     if listing.records.height:

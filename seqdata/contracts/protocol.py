@@ -181,7 +181,11 @@ class Protocol(Frozen):
         return f"{self.name}@{self.hash}"
 
     def split(self, name: str) -> Split:
-        """Look up a split. Raises: ContractError that lists the splits there are."""
+        """Look up a split.
+
+        Raises:
+            ContractError: Listing the splits there are.
+        """
         if name not in self.splits:
             raise ContractError(f"protocol {self.name}: no split '{name}'; it has {', '.join(self.splits)}")
         return self.splits[name]

@@ -29,7 +29,10 @@ def read_table(name: str, path: str | Path, rows: int | None = None) -> pl.DataF
 
 
 def check_footer(name: str, path: str | Path, rows: int | None = None) -> None:
-    """Check a stored table by its footer: columns, types and number of rows. Raises: as `read_table`."""
+    """Check a stored table by its footer: columns, types and number of rows.
+
+    Errors are those of `read_table`.
+    """
     table_contract(name).check_schema(read_schema(path), path)
     height = read_rows(path)
     if rows is not None and height != rows:

@@ -61,7 +61,8 @@ class TableContract:
     def conform(self, table: pl.DataFrame) -> pl.DataFrame:
         """Cast and order `table` as the contract says, absent nullable columns filled with nulls.
 
-        Raises: ContractError when a required column is absent or a value does not fit its type.
+        Raises:
+            ContractError: When a required column is absent or a value does not fit its type.
         """
         columns = [
             pl.col(column.name).cast(TYPES[column.type])
@@ -101,7 +102,10 @@ class TableContract:
     def check_schema(
         self, schema: Mapping[str, pl.DataType], file: str | Path, columns: Collection[str] | None = None
     ) -> None:
-        """Check the names and types of columns alone, as a footer gives them. Raises: as `validate`."""
+        """Check the names and types of columns alone, as a footer gives them.
+
+        Errors are those of `validate`.
+        """
         for column in self.columns:
             if columns is not None and column.name not in columns:
                 continue

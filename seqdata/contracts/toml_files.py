@@ -21,7 +21,11 @@ def schema_root() -> Path:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises: InputError when it is missing or not TOML."""
+    """Parse a TOML file.
+
+    Raises:
+        InputError: When it is missing or not TOML.
+    """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -106,7 +106,8 @@ class Dataset:
     def frames(self) -> pl.LazyFrame:
         """The frames table (contract `frames`), lazily: one row a frame, in (trajectory, position) order.
 
-        Raises: ContractError when its columns or its number of rows are not those of the manifest.
+        Raises:
+            ContractError: When its columns or its number of rows are not those of the manifest.
         """
         return scan_parquet(self._tables.path("frames"))
 

@@ -43,7 +43,10 @@ class StoredTables:
         return path
 
     def read(self, name: str) -> pl.DataFrame:
-        """Read a whole table of the manifest. Raises: as `path`."""
+        """Read a whole table of the manifest.
+
+        Errors are those of `path`.
+        """
         return self._read(name, self._own(name))
 
     def nearest(self, protocol: Protocol, split: str) -> pl.DataFrame | None:

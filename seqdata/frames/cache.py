@@ -66,7 +66,10 @@ class DecodeCache:
         self._start()
 
     def frames(self, rows: Iterable[int]) -> dict[int, Pixels | None]:
-        """Read the pixels of each distinct row, None where the frame is bad. Raises: as `fetch`."""
+        """Read the pixels of each distinct row, None where the frame is bad.
+
+        Errors are those of `fetch`.
+        """
         # A fork is noticed by the process id: after it, the parent's lock and pending frames mean nothing here.
         if self._process != os.getpid():
             self._start()

@@ -124,7 +124,11 @@ def resize(pixels: Pixels, size: Size) -> Pixels:
 
 
 def stack_frames(frames: list[Pixels]) -> Pixels:
-    """Stack frames (H, W, 3) to one array (L, H, W, 3). Raises: ContractError when their sizes differ."""
+    """Stack frames (H, W, 3) to one array (L, H, W, 3).
+
+    Raises:
+        ContractError: When their sizes differ.
+    """
     check_one_size(frames)
     return np.stack(frames)
 

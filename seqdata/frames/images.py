@@ -173,7 +173,11 @@ def _rgb_of(band: Image.Image) -> Pixels:
 
 
 def encode(pixels: Pixels, quality: int) -> bytes:
-    """A JPEG of RGB pixels without chroma subsampling. Raises: BadImageError when a side is too long for one."""
+    """A JPEG of RGB pixels without chroma subsampling.
+
+    Raises:
+        BadImageError: When a side is too long for one.
+    """
     height, width = pixels.shape[:2]
     if max(height, width) > GREATEST_JPEG_SIDE:
         raise BadImageError("bad_image", f"{width}×{height} pixels: a side of a JPEG is at most {GREATEST_JPEG_SIDE:,}")
@@ -182,7 +186,11 @@ def encode(pixels: Pixels, quality: int) -> bytes:
 
 
 def rgb_array(array: npt.NDArray[Any]) -> Pixels:
-    """`array` itself when it is RGB pixels. Raises: ValueError (a source's defect, not a file's) when it is not."""
+    """`array` itself when it is RGB pixels.
+
+    Raises:
+        ValueError: (a source's defect, not a file's) when it is not.
+    """
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(f"expected pixels uint8 (H, W, 3), found {array.dtype} {array.shape}")
     return array

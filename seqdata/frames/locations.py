@@ -63,7 +63,11 @@ class LazyLocations:
         return self._read(np.unique(np.searchsorted(self._starts, rows, side="right") - 1))
 
     def all(self) -> FrameLocations:
-        """Read the locations of every frame. Raises: ContractError when the table is damaged."""
+        """Read the locations of every frame.
+
+        Raises:
+            ContractError: When the table is damaged.
+        """
         return self._read(range(len(self._is_read)))
 
     def _read(self, groups: Iterable[int]) -> FrameLocations:

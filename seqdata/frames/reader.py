@@ -81,7 +81,11 @@ class FrameReader:
         return images
 
     def decode(self, row: int, data: bytes | None) -> Pixels:
-        """Decode what `fetch` gave for a row to (H, W, 3). Raises: BadImageError when it is damaged."""
+        """Decode what `fetch` gave for a row to (H, W, 3).
+
+        Raises:
+            BadImageError: When it is damaged.
+        """
         try:
             return self._decode(data, self.buffers)
         except BadImageError as error:
@@ -89,7 +93,12 @@ class FrameReader:
             raise
 
     def encoded(self, rows: IntArray) -> dict[int, bytes]:
-        """Read the stored bytes of each distinct row. Raises: InputError, DamagedFrameError."""
+        """Read the stored bytes of each distinct row.
+
+        Raises:
+            InputError: When it is absent or cannot be read.
+            DamagedFrameError: When a stored frame is damaged.
+        """
         images = {}
         for row, data in self.fetch(rows).items():
             if data is None:
@@ -155,7 +164,8 @@ def stack_channels_last(frames: list[Pixels], size: Size = None) -> Pixels:
 def read_views(store: Store, locations: FrameLocations, rows: IntArray) -> dict[int, memoryview]:
     """Read each distinct frame row as a view of what one ranged read gave, its hash not compared.
 
-    Raises: InputError when a shard is absent or short.
+    Raises:
+        InputError: When a shard is absent or short.
     """
     views: dict[int, memoryview] = {}
     for members in _ranges(locations, np.unique(rows)):

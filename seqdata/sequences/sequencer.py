@@ -69,7 +69,11 @@ class TrackPolicy:
 
     @classmethod
     def from_key(cls, key: str) -> "TrackPolicy":
-        """Parse the name of a track table. Raises: ContractError for a text that is no key."""
+        """Parse the name of a track table.
+
+        Raises:
+            ContractError: For a text that is no key.
+        """
         match = _KEY.fullmatch(key)
         policies = {mark: name for name, mark in _PANORAMAS.items()}
         if match is None or match["panoramas"] not in policies:
@@ -225,7 +229,11 @@ class Sequencer:
         return mask
 
     def frame_rows(self, table: pl.DataFrame) -> IntArray:
-        """Look up the frame row of every frame of every window: int64 (n, L). Raises: ContractError."""
+        """Look up the frame row of every frame of every window: int64 (n, L).
+
+        Raises:
+            ContractError: When it does not fit its contract.
+        """
         if not table.height:
             return np.zeros((0, 0), dtype=np.int64)
         track = self.track(_only(table, "track"))

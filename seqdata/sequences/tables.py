@@ -70,7 +70,8 @@ def stored_radius(protocol: Protocol, split: str) -> float:
 def reach(path: Path, protocol: Protocol, split: str) -> float:
     """Read how far the pairs of a stored table reach; tables of the first release reach the protocol's own radii.
 
-    Raises: ContractError when the table is damaged.
+    Raises:
+        ContractError: When the table is damaged.
     """
     text = read_metadata(path).get("radius", stored_radius(protocol, split))
     try:

@@ -43,7 +43,12 @@ class FileTree(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """All bytes of one member. Raises: KeyError when there is none, BadImageError when it cannot be read."""
+        """All bytes of one member.
+
+        Raises:
+            KeyError: When there is none.
+            BadImageError: When it cannot be read.
+        """
         ...
 
 
@@ -177,7 +182,12 @@ class Folder:
         return pl.DataFrame(schema=_SKIPPED)
 
     def read(self, name: str) -> bytes:
-        """Read one file. Raises: KeyError when there is none, BadImageError when it cannot be read."""
+        """Read one file.
+
+        Raises:
+            KeyError: When there is none.
+            BadImageError: When it cannot be read.
+        """
         path = inside(self.root, name)
         if not read_again(path.is_file):
             raise KeyError(f"{name} is not in {self.root}")

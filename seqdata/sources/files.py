@@ -254,7 +254,11 @@ def unreadable(reason: str) -> BadImageError:
 
 
 def inside(raw: Path, name: str) -> Path:
-    """The path of `name` below `raw`; links in the dump are followed. Raises: KeyError when the name climbs out."""
+    """The path of `name` below `raw`; links in the dump are followed.
+
+    Raises:
+        KeyError: When the name climbs out.
+    """
     # Names come from tables that anyone may have written.
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise KeyError(f"{name} lies outside {raw}")

@@ -126,7 +126,11 @@ def raw_frames(sources: "Sequence[SourceInfo]") -> RawFrames | None:
 
 
 def rgb_of_image(image: Image.Image, raw: RawFrames | None) -> Pixels:
-    """RGB pixels uint8 (H, W, 3) of a Pillow image, developed where it is raw. Raises: BadImageError."""
+    """RGB pixels uint8 (H, W, 3) of a Pillow image, developed where it is raw.
+
+    Raises:
+        BadImageError: When the picture is damaged.
+    """
     check_format(image)
     if raw is None:
         return to_rgb(image)

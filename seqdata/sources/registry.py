@@ -155,12 +155,20 @@ def source_kind(name: str) -> SourceKind:
 
 
 def default_protocol(name: str) -> str:
-    """Name the protocol whose tables a build of this kind writes when the user names none. Raises: ContractError."""
+    """Name the protocol whose tables a build of this kind writes when the user names none.
+
+    Raises:
+        ContractError: When it does not fit its contract.
+    """
     return source_kind(name).default_protocol
 
 
 def path_options(name: str) -> frozenset[str]:
-    """Name the options of a kind whose values are paths. Raises: ContractError."""
+    """Name the options of a kind whose values are paths.
+
+    Raises:
+        ContractError: When it does not fit its contract.
+    """
     return frozenset(option.name for option in source_kind(name).options if option.is_path)
 
 

@@ -86,7 +86,11 @@ def _umask() -> int:
 
 
 def flush(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to disk. Raises: OSError."""
+    """Force a file's bytes, or a folder's entries, to disk.
+
+    Raises:
+        OSError: When the file system refuses.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -99,7 +103,11 @@ def flush(path: Path) -> None:
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all. Raises: OutputError."""
+    """Write `data` to `path` whole or not at all.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -110,7 +118,11 @@ def json_bytes(value: Any) -> bytes:
 
 
 def write_json_atomic(path: str | Path, value: Any) -> None:
-    """Write `value` as JSON (sorted keys) to `path` whole or not at all. Raises: OutputError."""
+    """Write `value` as JSON (sorted keys) to `path` whole or not at all.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     write_bytes_atomic(path, json_bytes(value))
 
 
@@ -129,7 +141,11 @@ def folders_by_age(parent: str | Path, marker: str) -> list[Path]:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises: InputError when it is missing or not JSON."""
+    """Read a JSON file.
+
+    Raises:
+        InputError: When it is missing or not JSON.
+    """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -45,7 +45,10 @@ def check_name(name: str) -> str:
 
 
 def check_flat_name(name: str) -> str:
-    """Check that a name is that of a file or folder directly in its folder. Raises: as `check_name`."""
+    """Check that a name is that of a file or folder directly in its folder.
+
+    Errors are those of `check_name`.
+    """
     if "/" in name:
         raise ValueError(f"{name!r} names a file outside the folder, or none")
     return check_name(name)

@@ -23,7 +23,11 @@ _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def write_parquet_atomic(table: pl.DataFrame, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table as Parquet, whole or not at all; see `parquet_writer`. Raises: OutputError."""
+    """Write a table as Parquet, whole or not at all; see `parquet_writer`.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     with atomic_path(path) as temporary, parquet_writer(temporary, table.schema, metadata) as write:
         write(table)
 
@@ -81,14 +85,22 @@ class _SizedWriter:
         self._waiting: list[pa.Table] = []
 
     def write(self, table: pa.Table) -> None:
-        """Append rows. Raises: OSError."""
+        """Append rows.
+
+        Raises:
+            OSError: When the file system refuses.
+        """
         self._waiting.append(table)
         # A file is smaller than its rows in memory, so none above WHOLE_BYTES goes without checksums.
         if self._writer is not None or sum(waiting.nbytes for waiting in self._waiting) > WHOLE_BYTES:
             self._flush(is_large=True)
 
     def finish(self) -> None:
-        """Write what waits, and the footer. Raises: OSError."""
+        """Write what waits, and the footer.
+
+        Raises:
+            OSError: When the file system refuses.
+        """
         self._flush(is_large=False)
         self.close()
 
@@ -131,13 +143,19 @@ def translated(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def open_parquet(path: str | Path) -> Iterator[pq.ParquetFile]:
-    """Open a table to read row groups, whose page checksums are compared where it has them. Raises: as `translated`."""
+    """Open a table to read row groups, whose page checksums are compared where it has them.
+
+    Errors are those of `translated`.
+    """
     with translated(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield file
 
 
 def read_parquet(path: str | Path) -> pl.DataFrame:
-    """Read a whole Parquet table. Raises: as `translated`."""
+    """Read a whole Parquet table.
+
+    Errors are those of `translated`.
+    """
     with translated(path):
         return scan_parquet(path).collect()
 
@@ -174,13 +192,19 @@ def _row_groups(
 
 
 def read_schema(path: str | Path) -> dict[str, pl.DataType]:
-    """Read the names and types of a table's columns, from its footer. Raises: as `translated`."""
+    """Read the names and types of a table's columns, from its footer.
+
+    Errors are those of `translated`.
+    """
     with translated(path):
         return dict(pl.read_parquet_schema(path))
 
 
 def read_rows(path: str | Path) -> int:
-    """Number of rows of a Parquet file, from its footer. Raises: as `translated`."""
+    """Number of rows of a Parquet file, from its footer.
+
+    Errors are those of `translated`.
+    """
     with translated(path):
         return int(pq.read_metadata(path).num_rows)
 
@@ -188,7 +212,7 @@ def read_rows(path: str | Path) -> int:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the key-value metadata that `write_parquet_atomic` put into a Parquet file, without Arrow's own entry.
 
-    Raises: as `translated`.
+    Errors are those of `translated`.
     """
     with translated(path):
         entries = pq.read_metadata(path).metadata or {}

@@ -61,13 +61,21 @@ class Store:
         return without_password(self.root)
 
     def path(self, name: str) -> Path:
-        """The path of a file of a local store. Raises: InputError where the store is not local."""
+        """The path of a file of a local store.
+
+        Raises:
+            InputError: Where the store is not local.
+        """
         if not self.is_local:
             raise InputError(f"{self}: is not a local folder")
         return Path(self.root) / name
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none. Raises: InputError when the store does not answer."""
+        """Bytes of a file, None where there is none.
+
+        Raises:
+            InputError: When the store does not answer.
+        """
         try:
             info: dict[str, Any] = self._persist(lambda: self._call("info", self._at(name)), name, self.unreadable)
         except FileNotFoundError:
@@ -77,7 +85,8 @@ class Store:
     def names(self, folder: str = "") -> list[str]:
         """Names of the files directly in a folder of the store, sorted; none where it is absent.
 
-        Raises: InputError when the store does not answer.
+        Raises:
+            InputError: When the store does not answer.
         """
         try:
             entries = self._persist(lambda: self._call("ls", self._at(folder), detail=True), folder, self.unreadable)
@@ -112,18 +121,30 @@ class Store:
         return self._reading(name, read_rest) if length else data
 
     def read_bytes(self, name: str) -> bytes:
-        """Read a whole file. Raises: InputError when it is absent or cannot be read."""
+        """Read a whole file.
+
+        Raises:
+            InputError: When it is absent or cannot be read.
+        """
         size = self.size(name)
         if size is None:
             raise InputError(f"{self}/{name}: no such file; run seqdata verify, or check the name")
         return self.read(name, 0, size)
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file. Raises: InputError when it is absent or not JSON."""
+        """Read a JSON file.
+
+        Raises:
+            InputError: When it is absent or not JSON.
+        """
         return parse_json(self.read_bytes(name), f"{self}/{name}")
 
     def remove(self, name: str) -> None:
-        """Delete a file; nothing where it is absent. Raises: OutputError when the store refuses."""
+        """Delete a file; nothing where it is absent.
+
+        Raises:
+            OutputError: When the store refuses.
+        """
         with suppress(FileNotFoundError):
             self._persist(lambda: self._call("rm_file", self._at(name)), name, OutputError)
 
@@ -260,7 +281,11 @@ class Store:
 
 
 def parse_json(data: bytes, file: str) -> Any:
-    """Parse the JSON that a file holds. Raises: InputError when it is none; `file` is named."""
+    """Parse the JSON that a file holds.
+
+    Raises:
+        InputError: When it is none; `file` is named.
+    """
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

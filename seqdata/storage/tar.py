@@ -18,7 +18,11 @@ _FIXED_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_SIZE) + sum(_AFTER_SUM) + 8 * ord(" 
 
 
 def header(name: str, size: int) -> bytes:
-    """Make the 512 bytes before a regular file's data. Raises: ContractError for a name or size beyond USTAR."""
+    """Make the 512 bytes before a regular file's data.
+
+    Raises:
+        ContractError: For a name or size beyond USTAR.
+    """
     path, length = name.encode(), b"%011o\x00" % size
     if len(path) > 100 or len(length) > 12:
         raise ContractError(f"{name}: USTAR holds names of at most 100 bytes and files of less than 8 GiB")

@@ -75,7 +75,9 @@ class Batches:
     and lists of texts; `step` is s. `replaced` of the object counts the replaced frames that were yielded.
 
     Memory: the stream's cache and three batches. The last batch may be short; `drop_last` leaves it out.
-    Raises: ContractError when B does not divide among the ranks, or a short last batch leaves a rank without windows.
+
+    Raises:
+        ContractError: When B does not divide among the ranks, or a short last batch leaves a rank without windows.
     """
 
     def __init__(

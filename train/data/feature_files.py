@@ -77,7 +77,12 @@ class FeatureManifest(Frozen):
 
 
 def read_manifest(folder: Path) -> FeatureManifest:
-    """Read a manifest. Raises: InputError when there is none, ContractError when it is broken."""
+    """Read a manifest.
+
+    Raises:
+        InputError: When there is none.
+        ContractError: When it is broken.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder}: no feature dataset here (no {MANIFEST}); write one with seqdata describe")
@@ -132,7 +137,11 @@ class FeatureFiles:
         self._handles = []
 
     def feature_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find the feature row of each frame row (n,). Raises: ContractError for a frame that was not described."""
+        """Find the feature row of each frame row (n,).
+
+        Raises:
+            ContractError: For a frame that was not described.
+        """
         rows = np.searchsorted(self._frames, frames)
         is_described = self._frames[np.minimum(rows, len(self._frames) - 1)] == frames
         if not is_described.all():
@@ -167,7 +176,11 @@ class FeatureFiles:
 
 
 def check_hashes(folder: str | Path) -> None:
-    """Hash every part and compare with the manifest. Raises: ContractError naming the first that differs."""
+    """Hash every part and compare with the manifest.
+
+    Raises:
+        ContractError: Naming the first that differs.
+    """
     for part in read_manifest(Path(folder)).parts:
         path = Path(folder) / part.name
         if xxh3_file(path) != part.hash:

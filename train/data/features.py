@@ -34,7 +34,11 @@ class FeatureSource(WindowSource):
         return self.files.manifest.level
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read features of frame rows (n,), in order. Raises: ContractError for frames that were not described."""
+        """Read features of frame rows (n,), in order.
+
+        Raises:
+            ContractError: For frames that were not described.
+        """
         return self.files.read(rows)
 
     def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
@@ -42,14 +46,23 @@ class FeatureSource(WindowSource):
         return cast(FrameModel, model).pool(frames.float()) if self.level == "token" else frames.float()
 
     def tokens(self, model: SequenceModel, frames: Tensor) -> Tensor:
-        """Return stored tokens (N, T, C). Raises: ContractError at frame level, where there are none."""
+        """Return stored tokens (N, T, C).
+
+        Raises:
+            ContractError: At frame level, where there are none.
+        """
         if self.level != "token":
             raise ContractError(f"{self.files.folder}: holds frame vectors; VLAD words need features of level token")
         return frames.float()
 
 
 def open_features(folder: str | Path, dataset: "Dataset") -> FeatureSource:
-    """Open the features of a dataset. Raises: InputError, ContractError when they are of another dataset or damaged."""
+    """Open the features of a dataset.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+        ContractError: When they are of another dataset or damaged.
+    """
     files = FeatureFiles(folder)
     if files.manifest.dataset != dataset.id:
         raise ContractError(

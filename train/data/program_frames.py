@@ -25,7 +25,10 @@ OpenProgram = Callable[[tuple[int, int]], Program]
 
 
 def pick_runtime(name: str | None) -> Runtime | None:
-    """Return the runtime of a name, None for none. Raises: ContractError for another name.
+    """Return the runtime of a name, None for none.
+
+    Raises:
+        ContractError: For another name.
 
     >>> pick_runtime("onnx")
     'onnx'

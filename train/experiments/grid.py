@@ -123,7 +123,11 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Grid:
-    """The experiment `name`. Raises: ContractError for an unknown name, with those there are."""
+    """The experiment `name`.
+
+    Raises:
+        ContractError: For an unknown name, with those there are.
+    """
     stem = canonical(name)
     if stem not in names():
         raise ContractError(f"no experiment '{name}'; there are {', '.join(names())}")
@@ -147,7 +151,11 @@ def methods() -> dict[str, Method]:
 
 
 def method(name: str) -> Method:
-    """The method `name`. Raises: ContractError for an unknown one."""
+    """The method `name`.
+
+    Raises:
+        ContractError: For an unknown one.
+    """
     if name not in methods():
         raise ContractError(f"no method '{name}'; there are {', '.join(methods())}")
     return methods()[name]

@@ -39,7 +39,11 @@ def is_fused(parameters: list[nn.Parameter]) -> bool | None:
 
 
 def grouped(model: nn.Module, settings: TrainSettings) -> dict[str, list[nn.Parameter]]:
-    """Sort the trained parameters into groups. Raises: ContractError for a prefix that names none."""
+    """Sort the trained parameters into groups.
+
+    Raises:
+        ContractError: For a prefix that names none.
+    """
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in (BASE, *settings.lr_groups)}
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     for name, parameter in trained:

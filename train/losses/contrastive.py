@@ -27,7 +27,11 @@ class ContrastiveLoss(nn.Module):
     """
 
     def __init__(self, temperature: float = 0.05) -> None:
-        """Set the temperature τ that cosines are divided by. Raises: ValueError where it is not positive."""
+        """Set the temperature τ that cosines are divided by.
+
+        Raises:
+            ValueError: Where it is not positive.
+        """
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")

@@ -50,7 +50,11 @@ class SequenceModel(nn.Module):
 
     @abstractmethod
     def descriptor_size(self, length: int) -> int:
-        """Return D for windows of `length` frames. Raises: ContractError for a length that it cannot take."""
+        """Return D for windows of `length` frames.
+
+        Raises:
+            ContractError: For a length that it cannot take.
+        """
 
     @abstractmethod
     def encode_frames(self, frames: Tensor) -> Tensor:

@@ -54,7 +54,10 @@ def card(name: str, length: int | None = None, /, **options: Any) -> dict[str, A
 
 
 def outline(name: str, **options: Any) -> SequenceModel:
-    """Make a model on torch's meta device: shapes without values. Raises: as `train.models.registry.create`."""
+    """Make a model on torch's meta device: shapes without values.
+
+    Errors are those of `train.models.registry.create`.
+    """
     with _Unfilled():
         return models.create(name, **options).to("meta")
 

@@ -55,7 +55,11 @@ class FrameModel(SequenceModel):
         return self.pooling.size if self.projection is None else self.projection.out_features
 
     def descriptor_size(self, length: int) -> int:
-        """Return D for windows of `length` frames. Raises: ContractError for a length that the fusion cannot take."""
+        """Return D for windows of `length` frames.
+
+        Raises:
+            ContractError: For a length that the fusion cannot take.
+        """
         self.check_length(length)
         return self.fusion.descriptor_size(self.feature_size, length)
 
@@ -172,7 +176,11 @@ def _architecture(encoder: Any) -> str:
 
 
 def check(name: str, options: FrameOptions) -> None:
-    """Refuse combinations that cannot work. Raises: ContractError with the reason."""
+    """Refuse combinations that cannot work.
+
+    Raises:
+        ContractError: With the reason.
+    """
     pooling, fusion = POOLINGS[options.pooling], FUSIONS[options.fusion]
     if pooling.gives_sums != fusion.takes_sums:
         raise ContractError(
@@ -188,7 +196,10 @@ def check(name: str, options: FrameOptions) -> None:
 
 
 def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> FrameModel:
-    """Make the model of checked options. Raises: as `train.models.registry.create`."""
+    """Make the model of checked options.
+
+    Errors are those of `train.models.registry.create`.
+    """
     encoder = Encoder(
         options.encoder,
         cut=options.cut,

@@ -39,7 +39,11 @@ def names() -> list[str]:
 
 
 def preset(name: str) -> tuple[Family, dict[str, Any]]:
-    """Return the family and the options of a preset. Raises: ContractError for an unknown name, with similar ones."""
+    """Return the family and the options of a preset.
+
+    Raises:
+        ContractError: For an unknown name, with similar ones.
+    """
     for family in FAMILIES.values():
         if name in family.presets:
             return family, family.presets[name]
@@ -100,7 +104,11 @@ def restore(config: dict[str, Any]) -> SequenceModel:
 
 
 def resolve(name: str, options: dict[str, Any]) -> Any:
-    """Check the options of preset `name` with `options` over them. Raises: ContractError naming what is valid."""
+    """Check the options of preset `name` with `options` over them.
+
+    Raises:
+        ContractError: Naming what is valid.
+    """
     family, values = preset(name)
     fields = family.options.model_fields
     unknown = sorted(set(options) - set(fields))

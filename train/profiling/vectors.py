@@ -45,7 +45,9 @@ def spooled(
 ) -> StoredVectors:
     """Map the blocks' vectors `shape` in a file without a name (see `indexer.arrays.map_blocks`).
 
-    Raises: ContractError where it does not fit on the disk, OutputError where that refuses.
+    Raises:
+        ContractError: Where it does not fit on the disk.
+        OutputError: Where that refuses.
     """
     place = Path(folder or tempfile.gettempdir())
     try:

@@ -21,7 +21,11 @@ OPTIMIZER = ".optimizer"
 
 
 def save_model(stem: Path, model: SequenceModel, details: dict[str, Any]) -> None:
-    """Write `<stem>.safetensors` and, last, `<stem>.json` (format, model config, `details`). Raises: OutputError."""
+    """Write `<stem>.safetensors` and, last, `<stem>.json` (format, model config, `details`).
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write_tensors(_with(stem, ".safetensors"), state)
     write_json_atomic(_with(stem, ".json"), {"format": FORMAT, "model": model.config, **details})
@@ -60,7 +64,12 @@ def load_model(path: str | Path, model_from: str | None = None) -> SequenceModel
 
 
 def read_details(stem: Path) -> dict[str, Any]:
-    """Read the JSON of a checkpoint. Raises: InputError, ContractError when it is of another format or has no model."""
+    """Read the JSON of a checkpoint.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+        ContractError: When it is of another format or has no model.
+    """
     details = read_json(_with(stem, ".json"))
     if not isinstance(details, dict) or not isinstance(details.get("model"), dict):
         raise ContractError(f"{stem}.json: not a checkpoint of this program (no field 'model')")
@@ -84,7 +93,11 @@ def fill(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:
 
 
 def save_optimizer(stem: Path, optimizer: torch.optim.Optimizer, details: dict[str, Any]) -> None:
-    """Write the optimiser's tensors and, last, its numbers and `details` as JSON. Raises: OutputError."""
+    """Write the optimiser's tensors and, last, its numbers and `details` as JSON.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     state = optimizer.state_dict()
     flat: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
@@ -104,13 +117,22 @@ def save_optimizer(stem: Path, optimizer: torch.optim.Optimizer, details: dict[s
 
 
 def read_optimizer(stem: Path) -> dict[str, Any]:
-    """Read the JSON that `save_optimizer` wrote. Raises: InputError."""
+    """Read the JSON that `save_optimizer` wrote.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+    """
     details: dict[str, Any] = read_json(_with(_with(stem, OPTIMIZER), ".json"))
     return details
 
 
 def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore what `save_optimizer` wrote. Raises: InputError, ContractError when groups differ."""
+    """Restore what `save_optimizer` wrote.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+        ContractError: When groups differ.
+    """
     path = _with(stem, OPTIMIZER)
     details = read_optimizer(stem)
     entries: dict[int, dict[str, Any]] = {}
@@ -137,13 +159,22 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors, whole or not at all. Raises: OutputError."""
+    """Write tensors as safetensors, whole or not at all.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(safetensors.torch.save(tensors))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises: InputError when missing, ContractError when damaged."""
+    """Read a safetensors file.
+
+    Raises:
+        InputError: When missing.
+        ContractError: When damaged.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file; the checkpoint is incomplete")
     try:

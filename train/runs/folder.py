@@ -97,7 +97,11 @@ class RunFolder:
         return old
 
     def read(self) -> dict[str, Any]:
-        """Read run.json, its course by today's fields. Raises: ContractError when it is of another program."""
+        """Read run.json, its course by today's fields.
+
+        Raises:
+            ContractError: When it is of another program.
+        """
         path = self.path / "run.json"
         old: dict[str, Any] = read_json(path)
         try:
@@ -110,7 +114,11 @@ class RunFolder:
             ) from error
 
     def write(self, record: dict[str, Any]) -> None:
-        """Replace run.json. Raises: OutputError."""
+        """Replace run.json.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
         write_json_atomic(self.path / "run.json", record)
 
     def take_up(self, epoch: int) -> None:
@@ -120,7 +128,11 @@ class RunFolder:
         self.metrics = [entry for entry in map(json.loads, lines) if entry["epoch"] <= epoch]
 
     def add_metrics(self, entry: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Raises: OutputError."""
+        """Append one line to metrics.jsonl.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
         self.metrics.append(entry)
         # Rewritten whole, some kilobytes: a file that is appended to may end in half a line after a kill.
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.metrics)

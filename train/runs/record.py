@@ -130,7 +130,11 @@ def run_summary(run: Path) -> dict[str, Any]:
 
 
 def checkpoint_hash(run: Path) -> str:
-    """XXH3-128 of the run's best weights. Raises: InputError when they are gone."""
+    """XXH3-128 of the run's best weights.
+
+    Raises:
+        InputError: When they are gone.
+    """
     stem = checkpoint_stem(run)
     path = stem.parent / f"{stem.name}.safetensors"
     if not path.is_file():

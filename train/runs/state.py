@@ -92,7 +92,11 @@ class State:
 
 
 def save(folder: Path, state: State, model: SequenceModel, optimizer: torch.optim.Optimizer) -> None:
-    """Save a state below `folder` as a whole, then remove older ones. Raises: OutputError."""
+    """Save a state below `folder` as a whole, then remove older ones.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     final = folder / state.name
     if not final.is_dir():
         temporary = folder / f".{state.name}.tmp"
@@ -108,7 +112,11 @@ def save(folder: Path, state: State, model: SequenceModel, optimizer: torch.opti
 
 
 def clear(folder: Path, except_for: Path | None = None) -> None:
-    """Remove saved states, whole or begun, but one. Raises: OutputError."""
+    """Remove saved states, whole or begun, but one.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     for pattern in ("step-*", "epoch-*", ".step-*", ".epoch-*"):
         for old in folder.glob(pattern):
             if old != except_for and old.is_dir():

@@ -29,7 +29,11 @@ class Origin:
 
 
 def save(folder: Path, triplets: Triplets, origin: Origin) -> None:
-    """Write triplets: rows of the query table, of the database table, and lists of the latter. Raises: OutputError."""
+    """Write triplets: rows of the query table, of the database table, and lists of the latter.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     columns = {"query": triplets.query, "positive": triplets.positive, "negatives": triplets.negatives.tolist()}
     metadata = {key: str(value) for key, value in asdict(origin).items()}
     write_parquet_atomic(pl.DataFrame(columns, schema=SCHEMA), origin.path(folder), metadata)

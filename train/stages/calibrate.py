@@ -137,7 +137,11 @@ def calibrate_index(
 
 
 def threshold_of(judged: Judged, index: PlaceIndex, dataset: Dataset, split: str, precision: float) -> Calibration:
-    """Find the threshold of judged queries. Raises: NotEnoughDataError if none is precise enough."""
+    """Find the threshold of judged queries.
+
+    Raises:
+        NotEnoughDataError: If none is precise enough.
+    """
     return calibrate(
         judged.distances,
         judged.is_right,

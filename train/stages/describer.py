@@ -76,12 +76,20 @@ class RunDescriber:
 
     @cached_property
     def weights(self) -> str:
-        """XXH3-128 of the run's best weights. Raises: InputError when they are gone."""
+        """XXH3-128 of the run's best weights.
+
+        Raises:
+            InputError: When they are gone.
+        """
         return checkpoint_hash(self.run)
 
     @cached_property
     def model(self) -> dict[str, Any]:
-        """Configuration that the run's model was made from. Raises: InputError when it is gone."""
+        """Configuration that the run's model was made from.
+
+        Raises:
+            InputError: When it is gone.
+        """
         stem = checkpoint_stem(self.run)
         config: dict[str, Any] = read_json(stem.parent / f"{stem.name}.json")["model"]
         return config
@@ -94,7 +102,10 @@ class RunDescriber:
 
     @cached_property
     def network(self) -> SequenceModel:
-        """The model itself. Raises: as `train.runs.checkpoint.load_model`."""
+        """The model itself.
+
+        Errors are those of `train.runs.checkpoint.load_model`.
+        """
         return load_model(self.run, self.model_from)
 
     @property
@@ -103,7 +114,11 @@ class RunDescriber:
         return self.network.distance
 
     def descriptor_size(self, length: int) -> int:
-        """Numbers in the descriptor of a window of `length` frames. Raises: ContractError for another length."""
+        """Numbers in the descriptor of a window of `length` frames.
+
+        Raises:
+            ContractError: For another length.
+        """
         return self.network.descriptor_size(length)
 
     @property
@@ -132,7 +147,10 @@ class RunDescriber:
     def blocks(
         self, dataset: Dataset, windows: pl.DataFrame, progress: Progress | None = None
     ) -> Iterator[Float32Array]:
-        """Yield descriptors (m, D) float32 of the windows in table order. Raises: as `describe_blocks`."""
+        """Yield descriptors (m, D) float32 of the windows in table order.
+
+        Errors are those of `describe_blocks`.
+        """
         blocks = describe_blocks(
             self.network,
             dataset,
@@ -152,7 +170,10 @@ class RunDescriber:
         progress: Progress | None = None,
         frame_size: tuple[int, int] | None = None,
     ) -> Float32Array:
-        """Return descriptors (n, D) float32, row i of window i. Raises: as `train.data.describe.describe`."""
+        """Return descriptors (n, D) float32, row i of window i.
+
+        Errors are those of `train.data.describe.describe`.
+        """
         size = None if self.network.size is not None else frame_size
         return describe(
             self.network,

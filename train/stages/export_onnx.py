@@ -93,7 +93,10 @@ def export_model(
 
 
 def export_encoder(model: SequenceModel, size: tuple[int, int]) -> bytes:
-    """The frame program of a model as the bytes of an ONNX file. Raises: as `export_model`."""
+    """The frame program of a model as the bytes of an ONNX file.
+
+    Errors are those of `export_model`.
+    """
     with torch.no_grad():
         name = str(model.config.get("name", type(model).__name__))
         return export_module(_Frames(model.cpu().eval()), torch.from_numpy(_noise(size, 1)[0]), name)
@@ -110,7 +113,7 @@ def check_equal(exported: Float32Array, expected: Float32Array, name: str) -> No
 def export_module(module: nn.Module, example: Tensor, name: str) -> bytes:
     """Trace a module on an example and make the bytes of an ONNX file.
 
-    Raises: as `export_model`.
+    Errors are those of `export_model`.
     """
     try:
         import onnx  # optional: the extra `pack`

@@ -76,7 +76,8 @@ class PackRequest:
 def calibration_split(index: PlaceIndex, split: str | None) -> str | None:
     """Choose the split that a threshold is calibrated on: the named one, else `val`, None where the protocol has none.
 
-    Raises: ContractError for a name that the protocol does not have.
+    Raises:
+        ContractError: For a name that the protocol does not have.
     """
     protocol = index_protocol(index)
     if split is not None:

@@ -47,7 +47,10 @@ class ShareJob:
     threads: int
 
     def run(self) -> int:
-        """Describe and encode the share in whatever process this is; return its windows. Raises: as `write_share`."""
+        """Describe and encode the share in whatever process this is; return its windows.
+
+        Errors are those of `write_share`.
+        """
         describer = self.describer.as_worker(self.number, self.threads)
         dataset = open_dataset(self.dataset, version=self.version)
         return write_share(dataset, describer, self.request, self.number, self.of)

@@ -64,7 +64,10 @@ def load_program(path: Path, device: str = "cpu", threads: int | None = None) ->
 
 
 def open_program(data: bytes, path: Path, device: str = "cpu", threads: int | None = None) -> Program:
-    """Open a program from bytes that were looked through. Raises: as `load_program`."""
+    """Open a program from bytes that were looked through.
+
+    Errors are those of `load_program`.
+    """
     provider = _provider(device)
     import onnxruntime  # heavy: a pack can be inspected without it
 

@@ -102,7 +102,9 @@ def open_camera(address: str, seconds: float | None) -> Recording:
 def read_odometry(path: Path) -> Odometry:
     """Read a CSV with columns `time` (seconds) and `metres` (way driven so far) or `speed` (metres a second).
 
-    Raises: InputError when it cannot be read, ContractError when a column is absent, no number, or runs backward.
+    Raises:
+        InputError: When it cannot be read.
+        ContractError: When a column is absent, no number, or runs backward.
     """
     rows = read_rows(path)
     way = next((name for name in ("metres", "speed") if rows and name in rows[0]), None)
@@ -116,7 +118,11 @@ def read_odometry(path: Path) -> Odometry:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a CSV with a header. Raises: InputError."""
+    """Read a CSV with a header.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
@@ -127,7 +133,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def parse_number(path: Path, row: dict[str, str], name: str) -> float:
-    """A finite number of a row. Raises: ContractError that names file, column and value."""
+    """A finite number of a row.
+
+    Raises:
+        ContractError: Naming file, column and value.
+    """
     try:
         value = float(row.get(name) or "")
     except ValueError:
@@ -138,7 +148,10 @@ def parse_number(path: Path, row: dict[str, str], name: str) -> float:
 
 
 def parse_time(path: Path, text: str | None) -> float | None:
-    """Seconds since 1970 of a number or of an ISO 8601 time, None of an empty text. Raises: ContractError.
+    """Seconds since 1970 of a number or of an ISO 8601 time, None of an empty text.
+
+    Raises:
+        ContractError: When it does not fit its contract.
 
     >>> parse_time(Path("a.csv"), "1970-01-01T00:01:00Z"), parse_time(Path("a.csv"), "60.5")
     (60.0, 60.5)

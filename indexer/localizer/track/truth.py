@@ -84,7 +84,8 @@ class Judgement:
     def figures(self) -> dict[str, object]:
         """Percentiles of the error, the share localized and the precision at the threshold, with 95 % intervals.
 
-        Raises: ContractError when the truth knows no frame of the recording; both time ranges are named.
+        Raises:
+            ContractError: When the truth knows no frame of the recording; both time ranges are named.
         """
         if not self.errors:
             ours = f"{self.times[0]:.1f} … {self.times[-1]:.1f} s" if self.times else "no times"
@@ -112,8 +113,10 @@ class Judgement:
 def read_truth(path: Path) -> Truth:
     """Read a GPX track, or a CSV with `image` or `time`, and `latitude`, `longitude` or `easting`, `northing`, `zone`.
 
-    Raises: InputError, ContractError when a column is absent or no number, MissingDependencyError for a GPX file where
-    polars is not installed.
+    Raises:
+        InputError: When it is absent or cannot be read.
+        ContractError: When a column is absent or no number.
+        MissingDependencyError: For a GPX file where polars is not installed.
     """
     if path.suffix.lower() == ".gpx":
         try:

@@ -66,7 +66,11 @@ def read_exif(raw: Path, images: pl.DataFrame) -> pl.DataFrame:
 
 
 def has_gps_block(path: Path) -> bool:
-    """Whether an image's EXIF has a GPS block, with or without a position in it. Raises: OSError of the disk."""
+    """Whether an image's EXIF has a GPS block, with or without a position in it.
+
+    Raises:
+        OSError: When the disk fails.
+    """
 
     def read_block() -> bool:
         with open_header(path) as image:

@@ -70,7 +70,11 @@ def recognise(raw: Path) -> bool:
 
 
 def open(raw: Path, options: Mapping[str, str]) -> "FolderSource":
-    """Open the drives at `raw`; for the options see `seqdata.sources.registry`. Raises: ContractError."""
+    """Open the drives at `raw`; for the options see `seqdata.sources.registry`.
+
+    Raises:
+        ContractError: When it does not fit its contract.
+    """
     # The object is made first: it knows where positions come from, which some options depend on.
     source = FolderSource(
         raw,

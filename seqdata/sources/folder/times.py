@@ -57,7 +57,10 @@ def _from_seconds(seconds: float) -> int | None:
 def from_calendar(year: int, month: int, day: int, hour: int, minute: int, second: int, fraction: str = "") -> int:
     """Microseconds since 1970 of a date and time of day; `fraction` is the digits behind the second's point.
 
-    24:00:00 is the next day's midnight, and a leap second the next minute's first. Raises: ValueError for no time.
+    24:00:00 is the next day's midnight, and a leap second the next minute's first.
+
+    Raises:
+        ValueError: For no time.
     """
     midnight = (hour, minute, second) == (24, 0, 0)
     leap = second == 60
@@ -67,7 +70,11 @@ def from_calendar(year: int, month: int, day: int, hour: int, minute: int, secon
 
 
 def parse_offset(text: str) -> int:
-    """Microseconds ahead of UTC of `Z`, `UTC`, `+02`, `+0200` or `+02:00`. Raises: ValueError for other text."""
+    """Microseconds ahead of UTC of `Z`, `UTC`, `+02`, `+0200` or `+02:00`.
+
+    Raises:
+        ValueError: For other text.
+    """
     if text.upper() in ("Z", "UTC"):
         return 0
     digits = text[1:].replace(":", "").ljust(4, "0")

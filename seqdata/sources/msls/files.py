@@ -68,7 +68,11 @@ class MslsFiles:
         return sorted(cities, key=lambda name: (PARTS.index(name.split("/")[0]), name))
 
     def table(self, name: str) -> bytes | None:
-        """Read one CSV, None where there is none. Raises: InputError when it is there and cannot be read."""
+        """Read one CSV, None where there is none.
+
+        Raises:
+            InputError: When it is there and cannot be read.
+        """
         try:
             return Overlay(tuple(store for _, store in self._layers())).read(name)
         except KeyError:

@@ -78,7 +78,11 @@ class MslsSource(Source):
     attribution: str = "Mapillary Street-level Sequences (CC BY-NC-SA 4.0), Warburg et al., CVPR 2020"
 
     def listing(self) -> Listing:
-        """List every frame of the cities. Raises: InputError when this is not an MSLS root or a city is absent."""
+        """List every frame of the cities.
+
+        Raises:
+            InputError: When this is not an MSLS root or a city is absent.
+        """
         parts = [_list_city(self.files, city) for city in self._city_folders()]
         records = pl.concat([part.records for part in parts])
         # With the key the order is total: equal frame numbers do not come out by chance.

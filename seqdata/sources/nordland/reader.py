@@ -86,7 +86,11 @@ class NordlandSource(Source):
         return open_archive(inside(self.raw, f"{archive}.zip")).read(member)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Check that there is a clean list where `protocol` takes clean frames only. Raises: InputError."""
+        """Check that there is a clean list where `protocol` takes clean frames only.
+
+        Raises:
+            InputError: When it is absent or cannot be read.
+        """
         if protocol.clean and self._clean_path() is None:
             raise InputError(
                 f"{self.raw}: protocol {protocol.name} needs a clean list, and there is no {CLEAN_LIST} in {self.raw}: "

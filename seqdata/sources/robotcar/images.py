@@ -214,7 +214,11 @@ def _corners(
 
 
 def crop_pixels(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Cut out the upper `height` rows, and the middle `width` columns of a wider picture. Raises: BadImageError."""
+    """Cut out the upper `height` rows, and the middle `width` columns of a wider picture.
+
+    Raises:
+        BadImageError: When the picture is damaged.
+    """
     if pixels.shape[0] < height or pixels.shape[1] < width:
         raise BadImageError(
             "bad_image", f"{pixels.shape[1]}×{pixels.shape[0]} pixels are less than the crop {width}×{height}"

@@ -65,7 +65,11 @@ class Layout:
         return f"{lap}/{self.camera.replace('stereo_', 'stereo/')}"
 
     def images(self, lap: str) -> Overlay:
-        """Open a lap's pictures and timestamps. Raises: InputError for a damaged archive."""
+        """Open a lap's pictures and timestamps.
+
+        Raises:
+            InputError: For a damaged archive.
+        """
         # Kept by lap: an index of a lap's tars is made once, not for each of its pictures.
         if lap not in self._stores:
             self._stores[lap] = self._overlay(self._archives_of(lap, self.camera))
@@ -99,7 +103,12 @@ class Layout:
         return f"{lap}/{'stereo' if self.camera.startswith('stereo') else self.camera}.timestamps"
 
     def log(self, lap: str, source: PoseSource) -> Log:
-        """Read a lap's positions. Raises: InputError naming the lap that has none of this source, ContractError."""
+        """Read a lap's positions.
+
+        Raises:
+            InputError: Naming the lap that has none of this source.
+            ContractError: When it does not fit its contract.
+        """
         store = self._overlay(
             [*(self._rtk_archives() if source == "rtk" else ()), *self._archives_of(lap, "gps", source)]
         )

@@ -130,7 +130,11 @@ class RobotcarSource(Source):
         return develop(data, self.development)
 
     def check_protocol(self, protocol: seqdata.protocols.Protocol) -> None:
-        """Check what `protocol` pins. Raises: InputError for positions or a crop that this build does not have."""
+        """Check what `protocol` pins.
+
+        Raises:
+            InputError: For positions or a crop that this build does not have.
+        """
         for option, (pinned, own) in self.pinned_options(protocol).items():
             flag = f"--{option.replace('_', '-')}"
             raise InputError(

@@ -31,7 +31,12 @@ _NAMES = {
 
 
 def read_gpx_fixes(path: Path) -> Fixes:
-    """Read time, easting, northing and zone of the tracks of a GPX. Raises: InputError, NotEnoughDataError."""
+    """Read time, easting, northing and zone of the tracks of a GPX.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+        NotEnoughDataError: When there is too little data.
+    """
     track = read_track(path)
     table = pl.DataFrame(
         {"latitude": track.latitude, "longitude": track.longitude, "time": track.time.astype(np.float64) / 1e6}
@@ -40,7 +45,13 @@ def read_gpx_fixes(path: Path) -> Fixes:
 
 
 def read_csv_fixes(path: Path, zone: str | None) -> Fixes:
-    """Read time, easting, northing and zone of a CSV. Raises: InputError, ContractError, NotEnoughDataError."""
+    """Read time, easting, northing and zone of a CSV.
+
+    Raises:
+        InputError: When it is absent or cannot be read.
+        ContractError: When it does not fit its contract.
+        NotEnoughDataError: When there is too little data.
+    """
     table = read_text_csv(path)
     column_names = {
         name: next((column for column in table.columns if column.lower() in spellings), None)

@@ -90,7 +90,9 @@ class Artifacts:
         `size` numbers, fitted on `sample` frames.
 
         A folder without its manifest is an interrupted one and is made again.
-        Raises: NotEnoughDataError where there are fewer frames than the PCA needs, and as `train.loop.fit.fit`.
+
+        Raises:
+            NotEnoughDataError: Where there are fewer frames than the PCA needs, and as `train.loop.fit.fit`.
         """
         run = self.run(dataset, protocol, "seqvlad-triplet", base)
         folder = self.folder / "features" / f"{run.name}-{size}-{sample}"
@@ -106,7 +108,10 @@ class Artifacts:
     def index(
         self, dataset: Dataset, protocol: Protocol, run: Path, pca: int | None, sample: int, device: str
     ) -> PlaceIndex:
-        """Build the index of the protocol's test database. Raises: as `indexer.builder.pipeline.build.build_index`."""
+        """Build the index of the protocol's test database.
+
+        Errors are those of `indexer.builder.pipeline.build.build_index`.
+        """
         request = IndexRequest(self.folder / "indexes" / run.name, protocol, pca=pca, sample=sample)
         return indexer.open(build_index(dataset, RunDescriber(run, device), request, self.progress))
 

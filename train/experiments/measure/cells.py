@@ -66,7 +66,11 @@ class CellStore:
         return cell if cell.key == key else None
 
     def write(self, cell: Cell) -> None:
-        """Keep a cell. Raises: OutputError."""
+        """Keep a cell.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
         write_json_atomic(self._path(cell.key), cell.model_dump(mode="json"))
 
     def _path(self, key: str) -> Path:

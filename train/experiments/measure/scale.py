@@ -71,7 +71,9 @@ def resolve(method: Method, scale: Scale, weights: str = "default", seed: int = 
     """What is run for a method. `weights`: "default" (pretrained at full scale, random on small data), "pretrained",
     "random", or a folder that holds a file for each encoder.
 
-    Raises: ContractError for options that no model has, MissingDependencyError where the folder has no such file.
+    Raises:
+        ContractError: For options that no model has.
+        MissingDependencyError: Where the folder has no such file.
     """
     small = scale == "smoke"
     name, options = _model(method, small)
@@ -126,7 +128,9 @@ def find_weights(encoder: str, weights: str, small: bool) -> str:
     The tag of a timm name ("resnet18.tv_in1k") says which weights are downloaded. A file named with it goes before one
     named without, as two encoders may differ in their tag alone.
 
-    Raises: MissingDependencyError where the folder has none, ContractError where it has several.
+    Raises:
+        MissingDependencyError: Where the folder has none.
+        ContractError: Where it has several.
     """
     if weights == "default":
         return "random" if small else "pretrained"

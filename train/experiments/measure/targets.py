@@ -52,7 +52,9 @@ def bind(grid: Grid, datasets: Sequence[Dataset], protocol: str | None = None) -
     """The grid's groups on these datasets: the paper's, where they are the paper's datasets, else its own form of them.
 
     `protocol` names the one to test under in place of the dataset's own.
-    Raises: ContractError for a dataset without a protocol, or a mixture of the paper's datasets and others.
+
+    Raises:
+        ContractError: For a dataset without a protocol, or a mixture of the paper's datasets and others.
     """
     own = {dataset.location: _protocol(dataset, protocol) for dataset in datasets}
     paper_datasets = [dataset for dataset in datasets if own[dataset.location].name in grid.protocols]

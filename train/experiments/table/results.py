@@ -11,7 +11,11 @@ from train.experiments.table.table import Table
 
 
 def write(result: Result, table: Table) -> list[Path]:
-    """Write `<name>-<scale>.md`, `.csv`, `.html` and `.json` into the experiments' folder. Raises: OutputError."""
+    """Write `<name>-<scale>.md`, `.csv`, `.html` and `.json` into the experiments' folder.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
     stem = result.request.out / f"{result.request.name}-{result.request.scale}"
     texts = {".md": to_markdown(table), ".csv": to_csv(table), ".html": to_html(result, table)}
     for suffix, text in texts.items():

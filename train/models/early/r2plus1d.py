@@ -86,7 +86,10 @@ class R2Plus1D(SequenceModel):
     windows_at_once = 4  # a guess
 
     def __init__(self, options: R2Plus1DOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
-        """Make the model of checked options. Raises: as `train.models.registry.create`."""
+        """Make the model of checked options.
+
+        Errors are those of `train.models.registry.create`.
+        """
         encoder = Encoder(
             options.encoder, cut=options.cut, weights=weights, seed=seed, bn=options.bn, trainable=options.trainable
         )
@@ -133,7 +136,10 @@ def _insert(backbone: nn.Module) -> list[TimeConvolution]:
 
 
 def build(options: R2Plus1DOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> R2Plus1D:
-    """Make the model of checked options. Raises: as `train.models.registry.create`."""
+    """Make the model of checked options.
+
+    Errors are those of `train.models.registry.create`.
+    """
     # Encoders seed their own weights; this is for layers that draw theirs here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -119,7 +119,10 @@ class TimeSformer(SequenceModel):
     windows_at_once = 8  # a guess
 
     def __init__(self, options: TimeSformerOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> None:
-        """Make the model of checked options. Raises: as `train.models.registry.create`."""
+        """Make the model of checked options.
+
+        Errors are those of `train.models.registry.create`.
+        """
         timm_options = {"img_size": options.size, **options.encoder_options}
         encoder = Encoder(
             options.encoder, weights=weights, seed=seed, trainable=options.trainable, part="cls", options=timm_options

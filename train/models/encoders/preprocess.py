@@ -60,7 +60,11 @@ class Preprocess(nn.Module):
         self.register_buffer("grey", torch.tensor(GREY).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Prepare frames. Raises: ValueError when the input is not `(N, 3, H, W)`."""
+        """Prepare frames.
+
+        Raises:
+            ValueError: When the input is not `(N, 3, H, W)`.
+        """
         if frames.dim() != 4 or frames.shape[1] != 3:
             raise ValueError(f"frames must be (N, 3, H, W), got {tuple(frames.shape)}")
         # Resized in float and not rounded back to grey levels, as timm's own pipeline on tensors does.

@@ -76,7 +76,11 @@ class SeqNet(Fusion):
         return self.conv.out_channels
 
     def gather(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Convolve and average: `(M, C)`, `(B, L)` → `(B, width)`. Raises: ContractError for too short windows."""
+        """Convolve and average: `(M, C)`, `(B, L)` → `(B, width)`.
+
+        Raises:
+            ContractError: For too short windows.
+        """
         kernel = self.conv.kernel_size[0]
         if rows.shape[1] < kernel:
             raise ContractError(
@@ -137,7 +141,11 @@ class Delta(Fusion):
         self.form = form
 
     def gather(self, features: Tensor, rows: Tensor) -> Tensor:
-        """Weigh and sum: `(M, C)`, `(B, L)` → `(B, C)`. Raises: ContractError for windows of one frame."""
+        """Weigh and sum: `(M, C)`, `(B, L)` → `(B, C)`.
+
+        Raises:
+            ContractError: For windows of one frame.
+        """
         length = rows.shape[1]
         if length < 2:
             raise ContractError("Delta descriptors are differences in time: windows need two frames or more")

@@ -30,7 +30,11 @@ class GeM(Pooling):
     """
 
     def __init__(self, channels: int, p: float = 3.0, eps: float = 1e-6) -> None:
-        """Set the power to start from; 3 as in the paper. Raises: ValueError where it is not positive."""
+        """Set the power to start from; 3 as in the paper.
+
+        Raises:
+            ValueError: Where it is not positive.
+        """
         super().__init__(channels)
         if p <= 0:
             raise ValueError(f"GeM needs p > 0, got {p}")

@@ -37,7 +37,11 @@ class SeqVLAD(Pooling):
     """
 
     def __init__(self, clusters: int, channels: int, *, bias: bool = False, seed: int = 0) -> None:
-        """Set random unit centres (seeded), which `initialise` replaces. Raises: ValueError below one cluster."""
+        """Set random unit centres (seeded), which `initialise` replaces.
+
+        Raises:
+            ValueError: Below one cluster.
+        """
         super().__init__(clusters * channels)
         if clusters < 1:
             raise ValueError(f"SeqVLAD needs at least one cluster, got {clusters}")
