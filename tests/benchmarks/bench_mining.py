@@ -22,7 +22,7 @@ from train.data.describe import describe
 from train.data.frames import WindowSource
 from train.models import registry as models
 from train.models.base import SequenceModel
-from train.sampling.mining import mine
+from train.sampling.mining import RoundSizes, mine
 from train.sampling.pairs import Radii
 from train.sampling.windows import TrainData
 
@@ -61,7 +61,7 @@ def a_round(city: str, length: int, queries: int) -> str:
         assert len(block) == len(set(block)), "a frame of a block is encoded twice"
         return descriptors
 
-    mine(dataset, data.queries, data.database, Radii.from_protocol(protocol), described, size=queries)
+    mine(dataset, data.queries, data.database, Radii.from_protocol(protocol), described, RoundSizes(queries=queries))
     distinct, encoded = len(set(source.encoded)), len(source.encoded)
     record(f"{city} L={length}: frames against window by window", windows * length / encoded, "x", "higher")
     return (

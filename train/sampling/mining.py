@@ -44,6 +44,24 @@ class Triplets:
 
 
 @dataclass(frozen=True)
+class RoundSizes:
+    """How much one round draws and mines.
+
+    Attributes:
+        queries: Queries to draw.
+        database: Database windows to draw; None for as many as queries.
+        negatives: Negatives a query.
+        positives: Greatest number of positives a query, at random, so that a stop at a light does not fill the round.
+            Ours; None for all, as in the papers' programs.
+    """
+
+    queries: int = 1000
+    database: int | None = None
+    negatives: int = 5
+    positives: int | None = 10
+
+
+@dataclass(frozen=True)
 class MiningSample:
     """What one round looks at.
 
@@ -63,10 +81,8 @@ def draw(
     queries: pl.DataFrame,
     database: pl.DataFrame,
     radii: Radii,
+    sizes: RoundSizes = RoundSizes(),
     *,
-    size: int = 1000,
-    cache: int | None = None,
-    cap: int | None = 10,
     key: tuple[int, ...] = (0,),
 ) -> MiningSample:
     """Draw queries that have a positive, and database windows; a pure function of `key`.
@@ -76,10 +92,7 @@ def draw(
         queries: Window table of the queries.
         database: Window table of the database.
         radii: Which windows are positives.
-        size: Queries to draw.
-        cache: Database windows to draw; None for as many as queries.
-        cap: Greatest number of positives a query, at random, so that a stop at a light does not fill the round. Ours;
-            None for all, as in the papers' programs.
+        sizes: How much to draw.
         key: Seed, epoch and round.
 
     Raises:
@@ -90,23 +103,27 @@ def draw(
     query: list[int] = []
     positives: list[IntArray] = []
     # Some queries have no positive, so twice as many are looked at at once; rarely does a second look follow.
-    for start in range(0, len(order), 2 * size):
-        rows = order[start : start + 2 * size]
+    for start in range(0, len(order), 2 * sizes.queries):
+        rows = order[start : start + 2 * sizes.queries]
         for row, matches in zip(rows, _positives(dataset, queries[rows], database, radii), strict=True):
-            if len(matches) and len(query) < size:
+            if len(matches) and len(query) < sizes.queries:
                 query.append(int(row))
-                few = matches if cap is None else rng.choice(matches, min(cap, len(matches)), replace=False)
-                positives.append(np.sort(few))
-        if len(query) == size:
+                positives.append(_at_most(matches, sizes.positives, rng))
+        if len(query) == sizes.queries:
             break
     if not query:
         raise NotEnoughDataError(
             f"none of {len(queries)} training queries has a positive within {radii.positive:g} {radii.unit}; "
             "raise the protocol's positive radius or add data"
         )
-    count = min(cache or size, len(database))
+    count = min(sizes.database or sizes.queries, len(database))
     candidates = np.sort(rng.choice(len(database), count, replace=False)).astype(np.int64)
     return MiningSample(np.array(query, np.int64), candidates, positives)
+
+
+def _at_most(rows: IntArray, count: int | None, rng: np.random.Generator) -> IntArray:
+    """Draw `count` of the rows, or take all of fewer, rising."""
+    return np.sort(rows if count is None else rng.choice(rows, min(count, len(rows)), replace=False))
 
 
 def _positives(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> list[IntArray]:
@@ -131,11 +148,8 @@ def mine(
     database: pl.DataFrame,
     radii: Radii,
     describe: DescribeRows,
+    sizes: RoundSizes = RoundSizes(),
     *,
-    size: int = 1000,
-    cache: int | None = None,
-    negatives: int = 5,
-    cap: int | None = 10,
     key: tuple[int, ...] = (0,),
     frames: int | None = None,
 ) -> Triplets:
@@ -151,31 +165,28 @@ def mine(
         radii: Which windows are positives, and which may be negatives.
         describe: Maps distinct rows (n,) of queries followed by database to descriptors (n, D); called once for
             queries and candidates, then for the other positives in blocks, each row once.
-        size: Queries to draw.
-        cache: Database windows to draw; None for as many as queries.
-        negatives: Negatives a query.
-        cap: Greatest number of positives a query, None for all.
+        sizes: How much to draw and mine.
         key: Seed, epoch and round.
         frames: How descriptors are compared (see `train.losses.distances`).
 
     Raises:
         NotEnoughDataError: If no triplet can be formed.
     """
-    sample = draw(dataset, queries, database, radii, size=size, cache=cache, cap=cap, key=key)
+    sample = draw(dataset, queries, database, radii, sizes, key=key)
     descriptors = describe(np.concatenate([sample.query, len(queries) + sample.candidates]))
     query, reference = descriptors[: len(sample.query)], descriptors[len(sample.query) :]
     positive = _nearest_positives(sample, query, reference, lambda rows: describe(len(queries) + rows), frames)
     distances = _distances(query, reference, frames)
     # At infinity a near window sorts behind all far ones, and what stays finite counts the usable negatives.
     distances[near_mask(dataset, queries[sample.query], database[sample.candidates], radii)] = np.inf
-    is_usable = np.isfinite(distances).sum(1) >= negatives
+    is_usable = np.isfinite(distances).sum(1) >= sizes.negatives
     if not is_usable.any():
         raise NotEnoughDataError(
-            f"no query has {negatives} database windows beyond {radii.negative:g} {radii.unit} among "
+            f"no query has {sizes.negatives} database windows beyond {radii.negative:g} {radii.unit} among "
             f"{len(sample.candidates)} drawn; lower the negative radius or the number of negatives"
         )
     # Stable, so that equally hard negatives are taken in the order of rows on every machine.
-    hardest = np.argsort(distances[is_usable], axis=1, kind="stable")[:, :negatives]
+    hardest = np.argsort(distances[is_usable], axis=1, kind="stable")[:, : sizes.negatives]
     return Triplets(sample.query[is_usable], positive[is_usable], sample.candidates[hardest])
 
 

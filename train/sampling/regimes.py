@@ -13,7 +13,7 @@ from seqdata.geometry import IntArray
 from train.losses.multi_similarity import pair_statistics
 from train.losses.registry import create_pair_loss
 from train.losses.triplet import TripletLoss
-from train.sampling.mining import DescribeRows, Triplets, mine
+from train.sampling.mining import DescribeRows, RoundSizes, Triplets, mine
 from train.sampling.pairs import Radii
 from train.sampling.place_batches import PlaceBatch, PlaceSampler
 from train.sampling.windows import TrainData
@@ -100,6 +100,9 @@ class TripletRegime:
         self.settings = settings
         self.frames = frames
         self.rounds = settings.rounds
+        self.sizes = RoundSizes(
+            settings.round_queries, settings.negative_cache, settings.negatives, settings.positives_cap
+        )
         self.loss = TripletLoss(
             settings.margin, frames=frames, skip_easy=settings.skip_easy, violating_only=settings.violating_only
         )
@@ -118,10 +121,7 @@ class TripletRegime:
             self.data.database,
             self.radii,
             describe,
-            size=self.settings.round_queries,
-            cache=self.settings.negative_cache,
-            negatives=self.settings.negatives,
-            cap=self.settings.positives_cap,
+            self.sizes,
             key=(self.settings.seed, epoch, number),
             frames=self.frames,
         )

@@ -21,7 +21,7 @@ from train.losses.multi_similarity import pair_statistics
 from train.losses.triplet import TripletLoss
 from train.models.registry import create
 from train.runs import checkpoint
-from train.sampling.mining import Triplets, draw, mine
+from train.sampling.mining import RoundSizes, Triplets, draw, mine
 from train.sampling.pairs import PairGraph, Radii
 from train.sampling.place_batches import PlaceSampler
 from train.sampling.windows import TrainData
@@ -177,7 +177,15 @@ def test_a_mining_round_reads_each_distinct_frame_of_a_block_once(
             return descriptors
 
         key = (chosen.seed, 1, number)
-        mine(data, windows.queries, windows.database, ANY, described, size=20, negatives=2, cap=10, key=key)
+        mine(
+            data,
+            windows.queries,
+            windows.database,
+            ANY,
+            described,
+            RoundSizes(queries=20, negatives=2, positives=10),
+            key=key,
+        )
         total, asked = total + sum(blocks), asked + 3 * sum(asked_rows)
     assert total == mined and asked > 1.5 * total
 
@@ -196,13 +204,13 @@ def test_positives_face_the_same_way_and_others_are_no_negatives() -> None:
     data, queries, database = turned()
     near = data.distances(queries, database).min((2, 3))
     north = headings(data, database) == 10.0
-    drawn = draw(data, queries, database, FACING, size=16, cap=100)
+    drawn = draw(data, queries, database, FACING, RoundSizes(queries=16, positives=100))
     for query, found in zip(drawn.query, drawn.positives, strict=True):
         assert found.tolist() == np.flatnonzero((near[query] < 2.5) & north).tolist()
-    both = draw(data, queries, database, ANY, size=16, cap=100)
+    both = draw(data, queries, database, ANY, RoundSizes(queries=16, positives=100))
     assert sum(map(len, both.positives)) > 2 * sum(map(len, drawn.positives))
     vectors = np.random.default_rng(0).normal(size=(len(queries) + len(database), 4)).astype(np.float32)
-    found = mine(data, queries, database, FACING, lambda rows: vectors[rows], size=16, negatives=3)
+    found = mine(data, queries, database, FACING, lambda rows: vectors[rows], RoundSizes(queries=16, negatives=3))
     assert north[found.positive].all()
     assert all(near[q, n] >= 6.0 for q, row in zip(found.query, found.negatives, strict=True) for n in row)
 
@@ -246,8 +254,16 @@ def test_mining_equals_brute_force_with_runs_of_several_trajectories_in_parts(mo
     tables = {role: data.sequences(role=role, length=3) for role in ("query", "database")}
     queries, database = (table[rng.permutation(len(table))] for table in tables.values())
     vectors = rng.normal(size=(len(queries) + len(database), 4)).astype(np.float32)
-    found = mine(data, queries, database, ANY, lambda rows: vectors[rows], size=30, negatives=4, cap=99, key=(1,))
-    drawn = draw(data, queries, database, ANY, size=30, cap=99, key=(1,))
+    found = mine(
+        data,
+        queries,
+        database,
+        ANY,
+        lambda rows: vectors[rows],
+        RoundSizes(queries=30, negatives=4, positives=99),
+        key=(1,),
+    )
+    drawn = draw(data, queries, database, ANY, RoundSizes(queries=30, positives=99), key=(1,))
     x = data.table["easting"].to_numpy()
     frames = data.frame_rows(queries), data.frame_rows(database)
     checked = 0

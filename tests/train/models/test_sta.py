@@ -13,7 +13,7 @@ from torch import nn
 from seqdata.errors import ContractError
 from train.models import registry as models
 from train.models.encoders.cct import Block
-from train.models.sta.attention import PositionedAttention, RelativePositions, STABlock
+from train.models.sta.attention import BlockSizes, PositionedAttention, RelativePositions, STABlock
 from train.models.sta.windows import lay_windows
 from train.runs import checkpoint
 
@@ -89,13 +89,12 @@ def test_relative_positions_logit_by_logit(extents: Any, scaled: Any) -> None:
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
 
 
-def options(**more: Any) -> Any:
-    return {"channels": 8, "heads": 2, "mlp": 12, **more}
+SIZES = BlockSizes(8, 2, 12)
 
 
 def test_one_window_over_the_grid_is_plain_space_time_attention() -> None:
-    block = STABlock(side=4, stride=1, relative=RelativePositions((3, 4, 4), 4), **options()).eval()
-    plain = STABlock(side=None, relative=block.attention.relative, **options()).eval()
+    block = STABlock(side=4, stride=1, relative=RelativePositions((3, 4, 4), 4), sizes=SIZES).eval()
+    plain = STABlock(side=None, relative=block.attention.relative, sizes=SIZES).eval()
     plain.load_state_dict(block.state_dict())
     tokens = randn(2, 3, 16, 8)
     with torch.no_grad():
@@ -103,7 +102,7 @@ def test_one_window_over_the_grid_is_plain_space_time_attention() -> None:
 
 
 def test_without_positions_it_is_a_block_over_all_tokens() -> None:
-    block = STABlock(side=None, **options()).eval()
+    block = STABlock(side=None, sizes=SIZES).eval()
     same = Block(8, 2, 12).eval()
     same.load_state_dict(block.state_dict())
     tokens = randn(2, 3, 6, 8)
@@ -113,7 +112,7 @@ def test_without_positions_it_is_a_block_over_all_tokens() -> None:
 
 def test_padding_changes_nothing_inside_a_window() -> None:
     """A window that hangs over the edge attends to the tokens inside only."""
-    block = STABlock(side=3, stride=3, **options()).eval()
+    block = STABlock(side=3, stride=3, sizes=SIZES).eval()
     tokens = randn(1, 2, 4, 8)
     with torch.no_grad():
         got = block.attention.attend(tokens.flatten(1, 2), (2, 2, 2)).view_as(tokens)

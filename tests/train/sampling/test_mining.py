@@ -10,7 +10,7 @@ import pytest
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.support.fake_dataset import Drive, FakeDataset
 from train.sampling import mining
-from train.sampling.mining import draw, mine, near_mask
+from train.sampling.mining import RoundSizes, draw, mine, near_mask
 from train.sampling.pairs import PairGraph, Radii, pairs_within
 
 RADII = Radii(2.5, 6.0)
@@ -41,8 +41,16 @@ def test_near_mask_equals_brute_force(data: FakeDataset, tables: Any) -> None:
 def test_triplets_equal_brute_force(data: FakeDataset, tables: Any) -> None:
     queries, database = tables
     table = vectors(len(queries) + len(database))
-    found = mine(data, queries, database, RADII, lambda rows: table[rows], size=20, negatives=3, cap=100, key=(0, 1, 2))
-    drawn = draw(data, queries, database, RADII, size=20, cap=100, key=(0, 1, 2))
+    found = mine(
+        data,
+        queries,
+        database,
+        RADII,
+        lambda rows: table[rows],
+        RoundSizes(queries=20, negatives=3, positives=100),
+        key=(0, 1, 2),
+    )
+    drawn = draw(data, queries, database, RADII, RoundSizes(queries=20, positives=100), key=(0, 1, 2))
     distances = data.distances(queries, database).min((2, 3))
     gap = np.linalg.norm(table[: len(queries), None] - table[None, len(queries) :], axis=2)
     assert len(found.query) == 20
@@ -55,8 +63,10 @@ def test_triplets_equal_brute_force(data: FakeDataset, tables: Any) -> None:
 
 def test_draw_is_pure_capped_and_without_lonely_queries(data: FakeDataset, tables: Any) -> None:
     queries, database = tables
-    first, same = (draw(data, queries, database, RADII, size=8, cap=2, key=(3, 1, 0)) for _ in range(2))
-    other = draw(data, queries, database, RADII, size=8, cap=2, key=(3, 1, 1))
+    first, same = (
+        draw(data, queries, database, RADII, RoundSizes(queries=8, positives=2), key=(3, 1, 0)) for _ in range(2)
+    )
+    other = draw(data, queries, database, RADII, RoundSizes(queries=8, positives=2), key=(3, 1, 1))
     assert np.array_equal(first.query, same.query) and np.array_equal(first.candidates, same.candidates)
     assert not np.array_equal(first.query, other.query)
     assert all(1 <= len(rows) <= 2 for rows in first.positives)
@@ -73,7 +83,9 @@ def test_every_distinct_window_is_described_once_and_in_blocks(
     def mined(cap: int | None) -> Any:
         blocks.clear()
         describe = lambda rows: blocks.append(rows) or table[rows]  # noqa: E731
-        return mine(data, queries, database, RADII, describe, size=10, negatives=2, cap=cap, key=(1, 0, 0))
+        return mine(
+            data, queries, database, RADII, describe, RoundSizes(queries=10, negatives=2, positives=cap), key=(1, 0, 0)
+        )
 
     whole = mined(None)
     assert len(blocks) == 2
@@ -95,8 +107,8 @@ def test_all_positives_are_candidates_without_a_cap(data: FakeDataset, tables: A
     gap[distances >= 2.5] = np.inf
 
     def shares(cap: int | None) -> float:
-        settings = {"size": 20, "negatives": 1, "cap": cap, "key": (0, 0, 0)}
-        found = mine(data, queries, database, RADII, lambda rows: table[rows], **settings)
+        sizes = RoundSizes(queries=20, negatives=1, positives=cap)
+        found = mine(data, queries, database, RADII, lambda rows: table[rows], sizes, key=(0, 0, 0))
         return float((found.positive == gap[found.query].argmin(1)).mean())
 
     assert shares(None) == 1.0 and shares(1) < 1.0
@@ -104,7 +116,7 @@ def test_all_positives_are_candidates_without_a_cap(data: FakeDataset, tables: A
 
 def test_the_cache_of_negatives_has_a_size_of_its_own(data: FakeDataset, tables: Any) -> None:
     queries, database = tables
-    sample = draw(data, queries, database, RADII, size=20, cache=7, key=(0, 0, 0))
+    sample = draw(data, queries, database, RADII, RoundSizes(queries=20, database=7), key=(0, 0, 0))
     assert (len(sample.query), len(sample.candidates)) == (20, 7)
 
 
@@ -172,11 +184,11 @@ def test_a_radius_in_metres_is_open_and_one_in_frames_is_closed(unit: Any, neare
 def test_capped_positives_are_drawn_from_all_of_them(data: FakeDataset, tables: Any) -> None:
     """Over many keys every positive is drawn, and each draw is of distinct ones."""
     queries, database = tables
-    everything = draw(data, queries, database, RADII, size=100, cap=100, key=(0,))
+    everything = draw(data, queries, database, RADII, RoundSizes(queries=100, positives=100), key=(0,))
     positives = dict(zip(everything.query.tolist(), everything.positives, strict=True))
     seen: dict[int, set[int]] = {query: set() for query in positives}
     for key in range(30):
-        drawn = draw(data, queries, database, RADII, size=100, cap=2, key=(key,))
+        drawn = draw(data, queries, database, RADII, RoundSizes(queries=100, positives=2), key=(key,))
         for query, rows in zip(drawn.query.tolist(), drawn.positives, strict=True):
             assert len(np.unique(rows)) == len(rows) == min(2, len(positives[query]))
             assert np.array_equal(rows, np.sort(rows))
@@ -187,7 +199,7 @@ def test_capped_positives_are_drawn_from_all_of_them(data: FakeDataset, tables: 
 def test_candidates_are_distinct_and_rise(data: FakeDataset, tables: Any) -> None:
     queries, database = tables
     for size in (5, 30, len(database), 10**6):
-        candidates = draw(data, queries, database, RADII, size=size).candidates
+        candidates = draw(data, queries, database, RADII, RoundSizes(queries=size)).candidates
         assert len(candidates) == min(size, len(database))
         assert (np.diff(candidates) > 0).all()
 
@@ -199,9 +211,9 @@ def test_a_query_with_just_enough_far_windows_is_mined() -> None:
     queries, database = (dataset.sequences(role=role, length=3) for role in ("query", "database"))
     assert (len(queries), len(database)) == (1, 3)
     options = {"describe": lambda rows: vectors(len(rows)), "key": (0,)}
-    assert mine(dataset, queries, database, RADII, negatives=2, **options).negatives.shape == (1, 2)
+    assert mine(dataset, queries, database, RADII, sizes=RoundSizes(negatives=2), **options).negatives.shape == (1, 2)
     with pytest.raises(NotEnoughDataError, match="has 3 database windows beyond 6 metres among 3 drawn"):
-        mine(dataset, queries, database, RADII, negatives=3, **options)
+        mine(dataset, queries, database, RADII, sizes=RoundSizes(negatives=3), **options)
 
 
 def test_an_unknown_heading_makes_no_positive() -> None:
@@ -212,7 +224,7 @@ def test_an_unknown_heading_makes_no_positive() -> None:
 
 def test_a_round_is_that_of_the_paper_by_default() -> None:
     """1,000 queries and windows, five negatives; ten positives at most are ours."""
+    assert RoundSizes() == RoundSizes(queries=1000, database=None, negatives=5, positives=10)
     for function in (draw, mine):
-        defaults = {name: given.default for name, given in inspect.signature(function).parameters.items()}
-        assert (defaults["size"], defaults["cap"], defaults["key"]) == (1000, 10, (0,))
-    assert inspect.signature(mine).parameters["negatives"].default == 5
+        defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+        assert (defaults["sizes"], defaults["key"]) == (RoundSizes(), (0,))

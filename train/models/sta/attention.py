@@ -4,6 +4,7 @@ Zhang et al., Learning Sequence Descriptor based on Spatio-Temporal Attention fo
 III-A.2, eq. (6); the decomposition by axis follows Li et al., MViTv2, ICCV 2021, as that paper says.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -87,6 +88,25 @@ class PositionedAttention(Attention):
         return self.join_heads(self.mix(q, k, v, bias))
 
 
+@dataclass(frozen=True)
+class BlockSizes:
+    """Sizes and rates of a block's layers.
+
+    Attributes:
+        channels: Channels C of a token.
+        heads: Attention heads.
+        mlp: Channels of the hidden layer.
+        drop_path: Share of frames whose branch is left out in training.
+        dropout: Share of attention weights that are left out in training.
+    """
+
+    channels: int = CHANNELS
+    heads: int = HEADS
+    mlp: int = MLP
+    drop_path: float = 0.0
+    dropout: float = 0.0
+
+
 class STABlock(Block):
     """A CCT block whose attention runs over windows of m×m tokens across all frames.
 
@@ -103,15 +123,23 @@ class STABlock(Block):
         relative: RelativePositions | None = None,
         scaled: bool = False,
         mean: bool = False,
-        channels: int = CHANNELS,
-        heads: int = HEADS,
-        mlp: int = MLP,
-        drop_path: float = 0.0,
-        dropout: float = 0.0,
+        sizes: BlockSizes = BlockSizes(),
     ) -> None:
-        """Set the layers up; parameters have the names of a CCT block, whose weights can be loaded."""
-        super().__init__(channels, heads, mlp, drop_path)
-        self.attention: PositionedAttention = PositionedAttention(channels, heads, relative, scaled, dropout)
+        """Set the layers up; parameters have the names of a CCT block, whose weights can be loaded.
+
+        Args:
+            side: Rows and columns m of a window, in tokens; None for one window over the grid.
+            stride: Tokens from one window to the next.
+            across_frames: Whether a window spans all frames; else each frame is attended alone.
+            relative: Relative positions, None for none.
+            scaled: Whether they are divided by √d as q·k is.
+            mean: Whether overlapping windows are averaged, not added.
+            sizes: Sizes and rates of the layers.
+        """
+        super().__init__(sizes.channels, sizes.heads, sizes.mlp, sizes.drop_path)
+        self.attention: PositionedAttention = PositionedAttention(
+            sizes.channels, sizes.heads, relative, scaled, sizes.dropout
+        )
         self.side = side
         self.stride = stride
         self.across_frames = across_frames

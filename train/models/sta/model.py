@@ -19,7 +19,7 @@ from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, check_frames
 from train.models.fusion.basic import VLADSum
 from train.models.pooling.vlad import SeqVLAD
-from train.models.sta.attention import STD, Position, RelativePositions, STABlock
+from train.models.sta.attention import STD, BlockSizes, Position, RelativePositions, STABlock
 
 
 class StaOptions(BaseModel):
@@ -235,11 +235,7 @@ def _spatial(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stack
             across_frames=False,
             relative=_relative(options.spatial_position, (1, *grid), channels, options.heads),
             scaled=options.scaled,
-            channels=channels,
-            heads=options.heads,
-            mlp=3 * channels,
-            drop_path=rate,
-            dropout=options.attention_dropout,
+            sizes=BlockSizes(channels, options.heads, 3 * channels, rate, options.attention_dropout),
         )
         for rate in _drop_paths(options)
     ]
@@ -256,11 +252,7 @@ def _temporal(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stac
             relative=_relative(options.temporal_position, extents, channels, options.heads),
             scaled=options.scaled,
             mean=options.merge == "mean",
-            channels=channels,
-            heads=options.heads,
-            mlp=3 * channels,
-            drop_path=rate,
-            dropout=options.attention_dropout,
+            sizes=BlockSizes(channels, options.heads, 3 * channels, rate, options.attention_dropout),
         )
         for rate in _drop_paths(options)
     ]
