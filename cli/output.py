@@ -44,6 +44,8 @@ class Console:
     is_verbose: bool = False
     is_debug: bool = False
     log_file: Path | None = None
+    next: str = ""
+    """Command that takes what this one made, where it depends on that; else the registry's."""
 
     def note(self, text: str) -> None:
         """Print a line, unless quiet, and write it to the log file."""

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 import seqdata
 from cli import output
-from cli.main import COMMANDS, EXAMPLES, GROUPS, app
+from cli.main import app
+from cli.program.registry import COMMANDS, GROUPS, INDEX_COMMANDS, Command
 from tests.cli.test_commands import SEQDATA, here
 from tests.conftest import write_drives
 
@@ -106,12 +107,16 @@ def test_the_doctor_reports_versions_rates_limits_and_damage(tmp_path: Path) -> 
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_the_example_of_a_command_is_in_its_help_and_its_words_are_options(name: str) -> None:
-    text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "120", "TERMINAL_WIDTH": "120"}).stdout
-    assert f"Example: {EXAMPLES[name]}" in text
-    assert EXAMPLES[name].startswith(f"seqdata {name}")
-    assert all(flag in text for flag in re.findall(r" (--?[a-z]+)", EXAMPLES[name]))
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [*COMMANDS.items(), *((f"index {name}", command) for name, command in INDEX_COMMANDS.items())],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_example_of_a_command_is_in_its_help_and_its_words_are_options(name: str, command: Command) -> None:
+    text = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "120", "TERMINAL_WIDTH": "120"}).stdout
+    assert f"Example: {command.example}" in text
+    assert command.example.startswith(f"seqdata {name.removesuffix(' build') if ' ' in name else name}")
+    assert all(flag in text for flag in re.findall(r" (--?[a-z]+)", command.example))
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import seqdata
-from cli.main import COMMANDS, INDEX_COMMANDS, Command
+from cli.program.registry import COMMANDS, INDEX_COMMANDS, Command
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 import timm
 
-from cli.main import COMMANDS, INDEX_COMMANDS
+from cli.program.registry import COMMANDS, INDEX_COMMANDS
 from tests.conftest import write_drives
 from tests.faults.shim import Outcome, Program
 from tests.support.street import write_street

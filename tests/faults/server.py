@@ -20,7 +20,8 @@ import faiss
 import polars as pl
 import torch
 
-from cli.main import COMMANDS, INDEX_COMMANDS, run
+from cli.main import run
+from cli.program.registry import COMMANDS, INDEX_COMMANDS
 from seqdata.storage import faults
 
 # What the commands import inside their functions.

@@ -1,0 +1,104 @@
+"""What surrounds every command: the options that all take, Ctrl-C and SIGTERM, and the line at the end."""
+
+import functools
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import console, note
+from cli.program.registry import Command
+from seqdata.errors import Interrupted, QuarantineNotice, Terminated, Termination
+
+
+def set_console(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print what libraries log, too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log-file", help="Write notes and progress there, too.", metavar="FILE", show_default=False),
+    ] = None,
+) -> None:
+    """Set what is printed on stderr, and where else, by the options that every command has besides its own."""
+    console.is_quiet, console.is_verbose, console.is_debug, console.log_file = quiet, verbose, debug, log_file
+    if verbose:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+COMMON = frozenset({*inspect.signature(set_console).parameters, "as_json", "config"})
+"""Names of the parameters that commands share: those above, --json and --config."""
+
+
+def surrounded(command: Command) -> Callable[..., None]:
+    """The command's function with the common options behind its own, and an end with a word whatever ends it.
+
+    Raises:
+        Interrupted: In place of KeyboardInterrupt; `Terminated` for SIGTERM.
+    """
+    function = command.function
+    common = inspect.signature(set_console).parameters
+
+    @functools.wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        set_console(**{name: options.pop(name, value.default) for name, value in common.items()})
+        try:
+            with _terminable(), _ended(command):
+                function(*arguments, **options)
+        except Termination as error:
+            raise Terminated(f"terminated; {command.after_interrupt}") from error
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"interrupted; {command.after_interrupt}") from error
+
+    # Typer reads options from the signature: the common ones stand behind the command's own.
+    own = inspect.signature(function)
+    guarded.__signature__ = own.replace(parameters=[*own.parameters.values(), *common.values()])  # type: ignore[attr-defined]
+    guarded.__annotations__ = {**function.__annotations__, **set_console.__annotations__}
+    return guarded
+
+
+@contextmanager
+def _ended(command: Command) -> Iterator[None]:
+    """Print how long a command took and what to type next, where it makes something."""
+    began = time.monotonic()
+    try:
+        yield
+    except QuarantineNotice:
+        # The dataset is whole all the same.
+        _print_end(command, time.monotonic() - began)
+        raise
+    _print_end(command, time.monotonic() - began)
+
+
+def _print_end(command: Command, seconds: float) -> None:
+    # Of the processes of torchrun the first one speaks.
+    if command.makes and os.environ.get("RANK", "0") == "0":
+        following = console.next or command.next
+        note(f"took {seconds:.1f} s" + (f"; next: {following}" if following else ""))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise `Termination`; elsewhere than on the main thread Python has no signal handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Termination
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
