@@ -16,7 +16,7 @@ from indexer.builder import merge_lists
 from indexer.builder.held_arrays import write_arrays
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.transform import Transform
-from indexer.search.file_layout import FACTORY
+from indexer.search.file_layout import FACTORY, write
 from indexer.search.flat_file import wrap
 from indexer.selection.held_out import DATABASE_ROWS
 from indexer.versions.folders import VERSIONS
@@ -162,7 +162,8 @@ def _publish_plan(
     if trained.transform is not None:
         trained.transform.save(folder / TRANSFORM)
     if trained.index is not None and trained.storage not in FACTORY:
-        _write_trained(wrap(trained.index, trained.transform, normalise), folder / TRAINED)
+        with atomic_path(folder / TRAINED) as temporary:
+            write(wrap(trained.index, trained.transform, normalise), temporary)
     if trained.held_out is not None:
         write_arrays(folder / HELD_OUT, rows=trained.held_out[0], vectors=trained.held_out[1])
     size = trained.input_size if trained.transform is None else trained.transform.output_size
@@ -185,13 +186,6 @@ def _publish_plan(
     )
     # Last: a plan that can be read names files that are whole.
     write_bytes_atomic(folder / PLAN, json_bytes(plan.model_dump(mode="json")))
-
-
-def _write_trained(index: "faiss.Index", path: Path) -> None:
-    import faiss  # heavy
-
-    with atomic_path(path) as temporary:
-        faiss.write_index(index, str(temporary))
 
 
 def read_plan(folder: Path) -> BuildPlan:

@@ -18,7 +18,8 @@ from indexer.versions.checks import check_version
 from indexer.versions.locks import changing
 from indexer.versions.manifest import MANIFEST
 from seqdata.errors import ContractError, InputError
-from seqdata.storage.files import explain_write_failure, flush, write_bytes_atomic
+from seqdata.storage import leftovers
+from seqdata.storage.files import explain_write_failure, flush_tree, rename_flushed, write_bytes_atomic
 
 VERSIONS = "versions"
 LATEST = "latest"
@@ -112,14 +113,13 @@ def publish(folder: Path, index: Path, identifier: str) -> Path:
     target = version_folder(index, identifier)
     try:
         # Contents reach the disk before the name does: after a power cut a version that has its name is whole.
-        for file in folder.iterdir():
-            flush(file)
+        flush_tree(folder)
         with changing(index / VERSIONS):
             # Two builders of one version give the same bytes, so the first one's stays under the readers that have it
             # open.
             if find_whole(index, identifier) is None:
                 discard(target)
-                folder.rename(target)
+                rename_flushed(folder, target)
             point_latest(index, identifier)
     except OSError as error:
         explain_write_failure(target, error)
@@ -170,6 +170,7 @@ def adopt(index: Path, identifier: str) -> bool:
 
 def sweep(index: Path) -> None:
     """Remove what was half deleted, and private folders of this machine's killed builders; living ones' stay."""
+    leftovers.sweep(index)
     for folder in (index / VERSIONS).glob(f"{REMOVED}-*"):
         shutil.rmtree(folder, ignore_errors=True)
     for folder in (index / VERSIONS).glob(f"{BUILDING}-*@{socket.gethostname()}"):

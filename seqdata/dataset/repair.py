@@ -7,7 +7,6 @@ that is killed, or refused because the dump has changed, leaves the dataset as i
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from seqdata.contracts.manifest import (
 from seqdata.dataset.verify import Fault, verify
 from seqdata.dataset.versions import WITHDRAWN, fresh_listing, withdraw
 from seqdata.errors import ContractError
-from seqdata.storage.files import explain_write_failure
+from seqdata.storage.files import rename_flushed, scratch_folder
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.lock import claimed
 from seqdata.storage.parquet import PAGE_CHECKSUMS
@@ -64,7 +63,8 @@ class Step:
         return {name for shard in self.shards for name in shard_files(shard)} | self.tables().keys()
 
 
-REPAIR_FOLDER = ".repair"
+_SCRATCH = "repair"
+"""Name from which that of the folder is made where files are made again, on the dataset's own disk."""
 
 
 def repair(
@@ -101,7 +101,7 @@ def repair(
     if not hit:
         return mended
     builds = sum(not step.withdraws for step in hit)
-    with claimed(store, f"repair from {raw}"), _scratch_folder(root) as scratch:
+    with claimed(store, f"repair from {raw}"), scratch_folder(root / _SCRATCH) as scratch:
         for step in hit:
             work = None if step.withdraws else _work(store, step, Path(raw), options or {}, alone=builds == 1)
             if work is not None:
@@ -175,21 +175,6 @@ def _changed(step: Step) -> str:
     return f"the dump has changed since the build, or other options were given{tools}"
 
 
-@contextmanager
-def _scratch_folder(root: Path) -> Iterator[Path]:
-    """An empty folder on the dataset's own disk, removed at the end."""
-    scratch = root / REPAIR_FOLDER
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-    except OSError as error:
-        explain_write_failure(root, error)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def _mend_shards(root: Path, scratch: Path, step: Step, damaged: set[str], work: Work) -> list[str]:
     """Write damaged shards and their seals again, one at a time, and put them in place, the tar before its seal."""
     mended = []
@@ -250,7 +235,7 @@ def _put(made: Path, final: Path, digest: str, step: Step) -> None:
     if not _is_whole(made, digest):
         raise ContractError(f"{final}: made again it has other bytes: {_changed(step)}")
     final.parent.mkdir(parents=True, exist_ok=True)
-    made.replace(final)
+    rename_flushed(made, final)
 
 
 def shard_files(shard: ShardInfo) -> tuple[str, str]:

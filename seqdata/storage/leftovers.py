@@ -13,14 +13,17 @@ from contextlib import suppress
 from pathlib import Path
 
 SUFFIX = ".tmp"
+# What `tempfile` makes of a prefix and the suffix: nothing else that ends in .tmp is ours to remove.
+_MADE = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(SUFFIX)}")
 
 
-def make_temporary(target: Path, *, is_folder: bool = False) -> tuple[Path, int]:
+def make_temporary(target: Path, *, is_folder: bool = False, sweeps: bool = True) -> tuple[Path, int]:
     """Make an empty temporary file or folder beside `target`, and remove what killed writers of `target` left there.
 
     Args:
         target: The name that it will get.
         is_folder: Whether it is a folder.
+        sweeps: Whether to look for left-overs, which lists the folder.
 
     Returns:
         Its path, and an open handle that holds the lock; the caller closes it.
@@ -28,7 +31,8 @@ def make_temporary(target: Path, *, is_folder: bool = False) -> tuple[Path, int]
     Raises:
         OSError: If the file system refuses.
     """
-    _sweep_beside(target)
+    if sweeps:
+        _sweep_beside(target)
     while True:
         prefix = f".{target.name}."
         if is_folder:
@@ -58,15 +62,16 @@ def sweep(folder: Path) -> None:
     """Remove every temporary file and folder below `folder` that no running process is writing."""
     with suppress(OSError):
         for path in list(folder.rglob(f".*{SUFFIX}")):
-            _remove_stale(path)
+            if _MADE.fullmatch(path.name):
+                _remove_stale(path)
 
 
 def _sweep_beside(target: Path) -> None:
     # Two dots: a writer that takes a path, and is given a temporary one, makes another beside that.
-    pattern = re.compile(rf"\.+{re.escape(target.name)}\..*{re.escape(SUFFIX)}")
+    pattern = re.compile(rf"\.+{re.escape(target.name)}\..*")
     with suppress(OSError):
         names = [entry.name for entry in os.scandir(target.parent) if pattern.fullmatch(entry.name)]
-        for name in names:
+        for name in filter(_MADE.fullmatch, names):
             _remove_stale(target.parent / name)
 
 

@@ -30,9 +30,8 @@ from train.runs.state import Course, Position, State
 from train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from seqdata.dataset.dataset import Dataset
+    from seqdata.storage.files import GrowingFile
 
 log = logging.getLogger(__name__)
 REPORTED = ("loss", "active", "hardness", "wait")
@@ -117,7 +116,7 @@ class _Run:
         self.record = describe_run(self.trainer, restoring)
         self.state = State(Course(), Position())
         self.saved_steps = 0
-        self.board: SummaryWriter | None = None
+        self.board: GrowingFile | None = None
 
     def go(self) -> Path:
         """Start or resume, train, and end with a record that says so."""

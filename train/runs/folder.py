@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from seqdata.contracts.version import VERSION
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage.files import read_json, write_bytes_atomic, write_json_atomic
+from seqdata.storage.leftovers import sweep
 from train.settings import TrainSettings
 
 PACKAGES = ("seqdata", "torch", "timm", "pytorch-metric-learning", "numpy", "polars")
@@ -74,6 +75,8 @@ class RunFolder:
             OutputError: If the folder holds something and `resume` is off.
             ContractError: If dataset, protocol or settings differ from those of the run to resume.
         """
+        # Else the record that a killed run was about to write would count as something of somebody else.
+        sweep(self.path)
         if self.recorded and resume:
             record = _continued(self._check(record), record)
         elif self.path.is_dir() and any(self.path.iterdir()):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from seqdata.errors import ContractError, OutputError
-from seqdata.storage.files import explain_write_failure
+from seqdata.storage.files import atomic_folder
 from train.models.base import SequenceModel
 from train.runs import checkpoint
 from train.runs.best_epoch import is_better
@@ -99,15 +99,10 @@ def save(folder: Path, state: State, model: SequenceModel, optimizer: torch.opti
     """
     final = folder / state.name
     if not final.is_dir():
-        temporary = folder / f".{state.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        checkpoint.save_model(temporary / STATE, model, {"epoch": state.course.epoch})
-        checkpoint.save_optimizer(temporary / STATE, optimizer, asdict(state))
         # A rename is whole or not at all: no kill can leave half a state under the final name.
-        try:
-            temporary.replace(final)
-        except OSError as error:
-            explain_write_failure(final, error)
+        with atomic_folder(final) as temporary:
+            checkpoint.save_model(temporary / STATE, model, {"epoch": state.course.epoch})
+            checkpoint.save_optimizer(temporary / STATE, optimizer, asdict(state))
     clear(folder, except_for=final)
 
 

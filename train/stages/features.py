@@ -20,6 +20,7 @@ from seqdata.errors import ContractError, OutputError
 from seqdata.geometry import IntArray
 from seqdata.storage.files import atomic_path, read_json, write_json_atomic
 from seqdata.storage.hashing import sha256_json, xxh3_file, xxh3_hex
+from seqdata.storage.leftovers import sweep
 from seqdata.storage.parquet import write_parquet_atomic
 from train.data.feature_files import (
     ENCODER,
@@ -153,11 +154,12 @@ def _take_up(folder: Path, identity: str) -> FeatureManifest | None:
 
     Raises: OutputError when it holds something else.
     """
+    # A kill may leave a half-written request alone.
+    sweep(folder)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     if REQUEST in names and read_json(folder / REQUEST) == {"request": identity}:
         return read_manifest(folder) if MANIFEST in names else None
-    # A kill may leave a half-written request alone.
-    if any(not name.startswith(f".{REQUEST}.") for name in names):
+    if names:
         raise OutputError(
             f"{folder}: the folder is not empty, and holds no part of this request; choose another --out, or remove it"
         )

@@ -7,6 +7,7 @@ Convention: degrees WGS84; TUM's x is east and y north in metres from the first 
 """
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from indexer.localizer.localizer import Sighting
 from indexer.localizer.track.recording import RecordedFrame
 from seqdata.errors import OutputError
-from seqdata.storage.files import atomic_path, explain_write_failure
+from seqdata.storage.files import GrowingFile, atomic_path, explain_write_failure
 
 CSV, PARQUET = "positions.csv", "positions.parquet"
 # Rows of a row group: some hundred kilobytes in memory.
@@ -90,11 +91,7 @@ def track_writers(folder: Path) -> Iterator[Write]:
         raise OutputError(f"{folder}: holds a track already; name another folder with --out")
     writers = (_parquet, _geojson, _gpx, _kml, _tum)
     with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            table = stack.enter_context((folder / CSV).open("w", encoding="utf-8", newline=""))
-        except OSError as error:
-            explain_write_failure(folder, error)
+        table = stack.enter_context(GrowingFile(folder / CSV))
         writes = [_csv(table), *(stack.enter_context(writer(folder)) for writer in writers)]
 
         def write(row: TrackRow) -> None:
@@ -107,15 +104,22 @@ def track_writers(folder: Path) -> Iterator[Write]:
         yield write
 
 
-def _csv(file: TextIO) -> Write:
-    writer = csv.DictWriter(file, SCHEMA.names)
-    writer.writeheader()
+def _csv(file: GrowingFile) -> Write:
+    """Rows as text, a line at a time: whoever follows the file, or finds it after a kill, reads whole rows."""
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, SCHEMA.names)
+
+    def move_lines() -> None:
+        file.add(lines.getvalue().encode())
+        lines.seek(0)
+        lines.truncate()
 
     def write(row: TrackRow) -> None:
         writer.writerow(asdict(row))
-        # A line at a time: whoever follows the file, or finds it after a power cut, reads whole rows.
-        file.flush()
+        move_lines()
 
+    writer.writeheader()
+    move_lines()
     return write
 
 

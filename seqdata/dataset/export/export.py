@@ -7,7 +7,6 @@ Both lie below `OUT/<split>/{database,queries}/` beside an `export.json` that sa
 whole: an export killed half-way goes on where it was in `.<name>.partial` beside it.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ from seqdata.dataset.export.folders import write_folders
 from seqdata.dataset.export.tars import write_tars
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.parallel import Progress
-from seqdata.storage.files import explain_write_failure, read_json, write_json_atomic
+from seqdata.storage.files import explain_write_failure, flush_tree, read_json, rename_flushed, write_json_atomic
 from seqdata.storage.hashing import sha256_json, xxh3_hex
+from seqdata.storage.leftovers import sweep
 
 Format = Literal["sequences", "folders"]
 """Tars of one sample a window, or image folders with @-names."""
@@ -169,10 +169,10 @@ def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
             shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
         write_json_atomic(partial / REPORT_NAME, report)
+        sweep(partial)
         yield partial
-        for leftover in partial.rglob("*.tmp"):
-            leftover.unlink()
-        os.replace(partial, out)  # noqa: PTH105 - replaces an empty folder too
+        flush_tree(partial)
+        rename_flushed(partial, out)  # an empty folder of that name gives way
     except OSError as error:
         explain_write_failure(out, error)
 

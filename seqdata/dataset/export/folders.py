@@ -20,6 +20,7 @@ import polars as pl
 
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.export.tars import suffix_of
+from seqdata.storage.files import atomic_path
 from seqdata.storage.hashing import xxh3_hex
 
 FRAMES_AT_ONCE = 128  # frames read together; bounds memory
@@ -49,12 +50,12 @@ def write_folders(dataset: Dataset, table: pl.DataFrame, place: Path, report_pro
 
 
 def _write_once(path: Path, data: bytes) -> None:
-    """A file whole or not at all; not flushed one by one: a file that is not whole is written again on resume."""
-    if path.is_file() and path.stat().st_size == len(data):
+    """Write a file, whole or not at all, unless an interrupted export has written it."""
+    # After a power cut a name may be there without its bytes, for files are flushed all together at the end.
+    if path.is_file() and path.read_bytes() == data:
         return
-    temporary = path.with_name(f".{xxh3_hex(path.name.encode())}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with atomic_path(path, in_batch=True) as temporary:
+        temporary.write_bytes(data)
 
 
 def _names(dataset: Dataset, table: pl.DataFrame) -> pl.DataFrame:

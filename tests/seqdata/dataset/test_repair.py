@@ -12,7 +12,7 @@ from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.dataset import repair as module
-from seqdata.dataset.repair import REPAIR_FOLDER, repair
+from seqdata.dataset.repair import repair
 from seqdata.dataset.verify import verify
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage import parquet
@@ -117,7 +117,7 @@ def test_a_dump_that_has_changed_is_refused(
     with pytest.raises(ContractError, match="the dump has changed since the build"):
         repair(copy, raw)
     assert files_of(copy) == damaged
-    assert not (copy / REPAIR_FOLDER).exists()
+    assert not list(copy.glob("**/.*.tmp"))
 
 
 def test_options_that_were_paths_are_given_again(built: Path, tmp_path: Path, files_of: FilesOf) -> None:
@@ -158,7 +158,7 @@ def test_killed_between_two_shards_it_goes_on(
             repair(copy, built / "raw")
     assert [fault.file for fault in verify(copy)] == [f"shards/{tars[2].name}"]
     assert seqdata.open(copy).sequences(length=5).height > 0
-    (copy / REPAIR_FOLDER / "left").mkdir(parents=True)
+    (copy / ".repair.a1b2c3d4.tmp" / "left").mkdir(parents=True)
     assert repair(copy, built / "raw") == [f"shards/{tars[2].name}"]
     assert files_of(copy) == files_of(built / "dataset")
 

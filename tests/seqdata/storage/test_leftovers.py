@@ -69,13 +69,16 @@ def test_what_a_running_writer_has_stays(tmp_path: Path) -> None:
 
 def test_a_lock_on_a_dataset_sweeps_it(tmp_path: Path) -> None:
     (tmp_path / "versions").mkdir()
-    for name in (".frames.parquet.x1.tmp", "versions/..tracks.parquet.x.tmp.y.tmp"):
+    for name in (".frames.parquet.x1_2y3z4.tmp", "versions/..tracks.parquet.aaaaaaaa.tmp.bbbbbbbb.tmp"):
         (tmp_path / name).write_bytes(b"half")
-    (tmp_path / "mine.tmp").write_bytes(b"not the program's")
+    (tmp_path / ".repair.a1b2c3d4.tmp" / "made").mkdir(parents=True)
+    others = {"mine.tmp", ".mine.tmp", ".frames.parquet.MINE.tmp", ".swap.file.tmp"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"not the program's")
     with claimed(Store(tmp_path), "a test"):
-        assert not (tmp_path / ".frames.parquet.x1.tmp").exists()
+        assert {path.name for path in tmp_path.glob("*tmp")} == others
         assert names(tmp_path / "versions") == []
-    assert (tmp_path / "mine.tmp").exists()
+    assert {path.name for path in tmp_path.glob("*tmp")} == others
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

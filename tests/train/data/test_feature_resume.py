@@ -67,6 +67,6 @@ def test_a_finished_folder_is_the_answer_to_the_same_request_alone(tmp_path: Pat
 
 def test_a_kill_before_the_first_part_leaves_a_folder_that_can_be_taken_up(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
-    (tmp_path / "f" / "..request.json.abc.tmp").write_bytes(b'{"req')
+    (tmp_path / "f" / ".request.json.a1b2c3d4.tmp").write_bytes(b'{"req')
     write_features(encoder(), FakeDataset(), tmp_path / "f", REQUEST)
     assert not list((tmp_path / "f").glob("*.tmp"))
