@@ -11,6 +11,7 @@ from cli.flags import DeviceFlag, ProtocolFlag, parse_choice, parse_list
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_folder
+from seqdata.errors import UsageError
 
 if TYPE_CHECKING:
     from train.experiments.measure.scale import Scale
@@ -38,6 +39,16 @@ def experiment(
     ] = "default",
     device: DeviceFlag = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    dataset: Annotated[
+        list[Path] | None, typer.Option(help="Another dataset folder; may repeat.", show_default=False)
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of runs, DIR/ROW, that cells take in place of training.", show_default=False),
+    ] = None,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Also write each cell beside the paper's value: a page and a CSV.")
+    ] = False,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -56,36 +67,49 @@ def experiment(
         out=out or work.out / "experiments",
         # Flags are checked before a dataset is looked for.
         scale=parse_choice(scale, "--scale", SCALES),
-        datasets=_datasets(work, name, datasets),
+        datasets=_datasets(work, name, [*(datasets or ()), *(dataset or ())]),
         only=parse_list(only),
         protocol=work.protocol(protocol),
         weights=weights,
         device=device,
         seed=seed,
+        runs=_runs(name, runs),
     )
     with progress_bar("step") as bar:
         result = run(request, bar.note, bar.update)
-    _write_tables(result, as_json=as_json)
+    _write_tables(result, ledger=ledger, as_json=as_json)
 
 
-def _datasets(config: Config, name: str, folders: list[Path] | None) -> list[Dataset]:
+def _runs(name: str, folder: Path | None) -> Path | None:
+    """The folder of runs. Raises: UsageError where the experiment takes none, or there is no such folder."""
+    from train.experiments import grid  # heavy
+
+    if folder is not None and grid.load(name).kind != "recall":
+        raise UsageError(f"--runs: experiment {name} measures no recalls of runs; leave it out")
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"--runs {folder}: no such folder; seqdata import KIND FILE --out {folder / 'ROW'} makes one")
+    return folder
+
+
+def _datasets(config: Config, name: str, folders: list[Path]) -> list[Dataset]:
     """The named datasets, else the newest; none for an experiment that reads no frame."""
     from train.experiments import grid  # heavy
 
     # Tables of time and memory run on random input.
-    if grid.load(name).kind != "recall":
+    if grid.load(name).kind not in ("recall", "counts"):
         return []
     return [open_folder(folder) for folder in folders] if folders else [open_dataset(config, None)]
 
 
-def _write_tables(result: "Result", *, as_json: bool) -> None:
-    """Write the table in all its forms and print it."""
+def _write_tables(result: "Result", *, ledger: bool, as_json: bool) -> None:
+    """Write the table in all its forms, and the ledger if it is due, and print the table."""
+    from train.experiments.ledger.files import write_ledger  # heavy
     from train.experiments.table.formats import to_text  # heavy
     from train.experiments.table.results import to_json, write  # heavy
     from train.experiments.table.table import make_table  # heavy
 
     table = make_table(result)
-    files = write(result, table)
+    files = [*write(result, table), *(write_ledger(result) if ledger else ())]
     cells = [cell for row in result.cells.values() for cell in row]
     empty = sum(cell.reason is not None for cell in cells)
     note(f"{len(cells)} cells, {result.computed} measured now, {empty} empty; {files[0].with_suffix('.*')}")

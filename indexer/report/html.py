@@ -45,6 +45,9 @@ PAGES = {
     "experiment": Page(
         "experiment.html.j2", "train.experiments.table.page", "the table of an experiment, with its figure"
     ),
+    "ledger": Page(
+        "ledger.html.j2", "train.experiments.ledger.files", "each cell of an experiment beside the paper's value"
+    ),
 }
 """Pages by name, of every floor."""
 

@@ -1,12 +1,12 @@
 """Figures of a dataset: counts, roles, spacing, speed, sizes, schema, and what a protocol expects of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, TypeVar
 
 import polars as pl
 
-from seqdata.contracts.protocol import Count, Protocol
+from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import InputError, SeqdataError
@@ -158,27 +158,50 @@ def protocol_counts(dataset: Dataset, protocol: Protocol) -> dict[str, Any]:
     """
     splits = {}
     for name in protocol.splits:
-        query = dataset.sequences(protocol, name, "query").height
-        database = dataset.sequences(protocol, name, "database").height
-        answerable = dataset.answerable(protocol, name) if query and database else 0
-        counts = {"database": database, "query": query, "without_positive": query - answerable}
-        if protocol.heading_max is not None:
-            answerable = dataset.answerable(protocol, name, any_heading=True) if query and database else 0
-            counts["without_positive_any_heading"] = query - answerable
         expected = protocol.expected_counts.get(name, {})
-        for role in ROLES:
-            if f"{role}_frames" in expected:
-                counts[f"{role}_frames"] = int(dataset.sequencer.frames_of(protocol, name, role).sum())
-            counts |= _image_counts(dataset, protocol, name, role, expected)
+        counts = split_counts(dataset, protocol, name, {*ROLES, "without_positive", *expected})
+        if protocol.heading_max is not None:
+            answerable = dataset.answerable(protocol, name, any_heading=True) if all(counts[r] for r in ROLES) else 0
+            counts["without_positive_any_heading"] = counts["query"] - answerable
         differs = {key: value for key, value in expected.items() if not agrees(counts.get(key), value)}
         splits[name] = {**counts, "expected": expected, "differs_from_expected": sorted(differs)}
     return {"name": protocol.name, "hash": protocol.hash, "length": protocol.length, "splits": splits}
 
 
+def split_counts(dataset: Dataset, protocol: Protocol, split: str, names: Collection[str]) -> dict[str, int]:
+    """Count what names in a protocol's `expected_counts` mean.
+
+    Args:
+        dataset: The dataset.
+        protocol: The protocol.
+        split: Name of the split.
+        names: `database` and `query` (windows), `without_positive` (queries), `<role>_frames`, and `<role>_images` or
+            `<role>_images_<city>` (before panoramas are dropped).
+
+    Returns:
+        Counts by name; other names have none.
+
+    Raises:
+        ContractError: If the protocol has no such split.
+    """
+    counts = {}
+    if {*ROLES, "without_positive"} & set(names):
+        windows = {role: dataset.sequences(protocol, split, role).height for role in ROLES}
+        counts = {role: windows[role] for role in ROLES if role in names}
+    if "without_positive" in names:
+        answerable = dataset.answerable(protocol, split) if all(windows.values()) else 0
+        counts["without_positive"] = windows["query"] - answerable
+    for role in ROLES:
+        if f"{role}_frames" in names:
+            counts[f"{role}_frames"] = int(dataset.sequencer.frames_of(protocol, split, role).sum())
+        counts |= _image_counts(dataset, protocol, split, role, names)
+    return counts
+
+
 def _image_counts(
-    dataset: Dataset, protocol: Protocol, split: str, role: str, expected: Mapping[str, Count]
+    dataset: Dataset, protocol: Protocol, split: str, role: str, expected: Collection[str]
 ) -> dict[str, int]:
-    """Count a split's images before panoramas are dropped, in all or in one city, where a paper gives such counts.
+    """Count a split's images before panoramas are dropped, in all or in one city, for the names that mean such a count.
 
     The names are `<role>_images` and `<role>_images_<city>`.
     """

@@ -15,11 +15,13 @@ from train.profiling import matching as match_profiling
 HERE = Path(__file__).parent
 ALIASES = {"p1": "seqvlad", "p2": "sta"}
 """First words of experiments in earlier versions, and what they are called now."""
-Kind = Literal["recall", "extraction", "matching"]
+Kind = Literal["recall", "counts", "extraction", "matching"]
 Match = Literal["index", "seqslam", "aligned", "hvpr"]
 Fact = Literal["dimension", "memory"]
-VALUES = (*(f"r{n}" for n in SHORT_RANKS), "p50", "p95", "fusion", "ms", "megabytes", "agreement")
-"""Names of what columns hold: recalls, seconds of extraction, cost of matching."""
+VALUES = (
+    *(f"r{n}" for n in SHORT_RANKS), "database", "query", "p50", "p95", "fusion", "ms", "megabytes", "agreement"
+)  # fmt: skip
+"""Names of what columns hold: recalls, counts by role, seconds of extraction, cost of matching."""
 
 
 def _check_value(name: str) -> str:
@@ -62,14 +64,15 @@ class Method(Frozen):
 class Group(Frozen):
     """Columns that one measurement fills.
 
-    `protocol`: a paper's, None = that of the dataset. `city`: one test city alone, "each" = a group for each.
-    `train_city`: "largest" = only the training city with most database windows. `length` of the tested windows;
+    `protocol`: a paper's, None = that of the grid. `split`: of a count. `city`: one test city alone, "each" = a group
+    for each. `train_city`: "largest" = only the training city with most database windows. `length` of tested windows;
     `centres`: only windows whose centre frame has a window of that many frames too, judged at the centre. `backward`:
     database windows are read last frame first. `database`: vectors in a matching study, `small` on small data.
     """
 
     label: str
     protocol: str | None = None
+    split: str | None = None
     city: str | None = None
     train_city: Literal["largest"] | None = None
     length: int | None = Field(default=None, ge=1)
@@ -79,12 +82,28 @@ class Group(Frozen):
     small: int | None = Field(default=None, ge=1)
 
 
+class Subject(Frozen):
+    """What a row of a table of counts counts, under a protocol, its own length unless `length` says another.
+
+    `split`: None = that of the group of columns. `counted`: ending of the count's name in a protocol's
+    `expected_counts`: windows (empty), frames, images, or images of a city.
+    """
+
+    dataset: str
+    name: str
+    protocol: str
+    length: int | None = Field(default=None, ge=1)
+    split: str | None = None
+    counted: str = Field(default="", pattern=r"^(_frames|_images(_\w+)?)?$")
+
+
 class Grid(Frozen):
     """A paper's table or figure: `rows` by name, `groups` of columns, `values` of each group.
 
     `own_title`: the title where the columns are not the paper's, for a `title` that names the paper's datasets.
-    `facts` of a row stand once, before the groups. `own`: the groups where the dataset is none of the paper's (empty:
-    one group). `difference`: last columns, each second group against the one before. `chart`: the page's figure.
+    `protocol`: the paper's, of groups that name none. `subjects`: what the rows of a table of counts count. `facts` of
+    a row stand once, before the groups. `own`: the groups where the dataset is none of the paper's (empty: one group).
+    `difference`: last columns, each second group against the one before. `chart`: the page's figure.
     """
 
     title: str
@@ -93,6 +112,8 @@ class Grid(Frozen):
     kind: Kind = "recall"
     rows: tuple[str, ...] = Field(min_length=1)
     groups: tuple[Group, ...] = Field(min_length=1)
+    protocol: str | None = None
+    subjects: dict[str, Subject] = Field(default_factory=dict)
     own: tuple[Group, ...] = ()
     facts: tuple[Fact, ...] = ()
     values: tuple[Value, ...] = Field(min_length=1)
@@ -102,8 +123,14 @@ class Grid(Frozen):
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The paper's protocols that columns are bound to, each once."""
-        return tuple(dict.fromkeys(group.protocol for group in self.groups if group.protocol is not None))
+        """The paper's protocols that columns and rows are bound to, each once."""
+        named = [self.protocol_of(group) for group in self.groups]
+        named += [subject.protocol for subject in self.subjects.values()]
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def protocol_of(self, group: Group) -> str | None:
+        """Name of the paper's protocol of a group of columns; None where it is bound to none."""
+        return group.protocol or self.protocol
 
 
 def canonical(name: str) -> str:
@@ -159,6 +186,12 @@ def method(name: str) -> Method:
     if name not in methods():
         raise ContractError(f"no method '{name}'; there are {', '.join(methods())}")
     return methods()[name]
+
+
+@cache
+def paper_protocols() -> frozenset[str]:
+    """Names of the protocols that some experiment's columns or rows are bound to."""
+    return frozenset(protocol for name in names() for protocol in load(name).protocols)
 
 
 def engine(row: str) -> tuple[str, int]:

@@ -15,9 +15,10 @@ from seqdata.parallel import StageProgress
 from train.devices import pick_device
 from train.experiments import grid as grids
 from train.experiments.grid import Grid, Group
-from train.experiments.measure import measures
+from train.experiments.measure import counts, measures
 from train.experiments.measure.artifacts import Artifacts
 from train.experiments.measure.cells import Cell, CellStore, key_of
+from train.experiments.measure.run_folders import find_runs
 from train.experiments.measure.scale import Scale, resolve
 from train.experiments.measure.targets import Missing, Target, bind
 from train.profiling import matching as match_profiling
@@ -25,6 +26,8 @@ from train.profiling import models as profiling
 from train.runs.folder import environment
 
 NOT_RUN = "not run (--only)"
+ON_DATASETS = ("recall", "counts")
+"""Kinds of experiments that need a dataset."""
 DIMENSIONS: dict[Scale, int] = {"full": 4096, "smoke": 64}
 Note = Callable[[str], None]
 """A callback that prints one line."""
@@ -36,7 +39,8 @@ class Request:
 
     Of the other rows, a result holds the cells that were measured before.
 
-    `weights`: see `train.experiments.measure.scale.resolve`.
+    `weights`: see `train.experiments.measure.scale.resolve`. `runs`: a folder of runs that the cells take in place of
+    training them (see `train.experiments.measure.run_folders.find_runs`).
     """
 
     name: str
@@ -48,11 +52,24 @@ class Request:
     weights: str = "default"
     device: str = "auto"
     seed: int = 0
+    runs: Path | None = None
+
+
+@dataclass(frozen=True)
+class NoDataset:
+    """A group that is bound to no dataset: nothing is measured on one, or each row has its own."""
+
+    label: str
+    group: Group
+
+
+AnyTarget = Target | Missing | NoDataset
+"""A group of columns, bound to what it is measured on."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A grid with its cells: `cells[row][number of the group]`, `labels` of the groups, cells `computed` just now.
+    """A grid with its cells: `cells[row][number of the target]`, `targets` of the groups, cells `computed` just now.
 
     `title`: what the columns really are; the grid's own where they are the paper's.
     """
@@ -60,9 +77,14 @@ class Result:
     request: Request
     grid: Grid
     title: str
-    labels: tuple[str, ...]
+    targets: tuple[AnyTarget, ...]
     cells: dict[str, tuple[Cell, ...]]
     computed: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What stands over each target's columns."""
+        return tuple(target.label for target in self.targets)
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,10 @@ def run(request: Request, note: Note | None = None, step: StageProgress | None =
     """
     request = replace(request, name=grids.canonical(request.name))
     grid = grids.load(request.name)
+    if grid.kind in ON_DATASETS and not request.datasets:
+        raise ContractError(f"experiment {request.name} needs a dataset: seqdata experiment {request.name} DATASET")
+    if grid.kind == "counts":
+        grid = counts.on_datasets(grid, request.datasets, request.protocol)
     selected = _selected_rows(grid, request.only)
     targets = _targets(grid, request)
     artifacts = Artifacts(request.out, step or (lambda stage, finished, total: None))
@@ -107,7 +133,7 @@ def run(request: Request, note: Note | None = None, step: StageProgress | None =
             if note is not None and fresh:
                 note(f"{row}, {target.label or 'test split'}: {cell.reason or f'{cell.seconds:.1f} s'}")
         cells[row] = tuple(row_cells)
-    return Result(request, grid, _title(grid, targets), tuple(target.label for target in targets), cells, computed)
+    return Result(request, grid, _title(grid, targets), tuple(targets), cells, computed)
 
 
 def _selected_rows(grid: Grid, only: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,24 +144,14 @@ def _selected_rows(grid: Grid, only: tuple[str, ...]) -> tuple[str, ...]:
     return only or grid.rows
 
 
-@dataclass(frozen=True)
-class _NoDataset:
-    """A group that needs no dataset."""
-
-    label: str
-    group: Group
-
-
-def _targets(grid: Grid, request: Request) -> Sequence[Target | Missing | _NoDataset]:
-    """Bind each group to what it is measured on. Raises: ContractError for recalls without a dataset."""
+def _targets(grid: Grid, request: Request) -> Sequence[AnyTarget]:
+    """Bind each group to what it is measured on."""
     if grid.kind != "recall":
-        return [_NoDataset(_label(group, request.scale), group) for group in grid.groups]
-    if not request.datasets:
-        raise ContractError(f"experiment {request.name} needs a dataset: seqdata experiment {request.name} DATASET")
+        return [NoDataset(_label(group, request.scale), group) for group in grid.groups]
     return bind(grid, request.datasets, request.protocol)
 
 
-def _title(grid: Grid, targets: Sequence[Target | Missing | _NoDataset]) -> str:
+def _title(grid: Grid, targets: Sequence[AnyTarget]) -> str:
     papers = any(target.group in grid.groups for target in targets)
     return grid.title if papers or grid.own_title is None else grid.own_title
 
@@ -144,7 +160,7 @@ def _label(group: Group, scale: Scale) -> str:
     return f"{group.small:,} vectors" if scale == "smoke" and group.small is not None else group.label
 
 
-def _job(request: Request, grid: Grid, artifacts: Artifacts, row: str, target: Target | Missing | _NoDataset) -> _Job:
+def _job(request: Request, grid: Grid, artifacts: Artifacts, row: str, target: AnyTarget) -> _Job:
     """One cell to be; what cannot be resolved becomes its reason."""
     if isinstance(target, Missing):
         return _Job(row, {"row": row, "label": target.label}, reason=target.reason)
@@ -154,19 +170,26 @@ def _job(request: Request, grid: Grid, artifacts: Artifacts, row: str, target: T
         return _Job(row, {"row": row, "label": target.label}, reason=f"{type(error).__name__}: {error}")
 
 
-def _planned(request: Request, grid: Grid, artifacts: Artifacts, row: str, target: Target | _NoDataset) -> _Job:
+def _planned(request: Request, grid: Grid, artifacts: Artifacts, row: str, target: Target | NoDataset) -> _Job:
     if grid.kind == "matching":
         size = target.group.small if request.scale == "smoke" else target.group.database
         engine, length = grids.engine(row)
         sizes = (engine, size or 0, DIMENSIONS[request.scale], request.seed, length)
         inputs = {"matching": list(sizes), "recall_target": match_profiling.RECALL_TARGET, **_machine("cpu")}
         return _Job(row, inputs, partial(measures.matching, *sizes, request.out))
+    if grid.kind == "counts":
+        count = counts.bind(grid, row, target.group, request.datasets, request.protocol)
+        return _Job(row, count.inputs(), count.measure)
     method = resolve(grids.method(row), request.scale, request.weights, request.seed, request.device)
     inputs = {"kind": grid.kind, "method": method.inputs()}
-    if isinstance(target, Target):
+    if isinstance(target, NoDataset):
+        timed = {**inputs, "length": target.group.length, **_machine(request.device)}
+        return _Job(row, timed, partial(measures.extraction, method, target.group))
+    if request.runs is None:
         return _Job(row, {**inputs, **target.inputs()}, partial(measures.recalls, artifacts, method, target))
-    timed = {**inputs, "length": target.group.length, **_machine(request.device)}
-    return _Job(row, timed, partial(measures.extraction, method, target.group))
+    runs = find_runs(request.runs, row, target.trained.name)
+    inputs = {"kind": grid.kind, **method.search_inputs(), **runs.inputs(), **target.inputs()}
+    return _Job(row, inputs, partial(measures.recalls, artifacts, method, target, runs))
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from train.experiments import grid
 from train.experiments.measure import measures, scale
 from train.experiments.measure.artifacts import frames_of
 from train.experiments.measure.cells import CellStore, key_of
+from train.experiments.measure.counts import Count
 from train.experiments.measure.targets import Missing, bind, narrowed, protocol_toml
 from train.experiments.measure.views import Backward, SharedCentres, shared_centres
 from train.experiments.run import Request, run
@@ -111,18 +112,14 @@ def test_every_grid_names_rows_and_protocols_that_are_there(name: str) -> None:
         if found.kind == "matching":
             assert grid.engine(row)[0] in match_profiling.ENGINES
             continue
+        if found.kind == "counts":
+            assert found.subjects[row].protocol in found.protocols
+            continue
         method = grid.method(row)
         assert method.backbone is None or method.backbone in grid.backbones()
-    ten = [
-        "seqvlad-figure4",
-        "seqvlad-figure5",
-        "seqvlad-matching",
-        "seqvlad-one-city",
-        "seqvlad-table2",
-        "seqvlad-table3",
-        "seqvlad-table4",
-    ]
-    assert grid.names() == [*ten, "sta-ablations", "sta-table2", "sta-table3"]
+    of_mereu = ("figure4", "figure5", "matching", "one-city", "table1", "table2", "table3", "table4")
+    of_zhang = ("ablations", "table1", "table2", "table3")
+    assert grid.names() == [*(f"seqvlad-{n}" for n in of_mereu), *(f"sta-{n}" for n in of_zhang)]
 
 
 def test_earlier_names_of_experiments_are_aliases() -> None:
@@ -340,6 +337,7 @@ def test_titles_and_columns_name_a_dataset_only_where_it_is_the_one_given(
 
     for kind in ("recalls", "extraction", "matching"):
         monkeypatch.setattr(measures, kind, fail)
+    monkeypatch.setattr(Count, "measure", fail)
     found = run(Request(name, tmp_path, [tiny], "smoke", device="cpu"))
     made = table.make_table(found)
     for words in (made.title, *made.groups, *found.grid.notes):
@@ -355,10 +353,12 @@ SMOKE = {
     "seqvlad-figure5": "seqvlad-pca-r18",
     "seqvlad-matching": "fp16",
     "seqvlad-one-city": "gem-cat-r18",
+    "seqvlad-table1": "tiny-5",
     "seqvlad-table2": "gem-cat-r18",
     "seqvlad-table3": "gem-cat-r18",
     "seqvlad-table4": "gem-cat-r18",
     "sta-ablations": "both-relative",
+    "sta-table1": "tiny-test",
     "sta-table2": "netvlad-seqmatch",
     "sta-table3": "netvlad-vgg16",
 }

@@ -12,6 +12,7 @@ from train.experiments.grid import Group
 from train.experiments.measure.artifacts import Artifacts
 from train.experiments.measure.cells import Measured
 from train.experiments.measure.predict import predict
+from train.experiments.measure.run_folders import RowRuns
 from train.experiments.measure.scale import Resolved
 from train.experiments.measure.targets import Target
 from train.models import registry as models
@@ -21,13 +22,14 @@ from train.profiling import models as profiling
 Fields = Mapping[str, Any]
 
 
-def recalls(artifacts: Artifacts, method: Resolved, target: Target) -> Fields:
+def recalls(artifacts: Artifacts, method: Resolved, target: Target, runs: RowRuns | None = None) -> Fields:
     """Measure recalls: R@N of `SHORT_RANKS` with intervals, counts, descriptor size, and memory of one pass.
 
     Args:
         artifacts: Makes and stores what is shared between cells.
         method: The method at its scale.
         target: Dataset and protocols.
+        runs: Runs in place of those that would be trained.
 
     Returns:
         Fields of a `Cell`.
@@ -35,7 +37,7 @@ def recalls(artifacts: Artifacts, method: Resolved, target: Target) -> Fields:
     Raises:
         SeqdataError: As training, indexing and scoring.
     """
-    predicted = predict(artifacts, method, target)
+    predicted = predict(artifacts, method, target, runs)
     evaluation = score(predicted.dataset, target.tested, predicted.table, predicted.info)
     torch_device = pick_device(str(method.settings["device"]))
     height, width = target.dataset.frame_columns("height", "width").row(0)

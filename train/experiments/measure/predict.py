@@ -16,12 +16,14 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.geometry import Float32Array, IntArray
 from train.data.feature_files import FeatureFiles
 from train.experiments.measure.artifacts import Artifacts
+from train.experiments.measure.run_folders import RowRuns
 from train.experiments.measure.scale import Resolved
 from train.experiments.measure.targets import SPLIT, Target
 from train.experiments.measure.views import Backward
 from train.models.base import SequenceModel
 from train.runs import checkpoint
 from train.stages.evaluate import answer
+from train.stages.frame_vectors import frame_vectors
 
 # Windows that HVPR re-ranks (docs/methods.md#hvpr; Mereu et al. 2022, Table II).
 SHORTLIST = 20
@@ -41,13 +43,14 @@ class Predicted:
     dimension: int
 
 
-def predict(artifacts: Artifacts, method: Resolved, target: Target) -> Predicted:
+def predict(artifacts: Artifacts, method: Resolved, target: Target, runs: RowRuns | None = None) -> Predicted:
     """Predict the test split of a target: train, index and search, or match.
 
     Args:
         artifacts: Makes and stores what is shared between cells.
         method: The method at its scale.
         target: Dataset and protocols.
+        runs: Runs in place of those that would be trained; their models see pixels.
 
     Returns:
         Predictions and what stands behind them.
@@ -55,15 +58,20 @@ def predict(artifacts: Artifacts, method: Resolved, target: Target) -> Predicted
     Raises:
         SeqdataError: As training, indexing and searching.
     """
+    if runs is not None:
+        return _by_runs(artifacts, method, target, runs)
     features = None
     if method.base is not None and method.frames is not None:
         features = artifacts.frame_vectors(target.dataset, target.trained, method.base, method.frames, method.sample)
     run = artifacts.run(target.dataset, target.trained, method.recipe, method.settings, features)
     if features is not None and method.match in ("seqslam", "aligned"):
-        return _by_frames(method, target, run, features)
+        model, files = checkpoint.load_model(run), FeatureFiles(features)
+        read = _mapped(model, files) if model.distance == "aligned" else files.read
+        width = model.descriptor_size(1) if model.distance == "aligned" else int(files.manifest.shape[0])
+        return _by_frames(method, target, model, read, width)
     predicted = _by_index(artifacts, method, target, run)
     if features is not None and method.match == "hvpr":
-        return _reranked(artifacts, method, target, predicted, features)
+        return _reranked(target, predicted, _single_frames(artifacts, method, target, features))
     return predicted
 
 
@@ -74,14 +82,25 @@ def _by_index(artifacts: Artifacts, method: Resolved, target: Target, run: Path)
     return Predicted(table, info, target.dataset, checkpoint.load_model(run), index.manifest.size)
 
 
-def _by_frames(method: Resolved, target: Target, run: Path, features: Path) -> Predicted:
-    """SeqSLAM or aligned matching of the stored frame vectors, mapped by the model's head where it has one a frame.
+def _by_runs(artifacts: Artifacts, method: Resolved, target: Target, runs: RowRuns) -> Predicted:
+    """Predict with runs whose models see pixels, as imported ones do."""
+    device = str(method.settings["device"])
+    if method.match in ("seqslam", "aligned"):
+        model = checkpoint.load_model(runs.run)
+        read = frame_vectors(target.dataset, runs.run, device=device).read
+        return _by_frames(method, target, model, read, model.descriptor_size(1))
+    predicted = _by_index(artifacts, method, target, runs.run)
+    if runs.single is None:
+        return predicted
+    return _reranked(target, predicted, frame_vectors(target.dataset, runs.single, device=device).read)
+
+
+def _by_frames(method: Resolved, target: Target, model: SequenceModel, read: FrameReader, width: int) -> Predicted:
+    """SeqSLAM or aligned matching of frame vectors of `width` numbers.
 
     SeqSLAM's lines run along the database whichever way its windows do: where those are turned round, the queries are
     turned instead.
     """
-    model, files = checkpoint.load_model(run), FeatureFiles(features)
-    read = _mapped(model, files) if model.distance == "aligned" else files.read
     vectors = FrameVectors(read, str(method.settings["model"]))
     dataset = target.dataset
     if method.match == "seqslam" and isinstance(dataset, Backward):
@@ -90,22 +109,20 @@ def _by_frames(method: Resolved, target: Target, run: Path, features: Path) -> P
         table, info = match_frames(dataset, target.tested, SPLIT, "seqslam", vectors=vectors)
     else:
         table, info = match_frames(dataset, target.tested, SPLIT, "aligned", vectors=vectors, metric="l2")
-    width = int(files.manifest.shape[0]) if model.distance != "aligned" else model.descriptor_size(1)
     return Predicted(table, info, dataset, model, width)
 
 
-def _reranked(
-    artifacts: Artifacts, method: Resolved, target: Target, predicted: Predicted, features: Path
-) -> Predicted:
-    """HVPR: SeqNet's first 20, put in order by aligned matching of the vectors of SeqNet trained on single frames.
-
-    Source: docs/methods.md#hvpr.
-    """
+def _single_frames(artifacts: Artifacts, method: Resolved, target: Target, features: Path) -> FrameReader:
+    """Vectors of SeqNet trained on single frames, by which HVPR re-ranks. Source: docs/methods.md#hvpr."""
     # SeqNet of one frame: its convolution over time has nothing else to cover.
     options = {**method.settings["options"], "kernel": 1}
     single = target.trained.variant(length=1)
     run = artifacts.run(target.dataset, single, method.recipe, {**method.settings, "options": options}, features)
-    read = _mapped(checkpoint.load_model(run), FeatureFiles(features))
+    return _mapped(checkpoint.load_model(run), FeatureFiles(features))
+
+
+def _reranked(target: Target, predicted: Predicted, read: FrameReader) -> Predicted:
+    """The first answers of each query, put in order by aligned matching of frame vectors."""
     query, database = (
         target.dataset.frame_rows(target.dataset.sequences(target.tested, SPLIT, role))
         for role in ("query", "database")

@@ -53,11 +53,13 @@ class Resolved:
         models_of = [(self.recipe, self.settings), *([] if self.base is None else [("seqvlad-triplet", self.base)])]
         return {
             "models": [_filled(recipe, settings) for recipe, settings in models_of],
-            "match": self.match,
-            "pca": self.pca,
-            "sample": self.sample,
+            **self.search_inputs(),
             "frames": self.frames,
         }
+
+    def search_inputs(self) -> dict[str, Any]:
+        """What of it decides numbers where the models are there already."""
+        return {"match": self.match, "pca": self.pca, "sample": self.sample}
 
 
 def _filled(recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def resolve(method: Method, scale: Scale, weights: str = "default", seed: int = 
         MissingDependencyError: Where the folder has no such file.
     """
     small = scale == "smoke"
-    name, options = _model(method, small)
+    name, options = small_model(method) if small else (method.model, dict(method.options))
     common = {"seed": seed, "device": device}
     training = {**(SMALL_TRAINING if small else {}), **({} if method.epochs is None else {"epochs": method.epochs})}
     pca = SMALL_PCA if small and method.pca else method.pca
@@ -110,10 +112,8 @@ def _on_features(
     return replace(result, settings=settings, frames=SMALL_PCA if small else FRAME_VECTORS, base=base)
 
 
-def _model(method: Method, small: bool) -> tuple[str, dict[str, Any]]:
-    """Preset and options at a scale."""
-    if not small:
-        return method.model, dict(method.options)
+def small_model(method: Method) -> tuple[str, dict[str, Any]]:
+    """Preset and options that stand for a method on small data."""
     if method.model.startswith("sta"):
         branch = models.preset(method.model)[1]
         over_preset = {key: value for key, value in {**branch, **method.options}.items() if key != "cut"}

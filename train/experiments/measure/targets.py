@@ -10,7 +10,7 @@ from seqdata import protocols
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError
-from train.experiments.grid import Grid, Group
+from train.experiments.grid import Grid, Group, paper_protocols
 from train.experiments.measure.views import Backward, SharedCentres, shared_centres
 
 SPLIT = "test"
@@ -20,13 +20,17 @@ NOT_IN_NAMES = r"[^A-Za-z0-9_.-]"
 
 @dataclass(frozen=True)
 class Target:
-    """A group bound to a dataset: `trained` and `tested` are protocols, `dataset` may be a view of the one on disk."""
+    """A group bound to a dataset: `trained` and `tested` are protocols, `dataset` may be a view of the one on disk.
+
+    `base`: the protocol before its cities, length or rule were changed for the group.
+    """
 
     label: str
     group: Group
     dataset: Dataset
     trained: Protocol
     tested: Protocol
+    base: Protocol
 
     def inputs(self) -> dict[str, Any]:
         """What of it decides numbers."""
@@ -56,26 +60,40 @@ def bind(grid: Grid, datasets: Sequence[Dataset], protocol: str | None = None) -
     Raises:
         ContractError: For a dataset without a protocol, or a mixture of the paper's datasets and others.
     """
-    own = {dataset.location: _protocol(dataset, protocol) for dataset in datasets}
-    paper_datasets = [dataset for dataset in datasets if own[dataset.location].name in grid.protocols]
-    if paper_datasets and len(paper_datasets) < len(datasets):
-        other = next(dataset for dataset in datasets if dataset not in paper_datasets)
-        raise ContractError(
-            f"{other.location}: protocol {own[other.location].name} is no column of {grid.paper}; run it alone"
-        )
-    if paper_datasets:
-        by_source = {own[dataset.location].source: dataset for dataset in datasets}
-        return [_paper_target(group, by_source) for group in grid.groups]
-    groups = grid.own or (grid.groups if not grid.protocols else (Group(label=""),))
+    if are_papers(grid, datasets, protocol):
+        return [_paper_target(grid, group, datasets, protocol) for group in grid.groups]
+    is_bound = any(group.protocol is not None for group in grid.groups)
+    groups = grid.own or ((Group(label=""),) if is_bound else grid.groups)
     return [
         target
         for dataset in datasets
         for group in groups
-        for target in _own_targets(group, dataset, own[dataset.location], several=len(datasets) > 1)
+        for target in _own_targets(group, dataset, own_protocol(dataset, protocol), several=len(datasets) > 1)
     ]
 
 
-def _protocol(dataset: Dataset, name: str | None) -> Protocol:
+def are_papers(grid: Grid, datasets: Sequence[Dataset], protocol: str | None = None) -> bool:
+    """Whether datasets are the paper's: of one of the grid's protocols, or of another experiment's.
+
+    Args:
+        grid: The experiment.
+        datasets: The datasets.
+        protocol: Protocol in place of the datasets' own; then only the grid's protocols make them the paper's.
+
+    Raises:
+        ContractError: For a dataset without a protocol, or a mixture of the paper's datasets and others.
+    """
+    names = {dataset.location: own_protocol(dataset, protocol).name for dataset in datasets}
+    # A dataset built for one of the papers' tables serves the others of its dump, unless a protocol is named.
+    papers = frozenset(grid.protocols) | (paper_protocols() if protocol is None and grid.protocols else frozenset())
+    others = [location for location, name in names.items() if name not in papers]
+    if others and len(others) < len(names):
+        raise ContractError(f"{others[0]}: protocol {names[others[0]]} is no column of {grid.paper}; run it alone")
+    return not others
+
+
+def own_protocol(dataset: Dataset, name: str | None) -> Protocol:
+    """The protocol `name`, or the dataset's own. Raises: ContractError where it has none."""
     if name is not None:
         return dataset.load_protocol(name)
     protocol = dataset.manifest.protocol
@@ -84,12 +102,28 @@ def _protocol(dataset: Dataset, name: str | None) -> Protocol:
     return protocol
 
 
-def _paper_target(group: Group, by_source: Mapping[str, Dataset]) -> Target | Missing:
-    base = protocols.load(group.protocol or "")
-    dataset = by_source.get(base.source)
+def dataset_of(name: str, datasets: Sequence[Dataset], protocol: str | None = None) -> Dataset | None:
+    """Look up the dataset that one of the paper's protocols is for.
+
+    Args:
+        name: Name of a shipped protocol, or of a dataset's own.
+        datasets: Datasets to choose from.
+        protocol: Protocol in place of the datasets' own.
+
+    Returns:
+        The dataset whose own protocol it is, else the last one of its dump; None without any.
+    """
+    by_name = {own_protocol(dataset, protocol).name: dataset for dataset in datasets}
+    by_source = {own_protocol(dataset, protocol).source: dataset for dataset in datasets}
+    return by_name[name] if name in by_name else by_source.get(protocols.load(name).source)
+
+
+def _paper_target(grid: Grid, group: Group, datasets: Sequence[Dataset], protocol: str | None) -> Target | Missing:
+    name = grid.protocol_of(group) or ""
+    dataset = dataset_of(name, datasets, protocol)
     if dataset is None:
-        return Missing(group.label, group, f"no {base.source} dataset given")
-    return _target(group, dataset, dataset.load_protocol(group.protocol or ""), group.label, group.city)
+        return Missing(group.label, group, f"no {protocols.load(name).source} dataset given")
+    return _target(group, dataset, dataset.load_protocol(name), group.label, group.city)
 
 
 def _own_targets(group: Group, dataset: Dataset, base: Protocol, *, several: bool) -> list[Target | Missing]:
@@ -116,15 +150,24 @@ def _target(group: Group, dataset: Dataset, base: Protocol, label: str, city: st
         view, tested = SharedCentres(dataset, SPLIT, group.centres), shared_centres(tested, group.centres)
     if group.backward:
         view, tested = Backward(dataset, SPLIT), tested.model_copy(update={"name": f"{tested.name}-backward"})
-    return Target(label, group, view, trained, tested)
+    return Target(label, group, view, trained, tested, base)
 
 
 def narrowed(protocol: Protocol, split: str, city: str) -> Protocol:
-    """The protocol with one split limited to one city, under a name that says so."""
+    """The protocol with one split limited to one city, under a name that says so.
+
+    Published counts are left for the splits whose counts hold for the city.
+    """
     fewer = protocol.split(split).model_copy(update={"cities": (city,)})
     name = f"{protocol.name}-{split}-{re.sub(NOT_IN_NAMES, '_', city)}"
+    of_city = {
+        key.removesuffix(f"_{city}"): count
+        for key, count in protocol.expected_counts.get(split, {}).items()
+        if key.endswith(f"_{city}")
+    }
+    expected = {**protocol.expected_counts, split: of_city}
     return protocol.model_copy(
-        update={"name": name, "splits": {**protocol.splits, split: fewer}, "expected_counts": {}}
+        update={"name": name, "splits": {**protocol.splits, split: fewer}, "expected_counts": expected}
     )
 
 

@@ -80,4 +80,5 @@ class SharedCentres(Dataset):
 
 def shared_centres(protocol: Protocol, longest: int) -> Protocol:
     """The protocol under which windows of `SharedCentres` are judged: at their centres, by a name that says so."""
-    return protocol.model_copy(update={"rule": "centre", "name": f"{protocol.name}-centres{longest}"})
+    change = {"rule": "centre", "name": f"{protocol.name}-centres{longest}", "expected_counts": {}}
+    return protocol.model_copy(update=change)

@@ -9,12 +9,15 @@ from train.experiments import grid as grids
 from train.experiments.grid import Fact, Kind, Value
 from train.experiments.measure.cells import Cell, Measured
 from train.experiments.measure.scale import Scale
+from train.experiments.measure.targets import Target
 from train.experiments.run import DIMENSIONS, Result
 from train.experiments.table.notes import legend, notes
 from train.profiling.matching import BY_FRAME, ENGINES
 
 WORDS: dict[Value, str] = {
     **{f"r{n}": f"R@{n}" for n in SHORT_RANKS},
+    "database": "database",
+    "query": "queries",
     "p50": "ms, median",
     "p95": "ms, 95th percentile",
     "fusion": "ms, fusion",
@@ -24,6 +27,8 @@ WORDS: dict[Value, str] = {
 }
 SCALES: dict[Value, tuple[float, str]] = {
     **{f"r{n}": (100.0, ".1f") for n in SHORT_RANKS},
+    "database": (1, ",.0f"),
+    "query": (1, ",.0f"),
     "p50": (1000, ".1f"),
     "p95": (1000, ".1f"),
     "fusion": (1000, ".2f"),
@@ -45,12 +50,15 @@ OF_SCALE: dict[Kind, dict[Scale, str]] = {
         "full": "the paper's models and recipes",
         "smoke": "small models, a few training steps; it shows that the grid runs, not what the methods can do",
     },
+    "counts": {"full": "counted, nothing is trained", "smoke": "counted, nothing is trained"},
     "extraction": {"full": "the paper's models", "smoke": "small models; it shows that the grid runs"},
     "matching": {
         "full": f"vectors of {DIMENSIONS['full']} dimensions",
         "smoke": f"small databases, vectors of {DIMENSIONS['smoke']} dimensions; it shows that the grid runs",
     },
 }
+COUNTED = {"": "", "_frames": ", frames", "_images": ", images"}
+"""What a count's ending in a protocol says of it, behind its name; windows go without saying."""
 EMPTY = "–"
 SHALLOW = "the test database holds fewer windows than this rank, without those that share frames with the query"
 OF_NOTHING = "there is no relative difference to 0"
@@ -133,7 +141,7 @@ def make_table(result: Result) -> Table:
     return Table(
         title=result.title,
         paper=result.grid.paper,
-        scale=_scale_words(result),
+        scale=scale_words(result),
         lead=(*_words(result), *(FACTS[fact][0] for fact in result.grid.facts)),
         groups=result.labels,
         columns=tuple(columns),
@@ -150,7 +158,8 @@ def _pair_labels(result: Result) -> list[str]:
     return [""] if len(result.labels) == PAIR else list(result.labels[1::PAIR])
 
 
-def _scale_words(result: Result) -> str:
+def scale_words(result: Result) -> str:
+    """The scale, and what it means for the experiment's kind."""
     return f"{result.request.scale} scale: {OF_SCALE[result.grid.kind][result.request.scale]}"
 
 
@@ -158,6 +167,8 @@ def _words(result: Result) -> tuple[str, ...]:
     """Headings of what a row is called."""
     if result.grid.kind == "matching":
         return ("Engine",)
+    if result.grid.kind == "counts":
+        return ("Dataset", "Counted")
     backbone = any(grids.method(row).backbone for row in result.cells)
     return ("Category", "Method", "Backbone") if backbone else ("Category", "Method")
 
@@ -167,8 +178,8 @@ def _line(result: Result, row: str, cells: Sequence[Cell], marks: _Marks) -> Lin
     if result.grid.difference:
         value = result.grid.values[0]
         entries += [_difference(*pair, value, marks) for pair in zip(cells[::PAIR], cells[1::PAIR], strict=True)]
-    facts = [_fact(cells, fact, marks) for fact in result.grid.facts]
-    return Line(row, (*_names(row, result), *facts), tuple(entries), tuple(_counts(cell) for cell in cells))
+    facts = [_fact(cells, lengths(result), fact, marks) for fact in result.grid.facts]
+    return Line(row, (*row_words(row, result), *facts), tuple(entries), tuple(_counts(cell) for cell in cells))
 
 
 def _counts(cell: Cell) -> tuple[str, ...]:
@@ -176,10 +187,14 @@ def _counts(cell: Cell) -> tuple[str, ...]:
     return tuple("" if value is None else str(value) for value in counts)
 
 
-def _names(row: str, result: Result) -> tuple[str, ...]:
+def row_words(row: str, result: Result) -> tuple[str, ...]:
+    """What a row is called: a word for each heading of `_words`."""
     if result.grid.kind == "matching":
         engine, length = grids.engine(row)
         return (f"{ENGINES[engine]}, L = {length}" if engine in BY_FRAME else ENGINES[engine],)
+    if result.grid.kind == "counts":
+        subject = result.grid.subjects[row]
+        return (subject.dataset, f"{subject.name}{COUNTED[subject.counted[:7]]}")
     method = grids.method(row)
     names = (method.category, method.method)
     if len(_words(result)) == 2:
@@ -187,11 +202,22 @@ def _names(row: str, result: Result) -> tuple[str, ...]:
     return (*names, grids.backbones()[method.backbone].label if method.backbone else EMPTY)
 
 
-def _fact(cells: Sequence[Cell], fact: Fact, marks: _Marks) -> str:
-    """A fact of a row from its first finished cell."""
+def lengths(result: Result) -> list[int | None]:
+    """Frames of the windows of each target; None where no dataset is behind it."""
+    return [target.tested.length if isinstance(target, Target) else target.group.length for target in result.targets]
+
+
+def _fact(cells: Sequence[Cell], lengths: Sequence[int | None], fact: Fact, marks: _Marks) -> str:
+    """A fact of a row from its first finished cell; "256 · SL" where it grows with the sequence length."""
     _, factor, form = FACTS[fact]
-    values = [cell.facts[fact] for cell in cells if fact in cell.facts]
-    return format(float(values[0]) * factor, form) if values else str(_empty(cells[0], marks))
+    values = [
+        (float(cell.facts[fact]), length) for cell, length in zip(cells, lengths, strict=True) if fact in cell.facts
+    ]
+    if not values:
+        return str(_empty(cells[0], marks))
+    a_frame = {value / length for value, length in values if length}
+    grows = len({value for value, _ in values}) > 1 and len(a_frame) == 1
+    return f"{a_frame.pop() * factor:.0f} · SL" if grows else format(values[0][0] * factor, form)
 
 
 def _entry(cell: Cell, value: Value, marks: _Marks) -> Entry:
