@@ -3,13 +3,26 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from seqdata.errors import UsageError
+from train.models.catalogue import check_known
 
+
+@dataclass
+class CommandLine:
+    """What this process was called with."""
+
+    typed: frozenset[str] = frozenset()
+    """Names of the parameters that are given, whatever their values."""
+
+
+command_line = CommandLine()
+"""The process's own: it is filled before a command runs."""
 Choice = TypeVar("Choice", bound=str)
 Value = TypeVar("Value")
 
@@ -143,13 +156,34 @@ def refuse_without(partner: str, is_present: bool, **flags: object) -> None:
         raise UsageError(f"--{idle.replace('_', '-')}: only together with {partner}")
 
 
-DatasetArgument = Annotated[
-    Path | None, typer.Argument(help="Dataset folder; default: the newest.", show_default=False)
-]
+def refuse_idle(partner: str, is_present: bool, *names: str) -> None:
+    """Refuse options that stand on the command line and would do nothing without their partner.
 
-ProtocolFlag = Annotated[
-    str | None, typer.Option(help="Protocol name or .toml; default: the dataset's.", show_default=False)
-]
+    As `refuse_without`, for options that have a value anyway.
+
+    Args:
+        partner: What the options need, for the message.
+        is_present: Whether it is there.
+        *names: The options, by the names of their parameters.
+
+    Raises:
+        UsageError: If one is given without it.
+    """
+    idle = next((name for name in names if name in command_line.typed), None)
+    if idle is not None and not is_present:
+        raise UsageError(f"--{idle.replace('_', '-')}: only together with {partner}")
+
+
+def start_weights(weights: str | None, random_init: bool) -> str | None:
+    """The start weights that --weights and --random-init name. Raises: UsageError when both are given."""
+    if weights is not None and random_init:
+        raise UsageError(f"--weights {weights} and --random-init: name one of them")
+    return "random" if random_init else weights
+
+
+DatasetArgument = Annotated[Path | None, typer.Argument(help="Dataset folder.", show_default="the newest")]
+
+ProtocolFlag = Annotated[str | None, typer.Option(help="Protocol name or .toml.", show_default="the dataset's")]
 
 OptionFlag = Annotated[
     list[str] | None,
@@ -162,33 +196,37 @@ PoolFlag = Annotated[str | None, typer.Option(help="Pooling of the encoder: vlad
 
 FusionFlag = Annotated[str | None, typer.Option(help="Fusion: sum, cat, mean, gem, fc, …", show_default=False)]
 
-IndexArgument = Annotated[Path | None, typer.Argument(help="Index folder; default: the newest.", show_default=False)]
+IndexArgument = Annotated[Path | None, typer.Argument(help="Index folder.", show_default="the newest")]
 
 IndexOption = Annotated[
     Path | None, typer.Option("--index", help="The same, as a flag.", metavar="INDEX", show_default=False)
 ]
 
-DatasetFlag = Annotated[Path | None, typer.Option(help="Dataset; default: the index's own.", show_default=False)]
+DatasetFlag = Annotated[Path | None, typer.Option(help="Dataset.", show_default="the index's own")]
 
-RunFlag = Annotated[Path | None, typer.Option(help="Run folder; default: the index's own.", show_default=False)]
+RunFlag = Annotated[Path | None, typer.Option(help="Run folder.", show_default="the index's own")]
 
 FeaturesFlag = Annotated[
     Path | None,
-    typer.Option(
-        help="Stored features or a run whose frame descriptors are matched; default: thumbnails.", show_default=False
-    ),
+    typer.Option(help="Stored features or a run whose frame descriptors are matched.", show_default="thumbnails"),
 ]
 
-DeviceFlag = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DeviceFlag = Annotated[
+    str,
+    typer.Option(help="Where the model computes; auto: on a GPU if one is there.", metavar="[auto|cpu|cuda|cuda:N]"),
+]
 PrecisionFlag = Annotated[
     str | None,
-    typer.Option(help="On a CUDA device: fp32, tf32 (products of 10 bits) or bf16; default: tf32.", show_default=False),
+    typer.Option(
+        help="Numbers on a CUDA device; tf32: products of 10 bits.", metavar="[fp32|tf32|bf16]", show_default="tf32"
+    ),
 ]
 
 RuntimeFlag = Annotated[
     str | None,
     typer.Option(
-        help="What encodes frames: torch, or onnx on CPU-only machines (needs onnxruntime, onnxscript).",
+        help="What encodes frames; onnx: on CPU-only machines (needs onnxruntime, onnxscript).",
+        metavar="[torch|onnx]",
         show_default=False,
     ),
 ]
@@ -207,7 +245,7 @@ OwnModelFlag = Annotated[
 
 
 def check_model_name(name: str | None, model_from: str | None) -> None:
-    """Refuse a model that is code, `package.module:factory`, unless --model-from names the same.
+    """Refuse a model that does not exist, or is code, `package.module:factory`, unless --model-from names the same.
 
     One door for code, so that no pasted command, file or record of somebody else chooses what runs.
 
@@ -220,11 +258,18 @@ def check_model_name(name: str | None, model_from: str | None) -> None:
     """
     if name is not None and ":" in name and name != model_from:
         raise UsageError(f"model '{name}' is code; if you trust it, name it with --model-from {name}")
+    # A mistyped name is told before PyTorch, which makes models, is loaded.
+    if name is not None and ":" not in name:
+        check_known(name)
 
 
+PartsEngineFlag = Annotated[
+    str, typer.Option(help="How several --workers are run: processes, or a Ray cluster.", metavar="[pool|ray]")
+]
 EngineFlag = Annotated[
     str,
     typer.Option(
-        help="How a flat or fp16 index is searched: auto, cpu, cuda or faiss-gpu (auto: on a GPU if one is there)."
+        help="How a flat or fp16 index is searched; auto: on a GPU if one is there.",
+        metavar="[auto|cpu|cuda|faiss-gpu]",
     ),
 ]

@@ -11,9 +11,10 @@ import traceback
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 import seqdata
-from cli.output import PlainFormatter, console, note
+from cli.output import PlainFormatter, console
 from cli.program.groups import HELP_NAMES, IndexGroup, LazyGroup
 from seqdata.errors import BROKEN_PIPE, InputError, OutputError, SeqdataError, UsageError
 
@@ -56,7 +57,7 @@ def _check_words(words: list[str]) -> None:
             raise UsageError(f"'{word}' is not UTF-8; rename the file or folder, or name a link to it")
 
 
-def _print_error(label: str, kind: str, message: str, code: int) -> None:
+def _print_error(kind: str, message: str, code: int, label: str = "error") -> None:
     """Print an error on stderr: a line for people, or under --json the object of schemas/cli/error.schema.json."""
     # News such as inputs in quarantine is no error, and stays a line beside the result.
     if "--json" in sys.argv and label == "error":
@@ -65,34 +66,66 @@ def _print_error(label: str, kind: str, message: str, code: int) -> None:
         console.error(f"{label}: {message}")
 
 
+def _usage_text(error: TyperException) -> str:
+    """What is wrong with the command line, as one line that ends in the help to read."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    advice = f"; see {context.command_path} --help" if context is not None else ""
+    return message[:1].lower() + message[1:] + advice
+
+
 def run() -> None:
     """Run the program; a known error becomes one line on stderr and its exit code."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(PlainFormatter())
+    code = _run()
+    if code:
+        sys.exit(code)
+
+
+def _run() -> int:
+    """Run the program and print the error that ends it, if there is one; returns the exit code."""
     try:
         _check_words(sys.argv[1:])
-        app()
+        # Otherwise Typer would print its own errors, in several lines and never as JSON.
+        return int(app(standalone_mode=False) or 0)
     except SeqdataError as error:
-        if console.is_debug:
-            traceback.print_exc()
-        _print_error(error.label, type(error).__name__, str(error), error.exit_code)
-        sys.exit(error.exit_code)
+        _print_trace()
+        _print_error(type(error).__name__, str(error), error.exit_code, error.label)
+        return error.exit_code
+    except TyperException as error:
+        if len(sys.argv) == 1:
+            error.show()  # type: ignore[attr-defined]  # the help, which `seqdata` alone prints
+        else:
+            _print_error(UsageError.__name__, _usage_text(error), error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
         # Without this Python would try to write what is left in the buffer when it ends, and complain again.
         sys.stderr.close()
-        sys.exit(BROKEN_PIPE)
+        return BROKEN_PIPE
     except OSError as error:
-        if console.is_debug:
-            traceback.print_exc()
-        text = f"{error.filename or 'storage'}: {error.strerror or error}"
-        _print_error("error", OutputError.__name__, text, OutputError.exit_code)
-        sys.exit(OutputError.exit_code)
-    except ValueError as error:
+        _print_trace()
+        _print_error(
+            OutputError.__name__, f"{error.filename or 'storage'}: {error.strerror or error}", OutputError.exit_code
+        )
+        return OutputError.exit_code
+    except Exception as error:
         # What Python says of a path with a NUL, which a table or a settings file may hold.
-        if "embedded null" not in str(error):
+        if "embedded null" in str(error):
+            text = "a path holds a NUL character; look at the names in the files that were given"
+            _print_error(InputError.__name__, text, InputError.exit_code)
+            return InputError.exit_code
+        # A defect of ours: people send the traceback, programs read an object.
+        if "--json" not in sys.argv:
             raise
-        note("error: a path holds a NUL character; look at the names in the files that were given")
-        sys.exit(InputError.exit_code)
+        _print_trace()
+        _print_error(type(error).__name__, f"defect of seqdata: {error}; --debug prints the traceback", 1)
+        return 1
+
+
+def _print_trace() -> None:
+    if console.is_debug:
+        traceback.print_exc()
 
 
 if __name__ == "__main__":

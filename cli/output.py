@@ -2,26 +2,31 @@
 
 import json
 import logging
+import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
+from indexer.text import TEXT_COLUMNS
 from seqdata.parallel import Progress
+from seqdata.storage.files import explain_write_failure
 
 # All but line ends and tabs: C0, DEL, C1, marks that turn the direction of writing, and lone surrogates.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 ConfigFlag = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; default: ./seqdata.toml if there.", show_default=False)
+    Path | None, typer.Option("--config", help="Settings file.", show_default="./seqdata.toml if there")
 ]
 
 
@@ -44,13 +49,13 @@ class Console:
     is_verbose: bool = False
     is_debug: bool = False
     log_file: Path | None = None
-    next: str = ""
-    """Command that takes what this one made, where it depends on that; else the registry's."""
+    next: str | None = ""
+    """Command that takes what this one made; "" takes the registry's, None prints no end at all."""
 
     def note(self, text: str) -> None:
         """Print a line, unless quiet, and write it to the log file."""
         if not self.is_quiet:
-            typer.echo(plain(text), err=True)
+            typer.echo(fitted(plain(text), columns(sys.stderr)), err=True)
         self.log(text)
 
     def error(self, text: str) -> None:
@@ -58,16 +63,29 @@ class Console:
         typer.echo(plain(text), err=True)
         self.log(text)
 
-    def log(self, text: str) -> None:
-        """Append a line with the time (UTC) to the log file, if there is one.
+    def start_log(self, path: Path) -> None:
+        """Write notes to a file, too.
 
         Raises:
-            OSError: When it cannot be.
+            OutputError: If it cannot be written.
         """
-        if self.log_file is not None:
-            moment = datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            path.open("a", encoding="utf-8").close()
+        except OSError as error:
+            explain_write_failure(path, error)
+        self.log_file = path
+
+    def log(self, text: str) -> None:
+        """Append a line with the time (UTC) to the log file, if there is one; a full disk there ends no command."""
+        if self.log_file is None:
+            return
+        moment = datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
             with self.log_file.open("a", encoding="utf-8") as file:
                 file.write(f"{moment} {plain(text)}\n")
+        except OSError as error:
+            path, self.log_file = self.log_file, None
+            typer.echo(plain(f"{path}: nothing more is written there ({error.strerror or error})"), err=True)
 
 
 console = Console()
@@ -79,6 +97,53 @@ def note(text: str) -> None:
     console.note(text)
 
 
+def next_step(command: str | None) -> None:
+    """Say what to type after this command; None where it made nothing, so that its end needs no line."""
+    console.next = command
+
+
+def columns(stream: IO[str]) -> int | None:
+    """Width of the terminal that a stream is, or what COLUMNS says; None elsewhere: logs and pipes get whole lines."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdecimal():
+        return int(stated)
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fitted(text: str, width: int | None) -> str:
+    """Break long lines between words; their rest is indented. Lines that are commands stay whole, to be copied.
+
+    >>> print(fitted("two drives of one street", 14))
+    two drives of
+      one street
+    """
+    if width is None:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        bare = line.lstrip(" ")
+        if len(line) <= width or bare.startswith("seqdata "):
+            lines.append(line)
+            continue
+        indent = " " * (len(line) - len(bare))
+        # A name or path is never broken: it would be copied wrongly.
+        lines += textwrap.wrap(
+            line, width, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
+        )
+    return "\n".join(lines)
+
+
+def entry(name: str, text: str, indent: int = 4) -> str:
+    """A name with a text below it, both within 80 columns.
+
+    >>> print(entry("own", "A user's own drives"))
+    own
+        A user's own drives
+    """
+    margin = " " * indent
+    return "\n".join([name, *textwrap.wrap(text, TEXT_COLUMNS, initial_indent=margin, subsequent_indent=margin)])
+
+
 def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
     """Print the result on stdout: `text` for people, or `result` as JSON."""
     if as_json:
@@ -86,7 +151,7 @@ def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
         # JSON has escapes of its own; json.dumps leaves the second block of control characters as they are.
         typer.echo(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
         return
-    typer.echo(plain(text))
+    typer.echo(fitted(plain(text), columns(sys.stdout)))
 
 
 class PlainFormatter(logging.Formatter):

@@ -1,6 +1,7 @@
 """`seqdata build`: make a dataset from a raw dump."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ from cli.dataset.source_flags import (
     source_options,
 )
 from cli.flags import parse_choice
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, note, progress_bar, size
+from indexer.text import plural
 from seqdata import protocols
 from seqdata.build.advice import Counts, advise, advised_out, counts_text, has_both_roles, lacking, split_counts
 from seqdata.build.builder import ShardRange, build_range
@@ -133,6 +135,8 @@ def build(
         engine=parse_choice(engine, "--engine", ENGINES),
     )
     request = _settle(request, is_named=protocol_name is not None)
+    if out is not None:
+        next_step(f"seqdata train {shlex.quote(out)}")
     try:
         if dry_run:
             _dry_run(request, as_json=as_json)
@@ -196,10 +200,9 @@ def _part(request: BuildRequest, shard_range: str, *, as_json: bool) -> None:
     with progress_bar("frame") as bar:
         shards = build_range(request, share, bar.stage(f"shards {shard_range}"))
     result = {"path": str(request.out), "shard_range": shard_range, "shards": shards}
-    text = (
-        f"{request.out}: {shards} shards of part {shard_range}; when all parts are built: seqdata merge {request.out}"
-    )
+    text = f"{request.out}: {plural(shards, 'shard')} of part {shard_range}; seqdata merge seals all parts"
     emit(result, text, as_json=as_json)
+    next_step(f"seqdata merge {shlex.quote(str(request.out))}")
 
 
 def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
@@ -227,6 +230,7 @@ def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
         [f"  of {plan.sample} frames read as a sample, {plan.sample_bad} cannot be stored"] if plan.sample_bad else []
     )
     emit(result, "\n".join(lines), as_json=as_json)
+    next_step(None)
     if plan.windows:
         _note_advice(request, plan.frames, plan.windows)
 

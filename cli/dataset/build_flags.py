@@ -13,30 +13,34 @@ ProtocolFlag = Annotated[
 ]
 KeepPngFlag = Annotated[bool | None, typer.Option("--keep-png", help="Store PNG as it is.", show_default=False)]
 CheckFlag = Annotated[
-    str | None, typer.Option(help="header (default) or decode: decode every frame.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Check frames by header and end marker, or decode every one.",
+        metavar="[header|decode]",
+        show_default="header",
+    ),
 ]
 ShortSideFlag = Annotated[
     int | None,
-    typer.Option(help="Shrink larger images to this shorter side, in pixels.", show_default=False),
+    typer.Option(help="Shrink larger images to this shorter side.", show_default=False),
 ]
-QualityFlag = Annotated[
-    int | None, typer.Option(help="Quality of JPEGs that are encoded again (default 95).", show_default=False)
-]
+QualityFlag = Annotated[int | None, typer.Option(help="Quality of JPEGs that are encoded again.", show_default="95")]
 ResampleFlag = Annotated[
-    float | None, typer.Option(help="Metres between frames by the resampling rule (default 2).", show_default=False)
+    float | None, typer.Option(help="Distance between frames by the resampling rule.", show_default="2")
 ]
-RuleFlag = Annotated[str | None, typer.Option(help="Resampling rule: greedy (default) or arc.", show_default=False)]
+RuleFlag = Annotated[str | None, typer.Option(help="Resampling rule.", metavar="[greedy|arc]", show_default="greedy")]
 DropFlag = Annotated[bool, typer.Option("--drop", help="Do not store the frames that the resampling rule leaves out.")]
 MaxRadiusFlag = Annotated[
     float | None,
-    typer.Option(help="Radius of stored pairs in metres, if larger than the protocol's and 25 m.", show_default=False),
+    typer.Option(help="Radius of stored pairs, if larger than the protocol's and 25 m.", show_default=False),
 ]
-ShardMegabytesFlag = Annotated[
-    int | None, typer.Option(help="Size of a shard in MB (default 256).", min=1, show_default=False)
-]
-WorkersFlag = Annotated[int | None, typer.Option(help="Processes (default: one a core).", min=1, show_default=False)]
+ShardMegabytesFlag = Annotated[int | None, typer.Option(help="Size of a shard.", min=1, show_default="256")]
+WorkersFlag = Annotated[int | None, typer.Option(help="Processes.", min=1, show_default="one a core")]
 EngineFlag = Annotated[
-    str, typer.Option(help="How shards are built in parallel: pool (processes of this machine) or ray.")
+    str,
+    typer.Option(
+        help="How shards are built in parallel: processes of this machine, or a Ray cluster.", metavar="[pool|ray]"
+    ),
 ]
 ShardRangeFlag = Annotated[
     str | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.config import load, open_dataset
-from cli.flags import DatasetArgument
+from cli.flags import DatasetArgument, refuse_idle
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
 from seqdata.dataset.export.export import export as run_export
 from seqdata.dataset.export.export import windows_of
@@ -16,16 +16,20 @@ from seqdata.errors import UsageError
 def export(
     dataset: DatasetArgument = None,
     format: Annotated[
-        str, typer.Option(help="sequences: tars, one sample a window; folders: image folders with @-names.")
+        str,
+        typer.Option(
+            help="Tars with one sample a window, or image folders with @-names.", metavar="[sequences|folders]"
+        ),
     ] = "sequences",
     protocol: Annotated[
-        str | None, typer.Option(help="Protocol that cuts the windows; default: the dataset's own, 'none' for none.")
+        str | None,
+        typer.Option(help="Protocol that cuts the windows.", show_default="the dataset's own, 'none' for none"),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="One split of the protocol (default: all).")] = None,
-    role: Annotated[str | None, typer.Option(help="database or query (default: both).")] = None,
+    split: Annotated[str | None, typer.Option(help="One split of the protocol.", show_default="all")] = None,
+    role: Annotated[str | None, typer.Option(help="One role.", metavar="[database|query]", show_default="both")] = None,
     length: Annotated[int | None, typer.Option(help="Frames a window, without a protocol.", min=1)] = None,
     stride: Annotated[int | None, typer.Option(help="Frames from window to window, without a protocol.", min=1)] = None,
-    shard_megabytes: Annotated[int, typer.Option(help="Images a tar in MB.", min=1)] = 256,
+    shard_megabytes: Annotated[int, typer.Option(help="Images a tar.", min=1)] = 256,
     out: Annotated[Path | None, typer.Option(help="New folder to write.", show_default=False)] = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
@@ -37,6 +41,7 @@ def export(
     Image bytes are the stored ones. An interrupted export, started again, continues. --length or --stride choose
     windows without a protocol.
     """
+    refuse_idle("--format sequences", format == "sequences", "shard_megabytes")
     settings = load(config)
     opened = open_dataset(settings, dataset)
     own_windows = length is not None or stride is not None

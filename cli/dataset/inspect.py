@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from cli.config import load, open_dataset
-from cli.flags import DatasetArgument, parse_pairs
+from cli.flags import DatasetArgument, parse_pairs, refuse_idle
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+from indexer.text import elide, plural
 from seqdata.dataset.info import describe
 from seqdata.dataset.repair import repair as run_repair
 from seqdata.dataset.verify import verify as run_verify
@@ -67,15 +68,17 @@ def _group_lines(groups: list[dict[str, Any]]) -> list[str]:
         f"{group['kilometres']:>10.2f}{group['resampled']:>9}{group['gaps']:>7}{group['jumps']:>7}"
         for group in groups
     ]
-    lines += ["", f"{'city':<16}{'role':<10}{'step m (p5 p50 p95 max)':<30}{'speed m/s':<26}standing still"]
+    lines += ["", f"{'city':<16}{'role':<10}{'step m (p5 p50 p95 max)':<28}speed m/s (p5 p50 p95 max)"]
     for group in groups:
+        name = f"{group['city']:<16}{group['role'] or '-':<10}"
+        lines.append(f"{name}{_spread(group['spacing_m']):<28}{_spread(group['speed_m_s'])}")
         halts = group["standing"]
-        seconds = "" if halts["seconds"] is None else f", {halts['seconds']:.0f} s"
-        lines.append(
-            f"{group['city']:<16}{group['role'] or '-':<10}{_spread(group['spacing_m']):<30}"
-            f"{_spread(group['speed_m_s']):<26}{halts['frames']} frames ({halts['share'] or 0:.0%}) in "
-            f"{halts['stretches']} stretches{seconds}"
-        )
+        if halts["frames"]:
+            seconds = "" if halts["seconds"] is None else f", {halts['seconds']:.0f} s"
+            lines.append(
+                f"{'':<26}standing still: {plural(halts['frames'], 'frame')} ({halts['share'] or 0:.0%}) in "
+                f"{plural(halts['stretches'], 'stretch', 'stretches')}{seconds}"
+            )
     return lines
 
 
@@ -85,7 +88,7 @@ def _spread(quantiles: dict[str, float] | None) -> str:
 
 def _table_text(table: dict[str, Any]) -> str:
     return (
-        f"{table['name']:<44}{table['rows']:>10} rows {size(table['bytes']):>9}  {table['contract']} version "
+        f"{elide(table['name'], 38):<38}{table['rows']:>11,} rows {size(table['bytes']):>8}  {table['contract']} "
         f"{table['contract_version'] or '-'}"
     )
 
@@ -110,6 +113,7 @@ def verify(
 
     Ends with exit code 4 when something has changed and was not repaired.
     """
+    refuse_idle("--repair", repair is not None, "option")
     options = parse_pairs(option, "--option")
     folder = load(config).newest("datasets", "manifest.json", dataset, "build")
     hashed = 0

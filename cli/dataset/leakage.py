@@ -16,7 +16,7 @@ def leakage(
     protocol: ProtocolFlag = None,
     radius: Annotated[
         list[float] | None,
-        typer.Option(help="Metres within which ground is shared; may repeat.", show_default="5 10 25 50 100"),
+        typer.Option(help="Distance within which ground is shared; may repeat.", show_default="5 10 25 50 100"),
     ] = None,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,

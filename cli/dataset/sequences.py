@@ -6,7 +6,7 @@ import typer
 
 from cli.config import dataset_protocol, load, open_dataset
 from cli.flags import DatasetArgument, ProtocolFlag
-from cli.output import ConfigFlag, JsonFlag, emit, note, size
+from cli.output import ConfigFlag, JsonFlag, emit, entry, note, size
 from seqdata import protocols as registry
 from seqdata.dataset.info import protocol_counts
 from seqdata.errors import UsageError
@@ -16,12 +16,12 @@ def sequences(
     dataset: DatasetArgument = None,
     length: Annotated[
         list[int] | None,
-        typer.Option(help="Frames a window; may repeat. Default: the protocol's.", min=1, show_default=False),
+        typer.Option(help="Frames a window; may repeat.", min=1, show_default="the protocol's"),
     ] = None,
     protocol: ProtocolFlag = None,
     stride: Annotated[int | None, typer.Option(help="Frames from window to window.", min=1, show_default=False)] = None,
     spacing: Annotated[
-        float | None, typer.Option(help="Metres between frames, by the dataset's rule.", show_default=False)
+        float | None, typer.Option(help="Distance between frames, by the dataset's rule.", show_default=False)
     ] = None,
     max_radius: Annotated[
         float | None, typer.Option(help="How far stored pairs reach at least; pairs grow fast.", show_default="25")
@@ -90,7 +90,7 @@ def _list_protocols(*, as_json: bool) -> None:
     versions = {name: registry.shipped_versions(name) for name in registry.names()}
     shipped = [protocol for of_name in versions.values() for protocol in of_name]
     marks = {protocol.label: "" for protocol, *_ in versions.values()}
-    lines = [f"{protocol.label:<40}{marks.get(protocol.label, 'earlier: ')}{protocol.title}" for protocol in shipped]
+    lines = [entry(f"{protocol.label}{marks.get(protocol.label, ', earlier')}", protocol.title) for protocol in shipped]
     rows = {
         name: {"hash": present.hash, "title": present.title, "earlier": [protocol.hash for protocol in earlier]}
         for name, (present, *earlier) in versions.items()

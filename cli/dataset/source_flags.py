@@ -1,7 +1,7 @@
 """Arguments and flags of a raw dump: its kind, its folder, and the source's own options."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,27 +10,43 @@ from cli.flags import parse_pairs
 from cli.output import note
 from seqdata.errors import UsageError
 from seqdata.sources.detect import recognise
-from seqdata.sources.registry import option_help, source_names
+from seqdata.sources.registry import option_default, option_help, option_values, source_names
 
-# Names and help of options come from the registry of sources: a new source or option changes no line here but its flag.
+
+def _kinds() -> list[str]:
+    return [*source_names(), "auto"]
+
+
+def _flag(name: str) -> Any:
+    """A flag of the source's option of a name: help, default and values come from the registry of sources."""
+    values = option_values(name)
+    return typer.Option(
+        help=option_help(name),
+        metavar=f"[{'|'.join(values)}]" if values else None,
+        show_default=option_default(name) or False,
+    )
+
+
 KindArgument = Annotated[
-    str, typer.Argument(help=f"Kind of raw dump: {', '.join(source_names())}, or auto.", metavar="KIND")
+    str, typer.Argument(help=f"Kind of raw dump: {', '.join(_kinds())}.", metavar="KIND", autocompletion=_kinds)
 ]
-RawArgument = Annotated[Path | None, typer.Argument(help="The raw dump, as it was downloaded.", show_default=False)]
+RawArgument = Annotated[
+    Path | None, typer.Argument(help="The raw dump, as it was downloaded.", show_default="raw of seqdata.toml")
+]
 RawFlag = Annotated[Path | None, typer.Option("--raw", help="The same, as a flag.", show_default=False)]
-CitiesFlag = Annotated[str | None, typer.Option(help=option_help("cities"), show_default=False)]
-CleanListFlag = Annotated[Path | None, typer.Option(help=option_help("clean_list"), show_default=False)]
-PositionsFlag = Annotated[str | None, typer.Option(help=option_help("positions"), show_default=False)]
-RolesFlag = Annotated[str | None, typer.Option(help=option_help("roles"), show_default=False)]
-CutFlag = Annotated[str | None, typer.Option(help=option_help("cut"), show_default=False)]
-BufferFlag = Annotated[str | None, typer.Option(help=option_help("buffer"), show_default=False)]
-LapsFlag = Annotated[str | None, typer.Option(help=option_help("laps"), show_default=False)]
-CameraFlag = Annotated[str | None, typer.Option(help=option_help("camera"), show_default=False)]
-PoseFlag = Annotated[str | None, typer.Option(help=option_help("pose"), show_default=False)]
-PoseModeFlag = Annotated[str | None, typer.Option(help=option_help("pose_mode"), show_default=False)]
-PoseGapFlag = Annotated[str | None, typer.Option(help=option_help("pose_gap"), show_default=False)]
-CropFlag = Annotated[str | None, typer.Option(help=option_help("crop"), show_default=False)]
-UndistortFlag = Annotated[Path | None, typer.Option(help=option_help("undistort"), show_default=False)]
+CitiesFlag = Annotated[str | None, _flag("cities")]
+CleanListFlag = Annotated[Path | None, _flag("clean_list")]
+PositionsFlag = Annotated[str | None, _flag("positions")]
+RolesFlag = Annotated[str | None, _flag("roles")]
+CutFlag = Annotated[str | None, _flag("cut")]
+BufferFlag = Annotated[str | None, _flag("buffer")]
+LapsFlag = Annotated[str | None, _flag("laps")]
+CameraFlag = Annotated[str | None, _flag("camera")]
+PoseFlag = Annotated[str | None, _flag("pose")]
+PoseModeFlag = Annotated[str | None, _flag("pose_mode")]
+PoseGapFlag = Annotated[str | None, _flag("pose_gap")]
+CropFlag = Annotated[str | None, _flag("crop")]
+UndistortFlag = Annotated[Path | None, _flag("undistort")]
 SourceOptionFlag = Annotated[
     list[str] | None,
     typer.Option(

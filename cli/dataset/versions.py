@@ -1,6 +1,7 @@
-"""`seqdata merge`, `append` and `withdraw`: seal what array jobs wrote, and make new versions of a sealed dataset."""
+"""`seqdata merge`, `append`, `withdraw` and `compact`: seal array jobs, and make new versions of a sealed dataset."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from cli.config import load
 from cli.dataset.build import finish
 from cli.dataset.build_flags import WorkersFlag
+from cli.dataset.features import is_features, merge_features
 from cli.dataset.source_flags import (
     CitiesFlag,
     CleanListFlag,
@@ -22,23 +24,30 @@ from cli.dataset.source_flags import (
     find_raw,
     source_options,
 )
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, note, progress_bar
 from seqdata.build.builder import merge as run_merge
 from seqdata.build.request import BuildRequest
+from seqdata.dataset.compact import compact as run_compact
 from seqdata.dataset.versions import append as run_append
 from seqdata.dataset.versions import withdraw as run_withdraw
 from seqdata.errors import InputError
 
 OutArgument = Annotated[str, typer.Argument(help="Dataset folder or URL.", metavar="DATASET")]
+MergeArgument = Annotated[str, typer.Argument(help="Dataset folder or URL, or features folder.", metavar="DATASET")]
 
 
-def merge(out: OutArgument, as_json: JsonFlag = False) -> None:
-    """Seal a dataset whose shards were written by array jobs.
+def merge(out: MergeArgument, as_json: JsonFlag = False) -> None:
+    """Seal a dataset, or features, that array jobs wrote in parts.
 
-    The jobs are seqdata build --shard-range i/N; missing shards are named.
+    The jobs are seqdata build --shard-range i/N, or seqdata describe --shard-range i/N; missing parts are named.
     """
+    if is_features(out):
+        merge_features(Path(out), as_json=as_json)
+        next_step(f"seqdata train --features {shlex.quote(out)}")
+        return
     run_merge(out)
     finish(out, as_json=as_json)
+    next_step(f"seqdata train {shlex.quote(out)}")
 
 
 def append(
@@ -108,6 +117,21 @@ def withdraw(
             "withdrawn": gone,
         },
         f"{out}: version {manifest.version}, {manifest.counts.frames} frames, {gone} withdrawn, id {manifest.id[:12]}",
+        as_json=as_json,
+    )
+
+
+def compact(out: OutArgument, as_json: JsonFlag = False) -> None:
+    """Write a dataset's tables whole after appends and withdrawals.
+
+    The result is a new version with the same frames, windows and truth. Shards stay as they are.
+
+    Versions before it stay until seqdata gc.
+    """
+    manifest = run_compact(out)
+    emit(
+        {"path": out, "version": manifest.version, "id": manifest.id, "frames": manifest.counts.frames},
+        f"{out}: version {manifest.version}, {manifest.counts.frames} frames, id {manifest.id[:12]}",
         as_json=as_json,
     )
 

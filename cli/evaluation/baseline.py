@@ -1,5 +1,6 @@
 """`seqdata baseline`: recall of frame matching, without a sequence model."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,12 @@ from cli.config import dataset_protocol, load, open_dataset
 from cli.evaluation.evaluate import frame_descriptors
 from cli.evaluation.flags import FrameMetricFlag, WideFlag
 from cli.evaluation.results import print_evaluations
-from cli.flags import DatasetArgument, DeviceFlag, FeaturesFlag, ModelFromFlag, ProtocolFlag, parse_choice
-from cli.output import ConfigFlag, JsonFlag, note, progress_bar
+from cli.flags import DatasetArgument, DeviceFlag, FeaturesFlag, ModelFromFlag, ProtocolFlag, parse_choice, refuse_idle
+from cli.output import ConfigFlag, JsonFlag, next_step, note, progress_bar
 from indexer.evaluation.prediction_sets import PredictionSet
 from indexer.matching.aligned import METRICS
 from indexer.matching.baselines import METHODS, match_frames
+from train.data.describe_settings import DescribeSettings
 
 
 def baseline(
@@ -23,7 +25,8 @@ def baseline(
         str,
         typer.Option(
             help="frame: centre frames only; aligned: all frames of the window; seqslam: the best line after contrast "
-            "enhancement; delta: later half minus earlier half."
+            "enhancement; delta: later half minus earlier half.",
+            metavar="[frame|aligned|seqslam|delta]",
         ),
     ] = "frame",
     features: FeaturesFlag = None,
@@ -31,9 +34,9 @@ def baseline(
     softening: Annotated[
         float | None,
         typer.Option(
-            help="Grey levels added to the deviation of a patch; default: 5, for seqslam 0.",
+            help="Grey levels added to the deviation of a patch.",
             min=0,
-            show_default=False,
+            show_default="5, for seqslam 0",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split whose queries are matched.")] = "test",
@@ -50,10 +53,12 @@ def baseline(
     """
     method_name = parse_choice(method, "--method", tuple(METHODS))
     metric_name = None if metric is None else parse_choice(metric, "--metric", METRICS)
+    refuse_idle("--features", features is not None, "device", "model_from")
+    refuse_idle("thumbnails, and not with --features", features is None, "softening")
     work = load(config)
     source = open_dataset(work, dataset)
     judge = dataset_protocol(work, protocol, source)
-    vectors = frame_descriptors(source, features, device, model_from)
+    vectors = frame_descriptors(source, features, DescribeSettings(device, model_from=model_from))
     with progress_bar("frame") as bar:
         table, info = match_frames(
             source,
@@ -72,3 +77,4 @@ def baseline(
     path = folder / f"{judge.hash}-{split}.parquet"
     evaluation = PredictionSet(source, judge, table, info, folder, path).score_and_store(note)
     print_evaluations([evaluation], wide=wide, as_json=as_json)
+    next_step(f"seqdata report --compare {shlex.quote(str(folder))}")

@@ -7,7 +7,7 @@ import typer
 
 from cli.config import load
 from cli.evaluation.evaluate import JudgedSource
-from cli.flags import DatasetFlag, DeviceFlag, ModelFromFlag, parse_list
+from cli.flags import DatasetFlag, DeviceFlag, ModelFromFlag, parse_list, refuse_idle
 from cli.output import ConfigFlag, JsonFlag, emit
 from indexer.evaluation.comparison import won_queries
 from indexer.evaluation.prediction_sets import PredictionSet, compare_sets
@@ -15,6 +15,7 @@ from indexer.evaluation.text_tables import format_comparison
 from indexer.text import elide, plural
 from indexer.versions.folders import is_index
 from seqdata.errors import UsageError
+from train.data.describe_settings import DescribeSettings
 from train.stages.answers import AnswerOptions, other_predictions
 
 LISTED = 10
@@ -34,9 +35,7 @@ def compare(
             help="Another, or the folder of a run, a baseline or an index.", metavar="B", show_default=False
         ),
     ],
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol that judges both; default: A's.", show_default=False)
-    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol that judges both.", show_default="A's")] = None,
     n: Annotated[int, typer.Option("-n", help="Queries are listed by hits among the N nearest.", min=1)] = 1,
     dataset: DatasetFlag = None,
     device: DeviceFlag = "auto",
@@ -50,8 +49,11 @@ def compare(
     two alone places rightly.
     """
     source = JudgedSource(load(config), parse_list(protocol), dataset, None, None, None, "auto")
+    refuse_idle("an index as A", is_index(a), "device", "model_from")
     if is_index(a):
-        first = source.from_index(a, None, "auto", AnswerOptions((), False, device, model_from))[0]
+        first = source.from_index(
+            a, None, "auto", AnswerOptions(settings=DescribeSettings(device, model_from=model_from))
+        )[0]
     else:
         first = source.from_files([_predictions(a)])[0]
     second = other_predictions(b, first, any_protocol=protocol is not None)

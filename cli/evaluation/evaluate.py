@@ -43,6 +43,7 @@ from cli.flags import (
     parse_counts,
     parse_list,
     parse_numbers,
+    refuse_idle,
     refuse_without,
 )
 from cli.lookup import find_dataset, find_protocol, find_run, open_index
@@ -64,6 +65,7 @@ from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank_set
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import UsageError
+from train.data.describe_settings import DescribeSettings
 from train.runs.record import run_record
 from train.stages.answers import AnswerOptions, answer_protocols, other_predictions
 
@@ -127,17 +129,19 @@ def evaluate(
     refuse_without("--predictions", bool(predictions), ids=ids)
     refuse_without("--descriptors or another model's --predictions", is_external, name=name, out=out)
     searched_by = engine if engine != "auto" else None
+    refuse_idle("an index or --features", not is_external or features is not None, "device", "model_from")
     refuse_without("an index", not is_external, run=run, again=again or None, engine=searched_by)
     id_kind: IdKind = "auto" if ids is None else parse_choice(ids, "--ids", ("keys", "rows"))
+    settings = DescribeSettings(device, model_from=model_from)
     source = JudgedSource(load(config), parse_list(protocol), dataset, split, name, out, id_kind)
     if predictions:
         sets = source.from_files(predictions)
     elif descriptors is not None and database is not None:
         sets = source.from_descriptors(descriptors, database, query_ids, database_ids, metric)
     else:
-        sets = source.from_index(index, run, engine, AnswerOptions(sizes, again, device, model_from))
+        sets = source.from_index(index, run, engine, AnswerOptions(sizes, again, settings))
     if rerank is not None:
-        sets = [_rerank(item, rerank, features, rerank_metric, device, model_from) for item in sets]
+        sets = [_rerank(item, rerank, features, rerank_metric, settings) for item in sets]
     results = [item.score_and_store(note, full=full, by=parse_list(by)) for item in sets]
     series = [item.score(radius=other) for item in sets for other in radii if other != item.protocol.radius]
     series += [result for item in sets for result in item.score_reduced()]
@@ -233,11 +237,11 @@ class JudgedSource:
 
 
 def _rerank(
-    item: PredictionSet, k: int, features: Path | None, metric: str | None, device: str, model_from: str | None
+    item: PredictionSet, k: int, features: Path | None, metric: str | None, settings: DescribeSettings
 ) -> PredictionSet:
     """The same predictions with the first k re-ranked frame by frame."""
     metric_name = None if metric is None else parse_choice(metric, "--rerank-metric", METRICS)
-    vectors = frame_descriptors(item.dataset, features, device, model_from)
+    vectors = frame_descriptors(item.dataset, features, settings)
     parts = [f"rerank{k}", *([features.resolve().name] if features else []), *([metric] if metric else [])]
     with progress_bar("frame") as bar:
         return rerank_set(
@@ -245,16 +249,13 @@ def _rerank(
         )
 
 
-def frame_descriptors(
-    dataset: Dataset, folder: Path | None, device: str, model_from: str | None
-) -> FrameVectors | None:
+def frame_descriptors(dataset: Dataset, folder: Path | None, settings: DescribeSettings) -> FrameVectors | None:
     """Open the frame descriptors of --features.
 
     Args:
         dataset: The dataset.
         folder: Stored features or a run; None for thumbnails.
-        device: Where a run's model computes.
-        model_from: Code of the run's model, if it is the user's own.
+        settings: Where and how a run's model computes.
 
     Returns:
         The descriptors; None for thumbnails.
@@ -263,4 +264,4 @@ def frame_descriptors(
         return None
     from train.stages.frame_vectors import frame_vectors  # heavy
 
-    return frame_vectors(dataset, folder, device=device, model_from=model_from)
+    return frame_vectors(dataset, folder, settings)

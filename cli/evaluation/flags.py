@@ -7,7 +7,7 @@ import typer
 
 ProtocolsFlag = Annotated[
     str | None,
-    typer.Option(help="Protocol name or .toml, or several, comma-separated; default: the index's.", show_default=False),
+    typer.Option(help="Protocol name or .toml, or several, comma-separated.", show_default="the index's"),
 ]
 PredictionsFlag = Annotated[
     list[Path] | None,
@@ -19,26 +19,23 @@ DescriptorsFlag = Annotated[
     Path | None, typer.Option(help="Another model's query descriptors (.npy).", show_default=False)
 ]
 DatabaseFlag = Annotated[Path | None, typer.Option(help="Its database descriptors (.npy).", show_default=False)]
-QueryIdsFlag = Annotated[
-    Path | None, typer.Option(help="Keys of the queries' rows; default: the table's order.", show_default=False)
-]
+QueryIdsFlag = Annotated[Path | None, typer.Option(help="Keys of the queries' rows.", show_default="the table's order")]
 DatabaseIdsFlag = Annotated[Path | None, typer.Option(help="Keys of the database's rows.", show_default=False)]
 MetricFlag = Annotated[
-    str | None, typer.Option(help="Comparison of --descriptors: l2 or cosine; default: l2.", show_default=False)
+    str | None, typer.Option(help="Comparison of --descriptors.", metavar="[l2|cosine]", show_default="l2")
 ]
 IdsFlag = Annotated[
     str | None,
     typer.Option(
         help="What ids in another model's --predictions are, where both fit: keys of centre frames, or rows.",
+        metavar="[keys|rows]",
         show_default=False,
     ),
 ]
 NameFlag = Annotated[str | None, typer.Option(help="Name of another model in tables of results.", show_default=False)]
 SplitFlag = Annotated[
     str | None,
-    typer.Option(
-        help="Split; default: the index's or the predictions' own, test for another model.", show_default=False
-    ),
+    typer.Option(help="Split.", show_default="the index's or the predictions' own, test for another model"),
 ]
 AgainFlag = Annotated[
     bool,
@@ -48,7 +45,8 @@ RerankFlag = Annotated[
     int | None, typer.Option(help="Re-rank the first K places of each query frame by frame.", min=1, show_default=False)
 ]
 FrameMetricFlag = Annotated[
-    str | None, typer.Option(help="l1, l2 or cosine; default: l1 of thumbnails, else cosine.", show_default=False)
+    str | None,
+    typer.Option(help="Comparison of frames.", metavar="[l1|l2|cosine]", show_default="l1 of thumbnails, else cosine"),
 ]
 CompareFlag = Annotated[
     Path | None,
@@ -68,7 +66,10 @@ SizeFlag = Annotated[
     ),
 ]
 AgainstFlag = Annotated[
-    str | None, typer.Option(help="Add a table of recall against radius, length or size.", show_default=False)
+    str | None,
+    typer.Option(
+        help="Add a table of recall against one of these.", metavar="[radius|length|size]", show_default=False
+    ),
 ]
 WideFlag = Annotated[bool, typer.Option("--wide", help="One row a method, 140 columns wide; else two lines in 80.")]
 CsvFlag = Annotated[Path | None, typer.Option(help="Write the figures to this CSV file.", show_default=False)]

@@ -19,17 +19,19 @@ from indexer.builder.shares import unfinished
 from indexer.versions.manifest import read_manifest, read_measured
 from seqdata.errors import InputError
 from seqdata.storage.remote import without_password
+from train.data.describe_settings import DescribeSettings
+from train.runs.folder import weights_file
 from train.runs.record import run_record
 
 DatasetArgument = Annotated[
     Path | None,
-    typer.Argument(help="Dataset folder; default: the index's own.", metavar="[DATASET]", show_default=False),
+    typer.Argument(help="Dataset folder.", metavar="DATASET", show_default="the index's own"),
 ]
 
 
 def append(
     dataset: DatasetArgument = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder; default: the index's.", show_default=False)] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder.", show_default="the index's")] = None,
     index: IndexFlag = None,
     device: DeviceFlag = "auto",
     model_from: ModelFromFlag = None,
@@ -40,19 +42,21 @@ def append(
 
     The windows that seqdata append has added become a new version; nothing is fitted again.
     """
-    from train.stages.describer import query_describer  # heavy
-
     work = load(config)
     before = open_index(work, index)
     run_folder = find_run(work, run, before)
+    weights_file(run_folder)
     # Not looked up by id: the dataset has another id since it has grown.
     place = str(run_record(run_folder)["dataset_path"])
     if dataset is None and is_url(place):
         place = without_password(place)
         raise InputError(f"the run names {place}, not contacted unasked; to do so: seqdata index append {place}")
     source = seqdata.open(dataset or place)
+    from train.stages.describer import query_describer  # heavy
+
+    describer = query_describer(before, run_folder, DescribeSettings(device, model_from=model_from))
     with progress_bar("window") as bar:
-        folder = append_index(source, before, query_describer(before, run_folder, device, model_from), bar.update)
+        folder = append_index(source, before, describer, bar.update)
     after, measured = read_manifest(folder), read_measured(folder)
     added = after.rows - len(before)
     result = {

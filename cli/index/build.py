@@ -1,5 +1,6 @@
 """`seqdata index`: a version of a place index from a run and a dataset."""
 
+import shlex
 from pathlib import Path
 
 import indexer
@@ -7,16 +8,19 @@ from cli.config import Config, dataset_protocol, load, open_dataset
 from cli.flags import (
     DeviceFlag,
     ModelFromFlag,
+    PartsEngineFlag,
     PrecisionFlag,
     RuntimeFlag,
     check_model_name,
     parse_bytes,
     parse_choice,
+    refuse_idle,
     refuse_without,
+    start_weights,
 )
 from cli.index.flags import (
     BuildDatasetArgument,
-    BuildEngineFlag,
+    BuildExactPcaFlag,
     BuildModelFlag,
     BuildOutFlag,
     BuildPcaFlag,
@@ -39,17 +43,21 @@ from cli.index.flags import (
 )
 from cli.index.versions import recall_text
 from cli.lookup import find_dataset, untrained_run
-from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, progress_bar, size
 from indexer.builder.pipeline.build import build_index
 from indexer.builder.pipeline.request import IndexRequest
 from indexer.builder.pipeline.shares import build_in_shares, write_share
 from indexer.describer import Describer
+from indexer.search.file_layout import FACTORY
 from indexer.search.kinds import KindSpec
+from indexer.text import plural
 from indexer.versions.manifest import read_measured
 from seqdata.build.builder import ShardRange
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import UsageError
 from seqdata.parallel import ENGINES
+from train.data.describe_settings import DescribeSettings
+from train.runs.folder import weights_file
 from train.runs.record import run_protocol, run_record
 
 
@@ -61,6 +69,7 @@ def index(
     random_init: BuildRandomInitFlag = False,
     pca: BuildPcaFlag = None,
     whiten: BuildWhitenFlag = False,
+    exact_pca: BuildExactPcaFlag = False,
     protocol: BuildProtocolFlag = None,
     split: BuildSplitFlag = "test",
     sample: BuildSampleFlag = 16_384,
@@ -77,7 +86,7 @@ def index(
     normalise: NormaliseFlag = None,
     shard_range: ShardRangeFlag = None,
     precision: PrecisionFlag = None,
-    engine: BuildEngineFlag = "pool",
+    engine: PartsEngineFlag = "pool",
     workers: BuildWorkersFlag = 1,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
@@ -86,36 +95,41 @@ def index(
 
     The run's model describes the database of a split; PCA, then an exact or a faster index follows.
     """
-    from train.data.program_frames import pick_runtime  # heavy
-    from train.devices import pick_precision  # heavy
-    from train.stages.describer import RunDescriber  # heavy
-
     work = load(config)
     refuse_without("--model", model is not None, weights=weights, random_init=random_init or None)
+    refuse_idle("--pca", pca is not None or "pca" in load(config).values.get("index", {}), "whiten", "sample")
+    refuse_idle("--kind auto", kind == "auto", "memory")
+    refuse_idle("an approximate --kind", kind not in FACTORY or factory is not None, "recall_target")
+    refuse_idle("--workers", workers > 1 or (shard_range is None and engine == "ray"), "engine")
+    refuse_idle("a whole build, and not with --shard-range", shard_range is None, "workers")
     if model is not None and run is not None:
         raise UsageError("--run and --model: name one of them")
     if model is None:
         run_folder = work.newest("runs", "run.json", run, "train")
     else:
-        run_folder = _untrained(work, dataset, model, "random" if random_init else weights, protocol)
+        run_folder = _untrained(work, dataset, model, start_weights(weights, random_init), protocol)
+    dimensions = work.pick(pca, "index", "pca", None)
+    refuse_without("--pca", dimensions is not None, exact_pca=exact_pca or None)
     record = run_record(run_folder)
+    weights_file(run_folder)
     source = find_dataset(work, dataset, record["dataset"], record["dataset_path"], "name its folder")
     memory_bytes = None if memory is None else parse_bytes(memory, "--memory")
     request = IndexRequest(
         out=out or work.out / "indexes" / run_folder.resolve().name,
         protocol=source.load_protocol(protocol) if protocol is not None else run_protocol(source, run_folder),
         split=split,
-        pca=work.pick(pca, "index", "pca", None),
+        pca=dimensions,
         whiten=whiten,
+        exact_pca=exact_pca,
         sample=sample,
         seed=seed,
         kind=KindSpec(kind, factory, recall_target, memory_bytes, seed),
         reverse=reverse,
         normalise=normalise,
     )
-    describer = RunDescriber(
-        run_folder, device, model_from, pick_precision(precision, device), pick_runtime(runtime) or "torch"
-    )
+    from train.stages.describer import RunDescriber  # heavy
+
+    describer = RunDescriber(run_folder, DescribeSettings.from_flags(device, precision, runtime, model_from))
     if shard_range is not None:
         _write_part(source, describer, request, shard_range, as_json=as_json)
         return
@@ -127,6 +141,8 @@ def index(
         else:
             folder = build_index(source, describer, request, bar.update)
     _print_version(folder, request, as_json=as_json)
+    if out is not None:
+        next_step(f"seqdata eval {shlex.quote(str(out))}")
 
 
 def _untrained(config: Config, dataset: Path | None, model: str, weights: str | None, protocol: str | None) -> Path:
@@ -173,7 +189,7 @@ def _write_part(source: Dataset, describer: Describer, request: IndexRequest, te
         windows = write_share(source, describer, request, part.number, part.jobs, bar.update)
     emit(
         {"index": str(request.out), "shard_range": text, "rows": windows},
-        f"{request.out}: {windows} windows of part {text}; when all parts are written: seqdata index merge --index "
-        f"{request.out}",
+        f"{request.out}: {plural(windows, 'window')} of part {text}; they are joined when all parts are written",
         as_json=as_json,
     )
+    next_step(f"seqdata index merge --index {shlex.quote(str(request.out))}")

@@ -5,19 +5,21 @@ from typing import Annotated
 
 import typer
 
-IndexFlag = Annotated[
-    Path | None, typer.Option("--index", help="Index folder; default: the newest.", show_default=False)
-]
+IndexFlag = Annotated[Path | None, typer.Option("--index", help="Index folder.", show_default="the newest")]
 VersionArgument = Annotated[
     str | None,
     typer.Argument(
         help="Version: latest, a tag, an id or the beginning of one, or its folder.",
-        metavar="[VERSION]",
+        metavar="VERSION",
         show_default=False,
     ),
 ]
 KindFlag = Annotated[
-    str, typer.Option(help="flat, fp16, ivf, hnsw, pq, imi, or auto: the fastest that reaches the recall target.")
+    str,
+    typer.Option(
+        help="Kind of index; auto: the fastest that reaches the recall target.",
+        metavar="[flat|fp16|ivf|hnsw|pq|imi|auto]",
+    ),
 ]
 FactoryFlag = Annotated[str | None, typer.Option(help="A FAISS factory string instead of a kind.", show_default=False)]
 RecallTargetFlag = Annotated[
@@ -33,8 +35,8 @@ NormaliseFlag = Annotated[
     bool | None,
     typer.Option(
         "--normalise/--raw",
-        help="L2-normalise after PCA, or not; default: not for the papers' models.",
-        show_default=False,
+        help="L2-normalise after PCA, or not.",
+        show_default="not for the papers' models",
     ),
 ]
 ShardRangeFlag = Annotated[
@@ -49,7 +51,7 @@ SearchPathsArgument = Annotated[
     list[Path] | None,
     typer.Argument(
         help="[INDEX] then image folders (read in driving order), images, videos, or .npy descriptors.",
-        metavar="[INDEX] PATH...",
+        metavar="PATH",
         show_default=False,
     ),
 ]
@@ -59,7 +61,7 @@ SearchDatasetFlag = Annotated[
 ]
 SearchSplitFlag = Annotated[
     str | None,
-    typer.Option(help="Split of --dataset whose queries are searched for; default: test.", show_default=False),
+    typer.Option(help="Split of --dataset whose queries are searched for.", show_default="test"),
 ]
 SearchEveryFlag = Annotated[int, typer.Option(help="Take every n-th frame of a video.", min=1)]
 SearchFpsFlag = Annotated[
@@ -68,9 +70,9 @@ SearchFpsFlag = Annotated[
 SearchOrderFlag = Annotated[
     str | None,
     typer.Option(
-        help="Order of a folder's images: name or time; default: what the folder says.",
+        help="Order of a folder's images.",
         metavar="[name|time]",
-        show_default=False,
+        show_default="what the folder says",
     ),
 ]
 SearchCsvFlag = Annotated[
@@ -79,7 +81,9 @@ SearchCsvFlag = Annotated[
 ]
 SearchDatabaseFlag = Annotated[
     list[Path] | None,
-    typer.Option(help="Search these folders of images with --model: no index needed.", show_default=False),
+    typer.Option(
+        help="Search these folders of images with --model: no index needed.", metavar="FOLDER", show_default=False
+    ),
 ]
 SearchModelFlag = Annotated[
     str | None, typer.Option(help="With --database: model preset, taken as it is.", show_default=False)
@@ -89,7 +93,7 @@ SearchWeightsFlag = Annotated[
 ]
 SearchRandomInitFlag = Annotated[bool, typer.Option("--random-init", help="With --database: random weights.")]
 SearchLengthFlag = Annotated[
-    int | None, typer.Option(help="With --database: frames of a window (default 5).", min=1, show_default=False)
+    int | None, typer.Option(help="With --database: frames of a window.", min=1, show_default="5")
 ]
 SearchThumbnailsFlag = Annotated[
     Path | None, typer.Option(help="Folder for a page that shows query frames and places.", show_default=False)
@@ -97,14 +101,12 @@ SearchThumbnailsFlag = Annotated[
 SearchFramesFlag = Annotated[
     Path | None,
     typer.Option(
-        help="Dataset that holds the frames of the index, for --thumbnails; default: the one of its id.",
-        show_default=False,
+        help="Dataset that holds the frames of the index, for --thumbnails.",
+        show_default="the one of its id",
     ),
 ]
-BuildDatasetArgument = Annotated[
-    Path | None, typer.Argument(help="Dataset folder; default: the run's.", show_default=False)
-]
-BuildRunFlag = Annotated[Path | None, typer.Option(help="Run folder; default: the newest.", show_default=False)]
+BuildDatasetArgument = Annotated[Path | None, typer.Argument(help="Dataset folder.", show_default="the run's")]
+BuildRunFlag = Annotated[Path | None, typer.Option(help="Run folder.", show_default="the newest")]
 BuildModelFlag = Annotated[
     str | None,
     typer.Option(help="Pretrained model taken as it is, instead of a run (see models get).", show_default=False),
@@ -113,16 +115,14 @@ BuildWeightsFlag = Annotated[
     str | None, typer.Option(help="With --model: file of backbone weights.", show_default=False)
 ]
 BuildRandomInitFlag = Annotated[bool, typer.Option("--random-init", help="With --model: random weights.")]
-BuildPcaFlag = Annotated[
-    int | None, typer.Option(help="Dimensions after PCA; default: no PCA.", min=1, show_default=False)
-]
+BuildPcaFlag = Annotated[int | None, typer.Option(help="Dimensions after PCA.", min=1, show_default="no PCA")]
 BuildWhitenFlag = Annotated[bool, typer.Option("--whiten", help="Whiten after PCA (the papers' models do not).")]
-BuildProtocolFlag = Annotated[
-    str | None, typer.Option(help="Protocol name or .toml; default: the run's.", show_default=False)
+BuildExactPcaFlag = Annotated[
+    bool, typer.Option("--exact-pca", help="Solve the whole eigenproblem, which takes minutes for large samples.")
 ]
+BuildProtocolFlag = Annotated[str | None, typer.Option(help="Protocol name or .toml.", show_default="the run's")]
 BuildSplitFlag = Annotated[str, typer.Option(help="Split whose database is indexed.")]
 BuildSampleFlag = Annotated[int, typer.Option(help="Training windows that PCA is fitted on.", min=2)]
 BuildSeedFlag = Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)]
 BuildOutFlag = Annotated[Path | None, typer.Option(help="Index folder to write versions into.", show_default=False)]
-BuildEngineFlag = Annotated[str, typer.Option(help="How several --workers are run: pool (processes) or ray.")]
 BuildWorkersFlag = Annotated[int, typer.Option(help="Parts of the database that are described at once.", min=1)]

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import JsonFlag, emit, note
+from cli.flags import refuse_idle
+from cli.output import JsonFlag, emit, next_step, note
 from indexer.localizer.localizer import FILTERS, Localizer
 from indexer.localizer.pack import TEST, is_pack
 from indexer.localizer.track.files import TrackRow
@@ -29,14 +30,12 @@ def localize(
         Path | None, typer.Argument(help="Video, or folder of frames in driving order.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New folder of the track; default: the recording's name.", show_default=False)
+        Path | None, typer.Option(help="New folder of the track.", show_default="the recording's name")
     ] = None,
     camera: Annotated[
         str | None, typer.Option(help="Live camera instead: 0, /dev/video0, rtsp://…", show_default=False)
     ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Stop the camera after so many seconds.", show_default=False)
-    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop the camera after this time.", show_default=False)] = None,
     odometry: Annotated[
         Path | None, typer.Option(help="CSV of the way driven: time, and metres or speed.", show_default=False)
     ] = None,
@@ -46,18 +45,19 @@ def localize(
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="GPX track or CSV of true positions.", show_default=False)] = None,
     motion: Annotated[
-        str, typer.Option("--filter", help="forward: follow the camera along the database's drives; none.")
+        str,
+        typer.Option(
+            "--filter", help="forward: follow the camera along the database's drives.", metavar="[none|forward]"
+        ),
     ] = "none",
     frames: Annotated[
         Path | None, typer.Option(help="Dataset of the index, for pictures of its places.", show_default=False)
     ] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="Run behind an index; default: the index's own.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, tensorrt, openvino or coreml.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of the CPU; default: every core.", min=1, show_default=False)
-    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run behind an index.", show_default="the index's own")] = None,
+    device: Annotated[
+        str, typer.Option(help="What ONNX Runtime computes on.", metavar="[cpu|cuda|tensorrt|openvino|coreml]")
+    ] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", min=1, show_default="every core")] = None,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Answer the pack's recorded frames and compare with its places.")
     ] = False,
@@ -68,12 +68,17 @@ def localize(
     The track is written as table, GeoJSON, GPX, KML, TUM text, and as a page that works offline.
     """
     with ExitStack() as stack:
+        refuse_idle("--truth", truth is not None, "start")
+        refuse_idle("an index, and not with a pack", not is_pack(pack), "run")
+        idle = ("recording", "out", "camera", "seconds", "odometry", "start", "truth", "motion", "frames")
+        refuse_idle("a recording, and not with --self-test", not self_test, *idle)
         folder = pack if is_pack(pack) else _packed(pack, run, stack)
         choice = next((name for name in FILTERS if name == motion), None)
         if choice is None:
             raise UsageError(f"--filter {motion}: expected {', '.join(FILTERS)}")
         localizer = Localizer(folder, keep_rejected=True, device=device, threads=threads, motion=choice)
         if self_test:
+            next_step(None)
             _self_test(localizer, folder, as_json=as_json)
             return
         recordings = _recordings(recording, camera, seconds, odometry)

@@ -1,5 +1,6 @@
 """`seqdata pack`: an index and its model as one folder for a robot."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,12 @@ import typer
 from cli.config import Config, load
 from cli.flags import DeviceFlag, IndexArgument, IndexOption, ModelFromFlag, RunFlag, either, parse_choice
 from cli.lookup import find_dataset, find_run, open_index
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar, size
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, note, progress_bar, size
 from indexer.localizer.pack import PackManifest, read_pack_manifest
 from indexer.place_index import PlaceIndex
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import InputError
+from train.runs.folder import weights_file
 from train.runs.record import run_record
 
 
@@ -23,11 +25,11 @@ def pack(
     run: RunFlag = None,
     dataset: Annotated[
         Path | None,
-        typer.Option(help="Dataset whose queries calibrate the threshold; default: the index's.", show_default=False),
+        typer.Option(help="Dataset whose queries calibrate the threshold.", show_default="the index's"),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Split whose queries calibrate the threshold; default: val.", show_default=False),
+        typer.Option(help="Split whose queries calibrate the threshold.", show_default="val"),
     ] = None,
     precision: Annotated[
         float, typer.Option(help="Share of accepted queries that must be right.", min=0.01, max=1)
@@ -35,7 +37,9 @@ def pack(
     quantise: Annotated[
         str | None,
         typer.Option(
-            help="int8: encode frames in numbers of 8 bits; recall before and after is printed.", show_default=False
+            help="Encode frames in numbers of 8 bits; recall before and after is printed.",
+            metavar="[int8]",
+            show_default=False,
         ),
     ] = None,
     device: DeviceFlag = "auto",
@@ -47,12 +51,13 @@ def pack(
 
     The folder localizes frames without PyTorch: see seqdata localize, and indexer.Localizer in Python.
     """
-    from train.stages.pack import KINDS, PackRequest, calibration_split, write_pack  # heavy
-
     index = either(index, index_flag, "--index")
     work = load(config)
     place_index = open_index(work, index)
     run_folder = find_run(work, run, place_index)
+    weights_file(run_folder)
+    from train.stages.pack import KINDS, PackRequest, calibration_split, write_pack  # heavy
+
     calibration = _find_frames(work, place_index, run_folder, dataset, calibration_split(place_index, split))
     request = PackRequest(
         run=run_folder,
@@ -71,6 +76,7 @@ def pack(
     text = f"{folder}: windows of {manifest.length} frames, index {manifest.index}, {size(pack_bytes)}\n"
     result = {"path": str(folder), "bytes": pack_bytes, **manifest.model_dump(mode="json", by_alias=True)}
     emit(result, text + "\n".join(_judged_lines(manifest)), as_json=as_json)
+    next_step(f"seqdata localize {shlex.quote(str(folder))} RECORDING")
 
 
 def _find_frames(config: Config, index: PlaceIndex, run: Path, flag: Path | None, split: str | None) -> Dataset | None:

@@ -15,7 +15,9 @@ from cli.flags import (
     RuntimeFlag,
     either,
     parse_choice,
+    refuse_idle,
     refuse_without,
+    start_weights,
 )
 from cli.index.flags import (
     SearchCsvFlag,
@@ -47,6 +49,8 @@ from indexer.versions.folders import is_index
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import UsageError
 from seqdata.sources.driving_order import ORDERS
+from train.data.describe_settings import DescribeSettings, pick_runtime
+from train.runs.folder import weights_file
 from train.runs.record import run_record
 from train.stages.search_page import write_search_page
 
@@ -91,8 +95,9 @@ def search(
     if database:
         idle = {"dataset": dataset, "thumbnails": thumbnails, "frames": frames, "run": run, "model_from": model_from}
         refuse_without("an index, and not with --database", False, index=index_flag, split=split, **idle)
+        refuse_idle("an index, and not with --database", False, "engine", "runtime", "config")
         reading = FrameOrder(parse_choice(order or "auto", "--order", ORDERS), csv)
-        preset = Preset(model, "random" if random_init else weights, length or 5, device)
+        preset = Preset(model, start_weights(weights, random_init), length or 5, device)
         search_folders(paths or [], database, preset, k, reading, VideoRate(every, fps), as_json=as_json)
         return
     work = load(config)
@@ -115,14 +120,17 @@ def search(
     page_dataset = None if thumbnails is None else _dataset_of_frames(work, index, frames, dataset, run)
     answers = [answer for path in vectors for answer in search_descriptors(index, path, k)]
     if pictures or dataset is not None:
-        from train.data.program_frames import pick_runtime  # heavy
+        run_folder = find_run(work, run, index)
+        weights_file(run_folder)
+        source = None if dataset is None else seqdata.open(dataset)
+        settings = DescribeSettings(device, model_from=model_from)
         from train.stages.describer import query_describer  # heavy
         from train.stages.search import search_frames  # heavy
 
-        describer = query_describer(index, find_run(work, run, index), device, model_from, pick_runtime(runtime))
+        describer = query_describer(index, run_folder, settings, pick_runtime(runtime))
         make_thumbnails = None if thumbnails is None else strip_uris
-        if dataset is not None:
-            answers += search_dataset(index, seqdata.open(dataset), split or "test", describer, k, make_thumbnails)
+        if source is not None:
+            answers += search_dataset(index, source, split or "test", describer, k, make_thumbnails)
         else:
             reading = FrameOrder(parse_choice(order or "auto", "--order", ORDERS), csv)
             rate = VideoRate(every, fps)

@@ -7,6 +7,7 @@ from typing import Any
 from cli.output import emit, note, progress_bar
 from indexer.localizer.query_frames import FrameOrder, VideoRate
 from seqdata.errors import UsageError
+from train.data.describe_settings import DescribeSettings
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ def search_folders(
     Raises:
         UsageError: Without model or query.
     """
-    from train.devices import pick_device  # heavy
     from train.models import registry  # heavy
     from train.stages.search_folders import FolderSearch, check_has_words, folder_windows, nearest_windows  # heavy
 
@@ -42,9 +42,9 @@ def search_folders(
         raise UsageError("--database: name folders to search for, and a model, as in --model gem-cat-r18")
     model = registry.create(preset.name, weights=preset.weights or "pretrained")
     check_has_words(model, preset.name)
-    device = str(pick_device(preset.device))
-    request = FolderSearch(preset.length, order, rate, device, note)
-    model = model.to(device).eval()
+    settings = DescribeSettings(preset.device)
+    request = FolderSearch(preset.length, order, rate, settings, note)
+    model = model.to(settings.torch_device).eval()
     with progress_bar("window") as bar:
         bar.update("database", 0, 2)
         references = folder_windows(model, database, request, stride=1)

@@ -85,9 +85,10 @@ def _entry_line(entry: VersionEntry) -> str:
     # Flat stores vectors as they are, so there is nothing to measure; any other kind without a figure was not measured.
     exact = "exact" if entry.storage == "flat" else "recall not measured"
     recall = exact if entry.recall is None else f"recall {entry.recall:.4f}"
-    kind = f"{entry.storage} {entry.rows} x {entry.size}"
+    kind = f"{entry.storage} {entry.rows:,}×{entry.size:,}"
     date = entry.created[:16].replace("T", " ")
-    return f"  {entry.id}  {date}  {kind:<22} {size(entry.bytes):>9}  {recall}  {marks}".rstrip()
+    line = f"  {entry.id}  {date}  {kind:<17} {size(entry.bytes):>8}  {recall}"
+    return f"{line}\n      {marks}" if marks else line
 
 
 def show(
@@ -201,7 +202,11 @@ def gc(
 
     A version that a reader on this machine has open stays.
     """
-    folder = find_index(config, either(index_folder, index, "--index"))
+    collect_index(find_index(config, either(index_folder, index, "--index")), dry_run=dry_run, as_json=as_json)
+
+
+def collect_index(folder: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Remove the versions of an index that nothing names, and print which."""
     collection = collect(folder, dry_run=dry_run)
     word = "would be deleted" if dry_run else "deleted"
     text = f"{folder}: {len(collection.removed)} versions {word}, {size(collection.bytes)}"

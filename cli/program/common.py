@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.flags import command_line
 from cli.output import console, note
 from cli.program.registry import Command
 from seqdata.errors import Interrupted, QuarantineNotice, Terminated, Termination
@@ -31,13 +32,18 @@ def set_console(
     ] = None,
 ) -> None:
     """Set what is printed on stderr, and where else, by the options that every command has besides its own."""
-    console.is_quiet, console.is_verbose, console.is_debug, console.log_file = quiet, verbose, debug, log_file
+    console.is_quiet, console.is_verbose, console.is_debug, console.log_file = quiet, verbose, debug, None
+    console.next = ""
+    if log_file is not None:
+        console.start_log(log_file)
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
 
 
-COMMON = frozenset({*inspect.signature(set_console).parameters, "as_json", "config"})
-"""Names of the parameters that commands share: those above, --json and --config."""
+COMMON = frozenset({*inspect.signature(set_console).parameters, "as_json", "config", "help"})
+"""Names of the parameters that commands share: those above, --json, --config and --help."""
+
+_CONTEXT = "typer_context"
 
 
 def surrounded(command: Command) -> Callable[..., None]:
@@ -52,6 +58,7 @@ def surrounded(command: Command) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(*arguments: Any, **options: Any) -> None:
         set_console(**{name: options.pop(name, value.default) for name, value in common.items()})
+        command_line.typed = _typed(options.pop(_CONTEXT))
         try:
             with _terminable(), _ended(command):
                 function(*arguments, **options)
@@ -62,9 +69,17 @@ def surrounded(command: Command) -> Callable[..., None]:
 
     # Typer reads options from the signature: the common ones stand behind the command's own.
     own = inspect.signature(function)
-    guarded.__signature__ = own.replace(parameters=[*own.parameters.values(), *common.values()])  # type: ignore[attr-defined]
-    guarded.__annotations__ = {**function.__annotations__, **set_console.__annotations__}
+    context = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [*own.parameters.values(), *common.values(), context]
+    guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {item.name: item.annotation for item in parameters}
     return guarded
+
+
+def _typed(context: typer.Context) -> frozenset[str]:
+    """Names of the parameters that the command line gives, whatever their values."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
 @contextmanager
@@ -82,9 +97,12 @@ def _ended(command: Command) -> Iterator[None]:
 
 def _print_end(command: Command, seconds: float) -> None:
     # Of the processes of torchrun the first one speaks.
-    if command.makes and os.environ.get("RANK", "0") == "0":
+    has_end = (command.makes or console.next) and console.next is not None
+    if has_end and os.environ.get("RANK", "0") == "0":
         following = console.next or command.next
-        note(f"took {seconds:.1f} s" + (f"; next: {following}" if following else ""))
+        # On a line of its own where it is long: fitted lines break between words, and a command is to be copied.
+        gap = "\n  " if len(following) > 60 else " "
+        note(f"took {seconds:.1f} s" + (f"; next:{gap}{following}" if following else ""))
 
 
 @contextmanager

@@ -9,9 +9,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cli.program.common import surrounded
+from cli.program.help import PanelCommand, markup_mode
+from cli.program.parameters import dress
 from cli.program.registry import BUILD, COMMANDS, GROUPS, INDEX_COMMANDS, Command
 from seqdata.errors import UsageError
 
+REST = "More"
+"""Title of the commands that stand in no group."""
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -25,23 +29,27 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         # The list of commands, the search for a mistyped name and shell completion read these and nothing more.
         placeholders = {
-            name: TyperCommand(name=name, help=command.help, hidden=command.hidden)
+            name: TyperCommand(name=name, help=command.help, hidden=command.hidden, rich_help_panel=_group(name))
             for name, command in self.registry.items()
         }
         self.commands = {**placeholders, **self.commands}
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands in their groups; each line is whole, and wrapped where a terminal is narrow."""
-        rest = [name for name in self.commands if all(name not in names for names in GROUPS.values())]
-        for title, names in {**GROUPS, "More": tuple(rest)}.items():
+        for title in (*GROUPS, REST):
             rows = [
                 (name, self.commands[name].help or "")
-                for name in names
-                if name in self.commands and not self.commands[name].hidden
+                for name in self.list_commands(ctx)
+                if _group(name) == title and not self.commands[name].hidden
             ]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands in the order of the work."""
+        order = [name for names in GROUPS.values() for name in names]
+        return sorted(self.commands, key=lambda name: order.index(name) if name in order else len(order))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the placeholder of the command that is invoked, or whose help is shown, by the command itself."""
@@ -78,12 +86,19 @@ class IndexGroup(LazyGroup):
         return super().parse_args(ctx, args if args and args[0] in self.commands else [BUILD, *args])
 
 
+def _group(name: str) -> str:
+    """The title under which the list has a command."""
+    return next((title for title, names in GROUPS.items() if name in names), REST)
+
+
 def load_command(name: str, command: Command) -> Any:
     """Import a command and give it the form in which a group holds it."""
-    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=markup_mode())
     # Blank lines keep click from joining the example and the lines below it.
     epilog = "\n\n".join([f"Example: {command.example}", *([command.epilog] if command.epilog else [])])
-    decorate = single.command(name, epilog=epilog, hidden=command.hidden, context_settings=HELP_NAMES)
-    decorate(surrounded(command))
+    decorate = single.command(name, cls=PanelCommand, epilog=epilog, hidden=command.hidden, context_settings=HELP_NAMES)
+    function = surrounded(command)
+    dress(function)
+    decorate(function)
     # A Typer application with one command and no callback becomes that command, without a group around it.
     return typer.main.get_command(single)

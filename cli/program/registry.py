@@ -163,7 +163,7 @@ COMMANDS = {
     ),
     "merge": Command(
         "cli.dataset.versions:merge",
-        "Seal a dataset whose shards were written by array jobs.",
+        "Seal a dataset, or features, that array jobs wrote in parts.",
         "seqdata merge datasets/msls",
         makes=True,
         next="seqdata train",
@@ -181,6 +181,17 @@ COMMANDS = {
         "seqdata withdraw datasets/msls KEY --reason privacy",
         makes=True,
         next="seqdata index",
+    ),
+    "compact": Command(
+        "cli.dataset.versions:compact",
+        "Write a dataset's tables whole after appends and withdrawals.",
+        "seqdata compact datasets/msls",
+        next="seqdata gc",
+    ),
+    "gc": Command(
+        "cli.index.gc:gc",
+        "Remove old versions of a dataset or index, and what kills left.",
+        "seqdata gc datasets/msls --dry-run",
     ),
     "models": Command(
         "cli.training.models:models",
@@ -264,7 +275,9 @@ COMMANDS = {
     "doctor": Command(
         "cli.start.doctor:doctor", "Check this machine and work folder, for a bug report.", "seqdata doctor"
     ),
-    "demo": Command("cli.start.demo:demo", "Run every step on a synthetic city.", "seqdata demo --out demo"),
+    "demo": Command(
+        "cli.start.demo:demo", "Run every step on a synthetic city.", "seqdata demo --out demo", makes=True
+    ),
 }
 # The list of commands, in the order of the work; a command that stands in no group comes last.
 GROUPS = {

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import note
+from cli.output import JsonFlag, emit, note
 from indexer.evaluation.recall import Evaluation
 from indexer.evaluation.text_tables import format_table
 from indexer.localizer.answer_text import answer_lines
@@ -25,16 +25,23 @@ NEAR_METRES = 10.0
 """The positive radius of the city's protocol."""
 
 
-def demo(out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for everything.")] = Path("demo"), as_json: JsonFlag = False
+) -> None:
     """Run every step on a synthetic city.
 
     The commands are those that a user would type; `make demo` runs it.
     """
-    run_demo(out)
+    summary, text = run_demo(out)
+    emit(summary, text, as_json=as_json)
+    note(f"\nreport: {out / summary['report']}\nfigures: {out / 'summary.json'}")
 
 
-def run_demo(out: Path) -> None:
+def run_demo(out: Path) -> tuple[dict[str, Any], str]:
     """Write the city, build, train, index, evaluate, search and report below `out`, and `out/summary.json`.
+
+    Returns:
+        The content of summary.json, and the same for people.
 
     Raises:
         OutputError: If `out` holds something.
@@ -67,9 +74,8 @@ def run_demo(out: Path) -> None:
         "seconds": steps.seconds,
     }
     write_json_atomic(out / "summary.json", summary)
-    _print_table([trained, untrained, baseline])
-    typer.echo("\n" + _search_text(search["answers"]))
-    note(f"\nreport: {out / page['path']}\nfigures: {out / 'summary.json'}\n{sum(steps.seconds.values()):.0f} s in all")
+    table = format_table([Evaluation.model_validate(evaluation) for evaluation in (trained, untrained, baseline)])
+    return summary, f"{table}\n\n{_search_text(search['answers'])}"
 
 
 class _Steps:
@@ -134,8 +140,3 @@ def _search_text(answers: list[dict[str, Any]]) -> str:
         "queries; the first one:",
         *answer_lines(first)[1:],
     ])  # fmt: skip
-
-
-def _print_table(evaluations: list[dict[str, Any]]) -> None:
-    """Print the recalls on stdout, as `seqdata eval` does."""
-    typer.echo(format_table([Evaluation.model_validate(evaluation) for evaluation in evaluations]))

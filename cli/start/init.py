@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.config import CONFIG_NAME, TEMPLATE
-from cli.output import note
+from cli.output import JsonFlag, emit
 from seqdata.errors import OutputError
 from seqdata.storage.files import write_bytes_atomic
 
@@ -14,6 +14,7 @@ from seqdata.storage.files import write_bytes_atomic
 def init(
     raw: Annotated[str, typer.Option(help="The raw dump's folder.")] = "raw",
     out: Annotated[str, typer.Option(help="Folder for outputs.")] = "seqdata-out",
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a commented seqdata.toml into the current folder."""
     path = Path(CONFIG_NAME)
@@ -22,4 +23,4 @@ def init(
     # Basic TOML strings know the backslash, as Windows paths do.
     quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in (("raw", raw), ("out", out))}
     write_bytes_atomic(path, TEMPLATE.format(**quoted).encode())
-    note(f"wrote {path}; next: seqdata build msls")
+    emit({"path": str(path)}, f"wrote {path}", as_json=as_json)

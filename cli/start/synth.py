@@ -1,12 +1,14 @@
 """`seqdata synth`: raw dumps to test with, in their real layouts."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.output import JsonFlag, emit, progress_bar
+from cli.flags import refuse_idle
+from cli.output import JsonFlag, emit, next_step, progress_bar
 from seqdata.errors import UsageError
 from seqdata.parallel import Progress
 from seqdata.synth import (
@@ -27,7 +29,7 @@ LAYOUTS = {"nordland": ("folder", "zip", "sections"), "robotcar": ("folder", "ta
 
 def synth(
     out: Annotated[Path, typer.Argument(help="New folder for the dump.")],
-    kind: Annotated[str, typer.Option(help="msls, robotcar or nordland.")] = "msls",
+    kind: Annotated[str, typer.Option(help="Whose layout.", metavar="[msls|robotcar|nordland]")] = "msls",
     seed: Annotated[int, typer.Option(help="Seed of everything random; another seed makes another place.")] = 0,
     track: Annotated[
         Path | None, typer.Option(help="GNSS track to drive along: .gpx or .csv.", show_default=False)
@@ -39,10 +41,15 @@ def synth(
     seconds: Annotated[
         int | None, typer.Option(help="robotcar, nordland: length of the drive.", min=1, show_default=False)
     ] = None,
-    width: Annotated[int | None, typer.Option(help="Width of a frame in pixels.", min=16, show_default=False)] = None,
-    height: Annotated[int | None, typer.Option(help="Height of a frame in pixels.", min=16, show_default=False)] = None,
+    width: Annotated[int | None, typer.Option(help="Width of a frame.", min=16, show_default=False)] = None,
+    height: Annotated[int | None, typer.Option(help="Height of a frame.", min=16, show_default=False)] = None,
     layout: Annotated[
-        str | None, typer.Option(help="nordland: folder, zip, sections; robotcar: folder, tar.", show_default=False)
+        str | None,
+        typer.Option(
+            help="nordland: folder, zip or sections; robotcar: folder or tar.",
+            metavar="[folder|zip|sections|tar]",
+            show_default="folder",
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -52,6 +59,7 @@ def synth(
     """
     if kind not in LAYOUTS:
         raise UsageError(f"--kind {kind}: expected {', '.join(sorted(LAYOUTS))}")
+    refuse_idle("--track", track is not None, "track_zone")
     if layout is not None and layout not in LAYOUTS[kind]:
         raise UsageError(f"--layout {layout}: {kind} has {', '.join(LAYOUTS[kind])}")
     flags = {"seconds": seconds, "width": width, "height": height, "layout": layout}
@@ -59,11 +67,8 @@ def synth(
     drive = None if track is None else read_track(track, zone=track_zone)
     with progress_bar("frame") as bar:
         result = _write(kind, out, sizes, drive, seed, bar.stage("render"))
-    emit(result, f"{out}: {result['frames']} frames of {kind}" + _protocol_text(result), as_json=as_json)
-
-
-def _protocol_text(result: dict[str, Any]) -> str:
-    return f", protocol {result['protocol']}" if "protocol" in result else ""
+    emit(result, f"{out}: {result['frames']} frames of {kind}, protocol {result['protocol']}", as_json=as_json)
+    next_step(f"seqdata build {kind} {shlex.quote(str(out))} --protocol {shlex.quote(result['protocol'])}")
 
 
 def _write(

@@ -1,24 +1,34 @@
 """`seqdata describe`: every frame of a dataset once through an encoder, stored for the training of heads."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.config import Config, load, open_dataset
+from cli.dataset.features import print_features
 from cli.flags import (
     DatasetArgument,
     DeviceFlag,
     ModelFromFlag,
     OptionFlag,
+    PartsEngineFlag,
+    PrecisionFlag,
     RuntimeFlag,
     check_model_name,
     parse_choice,
     parse_json_pairs,
+    refuse_idle,
     refuse_without,
+    start_weights,
 )
-from cli.output import ConfigFlag, JsonFlag, emit, progress_bar, size
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, progress_bar
+from seqdata.build.builder import ShardRange
 from seqdata.errors import UsageError
+from seqdata.parallel import ENGINES
+from train.data.describe_settings import DescribeSettings
+from train.runs.folder import weights_file
 
 if TYPE_CHECKING:
     from train.models.frame_model import FrameModel
@@ -33,11 +43,11 @@ def describe(
         str | None, typer.Option(help="Preset whose encoder is used, instead of a run.", show_default=False)
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="File of backbone weights; default: timm's pretrained.", show_default=False)
+        str | None, typer.Option(help="File of backbone weights.", show_default="timm's pretrained")
     ] = None,
     random_init: Annotated[bool, typer.Option("--random-init", help="Use random weights.")] = False,
     level: Annotated[
-        str, typer.Option(help="frame: one vector for each frame; token: the tokens of the encoder.")
+        str, typer.Option(help="One vector for each frame, or the tokens of the encoder.", metavar="[frame|token]")
     ] = "frame",
     pca: Annotated[
         int | None,
@@ -45,13 +55,24 @@ def describe(
             help="Dimensions of a frame's descriptor after a whitened PCA (level frame).", min=1, show_default=False
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    dtype: Annotated[str, typer.Option(help="Numbers that are stored.", metavar="[float16|float32]")] = "float16",
     seed: Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)] = 0,
     device: DeviceFlag = "auto",
+    precision: PrecisionFlag = None,
     runtime: RuntimeFlag = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the features.", show_default=False)] = None,
     model_from: ModelFromFlag = None,
     options: OptionFlag = None,
+    shard_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="i/N",
+            help="Describe part i of N only (1 ≤ i ≤ N); seqdata merge then seals the features.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: PartsEngineFlag = "pool",
+    workers: Annotated[int, typer.Option(help="Parts that are described at once.", min=1)] = 1,
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -59,27 +80,38 @@ def describe(
 
     seqdata train --features then trains heads on the stored descriptors, on a CPU too.
     """
-    from train.data.program_frames import pick_runtime  # heavy
-    from train.stages.features import FeatureRequest, write_features  # heavy
-
+    refuse_idle("--pca", pca is not None, "seed")
     work = load(config)
     source = open_dataset(work, dataset)
-    encoder = _model(work, run, model, "random" if random_init else weights, model_from, options)
+    encoder = _model(work, run, model, start_weights(weights, random_init), model_from, options)
     folder = out or work.out / "features" / f"{encoder.config['name']}-{level}"
+    from train.stages.features import FeatureRequest, write_feature_share, write_features, write_features_on  # heavy
+
     request = FeatureRequest(
         level=parse_choice(level, "--level", ("frame", "token")),
         pca=pca,
         seed=seed,
-        device=device,
-        runtime=pick_runtime(runtime) or "torch",
+        settings=DescribeSettings.from_flags(device, precision, runtime, model_from),
         dtype=parse_choice(dtype, "--dtype", ("float16", "float32")),
     )
+    engine_name = parse_choice(engine, "--engine", ENGINES)
+    if shard_range is not None and (workers > 1 or engine_name == "ray"):
+        raise UsageError("--shard-range describes one part here; leave --workers and --engine away")
     with progress_bar("frame") as bar:
-        manifest = write_features(encoder, source, folder, request, progress=bar.stage("describe"))
-    folder_bytes = sum(path.stat().st_size for path in folder.iterdir())
-    shape = "×".join(map(str, manifest.shape))
-    text = f"{folder}: {manifest.rows} frames of {shape} {manifest.dtype}, {size(folder_bytes)}, id {manifest.id[:12]}"
-    emit({"path": str(folder), "id": manifest.id, **manifest.model_dump(mode="json")}, text, as_json=as_json)
+        progress = bar.stage("describe")
+        if shard_range is not None:
+            share = ShardRange.parse(shard_range)
+            parts = write_feature_share(encoder, source, folder, request, share, progress)
+            text = f"{folder}: {parts} parts of {shard_range}; when all are written: seqdata merge {folder}"
+            emit({"path": str(folder), "shard_range": shard_range, "parts": parts}, text, as_json=as_json)
+            next_step(f"seqdata merge {shlex.quote(str(folder))}")
+            return
+        if workers > 1 or engine_name == "ray":
+            manifest = write_features_on(engine_name, workers, encoder, source, folder, request, progress)
+        else:
+            manifest = write_features(encoder, source, folder, request, progress=progress)
+    print_features(folder, manifest, as_json=as_json)
+    next_step(f"seqdata train {shlex.quote(source.location)} --features {shlex.quote(str(folder))}")
 
 
 def _model(
@@ -94,19 +126,22 @@ def _model(
 
     Raises: UsageError when both are named, the preset's VLAD words are not set, or the model needs whole windows.
     """
-    from train.models import registry  # heavy
-    from train.models.frame_model import FrameModel  # heavy
-    from train.runs import checkpoint  # heavy
-
     if run is not None and model is not None:
         raise UsageError("--run and --model: name one of them")
     is_preset = model is not None
     refuse_without("--model, a run has its own", is_preset, weights=weights, option=options or None)
     refuse_without("a run, whose code it names", not is_preset, model_from=model_from)
     if model is None:
-        network = checkpoint.load_model(config.newest("runs", "run.json", run, "train"), model_from)
+        folder = config.newest("runs", "run.json", run, "train")
+        weights_file(folder)
+    check_model_name(model, model_from)
+    from train.models import registry  # heavy
+    from train.models.frame_model import FrameModel  # heavy
+    from train.runs import checkpoint  # heavy
+
+    if model is None:
+        network = checkpoint.load_model(folder, model_from)
     else:
-        check_model_name(model, model_from)
         network = registry.create(model, weights=weights or "pretrained", **parse_json_pairs(options, "--option"))
         # Trainable centres of a new model are random until k-means sets them from frames: features would be noise.
         if network.vlad is not None and network.vlad.centres.requires_grad:

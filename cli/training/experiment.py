@@ -1,14 +1,15 @@
 """`seqdata experiment`: the tables and figures of the papers, measured on a dataset cell by cell."""
 
-import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.config import Config, load, open_dataset
-from cli.flags import DeviceFlag, ProtocolFlag, parse_choice, parse_list
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.flags import DeviceFlag, ProtocolFlag, parse_choice, parse_list, refuse_idle
+from cli.output import ConfigFlag, JsonFlag, columns, emit, entry, note, progress_bar
+from indexer.text import plural
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_folder
 from seqdata.errors import UsageError
@@ -24,13 +25,13 @@ def experiment(
     name: Annotated[
         str | None, typer.Argument(help="Experiment; all are listed when none is named.", show_default=False)
     ] = None,
-    datasets: Annotated[
-        list[Path] | None, typer.Argument(help="Dataset folders; default: the newest.", show_default=False)
-    ] = None,
+    datasets: Annotated[list[Path] | None, typer.Argument(help="Dataset folders.", show_default="the newest")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for runs, cells and tables; default: experiments.", show_default=False)
+        Path | None, typer.Option(help="Folder for runs, cells and tables.", show_default="experiments")
     ] = None,
-    scale: Annotated[str, typer.Option(help="full: the papers' models; smoke: small ones, few steps.")] = "full",
+    scale: Annotated[
+        str, typer.Option(help="The papers' models, or small ones and few steps.", metavar="[full|smoke]")
+    ] = "full",
     only: Annotated[str | None, typer.Option(help="Rows to run: name,name,…", show_default=False)] = None,
     protocol: ProtocolFlag = None,
     weights: Annotated[
@@ -57,6 +58,8 @@ def experiment(
     Finished cells are stored, so that the same command continues after an interruption.
     """
     if name is None:
+        options = ("out", "scale", "only", "protocol", "weights", "device", "seed")
+        refuse_idle("the name of an experiment", False, *options)
         _list(as_json=as_json)
         return
     from train.experiments.run import Request, run  # heavy
@@ -114,7 +117,7 @@ def _write_tables(result: "Result", *, ledger: bool, as_json: bool) -> None:
     empty = sum(cell.reason is not None for cell in cells)
     note(f"{len(cells)} cells, {result.computed} measured now, {empty} empty; {files[0].with_suffix('.*')}")
     # 160 columns where output is no terminal: tables in logs keep their rows whole.
-    width = shutil.get_terminal_size((160, 40)).columns
+    width = columns(sys.stdout) or 160
     emit({**to_json(result), "files": [str(path) for path in files]}, to_text(table, width), as_json=as_json)
 
 
@@ -124,5 +127,5 @@ def _list(*, as_json: bool) -> None:
 
     grids = {name: grid.load(name) for name in grid.names()}
     result = {name: {"title": one.title, "paper": one.paper, "rows": list(one.rows)} for name, one in grids.items()}
-    lines = [f"{name:16} {one.title} ({len(one.rows)} rows): {one.paper}" for name, one in grids.items()]
+    lines = [entry(name, f"{one.title} ({plural(len(one.rows), 'row')}): {one.paper}") for name, one in grids.items()]
     emit(result, "\n".join(lines), as_json=as_json)

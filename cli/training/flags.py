@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-TrainModelFlag = Annotated[str | None, typer.Option(help="Model preset; default: seqvlad-r18.", show_default=False)]
+TrainModelFlag = Annotated[str | None, typer.Option(help="Model preset.", show_default="seqvlad-r18")]
 TrainRecipeFlag = Annotated[
     str | None, typer.Option(help="seqvlad-triplet, sta-triplet, seqnet, places-finetune, …", show_default=False)
 ]
 TrainOutFlag = Annotated[Path | None, typer.Option(help="Run folder to write.", show_default=False)]
 TrainWeightsFlag = Annotated[
-    str | None, typer.Option(help="File of backbone weights; default: timm's pretrained.", show_default=False)
+    str | None, typer.Option(help="File of backbone weights.", show_default="timm's pretrained")
 ]
 TrainRandomInitFlag = Annotated[bool, typer.Option("--random-init", help="Start from random weights.")]
 TrainFeaturesFlag = Annotated[
@@ -20,8 +20,10 @@ TrainFeaturesFlag = Annotated[
 TrainEpochsFlag = Annotated[
     int | None, typer.Option(help="Epochs; 0 writes the untrained model.", min=0, show_default=False)
 ]
-TrainSeedFlag = Annotated[int | None, typer.Option(help="Seed of everything random (default 0).", min=0)]
-TrainDeviceFlag = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default=False)]
+TrainSeedFlag = Annotated[int | None, typer.Option(help="Seed of everything random.", min=0, show_default="0")]
+TrainDeviceFlag = Annotated[
+    str | None, typer.Option(help="Where the model computes.", metavar="[auto|cpu|cuda|cuda:N]", show_default="auto")
+]
 TrainAccumulateFlag = Annotated[
     int | None, typer.Option(help="Steps whose gradients are averaged into one update.", min=1, show_default=False)
 ]

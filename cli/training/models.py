@@ -16,11 +16,16 @@ from cli.flags import (
     PoolFlag,
     check_model_name,
     parse_json_pairs,
+    refuse_idle,
     refuse_without,
+    start_weights,
 )
 from cli.lookup import untrained_run
-from cli.output import ConfigFlag, JsonFlag, emit, note
+from cli.output import ConfigFlag, JsonFlag, emit, entry, next_step, note
+from indexer.text import elide
 from seqdata.errors import UsageError
+from train.models.catalogue import PRESETS, plugin_names, start_files
+from train.models.encoders.public_files import PublicFile
 
 
 def models(
@@ -30,23 +35,17 @@ def models(
     ] = None,
     length: Annotated[
         int | None,
-        typer.Option(
-            help="Frames of a window for which shapes and costs are given (default 5).", min=1, show_default=False
-        ),
+        typer.Option(help="Frames of a window for which shapes and costs are given.", min=1, show_default="5"),
     ] = None,
     encoder: EncoderFlag = None,
     pool: PoolFlag = None,
     fusion: FusionFlag = None,
     model_from: OwnModelFlag = None,
     options: OptionFlag = None,
-    out: Annotated[
-        Path | None, typer.Option(help="get: run folder to write; default: runs/NAME.", show_default=False)
-    ] = None,
-    dataset: Annotated[
-        Path | None, typer.Option(help="get: dataset of the run; default: the newest.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="get: run folder to write.", show_default="runs/NAME")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="get: dataset of the run.", show_default="the newest")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="get: file of backbone weights; default: pretrained.", show_default=False)
+        str | None, typer.Option(help="get: file of backbone weights.", show_default="pretrained")
     ] = None,
     random_init: Annotated[bool, typer.Option("--random-init", help="get: random weights.")] = False,
     as_json: JsonFlag = False,
@@ -61,6 +60,7 @@ def models(
     refuse_without(
         "models get", what == "get", out=out, dataset=dataset, weights=weights, random_init=random_init or None
     )
+    refuse_idle("the name of a model to show", what not in (None, "get"), "length")
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
     model_options = {part: value for part, value in parts.items() if value is not None}
     model_options |= parse_json_pairs(options, "--option")
@@ -68,8 +68,9 @@ def models(
     check_model_name(named, model_from)
     model = model_from or named or ("frames" if encoder is not None else None)
     if what == "get":
-        run = _get(load(config), model, out, dataset, "random" if random_init else weights, model_options)
-        emit({"path": str(run)}, f"{run}\nnext: seqdata index --run {shlex.quote(str(run))}", as_json=as_json)
+        run = _get(load(config), model, out, dataset, start_weights(weights, random_init), model_options)
+        emit({"path": str(run)}, str(run), as_json=as_json)
+        next_step(f"seqdata index --run {shlex.quote(str(run))}")
         return
     if what not in (None, "show") and name is not None:
         raise UsageError(f"models {what} {name}: expected seqdata models show NAME")
@@ -103,14 +104,10 @@ def _get(
 
 def _list(*, as_json: bool) -> None:
     """Print the names of the models with their options, by family."""
-    from train.models import registry  # heavy
-    from train.models.encoders.public_files import public_file  # heavy
-    from train.models.plugins import plugin_names  # heavy
-
-    families = {name: dict(sorted(family.presets.items())) for name, family in registry.FAMILIES.items()}
+    families = {family: dict(sorted(presets.items())) for family, presets in PRESETS.items()}
     presets = {name: options for family in families.values() for name, options in family.items()}
-    starts = {name: public_file(registry.resolve(name, {}).encoder) for name in presets}
-    lines = [f"{name:<24}{_short(options)}; from {starts[name]}" for name, options in presets.items()]
+    starts = start_files()
+    lines = [entry(name, f"{_short(options)}; from {starts[name]}") for name, options in presets.items()]
     plugins = plugin_names()
     files = {name: None if file is None else asdict(file) for name, file in starts.items()}
     result = {"families": families, "start": files, "plugins": plugins}
@@ -133,11 +130,11 @@ def _card_lines(card: dict[str, Any]) -> list[str]:
     lengths = f"{least} only" if least == most else f"{least} or more"
     lines = [
         f"{card['name']}: windows of {card['length']} frames of {height}×{width}{own}",
-        f"{'stage':<28}{'kind':<20}{'shape':<24}{'parameters':>13}{'trained':>13}{'GFLOP':>9}",
+        f"{'stage':<16}{'kind':<15}{'shape':<16}{'parameters':>12}{'trained':>12}{'GFLOP':>9}",
     ]
     lines += [
-        f"{stage['name']:<28}{stage['kind']:<20}{_shape(stage['shape']):<24}{stage['parameters']:>13,}"
-        f"{stage['trainable']:>13,}{stage['flops'] / 1e9:>9.2f}"
+        f"{elide(stage['name'], 15):<16}{elide(stage['kind'], 14):<15}{_shape(stage['shape']):<16}"
+        f"{stage['parameters']:>12,}{stage['trainable']:>12,}{stage['flops'] / 1e9:>9.2f}"
         for stage in card["stages"]
     ]
     return [
@@ -151,8 +148,6 @@ def _card_lines(card: dict[str, Any]) -> list[str]:
 
 def _start_line(start: dict[str, str] | None) -> list[str]:
     """The public weights that the model can start from, where there are any."""
-    from train.models.encoders.public_files import PublicFile  # heavy
-
     return [] if start is None else [f"start weights: {PublicFile(**start)}"]
 
 

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.flags import OwnModelFlag, check_model_name, parse_json_pairs
+from cli.flags import OwnModelFlag, check_model_name, parse_json_pairs, refuse_idle
 from cli.output import JsonFlag, emit, progress_bar, size
+from indexer.text import plural
 from train.profiling import matching as match_profiling
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ DATABASES = (10_000, 50_000)
 
 def profile(
     model: Annotated[
-        list[str] | None, typer.Option(help="Model preset; may repeat. Default: the backbones.", show_default=False)
+        list[str] | None, typer.Option(help="Model preset; may repeat.", show_default="the backbones")
     ] = None,
     model_from: OwnModelFlag = None,
     option: Annotated[
@@ -33,34 +34,40 @@ def profile(
     database: Annotated[
         list[int] | None,
         typer.Option(
-            help="Rows of a temporary database to search; may repeat. 0: none. Default: 10000, 50000.",
-            show_default=False,
+            help="Rows of a temporary database to search; may repeat. 0: none.",
+            show_default="10000, 50000",
         ),
     ] = None,
     dimensions: Annotated[int, typer.Option(help="Dimensions of a stored descriptor.", min=8)] = 4096,
     engine: Annotated[
-        list[str] | None, typer.Option(help="flat, fp16, ivf, imi, hnsw, pq, aligned, hvpr.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Kind of search; may repeat.", metavar="[flat|fp16|ivf|imi|hnsw|pq|aligned|hvpr]", show_default="flat"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; matching runs on the CPU.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where models compute; matching runs on the CPU.", metavar="[auto|cpu|cuda|cuda:N]")
+    ] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Measure time and memory of models and of search.
 
     A model describes one sequence; a search finds one descriptor, for each size of database.
     """
-    from train.models import registry  # heavy
-    from train.models.plugins import find_factory  # heavy
-    from train.profiling import models as model_profiling  # heavy
-
     options = parse_json_pairs(option, "--option")
     names = [*(model or ([] if model_from else MODELS)), *([model_from] if model_from else [])]
     for name in names:
         check_model_name(name, model_from)
+    from train.models import registry  # heavy
+    from train.models.plugins import find_factory  # heavy
+    from train.profiling import models as model_profiling  # heavy
+
     # Names and options are checked before the first of several minutes of measuring.
     for name in names:
         if find_factory(name) is None:
             registry.resolve(name, options)
     sizes = [count for count in (database or DATABASES) if count]
+    refuse_idle("a database to search, and not with --database 0", bool(sizes), "dimensions", "engine")
     engines = list(engine or ["flat"])
     extractions: dict[str, Extraction] = {}
     searches: list[match_profiling.Matching] = []
@@ -82,19 +89,22 @@ def profile(
 def _text(extractions: "dict[str, Extraction]", searches: list[match_profiling.Matching]) -> str:
     """Both tables."""
     first = next(iter(extractions.values()))
-    head = ["model", "frames", "pixels", "dimensions", "ms, median", "ms, p95", "ms, fusion", "memory", "weights"]
+    head = ["model", "L", "pixels", "size", "ms", "p95", "fusion", "memory", "weights"]
     lines = [
-        f"one sequence on {first.device}, {first.threads} threads, random weights",
+        f"one sequence of L frames on {first.device}, {plural(first.threads, 'thread')}, random weights; milliseconds: "
+        "median, 95th percentile, median of the fusion alone",
         *_columns([head, *map(_extraction_row, extractions.items())]),
     ]
     if searches:
-        sizes = ["database", "dimensions", "frames"]
-        head = ["engine", "factory", "search", *sizes, "ms a query", "threads", "memory", "agreement"]
+        head = ["engine", "rows", "size", "L", "ms", "threads", "memory", "agreement"]
+        rows = _columns([head, *map(_search_row, searches)])
         lines += [
             "",
             "one query at a time; agreement: share of the 10 exact neighbours found (aligned, hvpr: of the first)",
-            *_columns([head, *map(_search_row, searches)]),
+            rows[0],
         ]
+        for row, search in zip(rows[1:], searches, strict=True):
+            lines += [row, f"      {', '.join(filter(None, (search.factory, search.search)))}"]
     return "\n".join(lines)
 
 
@@ -109,7 +119,7 @@ def _extraction_row(item: "tuple[str, Extraction]") -> list[str]:
 def _search_row(search: match_profiling.Matching) -> list[str]:
     sizes = [str(search.database), str(search.dimensions), str(search.length)]
     costs = [f"{search.ms:.3f}", str(search.threads), size(1e6 * search.megabytes), f"{search.agreement:.3f}"]
-    return [search.engine, search.factory, search.search or "-", *sizes, *costs]
+    return [search.engine, *sizes, *costs]
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

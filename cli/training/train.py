@@ -1,6 +1,7 @@
 """`seqdata train`: a dataset to a run."""
 
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -20,9 +21,10 @@ from cli.flags import (
     ProtocolFlag,
     check_model_name,
     parse_json_pairs,
+    start_weights,
 )
 from cli.lookup import find_dataset
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, note, progress_bar
 from cli.training.flags import (
     TrainAccumulateFlag,
     TrainBatchSizeFlag,
@@ -94,6 +96,7 @@ def train(
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """
     if list_settings:
+        next_step(None)
         _print_settings(recipe, as_json=as_json)
         return
     work = load(config)
@@ -108,7 +111,7 @@ def train(
     flags = {
         "model": model_name,
         "recipe": recipe,
-        "weights": "random" if random_init else weights,
+        "weights": start_weights(weights, random_init),
         "epochs": epochs,
         "seed": seed,
         "device": device,
@@ -137,6 +140,8 @@ def train(
     _fit(source, resolved, folder, resume=resume)
     if _is_first_process():
         _print_run(folder, as_json=as_json)
+        if out is not None:
+            next_step(f"seqdata index --run {shlex.quote(str(out))}")
 
 
 def _print_settings(recipe: str | None, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from pydantic import (
 )
 
 from seqdata.contracts.records import Frozen
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, UsageError
 from seqdata.storage.hashing import sha256_json
 
 Rule = Literal["any", "centre", "last", "all"]
@@ -184,10 +184,10 @@ class Protocol(Frozen):
         """Look up a split.
 
         Raises:
-            ContractError: Listing the splits there are.
+            UsageError: Listing the splits there are.
         """
         if name not in self.splits:
-            raise ContractError(f"protocol {self.name}: no split '{name}'; it has {', '.join(self.splits)}")
+            raise UsageError(f"protocol {self.name}: no split '{name}'; it has {', '.join(self.splits)}")
         return self.splits[name]
 
     @property

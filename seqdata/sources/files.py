@@ -165,6 +165,11 @@ def file_names(folder: Path) -> list[str]:
         return []
 
 
+def has_table(folder: Path) -> bool:
+    """Whether a table of positions, a CSV or GPX, lies on top of a folder."""
+    return any(name.lower().endswith((".csv", ".tsv", ".gpx")) for name in file_names(folder))
+
+
 def is_text(name: str) -> bool:
     """Whether a path of the file system is UTF-8, so that a table can hold it."""
     try:

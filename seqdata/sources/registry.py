@@ -24,13 +24,17 @@ class SourceOption:
 
     Attributes:
         name: Name of the option; its flag is the same with dashes.
-        help: What it means, its default and its values, in one line.
+        help: What it means, in one line.
         is_path: Whether the value is a path. A manifest keeps the name of such a file, not its folder.
+        default: What holds where it is not given.
+        values: The words that it takes, where they are a fixed few.
     """
 
     name: str
     help: str
     is_path: bool = False
+    default: str = ""
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ _KINDS = (
         module="seqdata.sources.msls.reader",
         default_protocol="msls-seqvlad",
         layout="MSLS (train_val/<city>/database/seq_info.csv or msls_*.zip)",
-        options=(SourceOption("cities", "exact city names, comma-separated (default: all)"),),
+        options=(SourceOption("cities", "exact city names, comma-separated", default="all"),),
     ),
     SourceKind(
         name="robotcar",
@@ -78,15 +82,23 @@ _KINDS = (
         default_protocol="robotcar-seqvlad",
         layout="RobotCar (a lap yyyy-mm-dd-hh-mm-ss or its .tar chunks)",
         options=(
-            SourceOption("laps", "laps, comma-separated (default: all that have pictures of the camera)"),
+            SourceOption("laps", "laps, comma-separated", default="all that have pictures of the camera"),
             SourceOption(
-                "camera", "stereo_left (default), stereo_centre, stereo_right, mono_left, mono_right, mono_rear"
+                "camera",
+                "camera whose pictures are taken",
+                default="stereo_left",
+                values=("stereo_left", "stereo_centre", "stereo_right", "mono_left", "mono_right", "mono_rear"),
             ),
-            SourceOption("pose", "log of the positions: rtk (default), ins or gps"),
-            SourceOption("pose_mode", "how a frame's position is looked up: interpolate (default) or nearest"),
-            SourceOption("pose_gap", "longest gap between the two log rows around a frame, in seconds (default 0.5)"),
+            SourceOption("pose", "log of the positions", default="rtk", values=("rtk", "ins", "gps")),
+            SourceOption(
+                "pose_mode",
+                "how a frame's position is looked up",
+                default="interpolate",
+                values=("interpolate", "nearest"),
+            ),
+            SourceOption("pose_gap", "longest gap between the two log rows around a frame", default="0.5"),
             SourceOption("undistort", "the SDK's models folder, or a lookup table, to undistort with", is_path=True),
-            SourceOption("crop", "none (default), or the upper part of each picture, as in top1280x800"),
+            SourceOption("crop", "none, or the upper part of each picture, as in top1280x800", default="none"),
         ),
     ),
     SourceKind(
@@ -96,7 +108,7 @@ _KINDS = (
         layout="Nordland (summer/, summer.zip or summer_images_train/ with summer.csv)",
         options=(
             SourceOption(
-                "clean_list", "file of clean frame names (default: clean_frames.txt in the dump)", is_path=True
+                "clean_list", "file of clean frame names", is_path=True, default="clean_frames.txt in the dump"
             ),
         ),
     ),
@@ -108,20 +120,23 @@ _KINDS = (
         options=(
             SourceOption(
                 "positions",
-                "a CSV, a .gpx track, or 'exif' (default: positions.csv, else the one .gpx, else EXIF)",
+                "a CSV, a .gpx track, or 'exif'",
                 is_path=True,
+                default="positions.csv, else the one .gpx, else EXIF",
             ),
-            SourceOption("time_offset", "with a GPX track: seconds added to each image's time (default 0)"),
+            SourceOption("time_offset", "with a GPX track: seconds added to each image's time", default="0"),
             SourceOption(
                 "pose_gap",
-                "with a GPX track: longest gap between the two points around an image, in seconds (default 10)",
+                "with a GPX track: longest gap between the two points around an image",
+                default="10",
             ),
-            SourceOption("roles", "database:DRIVE,query:DRIVE"),
+            SourceOption("roles", "which drives are the database and which the queries, as database:DRIVE,query:DRIVE"),
             SourceOption("cut", "test stretch of each drive: 0.6, 0.5-0.8, 1200m, 1200m-1800m"),
-            SourceOption("buffer", "with cut: metres around it that are not trained on (default 50)"),
+            SourceOption("buffer", "with cut: ground around it that is not trained on", default="50"),
             SourceOption(
                 "zone_letters",
-                "what the S of a UTM zone such as 10S means: 'band' (32° to 40° N) or 'hemisphere' (south)",
+                "what the S of a UTM zone such as 10S means: the band (32° to 40° N), or south",
+                values=("band", "hemisphere"),
             ),
         ),
     ),
@@ -177,11 +192,36 @@ def option_help(name: str) -> str:
 
     Example:
         >>> option_help("cities")
-        'msls: exact city names, comma-separated (default: all).'
+        'msls: exact city names, comma-separated.'
     """
     # One flag may serve several kinds, as pose_gap does.
-    texts = [f"{kind.name}: {option.help}" for kind in _KINDS for option in kind.options if option.name == name]
-    return "; ".join(texts) + "."
+    return "; ".join(f"{kind}: {option.help}" for kind, option in _options(name)) + "."
+
+
+def option_default(name: str) -> str:
+    """Say what holds where an option is not given, for a flag's help; "" where that is nothing.
+
+    Example:
+        >>> option_default("camera"), option_default("pose_gap")
+        ('stereo_left', '0.5; folder: 10')
+    """
+    defaults = [(kind, option.default) for kind, option in _options(name) if option.default]
+    return "; ".join(text if place == 0 else f"{kind}: {text}" for place, (kind, text) in enumerate(defaults))
+
+
+def option_values(name: str) -> tuple[str, ...]:
+    """List the words that an option takes; none where they are not a fixed few.
+
+    Example:
+        >>> option_values("pose")
+        ('rtk', 'ins', 'gps')
+    """
+    return next((option.values for _, option in _options(name) if option.values), ())
+
+
+def _options(name: str) -> list[tuple[str, SourceOption]]:
+    """The options of a name, each with its kind of dump."""
+    return [(kind.name, option) for kind in _KINDS for option in kind.options if option.name == name]
 
 
 def open_source(kind: str, raw: str | Path, options: Mapping[str, str]) -> "Source":

@@ -130,3 +130,15 @@ def test_completion_is_printed_for_every_shell(shell: str) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "_SEQDATA_COMPLETE" in ended.stdout
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
+    write_drives(tmp_path / "raw", {"map": 12, "query": 8})
+    absent = here(tmp_path, "build", "folder", "raw", "--log-file", "absent/log.txt")
+    assert (absent.returncode, absent.stderr.count("\n")) == (5, 1)
+    assert "absent/log.txt: cannot be written" in absent.stderr
+    assert not (tmp_path / "datasets").exists()
+    full = here(tmp_path, "build", "folder", "raw", "--log-file", "/dev/full")
+    assert full.returncode == 0, full.stderr
+    assert full.stderr.count("/dev/full") == 1
+    assert "/dev/full: nothing more is written there (No space left on device)" in full.stderr

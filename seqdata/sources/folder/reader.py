@@ -31,6 +31,7 @@ from seqdata.sources.files import (
     DumpFile,
     file_names,
     first_images,
+    has_table,
     inside,
     is_hidden,
     is_image,
@@ -58,16 +59,13 @@ EXIF = "exif"
 # Seconds: loggers that save points only where the direction changes leave about so many between them.
 POSE_GAP = 10.0
 _ON_TRACK = ("time_offset", "pose_gap")
-_TRACK_SUFFIXES = (".csv", ".tsv", ".gpx")
 _SAMPLE = 16
 
 
 def recognise(raw: Path) -> bool:
     """Whether a folder holds images with a CSV or GPX on top, or with a GPS block in the EXIF of the first ones."""
     images = first_images(raw, _SAMPLE)
-    has_table = any(name.lower().endswith(_TRACK_SUFFIXES) for name in file_names(raw))
-    return bool(images) and (has_table or any(map(has_gps_block, images)))
-
+    return bool(images) and (has_table(raw) or any(map(has_gps_block, images)))
 
 def open(raw: Path, options: Mapping[str, str]) -> "FolderSource":
     """Open the drives at `raw`; for the options see `seqdata.sources.registry`.

@@ -24,6 +24,7 @@ from seqdata.synth.camera.lens import develop, shrink
 from seqdata.synth.camera.render import render
 from seqdata.synth.camera.stage import Stage, View, set_stage
 from seqdata.synth.drives.along import Course, course_of, made_track
+from seqdata.synth.dumps.drive_protocols import PROTOCOL, nordland_protocol
 from seqdata.synth.dumps.new_folder import new_folder
 from seqdata.synth.dumps.nordland_log import log_bytes
 from seqdata.synth.settings import check_bounds, generator
@@ -72,12 +73,13 @@ class NordlandSettings:
 
 @dataclass(frozen=True)
 class NordlandSummary:
-    """What `write_nordland` wrote: frames of all seasons, those of one season that the clean list names, metres."""
+    """What `write_nordland` wrote: frames of all seasons, those of one that the clean list names, metres, protocol."""
 
     root: Path
     frames: int
     clean: int
     metres: float
+    protocol: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ def write_nordland(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> NordlandSummary:
-    """Write four seasons, four logs and clean_frames.txt as a raw Nordland dump; the same bytes for one seed.
+    """Write four seasons, four logs, the clean list and a protocol as a raw Nordland dump; the same bytes for one seed.
 
     Args:
         out: The new folder; all is written beside it and renamed at the end.
@@ -123,9 +125,11 @@ def write_nordland(
         timed = _second_by_second(track, settings.seconds)
         journey = _plan(timed, settings, seed)
         _write_logs(partial, timed, journey, settings, seed)
+        (partial / PROTOCOL).write_text(nordland_protocol(int(journey.clean.sum())), encoding="utf-8")
         _write_images(partial, journey, settings, seed, progress)
     frames = len(SEASONS) * len(journey.number)
-    return NordlandSummary(out, frames, int(journey.clean.sum()), float(journey.metres[-1] - journey.metres[0]))
+    metres = float(journey.metres[-1] - journey.metres[0])
+    return NordlandSummary(out, frames, int(journey.clean.sum()), metres, out / PROTOCOL)
 
 
 def _second_by_second(track: Track, seconds: int) -> Track:

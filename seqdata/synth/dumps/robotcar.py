@@ -23,6 +23,7 @@ from seqdata.synth.camera.render import render
 from seqdata.synth.camera.stage import Stage, View, set_stage
 from seqdata.synth.drives.along import Course, course_of, made_track
 from seqdata.synth.drives.drives import parked
+from seqdata.synth.dumps.drive_protocols import PROTOCOL, robotcar_protocol
 from seqdata.synth.dumps.new_folder import new_folder
 from seqdata.synth.dumps.robotcar_drive import Lap, frame_times, log_table
 from seqdata.synth.settings import check_bounds, generator
@@ -86,12 +87,13 @@ class RobotcarSettings:
 
 @dataclass(frozen=True)
 class RobotcarSummary:
-    """What `write_robotcar` wrote: pictures, frames that are listed without one, metres of the route."""
+    """What `write_robotcar` wrote: pictures, frames listed without one, metres of the route, and the protocol."""
 
     root: Path
     frames: int
     absent: int
     metres: float
+    protocol: Path
 
 
 def write_robotcar(
@@ -102,7 +104,7 @@ def write_robotcar(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RobotcarSummary:
-    """Write laps of one route as a raw RobotCar dump; the same bytes for one seed.
+    """Write laps of one route as a raw RobotCar dump, and its protocol; the same bytes for one seed.
 
     Args:
         out: The new folder; all is written beside it and renamed at the end.
@@ -131,12 +133,15 @@ def write_robotcar(
         has_picture = {lap.name: _has_picture(lap, times[lap.name], settings) for lap in laps}
         for lap in laps:
             _write_tables(partial / lap.name, lap, times[lap.name], settings)
+        names = [lap.name for lap in laps]
+        (partial / PROTOCOL).write_text(robotcar_protocol(names, course.length), encoding="utf-8")
         _write_images(partial, laps, times, has_picture, settings, progress)
         if settings.layout == "tar":
             for lap in laps:
                 _pack(partial, lap.name, times[lap.name], settings)
     frames = sum(int(one.sum()) for one in has_picture.values())
-    return RobotcarSummary(out, frames, sum(len(one) for one in times.values()) - frames, course.length)
+    absent = sum(len(one) for one in times.values()) - frames
+    return RobotcarSummary(out, frames, absent, course.length, out / PROTOCOL)
 
 
 def _lap(name: str, visit: str, track: Track, course: Course, settings: RobotcarSettings, seed: int) -> Lap:

@@ -47,7 +47,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_real_layout(dump: RobotcarSummary) -> None:
-    assert sorted(path.name for path in dump.root.iterdir()) == list(LAPS)
+    assert sorted(path.name for path in dump.root.iterdir()) == [*LAPS, "protocol.toml"]
     for lap in LAPS:
         folder = dump.root / lap
         for name, header in COLUMNS.items():
@@ -87,6 +87,7 @@ def test_tars_hold_the_same_files(dump: RobotcarSummary, tars: Path) -> None:
                 assert file is not None
                 seen[info.name] = file.read()
     seen |= {path.relative_to(tars).as_posix(): path.read_bytes() for path in tars.rglob("rtk.csv")}
+    seen["protocol.toml"] = (tars / "protocol.toml").read_bytes()
     own = {p.relative_to(dump.root).as_posix(): p.read_bytes() for p in dump.root.rglob("*") if p.is_file()}
     assert seen == own
     first = tars / f"{LAPS[0]}_stereo_left_01.tar"
