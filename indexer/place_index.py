@@ -23,25 +23,16 @@ from indexer.versions.checks import check_file
 from indexer.versions.folders import resolve
 from indexer.versions.locks import hold
 from indexer.versions.manifest import MANIFEST, PLACES, TRANSFORM, VECTORS, IndexManifest, read_manifest
+from indexer.versions.places import PlaceTable
 from indexer.versions.published import is_recorded, remember
+from seqdata.contracts.facts import Facts
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, IntArray
 
 if TYPE_CHECKING:
     import polars as pl
 
-PLACE_COLUMNS = pa.schema([
-    *(pa.field(name, pa.string(), nullable=False) for name in ("key", "city", "trajectory")),
-    pa.field("position", pa.int32(), nullable=False),
-    *(pa.field(name, pa.float64(), nullable=False) for name in ("latitude", "longitude")),
-    pa.field("zone", pa.string(), nullable=False),
-    *(pa.field(name, pa.float64(), nullable=False) for name in ("easting", "northing")),
-    pa.field("heading", pa.float32()),
-])  # fmt: skip
-"""Columns of the `places` table that an answer shows, with their types in `schemas/tables/places.toml`."""
-
-
-class PlaceIndex:
+class PlaceIndex(Facts):
     """One open, immutable version of a place index; `indexer.open` makes it.
 
     The vectors are memory-mapped; publishing or rolling back other versions does not disturb it.
@@ -64,6 +55,16 @@ class PlaceIndex:
         self._engine: EngineName = engine
         self._vectors = self._open_vectors()
         self._shorter: dict[int, ExactVectors] = {}
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "at": self.path,
+            "windows": self.manifest.rows,
+            "dimensions": self.manifest.size,
+            "of": f"{self.manifest.input_size:,} before PCA" if self.transform is not None else "no PCA",
+            "kind": self.manifest.storage,
+            "id": self.id,
+        }
 
     @property
     def id(self) -> str:
@@ -101,14 +102,19 @@ class PlaceIndex:
         Raises:
             ContractError: When the file is damaged, or a column is absent or of another type.
         """
-        path = self.path / PLACES
-        check_file(self.path, self.manifest, PLACES, hashed=True)
-        try:
-            # A cast refuses what does not fit: another type, a null where none may be.
-            return pq.read_table(path, columns=PLACE_COLUMNS.names).cast(PLACE_COLUMNS)
-        except (OSError, ValueError, KeyError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ContractError(f"{path}: not readable as a table of places ({reason})") from error
+        return self._places.whole
+
+    def places_of(self, rows: IntArray) -> pa.Table:
+        """Read what the places of rows (n,) are told by, in their order; of a large index not the places of all.
+
+        Raises:
+            ContractError: When the file is damaged, or a column is absent or of another type.
+        """
+        return self._places.take(rows)
+
+    @cached_property
+    def _places(self) -> PlaceTable:
+        return PlaceTable(self.path, self.manifest)
 
     def __len__(self) -> int:
         return self.manifest.rows

@@ -15,6 +15,7 @@ from indexer.localizer.places import place_rows
 from indexer.localizer.programs.session import load_program
 from indexer.localizer.window_ring import Cut, WindowRing
 from indexer.place_index import open_index
+from seqdata.contracts.facts import Facts
 from seqdata.errors import ContractError
 from seqdata.frames.images import Pixels
 from seqdata.geometry import BoolArray, Float32Array, Float64Array, IntArray
@@ -79,7 +80,7 @@ class Sighting:
     centre: object = None
 
 
-class Localizer:
+class Localizer(Facts):
     """Finds the place of a camera from a pack: `push` its frames in driving order.
 
     One instance follows one camera, in one thread.
@@ -131,6 +132,16 @@ class Localizer:
         self._position = np.stack([places[name].to_numpy() for name in ("easting", "northing")], axis=1)
         self._zone = _codes(places["zone"])
         self._filter = ForwardFilter(_codes(places["trajectory"])) if motion == "forward" else None
+
+    def _facts(self) -> dict[str, object]:
+        calibration = self.manifest.calibration
+        return {
+            "places": len(self.index),
+            "frames a window": self.length,
+            "frame": "×".join(map(str, self.manifest.size)),
+            "accepts": "every place" if calibration is None else f"up to a distance of {calibration.threshold:.4f}",
+            "index": self.index.id,
+        }
 
     @property
     def length(self) -> int:

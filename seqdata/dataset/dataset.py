@@ -1,5 +1,6 @@
 """An opened dataset: lazy tables, windows of any length and spacing, their truth, and pixels on demand."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from seqdata import protocols
+from seqdata.contracts.facts import Facts
 from seqdata.contracts.manifest import MANIFEST_NAME, DatasetManifest, read_manifest
 from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
 from seqdata.contracts.tables import table_contract
@@ -19,11 +21,11 @@ from seqdata.frames.locations import LazyLocations
 from seqdata.frames.reader import DamagedFrameError, FrameReader
 from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
-from seqdata.sequences.positives import accepts, positives
+from seqdata.sequences.positives import PairFinder, accepts
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
 from seqdata.sequences.tables import stored_radius
 from seqdata.storage.names import refuse_links
-from seqdata.storage.parquet import scan_parquet, translated
+from seqdata.storage.parquet import translated
 from seqdata.storage.store import Store
 from seqdata.streaming.batches import CACHE_BYTES, StreamSettings
 from seqdata.streaming.shuffle import Shuffle
@@ -52,7 +54,7 @@ def open(path: str | Path | Store, version: int | None = None) -> "Dataset":
     return Dataset(store, manifest)
 
 
-class Dataset:
+class Dataset(Facts):
     r"""A sealed dataset; make it with `seqdata.open(path)`.
 
     Convention: a *frame row* is a row number of the frames table; window tables follow the contract `sequences`.
@@ -82,6 +84,18 @@ class Dataset:
         self.manifest = manifest
         self._tables = StoredTables(store, manifest)
 
+    def _facts(self) -> dict[str, object]:
+        counts, protocol = self.manifest.counts, self.manifest.protocol
+        return {
+            "at": self.location,
+            "source": self.manifest.source.kind,
+            "frames": counts.frames,
+            "trajectories": counts.trajectories,
+            "shards": len(self.manifest.shards),
+            "protocol": "none" if protocol is None else protocol.label,
+            "id": self.id[:12],
+        }
+
     @property
     def location(self) -> str:
         """Where it lies: the folder or URL as it was given, a password in it left out."""
@@ -109,7 +123,7 @@ class Dataset:
         Raises:
             ContractError: When its columns or its number of rows are not those of the manifest.
         """
-        return scan_parquet(self._tables.path("frames"))
+        return self._tables.frames.scan()
 
     @cached_property
     def trajectories(self) -> pl.DataFrame:
@@ -221,8 +235,23 @@ class Dataset:
         Raises:
             ContractError: If the rule or the unit is unknown.
         """
-        sides = [self.sequencer.window_set(table, unit) for table in (query, database)]
-        return positives(*sides, radius=radius, unit=unit).filter(accepts(rule, radius, unit, heading_max))
+        return self.pair_finder(database, radius, rule, unit, heading_max)(query)
+
+    def pair_finder(
+        self,
+        database: pl.DataFrame,
+        radius: float = 25.0,
+        rule: Rule = "any",
+        unit: Unit = "metres",
+        heading_max: float | None = None,
+    ) -> Callable[[pl.DataFrame], pl.DataFrame]:
+        """Make a function that finds the pairs of query windows with one database; arguments as for `positives`.
+
+        What finds them is made once: 0.9 s at 1.5 M database windows, for the first of many small sets of queries.
+        """
+        condition = accepts(rule, radius, unit, heading_max)
+        finder = PairFinder(self.sequencer.window_set(database, unit), radius=radius, unit=unit)
+        return lambda query: finder.pairs(self.sequencer.window_set(query, unit)).filter(condition)
 
     def protocol_positives(
         self, protocol: str | Path | Protocol, split: str, radius: float | None = None, rule: Rule | None = None
@@ -255,12 +284,10 @@ class Dataset:
         """
         limit = None if any_heading else protocol.heading_max
         condition = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
-        path = self._tables.pairs(protocol, split, protocol.radius)
-        if path is None:
+        stored = self._tables.pairs(protocol, split, protocol.radius)
+        if stored is None:
             return self._select_pairs(protocol, split, protocol.radius, condition)["query"].n_unique()
-        with translated(path):
-            count = scan_parquet(path).filter(condition).select(pl.col("query").n_unique()).collect(engine="streaming")
-        return int(count.item())
+        return stored.count_queries(condition)
 
     def protocol_pairs(self, protocol: Protocol, split: str, radius: float | None = None) -> pl.DataFrame:
         """Find all pairs of a split that are nearer than a radius by least distance, whatever the protocol's rule.
@@ -297,17 +324,22 @@ class Dataset:
 
     def _select_pairs(self, protocol: Protocol, split: str, radius: float, condition: pl.Expr) -> pl.DataFrame:
         """Select the pairs of a split, out to `radius` by least distance, that fulfil a condition."""
-        path = self._tables.pairs(protocol, split, radius)
-        if path is None:
+        stored = self._tables.pairs(protocol, split, radius)
+        if stored is None:
             query, database = (self.sequences(protocol, split, role) for role in ("query", "database"))
             return self.positives(query, database, radius, "any", protocol.unit).filter(condition)
-        with translated(path):
-            pairs = scan_parquet(path).filter(condition).collect(engine="streaming")
-        table_contract("positives").validate(pairs, path)
-        for role in ROLES:
-            windows = self._window_count(protocol, split, role)
+        pairs, counts = stored.select(condition), {role: self._window_count(protocol, split, role) for role in ROLES}
+        for role, windows in counts.items():
             if pairs.height and int(pairs[role].max()) >= windows:  # type: ignore[arg-type]
-                raise ContractError(f"{path}: column '{role}' names windows beyond the {windows} of split {split}")
+                raise ContractError(
+                    f"{stored.paths[0]}: column '{role}' names windows beyond the {windows} of split {split}"
+                )
+            listed = len(stored.numbers[role].numbers) if role in stored.numbers else windows
+            if listed != windows:
+                raise ContractError(
+                    f"{self.location}: numbering lists {listed} {role} windows of split {split}, the frames make "
+                    f"{windows}; run seqdata verify"
+                )
         return pairs
 
     def _window_count(self, protocol: Protocol, split: str, role: str) -> int:
@@ -387,9 +419,8 @@ class Dataset:
 
     def frame_key(self, row: int) -> str:
         """Look up the key of one frame, without loading the keys of all."""
-        path = self._tables.path("frames")
-        with translated(path):
-            return str(scan_parquet(path).slice(row, 1).select("key").collect().item())
+        with translated(f"{self.location}/frames.parquet"):
+            return str(self._tables.frames.scan().slice(row, 1).select("key").collect().item())
 
     def stream(
         self,
@@ -427,9 +458,9 @@ class Dataset:
         """Load columns of the frames table; they stay in memory from the first use on."""
         missing = [name for name in names if name not in self._columns]
         if missing:
-            path = self._tables.path("frames")
+            path = self._tables.frames.paths[0]
             with translated(path):
-                loaded = scan_parquet(path).select(missing).collect()
+                loaded = self._tables.frames.scan().select(missing).collect()
             table_contract("frames").validate(loaded, path, missing)
             self._columns.update({name: loaded[name] for name in missing})
         return pl.DataFrame([self._columns[name] for name in names])
@@ -447,4 +478,4 @@ class Dataset:
 
     @cached_property
     def _locations(self) -> LazyLocations:
-        return LazyLocations(self._tables.path("frames"))
+        return LazyLocations(self._tables.frames)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from seqdata.contracts.facts import Facts
 from seqdata.frames.decode import channels_first, stack_frames
 from seqdata.frames.images import Pixels
 from seqdata.frames.reader import FrameReader
@@ -47,7 +48,7 @@ def _list_of_keys(batch: list[WindowKeys], *, collate_fn_map: object = None) -> 
     return list(batch)
 
 
-class Stream:
+class Stream(Facts):
     """Sequences of a window table in the order of (seed, epoch); made by `Dataset.stream`.
 
     `stream[i]` and iteration give dicts: `frames` uint8 (L, 3, H, W) RGB, channels last in memory; `row` (row of the
@@ -90,6 +91,15 @@ class Stream:
         self._numbers = {name: frames[name].to_numpy() for name in ("position", "easting", "northing")}
         self._neighbours = Neighbours(frame_rows, frames["trajectory"])
         self.cache = reader.cache(self.settings.cache_bytes)
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "sequences": len(self),
+            "frames a sequence": self.frame_rows.shape[1],
+            "seed": self.settings.seed,
+            "epoch": self.settings.epoch,
+            "dataset": self._dataset[:12] or "unknown",
+        }
 
     def __len__(self) -> int:
         """Number of sequences in an epoch."""
