@@ -7,8 +7,9 @@ the others, never decoded twice. Bad frames are remembered with what is wrong.
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from seqdata.frames.images import BadImageError, Pixels
@@ -54,6 +55,7 @@ class DecodeCache:
         self._pending: dict[int, Future[Pixels | None]] = {}
         self._bytes = 0
         self.decodes = 0
+        self._is_storing = True
         self.bad: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -84,6 +86,15 @@ class DecodeCache:
             # A thread that failed may have failed at another frame of the same read: this row is then read here.
             frames[row] = future.result() if future.exception() is None else self.frames([row])[row]
         return frames
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Store no frame that is decoded meanwhile: a pass over others leaves those in the cache where they are."""
+        self._is_storing = False
+        try:
+            yield
+        finally:
+            self._is_storing = True
 
     def _claim(self, rows: Iterable[int]) -> _Claim:
         """Claim for this thread the rows that are neither here nor being decoded."""
@@ -120,7 +131,7 @@ class DecodeCache:
             self.decodes += 1
             if pixels is None:
                 self.bad[row] = fault
-            else:
+            elif self._is_storing:
                 self._frames[row] = pixels
                 self._bytes += pixels.nbytes
                 while self._bytes > self.budget:

@@ -99,6 +99,54 @@ def claimed(store: Store, what: str, part: str = "") -> Iterator[None]:
         yield
 
 
+def refuse_busy(store: Store, what: str, part: str = "") -> None:
+    """Refuse a store that another build has locked; nothing is made where there is none.
+
+    Args:
+        store: Folder or object store.
+        what: See `claimed`.
+        part: See `claimed`.
+
+    Raises:
+        OutputError: If another build has the lock, or the store does not answer.
+    """
+    if not store.is_local:
+        _refuse_holders(store, _part_name(part) if part else LOCK_NAME, part)
+    elif store.path(LOCK_NAME).is_file():
+        with claimed(store, what, part):
+            pass
+
+
+@contextmanager
+def part_claimed(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Claim a part of some work that any of several jobs may do; the claim ends with the process.
+
+    Args:
+        path: Lock file of the part; it stays.
+        wait: Whether to wait for a job that has it.
+
+    Yields:
+        Whether the part is this job's; True also where the file system has no locks, and a part may be made twice.
+
+    Raises:
+        OutputError: If the lock file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        explain_write_failure(path.parent, error)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            is_mine = True
+        except OSError as error:
+            is_mine = error.errno in _NO_LOCKS
+        yield is_mine
+    finally:
+        os.close(handle)
+
+
 def _part_name(part: str) -> str:
     """Name of the lock of a part."""
     return f".build-{part}.lock"
