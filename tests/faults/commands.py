@@ -6,9 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import timm
 
+import seqdata
 from cli.program.registry import COMMANDS, INDEX_COMMANDS
 from tests.conftest import write_drives
 from tests.faults.shim import Outcome, Program
@@ -32,6 +34,7 @@ MODEL = ("--model", "mean-small", "--random-init", *RESNET)
 SIZE = ("--option", "size=[24,32]")
 BUILD = ("build", "folder", "--raw", "raw", "--protocol", "halves.toml", "--workers", "1")
 TRAIN = ("train", "ds", *MODEL, *SIZE, "--recipe", "places-finetune", "--device", "cpu", "--protocol", "halves.toml")
+DESCRIPTORS = ("--descriptors", "arrays/queries.npy", "--database", "arrays/database.npy")
 PACK = ("pack", "index", "--run", "run", "--dataset", "ds", "--precision", "0.1", "--device", "cpu")
 INDEX = ("index", "ds", "--run", "run", "--device", "cpu")
 PREPARATION = (
@@ -44,7 +47,8 @@ PREPARATION = (
     (*INDEX, "--pca", "8", "--out", "shares", "--shard-range", "2/2"),
     ("eval", "index", "--run", "run", "--device", "cpu"),
     (*PACK, "--out", "place.pack"),
-    ("baseline", "ds", "--out", "thumbnails", "--device", "cpu"),
+    ("baseline", "ds", "--out", "thumbnails"),
+    ("describe", "ds", "--run", "run", "--device", "cpu", "--out", "features"),
 )
 """What is built once, with the program itself."""
 
@@ -61,6 +65,7 @@ class Trial:
         arguments: What is typed after `seqdata`.
         again: What is typed to go on after an interruption, where that differs.
         inputs: Files that it reads and that have hashes, as patterns below the folder; a raw dump has none.
+        sources: Files that it reads and that have no hashes: a raw dump, queries, a protocol.
         output: Folder or file that it writes, None where it only prints.
         codes_if_there: How it ends where a killed one had written all: most commands end as ever.
         goes_on: Whether the same command goes on after an interruption.
@@ -71,6 +76,7 @@ class Trial:
     arguments: tuple[str, ...]
     again: tuple[str, ...] | None = None
     inputs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     output: str | None = None
     codes_if_there: tuple[int, ...] = ()
     goes_on: bool = True
@@ -97,17 +103,28 @@ TRIALS = (
         ("synth", "dump", "--kind", "nordland", "--seconds", "20", "--width", "32", "--height", "32"),
         output="dump",
     ),
-    Trial("build", (*BUILD, "--out", "out"), output="out"),
+    Trial(
+        "build", (*BUILD, "--out", "out"), sources=("raw/positions.csv", "raw/*-00?.jpg", "halves.toml"), output="out"
+    ),
+    Trial("build", (*BUILD, "--out", "out", "--shard-range", "1/1"), sources=("raw/positions.csv",), output="out"),
     Trial("info", ("info", "ds"), inputs=DATASET),
     Trial("verify", ("verify", "ds"), inputs=DATASET),
+    Trial("verify", ("verify", "hurt", "--repair", "raw"), sources=("raw/positions.csv",), output="hurt"),
     Trial("quarantine", ("quarantine", "ds"), inputs=("ds/quarantine.parquet", "ds/manifest.json")),
     Trial("protocols", ("protocols",)),
     Trial("sequences", ("sequences", "ds", "--length", "7"), inputs=DATASET, output="ds"),
     Trial("preview", ("preview", "ds"), inputs=DATASET),
     Trial("leakage", ("leakage", "ds", "--protocol", "halves.toml"), inputs=DATASET),
     Trial("export", ("export", "ds", "--out", "out"), inputs=DATASET, output="out"),
+    Trial("export", ("export", "ds", "--out", "out", "--format", "folders"), inputs=DATASET, output="out"),
     Trial("merge", ("merge", "parts"), inputs=("parts/shards/*", "parts/.plan*"), output="parts"),
-    Trial("append", ("append", "ds", "folder", "--raw", "more"), inputs=DATASET, output="ds"),
+    Trial(
+        "append",
+        ("append", "ds", "folder", "--raw", "more"),
+        inputs=DATASET,
+        sources=("more/positions.csv", "more/*-00?.jpg"),
+        output="ds",
+    ),
     Trial("withdraw", ("withdraw", "ds", "map-003"), inputs=DATASET, output="ds"),
     Trial(
         "import",
@@ -130,13 +147,38 @@ TRIALS = (
         output="out",
     ),
     Trial(
+        "train",
+        (*TRAIN, "--epochs", "1", "--set", "steps=1", "--features", "features", "--out", "out"),
+        again=(*TRAIN, "--epochs", "1", "--set", "steps=1", "--features", "features", "--out", "out", "--resume"),
+        inputs=("features/*",),
+        output="out",
+    ),
+    Trial(
+        "eval",
+        ("eval", *DESCRIPTORS, "--dataset", "ds", "--protocol", "halves.toml", "--out", "out"),
+        inputs=DATASET,
+        sources=("arrays/*",),
+        output="out",
+    ),
+    Trial(
         "eval",
         ("eval", "index", "--run", "run", "--again", "--device", "cpu"),
         inputs=(*DATASET, *RUN, *VERSION),
         output="index",
     ),
-    Trial("baseline", ("baseline", "ds", "--out", "out", "--device", "cpu"), inputs=DATASET, output="out"),
-    Trial("search", ("search", "index", "query", "--run", "run", "--device", "cpu"), inputs=(*RUN, *VERSION)),
+    Trial("baseline", ("baseline", "ds", "--out", "out"), inputs=DATASET, output="out"),
+    Trial(
+        "baseline",
+        ("baseline", "ds", "--method", "seqslam", "--features", "features", "--out", "out", "--device", "cpu"),
+        inputs=("features/*",),
+        output="out",
+    ),
+    Trial(
+        "search",
+        ("search", "index", "query", "--run", "run", "--device", "cpu"),
+        inputs=(*RUN, *VERSION),
+        sources=("query/*.jpg",),
+    ),
     Trial(
         "pack",
         (*PACK, "--out", "out"),
@@ -154,6 +196,7 @@ TRIALS = (
         "localize",
         ("localize", "place.pack", "query", "--threads", "1", "--out", "out"),
         inputs=("place.pack/*", "place.pack/index/*"),
+        sources=("query/*.jpg",),
         output="out",
         # The track of a live camera cannot be recorded again: another --out begins anew.
         goes_on=False,
@@ -214,9 +257,25 @@ def prepare(program: Program, folder: Path) -> Path:
     assert_ends(program.run(["index", "tag", "first", first.name, "--index", "index"], folder), 0)
     backbone = timm.create_model("resnet10t").state_dict()
     safetensors.torch.save_file(backbone, folder / "backbone.safetensors")
+    _write_arrays(folder)
+    shutil.copytree(folder / "ds", folder / "hurt")
+    for name in ("shards/part-000000.tar", "trajectories.parquet"):
+        data = bytearray((folder / "hurt" / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / "hurt" / name).write_bytes(data)
     shutil.copytree(folder / "ds", folder / "grown")
     assert_ends(program.run(["append", "grown", "folder", "--raw", "more"], folder), 0)
     return folder
+
+
+def _write_arrays(folder: Path) -> None:
+    """Descriptors of another program: one of every window of the protocol's test split."""
+    dataset = seqdata.open(folder / "ds")
+    (folder / "arrays").mkdir()
+    for role, name in (("query", "queries"), ("database", "database")):
+        windows = dataset.sequences(str(folder / "halves.toml"), "test", role)
+        vectors = np.random.default_rng(len(role)).normal(size=(windows.height, 8)).astype(np.float32)
+        np.save(folder / "arrays" / f"{name}.npy", vectors)
 
 
 def assert_ends(outcome: Outcome, *codes: int) -> None:

@@ -10,10 +10,13 @@ Answers with the exit code, negative for a signal.
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -22,7 +25,7 @@ import torch
 
 from cli.main import run
 from cli.program.registry import COMMANDS, INDEX_COMMANDS
-from seqdata.storage import faults
+from seqdata.storage import faults, store
 
 # What the commands import inside their functions.
 HEAVY = (
@@ -34,6 +37,8 @@ HEAVY = (
     "indexer.builder.pipeline.build",
 )
 LOADED = (faiss, pl, torch)
+MEMORY_BYTES = 4 << 30
+"""Address space that a command may take beyond what is imported; the greatest of these commands takes 1 GB."""
 
 
 def child(request: dict[str, Any]) -> None:
@@ -45,6 +50,11 @@ def child(request: dict[str, Any]) -> None:
         os.dup2(handle, number)
         os.close(handle)
     os.environ.update(request["variables"])
+    if "PYTHONPATH" in request["variables"]:
+        sys.path[:0] = request["variables"]["PYTHONPATH"].split(os.pathsep)
+    # A table may ask for any memory; the machine shall not go under because of one.
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if "FAULT_KIND" in request["variables"]:
         # os.environ sets the C library's environment too, where the shim looks.
         ctypes.CDLL(None).fault_configure()
@@ -60,6 +70,11 @@ def child(request: dict[str, Any]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _address_space() -> int:
+    """Bytes that this process has reserved so far."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def wait(process: int, seconds: float) -> int:
@@ -83,8 +98,9 @@ def main() -> None:
     for module in HEAVY:
         import_module(module)
     torch.set_num_threads(1)
-    # As many tries as ever, without the time between them.
+    # As many tries as ever, without the time between them; three of a server, which is near.
     faults.WAITS_SECONDS = tuple(0.0 for _ in faults.WAITS_SECONDS)
+    store.Patience = partial(store.Patience, tries=3, timeout=1.0, wait=0.001)  # type: ignore[misc]
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)

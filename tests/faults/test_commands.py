@@ -7,8 +7,12 @@ from signal import SIGTERM
 
 import pytest
 
+from tests.faults import remote
 from tests.faults.commands import TRIALS, Trial, prepare, verbs
+from tests.faults.hostile import hostile
+from tests.faults.mounts import can_mount
 from tests.faults.shim import Program, has_compiler
+from tests.faults.strangers import EVIL, RAN, strangers
 from tests.faults.trials import Result, Workshop
 
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="faults in system calls need a C compiler (cc)")
@@ -17,6 +21,9 @@ QUICK = [pytest.param(trial, id=trial.verb) for trial in TRIALS if not trial.is_
 WRITERS = [pytest.param(trial, id=trial.verb) for trial in TRIALS if trial.output]
 QUICK_WRITERS = [pytest.param(trial, id=trial.verb) for trial in TRIALS if trial.output and not trial.is_slow]
 READERS = [pytest.param(trial, id=trial.verb) for trial in TRIALS if trial.inputs and not trial.is_slow]
+OVER_HTTP = [
+    pytest.param(trial, id=trial.verb) for trial in TRIALS if remote.reads_datasets(trial) and not trial.is_slow
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +71,44 @@ def test_a_full_disk_is_one_line(trial: Trial, workshop: Workshop) -> None:
 @pytest.mark.parametrize("trial", READERS)
 def test_a_flipped_bit_changes_no_result_without_a_word(trial: Trial, workshop: Workshop) -> None:
     assert_right(workshop.flips(trial, 1, seed=2))
+
+
+@pytest.mark.skipif(not can_mount(), reason="a real full disk needs the right to mount one; `make faults` as root")
+@pytest.mark.parametrize("trial", QUICK_WRITERS)
+def test_a_disk_that_is_full_in_earnest_is_one_line(trial: Trial, workshop: Workshop) -> None:
+    assert_right(workshop.small_disks(trial, (8192,)))
+
+
+@pytest.mark.parametrize("trial", READERS)
+def test_hostile_files_end_in_an_answer_or_a_line(trial: Trial, workshop: Workshop) -> None:
+    assert_right(hostile(workshop, trial, 2, seed=2))
+
+
+@pytest.mark.parametrize("trial", READERS)
+def test_no_code_of_a_stranger_runs(trial: Trial, workshop: Workshop) -> None:
+    assert_right(strangers(workshop, trial, 1, seed=2))
+
+
+def test_code_runs_where_the_user_names_it(workshop: Workshop) -> None:
+    """The plants are live: named on the command line, the module does run."""
+    folder = workshop.copy()
+    (folder / "evil.py").write_text(EVIL)
+    workshop.program.run(["models", "show", "--model-from", "evil:make"], folder, PYTHONPATH=str(folder))
+    assert (folder / RAN).exists()
+
+
+@pytest.mark.parametrize("trial", OVER_HTTP)
+def test_a_server_that_stumbles_changes_no_result(trial: Trial, workshop: Workshop) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed (pip install 'aiohttp>=3.9')")
+    assert_right(remote.http(workshop, trial, 1, seed=2))
+
+
+@pytest.mark.parametrize("name", ["info", "build", "append"])
+def test_a_store_that_stumbles_changes_no_result(name: str, workshop: Workshop) -> None:
+    trial = next(trial for trial in TRIALS if trial.verb == name)
+    with remote.bucket(workshop) as (proxy, url):
+        assert_right(remote.s3(workshop, trial, proxy, url, 2, seed=2))
+        assert_right(remote.s3_writes(workshop, trial, proxy, url, 2, seed=2))
 
 
 @pytest.mark.parametrize("name", ["build", "append", "describe", "train", "index build"])

@@ -8,10 +8,11 @@ import random
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.faults.commands import Trial, assert_ends, content
+from tests.faults.commands import TRIALS, Trial, assert_ends, content
+from tests.faults.mounts import small_disk
 from tests.faults.shim import Fault, Outcome, Program, killing
 
 ENDINGS = range(10)
@@ -23,7 +24,7 @@ class Result:
     """What one fault came to.
 
     Attributes:
-        kind: Kind of fault: kills, reads, disks, flips, tables or servers.
+        kind: Kind of fault: kills, reads, disks, mounts, flips, hostile, strangers, http or s3.
         verb: The command.
         is_right: Whether the promise was kept.
         story: What was done and what happened.
@@ -53,12 +54,14 @@ class Workshop:
         program: The program.
         base: The folder, see `tests.faults.commands.prepare`.
         scratch: Where copies are made.
+        trials: The commands.
     """
 
     program: Program
     base: Path
     scratch: Path
-    _clean: dict[str, State] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = TRIALS
+    _clean: dict[Trial, State] = field(default_factory=dict)
 
     def copy(self) -> Path:
         """A fresh copy of the folder."""
@@ -69,12 +72,12 @@ class Workshop:
 
     def clean(self, trial: Trial) -> State:
         """How the command ends without a fault; `faults` counts the calls that change the disk."""
-        if trial.verb not in self._clean:
+        if trial not in self._clean:
             folder = self.copy()
             outcome = self.program.run(list(trial.arguments), folder, killing(folder, 0))
             assert_ends(outcome, 0)
-            self._clean[trial.verb] = State(outcome, content(folder))
-        return self._clean[trial.verb]
+            self._clean[trial] = State(outcome, content(folder))
+        return self._clean[trial]
 
     def kills(self, trial: Trial, count: int, seed: int, number: signal.Signals = signal.SIGKILL) -> Iterator[Result]:
         """End the command at chosen calls by a signal; the same command must then come to the same files."""
@@ -118,6 +121,21 @@ class Workshop:
             else:
                 yield self._again("disks", trial, folder, story, is_right=is_right, ended=ended)
 
+    def small_disks(self, trial: Trial, sizes: tuple[int, ...]) -> Iterator[Result]:
+        """As `disks`, on a real one (needs root): the folder lies on a tmpfs with so many bytes to spare."""
+        if not self.clean(trial).outcome.faults:
+            return
+        for size in sizes:
+            shutil.rmtree(self.scratch / "copy", ignore_errors=True)
+            with small_disk(self.base, self.scratch / "copy", size) as disk:
+                ended = self.program.run(list(trial.arguments), disk.folder)
+                is_full = "no space left" in ended.errors.lower()
+                is_right = ended.is_clean and (ended.code == self.clean(trial).outcome.code or is_full)
+                disk.enlarge()
+                story = f"{size} bytes to spare: {ended.code} {ended.errors.strip()[-300:]}"
+                result = self._again("mounts", trial, disk.folder, story, is_right=is_right, ended=ended)
+            yield replace(result, is_noticed=is_full)
+
     def flips(self, trial: Trial, count: int, seed: int) -> Iterator[Result]:
         """Flip one bit of an input: the command says so, or its result is that of whole inputs."""
         clean = self.clean(trial)
@@ -147,6 +165,10 @@ class Workshop:
         """Run the command again without a fault, unless it ended as ever, and compare with a run that met none."""
         clean = self.clean(trial)
         if not trial.goes_on:
+            again = self.program.run(trial.resumed, folder)
+            says_what_to_do = again.code == 5 and "--out" in again.errors
+            is_right = is_right and again.is_clean and (again.code == clean.outcome.code or says_what_to_do)
+            story += f"; again: {again.code} {again.errors.strip()[-300:]}"
             return Result(kind, trial.verb, is_right, story, ended is None or ended.faults > 0)
         is_finished = ended is not None and ended.code == clean.outcome.code and "no space left" not in ended.errors
         again = clean.outcome if is_finished else self.program.run(trial.resumed, folder)

@@ -1,5 +1,6 @@
 """moto's S3 server on the loopback, with credentials that are worth nothing."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,8 @@ def serve_s3(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[str]:
     pytest.importorskip("s3fs", reason="s3fs is not installed (pip install 's3fs>=2024.6')")
     server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    # It prints a line for every request.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
     try:
         host, port = server.get_host_and_port()
