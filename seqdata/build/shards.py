@@ -7,9 +7,11 @@ still meets every window of up to halo + 1 frames exactly once.
 
 import io
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -28,6 +30,12 @@ from seqdata.storage.parquet import parquet_writer
 from seqdata.storage.store import Store
 from seqdata.storage.tar import TarWriter
 
+REQUESTS = 16
+"""Seals of a remote store that are read at a time: its answers are waited for, not computed."""
+FOOTER_BYTES = 64 << 10
+"""Read from the end of a seal: enough for the footer of most, which grows with the frames that were left out."""
+
+Result = TypeVar("Result")
 _SHARD_METADATA = "seqdata.shard"
 _LOCATION_COLUMNS = ("offset", "length", "width", "height", "hash")
 _SAMPLE_COLUMNS = ("source", "key", "trajectory", "position", "latitude", "longitude", "time", "panorama")
@@ -157,9 +165,48 @@ def write_shard(
 
 
 def read_seal(store: Store, plan: ShardPlan, plan_hash: str) -> Seal | None:
-    """Read the seal of a shard, or None as for `read_sealed`."""
-    sealed = read_sealed(store, plan, plan_hash)
-    return None if sealed is None else sealed.seal
+    """Read the seal of a shard from the footer of its Parquet.
+
+    Returns:
+        None when the shard is absent or its footer damaged, was sealed under another plan, or its tar has another size.
+    """
+    name = f"{SHARDS}/{plan.table}"
+    size = store.size(name)
+    if size is None:
+        return None
+    seal = _parse_seal(_read_end(store, name, size))
+    return seal if seal is not None and _is_sealed(store, plan, plan_hash, seal) else None
+
+
+def read_seals(store: Store, plans: Iterable[ShardPlan], plan_hash: str) -> list[Seal | None]:
+    """Read the seals of many shards, one a shard, as `read_seal` does; of a remote store several at a time."""
+    return list(_in_order(store, plans, lambda plan: read_seal(store, plan, plan_hash)))
+
+
+def read_sealed_shards(store: Store, plans: Iterable[ShardPlan], plan_hash: str) -> "Iterator[SealedShard | None]":
+    """Read shards with their frames as `read_sealed` does, in order; of a remote store several at a time."""
+    return _in_order(store, plans, lambda plan: read_sealed(store, plan, plan_hash))
+
+
+def _in_order(store: Store, plans: Iterable[ShardPlan], read: Callable[[ShardPlan], Result]) -> Iterator[Result]:
+    """Yield what `read` gives for each shard, in order, a few requests to a remote store ahead."""
+    if store.is_local:
+        yield from map(read, plans)
+        return
+    ahead: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(REQUESTS, thread_name_prefix="seals") as pool:
+        for plan in plans:
+            ahead.append(pool.submit(read, plan))
+            # No more than can be asked for at once, so that memory does not grow with the number of shards.
+            if len(ahead) == REQUESTS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _is_sealed(store: Store, plan: ShardPlan, plan_hash: str, seal: Seal) -> bool:
+    """Whether a seal is one of this plan, and its tar is there."""
+    return seal.plan == plan_hash and store.size(f"{SHARDS}/{plan.name}") == seal.bytes
 
 
 def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | None:
@@ -173,33 +220,44 @@ def read_sealed(store: Store, plan: ShardPlan, plan_hash: str) -> SealedShard | 
     Returns:
         None when the shard is absent or damaged, was sealed under another plan, or its tar has another size.
     """
-    parsed = _parse_seal(store, f"{SHARDS}/{plan.table}")
-    if parsed is None:
+    name = f"{SHARDS}/{plan.table}"
+    if store.size(name) is None:
         return None
-    data, seal = parsed
-    if seal.plan != plan_hash or store.size(f"{SHARDS}/{plan.name}") != seal.bytes:
+    # Read once: the hash of a seal and the rows in it are then those of the same bytes.
+    data = store.read_bytes(name)
+    seal = _parse_seal(data)
+    if seal is None or not _is_sealed(store, plan, plan_hash, seal):
         return None
     try:
         frames = pl.read_parquet(io.BytesIO(data))
-    except pl.exceptions.PolarsError:  # damaged since: the shard is written again
+    except pl.exceptions.PolarsError:
+        # Damaged since. Its footer may be whole and count as a seal: without it the same build writes the shard again.
+        store.remove(name)
         return None
     return SealedShard(seal, xxh3_hex(data), frames)
 
 
 def sealed_under(store: Store, shard: str) -> str | None:
     """Read the hash of the plan that a shard, such as part-000000.tar, was sealed under; None without a whole seal."""
-    parsed = _parse_seal(store, f"{SHARDS}/{seal_name(shard)}")
-    return None if parsed is None else parsed[1].plan
+    name = f"{SHARDS}/{seal_name(shard)}"
+    size = store.size(name)
+    seal = None if size is None else _parse_seal(_read_end(store, name, size))
+    return None if seal is None else seal.plan
 
 
-def _parse_seal(store: Store, name: str) -> tuple[bytes, Seal] | None:
-    """Read a seal and the bytes of its Parquet; None when it is absent or damaged."""
-    if store.size(name) is None:
-        return None
-    # Read once: the hash of a seal and the rows in it are then those of the same bytes.
-    data = store.read_bytes(name)
+def _read_end(store: Store, name: str, size: int) -> bytes:
+    """The end of a Parquet file of `size` bytes with all of its footer."""
+    end = store.read(name, max(0, size - FOOTER_BYTES), min(size, FOOTER_BYTES))
+    # Parquet ends with the length of the footer (four bytes, little-endian) and the letters PAR1.
+    length = int.from_bytes(end[-8:-4], "little") + 8
+    return end if length <= len(end) or length > size else store.read(name, size - length, length)
+
+
+def _parse_seal(end: bytes) -> Seal | None:
+    """Parse the seal in the end of a Parquet file, None where it is damaged."""
     try:
-        return data, Seal(**json.loads(pq.read_metadata(io.BytesIO(data)).metadata[_SHARD_METADATA.encode()]))
+        # The footer is found from the end of the file, so the end alone is read like a file.
+        return Seal(**json.loads(pq.read_metadata(io.BytesIO(end)).metadata[_SHARD_METADATA.encode()]))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
 

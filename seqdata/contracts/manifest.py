@@ -6,6 +6,9 @@ fields that later programs add never change an old dataset's id.
 
 `manifest.json` is the latest version of the dataset. Older ones stay as `versions/000001.json` and so on; the tables of
 version 1 stand beside the manifest, those of version n in `versions/<n>/`, the shards of all in `shards/`.
+
+A version that was appended to or withdrawn from adds *segments* to the tables of the versions before it, so that it
+costs what it adds; `seqdata.contracts.dataset_tables` reads both as one table.
 """
 
 import re
@@ -24,13 +27,14 @@ from seqdata.storage.names import FileName, FlatName
 from seqdata.storage.parquet import read_rows
 from seqdata.storage.store import Store, parse_json
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 MANIFEST_NAME = "manifest.json"
 CHECKSUM_NAME = "manifest.sha256"
 PLAN_NAME = ".plan.json"
 VERSIONS = "versions"
 ADDED = "added"
 SHARDS = "shards"
+FRAMES_NAME = "frames.parquet"
 # Packages whose version can change a stored byte: decoders, encoders, table writers, projections.
 _TOOLS = ("seqdata", "polars", "pyarrow", "numpy", "pillow", "simplejpeg", "utm", "shapely")
 
@@ -160,10 +164,11 @@ class DatasetManifest(Frozen):
     """Everything `seqdata.open` needs to know before it touches a table.
 
     `version` counts from 1; `parent` is the id of the version before. `sources` has one entry a build or append, in
-    order. Frame rows of a version that was appended to stay what they were.
+    order. Frame rows of a version that was appended to stay what they were. `segments` lists, by the name of their
+    table, the files that later versions added to `tables`, oldest first.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     kind: Literal["dataset"] = "dataset"
     version: int = Field(default=1, ge=1)
     parent: str | None = None
@@ -173,15 +178,17 @@ class DatasetManifest(Frozen):
     tools: dict[str, str]
     shards: tuple[ShardInfo, ...]
     tables: dict[FlatName, TableInfo]
+    segments: dict[FlatName, tuple[TableInfo, ...]] = Field(default_factory=dict)
     counts: Counts
     _id: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _counted(self) -> "DatasetManifest":
-        # Rows of frames are looked up by number in the table: one list of them, one count.
-        frames = self.tables.get("frames.parquet")
-        if frames is not None and frames.rows != self.counts.frames:
-            raise ValueError(f"{self.counts.frames} frames are counted, frames.parquet has {frames.rows} rows")
+        # Rows of frames are looked up by number in the table: one list of them, one count. Withdrawn frames are no part
+        # of the count, but still rows of a segment (see `seqdata.contracts.dataset_tables`).
+        rows = sum(part.rows for part in self.parts(FRAMES_NAME))
+        if rows < self.counts.frames or (rows > self.counts.frames and not self.segments):
+            raise ValueError(f"{self.counts.frames} frames are counted, {FRAMES_NAME} has {rows} rows")
         return self
 
     def model_post_init(self, _: Any) -> None:
@@ -200,10 +207,19 @@ class DatasetManifest(Frozen):
         """The first source: that of the build."""
         return self.sources[0]
 
+    def parts(self, name: str) -> tuple[TableInfo, ...]:
+        """List the files of a table in the order of their rows; none where the version has no such table."""
+        first = (self.tables[name],) if name in self.tables else ()
+        return (*first, *self.segments.get(name, ()))
+
+    def table_files(self) -> list[TableInfo]:
+        """List the files of every table."""
+        return [part for name in dict.fromkeys((*self.tables, *self.segments)) for part in self.parts(name)]
+
     def files(self) -> list[str]:
         """List the files of this version, its manifest aside."""
         shards = [name for shard in self.shards for name in (shard.name, shard.seal_name)]
-        return [*(table.path for table in self.tables.values()), *(f"{SHARDS}/{name}" for name in shards)]
+        return [*(table.path for table in self.table_files()), *(f"{SHARDS}/{name}" for name in shards)]
 
 
 def seal_name(shard: str) -> str:
@@ -255,8 +271,23 @@ def read_manifest(place: str | Path | Store, version: int | None = None) -> Data
         return latest
     name = version_name(version)
     if not 1 <= version < latest.version or store.size(name) is None:
-        raise InputError(f"{store}: no version {version}; there are 1 to {latest.version}")
+        numbers = version_numbers(store, latest)
+        text = f"1 to {latest.version}" if len(numbers) == latest.version else ", ".join(map(str, numbers))
+        raise InputError(f"{store}: no version {version}; there are {text}")
     return parse_manifest(store.read_json(name), f"{store}/{name}")
+
+
+def version_numbers(store: Store, latest: DatasetManifest) -> list[int]:
+    """List the numbers of a dataset's versions, rising: `seqdata gc` leaves gaps.
+
+    Args:
+        store: The dataset's store.
+        latest: Its latest manifest.
+    """
+    names = (re.fullmatch(rf"{VERSIONS}/(\d{{6,9}})\.json", name) for name in store.names(VERSIONS))
+    older = sorted(int(match[1]) for match in names if match)
+    # A manifest is copied to its later place before the next version takes its name: a kill leaves both.
+    return [*(number for number in older if number < latest.version), latest.version]
 
 
 def checksums(store: Store, version: int, data: bytes) -> bytes:
@@ -308,28 +339,33 @@ def parse_manifest(data: Any, path: str | Path) -> DatasetManifest:
     if isinstance(data, dict) and data.get("kind") not in (None, "dataset"):
         raise ContractError(f"{path}: holds the manifest of another kind ({data['kind']}), not of a dataset")
     schema_version = data.get("schema_version", 0) if isinstance(data, dict) else SCHEMA_VERSION
-    if schema_version not in (1, SCHEMA_VERSION):
+    if schema_version not in range(1, SCHEMA_VERSION + 1):
         raise ContractError(
             f"{path}: schema version {schema_version}, this program reads 1 to {SCHEMA_VERSION}; update seqdata"
         )
     try:
-        manifest = DatasetManifest.model_validate(_upgrade(data) if schema_version == 1 else data)
+        manifest = DatasetManifest.model_validate(_upgrade(data, schema_version))
     except ValidationError as error:
         raise ContractError(f"{path}: {describe_first(error)}") from error
     manifest._id = sha256_json(data)
     return manifest
 
 
-def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of schema version 1 in the form of 2; what does not look like one is left for the model to refuse."""
-    # Version 1 named a table by its path alone and had one source.
-    upgraded = {name: value for name, value in data.items() if name != "source"}
-    tables = data.get("tables")
-    if isinstance(tables, dict):
-        upgraded["tables"] = {
-            name: {"path": name, **info} if isinstance(info, dict) else info for name, info in tables.items()
-        }
-    return {**upgraded, "schema_version": SCHEMA_VERSION, "sources": [data["source"]] if "source" in data else []}
+def _upgrade(data: Any, schema_version: int) -> Any:
+    """A manifest of an older schema in today's form; what does not look like one is left for the model to refuse."""
+    if schema_version == SCHEMA_VERSION:
+        return data
+    # Version 2 knew no segments, which are none by default.
+    upgraded = {**data, "schema_version": SCHEMA_VERSION}
+    if schema_version == 1:
+        # Version 1 named a table by its path alone and had one source.
+        upgraded["sources"] = [upgraded.pop("source")] if "source" in data else []
+        tables = data.get("tables")
+        if isinstance(tables, dict):
+            upgraded["tables"] = {
+                name: {"path": name, **info} if isinstance(info, dict) else info for name, info in tables.items()
+            }
+    return upgraded
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:

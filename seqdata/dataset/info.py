@@ -28,7 +28,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     manifest = dataset.manifest
     faults: list[str] = []
     if dataset.store.is_local:  # of a remote dataset only the tables that are needed are fetched
-        for table in manifest.tables.values():
+        for table in manifest.table_files():
             _readable(faults, partial(local_table, dataset.store, table.path, table))
     groups = _readable(faults, lambda: _groups(dataset))
     resampling = None if groups is None else _readable(faults, lambda: _resampling(dataset, groups))
@@ -46,7 +46,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "image_bytes": manifest.counts.image_bytes,
         "shards": len(manifest.shards),
         "shard_bytes": sum(shard.bytes for shard in manifest.shards),
-        "table_bytes": sum(table.bytes for table in manifest.tables.values()),
+        "table_bytes": sum(table.bytes for table in manifest.table_files()),
         "tables": _tables(dataset),
         "settings": manifest.settings.model_dump(mode="json"),
         "resampling": resampling,
@@ -68,17 +68,22 @@ def _readable(faults: list[str], read: Callable[[], Result]) -> Result | None:
 
 
 def _tables(dataset: Dataset) -> list[dict[str, Any]]:
-    """List every table: name, rows, bytes, and the contract it follows with the contract's version."""
+    """List every table: name, files, rows, bytes, and the contract it follows with the contract's version."""
     tables = []
-    for name, table in dataset.manifest.tables.items():
+    manifest = dataset.manifest
+    for name in sorted({*manifest.tables, *manifest.segments}):
+        parts = manifest.parts(name)
         contract = name.removesuffix(".parquet").split("-")[0]
         try:
             version = table_contract(contract).version
         except InputError:  # a table of a later program
             version = None
-        tables.append(
-            {"name": name, "rows": table.rows, "bytes": table.bytes, "contract": contract, "contract_version": version}
-        )
+        sizes = {
+            "files": len(parts),
+            "rows": sum(part.rows for part in parts),
+            "bytes": sum(part.bytes for part in parts),
+        }
+        tables.append({"name": name, **sizes, "contract": contract, "contract_version": version})
     return tables
 
 

@@ -8,13 +8,16 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
 
-from seqdata.build.finish import finish, stored_table
+from seqdata.build.finish import SealedFrames, finish, join_quarantine, new_frames, seal_version
 from seqdata.build.plan import Work, describe_source, make_work, read_listing
 from seqdata.build.shards import sealed_under, write_shard
+from seqdata.build.tables import Draft, Tables, by_trajectory, write_frames
+from seqdata.contracts.dataset_tables import frame_blocks, stored_table
 from seqdata.contracts.manifest import (
     MANIFEST_NAME,
     SHARDS,
@@ -23,9 +26,12 @@ from seqdata.contracts.manifest import (
     read_manifest,
     tool_versions,
     version_name,
+    version_numbers,
 )
+from seqdata.contracts.tables import table_contract
+from seqdata.dataset.compact import compact
 from seqdata.dataset.verify import Fault, verify
-from seqdata.dataset.versions import WITHDRAWN, fresh_listing, withdraw
+from seqdata.dataset.versions import WITHDRAWN, fresh_listing, withdraw, without_frames
 from seqdata.errors import ContractError
 from seqdata.storage.files import rename_flushed, scratch_folder
 from seqdata.storage.hashing import xxh3_file
@@ -49,14 +55,25 @@ class Step:
     before: DatasetManifest | None
 
     @property
+    def builds(self) -> bool:
+        """Whether it took frames from a dump; a withdrawal and a compaction need none."""
+        return self.before is None or len(self.manifest.sources) > len(self.before.sources)
+
+    @property
     def withdraws(self) -> bool:
-        """Whether it took frames away, and so needs no dump."""
-        return self.before is not None and len(self.manifest.sources) == len(self.before.sources)
+        """Whether it took frames away; what neither builds nor withdraws compacts."""
+        old = self.before.counts.quarantined if self.before else {}
+        return not self.builds and self.manifest.counts.quarantined.get(WITHDRAWN, 0) > old.get(WITHDRAWN, 0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it wrote whole tables: a build, a compaction, and any version of the first two schemas."""
+        return not self.manifest.segments
 
     def tables(self) -> dict[str, str]:
         """Map the paths of the tables that this version wrote to their hashes."""
-        old = {table.path for table in self.before.tables.values()} if self.before else set()
-        return {table.path: table.hash for table in self.manifest.tables.values() if table.path not in old}
+        old = {table.path for table in self.before.table_files()} if self.before else set()
+        return {table.path: table.hash for table in self.manifest.table_files() if table.path not in old}
 
     def files(self) -> set[str]:
         """List every file that this version wrote, manifests aside."""
@@ -100,10 +117,10 @@ def repair(
     mended: list[str] = []
     if not hit:
         return mended
-    builds = sum(not step.withdraws for step in hit)
+    builds = sum(step.builds for step in hit)
     with claimed(store, f"repair from {raw}"), scratch_folder(root / _SCRATCH) as scratch:
         for step in hit:
-            work = None if step.withdraws else _work(store, step, Path(raw), options or {}, alone=builds == 1)
+            work = None if not step.builds else _work(store, step, Path(raw), options or {}, alone=builds == 1)
             if work is not None:
                 mended += _mend_shards(root, scratch, step, damaged, work)
             if damaged & step.tables().keys():
@@ -112,11 +129,12 @@ def repair(
 
 
 def _steps(store: Store) -> Iterator[Step]:
-    """Yield every version, the oldest first."""
+    """Yield the versions that can be made again, oldest first: version 1, and any whose version before is there."""
     before: DatasetManifest | None = None
-    for version in range(1, read_manifest(store).version + 1):
+    for version in version_numbers(store, read_manifest(store)):
         current = read_manifest(store, version)
-        yield Step(current, current.shards[len(before.shards) if before else 0 :], before)
+        if current.parent is None or (before is not None and before.version == version - 1):
+            yield Step(current, current.shards[len(before.shards) if before else 0 :], before)
         before = current
 
 
@@ -199,8 +217,9 @@ def _mend_shards(root: Path, scratch: Path, step: Step, damaged: set[str], work:
 
 def _mend_tables(store: Store, scratch: Path, step: Step, damaged: set[str], work: Work | None) -> list[str]:
     """Make the version's tables again and put the damaged ones in place; none where nothing is left to make them of."""
-    quarantine = step.manifest.tables["quarantine.parquet"].path
-    if work is None and (not step.withdraws or quarantine in damaged):
+    own_quarantine = step.tables().keys() & {part.path for part in step.manifest.parts("quarantine.parquet")}
+    # Which frames a withdrawal took, its quarantine alone says.
+    if (work is None and step.builds) or (step.withdraws and own_quarantine & damaged):
         return []
     stage = Store(scratch / "stage")
     mended = sorted(damaged & step.tables().keys())
@@ -208,10 +227,7 @@ def _mend_tables(store: Store, scratch: Path, step: Step, damaged: set[str], wor
     for has_checksums in (True, False):
         token = PAGE_CHECKSUMS.set(has_checksums)
         try:
-            if work is not None:
-                stage_build(store, stage, step, work)
-            else:
-                stage_withdrawal(store, stage, step)
+            stage_tables(store, stage, step, work)
         finally:
             PAGE_CHECKSUMS.reset(token)
         if all(_is_whole(stage.path(path), step.tables()[path]) for path in mended):
@@ -243,28 +259,56 @@ def shard_files(shard: ShardInfo) -> tuple[str, str]:
     return f"{SHARDS}/{shard.name}", f"{SHARDS}/{shard.seal_name}"
 
 
-def stage_build(store: Store, stage: Store, step: Step, work: Work) -> None:
-    """Finish a build or an append once more in another folder, over the dataset's own shards.
+def stage_tables(store: Store, stage: Store, step: Step, work: Work | None) -> None:
+    """Make the tables of a version once more in another folder, over the dataset's own shards.
 
     Args:
         store: The dataset's store.
         stage: Where the tables are written.
         step: The version.
-        work: Its plan with records and source.
+        work: Its plan with records and source, where it took frames from a dump.
     """
     _lend(store, stage, step.before)
     # The shards are read only, so hard links to them will do; links of the other kind are refused in datasets.
     stage.path(SHARDS).mkdir()
     for file in store.path(SHARDS).iterdir():
         os.link(file, stage.path(SHARDS) / file.name)
-    finish(stage, work.plan, work.left_out)
+    if work is None:
+        _stage_change(store, stage, step)
+    elif step.before is None or not step.is_whole:
+        finish(stage, work.plan, work.left_out)
+    else:
+        sealed = SealedFrames(source=len(step.before.sources))
+        parts = chain(
+            by_trajectory(frame_blocks(stage, step.before)), new_frames(sealed, stage, work.plan, work.left_out)
+        )
+        quarantine = stored_table(stage, step.before, "quarantine")
+        tables, draft = Tables(stage, step.manifest.version), _draft(step.manifest)
+        summary = write_frames(tables, parts, draft)
+        rows = join_quarantine(pl.concat([quarantine, table_contract("quarantine").conform(work.left_out)]), sealed.bad)
+        seal_version(tables, draft, step.manifest.shards, summary, rows)
 
 
-def stage_withdrawal(store: Store, stage: Store, step: Step) -> None:
-    """Withdraw once more, in `stage`, the frames that the version's quarantine says were withdrawn."""
-    _lend(store, stage, step.before)
-    taken = stored_table(store, step.manifest, "quarantine").filter(pl.col("reason") == WITHDRAWN)
-    withdraw(stage.path(""), taken["key"], taken["message"][0])  # those of earlier versions are passed over
+def _stage_change(store: Store, stage: Store, step: Step) -> None:
+    """Withdraw once more the frames that the version's quarantine says were withdrawn, or compact once more."""
+    before, manifest = step.before, step.manifest
+    if before is None:
+        return
+    if not step.withdraws:
+        compact(stage.path(""))
+        return
+    old, new = (stored_table(store, version, "quarantine") for version in (before, manifest))
+    taken = new.filter(pl.col("reason") == WITHDRAWN).join(old, on=["key", "reason"], how="anti")
+    if not step.is_whole:
+        withdraw(stage.path(""), taken["key"], taken["message"][0])
+    else:
+        tables, draft = Tables(stage, manifest.version), _draft(manifest)
+        summary = write_frames(tables, without_frames(stage, before, taken["key"]), draft)
+        seal_version(tables, draft, manifest.shards, summary, new)
+
+
+def _draft(manifest: DatasetManifest) -> Draft:
+    return Draft(manifest.version, manifest.parent, manifest.sources, manifest.settings, manifest.protocol)
 
 
 def _lend(store: Store, stage: Store, before: DatasetManifest | None) -> None:
@@ -274,7 +318,7 @@ def _lend(store: Store, stage: Store, before: DatasetManifest | None) -> None:
     folder.mkdir()
     if before is None:
         return
-    for table in before.tables.values():
+    for table in before.table_files():
         place: Path = stage.path(table.path)
         place.parent.mkdir(parents=True, exist_ok=True)
         # Hard links: tables may be large, and the originals must not move.

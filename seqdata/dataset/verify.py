@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import xxhash
 
-from seqdata.contracts.manifest import SHARDS, DatasetManifest, ShardInfo, read_manifest
+from seqdata.contracts.manifest import FRAMES_NAME, SHARDS, DatasetManifest, ShardInfo, read_manifest, version_numbers
 from seqdata.dataset.extra_tables import table_infos
 from seqdata.errors import InputError
 from seqdata.storage.hashing import xxh3_file, xxh3_hex
@@ -93,9 +93,9 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
 
 def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
     """List every file of every version, and what was added to them, tables first, each once."""
-    older = [read_manifest(store, version) for version in range(1, manifest.version)]
+    older = [read_manifest(store, version) for version in version_numbers(store, manifest)[:-1]]
     manifests = (manifest, *older)
-    infos = [info for part in manifests for info in (*part.tables.values(), *table_infos(store, part.id).values())]
+    infos = [info for part in manifests for info in (*part.table_files(), *table_infos(store, part.id).values())]
     tables = [_File(info.path, info.bytes, info.hash) for info in infos]
     shards = {shard.name: shard for part in manifests for shard in part.shards}
     pairs = [
@@ -154,13 +154,15 @@ def _frames_of(store: Store, manifest: DatasetManifest, shard: ShardInfo) -> pl.
     # A seal lists the frames of one shard; the table of the whole dataset is read only where the seal is damaged too.
     if not _check(store, _File(seal, None, shard.seal)):
         return pl.read_parquet(io.BytesIO(store.read_bytes(seal)), columns=list(_IN_FRAME))
-    table = manifest.tables["frames.parquet"]
-    if _check(store, _File(table.path, table.bytes, table.hash)):
-        return pl.DataFrame(schema=list(_IN_FRAME))
     # The frames table names shards by number.
     number = int(shard.name.removeprefix("part-").removesuffix(".tar"))
-    whole = pl.scan_parquet(io.BytesIO(store.read_bytes(table.path)))
-    return whole.filter(pl.col("shard") == number).select(_IN_FRAME).collect()
+    parts = [pl.DataFrame(schema=list(_IN_FRAME))]
+    for table in manifest.parts(FRAMES_NAME):
+        # Frames of a shard stand in one file, and a damaged one cannot name any.
+        if not _check(store, _File(table.path, table.bytes, table.hash)):
+            whole = pl.scan_parquet(io.BytesIO(store.read_bytes(table.path)))
+            parts.append(whole.filter(pl.col("shard") == number).select(_IN_FRAME).collect())
+    return max(parts, key=len)
 
 
 def _damaged_frames(store: Store, name: str, frames: pl.DataFrame) -> Iterator[Fault]:

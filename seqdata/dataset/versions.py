@@ -1,6 +1,7 @@
 """Versions of a sealed dataset: new trajectories appended, frames withdrawn. Shards are shared, never written again.
 
-Every version has its own manifest, tables and id; `seqdata.open(path, version=n)` opens an older one.
+Every version has its own manifest and id, and segments beside the tables of the versions before (see
+`seqdata.contracts.dataset_tables`); `seqdata.open(path, version=n)` opens an older one.
 
 Convention: appended frames come after all old ones in the frames table, so that old frame rows stay what they are.
 Withdrawing takes rows away: later rows move up, and the gap in the positions breaks windows. The withdrawn bytes (and
@@ -12,19 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from seqdata.build.builder import BuildRequest, seal, write_shards
-from seqdata.build.finish import (
-    Draft,
-    Tables,
-    by_trajectory,
-    seal_version,
-    sort_quarantine,
-    stored_frames,
-    stored_table,
-    write_frames,
-)
+from seqdata.build.finish import seal_manifest
 from seqdata.build.plan import (
     Work,
     along_track,
@@ -37,12 +30,26 @@ from seqdata.build.plan import (
     refuse_empty,
 )
 from seqdata.build.request import follow_protocol
-from seqdata.contracts.manifest import SHARDS, BuildSettings, DatasetManifest, read_manifest
+from seqdata.build.segments import Ground, write_pairs
+from seqdata.build.tables import Draft, Tables, by_trajectory, summarise
+from seqdata.contracts.dataset_tables import (
+    CHANGES_NAME,
+    STORED_FIRST,
+    frame_blocks,
+    frames_table,
+    sort_quarantine,
+    stored_table,
+    stored_trajectories,
+)
+from seqdata.contracts.manifest import SHARDS, BuildSettings, Counts, DatasetManifest, read_manifest
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.parallel import Progress
+from seqdata.sequences.sequencer import GEOMETRY_COLUMNS
 from seqdata.sources.base import Listing, quarantine_rows
 from seqdata.storage.lock import claimed
+from seqdata.storage.parquet import translated
+from seqdata.storage.segments import SegmentedTable
 from seqdata.storage.store import Store
 
 if TYPE_CHECKING:
@@ -139,16 +146,107 @@ def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManife
         requested = requested.filter(~requested.is_in(gone.implode()))
         if not len(requested):
             return before
-        rows = _rows_of(store, before, requested)
-        if rows.height == before.counts.frames:
-            raise InputError(f"{store}: all frames would be withdrawn; delete the dataset instead")
-        tables = Tables(store, before.version + 1)
-        # A withdrawal has no shards to continue from: what a killed one left is made anew.
-        tables.clear()
-        draft = Draft(before.version + 1, before.id, before.sources, before.settings, before.protocol)
-        summary = write_frames(tables, _remaining(store, before, requested), draft)
-        withdrawn = quarantine_rows(rows, WITHDRAWN, reason)
-        return seal_version(tables, draft, before.shards, summary, sort_quarantine(pl.concat([quarantine, withdrawn])))
+        frames = frames_table(store, before)
+        with translated(f"{store}/frames.parquet"):
+            withdrawal = _withdrawal(store, before, frames, requested)
+            if len(requested) == before.counts.frames:
+                raise InputError(f"{store}: all frames would be withdrawn; delete the dataset instead")
+            tables = Tables(store, before.version + 1)
+            # A withdrawal has no shards to continue from: what a killed one left is made anew.
+            tables.clear()
+            draft = Draft(before.version + 1, before.id, before.sources, before.settings, before.protocol)
+            _write_changes(tables, before, withdrawal)
+            if before.protocol is not None:
+                _write_windows(tables, before, draft, frames, withdrawal)
+        rows = sort_quarantine(quarantine_rows(withdrawal.removed, WITHDRAWN, reason))
+        tables.write("quarantine.parquet", rows, {"seqdata.table": "quarantine"})
+        return seal_manifest(tables, draft, before.shards, _counts_without(before, withdrawal), before)
+
+
+@dataclass(frozen=True)
+class _Withdrawal:
+    """Frames that go, and those of the same trajectories that stay; both with their stored row, `stored`.
+
+    Attributes:
+        removed: The frames that go.
+        remaining: Those that stay, with the resampling flags that follow.
+        reflagged: Stored rows and flags of those whose flag changes.
+        before: All of them as they were.
+        gone: Trajectories of which no frame stays.
+    """
+
+    removed: pl.DataFrame
+    remaining: pl.DataFrame
+    reflagged: pl.DataFrame
+    before: pl.DataFrame
+    gone: int
+
+
+def _withdrawal(store: Store, before: DatasetManifest, frames: SegmentedTable, keys: pl.Series) -> _Withdrawal:
+    """Read the trajectories that lose frames.
+
+    Raises:
+        ContractError: For a key that the dataset has not.
+    """
+    located = frames.scan().select("key", "trajectory").filter(pl.col("key").is_in(keys.implode())).collect()
+    missing = keys.filter(~keys.is_in(located["key"].implode()))
+    if len(missing):
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise ContractError(f"{store}: no frame has the key '{missing[0]}'{more}; seqdata withdraw takes frame keys")
+    names = located["trajectory"].unique()
+    indexed = frames.scan().with_row_index("row").filter(pl.col("trajectory").is_in(names.implode())).collect()
+    stored = pl.Series("stored", frames.stored_rows(indexed["row"].to_numpy()))
+    whole = indexed.drop("row").with_columns(stored)
+    is_removed = whole["key"].is_in(keys.implode())
+    remaining = whole.filter(~is_removed)
+    flagged = _flagged(remaining, before.settings) if remaining.height else remaining
+    differs = flagged["resampled"] != remaining["resampled"]
+    gone = len(names) - remaining["trajectory"].n_unique()
+    return _Withdrawal(
+        whole.filter(is_removed), flagged, flagged.filter(differs).select("stored", "resampled"), whole, gone
+    )
+
+
+def _write_changes(tables: Tables, before: DatasetManifest, withdrawal: _Withdrawal) -> None:
+    """Write which frames are gone or flagged anew, and the trajectories that follow."""
+    removed = withdrawal.removed.select("stored", pl.lit(value=True).alias("withdrawn"), "resampled")
+    reflagged = withdrawal.reflagged.select("stored", pl.lit(value=False).alias("withdrawn"), "resampled")
+    changes = pl.concat([removed, reflagged]).rename({"stored": "frame"}).sort("frame")
+    tables.write(CHANGES_NAME, table_contract("changes").conform(changes), {"seqdata.table": "changes"})
+    if withdrawal.remaining.height:
+        # A row of a trajectory is found by the stored row of the first frame that it was added with.
+        firsts = stored_trajectories(tables.store, before).select("trajectory", pl.col(STORED_FIRST).alias("first"))
+        rows = summarise(withdrawal.remaining).drop("first").join(firsts, on="trajectory", maintain_order="left")
+        trajectories = table_contract("trajectories").conform(rows)
+        tables.write("trajectories.parquet", trajectories, {"seqdata.table": "trajectories"})
+
+
+def _write_windows(
+    tables: Tables, before: DatasetManifest, draft: Draft, frames: SegmentedTable, withdrawal: _Withdrawal
+) -> None:
+    """Write the numbering of the windows that are left, and the pairs of those that are new."""
+    geometry = frames.scan().select(GEOMETRY_COLUMNS).collect()
+    all_frames = Ground(geometry, frames.stored_rows(np.arange(frames.height)))
+    stored = pl.Series(all_frames.stored)
+    changed = all_frames.select(stored.is_in(withdrawal.before["stored"].implode()))
+    after = all_frames.select(~stored.is_in(withdrawal.removed["stored"].implode()))
+    rows = np.searchsorted(after.stored, withdrawal.reflagged["stored"].to_numpy())
+    flags = after.frames["resampled"].scatter(rows, withdrawal.reflagged["resampled"])
+    after = replace(after, frames=after.frames.with_columns(flags))
+    names = withdrawal.before["trajectory"].unique().to_list()
+    write_pairs(tables, before, draft, changed, after, names)
+
+
+def _counts_without(before: DatasetManifest, withdrawal: _Withdrawal) -> Counts:
+    """Count what is left."""
+    old, removed = before.counts, withdrawal.removed
+    reasons = {**old.quarantined, WITHDRAWN: old.quarantined.get(WITHDRAWN, 0) + removed.height}
+    return Counts(
+        frames=old.frames - removed.height,
+        trajectories=old.trajectories - withdrawal.gone,
+        image_bytes=old.image_bytes - int(removed["length"].cast(pl.Int64).sum()),
+        quarantined=dict(sorted(reasons.items())),
+    )
 
 
 def withdrawn(dataset: "Dataset") -> list[str]:
@@ -156,27 +254,18 @@ def withdrawn(dataset: "Dataset") -> list[str]:
     return dataset.quarantine.filter(pl.col("reason") == WITHDRAWN)["key"].drop_nulls().sort().to_list()
 
 
-def _rows_of(store: Store, before: DatasetManifest, keys: pl.Series) -> pl.DataFrame:
-    """Source, key, trajectory and position of frames. Raises: ContractError for a key that the dataset has not."""
-    columns = ("source", "key", "trajectory", "position")
-    rows = pl.concat(
-        [
-            part.select(columns).filter(pl.col("key").is_in(keys.implode()))
-            for part in stored_frames(store, before, columns)
-        ]
-    )
-    missing = keys.filter(~keys.is_in(rows["key"].implode()))
-    if len(missing):
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise ContractError(f"{store}: no frame has the key '{missing[0]}'{more}; seqdata withdraw takes frame keys")
-    return rows
+def without_frames(store: Store, before: DatasetManifest, keys: pl.Series) -> Iterator[pl.DataFrame]:
+    """Yield the frames of a version but for some, as the first two schemas wrote them after a withdrawal.
 
-
-def _remaining(store: Store, before: DatasetManifest, keys: pl.Series) -> Iterator[pl.DataFrame]:
-    """The frames that stay, in parts of whole trajectories; the resampling flags follow from those that stay."""
-    for part in by_trajectory(stored_frames(store, before)):
+    Args:
+        store: The dataset's store.
+        before: Manifest of the version.
+        keys: Keys of the frames to leave out.
+    """
+    for part in by_trajectory(frame_blocks(store, before)):
         remaining = part.filter(~pl.col("key").is_in(keys.implode()))
         if remaining.height:
+            # The resampling flags follow from the frames that stay.
             yield _flagged(remaining, before.settings) if remaining.height < part.height else remaining
 
 
@@ -239,7 +328,7 @@ def _old_frames(store: Store, before: DatasetManifest, keys: pl.Series) -> tuple
     columns = ("key", "trajectory", "position", "easting", "city", "zone")
     key_table = pl.DataFrame({"key": keys})
     old_frames, zones = [], []
-    for part in stored_frames(store, before, columns):
+    for part in frame_blocks(store, before, columns):
         old_frames.append(part.select(columns[:4]).join(key_table, on="key", how="semi"))
         zones.append(part.select("city", "zone").unique())
     return pl.concat(old_frames), pl.concat(zones).unique()

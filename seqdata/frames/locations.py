@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +9,7 @@ import pyarrow as pa
 
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
-from seqdata.storage.parquet import open_parquet
+from seqdata.storage.segments import RowGroup, SegmentedTable
 
 Hashes = npt.NDArray[np.uint8]
 """XXH3-128 of stored frames: uint8 (F, 16)."""
@@ -39,16 +38,15 @@ class LazyLocations:
         ContractError: If the table is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with open_parquet(self._path) as file:
-            footer = file.metadata
-        heights = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
-        self._starts = np.concatenate([[0], np.cumsum(heights, dtype=np.int64)])
-        self._is_read = np.zeros(len(heights), dtype=bool)
+    def __init__(self, table: SegmentedTable) -> None:
+        self._table = table
+        groups = table.groups
+        # A row group whose frames were all withdrawn has no rows: the next one then begins at the same row.
+        self._starts = table.rows_of([*(group.start for group in groups), table.stored])
+        self._is_read = np.zeros(len(groups), dtype=bool)
         # np.zeros asks the system for pages that it hands out when they are first written: unread groups cost nothing.
-        shard, offset, length = (np.zeros(footer.num_rows, dtype=np.int64) for _ in _NUMBERS)
-        hashes = np.zeros((footer.num_rows, HASH_BYTES), dtype=np.uint8)
+        shard, offset, length = (np.zeros(table.height, dtype=np.int64) for _ in _NUMBERS)
+        hashes = np.zeros((table.height, HASH_BYTES), dtype=np.uint8)
         self._locations = FrameLocations(shard, offset, length, hashes)
 
     def covering(self, rows: IntArray) -> FrameLocations:
@@ -71,24 +69,24 @@ class LazyLocations:
         return self._read(range(len(self._is_read)))
 
     def _read(self, groups: Iterable[int]) -> FrameLocations:
-        missing = [int(group) for group in groups if not self._is_read[group]]
-        if not missing:
-            return self._locations
-        with open_parquet(self._path) as file:
-            for group in missing:
-                rows = slice(self._starts[group], self._starts[group + 1])
-                # Without Arrow's threads: they do not survive the fork that makes a loader worker.
-                table = file.read_row_group(group, columns=[*_NUMBERS, "hash"], use_threads=False)
-                for name in _NUMBERS:
-                    getattr(self._locations, name)[rows] = self._checked(name, table[name].to_numpy())
-                self._locations.hash[rows] = _hash_bytes(table["hash"])
-                self._is_read[group] = True
+        for number in groups:
+            if self._is_read[number]:
+                continue
+            group = self._table.groups[number]
+            rows = slice(self._starts[number], self._starts[number + 1])
+            # Without Arrow's threads: they do not survive the fork that makes a loader worker.
+            table = self._table.read_group(group, [*_NUMBERS, "hash"], use_threads=False)
+            for name in _NUMBERS:
+                getattr(self._locations, name)[rows] = self._checked(group, name, table[name].to_numpy())
+            self._locations.hash[rows] = _hash_bytes(table["hash"])
+            self._is_read[number] = True
         return self._locations
 
-    def _checked(self, name: str, values: IntArray) -> IntArray:
+    @staticmethod
+    def _checked(group: RowGroup, name: str, values: IntArray) -> IntArray:
         """Refuse numbers that no build writes; a read at such an offset would give another frame's bytes."""
         if len(values) and not 0 <= values.min() <= values.max() <= GREATEST:
-            raise ContractError(f"{self._path}: column '{name}' holds numbers that are none of a shard")
+            raise ContractError(f"{group.path}: column '{name}' holds numbers that are none of a shard")
         return values
 
 

@@ -11,7 +11,7 @@ radius.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -140,10 +140,33 @@ def write_positives(
         ContractError: As `pair_blocks`.
         OutputError: If the file cannot be written.
     """
+    return write_blocks(path, _blocks(query, database, radius, unit, threads), metadata, progress)
+
+
+def write_blocks(
+    path: str | Path,
+    blocks: Iterable[tuple[int, pl.DataFrame]],
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write blocks of pairs to a Parquet file, small ones together in one row group.
+
+    Args:
+        path: File to write; it appears under its name only when it is whole.
+        blocks: Numbers of query windows finished, and pairs.
+        metadata: Key-value metadata of the Parquet file.
+        progress: Called with each number of query windows.
+
+    Returns:
+        The number of pairs.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     total = 0
     with atomic_path(path) as temporary, _pair_writer(temporary, metadata) as write:
         waiting: list[pl.DataFrame] = []
-        for finished, block in _blocks(query, database, radius, unit, threads):
+        for finished, block in blocks:
             waiting.append(block)
             total += len(block)
             # Blocks are the same whatever the threads, so row groups and with them the file's bytes are too.
@@ -179,30 +202,61 @@ def accepts(rule: str, radius: float, unit: str = "metres", heading_max: float |
     return condition
 
 
+class PairFinder:
+    """Finds pairs with one database, whose R-trees are made once: for queries that come a few at a time.
+
+    Args:
+        database: The database windows.
+        radius: As for `pair_blocks`.
+        unit: As for `pair_blocks`.
+
+    Raises:
+        ContractError: As `pair_blocks`.
+    """
+
+    def __init__(self, database: WindowSet, *, radius: float, unit: str = "metres") -> None:
+        _check_limit(radius, unit)
+        self.radius, self.unit = radius, unit
+        self._finder = TileFinder(cut_tiles(database, range(len(database)), common_stride(database)), radius)
+        self._heading = database.centre_heading()
+
+    def pairs(self, query: WindowSet, threads: int = 2) -> pl.DataFrame:
+        """Find all pairs of some queries (contract `positives`).
+
+        Args:
+            query: The query windows, in the same unit and over the same frames.
+            threads: Threads that compute.
+        """
+        return pl.concat([_empty(), *(block for _, block in self.blocks(query, threads))])
+
+    def blocks(self, query: WindowSet, threads: int = 2) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Yield numbers of query windows finished and blocks of pairs, in query order; few are in flight."""
+        query_heading = query.centre_heading()
+
+        def block(tiles: Tiles, pairs: tuple[IntArray, IntArray]) -> pl.DataFrame:
+            columns = tile_pairs(tiles, self._finder.database, pairs, self.radius, self.unit == "frames")
+            return _table(columns, query_heading, self._heading)
+
+        # The oldest block is waited for first, so blocks leave in query order however the threads finish.
+        flying: deque[tuple[int, Future[pl.DataFrame]]] = deque()
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            try:
+                for finished, tiles, pairs in _plans(query, self._finder):
+                    flying.append((finished, pool.submit(block, tiles, pairs)))
+                    if len(flying) > threads:
+                        yield flying[0][0], flying.popleft()[1].result()
+                while flying:
+                    yield flying[0][0], flying.popleft()[1].result()
+            finally:
+                for _, future in flying:
+                    future.cancel()
+
+
 def _blocks(
     query: WindowSet, database: WindowSet, radius: float, unit: str, threads: int
 ) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Blocks of pairs with the number of query windows finished, in query order; few are in flight."""
-    _check_limit(radius, unit)
-    finder = TileFinder(cut_tiles(database, range(len(database)), common_stride(database)), radius)
-    headings = (query.centre_heading(), database.centre_heading())
-
-    def block(tiles: Tiles, pairs: tuple[IntArray, IntArray]) -> pl.DataFrame:
-        return _table(tile_pairs(tiles, finder.database, pairs, radius, unit == "frames"), *headings)
-
-    # The oldest block is waited for first, so blocks leave in query order however the threads finish.
-    flying: deque[tuple[int, Future[pl.DataFrame]]] = deque()
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        try:
-            for finished, tiles, pairs in _plans(query, finder):
-                flying.append((finished, pool.submit(block, tiles, pairs)))
-                if len(flying) > threads:
-                    yield flying[0][0], flying.popleft()[1].result()
-            while flying:
-                yield flying[0][0], flying.popleft()[1].result()
-        finally:
-            for _, future in flying:
-                future.cancel()
+    """Blocks of pairs with the number of query windows finished, in query order."""
+    return PairFinder(database, radius=radius, unit=unit).blocks(query, threads)
 
 
 def _plans(query: WindowSet, finder: TileFinder) -> Iterator[tuple[int, Tiles, tuple[IntArray, IntArray]]]:

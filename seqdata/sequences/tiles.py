@@ -99,6 +99,11 @@ class WindowSet:
         """Number of windows."""
         return len(self.first)
 
+    def subset(self, rows: IntArray) -> "WindowSet":
+        """Select windows by their rows (n,); the frames stay."""
+        columns = (self.first[rows], self.length[rows], self.step[rows], self.group[rows])
+        return WindowSet(self.xy, self.heading, *columns)
+
     def centre_heading(self) -> Float64Array:
         """Heading of every window's centre frame, index (L−1)//2: (n,) degrees."""
         headings: Float64Array = self.heading[self.first + (self.length - 1) // 2 * self.step]

@@ -174,21 +174,44 @@ def scan_parquet(path: str | Path) -> pl.LazyFrame:
         if Path(path).stat().st_size <= WHOLE_BYTES:
             return pl.scan_parquet(path)
         # Polars compares no page checksums; Arrow does, at the same speed.
-        return register_io_source(partial(_row_groups, path), schema=pl.read_parquet_schema(path))
+        return lazy_blocks(partial(_row_groups, path), pl.read_parquet_schema(path))
 
 
-def _row_groups(
-    path: str | Path, columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch_size: int | None
-) -> Iterator[pl.DataFrame]:
-    """Yield the row groups of a table as polars asks for them."""
+def _row_groups(path: str | Path, columns: list[str] | None) -> Iterator[pl.DataFrame]:
+    """Yield the row groups of a table."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):
-            if rows is not None and rows <= 0:
-                return
-            frame = pl.DataFrame(pl.from_arrow(file.read_row_group(group, columns=columns)))
-            rows = None if rows is None else rows - frame.height
-            frame = frame if rows is None or rows >= 0 else frame.head(frame.height + rows)
-            yield frame if predicate is None else frame.filter(predicate)
+            yield pl.DataFrame(pl.from_arrow(file.read_row_group(group, columns=columns)))
+
+
+def lazy_blocks(
+    blocks: Callable[[list[str] | None], Iterator[pl.DataFrame]], schema: Mapping[str, pl.DataType]
+) -> pl.LazyFrame:
+    """Scan lazily what a function yields block by block.
+
+    Args:
+        blocks: Takes the names of the columns to read (None for all) and yields these.
+        schema: All columns.
+    """
+    return register_io_source(partial(_filter_blocks, blocks), schema=pl.Schema(schema))
+
+
+def _filter_blocks(
+    blocks: Callable[[list[str] | None], Iterator[pl.DataFrame]],
+    columns: list[str] | None,
+    predicate: pl.Expr | None,
+    rows: int | None,
+    _batch_size: int | None,
+) -> Iterator[pl.DataFrame]:
+    """Yield the blocks as polars wants them: some columns, the first rows, those that fulfil a condition."""
+    for block in blocks(columns):
+        # Arrow gives columns in their order in the file, polars expects its own.
+        ordered = block if columns is None else block.select(columns)
+        frame = ordered if rows is None else ordered.head(rows)
+        rows = None if rows is None else rows - frame.height
+        yield frame if predicate is None else frame.filter(predicate)
+        if rows == 0:
+            return
 
 
 def read_schema(path: str | Path) -> dict[str, pl.DataType]:

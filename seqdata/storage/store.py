@@ -88,12 +88,25 @@ class Store:
         Raises:
             InputError: When the store does not answer.
         """
+        return self._entries(folder, is_folder=False)
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Names of the folders directly in a folder of the store, sorted; none where it is absent.
+
+        Raises:
+            InputError: When the store does not answer.
+        """
+        return self._entries(folder, is_folder=True)
+
+    def _entries(self, folder: str, *, is_folder: bool) -> list[str]:
+        """Names directly in a folder, of its folders or of all else."""
         try:
             entries = self._persist(lambda: self._call("ls", self._at(folder), detail=True), folder, self.unreadable)
         except FileNotFoundError:
             return []
         prefix = f"{folder}/" if folder else ""
-        return sorted(prefix + entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] != "directory")
+        matching = (entry for entry in entries if (entry["type"] == "directory") == is_folder)
+        return sorted(prefix + entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in matching)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read a range of a file, in one request unless the reply is short.
@@ -224,6 +237,11 @@ class Store:
 
     def _range(self, name: str, start: int, stop: int) -> bytes:
         """The bytes of one request; none where the file ends before `start`."""
+        if self.is_local:
+            # Python's own file: fsspec's takes five times as long to open, as much as a fifth of decoding a frame.
+            with open(self._at(name), "rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
         try:
             data: bytes = self._call("cat_file", self._at(name), start=start, end=stop, size=stop - start)
         except Exception as error:
@@ -277,7 +295,11 @@ class Store:
 
     def _own(self) -> tuple[Any, str]:
         """File system and root path of this process."""
-        return (_LOCAL, str(Path(self.root).absolute())) if self.is_local else filesystem(self.root)
+        return (_LOCAL, self._absolute_root()) if self.is_local else filesystem(self.root)
+
+    def _absolute_root(self) -> str:
+        """The folder of a local store; in text, because a `Path` costs more than a read of the page cache."""
+        return self.root if os.path.isabs(self.root) else os.path.join(os.getcwd(), self.root)
 
 
 def parse_json(data: bytes, file: str) -> Any:

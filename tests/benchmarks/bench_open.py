@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import simplejpeg
 
-from seqdata.build.finish import GROUP_ROWS, summarise
+from seqdata.build.tables import GROUP_ROWS, summarise
 from seqdata.contracts.manifest import (
     BuildSettings,
     Counts,

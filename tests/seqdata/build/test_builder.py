@@ -50,8 +50,8 @@ POINTS = [
     ("build.shards", "prepare", 1),
     ("build.shards", "prepare", 37),
     ("build.shards", "parquet_writer", 2),
-    ("build.finish", "parquet_writer", 1),
-    ("build.finish", "planned_tables", 1),
+    ("build.tables", "parquet_writer", 1),
+    ("build.tables", "planned_tables", 1),
     ("contracts.manifest", "xxh3_file", 5),
     ("build.finish", "json_bytes", 1),
 ]
@@ -190,7 +190,7 @@ def test_shards_tile_the_listing(drives_bytes: list[list[int]], limit: int) -> N
 def test_a_killed_worker_is_one_clear_error(drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures.process import BrokenProcessPool
 
-    import seqdata.parallel as module
+    import seqdata.parallel.pool as module
 
     class Broken:
         def __init__(self, *_: object, **__: object) -> None: ...

@@ -123,7 +123,7 @@ def test_ray_gives_the_same_bytes(
 
 def test_an_error_on_ray_is_the_same_error(street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that fails with an error of ours ends the build with it, not with a wrapper."""
-    from seqdata import parallel as ray_engine
+    from seqdata.parallel import ray_engine
 
     class Fake:
         class exceptions:
@@ -317,7 +317,7 @@ def test_shrunk_images(street: Path, tmp_path: Path) -> None:
 
 
 def test_frames_of_any_number_of_shards_give_whole_trajectories() -> None:
-    from seqdata.build.finish import by_trajectory
+    from seqdata.build.tables import by_trajectory
 
     names = ["a"] * 5 + ["b"] * 2 + ["c"] * 9 + ["d"]
     table = pl.DataFrame({"trajectory": names, "row": range(len(names))})

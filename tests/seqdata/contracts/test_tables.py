@@ -131,7 +131,7 @@ def test_unknown_names_list_what_there_is(dataset: seqdata.Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema_version": 3}, "schema version 3"),
+        ({"schema_version": 4}, "schema version 4"),
         ({"kind": "index"}, "another kind"),
         ({"shards": "none"}, "field 'shards'"),
     ],

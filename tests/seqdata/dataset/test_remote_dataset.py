@@ -20,6 +20,7 @@ from seqdata.frames.locations import FrameLocations, LazyLocations
 from seqdata.frames.reader import GAP_BYTES, DamagedFrameError, read_views
 from seqdata.storage.parquet import write_parquet_atomic
 from seqdata.storage.remote import Patience
+from seqdata.storage.segments import SegmentedTable
 from seqdata.storage.store import Store
 from seqdata.storage.table_cache import cache_folder
 from tests.support.serving import FileServer, serve, serve_s3
@@ -315,7 +316,7 @@ def test_places_are_filled_a_row_group_at_a_time(tmp_path: Path) -> None:
         "hash": [rng.bytes(16) for _ in range(1000)],
     })  # fmt: skip
     pq.write_table(table.to_arrow(), tmp_path / "frames.parquet", row_group_size=300)
-    lazy = LazyLocations(tmp_path / "frames.parquet")
+    lazy = LazyLocations(SegmentedTable((tmp_path / "frames.parquet",)))
     for rows in ([299, 300], [999], []):
         found = lazy.covering(np.array(rows, dtype=np.int64))
         for name in ("shard", "offset", "length"):
@@ -328,6 +329,6 @@ def test_places_are_filled_a_row_group_at_a_time(tmp_path: Path) -> None:
             lazy.covering(np.array([row]))
     (tmp_path / "frames.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(ContractError, match=r"frames\.parquet: not readable as Parquet"):
-        LazyLocations(tmp_path / "frames.parquet")
+        LazyLocations(SegmentedTable((tmp_path / "frames.parquet",)))
     write_parquet_atomic(table.head(0), tmp_path / "frames.parquet")
-    assert len(LazyLocations(tmp_path / "frames.parquet").all().shard) == 0
+    assert len(LazyLocations(SegmentedTable((tmp_path / "frames.parquet",))).all().shard) == 0

@@ -273,7 +273,7 @@ def test_a_killed_change_goes_on_to_the_same_bytes(
 
 def test_another_append_takes_the_place_of_a_killed_one(raw: Path, out: Path, tmp_path: Path, files_of: Files) -> None:
     shutil.copytree(out, tmp_path / "killed")
-    script = killed_at("build.finish", "planned_tables", 1, PROGRAM)
+    script = killed_at("build.segments", "to_table", 1, PROGRAM)
     command = [sys.executable, "-c", script, "append", str(raw), str(tmp_path / "killed")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -9
     other = write_drives(tmp_path / "other", {"side": 12})
@@ -287,14 +287,14 @@ def test_a_full_disk_in_an_append_leaves_the_old_version(
 ) -> None:
     import errno
 
-    import seqdata.build.finish as finish
+    import seqdata.build.tables as tables
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = windows(seqdata.open(out))
     with monkeypatch.context() as patched:
-        patched.setattr(finish.Summary, "add", full)
+        patched.setattr(tables.Summary, "add", full)
         with pytest.raises(OutputError, match="no space left"):
             append(request(raw, out))
     assert windows(seqdata.open(out)) == before
