@@ -1,5 +1,6 @@
 """A dataset that is positions alone: window tables, frame rows and positives, and no pixels behind them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,12 @@ class PositionsDataset:
             for at in (table["first"].to_numpy().astype(np.int64),)
         )
         return positives(*sides, radius=radius)
+
+    def pair_finder(
+        self, database: pl.DataFrame, radius: float, rule: str, unit: str
+    ) -> Callable[[pl.DataFrame], pl.DataFrame]:
+        """As `positives`, with one database."""
+        return lambda query: self.positives(query, database, radius, rule, unit)
 
 
 def real_city(name: str) -> pl.DataFrame:

@@ -159,6 +159,9 @@ class FakeDataset:
         columns = {"query": q, "database": d, "min_distance": least[q, d], "heading_difference": turn}
         return pl.DataFrame(columns, schema_overrides=schema).with_columns(pl.col("heading_difference").fill_nan(None))
 
+    def pair_finder(self, database: Any, radius: Any = 25.0, rule: Any = "any", unit: Any = "metres") -> Any:
+        return lambda query: self.positives(query, database, radius, rule, unit)
+
     def protocol_positives(self, protocol: Any, split: Any) -> Any:
         query = self.sequences(protocol, split, "query")
         return self.positives(query, self.sequences(protocol, split, "database"), protocol.radius)

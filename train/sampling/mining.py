@@ -5,7 +5,7 @@ queries and 1,000 database windows a round, the nearest positive and the five ha
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from seqdata.errors import NotEnoughDataError
 from seqdata.geometry import BoolArray, Float32Array, IntArray
 from train.losses.distances import distance_matrix
-from train.sampling.pairs import Radii, pairs_within
+from train.sampling.pairs import FindPositives, Radii, pairs_within, positive_finder
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
@@ -84,6 +84,7 @@ def draw(
     sizes: RoundSizes = RoundSizes(),
     *,
     key: tuple[int, ...] = (0,),
+    find: FindPositives | None = None,
 ) -> MiningSample:
     """Draw queries that have a positive, and database windows; a pure function of `key`.
 
@@ -94,10 +95,12 @@ def draw(
         radii: Which windows are positives.
         sizes: How much to draw.
         key: Seed, epoch and round.
+        find: Finds positives in the database; None makes one (see `train.sampling.pairs.positive_finder`).
 
     Raises:
         NotEnoughDataError: If no query has a positive.
     """
+    find = find or positive_finder(dataset, database, radii)
     rng = np.random.default_rng(key)
     order = rng.permutation(len(queries))
     query: list[int] = []
@@ -105,7 +108,7 @@ def draw(
     # Some queries have no positive, so twice as many are looked at at once; rarely does a second look follow.
     for start in range(0, len(order), 2 * sizes.queries):
         rows = order[start : start + 2 * sizes.queries]
-        for row, matches in zip(rows, _positives(dataset, queries[rows], database, radii), strict=True):
+        for row, matches in zip(rows, _positives(find(queries[rows]), len(rows)), strict=True):
             if len(matches) and len(query) < sizes.queries:
                 query.append(int(row))
                 positives.append(_at_most(matches, sizes.positives, rng))
@@ -126,11 +129,10 @@ def _at_most(rows: IntArray, count: int | None, rng: np.random.Generator) -> Int
     return np.sort(rows if count is None else rng.choice(rows, min(count, len(rows)), replace=False))
 
 
-def _positives(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFrame, radii: Radii) -> list[IntArray]:
+def _positives(pairs: pl.DataFrame, queries: int) -> list[IntArray]:
     """Database rows of the positives of each query."""
-    tight = replace(radii, negative=radii.positive)
-    pairs = radii.positives(pairs_within(dataset, queries, database, tight)).sort("query", "database")
-    bounds = np.searchsorted(pairs["query"].to_numpy(), np.arange(1, len(queries)))
+    pairs = pairs.sort("query", "database")
+    bounds = np.searchsorted(pairs["query"].to_numpy(), np.arange(1, queries))
     return np.split(pairs["database"].to_numpy().astype(np.int64), bounds)
 
 
@@ -152,6 +154,7 @@ def mine(
     *,
     key: tuple[int, ...] = (0,),
     frames: int | None = None,
+    find: FindPositives | None = None,
 ) -> Triplets:
     """Mine one round of triplets: the nearest positive and the nearest windows that are not near on the ground.
 
@@ -168,11 +171,12 @@ def mine(
         sizes: How much to draw and mine.
         key: Seed, epoch and round.
         frames: How descriptors are compared (see `train.losses.distances`).
+        find: As for `draw`: rounds that share one search the same trees.
 
     Raises:
         NotEnoughDataError: If no triplet can be formed.
     """
-    sample = draw(dataset, queries, database, radii, sizes, key=key)
+    sample = draw(dataset, queries, database, radii, sizes, key=key, find=find)
     descriptors = describe(np.concatenate([sample.query, len(queries) + sample.candidates]))
     query, reference = descriptors[: len(sample.query)], descriptors[len(sample.query) :]
     positive = _nearest_positives(sample, query, reference, lambda rows: describe(len(queries) + rows), frames)

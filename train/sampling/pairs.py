@@ -3,6 +3,7 @@
 Distances come from the dataset's ground truth (window to window, by the protocol's rule), never from frame ids.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from seqdata.sequences.positives import RULE_COLUMNS
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
+
+FindPositives = Callable[[pl.DataFrame], pl.DataFrame]
+"""Finds the positives of a window table of queries."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,29 @@ def pairs_within(dataset: "Dataset", queries: pl.DataFrame, database: pl.DataFra
     """
     rule = radii.negative_rule or radii.rule
     pairs = dataset.positives(queries, database, radius=radii.negative, rule=rule, unit=radii.unit)
+    return _by_rule(pairs, radii)
+
+
+def positive_finder(dataset: "Dataset", database: pl.DataFrame, radii: Radii) -> FindPositives:
+    """Make a function that finds the positives of query windows in one database, as `pairs_within` and `Radii` would.
+
+    What it searches in is made once, however often it is called.
+
+    Args:
+        dataset: The dataset.
+        database: Window table of the database.
+        radii: The radii.
+
+    Returns:
+        A function of a window table of queries; it returns the pairs that are positives.
+    """
+    rule = radii.negative_rule or radii.rule
+    find = dataset.pair_finder(database, radius=radii.positive, rule=rule, unit=radii.unit)
+    return lambda queries: radii.positives(_by_rule(find(queries), radii))
+
+
+def _by_rule(pairs: pl.DataFrame, radii: Radii) -> pl.DataFrame:
+    """Pairs with their distance by the rule of positives."""
     return pairs.select(
         "query", "database", pl.col(RULE_COLUMNS[radii.rule]).alias("distance"), pl.col("heading_difference")
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import scipy.sparse as sp
 
 from seqdata.errors import NotEnoughDataError
 from seqdata.geometry import BoolArray, IntArray
-from train.sampling.pairs import PairGraph, Radii, pairs_within
+from train.sampling.pairs import FindPositives, PairGraph, Radii, pairs_within, positive_finder
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
@@ -166,9 +167,7 @@ class PlaceSampler:
         if not len(rows):
             return
         self._has_members[rows] = True
-        tight = replace(self.radii, negative=self.radii.positive)
-        pairs = self.radii.positives(pairs_within(self.dataset, self.queries[rows], self.database, tight))
-        pairs = pairs.sort("query", "distance", "database")
+        pairs = self._find_positives(self.queries[rows]).sort("query", "distance", "database")
         query, first = np.unique(pairs["query"].to_numpy(), return_index=True)
         database = pairs["database"].to_numpy().astype(np.int64)
         # With two windows a place nobody else must agree: the graph among the positives is spared.
@@ -176,10 +175,15 @@ class PlaceSampler:
             self._members[rows[query], 0] = database[first]
             return
         distinct, local = np.unique(database, return_inverse=True)
+        tight = replace(self.radii, negative=self.radii.positive)
         positive = (PairGraph.from_windows(self.dataset, self.database[distinct], tight).matrix == 2).tocsr()
         for row, candidates in zip(rows[query], np.split(local, first[1:]), strict=True):
             members = distinct[_mutual(candidates, positive, self.windows - 1)]
             self._members[row, : len(members)] = members
+
+    @cached_property
+    def _find_positives(self) -> FindPositives:
+        return positive_finder(self.dataset, self.database, self.radii)
 
     def _windows(self, runs: IntArray) -> IntArray:
         """Queries of runs `(n, run)` and the members of their places, as rows of queries + database.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from train.losses.multi_similarity import pair_statistics
 from train.losses.registry import create_pair_loss
 from train.losses.triplet import TripletLoss
 from train.sampling.mining import DescribeRows, RoundSizes, Triplets, mine
-from train.sampling.pairs import Radii
+from train.sampling.pairs import FindPositives, Radii, positive_finder
 from train.sampling.place_batches import PlaceBatch, PlaceSampler
 from train.sampling.windows import TrainData
 from train.settings import TrainSettings
@@ -124,7 +125,13 @@ class TripletRegime:
             self.sizes,
             key=(self.settings.seed, epoch, number),
             frames=self.frames,
+            find=self._find_positives,
         )
+
+    @cached_property
+    def _find_positives(self) -> FindPositives:
+        # Its trees, over all database windows, are the same in every round.
+        return positive_finder(self.dataset, self.data.database, self.radii)
 
     def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
         """The mined triplets, `batch` a step."""
