@@ -14,7 +14,7 @@ from indexer.builder import merge_lists
 from indexer.builder.held_arrays import read_arrays
 from indexer.search.approximate import FaissVectors
 from indexer.search.exact import ExactVectors
-from indexer.search.file_layout import FACTORY, Exact
+from indexer.search.file_layout import FACTORY, TYPES, Exact
 from indexer.search.flat_file import map_exact
 from indexer.search.kinds import KindSpec
 from indexer.selection.choose import Point, Selection, check_exact, settle
@@ -90,7 +90,7 @@ def calibrate(path: Path, held_out: HeldOut, plan: "BuildPlan") -> tuple[dict[st
 
     if plan.storage in FACTORY:
         kind = cast("Exact", plan.storage)
-        point = Point(plan.storage, plan.factory, {}, plan.rows * plan.size * 2)
+        point = Point(plan.storage, plan.factory, {}, plan.rows * plan.size * np.dtype(TYPES[plan.storage]).itemsize)
         vectors = map_exact(path, plan.rows, plan.size, plan.input_size, kind)
         return {}, check_exact(Selection(point, [point]), vectors, held_out).facts()
     outer = merge_lists.open_index(path, faiss.IO_FLAG_MMAP)  # owns what is searched

@@ -103,6 +103,8 @@ def test_exact_kinds_come_out_in_the_bytes_of_a_plain_build(tmp_path: Path, kind
         assert (merged / name).read_bytes() == (plain / name).read_bytes(), name
     assert sharded.unfinished(tmp_path / "b" / "town") == []
     assert set(read_measured(merged).seconds) == {"train", "merge", *(["measure"] if kind == "fp16" else [])}
+    sizes = [[point["bytes"] for point in read_measured(version).curve or ()] for version in (merged, plain)]
+    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize("kind", ["ivf", "imi"])
