@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexer.pca.eigen import exact_top, randomised_top
+from indexer.pca.eigen import exact_top, krylov_top
 from indexer.pca.exact_product import round_to_grid
 from indexer.pca.moments import Sample, Scatter, gather
 from indexer.pca.transform import Transform
@@ -24,17 +24,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Route = Literal["auto", "gram", "covariance", "randomised"]
+Route = Literal["auto", "exact", "gram", "covariance", "randomised"]
 
-EXACT_LIMIT = 6144  # up to this eigenproblem, `eigh` ends in a minute or two on two cores
-RANDOMISED_SHARE = 4  # beyond it, randomised pays when no more than a quarter of the directions is wanted
+SOLVER = "krylov-1"
+"""Name of the way in which `auto` finds directions: another one gives the same index another identity."""
+RANDOMISED_FROM = 2048  # a smaller eigenproblem takes `eigh` about a second
+RANDOMISED_SHARE = 4  # from there on, randomised pays when no more than a quarter of the directions is wanted
+DENSE_LIMIT = 8192  # up to this eigenproblem the matrix (512 MiB) is formed, and `eigh` ends in minutes
+TOLERANCE = 2e-4  # of the variance: where the Krylov space still gains more, the whole eigenproblem is solved
 FLOOR = 1e-10  # an eigenvalue below this share of the largest is float32 rounding, not variance
 MATRICES = 5  # of the eigenproblem's size in memory at once: itself, its vectors, and cuSOLVER's own
 RANK_LIMIT = 2048  # up to this size a refusal also counts the independent descriptors
 
 
 def fit(
-    sample: npt.NDArray[np.floating] | Iterable[npt.NDArray[np.floating]],
+    sample: npt.NDArray[np.floating] | Iterable[npt.NDArray[np.floating]] | Scatter,
     k: int,
     *,
     whiten: bool = False,
@@ -49,12 +53,14 @@ def fit(
 
     Args:
         sample: An array or memmap (n, d), or an iterable of blocks (m, d), which is read once: no more than d rows are
-            held before they are folded into a d×d covariance.
+            held before they are folded into a d×d covariance; or moments that were folded before.
         k: Directions, at most d and fewer than n.
         whiten: Divide by the standard deviation of each direction.
         seed: Seed of the randomised route.
-        route: `gram` (n×n, for n < d) and `covariance` (d×d) are float64 with `torch.linalg.eigh`; `randomised` is
-            subspace iteration, for eigenproblems above 6,144 of which a quarter or less is needed; `auto` by shape.
+        route: `gram` (n×n, for n < d) and `covariance` (d×d) are float64 with `torch.linalg.eigh`, `exact` is one of
+            the two by shape; `randomised` is a block Krylov space, whose directions keep all but 0.02 % of the variance
+            that exact ones do; `auto` takes it for eigenproblems from 2,048 on of which a quarter or less is needed,
+            and the exact one after all where variances fall so slowly that the space does not reach this.
         device: Where matrices are formed and solved, as torch names it; `auto` is a GPU where torch is loaded and sees
             one whose free memory takes them. Directions of two devices differ by float64's rounding.
 
@@ -73,8 +79,10 @@ def fit(
     """
     data = gather(sample, pick_device(sample) if device == "auto" else device)
     _check_size(data, k)
-    chosen_route = choose_route(data.count, data.size, k) if route == "auto" else route
-    values, vectors, total = _solve(data, k, chosen_route, seed)
+    taken = route
+    if route in ("auto", "exact"):
+        taken = choose_route(data.count, data.size, k, exact=route == "exact")
+    values, vectors, total, taken = _solve(data, k, taken, seed)
     _check_floor(values, k)
     matrix = np.ascontiguousarray(vectors, dtype=np.float32)
     _fix_signs(matrix)
@@ -87,7 +95,7 @@ def fit(
         matrix=matrix,
         eigenvalues=values,
         explained=float(values.sum() / total),
-        route=chosen_route,
+        route=taken,
         samples=data.count,
         whiten=whiten,
         seed=seed,
@@ -101,25 +109,28 @@ def pick_device(sample: object) -> str:
     """
     # Looked up, not imported: an index without a PCA loads no torch.
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not isinstance(sample, np.ndarray) or sample.ndim != 2:
+    rows = sample.matrix if isinstance(sample, Scatter) else sample
+    if torch is None or not torch.cuda.is_available() or not isinstance(rows, (np.ndarray, torch.Tensor)):
+        return "cpu"
+    if rows.ndim != 2:
         return "cpu"
     device = f"cuda:{torch.cuda.current_device()}"
     free, _ = torch.cuda.mem_get_info(device)
-    return device if MATRICES * 8 * min(sample.shape) ** 2 < free else "cpu"
+    return device if MATRICES * 8 * min(rows.shape) ** 2 < free else "cpu"
 
 
-def choose_route(count: int, size: int, k: int) -> Literal["gram", "covariance", "randomised"]:
+def choose_route(count: int, size: int, k: int, *, exact: bool = False) -> Literal["gram", "covariance", "randomised"]:
     """The route for n = `count` descriptors of d = `size` and k directions; see `fit`."""
     narrow = min(count, size)
-    if narrow > EXACT_LIMIT and RANDOMISED_SHARE * k <= narrow:
+    if not exact and narrow >= RANDOMISED_FROM and RANDOMISED_SHARE * k <= narrow:
         return "randomised"
     return "gram" if count < size else "covariance"
 
 
 def _solve(
     data: Sample | Scatter, k: int, route: str, seed: int
-) -> tuple[Float64Array, Float64Array | Float32Array, float]:
-    """Variances (k,), directions (k, d) and the whole variance.
+) -> tuple[Float64Array, Float64Array | Float32Array, float, str]:
+    """Variances (k,), directions (k, d), the whole variance, and the route that was taken in the end.
 
     With fewer descriptors than dimensions the eigenproblem is that of the Gram matrix, on the randomised route too:
     forming it costs less than one pass with directions of d values, and no more than k directions of d are ever held.
@@ -127,26 +138,41 @@ def _solve(
     import torch  # heavy
 
     count = data.count - 1
-    if route == "gram" or (route == "randomised" and isinstance(data, Sample) and data.count < data.size):
+    is_randomised = route == "randomised"
+    if route == "gram" or (is_randomised and isinstance(data, Sample) and data.count < data.size):
         if isinstance(data, Scatter):
             raise ContractError("PCA route 'gram' needs fewer streamed descriptors than dimensions; use 'covariance'")
         gram = data.gram()
-        total = float(gram.trace())
-        values, vectors = exact_top(gram, k) if route == "gram" else _randomised_gram(gram, k, seed)
+        values, vectors, is_exact = _top(gram, k, seed if is_randomised else None)
         # Not zero, which would divide by it; such directions are refused by `_check_floor` afterwards.
         directions = data.project(vectors, torch.sqrt(values.clamp_min(1e-300)))
-        return (values / count).cpu().numpy(), directions, total / count
-    if route == "randomised":
-        values, vectors = randomised_top(data.multiply, data.size, k, seed, data.device)
-        return (values / count).cpu().numpy(), vectors.T.cpu().numpy(), data.total() / count
+        return (values / count).cpu().numpy(), directions, float(gram.trace()) / count, "gram" if is_exact else route
+    if is_randomised and data.size > DENSE_LIMIT:
+        values, vectors, gain = krylov_top(data.multiply, data.size, k, seed, data.device)
+        _report_gain(gain)
+        return (values / count).cpu().numpy(), vectors.T.cpu().numpy(), data.total() / count, route
     covariance = data.covariance()
-    total = float(covariance.trace())
-    values, vectors = exact_top(covariance, k)
-    return (values / count).cpu().numpy(), vectors.T.cpu().numpy(), total / count
+    values, vectors, is_exact = _top(covariance, k, seed if is_randomised else None)
+    total = float(covariance.trace()) / count
+    return (values / count).cpu().numpy(), vectors.T.cpu().numpy(), total, "covariance" if is_exact else route
 
 
-def _randomised_gram(gram: "torch.Tensor", k: int, seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    return randomised_top(lambda directions, precise: gram @ directions, len(gram), k, seed, str(gram.device))
+def _top(matrix: "torch.Tensor", k: int, seed: int | None) -> "tuple[torch.Tensor, torch.Tensor, bool]":
+    """The k largest eigenpairs of a matrix, within a Krylov space where there is a seed, and whether they are exact."""
+    if seed is not None:
+        values, vectors, gain = krylov_top(lambda block: matrix @ block, len(matrix), k, seed, str(matrix.device))
+        if gain <= TOLERANCE or len(matrix) > DENSE_LIMIT:
+            _report_gain(gain)
+            return values, vectors, False
+    return *exact_top(matrix, k), True
+
+
+def _report_gain(gain: float) -> None:
+    """Say so where the directions may keep less variance than exact ones, whose eigenproblem is too large."""
+    if gain > TOLERANCE:
+        log.warning(
+            "PCA: variances fall slowly; its directions may keep %.2f %% less variance than exact ones", 100 * gain
+        )
 
 
 def _check_size(data: Sample | Scatter, k: int) -> None:

@@ -6,7 +6,7 @@ directions.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,18 +81,13 @@ class Sample:
             directions[:, part] = (weights @ block).cpu().numpy()
         return directions
 
-    def multiply(self, directions: "torch.Tensor", precise: bool = True) -> "torch.Tensor":
-        """Scatter matrix times (d, l) in one pass over the rows, the matrix itself never formed.
-
-        Sums are float64; the products of one block are float32 unless `precise`, twice as fast.
-        """
+    def multiply(self, directions: "torch.Tensor") -> "torch.Tensor":
+        """Scatter matrix times (d, l) float64 in one pass over the rows, the matrix itself never formed."""
         import torch  # heavy
 
-        kind = torch.float64 if precise else torch.float32
-        factor, product = directions.to(kind), torch.zeros_like(directions)
+        product = torch.zeros_like(directions)
         for block in self._by_rows():
-            part = block.to(kind)
-            product += part.T @ (part @ factor)
+            product.addmm_(block.T, block @ directions)
         return product
 
     def total(self) -> float:
@@ -122,8 +117,8 @@ class Scatter:
         """The scatter matrix (d, d)."""
         return self.matrix
 
-    def multiply(self, directions: "torch.Tensor", precise: bool = True) -> "torch.Tensor":
-        """Scatter matrix times (d, l), always in float64."""
+    def multiply(self, directions: "torch.Tensor") -> "torch.Tensor":
+        """Scatter matrix times (d, l), in float64."""
         return self.matrix @ directions
 
     def total(self) -> float:
@@ -131,13 +126,17 @@ class Scatter:
         return float(self.matrix.trace())
 
 
-def gather(sample: Block | Iterable[Block], device: str = "cpu") -> Sample | Scatter:
+def gather(sample: Block | Iterable[Block] | Scatter, device: str = "cpu") -> Sample | Scatter:
     """Take a sample in: arrays stay where they are; streamed blocks are kept until d rows, then folded on `device`.
+
+    Moments that were folded before stay as they are, on `device`.
 
     Raises:
         NotEnoughDataError: When there is no descriptor.
         ContractError: On uneven or non-finite blocks.
     """
+    if isinstance(sample, Scatter):
+        return replace(sample, matrix=sample.matrix.to(device))
     if isinstance(sample, np.ndarray):
         _check_block(sample, None)
         if len(sample) == 0:

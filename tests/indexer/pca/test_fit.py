@@ -230,17 +230,41 @@ def test_route_by_shape() -> None:
     assert pca.choose_route(8192, 8192, 1024) == "randomised"
     assert pca.choose_route(8192, 24576, 4096) == "gram"
     assert pca.choose_route(16384, 24576, 4096) == "randomised"
-    assert pca.choose_route(16384, 4096, 1024) == "covariance"
+    assert pca.choose_route(16384, 4096, 1024) == "randomised"
+    assert pca.choose_route(16384, 4096, 1024, exact=True) == "covariance"
+    assert pca.choose_route(16384, 4096, 1025) == "covariance"
+    assert pca.choose_route(2047, 4096, 256) == "gram"
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-def test_randomised_variance_within_a_thousandth(power: float) -> None:
-    """Flat and slowly falling spectra are the hard ones for subspace iteration."""
+@pytest.mark.parametrize(("power", "route"), [(0.0, "covariance"), (0.5, "covariance"), (1.0, "randomised")])
+def test_randomised_variance_within_a_five_thousandth(power: float, route: str) -> None:
+    """Spectra that are flat, or fall slowly for so small a space, are solved exactly after all."""
     rng = np.random.default_rng(0)
-    x = (rng.standard_normal((500, 400)) * np.arange(1, 401) ** -power).astype(np.float32)
-    exact, randomised = pca.fit(x, 60), pca.fit(x, 60, route="randomised")
-    assert exact.explained * (1 - 1e-3) <= randomised.explained <= exact.explained * (1 + 1e-9)
+    x = (rng.standard_normal((900, 700)) * np.arange(1, 701) ** -power).astype(np.float32)
+    exact, randomised = pca.fit(x, 60, route="exact"), pca.fit(x, 60, route="randomised")
+    assert (exact.route, randomised.route) == ("covariance", route)
+    assert exact.explained * (1 - 2e-4) <= randomised.explained <= exact.explained * (1 + 1e-9)
     np.testing.assert_allclose(randomised.matrix @ randomised.matrix.T, np.eye(60), atol=1e-5)
+
+
+def test_a_large_sample_of_a_quarter_of_the_directions_is_solved_in_a_krylov_space(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By shape alone, streamed or not, and the exact route stays one option away."""
+    monkeypatch.setattr(pca, "RANDOMISED_FROM", 128)
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((400, 200)) / np.arange(1, 201)).astype(np.float32)
+    streamed, whole = pca.fit(iter([x[:150], x[150:]]), 20), pca.fit(x, 20)
+    assert (whole.route, streamed.route) == ("randomised", "randomised")
+    assert pca.fit(x, 20, route="exact").route == "covariance"
+    assert np.abs((streamed.matrix * svd(x, 20)[0]).sum(1)).min() > 0.999
+
+
+def test_directions_beyond_the_rank_are_refused_on_the_randomised_route() -> None:
+    x = sample(300, 80, rank=11)
+    check(pca.fit(x, 11, route="randomised"), x, 11)
+    with pytest.raises(NotEnoughDataError, match="11 directions only, 20 are needed; --pca 11 would work"):
+        pca.fit(x, 20, route="randomised")
 
 
 def test_a_large_sample_is_refused_by_its_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
