@@ -72,6 +72,11 @@ class PlaceIndex(Facts):
         return self.manifest.id
 
     @property
+    def engine(self) -> EngineName:
+        """What searches the exact kinds, as it was opened."""
+        return self._engine
+
+    @property
     def size(self) -> int:
         """d, the size of the descriptors that `search` takes (before PCA)."""
         return self.manifest.input_size

@@ -16,6 +16,7 @@ import polars as pl
 from indexer.arrays import StoredVectors, map_blocks
 from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import check_descriptors, project, projected
+from indexer.pca.sample_parts import FITTED
 from indexer.pca.transform import Transform
 from indexer.search.exact import ExactVectors
 from indexer.search.file_layout import FACTORY, Exact, write
@@ -59,6 +60,7 @@ class BuildOptions(TypedDict, total=False):
     queries_of: str
     origin: dict[str, Any]
     seconds: Mapping[str, float]
+    arithmetic: str
 
 
 def find_version(
@@ -86,7 +88,7 @@ def find_version(
         True
     """
     settings = as_spec(kind).settings()
-    for arithmetic in (ARITHMETIC, None):
+    for arithmetic in (FITTED, ARITHMETIC, None):
         identifier = version_id(inputs, normalise=normalise, settings=settings, arithmetic=arithmetic)
         version = find_whole(Path(out), identifier)
         if version is not None:
@@ -123,6 +125,7 @@ def build(
               database are searched, each without itself.
             * `queries_of` ("given queries"): Whose `queries` are, for the measured facts.
             * `origin` ({}): Where the vectors came from; recorded, and no part of the version's identity.
+            * `arithmetic` (that of `indexer.pca.exact_product`): How vectors are computed; the manifest's field.
             * `seconds` ({}): Phases of the caller's own work before. This function's are describe (waiting for
               `blocks`), write (projecting and writing), train, add and measure; `build` is all of it.
 
@@ -193,6 +196,7 @@ class _Work:
     queries_of: str = "given queries"
     origin: dict[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    arithmetic: str = ARITHMETIC
 
     @cached_property
     def spec(self) -> KindSpec:
@@ -224,7 +228,7 @@ class _Written:
 def _build_new(work: _Work, blocks: Iterator[npt.NDArray[np.float32]], table: pl.DataFrame) -> Path:
     index, transform, spec, phases = work.index, work.transform, work.spec, work.phases
     started = time.monotonic()
-    identifier = version_id(work.inputs, normalise=work.normalise, settings=spec.settings(), arithmetic=ARITHMETIC)
+    identifier = version_id(work.inputs, normalise=work.normalise, settings=spec.settings(), arithmetic=work.arithmetic)
     with building(index, identifier) as folder:
         sweep(index)
         # Before the first block comes, which may take an hour: with a transform the size of the index is known already.
@@ -258,7 +262,7 @@ def _build_new(work: _Work, blocks: Iterator[npt.NDArray[np.float32]], table: pl
             settings=spec.settings(),
             threads=None if spec.name in EXACT else threads(),
             seed=spec.seed,
-            arithmetic=ARITHMETIC,
+            arithmetic=work.arithmetic,
         )
         seconds = {**phases, "build": time.monotonic() - started}
         return seal(folder, index, manifest, table, transform, measure(seconds, **written.measured))

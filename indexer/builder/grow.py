@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from indexer.builder import merge_lists
-from indexer.pca.exact_product import ARITHMETIC
+from indexer.pca.exact_product import ARITHMETIC, projection_of
 from indexer.pca.transform import Transform
 from indexer.search.file_layout import FACTORY, Exact, write
 from indexer.search.flat_file import map_exact, write_exact
@@ -50,7 +50,8 @@ def check_arithmetic(arithmetic: str | None, storage: str, transform: Transform 
     Raises:
         ContractError: If older vectors were projected, or assigned to lists, in another way than new ones would be.
     """
-    if arithmetic != ARITHMETIC and (transform is not None or storage not in FACTORY):
+    # How a PCA was fitted (a second name) does not matter here: appended vectors are projected by the stored one.
+    if projection_of(arithmetic) != ARITHMETIC and (transform is not None or storage not in FACTORY):
         raise ContractError(
             f"{path}: its vectors were computed by another arithmetic ({arithmetic or 'float32 products'}) than new "
             f"ones are ({ARITHMETIC}), and one index holds vectors of one only; build the index again, in a new folder"

@@ -97,6 +97,7 @@ def prepare(
     normalise: bool = False,
     settings: dict[str, Any] | None = None,
     origin: dict[str, Any] | None = None,
+    arithmetic: str = ARITHMETIC,
 ) -> BuildPlan:
     """Read the plan of a build in shares; the first share to come makes it, while the others wait.
 
@@ -108,6 +109,7 @@ def prepare(
         normalise: Whether vectors are L2-normalised after the transform.
         settings: Settings of the kind of index (see `KindSpec.settings`).
         origin: Where the vectors come from; no part of the version's identity.
+        arithmetic: How vectors are computed (see `indexer.versions.manifest.IndexManifest`).
 
     Returns:
         The plan, equal for all shares.
@@ -118,7 +120,7 @@ def prepare(
         SeqdataError: As `train`.
     """
     index = Path(out)
-    identifier = version_id(inputs, normalise=normalise, settings=settings, arithmetic=ARITHMETIC)
+    identifier = version_id(inputs, normalise=normalise, settings=settings, arithmetic=arithmetic)
     folder = parts_folder(index, identifier)
     try:
         (index / PARTS).mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,9 @@ def prepare(
     # The lock is held while the first share trains: the others need what it writes, and would only train the same.
     with changing(index / PARTS):
         if not (folder / PLAN).is_file():
-            _publish_plan(folder, identifier, rows, inputs, train, normalise, settings or {}, origin or {})
+            request = {"id": identifier, "rows": rows, "inputs": inputs, "normalised": normalise}
+            request |= {"settings": settings or {}, "origin": origin or {}, "arithmetic": arithmetic}
+            _publish_plan(folder, train, request)
     plan = read_plan(folder)
     # The id does not know the number of rows: a caller that leaves something out of `inputs` is caught here.
     if plan.rows != rows:
@@ -136,17 +140,8 @@ def prepare(
     return plan
 
 
-def _publish_plan(
-    folder: Path,
-    identifier: str,
-    rows: int,
-    inputs: dict[str, Any],
-    train: Callable[[], Trained],
-    normalise: bool,
-    settings: dict[str, Any],
-    origin: dict[str, Any],
-) -> None:
-    """Fit, and write the plan last."""
+def _publish_plan(folder: Path, train: Callable[[], Trained], request: dict[str, Any]) -> None:
+    """Fit, and write the plan last; `request` holds those of its fields that the caller knows."""
     started = time.monotonic()
     trained = train()
     if trained.storage not in FACTORY and (trained.index is None or not merge_lists.has_lists(trained.index)):
@@ -163,26 +158,20 @@ def _publish_plan(
         trained.transform.save(folder / TRANSFORM)
     if trained.index is not None and trained.storage not in FACTORY:
         with atomic_path(folder / TRAINED) as temporary:
-            write(wrap(trained.index, trained.transform, normalise), temporary)
+            write(wrap(trained.index, trained.transform, request["normalised"]), temporary)
     if trained.held_out is not None:
         write_arrays(folder / HELD_OUT, rows=trained.held_out[0], vectors=trained.held_out[1])
     size = trained.input_size if trained.transform is None else trained.transform.output_size
     plan = BuildPlan(
-        id=identifier,
-        rows=rows,
+        **request,
         size=size,
-        normalised=normalise,
-        inputs=inputs,
-        settings=settings,
         seconds=round(time.monotonic() - started, 3),
         input_size=trained.input_size,
         storage=trained.storage,
         factory=trained.factory,
         seed=trained.seed,
         threads=trained.threads,
-        arithmetic=ARITHMETIC,
         queries_of=trained.queries_of,
-        origin=origin,
     )
     # Last: a plan that can be read names files that are whole.
     write_bytes_atomic(folder / PLAN, json_bytes(plan.model_dump(mode="json")))

@@ -25,6 +25,16 @@ RUN = 512
 BITS = 22
 
 
+def projection_of(arithmetic: str | None) -> str | None:
+    """The name of how vectors were projected, of a manifest's names of all that was computed, joined by "+".
+
+    Example:
+        >>> projection_of("exact-sums-1+gram-parts-1")
+        'exact-sums-1'
+    """
+    return None if arithmetic is None else arithmetic.partition("+")[0]
+
+
 def round_to_grid(rows: Float32Array) -> Float32Array:
     """Round rows (n, d) to the 22 bits that `exact_product` multiplies; rows that are rounded already stay equal."""
     rounded = np.empty_like(rows)

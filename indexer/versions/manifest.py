@@ -67,7 +67,8 @@ class IndexManifest(Frozen):
     `threads` and `seed` belong to the training of a quantiser or graph. `parent` is the version that this one was
     appended to, whose transform and quantiser it keeps. `origin` tells where it came from (the run's name, say) and is
     no part of its identity. `arithmetic` names how vectors were projected and assigned to lists (see
-    `indexer.pca.exact_product`); versions without it were built by float32 products. `created` and `seconds` stand here
+    `indexer.pca.exact_product`), then behind a "+" how their PCA was fitted where that was on sums of parts (see
+    `indexer.pca.sample_parts`); versions without it were built by float32 products. `created` and `seconds` stand here
     in schema version 1 only.
     """
 

@@ -4,21 +4,30 @@ The chosen split's database is described and projected in one stream, so raw vec
 """
 
 from pathlib import Path
-
-import polars as pl
+from shutil import rmtree
 
 from indexer.builder.build import build
-from indexer.builder.pipeline.request import IndexRequest, check_distance, existing_version, index_work
-from indexer.builder.pipeline.sample_vectors import sample_vectors
+from indexer.builder.pipeline.request import (
+    IndexRequest,
+    IndexWork,
+    arithmetic_of,
+    check_distance,
+    existing_version,
+    index_work,
+    version_of,
+)
 from indexer.builder.pipeline.samples import held_out
+from indexer.builder.share_plan import parts_folder
 from indexer.describer import Describer
 from indexer.pca import fit as pca
+from indexer.pca.sample_parts import SampleParts
 from indexer.pca.transform import Transform
 from indexer.selection import choose
 from indexer.selection.timing import Phases
 from indexer.versions.folders import adopt
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import NotEnoughDataError
+from seqdata.geometry import Float32Array
 from seqdata.parallel import StageProgress, stage_progress
 
 
@@ -47,7 +56,7 @@ def build_index(
     phases = Phases()
     # Only here are the weights loaded: an existing version needs none.
     check_distance(describer)
-    transform = fit_transform(dataset, describer, request, work.sample, progress, phases)
+    transform = fit_transform(dataset, describer, request, work, progress, phases)
     held_out_queries = (
         held_out(dataset, request.protocol, request.split, work.database, request.seed)
         if choose.measures(request.kind, work.database.height)
@@ -59,7 +68,7 @@ def build_index(
             queries = describer.vectors(
                 dataset, held_out_queries.windows, stage_progress(progress, "describe held-out queries")
             )
-    return build(
+    version = build(
         request.out,
         blocks=describer.blocks(dataset, work.described, stage_progress(progress, "describe database")),
         places=dataset.places(work.database),
@@ -71,24 +80,72 @@ def build_index(
         queries_of="" if held_out_queries is None else held_out_queries.queries_of,
         origin=work.origin,
         seconds=phases,
+        arithmetic=arithmetic_of(request),
     )
+    # The sample, which a killed build would have found again.
+    rmtree(parts_folder(request.out, version_of(request, work)), ignore_errors=True)
+    return version
+
+
+def sample_parts(describer: Describer, request: IndexRequest, work: IndexWork) -> SampleParts:
+    """The PCA sample of a request, in parts beside those of its version; nothing is described yet."""
+    folder = parts_folder(request.out, version_of(request, work)) / "sample"
+    return SampleParts(folder, work.sample.height, describer.descriptor_size(request.protocol.length))
+
+
+def describe_sample(
+    dataset: Dataset,
+    describer: Describer,
+    request: IndexRequest,
+    work: IndexWork,
+    progress: StageProgress | None = None,
+) -> None:
+    """Describe those parts of the PCA sample that nobody has described yet; nothing for a request without a PCA.
+
+    Args:
+        dataset: The dataset.
+        describer: The model.
+        request: The request.
+        work: What it comes to.
+        progress: Called with the stage and its windows.
+
+    Raises:
+        NotEnoughDataError: If the sample or the descriptor has fewer dimensions than the PCA, with the greatest number
+            that would work.
+    """
+    if request.pca is None:
+        return
+    size = describer.descriptor_size(request.protocol.length)
+    # n centred descriptors span at most n − 1 dimensions.
+    usable = min(work.sample.height - 1, size)
+    if request.pca > usable:
+        raise NotEnoughDataError(
+            f"--pca {request.pca}: {work.sample.height} descriptors of {size} dimensions to fit on, more than "
+            f"{request.pca} descriptors and as many dimensions are needed; --pca {usable} would work"
+        )
+
+    def describe(rows: range) -> Float32Array:
+        stage = stage_progress(progress, f"describe PCA sample from window {rows.start:,} of {work.sample.height:,}")
+        return describer.vectors(dataset, work.sample[rows.start : rows.stop], stage)
+
+    sample_parts(describer, request, work).complete(describe)
 
 
 def fit_transform(
     dataset: Dataset,
     describer: Describer,
     request: IndexRequest,
-    sample: pl.DataFrame,
+    work: IndexWork,
     progress: StageProgress | None,
     phases: Phases,
 ) -> Transform | None:
-    """Fit the PCA of a request on a sample of windows.
+    """Fit the PCA of a request on its sample.
 
     Args:
         dataset: The dataset that the windows were cut from.
         describer: The model.
         request: Holds the number of dimensions, whitening and seed.
-        sample: Windows to fit on.
+        work: What it comes to.
         progress: Called with the stage and its windows.
         phases: Where the seconds are counted.
 
@@ -96,21 +153,13 @@ def fit_transform(
         The transform; None for a request without a PCA.
 
     Raises:
-        NotEnoughDataError: If the sample or the descriptor has fewer dimensions than the PCA, with the greatest
-            number that would work.
+        NotEnoughDataError: As `describe_sample`.
     """
     if request.pca is None:
         return None
-    size = describer.descriptor_size(request.protocol.length)
-    # n centred descriptors span at most n − 1 dimensions.
-    usable = min(sample.height - 1, size)
-    if request.pca > usable:
-        raise NotEnoughDataError(
-            f"--pca {request.pca}: {sample.height} descriptors of {size} dimensions to fit on, more than {request.pca} "
-            f"descriptors and as many dimensions are needed; --pca {usable} would work"
-        )
-    stage = stage_progress(progress, "describe PCA sample")
     with phases.timed("describe sample"):
-        vectors = sample_vectors(describer, dataset, sample, request.out, stage)
+        describe_sample(dataset, describer, request, work, progress)
     with phases.timed("fit"):
-        return pca.fit(vectors, request.pca, whiten=request.whiten, seed=request.seed)
+        route: pca.Route = "exact" if request.exact_pca else "auto"
+        sample = sample_parts(describer, request, work).data()
+        return pca.fit(sample, request.pca, whiten=request.whiten, seed=request.seed, route=route)

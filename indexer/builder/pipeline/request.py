@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from indexer.builder.build import find_version
 from indexer.builder.pipeline.samples import pca_sample
 from indexer.describer import Describer
 from indexer.evaluation.truth import table_key
+from indexer.pca.exact_product import ARITHMETIC
+from indexer.pca.fit import SOLVER, choose_route
+from indexer.pca.sample_parts import FITTED
 from indexer.search.kinds import KindSpec
+from indexer.versions.manifest import version_id
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
+from seqdata.dataset.frame_sizes import frame_sizes
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.sequences.windows import reversed_windows
 from seqdata.sources.raw_frames import raw_frames
@@ -30,6 +34,7 @@ class IndexRequest:
         split: Split whose database windows are indexed.
         pca: Dimensions after PCA, None for no PCA.
         whiten: Divide each PCA component by its standard deviation.
+        exact_pca: Solve the whole eigenproblem, whatever its size (see `indexer.pca.fit.fit`).
         sample: Windows of the training database that PCA is fitted on (16,384 in Mereu et al., Learning Sequential
             Descriptors for Sequence-based Visual Place Recognition, RA-L 2022).
         seed: Seed of the sample, of the quantiser's training and of the held-out queries.
@@ -44,6 +49,7 @@ class IndexRequest:
     split: str = "test"
     pca: int | None = None
     whiten: bool = False
+    exact_pca: bool = False
     sample: int = 16_384
     seed: int = 0
     kind: KindSpec = field(default_factory=KindSpec)
@@ -93,12 +99,32 @@ def index_work(dataset: Dataset, describer: Describer, request: IndexRequest) ->
     return IndexWork(database, database_windows(database, inputs), sample, inputs, normalise, {"run": describer.name})
 
 
+def arithmetic_of(request: IndexRequest) -> str:
+    """Name how the vectors of a request are computed, as the manifest records it."""
+    return ARITHMETIC if request.pca is None else FITTED
+
+
+def version_of(request: IndexRequest, work: IndexWork) -> str:
+    """Name the version that a request makes."""
+    return version_id(
+        work.inputs,
+        normalise=work.normalise,
+        settings=request.kind.settings(),
+        arithmetic=arithmetic_of(request),
+    )
+
+
 def existing_version(request: IndexRequest, work: IndexWork) -> Path | None:
     """Find the finished version of a request, None where there is none.
 
-    Older versions counted the run's name among their inputs, so that id is looked for too.
+    Older versions counted the run's name among their inputs, and named no solver of the PCA, so those ids are looked
+    for too.
     """
-    for inputs in (work.inputs, {**work.inputs, "run": work.origin["run"]}):
+    older = [work.inputs]
+    if not request.exact_pca and "solver" in (work.inputs["pca"] or {}):
+        fitted = {name: value for name, value in work.inputs["pca"].items() if name != "solver"}
+        older.append({**work.inputs, "pca": fitted})
+    for inputs in [*older, *({**inputs, "run": work.origin["run"]} for inputs in older)]:
         version = find_version(request.out, inputs, normalise=work.normalise, kind=request.kind)
         if version is not None:
             return version
@@ -118,7 +144,7 @@ def check_distance(describer: Describer) -> None:
 
 def frame_size(dataset: Dataset, database: pl.DataFrame) -> list[int] | None:
     """[H, W] of the database's frames, None when they differ: images to search for are brought to it."""
-    sizes = dataset.frame_columns("height", "width")[np.unique(dataset.frame_rows(database))].unique()
+    sizes = frame_sizes(dataset, lambda: dataset.frame_rows(database))
     return [int(side) for side in sizes.row(0)] if sizes.height == 1 else None
 
 
@@ -151,6 +177,7 @@ def _inputs(
         "split": sampled_split,
         "windows": table_key(sample),
         "seed": request.seed,
+        **_solver(request, sample.height),
     }
     return {
         **stored_form(dataset),
@@ -167,3 +194,12 @@ def _inputs(
         "checkpoint": describer.weights,
         "pca": fitted if request.pca is not None else None,
     }
+
+
+def _solver(request: IndexRequest, count: int) -> dict[str, str]:
+    """How directions are found in a sample of `count` windows; nothing where that is sure to be as it always was."""
+    if request.exact_pca:
+        return {"solver": "exact"}
+    # The descriptor's size is known to the model alone, which is not loaded here.
+    may_be_randomised = request.pca is not None and choose_route(count, count, request.pca) == "randomised"
+    return {"solver": SOLVER} if may_be_randomised else {}

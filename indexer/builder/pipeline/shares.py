@@ -9,20 +9,26 @@ import polars as pl
 
 from indexer.builder import share_plan as plans
 from indexer.builder import shares
-from indexer.builder.pipeline.build import fit_transform
-from indexer.builder.pipeline.request import IndexRequest, IndexWork, check_distance, existing_version, index_work
+from indexer.builder.pipeline.build import describe_sample, fit_transform
+from indexer.builder.pipeline.request import (
+    IndexRequest,
+    IndexWork,
+    arithmetic_of,
+    check_distance,
+    existing_version,
+    index_work,
+    version_of,
+)
 from indexer.builder.pipeline.samples import HELD_OUT, held_out
 from indexer.builder.share_plan import Trained
 from indexer.describer import Describer
 from indexer.evaluation.truth import table_key
-from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import project
 from indexer.search import kinds
 from indexer.search.pools import threads
 from indexer.selection.held_out import NOT_A_ROW
 from indexer.selection.timing import Phases
 from indexer.versions.folders import adopt
-from indexer.versions.manifest import version_id
 from seqdata import protocols
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_dataset
@@ -66,7 +72,7 @@ def write_share(
 ) -> int:
     """Describe and encode one share of the database; a share that is there already stays as it is.
 
-    PCA is fitted by the share that comes first, while the others wait.
+    Shares describe the sample of the PCA together; it is fitted by the one that comes first, while the others wait.
 
     Args:
         dataset: Dataset whose windows are indexed.
@@ -88,6 +94,9 @@ def write_share(
     if existing_version(request, work) is not None:
         return len(rows)
     check_distance(describer)
+    # Before the lock of the plan: every share describes some of the sample, and none waits while one describes all.
+    if not (plans.parts_folder(request.out, version_of(request, work)) / plans.PLAN).is_file():
+        describe_sample(dataset, describer, request, work, progress)
     plan = plans.prepare(
         request.out,
         work.database.height,
@@ -96,6 +105,7 @@ def write_share(
         normalise=work.normalise,
         settings=request.kind.settings(),
         origin=work.origin,
+        arithmetic=arithmetic_of(request),
     )
     blocks = describer.blocks(
         dataset,
@@ -122,7 +132,7 @@ def _train(
     """Fit PCA, and for kinds with a quantiser that too, on the windows of the database that a plain build trains on."""
     spec, size = request.kind, describer.descriptor_size(request.protocol.length)
     total = work.database.height
-    transform = fit_transform(dataset, describer, request, work.sample, progress, Phases())
+    transform = fit_transform(dataset, describer, request, work, progress, Phases())
     stored_size = size if transform is None else transform.output_size
     factory = spec.factory or kinds.factory_string(spec.kind, total, stored_size)
     trained = Trained(transform, size, storage=spec.name, factory=factory)
@@ -212,11 +222,8 @@ def build_in_shares(
         for number in range(1, workers + 1)
     ]
     finished = 0
-    for windows in run_jobs(jobs, engine, workers):
+    for windows in run_jobs(jobs, engine, workers, on_devices=True):
         finished += windows
         if progress is not None:
             progress("describe in shares", finished, work.database.height)
-    identifier = version_id(
-        work.inputs, normalise=work.normalise, settings=request.kind.settings(), arithmetic=ARITHMETIC
-    )
-    return shares.merge(request.out, identifier, dataset.places(work.database))
+    return shares.merge(request.out, version_of(request, work), dataset.places(work.database))

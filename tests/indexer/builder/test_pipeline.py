@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import torch
 
 import indexer
 import seqdata
+from indexer.builder.append import append
+from indexer.builder.build import build as build_version
 from indexer.builder.pipeline.append import append_index
 from indexer.builder.pipeline.build import build_index
 from indexer.builder.pipeline.request import IndexRequest, existing_version, index_work
 from indexer.builder.pipeline.samples import held_out, stratified_rows
 from indexer.builder.pipeline.shares import merge_shares, write_share
 from indexer.describer import PRECISIONS
+from indexer.pca import fit as pca
+from indexer.pca import sample_parts
+from indexer.pca.exact_product import ARITHMETIC
 from indexer.pca.project import project
 from indexer.place_index import PlaceIndex
 from indexer.search.flat_file import map_exact
@@ -29,6 +35,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError
 from tests.support.street import LENGTH, build_street, make_index, make_run, write_street
 from train.data.describe import describe
+from train.data.describe_settings import DescribeSettings
 from train.models.presets import is_paper_method
 from train.runs.checkpoint import load_model
 from train.stages.describer import RunDescriber, query_describer
@@ -44,7 +51,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def request(street: Dataset, folder: Path, kind: str = "cat") -> tuple[RunDescriber, IndexRequest]:
     """The model of a new run, and the request for its index."""
     run = make_run(street, folder / "run", kind)
-    return RunDescriber(run, "cpu"), IndexRequest(folder / "index", street.load_protocol("halves"))
+    return RunDescriber(run, DescribeSettings("cpu")), IndexRequest(folder / "index", street.load_protocol("halves"))
 
 
 def stored(index: PlaceIndex) -> np.ndarray:
@@ -215,7 +222,10 @@ def test_a_renamed_run_gives_the_same_version(street: Dataset, tmp_path: Path) -
     """Its name stands beside the inputs; a version from when it was among them is still recognised."""
     model, plain = request(street, tmp_path)
     shutil.copytree(model.run, tmp_path / "better name")
-    renamed, elsewhere = RunDescriber(tmp_path / "better name", "cpu"), replace(plain, out=tmp_path / "other")
+    renamed, elsewhere = (
+        RunDescriber(tmp_path / "better name", DescribeSettings("cpu")),
+        replace(plain, out=tmp_path / "other"),
+    )
     one, other = build_index(street, model, plain), build_index(street, renamed, elsewhere)
     assert one.name == other.name
     assert [indexer.open(each).manifest.origin["run"] for each in (one, other)] == ["run", "better name"]
@@ -246,13 +256,13 @@ class RoundingDescriber(RunDescriber):
 
     @property
     def arithmetic(self) -> dict[str, str]:
-        return {"precision": self.precision}
+        return {"precision": self.settings.precision}
 
 
 def test_vectors_of_another_precision_are_another_version(street: Dataset, tmp_path: Path) -> None:
     """Whole float32 keeps the ids of before; rounded vectors have their own, and are not appended to others."""
     model, plain = request(street, tmp_path)
-    rounding = RoundingDescriber(model.run, "cpu", precision="tf32")
+    rounding = RoundingDescriber(model.run, DescribeSettings("cpu"))
     whole, rounded = (indexer.open(build_index(street, each, plain)) for each in (model, rounding))
     assert "computed" not in whole.manifest.inputs and model.arithmetic == {}
     assert rounded.computed == {"precision": "tf32"} and rounded.id != whole.id
@@ -263,21 +273,71 @@ def test_vectors_of_another_precision_are_another_version(street: Dataset, tmp_p
     ):
         with pytest.raises(ContractError, match=words):
             append_index(street, index, describer)
-    assert [query_describer(index, model.run).precision for index in (whole, rounded)] == ["fp32", "tf32"]
+    assert [query_describer(index, model.run).settings.precision for index in (whole, rounded)] == ["fp32", "tf32"]
 
 
 def test_a_card_is_recorded_only_where_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.stages.describer.pick_device", lambda name: torch.device(name))
-    ways = {name: RunDescriber(Path("run"), "cuda", precision=name).arithmetic for name in PRECISIONS}
+    monkeypatch.setattr("train.devices.pick_device", torch.device)
+    ways = {name: RunDescriber(Path("run"), DescribeSettings("cuda", precision=name)).arithmetic for name in PRECISIONS}
     assert ways == {"fp32": {}, "tf32": {"precision": "tf32"}, "bf16": {"precision": "bf16"}}
-    assert RunDescriber(Path("run"), "cpu", precision="bf16").arithmetic == {}
+    assert RunDescriber(Path("run"), DescribeSettings("cpu", "bf16")).arithmetic == {}
 
 
 def test_workers_share_out_the_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four processes on two cards: two each; a card that is named, and a CPU, stay as they are."""
     monkeypatch.setattr("train.stages.describer.torch.set_num_threads", lambda count: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("train.stages.describer.pick_device", lambda name: torch.device(name))
-    devices = [RunDescriber(Path("run"), "cuda").as_worker(number, 1).device for number in (1, 2, 3, 4)]
+    monkeypatch.setattr("train.devices.pick_device", torch.device)
+
+    def device(number: int, name: str = "cuda") -> str:
+        return RunDescriber(Path("run"), DescribeSettings(name)).as_worker(number, 1).settings.device
+
+    devices = [device(number) for number in (1, 2, 3, 4)]
     assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert [RunDescriber(Path("run"), name).as_worker(2, 1).device for name in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]
+    assert [device(2, name) for name in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]
+
+
+def test_shares_describe_the_sample_together_and_end_in_the_bytes_of_one_build(
+    street: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_of: Callable[[Path], dict[str, bytes]]
+) -> None:
+    """The PCA of any number of shares is that of a plain build, whose manifest names how it was fitted."""
+    monkeypatch.setattr(sample_parts, "PART_ROWS", 7)
+    model, plan = request(street, tmp_path, "sum")
+    plain = replace(plan, pca=5)
+    whole = build_index(street, model, plain)
+    assert not list((plain.out / ".parts").iterdir()), "the sample goes when the version is there"
+    shares = replace(plain, out=tmp_path / "shares" / "index")
+    for number in (2, 3, 1):
+        write_share(street, model, shares, number, 3)
+    merged = merge_shares(street, shares.out, whole.name)
+    assert files_of(merged).keys() == files_of(whole).keys()
+    for name in ("index.faiss", "transform.safetensors", "ids.parquet", "manifest.json"):
+        assert (merged / name).read_bytes() == (whole / name).read_bytes(), name
+    assert indexer.open(whole).manifest.arithmetic == sample_parts.FITTED
+    assert indexer.open(build_index(street, model, plan)).manifest.arithmetic == ARITHMETIC
+
+
+def test_an_index_of_an_earlier_release_is_the_answer_to_its_request_and_can_be_appended_to(
+    street: Dataset, tmp_path: Path
+) -> None:
+    """Its PCA was fitted in one piece, under another name of the arithmetic: vectors are projected alike."""
+    model, plan = request(street, tmp_path, "sum")
+    reduced = replace(plan, pca=5)
+    work = index_work(street, model, reduced)
+    transform = pca.fit(model.vectors(street, work.sample), 5)
+    blocks = model.blocks(street, work.described[:20])
+    places = street.places(work.database)
+    older = build_version(
+        reduced.out,
+        blocks=blocks,
+        places=places[:20],
+        transform=transform,
+        inputs=work.inputs,
+        normalise=work.normalise,
+    )
+    assert indexer.open(older).manifest.arithmetic == ARITHMETIC
+    assert existing_version(reduced, work) == older
+    rest = model.blocks(street, work.described[20:])
+    grown = indexer.open(append(older, rest, places[20:], {**work.inputs, "dataset": "newer"}))
+    assert grown.manifest.arithmetic == ARITHMETIC
+    assert len(grown) == work.database.height
