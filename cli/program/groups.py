@@ -70,6 +70,9 @@ class IndexGroup(LazyGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert `build` before arguments that do not begin with a command. Raises: UsageError for a mistyped one."""
+        if ctx.resilient_parsing and not args:
+            # The shell completes the next word, which is a command or the first argument of `build`.
+            return super().parse_args(ctx, args)
         if (
             args
             and args[0] not in self.commands
