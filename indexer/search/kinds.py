@@ -18,6 +18,7 @@ import numpy as np
 
 from indexer.search.faiss_layers import faiss_threads, layers
 from indexer.search.file_layout import FACTORY, faiss_reason
+from indexer.search.gpu_training import train_index
 from indexer.search.pools import threads
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import IntArray
@@ -276,7 +277,7 @@ def train(index: "faiss.Index", vectors: "np.ndarray[Any, np.dtype[np.float32]]"
     sample = np.ascontiguousarray(vectors[rows], dtype=np.float32)
     try:
         with faiss_threads(1 if count * work <= ONE_THREAD else threads()), _quiet_rotations(index):
-            index.train(sample)
+            train_index(index, sample)
     except RuntimeError as error:
         raise NotEnoughDataError(f"{what}: cannot be trained on {count} vectors ({faiss_reason(error)})") from error
     return count

@@ -154,7 +154,7 @@ def start(pack: Path) -> bool:
 def whole_recording(pack: Path, frames: list[bytes], folder: Path, count: int) -> bool:
     """`localize` with the filter against describing the same frames alike; peak memory of a long recording."""
     dataset = open_dataset(pack.parent / "dataset")
-    describer = RunDescriber(pack.parent / "run", "cpu", runtime="onnx")
+    describer = RunDescriber(pack.parent / "run", DescribeSettings("cpu", runtime="onnx"))
     windows = dataset.sequences(protocols.load(str(pack.parent / "corridor.toml")), "test", "query")
     source = describer.source(dataset, windows, None)
     describe(describer.network, dataset, windows, device="cpu", source=source)  # exports the program first

@@ -11,6 +11,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_dataset
 from seqdata.storage.files import write_json_atomic
 from tests.conftest import jpeg
+from train.data.describe_settings import DescribeSettings
 from train.models import registry as models
 from train.runs.checkpoint import save_model
 from train.stages.describer import RunDescriber
@@ -78,4 +79,4 @@ def make_index(street: Dataset, folder: Path, kind: str, pca: int | None = None)
     run = make_run(street, folder / "run", kind)
     protocol = street.load_protocol("halves")
     request = IndexRequest(out=folder / "index", protocol=protocol, split="test", pca=pca)
-    return indexer.open(build_index(street, RunDescriber(run, "cpu"), request)), run
+    return indexer.open(build_index(street, RunDescriber(run, DescribeSettings("cpu")), request)), run

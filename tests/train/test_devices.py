@@ -1,12 +1,24 @@
 """Names of devices, and what is set on CUDA for a precision and for repeatable kernels, with a card that is faked."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from seqdata.errors import ContractError, MissingDependencyError
-from train.devices import arithmetic, autocast, has_bfloat16, pick_device, pick_precision
+from train.devices import (
+    arithmetic,
+    autocast,
+    has_bfloat16,
+    pick_device,
+    pick_precision,
+    repeatable,
+    resize_by_products,
+)
+from train.models import registry
 
 CUDA = torch.device("cuda", 0)
 
@@ -113,3 +125,67 @@ def test_an_operation_without_a_repeatable_kernel_is_one_line() -> None:
     with pytest.raises(RuntimeError, match="another"), arithmetic(CUDA, "tf32", deterministic=True):
         raise RuntimeError("another")
     assert state() == before
+
+
+SIZES = {"bicubic": (7, 4), "bilinear": (3, 9), "nearest": (8, 2), "linear": 8}
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("mode", SIZES)
+def test_resizing_by_products_is_pytorchs_and_has_its_gradient(mode: str, antialias: bool) -> None:
+    """Up and down, in float32 to rounding; the gradient against PyTorch's in float64."""
+    antialias = antialias and mode in ("bicubic", "bilinear")
+    shape = (2, 5, 6) if mode == "linear" else (2, 5, 6, 4)
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    options: Any = {"size": SIZES[mode], "mode": mode, "antialias": antialias}
+    ours, theirs = resize_by_products(values, **options), F.interpolate(values, **options)
+    assert ours.dtype == torch.float32 and float((ours - theirs).abs().max().detach()) <= 1e-6
+    exact = values.detach().double().requires_grad_()
+    pulls = torch.randn(*theirs.shape, generator=torch.Generator().manual_seed(1))
+    (F.interpolate(exact, **options) * pulls).sum().backward()
+    gradients = []
+    for _ in range(2):
+        values.grad = None
+        (resize_by_products(values, **options) * pulls).sum().backward()
+        gradients.append(values.grad)
+    torch.testing.assert_close(gradients[0], exact.grad.float(), rtol=0, atol=1e-6)
+    assert torch.equal(*gradients)
+
+
+def graph_names(output: Tensor) -> set[str]:
+    """Names of all operations whose gradients a backward pass would take."""
+    seen: set[Any] = set()
+    left = [output.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [following for following, _ in node.next_functions]
+    return {type(node).__name__ for node in seen}
+
+
+POSITIONED: dict[str, dict[str, Any]] = {
+    "seqvlad-cct224": {"size": (64, 96), "clusters": 2, "trainable": "all", "cut": "blocks.0"},
+    "seqvlad-vit": {"size": (64, 96), "trainable": "all", "encoder": "vit_tiny_patch16_224", "clusters": 2, "encoder_options": {"dynamic_img_size": True, "depth": 1}},
+    "timesformer": {"encoder": "vit_tiny_patch16_224", "size": (32, 32), "length": 3, "time_resize": "linear", "encoder_options": {"depth": 1}},
+}
+
+
+@pytest.mark.parametrize("name", POSITIONED)
+def test_a_deterministic_step_trains_resized_positions(name: str) -> None:
+    """In the place of kernels that PyTorch refuses on CUDA; forward and backward as without, to rounding."""
+    model = registry.create(name, weights="random", **POSITIONED[name]).eval()
+    frames = torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    results = []
+    for context in (nullcontext(), repeatable()):
+        model.zero_grad()
+        with context:
+            output = model.fuse_rows(model.encode_frames(frames), torch.tensor([[0, 1], [1, 0]]))
+            names = graph_names(output)
+            output.square().sum().backward()
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        results.append((output.detach(), torch.cat(gradients), any(n.startswith("Upsample") for n in names)))
+    (plain, plain_gradient, was_refused), (ours, gradient, is_refused) = results
+    assert (was_refused, is_refused) == (True, False)
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-3, atol=1e-4)

@@ -5,7 +5,8 @@ of float32 prefix sums would drift with the length of the table.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from indexer.describer import Precision
 from seqdata.errors import ContractError, DivergedError
-from seqdata.frames.prefetch import prefetch
 from seqdata.frames.reader import DamagedFrameError
 from seqdata.geometry import Float32Array, IntArray
 from seqdata.parallel import Progress
+from train.data.encode import Frames, encode_batches
 from train.data.frames import FrameSource, WindowSource, native_size
 from train.data.upload import Upload
-from train.devices import arithmetic, autocast, pick_device
+from train.devices import computing, pick_device
 from train.models.base import SequenceModel
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ FUSED_BYTES = 64 << 20
 LONGEST_BLOCK = 4096
 CARD = 16
 """How many times more features and windows a card takes at once, to be busy; some GiB."""
-READ_AHEAD = 3
-"""Batches of frames that are read and on their way while one is encoded."""
 
 
 @torch.no_grad()
@@ -78,7 +77,7 @@ def describe_blocks(
     training = model.training
     model = model.to(torch_device).eval()
     if source is None:
-        size = native_size(dataset, dataset.frame_rows(table), model.size)
+        size = native_size(dataset, lambda: dataset.frame_rows(table), model.size)
         source = FrameSource(dataset, size, channels_last=torch_device.type == "cuda")
     pool = _FeaturePool(model, source, torch_device, batch_size, precision)
     start = 0
@@ -216,12 +215,9 @@ class _FeaturePool:
         self.features: Tensor | None = None
         self.bytes_per_window = 1
 
-    def computing(self) -> AbstractContextManager[object]:
+    def computing(self) -> AbstractContextManager[None]:
         """The arithmetic of the pool's precision; entered a computation at a time, since blocks are handed out."""
-        context = ExitStack()
-        context.enter_context(arithmetic(self.device, self.precision))
-        context.enter_context(autocast(self.device, self.precision))
-        return context
+        return computing(self.device, self.precision)
 
     def features_of(self, windows: IntArray) -> tuple[Tensor, Tensor]:
         """Features (M, …) of the distinct frames of `windows` (m, L), and each window's rows (m, L) into them."""
@@ -257,14 +253,17 @@ class _FeaturePool:
         """Features of `rows`, of which those at `fresh` are encoded, batch by batch; `like` gives the others' shape."""
         features = None if like is None else like.new_empty((len(rows), *like.shape[1:]))
         parts = [fresh[start : start + self.batch_size] for start in range(0, len(fresh), self.batch_size)]
-        batches = prefetch(parts, lambda part: self.upload.send(self.source.read(rows[part])), READ_AHEAD)
-        for positions, sent in zip(parts, batches, strict=True):
-            with self.computing():
-                batch = self.source.encode(self.model, self.upload.receive(sent))
+
+        def read(part: IntArray) -> Frames:
+            return self.source.read(rows[part])
+
+        encode = partial(self.source.encode, self.model)
+        for positions, batch in encode_batches(parts, read, encode, self.upload, self.precision):
             features = batch.new_empty((len(rows), *batch.shape[1:])) if features is None else features
             features[self._to_device(positions)] = batch
         assert features is not None  # noqa: S101  (a first block always has new frames)
         return features
 
     def _to_device(self, rows: IntArray) -> Tensor:
-        return torch.from_numpy(rows).to(self.device)
+        # A plain copy would have the host wait for all that is queued, and the card then for the host.
+        return self.upload.receive(self.upload.send(rows))

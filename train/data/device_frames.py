@@ -1,5 +1,6 @@
 """Frames decoded by a card in lists, whose pixels never come to the host (torchcodec's nvJPEG)."""
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 DecodeList = Callable[[list[bytes]], list[Tensor]]
 """Bytes of JPEGs to pixels uint8 (3, H, W) on the device."""
 
+log = logging.getLogger(__name__)
+
 
 class DeviceFrames(FrameSource):
     """As `FrameSource`, with frames that are decoded, stacked and resized on a CUDA device; none is cached.
@@ -36,6 +39,9 @@ class DeviceFrames(FrameSource):
         replace_among: See `FrameSource`.
         decode_list: Decodes on the device; default: torchcodec.
 
+    Attributes:
+        refused: JPEGs that the device could not decode, and the CPU did.
+
     Raises:
         MissingDependencyError: If torchcodec or the device is absent.
     """
@@ -46,12 +52,13 @@ class DeviceFrames(FrameSource):
         size: tuple[int, int] | None = None,
         *,
         device: torch.device,
-        replace_among: IntArray | None = None,
+        replace_among: Callable[[], IntArray] | None = None,
         decode_list: DecodeList | None = None,
     ) -> None:
         super().__init__(dataset, size, replace_among=replace_among)
         self._device = device
         self._decode_list = decode_list or _torchcodec(device)
+        self.refused = 0
         # The source's own device is the stack's too; what is stacked lies there already.
         self._stack = cast(Any, self._stack_on_device)
 
@@ -59,17 +66,34 @@ class DeviceFrames(FrameSource):
         """Pixels of rows, tensors (3, H, W) on the device in the place of arrays; None where a frame is bad."""
         encoded = self.reader.fetch(rows)
         jpegs = {row: data for row, data in encoded.items() if data is not None and data.startswith(JPEG_MAGIC)}
-        frames: dict[int, Tensor | None] = {}
-        try:
-            frames |= dict(zip(jpegs, self._decode_list(list(jpegs.values())), strict=True))
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # one of the list is of a kind that the device does not know; which one is not said
-            pass
+        frames: dict[int, Tensor | None] = {**self._decode(jpegs)}
         for row, data in encoded.items():
             if row not in frames:
                 frames[row] = self._decode_on_host(row, data)
         return cast("dict[int, Pixels | None]", frames)
+
+    def _decode(self, jpegs: dict[int, bytes]) -> dict[int, Tensor]:
+        """Pixels of JPEGs by row, those left out that the device does not know."""
+        try:
+            return dict(zip(jpegs, self._decode_list(list(jpegs.values())), strict=True))
+        except RuntimeError as error:
+            # A card that is full or has failed is no reason to go on, slower and without a word.
+            if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
+                raise
+            if len(jpegs) <= 1:
+                self._note_refused(error)
+                return {}
+        # Which of the list it was is not said: halves of it tell.
+        rows = list(jpegs)
+        halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        first, second = (self._decode({row: jpegs[row] for row in half}) for half in halves)
+        return first | second
+
+    def _note_refused(self, error: RuntimeError) -> None:
+        """Count a JPEG that the device refuses; the first one goes to the log."""
+        self.refused += 1
+        if self.refused == 1:
+            log.warning("some JPEGs are of a kind that the card cannot decode; the CPU does (%s)", error)
 
     def _decode_on_host(self, row: int, data: bytes | None) -> Tensor | None:
         try:

@@ -11,13 +11,14 @@ Rows are read with `pread`, run by run, so that training touches only the bytes 
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from indexer.describer import Precision
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import read_json
@@ -52,12 +53,11 @@ class FeatureManifest(Frozen):
         parts: The files, in the order of rows.
         ids_hash: XXH3-128 of the table of ids; no part of the identity, "" in features of the first release.
         runtime: What encoded the frames.
+        precision: How a CUDA device multiplied (see `indexer.describer.Precision`).
     """
 
-    # Left out where it is PyTorch, so that older feature datasets keep their ids.
-    later: ClassVar[frozenset[str]] = frozenset({"runtime"})
-
-    later = frozenset({"runtime", "ids_hash"})
+    # Left out at their defaults, so that older feature datasets keep their ids.
+    later = frozenset({"runtime", "ids_hash", "precision"})
     schema_version: Literal[1] = 1
     kind: Literal["features"] = "features"
     level: Level
@@ -68,6 +68,7 @@ class FeatureManifest(Frozen):
     rows: int
     parts: tuple[FeaturePart, ...]
     runtime: Literal["torch", "onnx"] = "torch"
+    precision: Precision = "fp32"
     ids_hash: str = ""
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,35 +10,14 @@ from torch import Tensor
 
 from indexer.localizer.localizer import resample
 from indexer.localizer.programs.session import Program
-from seqdata.errors import ContractError
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-Runtime = Literal["torch", "onnx"]
-RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx")
-"""What encodes frames; the descriptors differ by rounding."""
 OpenProgram = Callable[[tuple[int, int]], Program]
 """Makes the frame program for frames of one (height, width)."""
-
-
-def pick_runtime(name: str | None) -> Runtime | None:
-    """Return the runtime of a name, None for none.
-
-    Raises:
-        ContractError: For another name.
-
-    >>> pick_runtime("onnx")
-    'onnx'
-    """
-    for runtime in RUNTIMES:
-        if name == runtime:
-            return runtime
-    if name is not None:
-        raise ContractError(f"--runtime {name}: expected {' or '.join(RUNTIMES)}")
-    return None
 
 
 class ProgramFrames(FrameSource):
@@ -56,7 +35,12 @@ class ProgramFrames(FrameSource):
 
     def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
         """Encode frames `(N, 3, H, W)` uint8 to the features `(N, …)` that the model fuses."""
-        program = self._program(model.size or (frames.shape[-2], frames.shape[-1]))
-        # One by one: a program has one shape, and a batch gains nothing on a CPU.
-        features = [program(resample(frame, (program.shape[-2], program.shape[-1]))) for frame in frames.numpy()]
-        return torch.from_numpy(np.concatenate(features))
+        return encode_by_program(self._program, model.size, frames)
+
+
+def encode_by_program(open_program: OpenProgram, size: tuple[int, int] | None, frames: Tensor) -> Tensor:
+    """Encode frames `(N, 3, H, W)` uint8 by the program for `size` (height, width), None for the frames' own."""
+    program = open_program(size or (frames.shape[-2], frames.shape[-1]))
+    # One by one: a program has one shape, and a batch gains nothing on a CPU.
+    features = [program(resample(frame, (program.shape[-2], program.shape[-1]))) for frame in frames.numpy()]
+    return torch.from_numpy(np.concatenate(features))

@@ -59,7 +59,7 @@ class Upload:
 
     def __init__(self, device: torch.device, streams: Streams | None = None) -> None:
         """Set up for a device; `streams` are made for CUDA where none are given."""
-        self._device = device
+        self.device = device
         self._streams = streams
         if streams is None and device.type == "cuda":
             self._streams = CudaStreams(device)
@@ -69,7 +69,7 @@ class Upload:
         if isinstance(array, Tensor):
             return Sent(array)
         host = torch.from_numpy(array)
-        return Sent(host.to(self._device)) if self._streams is None else Sent(*self._streams.copy(host))
+        return Sent(host.to(self.device)) if self._streams is None else Sent(*self._streams.copy(host))
 
     def receive(self, sent: Sent) -> Tensor:
         """Return the tensor on the device, safe to use by what is queued from now on."""

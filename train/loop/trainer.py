@@ -165,6 +165,7 @@ class Trainer:
                 device=str(context.device),
                 batch_size=context.settings.frame_batch,
                 source=self.source,
+                precision=context.settings.precision,
                 progress=lambda count, total: self._report_described(phase, count, total, values),
             )
         except (Stopped, DivergedError) as error:

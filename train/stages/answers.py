@@ -19,6 +19,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 from seqdata.parallel import Progress
+from train.data.describe_settings import DEFAULT, DescribeSettings
 from train.runs.record import comparable_predictions, predictions_path
 from train.stages import evaluate
 
@@ -31,10 +32,8 @@ class AnswerOptions:
     """Numbers of first PCA components by which it also answers."""
     again: bool = False
     """Whether to search even where stored predictions serve."""
-    device: str = "auto"
-    """Where the model runs: "auto", "cpu" or "cuda"."""
-    model_from: str | None = None
-    """Code of the model (see `train.runs.checkpoint.load_model`)."""
+    settings: DescribeSettings = DEFAULT
+    """Where the model runs, and where its code is; precision and runtime are those of the index's vectors."""
 
 
 def answer_protocols(
@@ -91,8 +90,7 @@ def answer_protocols(
             run,
             protocol,
             sizes=options.sizes,
-            device=options.device,
-            model_from=options.model_from,
+            settings=options.settings,
             progress=progress,
         )
         sets.append(PredictionSet(dataset, protocol, table, info, folder, path, reduced=tuple(reduced)))

@@ -20,6 +20,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.geometry import BoolArray, Float32Array, Float64Array, IntArray
 from seqdata.parallel import StageProgress, stage_progress
 from train.data.describe import describe, describe_blocks
+from train.data.describe_settings import DescribeSettings
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
 
@@ -87,13 +88,25 @@ def judge_index(
     stage = stage_progress(progress, "describe queries")
     # What programs encode lies on the CPU, whatever encodes the database.
     query_device = device if query_source is None else "cpu"
-    vectors = describe(model, dataset, queries, progress=stage, device=query_device, source=query_source or source)
+    # As the index's own vectors were: what a robot compares must be what the threshold was found on.
+    precision = DescribeSettings().of_vectors(index.computed).precision
+    vectors = describe(
+        model,
+        dataset,
+        queries,
+        progress=stage,
+        device=query_device,
+        source=query_source or source,
+        precision=precision,
+    )
     # Distances of an approximate index are those of its codes; the threshold needs those of vectors.
     with tempfile.TemporaryDirectory(prefix="seqdata-") as folder:
         searched = index
         if table_key(database) != index.manifest.inputs["windows"]:
             stage = stage_progress(progress, "describe database")
-            blocks = describe_blocks(model, dataset, database, progress=stage, device=device, source=source)
+            blocks = describe_blocks(
+                model, dataset, database, progress=stage, device=device, source=source, precision=precision
+            )
             searched = _exact_index(Path(folder) / "calibration", index, blocks, dataset.places(database))
         shared = _shared(dataset, queries, database)
         nearest = _nearest(searched, vectors, protocol, queries, database, shared)

@@ -4,25 +4,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 import torch
+from torch import Tensor
 
-from indexer.describer import Precision
 from indexer.localizer.pack import FRAMES
 from indexer.localizer.programs.session import Program, open_program
 from indexer.place_index import PlaceIndex
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import ContractError
 from seqdata.frames.prefetch import prefetch
 from seqdata.geometry import Float32Array
 from seqdata.parallel import Progress
 from seqdata.storage.files import read_json
 from train.data.describe import describe, describe_blocks
+from train.data.describe_settings import DEFAULT, DescribeSettings, Runtime
 from train.data.frames import FrameSource, native_size
-from train.data.program_frames import OpenProgram, ProgramFrames, Runtime
-from train.devices import pick_device
+from train.data.program_frames import OpenProgram, ProgramFrames, encode_by_program
 from train.models.base import SequenceModel
 from train.models.presets import is_paper_method
 from train.runs.checkpoint import load_model
@@ -37,37 +36,20 @@ class RunDescriber:
 
     Args:
         run: Folder of a run, or its weights file.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        model_from: Where the model's code is, for models of other packages (see `train.runs.checkpoint.load_model`).
-        precision: How a CUDA device computes (see `indexer.describer.Precision`); a CPU always computes in float32.
-        runtime: What encodes frames: PyTorch, or on a CPU ONNX Runtime.
+        settings: Where and how it computes, and where a model of one's own is.
     """
 
     run: Path
-    device: str = "auto"
-    model_from: str | None = None
-    precision: Precision = "tf32"
-    runtime: Runtime = "torch"
-
-    def __post_init__(self) -> None:
-        """Raise ContractError for a device that the runtime does not use."""
-        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
-            raise ContractError(f"--runtime onnx describes on the CPU; leave --device {self.device} away")
+    settings: DescribeSettings = DEFAULT
 
     def __reduce__(self) -> tuple[Callable[..., "RunDescriber"], tuple[Any, ...]]:
         """Pickle without the loaded model, and with a path that holds in a worker's own working directory."""
-        return RunDescriber, (self.run.resolve(), self.device, self.model_from, self.precision, self.runtime)
+        return RunDescriber, (self.run.resolve(), self.settings)
 
     @property
     def arithmetic(self) -> dict[str, str]:
-        """The runtime where it is not PyTorch, the precision where it rounds further than float32.
-
-        CUDA's float32 and a CPU's differ in their last bits alone.
-        """
-        if self.runtime != "torch":
-            return {"runtime": self.runtime}
-        is_rounded = self.precision != "fp32" and pick_device(self.device).type == "cuda"
-        return {"precision": self.precision} if is_rounded else {}
+        """See `train.data.describe_settings.DescribeSettings.arithmetic`."""
+        return self.settings.arithmetic
 
     @property
     def name(self) -> str:
@@ -106,7 +88,7 @@ class RunDescriber:
 
         Errors are those of `train.runs.checkpoint.load_model`.
         """
-        return load_model(self.run, self.model_from)
+        return load_model(self.run, self.settings.model_from)
 
     @property
     def distance(self) -> str:
@@ -121,16 +103,11 @@ class RunDescriber:
         """
         return self.network.descriptor_size(length)
 
-    @property
-    def place(self) -> str:
-        """Name of the device that computes: ONNX Runtime encodes on the CPU."""
-        return "cpu" if self.runtime == "onnx" else self.device
-
     def source(self, dataset: Dataset, windows: pl.DataFrame, size: tuple[int, int] | None) -> FrameSource | None:
         """What reads and encodes frames of windows, brought to `size` where there is one; None for the usual source."""
-        if self.runtime == "torch":
+        if self.settings.runtime == "torch":
             return None if size is None else FrameSource(dataset, size)
-        size = size or native_size(dataset, dataset.frame_rows(windows), self.network.size)
+        size = size or native_size(dataset, lambda: dataset.frame_rows(windows), self.network.size)
         return ProgramFrames(dataset, size, self.program)
 
     @cached_property
@@ -144,6 +121,12 @@ class RunDescriber:
 
         return open_frames
 
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode frames `(N, 3, H, W)` uint8 by the runtime, to the features `(N, …)` that the model fuses."""
+        if self.settings.runtime == "torch":
+            return self.network.encode_frames(frames)
+        return encode_by_program(self.program, self.network.size, frames)
+
     def blocks(
         self, dataset: Dataset, windows: pl.DataFrame, progress: Progress | None = None
     ) -> Iterator[Float32Array]:
@@ -155,13 +138,13 @@ class RunDescriber:
             self.network,
             dataset,
             windows,
-            device=self.place,
+            device=self.settings.place,
             progress=progress,
             source=self.source(dataset, windows, None),
-            precision=self.precision,
+            precision=self.settings.precision,
         )
         # A card goes on describing while the block before is projected and written.
-        return prefetch(blocks, lambda block: block) if pick_device(self.place).type == "cuda" else blocks
+        return prefetch(blocks, lambda block: block) if self.settings.torch_device.type == "cuda" else blocks
 
     def vectors(
         self,
@@ -179,32 +162,27 @@ class RunDescriber:
             self.network,
             dataset,
             windows,
-            device=self.place,
+            device=self.settings.place,
             progress=progress,
             source=self.source(dataset, windows, size),
-            precision=self.precision,
+            precision=self.settings.precision,
         )
 
     def as_worker(self, number: int, threads: int) -> "RunDescriber":
         """See `indexer.describer.Describer`: workers share out the cards that this process sees."""
         torch.set_num_threads(threads)
-        device = pick_device(self.place)
+        device = self.settings.torch_device
         if device.type != "cuda" or device.index is not None:
             return self
-        return replace(self, device=f"cuda:{(number - 1) % torch.cuda.device_count()}")
+        card = f"cuda:{(number - 1) % torch.cuda.device_count()}"
+        return RunDescriber(self.run, replace(self.settings, device=card))
 
 
 def query_describer(
-    index: PlaceIndex,
-    run: Path,
-    device: str = "auto",
-    model_from: str | None = None,
-    runtime: Runtime | None = None,
+    index: PlaceIndex, run: Path, settings: DescribeSettings = DEFAULT, runtime: Runtime | None = None
 ) -> RunDescriber:
     """Make the describer of queries to an index: of its run, in the precision and the runtime of its own vectors.
 
     A `runtime` overrides theirs: descriptors of the two differ by rounding alone.
     """
-    computed = index.computed
-    own = cast(Runtime, computed.get("runtime", "torch"))
-    return RunDescriber(run, device, model_from, cast(Precision, computed.get("precision", "fp32")), runtime or own)
+    return RunDescriber(run, settings.of_vectors(index.computed, runtime))

@@ -20,6 +20,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import Float32Array, IntArray
 from seqdata.parallel import Progress
+from train.data.describe_settings import DEFAULT, DescribeSettings
 from train.runs.record import checkpoint_hash, run_record, stored_predictions
 
 
@@ -30,8 +31,8 @@ def answer(
     protocol: Protocol,
     *,
     sizes: Sequence[int] = (),
-    device: str = "auto",
-    model_from: str | None = None,
+    rows: range | None = None,
+    settings: DescribeSettings = DEFAULT,
     progress: Progress | None = None,
 ) -> list[Predicted]:
     """Search an index for every query of its split under a protocol.
@@ -42,8 +43,8 @@ def answer(
         run: Folder of the run whose model described it.
         protocol: Cuts the queries; its database windows are those of the index.
         sizes: For each, search also by that many first components of the index's PCA.
-        device: "auto", "cpu", "cuda" or "cuda:N", for the model.
-        model_from: Where the model's code is (see `train.runs.checkpoint.load_model`).
+        rows: Rows of the queries to search for; None for all.
+        settings: Where the model computes and its code is; precision and runtime are those of the index's vectors.
         progress: Called with (windows described, windows in all).
 
     Returns:
@@ -57,8 +58,8 @@ def answer(
     from train.stages.describer import query_describer
 
     check_belongs(index, run, dataset)
-    describer = query_describer(index, run, device, model_from)
-    return search_queries(dataset, index, describer, protocol, method_name(index, run), sizes, progress)
+    describer = query_describer(index, run, settings)
+    return search_queries(dataset, index, describer, protocol, method_name(index, run), sizes, progress, rows)
 
 
 def search_queries(
@@ -69,6 +70,7 @@ def search_queries(
     method: str,
     sizes: Sequence[int] = (),
     progress: Progress | None = None,
+    rows: range | None = None,
 ) -> list[Predicted]:
     """Describe the queries of the index's split and search them, by the whole index and by each of `sizes`.
 
@@ -80,6 +82,7 @@ def search_queries(
         method: What tables of results call the predictions.
         sizes: For each, search also by that many first components of the index's PCA.
         progress: Called with (windows described, windows in all).
+        rows: Rows of the queries to search for; None for all.
 
     Returns:
         Predictions by the whole index, then by each of `sizes`.
@@ -97,20 +100,23 @@ def search_queries(
         )
     if not queries.height:
         raise NotEnoughDataError(f"protocol {protocol.name}, split {split}: no query window in this dataset")
-    vectors = describer.vectors(dataset, queries, progress)
+    part = range(queries.height) if rows is None else rows
+    searched = queries[part.start : part.stop]
+    vectors = describer.vectors(dataset, searched, progress)
 
     def predict(components: int | None) -> pl.DataFrame:
-        def search(query_rows: IntArray, rows: IntArray) -> tuple[Float32Array, IntArray]:
+        def search(query_rows: IntArray, database_rows: IntArray) -> tuple[Float32Array, IntArray]:
             # An index searches everything faster than a list of all its rows.
-            among = None if len(rows) == len(index) else rows
-            return index.search(vectors[query_rows], min(KEEP, len(rows)), among, components)
+            among = None if len(database_rows) == len(index) else database_rows
+            return index.search(vectors[query_rows], min(KEEP, len(database_rows)), among, components)
 
-        return search_pools(protocol.pool, queries, database, search)
+        table = search_pools(protocol.pool, searched, database, search)
+        return table.with_columns(pl.col("query") + part.start)
 
     size = index.manifest.size
     info = make_info(dataset, protocol, split, queries, database, method=method, index=index.id, size=size)
     shorter = [info.model_copy(update={"size": size, "method": f"{method}, first components"}) for size in sizes]
-    return [(predict(None), info), *((predict(part.size), part) for part in shorter)]
+    return [(predict(None), info), *((predict(reduced.size), reduced) for reduced in shorter)]
 
 
 def stored_answer(

@@ -3,25 +3,31 @@
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.lib.format as npy
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
+from indexer.describer import Precision
 from indexer.localizer.pack import FRAMES
 from indexer.localizer.programs.session import open_program
 from indexer.pca import fit as pca
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, OutputError
+from seqdata.frames.prefetch import prefetch
 from seqdata.geometry import IntArray
 from seqdata.storage.files import atomic_path, read_json, write_json_atomic
 from seqdata.storage.hashing import sha256_json, xxh3_file, xxh3_hex
 from seqdata.storage.leftovers import sweep
 from seqdata.storage.parquet import write_parquet_atomic
+from train.data.describe_settings import DEFAULT, DescribeSettings
+from train.data.encode import encode_batches
 from train.data.feature_files import (
     ENCODER,
     IDS,
@@ -33,8 +39,8 @@ from train.data.feature_files import (
     read_manifest,
 )
 from train.data.frames import FrameSource, native_size
-from train.data.program_frames import ProgramFrames, Runtime
-from train.devices import pick_device
+from train.data.program_frames import ProgramFrames
+from train.data.upload import Upload
 from train.models.frame_model import FrameModel
 from train.models.fusion.basic import CentreFrame
 from train.runs import checkpoint
@@ -51,10 +57,10 @@ PART_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """What to write: the level, the type of the rows, frames in a backbone pass, where to compute.
+    """What to write: the level, the type of the rows, frames in a backbone pass, where and how to compute.
 
     `pca`: numbers a frame after a PCA that is fitted on `sample` random frames, whitened with `whiten`; it becomes the
-    model's projection (frame level only). `runtime`: what encodes frames; ONNX Runtime gives the frame level alone.
+    model's projection (frame level only). ONNX Runtime gives the frame level alone.
     """
 
     level: Level = "frame"
@@ -64,8 +70,7 @@ class FeatureRequest:
     sample: int = 16_384
     seed: int = 0
     batch_size: int = 64
-    device: str = "auto"
-    runtime: Runtime = "torch"
+    settings: DescribeSettings = DEFAULT
 
 
 def write_features(
@@ -101,9 +106,9 @@ def write_features(
     _check(model, request)
     keys = dataset.frame_columns("key")["key"]
     rows = np.arange(len(keys)) if frames is None else frames
-    where = pick_device("cpu" if request.runtime == "onnx" else request.device)
+    where = request.settings.torch_device
     size = native_size(dataset, rows[:, None], model.size)
-    source = FrameSource(dataset, size)
+    source = FrameSource(dataset, size, channels_last=where.type == "cuda")
     model = model.to(where).eval()
     _drop_fusion(model)
     finished = _take_up(folder, _identity(model, dataset, request, rows, where))
@@ -115,24 +120,25 @@ def write_features(
         model.projection = projection.to(where)
         model.config = {**model.config, "projection": request.pca}
     elif request.pca is not None:
-        _fit_projection(model, source, rows, request, where)
+        _fit_projection(model, source, rows, request)
     checkpoint.save_model(folder / ENCODER, model, {"dataset": dataset.id})
-    if request.runtime == "onnx":
+    if request.settings.runtime == "onnx":
         # After the projection, which is part of what is exported.
         source = ProgramFrames(dataset, size, lambda size: open_program(export_encoder(model, size), Path(FRAMES)))
-    parts = list(_write_parts(folder, model, source, rows, request, where, progress))
+    arrays = _Arrays(model, source, request)
+    shape = next(arrays.of_frames(rows[:1])).shape[1:]
+    parts = list(_write_parts(folder, arrays, rows, shape, progress))
     write_parquet_atomic(ids_table(rows, keys.gather(rows)), folder / IDS)
-    model.cpu()
-    shape = _features(model, source, rows[:1], request, torch.device("cpu")).shape[1:]
     manifest = FeatureManifest(
         level=request.level,
         dataset=dataset.id,
         encoder=encoder_hash(model, request.level),
-        shape=tuple(shape),
+        shape=shape,
         dtype=request.dtype,
         rows=len(rows),
         parts=tuple(parts),
-        runtime=request.runtime,
+        runtime=request.settings.runtime,
+        precision=cast(Precision, request.settings.arithmetic.get("precision", "fp32")),
         ids_hash=xxh3_file(folder / IDS),
     )
     write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json"))
@@ -143,7 +149,9 @@ def _identity(
     model: FrameModel, dataset: "Dataset", request: FeatureRequest, rows: IntArray, where: torch.device
 ) -> str:
     """SHA-256 over all that decides the bytes of the parts."""
-    settings = {name: value for name, value in asdict(request).items() if name not in ("batch_size", "device")}
+    settings = {name: getattr(request, name) for name in ("level", "dtype", "pca", "whiten", "sample", "seed")}
+    # Beside the runtime a precision counts where it rounds; without one, folders of earlier releases keep theirs.
+    settings |= {"runtime": request.settings.runtime, **request.settings.arithmetic}
     frames = xxh3_hex(np.ascontiguousarray(rows, "<i8").tobytes())
     inputs = {"dataset": dataset.id, "frames": frames, "weights": encoder_hash(model, "frame"), "device": where.type}
     return sha256_json({**inputs, **settings, "size": model.size})
@@ -178,8 +186,8 @@ def _check(model: nn.Module, request: FeatureRequest) -> None:
         raise ContractError(
             f"{type(model).__name__} is no function of single frames; describe with a late fusion model"
         )
-    if request.runtime == "onnx" and (request.level == "token" or request.device not in ("auto", "cpu")):
-        raise ContractError("--runtime onnx: for --level frame, on the CPU")
+    if request.settings.runtime == "onnx" and request.level == "token":
+        raise ContractError("--runtime onnx: for --level frame")
     if request.pca is not None and (request.level == "token" or model.vlad_sums):
         raise ContractError("--pca needs one vector a frame: level frame, and a pooling other than vlad")
 
@@ -191,17 +199,15 @@ def _drop_fusion(model: FrameModel) -> None:
         model.config = {**model.config, "fusion": "centre"}
 
 
-def _fit_projection(
-    model: FrameModel, source: FrameSource, rows: IntArray, request: FeatureRequest, where: torch.device
-) -> None:
+def _fit_projection(model: FrameModel, source: FrameSource, rows: IntArray, request: FeatureRequest) -> None:
     """Fit the PCA on random frames and put it into the model as its projection."""
     model.projection = None
     count = min(request.sample, len(rows))
     sampled_rows = np.sort(np.random.default_rng(request.seed).choice(rows, count, replace=False))
-    batches = (sampled_rows[start : start + request.batch_size] for start in range(0, count, request.batch_size))
-    sample = np.concatenate([_features(model, source, batch, request, where).numpy() for batch in batches])
+    whole = _Arrays(model, source, replace(request, dtype="float32"))
+    sample = np.concatenate(list(whole.of_frames(sampled_rows)))
     fitted = pca.fit(sample, cast(int, request.pca), whiten=request.whiten, seed=request.seed)
-    model.projection = _as_linear(fitted).to(where)
+    model.projection = _as_linear(fitted).to(request.settings.torch_device)
     model.config = {**model.config, "projection": request.pca}
 
 
@@ -217,45 +223,54 @@ def _as_linear(transform: Transform) -> nn.Linear:
     return layer
 
 
-@torch.no_grad()
-def _features(
-    model: FrameModel, source: FrameSource, rows: IntArray, request: FeatureRequest, where: torch.device
-) -> Tensor:
-    """Features of frames `(n, ...)` float32 on the CPU."""
-    frames = torch.from_numpy(source.read(rows)).to(where)
-    features = model.tokens(frames) if request.level == "token" else source.encode(model, frames)
-    return features.float().cpu()
+class _Arrays:
+    """What is stored of frames, computed batch by batch where the request says, and brought to the host."""
+
+    def __init__(self, model: FrameModel, source: FrameSource, request: FeatureRequest) -> None:
+        self.request = request
+        self._upload = Upload(request.settings.torch_device)
+        self._read = source.read
+        self._encode = model.tokens if request.level == "token" else partial(source.encode, model)
+
+    def of_frames(self, rows: IntArray) -> Iterator[NDArray[Any]]:
+        """Yield features (m, …) of frame rows (n,), in order, in the type of the request."""
+        size, dtype = self.request.batch_size, getattr(torch, self.request.dtype)
+        batches = (rows[start : start + size] for start in range(0, len(rows), size))
+        encoded = encode_batches(batches, self._read, self._encode, self._upload, self.request.settings.precision)
+        # Rounded where they are: half the bytes come to the host.
+        arrays = (features.to(dtype).cpu().numpy() for _, features in encoded)
+        # A card goes on encoding while the host writes.
+        return prefetch(arrays, lambda array: array) if self._upload.device.type == "cuda" else arrays
 
 
 def _write_parts(
     folder: Path,
-    model: FrameModel,
-    source: FrameSource,
+    arrays: _Arrays,
     rows: IntArray,
-    request: FeatureRequest,
-    where: torch.device,
+    shape: tuple[int, ...],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[FeaturePart]:
-    """Write the `.npy` parts, each of about a gigabyte, batch after batch."""
-    first = _features(model, source, rows[:1], request, where)[0]
-    per_part = max(1, PART_BYTES // (first.numel() * np.dtype(request.dtype).itemsize))
+    """Write the `.npy` parts of rows of a shape, each of about a gigabyte, batch after batch."""
+    dtype = arrays.request.dtype
+    frame_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    per_part = max(1, PART_BYTES // frame_bytes)
     for number, start in enumerate(range(0, len(rows), per_part)):
         of_part = rows[start : start + per_part]
         path = folder / f"part-{number:05d}.npy"
-        header = _header((len(of_part), *first.shape), request.dtype)
-        part_bytes = len(header) + len(of_part) * first.numel() * np.dtype(request.dtype).itemsize
+        header = _header((len(of_part), *shape), dtype)
         # A part has its name only when it is whole, so one that is there is kept.
-        if path.is_file() and path.stat().st_size == part_bytes:
+        if path.is_file() and path.stat().st_size == len(header) + len(of_part) * frame_bytes:
             yield FeaturePart(name=path.name, rows=len(of_part), start=len(header), hash=xxh3_file(path))
             continue
         # The header is written by hand and rows follow as they come: a part is never in memory as a whole.
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             file.write(header)
-            for at in range(0, len(of_part), request.batch_size):
-                features = _features(model, source, of_part[at : at + request.batch_size], request, where)
-                file.write(np.ascontiguousarray(features.numpy(), request.dtype).tobytes())
+            count = start
+            for features in arrays.of_frames(of_part):
+                file.write(np.ascontiguousarray(features).tobytes())
+                count += len(features)
                 if progress is not None:
-                    progress(start + min(at + request.batch_size, len(of_part)), len(rows))
+                    progress(count, len(rows))
         yield FeaturePart(name=path.name, rows=len(of_part), start=len(header), hash=xxh3_file(path))
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from indexer.describer import check_weights
 from indexer.localizer.frame_form import index_form, index_protocol
-from indexer.localizer.localizer import resample
 from indexer.localizer.places import nearest_places
 from indexer.localizer.query_frames import FrameOrder, FrameSequence, VideoRate, frame_sequences
 from indexer.localizer.search import PICTURED, Answer, Thumbnails
@@ -19,7 +18,8 @@ from indexer.place_index import PlaceIndex
 from seqdata.errors import NotEnoughDataError
 from seqdata.frames.images import Pixels
 from seqdata.geometry import Float32Array
-from train.devices import pick_device
+from train.data.describe_settings import DescribeSettings
+from train.data.encode import encode_frames
 from train.models.base import SequenceModel
 from train.stages.describer import RunDescriber
 
@@ -50,7 +50,8 @@ def search_frames(
     """Find the k nearest places of each window cut from image files, folders of them, and videos.
 
     Windows have the index's length and follow each other without overlap; the last one ends with the last frame. Frames
-    are brought to the form of the index's own. Memory: the features of one window, whatever the length of a video.
+    are brought to the form of the index's own, read ahead, and encoded some at a time. Memory: a window and a few of these
+    batches, whatever the length of a video.
 
     Args:
         index: The index to search, built from a dataset.
@@ -84,34 +85,34 @@ def search_frames(
 
 
 def _windows(sequence: FrameSequence, describer: RunDescriber, length: int) -> Iterator[WindowDescriptor]:
-    """Cut a sequence into windows as it is read; each frame is encoded once. Raises: NotEnoughDataError."""
-    model = describer.network.to(pick_device(describer.place)).eval()
+    """Cut a sequence into windows as it is read; each frame is encoded once.
+
+    Raises:
+        NotEnoughDataError: For a sequence that is shorter than a window.
+    """
+    settings = describer.settings
+    model = describer.network.to(settings.torch_device).eval()
     # Holds what one window needs and drops the oldest by itself: memory does not grow with the length of a video.
     ring: deque[tuple[str, Pixels, Tensor]] = deque(maxlen=length)
     count = 0
-    for count, (name, pixels) in enumerate(sequence.read(), start=1):
-        ring.append((name, pixels, _encode(model, pixels, describer)))
+    frames = encode_frames(sequence.read(), describer.encode, settings.torch_device, settings.precision)
+    for count, frame in enumerate(frames, start=1):
+        ring.append(frame)
         if count % length == 0:
-            yield _describe(model, ring, count - length)
+            yield _describe(model, ring, count - length, settings)
     if count < length:
         raise NotEnoughDataError(f"{sequence.name}: {count} frames, a window of this index needs {length}")
     if count % length:
         # The ring now holds the last `length` frames: the window that ends with the sequence.
-        yield _describe(model, ring, count - length)
+        yield _describe(model, ring, count - length, settings)
 
 
 @torch.inference_mode()
-def _encode(model: SequenceModel, pixels: Pixels, describer: RunDescriber) -> Tensor:
-    """Features (1, ...) of a frame (3, H, W)."""
-    if describer.runtime == "onnx":
-        program = describer.program(model.size or (pixels.shape[1], pixels.shape[2]))
-        return torch.from_numpy(program(resample(pixels, (program.shape[-2], program.shape[-1]))))
-    return model.encode_frames(torch.from_numpy(pixels)[None].to(pick_device(describer.place)))
-
-
-@torch.inference_mode()
-def _describe(model: SequenceModel, ring: deque[tuple[str, Pixels, Tensor]], first: int) -> WindowDescriptor:
+def _describe(
+    model: SequenceModel, ring: deque[tuple[str, Pixels, Tensor]], first: int, settings: DescribeSettings
+) -> WindowDescriptor:
     """The window of the frames in a ring of (name, pixels, features)."""
     names, frames, features = zip(*ring, strict=True)
-    descriptor = model.fuse(torch.cat(features).unsqueeze(0))[0].float().cpu().numpy()
+    with settings.computing():
+        descriptor = model.fuse(torch.cat(features).unsqueeze(0))[0].float().cpu().numpy()
     return WindowDescriptor(first, names, frames, descriptor)

@@ -17,12 +17,10 @@ from indexer.localizer.frame_form import FrameForm
 from indexer.localizer.query_frames import FrameOrder, FrameSequence, VideoRate, frame_sequences
 from indexer.search.exact import Neighbours, nearest_rows
 from seqdata.errors import UsageError
-from seqdata.frames.images import Pixels
 from seqdata.geometry import Float32Array
+from train.data.describe_settings import DEFAULT, DescribeSettings
+from train.data.encode import encode_frames
 from train.models.base import SequenceModel
-
-BATCH = 32
-"""Frames encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,12 @@ class FolderWindows:
 
 @dataclass(frozen=True)
 class FolderSearch:
-    """How two folders are searched: length of a window, order of images, device, and what reports progress."""
+    """How two folders are searched: length of a window, order of images, where, and what reports progress."""
 
     length: int = 5
     order: FrameOrder | None = None
     rate: VideoRate | None = None
-    device: str = "cpu"
+    settings: DescribeSettings = DEFAULT
     report: Callable[[str], None] = lambda _: None
 
 
@@ -63,7 +61,7 @@ def folder_windows(model: SequenceModel, paths: list[Path], search: FolderSearch
     Args:
         model: Describes windows (B, L, 3, H, W).
         paths: Folders, videos and image files (see `frame_sequences`).
-        search: Length, order and device.
+        search: Length, order, and where and how to compute.
         stride: Frames from window to window; the last one ends with the last frame.
 
     Raises:
@@ -95,38 +93,23 @@ def _windows(
     """First frame, names and descriptor of each window of a sequence; each frame is encoded once."""
     ring: deque[tuple[str, Tensor]] = deque(maxlen=search.length)
     last, count = -1, 0
-    for name, feature in _features(model, sequence, search.device):
+    settings = search.settings
+    frames = encode_frames(sequence.read(), model.encode_frames, settings.torch_device, settings.precision)
+    for name, _, feature in frames:
         ring.append((name, feature))
         count += 1
         first = count - search.length
         if first >= 0 and first % stride == 0:
             last = first
-            yield first, *_describe(model, ring)
+            yield first, *_describe(model, ring, settings)
     if count >= search.length and last != count - search.length:
-        yield count - search.length, *_describe(model, ring)
+        yield count - search.length, *_describe(model, ring, settings)
 
 
 @torch.inference_mode()
-def _features(model: SequenceModel, sequence: FrameSequence, device: str) -> Iterator[tuple[str, Tensor]]:
-    """Features (1, ...) of each frame, encoded some at a time."""
-    batch: list[tuple[str, Pixels]] = []
-
-    def encoded() -> Iterator[tuple[str, Tensor]]:
-        pixels = torch.from_numpy(np.stack([frame for _, frame in batch])).to(device)
-        features = model.encode_frames(pixels)
-        yield from ((name, features[row : row + 1]) for row, (name, _) in enumerate(batch))
-
-    for name, frame in sequence.read():
-        # Frames of a model that keeps sizes may differ: those of one size go together.
-        if batch and (len(batch) == BATCH or batch[0][1].shape != frame.shape):
-            yield from encoded()
-            batch.clear()
-        batch.append((name, frame))
-    if batch:
-        yield from encoded()
-
-
-@torch.inference_mode()
-def _describe(model: SequenceModel, ring: "deque[tuple[str, Tensor]]") -> tuple[tuple[str, ...], Float32Array]:
+def _describe(
+    model: SequenceModel, ring: "deque[tuple[str, Tensor]]", settings: DescribeSettings
+) -> tuple[tuple[str, ...], Float32Array]:
     names, features = zip(*ring, strict=True)
-    return names, model.fuse(torch.cat(features).unsqueeze(0))[0].float().cpu().numpy()
+    with settings.computing():
+        return names, model.fuse(torch.cat(features).unsqueeze(0))[0].float().cpu().numpy()

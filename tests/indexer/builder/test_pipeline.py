@@ -41,6 +41,8 @@ from train.runs.checkpoint import load_model
 from train.stages.describer import RunDescriber, query_describer
 from train.stages.evaluate import answer
 
+CPU = DescribeSettings("cpu")
+
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
@@ -51,7 +53,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def request(street: Dataset, folder: Path, kind: str = "cat") -> tuple[RunDescriber, IndexRequest]:
     """The model of a new run, and the request for its index."""
     run = make_run(street, folder / "run", kind)
-    return RunDescriber(run, DescribeSettings("cpu")), IndexRequest(folder / "index", street.load_protocol("halves"))
+    return RunDescriber(run, CPU), IndexRequest(folder / "index", street.load_protocol("halves"))
 
 
 def stored(index: PlaceIndex) -> np.ndarray:
@@ -71,7 +73,7 @@ def test_a_reversed_database_holds_each_window_last_frame_first(street: Dataset,
     assert np.abs(blocks[:, 0] - blocks[:, -1]).max() > 1e-2 * np.abs(blocks).max()
     assert backward.sequences.equals(forward.sequences)
     assert backward.id != forward.id
-    ((_, info),) = answer(street, backward, model.run, plain.protocol, device="cpu")
+    ((_, info),) = answer(street, backward, model.run, plain.protocol, settings=CPU)
     assert info.method == "gem-cat-small (untrained), database reversed"
     assert append_index(street, backward, model) == backward.path
 
@@ -90,8 +92,8 @@ def test_shares_of_a_reversed_database_make_the_same_version(street: Dataset, tm
 def test_fewer_components_are_an_index_of_a_smaller_pca(street: Dataset, tmp_path: Path) -> None:
     model, plan = request(street, tmp_path, "sum")
     large, small, plain = (indexer.open(build_index(street, model, replace(plan, pca=count))) for count in (8, 3, None))
-    whole, shorter = answer(street, large, model.run, plan.protocol, sizes=(3,), device="cpu")
-    ((expected, about),) = answer(street, small, model.run, plan.protocol, device="cpu")
+    whole, shorter = answer(street, large, model.run, plan.protocol, sizes=(3,), settings=CPU)
+    ((expected, about),) = answer(street, small, model.run, plan.protocol, settings=CPU)
     assert (whole[1].size, shorter[1].size, about.size) == (8, 3, 3)
     assert shorter[0].select("query", "rank", "database").equals(expected.select("query", "rank", "database"))
     np.testing.assert_allclose(shorter[0]["distance"], expected["distance"], rtol=1e-3, atol=1e-5)
@@ -223,7 +225,7 @@ def test_a_renamed_run_gives_the_same_version(street: Dataset, tmp_path: Path) -
     model, plain = request(street, tmp_path)
     shutil.copytree(model.run, tmp_path / "better name")
     renamed, elsewhere = (
-        RunDescriber(tmp_path / "better name", DescribeSettings("cpu")),
+        RunDescriber(tmp_path / "better name", CPU),
         replace(plain, out=tmp_path / "other"),
     )
     one, other = build_index(street, model, plain), build_index(street, renamed, elsewhere)
@@ -262,7 +264,7 @@ class RoundingDescriber(RunDescriber):
 def test_vectors_of_another_precision_are_another_version(street: Dataset, tmp_path: Path) -> None:
     """Whole float32 keeps the ids of before; rounded vectors have their own, and are not appended to others."""
     model, plain = request(street, tmp_path)
-    rounding = RoundingDescriber(model.run, DescribeSettings("cpu"))
+    rounding = RoundingDescriber(model.run, CPU)
     whole, rounded = (indexer.open(build_index(street, each, plain)) for each in (model, rounding))
     assert "computed" not in whole.manifest.inputs and model.arithmetic == {}
     assert rounded.computed == {"precision": "tf32"} and rounded.id != whole.id

@@ -19,13 +19,13 @@ CPU = torch.device("cpu")
 
 
 class FakeCard:
-    """Decodes lists as torchcodec does, on the CPU; refuses a list that holds more than `most`."""
+    """Decodes lists as torchcodec does, on the CPU; refuses a list that holds one of some images."""
 
-    def __init__(self, most: int = 10**9) -> None:
-        self.most, self.images = most, 0
+    def __init__(self, refused: tuple[bytes | None, ...] = ()) -> None:
+        self.refused, self.images = refused, 0
 
     def __call__(self, images: list[bytes]) -> list[Tensor]:
-        if len(images) > self.most:
+        if set(images) & set(self.refused):
             raise RuntimeError("unsupported JPEG")
         self.images += len(images)
         return [torch.from_numpy(decode_image(image)).permute(2, 0, 1) for image in images]
@@ -35,21 +35,26 @@ def numbers(frames: Any) -> np.ndarray:
     return np.asarray(torch.as_tensor(frames))
 
 
-@pytest.mark.parametrize("most", [10**9, 3])
-def test_frames_are_those_of_the_cpu(dataset: Dataset, most: int) -> None:
-    card, rows = FakeCard(most), np.array([7, 3, 3, 40, 0])
+@pytest.mark.parametrize("refused", [(), (40,), (0, 3, 7, 40)])
+def test_frames_are_those_of_the_cpu(
+    dataset: Dataset, refused: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A kind of JPEG that the card does not know is the CPU's, alone, and said once."""
+    encoded = dataset.frame_reader(None, "cpu").fetch(np.array(refused, np.int64)) if refused else {}
+    card, rows = FakeCard(tuple(encoded.values())), np.array([7, 3, 3, 40, 0])
     source = DeviceFrames(dataset, device=CPU, decode_list=card)
     frames: Any = source.read(rows)
     assert isinstance(frames, Tensor) and frames.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_array_equal(numbers(frames), FrameSource(dataset).read(rows))
-    assert card.images == (4 if most > 3 else 0)
+    assert (card.images, source.refused) == (4 - len(refused), len(refused))
+    assert caplog.text.count("the CPU does") == (1 if refused else 0)
     assert numbers(source.read(np.array([], np.int64))).shape == (0, 3, 0, 0)
 
 
 def test_damaged_frames_show_the_same_neighbours(damaged: Dataset) -> None:
     rows = damaged.frame_rows(damaged.sequences(length=5))
-    theirs = FrameSource(damaged, replace_among=rows)
-    ours = DeviceFrames(damaged, device=CPU, replace_among=rows, decode_list=FakeCard())
+    theirs = FrameSource(damaged, replace_among=lambda: rows)
+    ours = DeviceFrames(damaged, device=CPU, replace_among=lambda: rows, decode_list=FakeCard())
     for start in range(0, len(rows), 9):
         block = rows[start : start + 9]
         one, other = ours.read_windows(block), theirs.read_windows(block)
@@ -68,9 +73,12 @@ def test_resizing_is_that_of_the_cpu_to_a_grey_level(dataset: Dataset) -> None:
     assert ours.shape == theirs.shape and np.abs(ours.astype(int) - theirs).max() <= 1
 
 
-def test_a_full_card_is_no_reason_for_the_host(dataset: Dataset) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: device-side assert triggered")]
+)
+def test_a_card_that_is_full_or_broken_is_no_reason_for_the_host(dataset: Dataset, error: RuntimeError) -> None:
     def full(images: list[bytes]) -> list[Tensor]:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error), match=str(error)):
         DeviceFrames(dataset, device=CPU, decode_list=full).read(np.array([1]))

@@ -11,6 +11,7 @@ from tests.support.fake_dataset import FakeDataset
 from train.data import describe as describing
 from train.data import feature_files
 from train.data.describe import describe
+from train.data.describe_settings import DescribeSettings
 from train.data.feature_files import FeatureFiles
 from train.data.frames import WindowSource
 from train.models import registry as models
@@ -23,7 +24,7 @@ def encoder() -> Any:
 
 def test_only_the_wanted_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = FakeDataset()
-    write_features(encoder(), data, tmp_path / "f", FeatureRequest(device="cpu"))
+    write_features(encoder(), data, tmp_path / "f", FeatureRequest(settings=DescribeSettings("cpu")))
     files, read = FeatureFiles(tmp_path / "f"), []
 
     whole = feature_files.os.preadv
@@ -37,7 +38,7 @@ def test_only_the_wanted_rows_are_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_read_that_comes_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = FakeDataset()
-    write_features(encoder(), data, tmp_path / "f", FeatureRequest(device="cpu"))
+    write_features(encoder(), data, tmp_path / "f", FeatureRequest(settings=DescribeSettings("cpu")))
     files = FeatureFiles(tmp_path / "f")
     wanted = files.read(np.arange(20))
 

@@ -9,12 +9,13 @@ import torch
 
 from seqdata.errors import OutputError
 from tests.support.fake_dataset import FakeDataset
+from train.data.describe_settings import DescribeSettings
 from train.data.feature_files import check_hashes
 from train.models import registry as models
 from train.stages import features
 from train.stages.features import FeatureRequest, write_features
 
-REQUEST = FeatureRequest(batch_size=8, device="cpu", sample=64)
+REQUEST = FeatureRequest(batch_size=8, settings=DescribeSettings("cpu"), sample=64)
 
 
 def encoder() -> Any:
@@ -40,7 +41,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_same_command_goes_on_to_the_same_bytes(
     pca: int | None, tmp_path: Path, files_of: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    request = FeatureRequest(batch_size=8, device="cpu", sample=64, pca=pca)
+    request = FeatureRequest(batch_size=8, settings=DescribeSettings("cpu"), sample=64, pca=pca)
     whole = write_features(encoder(), FakeDataset(), tmp_path / "whole", request)
     assert len(whole.parts) > 2 or pca
     with pytest.raises(KeyboardInterrupt):
@@ -58,7 +59,10 @@ def test_a_finished_folder_is_the_answer_to_the_same_request_alone(tmp_path: Pat
     data = FakeDataset()
     assert write_features(encoder(), data, tmp_path / "f", REQUEST) == whole
     assert not data.read_rows
-    for other in (FeatureRequest(dtype="float32", device="cpu"), FeatureRequest(pca=8, sample=64, device="cpu")):
+    for other in (
+        FeatureRequest(dtype="float32", settings=DescribeSettings("cpu")),
+        FeatureRequest(pca=8, sample=64, settings=DescribeSettings("cpu")),
+    ):
         with pytest.raises(OutputError, match="not empty"):
             write_features(encoder(), FakeDataset(), tmp_path / "f", other)
     with pytest.raises(OutputError, match="not empty"):

@@ -15,6 +15,7 @@ from seqdata.storage.files import write_json_atomic
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import write_parquet_atomic
 from tests.support.fake_dataset import FakeDataset
+from train.data.describe_settings import DescribeSettings
 from train.data.describe import describe
 from train.data.feature_files import FeatureFiles, FeatureManifest, FeaturePart, check_hashes, ids_table
 from train.data.features import create_head, open_features
@@ -23,7 +24,7 @@ from train.settings import TrainSettings
 from train.stages.features import FeatureRequest, write_features
 
 ENCODER = {"encoder": "resnet10t", "cut": "layer1", "trainable": "all", "size": None, "clusters": 4}
-FULL = FeatureRequest(dtype="float32", device="cpu", batch_size=16)
+FULL = FeatureRequest(dtype="float32", settings=DescribeSettings("cpu"), batch_size=16)
 
 
 def encoder(name: Any = "netvlad-cat-small") -> Any:
@@ -45,7 +46,7 @@ def test_rows_are_what_the_encoder_gives(data: FakeDataset, tmp_path: Path) -> N
 
 def test_parts_are_cut_and_read_across(data: FakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.stages.features.PART_BYTES", 10 * 256 * 2)
-    request = FeatureRequest(device="cpu", batch_size=4)
+    request = FeatureRequest(settings=DescribeSettings("cpu"), batch_size=4)
     write_features(encoder(), data, tmp_path / "f", request)
     files = FeatureFiles(tmp_path / "f")
     assert len(files.manifest.parts) == 11
@@ -56,7 +57,7 @@ def test_parts_are_cut_and_read_across(data: FakeDataset, tmp_path: Path, monkey
 
 
 def test_a_pca_becomes_the_projection(data: FakeDataset, tmp_path: Path) -> None:
-    request = FeatureRequest(dtype="float32", device="cpu", pca=6)
+    request = FeatureRequest(dtype="float32", settings=DescribeSettings("cpu"), pca=6)
     write_features(encoder(), data, tmp_path / "f", request)
     source = open_features(tmp_path / "f", data)
     found = source.read(np.arange(20))
@@ -70,7 +71,7 @@ def test_a_pca_becomes_the_projection(data: FakeDataset, tmp_path: Path) -> None
     white /= np.linalg.norm(white, axis=1, keepdims=True)
     np.testing.assert_allclose(np.abs(found), np.abs(white), atol=2e-3)
     with pytest.raises(NotEnoughDataError):
-        write_features(encoder(), data, tmp_path / "g", FeatureRequest(device="cpu", pca=200))
+        write_features(encoder(), data, tmp_path / "g", FeatureRequest(settings=DescribeSettings("cpu"), pca=200))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,12 @@ def test_a_head_trains_without_pixels_and_loads_as_a_whole_model(
     data: FakeDataset, protocol_file: Path, tmp_path: Path, level: Any, model: Any, head: Any, regime: Any
 ) -> None:
     options = {**ENCODER, "clusters": 4}
-    write_features(models.create(model, **options), data, tmp_path / "f", FeatureRequest(level=level, device="cpu"))
+    write_features(
+        models.create(model, **options),
+        data,
+        tmp_path / "f",
+        FeatureRequest(level=level, settings=DescribeSettings("cpu")),
+    )
     data.read_rows.clear()
     wanted = {"clusters": 4} if level == "token" else {"length": 3, "width": 8}
     read_by_one = {"round_queries": 8, "rounds": 1, "negatives": 2, "batch": 4, "places": 4, "steps": 3}

@@ -23,6 +23,7 @@ from seqdata.errors import (
 )
 from seqdata.frames.prefetch import prefetch
 from tests.support.fake_dataset import FakeDataset
+from train.data.describe_settings import DescribeSettings
 from train.loop.validation import Validator, search
 from train.models import registry as models
 from train.runs import checkpoint
@@ -296,7 +297,7 @@ def test_stored_features_are_verified_before_a_head_trains_on_them(
     data: FakeDataset, protocol_file: Path, tmp_path: Path
 ) -> None:
     encoder = models.create("netvlad-small", encoder="resnet10t", cut="layer1", clusters=4, size=None)
-    write_features(encoder, data, tmp_path / "features", FeatureRequest(device="cpu"))
+    write_features(encoder, data, tmp_path / "features", FeatureRequest(settings=DescribeSettings("cpu")))
     part = next((tmp_path / "features").glob("part-*.npy"))
     content = bytearray(part.read_bytes())
     content[-7] ^= 1

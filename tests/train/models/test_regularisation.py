@@ -73,7 +73,7 @@ def test_attention_weights_are_dropped_in_training_only() -> None:
 
 def test_stochastic_depth_leaves_frames_of_a_window_out() -> None:
     """As in the public program, whose rows are frames: with both branches dropped a frame comes out normalised only."""
-    block = STABlock(side=None, sizes=BlockSizes(8, 2, 12, drop_path=0.5))
+    block = STABlock(sizes=BlockSizes(8, 2, 12, drop_path=0.5))
     tokens = torch.randn(4, 5, 3, 8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(1)
     with torch.no_grad():

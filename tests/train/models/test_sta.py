@@ -93,8 +93,8 @@ SIZES = BlockSizes(8, 2, 12)
 
 
 def test_one_window_over_the_grid_is_plain_space_time_attention() -> None:
-    block = STABlock(side=4, stride=1, relative=RelativePositions((3, 4, 4), 4), sizes=SIZES).eval()
-    plain = STABlock(side=None, relative=block.attention.relative, sizes=SIZES).eval()
+    block = STABlock(windows=lay_windows((4, 4), 4, 1), relative=RelativePositions((3, 4, 4), 4), sizes=SIZES).eval()
+    plain = STABlock(relative=block.attention.relative, sizes=SIZES).eval()
     plain.load_state_dict(block.state_dict())
     tokens = randn(2, 3, 16, 8)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_one_window_over_the_grid_is_plain_space_time_attention() -> None:
 
 
 def test_without_positions_it_is_a_block_over_all_tokens() -> None:
-    block = STABlock(side=None, sizes=SIZES).eval()
+    block = STABlock(sizes=SIZES).eval()
     same = Block(8, 2, 12).eval()
     same.load_state_dict(block.state_dict())
     tokens = randn(2, 3, 6, 8)
@@ -112,7 +112,7 @@ def test_without_positions_it_is_a_block_over_all_tokens() -> None:
 
 def test_padding_changes_nothing_inside_a_window() -> None:
     """A window that hangs over the edge attends to the tokens inside only."""
-    block = STABlock(side=3, stride=3, sizes=SIZES).eval()
+    block = STABlock(windows=lay_windows((2, 2), 3, 3), sizes=SIZES).eval()
     tokens = randn(1, 2, 4, 8)
     with torch.no_grad():
         got = block.attention.attend(tokens.flatten(1, 2), (2, 2, 2)).view_as(tokens)

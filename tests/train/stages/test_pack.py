@@ -27,6 +27,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError, SeqdataError
 from tests.conftest import jpeg
 from tests.support.street import LENGTH, MODELS, build_street, make_index, make_run, write_street
+from train.data.describe_settings import DescribeSettings
 from train.runs.checkpoint import load_model
 from train.stages.calibrate import calibrate_index, lacks
 from train.stages.describer import RunDescriber
@@ -76,7 +77,7 @@ def test_a_localizer_finds_what_search_finds(street: Dataset, tmp_path: Path, fr
     index, run = make_index(street, tmp_path, kind, pca=None if kind == "cat" else 5)
     pack = write_pack(index, PackRequest(run=run, out=tmp_path / "place.pack", device="cpu"))
     found = localized(pack, frames)
-    wanted = list(search_frames(index, frames, RunDescriber(run, "cpu"), 1))
+    wanted = list(search_frames(index, frames, RunDescriber(run, DescribeSettings("cpu")), 1))
     assert len(found) == len(wanted) == 5
     assert [key for key, _, _ in found] == [answer.places[0]["key"] for answer in wanted]
     for number, name in ((1, "distance"), (2, "similarity")):
@@ -102,7 +103,7 @@ def test_another_process_without_the_training_code(
     assert ended.returncode == 0, ended.stderr
     places = json.loads(ended.stdout)
     assert places[: LENGTH - 1] == [None] * (LENGTH - 1)
-    wanted = search_frames(built[0], frames, RunDescriber(built[1], "cpu"), 1)
+    wanted = search_frames(built[0], frames, RunDescriber(built[1], DescribeSettings("cpu")), 1)
     for place, answer in zip(places[LENGTH - 1 :: LENGTH], wanted, strict=True):
         (best,) = answer.places
         assert {name: place[name] for name in best.keys() & place.keys() if name not in ("distance", "similarity")} == {
@@ -163,7 +164,7 @@ def test_one_drive_in_both_roles_is_calibrated_on_other_places(street: Dataset, 
     near = halves.model_copy(update={"name": "self", "splits": {"test": both}})  # 7 m: all positives share a frame
     protocol = near.model_copy(update={"radius": 70.0})
     request = IndexRequest(out=tmp_path / "self", protocol=protocol, split="test")
-    index = indexer.open(build_index(street, RunDescriber(run, "cpu"), request))
+    index = indexer.open(build_index(street, RunDescriber(run, DescribeSettings("cpu")), request))
     assert lacks(street, near, "test") == "query with a positive"
     assert lacks(street, protocol, "test") is None
     model = load_model(run)

@@ -18,6 +18,7 @@ from seqdata.errors import ContractError
 from seqdata.sources.raw_frames import raw_frames
 from seqdata.synth.dumps.robotcar import RobotcarSettings, write_robotcar
 from tests.support.street import make_run
+from train.data.describe_settings import DescribeSettings
 from train.stages.describer import RunDescriber
 from train.stages.search import search_frames
 
@@ -58,7 +59,7 @@ def cropped(raw: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def describer(cropped: Dataset) -> RunDescriber:
-    return RunDescriber(make_run(cropped, cropped.path.parent / "run", "sum"), "cpu")
+    return RunDescriber(make_run(cropped, cropped.path.parent / "run", "sum"), DescribeSettings("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from seqdata.frames.decode import channels_first, decode_image
 from tests.conftest import jpeg
 from tests.support.street import LENGTH, build_street, make_index, write_street
 from tests.support.videos import write_video
+from train.data.describe_settings import DescribeSettings
 from train.runs.checkpoint import load_model
 from train.stages.describer import RunDescriber
 from train.stages.search import search_frames
@@ -55,7 +56,7 @@ def street(work: Path) -> Dataset:
 
 @pytest.fixture
 def describer(work: Path) -> RunDescriber:
-    return RunDescriber(work / "runs" / "run", "cpu")
+    return RunDescriber(work / "runs" / "run", DescribeSettings("cpu"))
 
 
 def queries(work: Path) -> list[Path]:
@@ -127,8 +128,8 @@ def test_one_drive_in_both_roles_never_finds_itself(work: Path, street: Dataset,
     protocol = street.load_protocol("halves").model_copy(update={"name": "self", "splits": {"test": both}})
     run = work / "runs" / "run"
     request = IndexRequest(out=tmp_path / "self", protocol=protocol, split="test")
-    index = indexer.open(build_index(street, RunDescriber(run, "cpu"), request))
-    answers = list(search_dataset(index, street, "test", RunDescriber(run, "cpu"), 4))
+    index = indexer.open(build_index(street, RunDescriber(run, DescribeSettings("cpu")), request))
+    answers = list(search_dataset(index, street, "test", RunDescriber(run, DescribeSettings("cpu")), 4))
     rows = street.frame_rows(street.sequences(protocol, "test", "query"))
     with torch.no_grad():
         vectors = load_model(run)(torch.from_numpy(np.stack([street.read_frames(each) for each in rows]))).numpy()
@@ -139,7 +140,7 @@ def test_one_drive_in_both_roles_never_finds_itself(work: Path, street: Dataset,
         assert [place["rank"] for place in answer.places] == [1, 2, 3, 4]
     assert len(answers) == len(rows) == 42
     foreign = replace_inputs(index, dataset="another")
-    first = next(iter(search_dataset(foreign, street, "test", RunDescriber(run, "cpu"), 4)))
+    first = next(iter(search_dataset(foreign, street, "test", RunDescriber(run, DescribeSettings("cpu")), 4)))
     assert first.places[0]["row"] == 0
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from seqdata.parallel import StageProgress, stage_progress
 from seqdata.sequences.sequencer import ROLES
 from seqdata.storage.files import write_bytes_atomic
 from seqdata.storage.hashing import sha256_json
+from train.data.describe_settings import DescribeSettings
 from train.data.feature_files import MANIFEST
 from train.experiments.measure.scale import weights_id
 from train.experiments.measure.targets import protocol_toml
@@ -43,6 +44,16 @@ class Artifacts:
 
     folder: Path
     progress: StageProgress
+    _loaded: dict[tuple[Path, str], RunDescriber] = field(default_factory=dict, repr=False)
+
+    def describer(self, run: Path, device: str) -> RunDescriber:
+        """The describer of a run; the last one is kept, because the cells of a row mostly share their run."""
+        key = run, device
+        if key not in self._loaded:
+            # One model at a time: at full scale two may not fit on a device.
+            self._loaded.clear()
+            self._loaded[key] = RunDescriber(run, DescribeSettings(device))
+        return self._loaded[key]
 
     def run(
         self,
@@ -77,6 +88,8 @@ class Artifacts:
             "features": None if features is None else features.name,
         }
         folder = self.folder / "runs" / f"{complete.model}-{sha256_json(decides)[:12]}"
+        if not any(folder == run for run, _ in self._loaded):
+            self._loaded.clear()
 
         def show(phase: str, finished: int, total: int, values: Mapping[str, float]) -> None:
             self.progress(phase, finished, total)
@@ -100,7 +113,9 @@ class Artifacts:
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         model = cast(FrameModel, checkpoint.load_model(run))
-        request = FeatureRequest(pca=size, sample=sample, device=str(base["device"]), seed=int(base["seed"]))
+        request = FeatureRequest(
+            pca=size, sample=sample, seed=int(base["seed"]), settings=DescribeSettings(str(base["device"]))
+        )
         frames = frames_of(dataset, protocol)
         write_features(model, dataset, folder, request, frames, stage_progress(self.progress, "frames"))
         return folder
@@ -113,7 +128,7 @@ class Artifacts:
         Errors are those of `indexer.builder.pipeline.build.build_index`.
         """
         request = IndexRequest(self.folder / "indexes" / run.name, protocol, pca=pca, sample=sample)
-        return indexer.open(build_index(dataset, RunDescriber(run, device), request, self.progress))
+        return indexer.open(build_index(dataset, self.describer(run, device), request, self.progress))
 
     def _named(self, dataset: Dataset, protocol: Protocol) -> str:
         """The protocol's name where the dataset knows it by that, else the path of a file that holds it."""

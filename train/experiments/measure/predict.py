@@ -14,6 +14,7 @@ from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank
 from seqdata.dataset.dataset import Dataset
 from seqdata.geometry import Float32Array, IntArray
+from train.data.describe_settings import DescribeSettings
 from train.data.feature_files import FeatureFiles
 from train.experiments.measure.artifacts import Artifacts
 from train.experiments.measure.run_folders import RowRuns
@@ -22,7 +23,7 @@ from train.experiments.measure.targets import SPLIT, Target
 from train.experiments.measure.views import Backward
 from train.models.base import SequenceModel
 from train.runs import checkpoint
-from train.stages.evaluate import answer
+from train.stages.evaluate import method_name, search_queries
 from train.stages.frame_vectors import frame_vectors
 
 # Windows that HVPR re-ranks (docs/methods.md#hvpr; Mereu et al. 2022, Table II).
@@ -78,21 +79,22 @@ def predict(artifacts: Artifacts, method: Resolved, target: Target, runs: RowRun
 def _by_index(artifacts: Artifacts, method: Resolved, target: Target, run: Path) -> Predicted:
     device = str(method.settings["device"])
     index = artifacts.index(target.dataset, target.tested, run, method.pca, method.sample, device)
-    ((table, info),) = answer(target.dataset, index, run, target.tested, device=device)
-    return Predicted(table, info, target.dataset, checkpoint.load_model(run), index.manifest.size)
+    describer = artifacts.describer(run, device)
+    ((table, info),) = search_queries(target.dataset, index, describer, target.tested, method_name(index, run))
+    return Predicted(table, info, target.dataset, describer.network, index.manifest.size)
 
 
 def _by_runs(artifacts: Artifacts, method: Resolved, target: Target, runs: RowRuns) -> Predicted:
     """Predict with runs whose models see pixels, as imported ones do."""
-    device = str(method.settings["device"])
+    settings = DescribeSettings(str(method.settings["device"]))
     if method.match in ("seqslam", "aligned"):
         model = checkpoint.load_model(runs.run)
-        read = frame_vectors(target.dataset, runs.run, device=device).read
+        read = frame_vectors(target.dataset, runs.run, settings).read
         return _by_frames(method, target, model, read, model.descriptor_size(1))
     predicted = _by_index(artifacts, method, target, runs.run)
     if runs.single is None:
         return predicted
-    return _reranked(target, predicted, frame_vectors(target.dataset, runs.single, device=device).read)
+    return _reranked(target, predicted, frame_vectors(target.dataset, runs.single, settings).read)
 
 
 def _by_frames(method: Resolved, target: Target, model: SequenceModel, read: FrameReader, width: int) -> Predicted:

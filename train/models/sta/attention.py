@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from train.models.base import join, split
 from train.models.encoders.cct import CHANNELS, HEADS, MLP, Attention, Block
-from train.models.sta.windows import lay_windows
+from train.models.sta.windows import Windows
 
 Position = Literal["none", "absolute", "relative"]
 STD = 0.02  # of the truncated normal that learnt positions start from, as in ViT
@@ -110,15 +110,14 @@ class BlockSizes:
 class STABlock(Block):
     """A CCT block whose attention runs over windows of m×m tokens across all frames.
 
-    Windows are cut after the first LN, attended, merged by sum (or mean), and added. With `side` None one window covers
+    Windows are cut after the first LN, attended, merged by sum (or mean), and added. Without `windows` there is one over
     the grid; with `across_frames` False each frame is attended alone (the spatial branch).
     """
 
     def __init__(
         self,
         *,
-        side: int | None,
-        stride: int = 1,
+        windows: Windows | None = None,
         across_frames: bool = True,
         relative: RelativePositions | None = None,
         scaled: bool = False,
@@ -128,8 +127,8 @@ class STABlock(Block):
         """Set the layers up; parameters have the names of a CCT block, whose weights can be loaded.
 
         Args:
-            side: Rows and columns m of a window, in tokens; None for one window over the grid.
-            stride: Tokens from one window to the next.
+            windows: The windows of the grid that the block will see; None for one window over any grid. Laid once, as
+                laying them computes what a compiled graph could not hold.
             across_frames: Whether a window spans all frames; else each frame is attended alone.
             relative: Relative positions, None for none.
             scaled: Whether they are divided by √d as q·k is.
@@ -140,8 +139,7 @@ class STABlock(Block):
         self.attention: PositionedAttention = PositionedAttention(
             sizes.channels, sizes.heads, relative, scaled, sizes.dropout
         )
-        self.side = side
-        self.stride = stride
+        self.windows = windows
         self.across_frames = across_frames
         self.mean = mean
 
@@ -158,15 +156,15 @@ class STABlock(Block):
         if not self.across_frames:
             # A frame is a box of its own: the batch of the attention is frames, not windows.
             return split(self.attention.attend(join(tokens), (1, *grid)), length)
-        if self.side is None:
+        windows = self.windows
+        if windows is None:
             # L and T become one axis of L·T tokens; the batch axis is left alone.
             return self.attention.attend(tokens.flatten(1, 2), (length, *grid)).view_as(tokens)
-        windows = lay_windows(grid, self.side, self.stride, tokens.device)
         cut = windows.cut(tokens)
         inside = None
         if windows.inside_positions is not None:
             # (W, m²) → (B·W, L·m²): the same positions are outside in every sequence and frame.
             inside = windows.inside.repeat(batch, length)
         # `join` here makes (B, W) one axis of B·W boxes, each attended alone.
-        mixed = self.attention.attend(join(cut), (length, self.side, self.side), inside)
+        mixed = self.attention.attend(join(cut), (length, windows.side, windows.side), inside)
         return windows.merge(mixed.view_as(cut), length, self.mean)

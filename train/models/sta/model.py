@@ -20,6 +20,7 @@ from train.models.encoders.sizes import Size, check_frames
 from train.models.fusion.basic import VLADSum
 from train.models.pooling.vlad import SeqVLAD
 from train.models.sta.attention import STD, BlockSizes, Position, RelativePositions, STABlock
+from train.models.sta.windows import lay_windows
 
 
 class StaOptions(BaseModel):
@@ -231,7 +232,6 @@ def _spatial(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stack
     """Blocks over one frame's whole grid."""
     blocks = [
         STABlock(
-            side=None,
             across_frames=False,
             relative=_relative(options.spatial_position, (1, *grid), channels, options.heads),
             scaled=options.scaled,
@@ -245,10 +245,11 @@ def _spatial(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stack
 def _temporal(options: StaOptions, channels: int, grid: tuple[int, int]) -> Stack:
     """Blocks over windows of the grid across all frames."""
     extents = (options.length, options.window, options.window)
+    # The same for all blocks, as the grid is.
+    windows = lay_windows(grid, options.window, options.stride)
     blocks = [
         STABlock(
-            side=options.window,
-            stride=options.stride,
+            windows=windows,
             relative=_relative(options.temporal_position, extents, channels, options.heads),
             scaled=options.scaled,
             mean=options.merge == "mean",

@@ -8,20 +8,15 @@ Convention:
     tokens on. A window of a sequence holds its m² tokens of all L frames, frame after frame.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
-
 import torch
-from torch import Tensor
-
-CPU = torch.device("cpu")
+from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The windows of a grid.
+class Windows(nn.Module):
+    """The windows of a grid, whose tables move with the model from device to device and are no part of its weights.
 
     Attributes:
+        side: Rows and columns m of a window.
         tokens: Int64 `(W, m²)`, the token at each position of each window; 0 at positions outside the grid.
         inside: Bool `(W, m²)`, False at positions outside the grid.
         inside_positions: Int64 `(n,)`, the positions inside the grid, counted through all windows; None where all are.
@@ -32,6 +27,18 @@ class Windows:
     inside: Tensor
     inside_positions: Tensor | None
     cover: Tensor
+
+    def __init__(self, side: int, tokens: Tensor, inside: Tensor, places: int) -> None:
+        """Keep the windows of a grid of `places` tokens: see the attributes."""
+        super().__init__()
+        self.side = side
+        is_whole = bool(inside.all())
+        self.register_buffer("tokens", tokens, persistent=False)
+        self.register_buffer("inside", inside, persistent=False)
+        positions = None if is_whole else inside.flatten().nonzero().flatten()
+        self.register_buffer("inside_positions", positions, persistent=False)
+        cover = torch.bincount(tokens[inside], minlength=places).float()
+        self.register_buffer("cover", cover, persistent=False)
 
     def cut(self, maps: Tensor) -> Tensor:
         """Cut tokens of all frames `(B, L, T, C)` into windows `(B, W, L·m², C)`, frame after frame."""
@@ -56,10 +63,7 @@ class Windows:
         return merged / self.cover.to(cut)[:, None] if mean else merged
 
 
-# The grid, and so its windows, is the same in every layer and batch: few are ever needed at once. They lie on the
-# device: copied there in every layer, each copy would wait until all that is queued has run.
-@lru_cache(maxsize=32)
-def lay_windows(grid: tuple[int, int], side: int, stride: int, device: torch.device = CPU) -> Windows:
+def lay_windows(grid: tuple[int, int], side: int, stride: int) -> Windows:
     """Lay windows of `side`×`side` tokens at every `stride`-th token of a grid.
 
     Where they do not tile the grid it is padded at its lower and right edge, because a plain unfold would leave tokens
@@ -78,9 +82,7 @@ def lay_windows(grid: tuple[int, int], side: int, stride: int, device: torch.dev
     columns = (first_columns[None, :, None, None] + offset).expand(shape)
     inside = ((rows < grid[0]) & (columns < grid[1])).flatten(0, 1).flatten(1)
     tokens = torch.where(inside, (rows * grid[1] + columns).flatten(0, 1).flatten(1), 0)
-    cover = torch.bincount(tokens[inside], minlength=grid[0] * grid[1]).float()
-    positions = None if bool(inside.all()) else inside.flatten().nonzero().flatten().to(device)
-    return Windows(tokens.to(device), inside.to(device), positions, cover.to(device))
+    return Windows(side, tokens, inside, grid[0] * grid[1])
 
 
 def _first_tokens(extent: int, side: int, stride: int) -> Tensor:
