@@ -13,13 +13,14 @@ from train.data.frames import WindowSource
 from train.models import registry as models
 from train.models.base import SequenceModel
 from train.models.frame_model import FrameModel
+from train.models.pooling.registry import token_part
 from train.runs import checkpoint
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
 OF_THE_HEAD = ("fusion", "width", "kernel", "length", "delta", "normalize", "normalise_after_pca")
-OF_THE_POOLING = ("pooling", "clusters", "bias", "projection")
+OF_THE_POOLING = ("pooling", "pooling_options", "clusters", "bias", "projection")
 
 
 class FeatureSource(WindowSource):
@@ -104,6 +105,7 @@ def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, 
     if source.level == "token":
         # A projection belongs to one vector a frame, which tokens do not have yet.
         config["projection"] = None
+    _check_tokens(source, base.config, config)
     model = cast(FrameModel, models.restore(config))
     resolved = {"normalise_after_pca": model.config["normalise_after_pca"]}
     model.config = {**config, "weights": base.config["weights"], **resolved}
@@ -115,3 +117,13 @@ def create_head(source: FeatureSource, name: str, seed: int, options: dict[str, 
         if key.startswith(frozen):
             parameter.requires_grad_(False)
     return model.eval()
+
+
+def _check_tokens(source: FeatureSource, base: dict[str, Any], head: dict[str, Any]) -> None:
+    """Raise ContractError where a head reads other tokens than were stored, such as the CLS token among them."""
+    parts = [token_part(config["pooling"], config.get("pooling_options")) for config in (base, head)]
+    if source.level == "token" and parts[0] != parts[1]:
+        raise ContractError(
+            f"{source.files.folder}: holds tokens of '{parts[0]}', pooling '{head['pooling']}' reads '{parts[1]}'; "
+            f"describe with a model of that pooling (seqdata describe --level token)"
+        )

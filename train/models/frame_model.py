@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from seqdata.errors import ContractError
 from train.models.base import Family, SequenceModel
 from train.models.encoders.encoder import Encoder
+from train.models.encoders.facets import Facet
 from train.models.encoders.preprocess import Preprocess, Statistics
-from train.models.encoders.sizes import Size, bound_size, check_frames, encode
+from train.models.encoders.sizes import Size, bound_size, check_frames, encode, grid_of
 from train.models.fusion.basic import Fusion
 from train.models.fusion.registry import FUSIONS, FusionSettings
 from train.models.fusion.temporal import DeltaForm
 from train.models.pooling.basic import Pooling
-from train.models.pooling.registry import POOLINGS, PoolingSettings
+from train.models.pooling.registry import POOLINGS, PoolingSettings, own_options
 from train.models.pooling.vlad import NetVLAD, SeqVLAD
 from train.models.presets import PAPER_PAIRS, frame_presets
 
@@ -104,7 +105,7 @@ def _name_from(entries: Mapping[str, Any]) -> AfterValidator:
 
 
 # Options that belong to a preset's own encoder, and mean nothing to another one.
-ENCODER_OPTIONS = ("cut", "final_norm", "freeze_ends", "trainable", "encoder_options", "mean", "std")
+ENCODER_OPTIONS = ("cut", "final_norm", "facet", "freeze_ends", "trainable", "encoder_options", "mean", "std")
 
 
 class FrameOptions(BaseModel):
@@ -118,6 +119,8 @@ class FrameOptions(BaseModel):
     """Stage after which the encoder ends; None: all of it."""
     final_norm: bool = False
     """Apply the encoder's last LayerNorm behind the cut too; frozen unless all of the encoder is trained."""
+    facet: Facet = "token"
+    """What stands for a place of the last block: its output, or the queries, keys or values of its attention (ViTs)."""
     trainable: str = "all"
     """"all", "none", or the first encoder stage to train."""
     freeze_ends: bool = False
@@ -142,10 +145,15 @@ class FrameOptions(BaseModel):
     """Name in `train.models.pooling.registry.POOLINGS`."""
     clusters: int = Field(default=64, ge=1)
     """Clusters K of VLAD and SALAD; 64 in Mereu et al. 2022."""
+    pooling_options: dict[str, Any] | None = Field(default_factory=dict)
+    """Options of the pooling alone, which its module in `train.models.pooling` describes. None: those of models that
+    were stored before poolings had any."""
     bias: bool = False
     """A bias in VLAD's assignment, as in the papers' equations; off in practice."""
     projection: int | None = Field(default=None, ge=1)
-    """Numbers that each frame's vector is mapped to, such as by a fitted PCA; not trained. None: no map."""
+    """Numbers that each frame's vector is mapped to, such as by a fitted PCA, then L2. None: no map."""
+    projection_trained: bool = False
+    """Train that map too; a PCA stays as it was fitted."""
     fusion: Annotated[str, _name_from(FUSIONS)] = "sum"
     """Name in `train.models.fusion.registry.FUSIONS`."""
     width: int = Field(default=4096, ge=1)
@@ -164,7 +172,12 @@ class FrameOptions(BaseModel):
 
 
 def complete(preset: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Put options over a preset; with an encoder of another architecture the preset's own stages are dropped."""
+    """Put options over a preset; with another architecture or pooling what belonged to the preset's is dropped."""
+    of_pooling = options.get("pooling_options")
+    if options.get("pooling", preset.get("pooling")) != preset.get("pooling"):
+        preset = {key: value for key, value in preset.items() if key != "pooling_options"}
+    elif of_pooling:
+        options = {**options, "pooling_options": {**preset.get("pooling_options", {}), **of_pooling}}
     if _architecture(options.get("encoder", preset.get("encoder"))) != _architecture(preset.get("encoder")):
         preset = {key: value for key, value in preset.items() if key not in ENCODER_OPTIONS}
     return {**preset, **options}
@@ -193,6 +206,9 @@ def check(name: str, options: FrameOptions) -> None:
         raise ContractError(f"model {name}: fusion '{options.fusion}' always ends in L2; leave normalize unset")
     if options.bias and not pooling.has_bias:
         raise ContractError(f"model {name}: bias belongs to VLAD's assignment; pooling is '{options.pooling}'")
+    if pooling.needs_grid and options.size is None:
+        raise ContractError(f"model {name}: pooling '{options.pooling}' is made for one grid; set size=[HEIGHT,WIDTH]")
+    own_options(options.pooling, options.pooling_options)
 
 
 def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[str, Any]) -> FrameModel:
@@ -200,6 +216,7 @@ def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[st
 
     Errors are those of `train.models.registry.create`.
     """
+    entry, pooling_options = POOLINGS[options.pooling], own_options(options.pooling, options.pooling_options)
     encoder = Encoder(
         options.encoder,
         cut=options.cut,
@@ -209,7 +226,8 @@ def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[st
         seed=seed,
         bn=options.bn,
         trainable=options.trainable,
-        part="cls" if POOLINGS[options.pooling].reads_class_token else "grid",
+        part=entry.part(pooling_options),
+        facet=options.facet,
         options=options.encoder_options,
     )
     size = bound_size(encoder) if options.size is None else options.size
@@ -225,16 +243,25 @@ def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[st
     # Layers draw their start from torch's global generator: seeded here, and put back for everybody else.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pooling = POOLINGS[options.pooling].build(
-            PoolingSettings(encoder.channels, options.clusters, options.bias, encoder.pop_attention_pool(), seed)
+        pooling = entry.build(
+            PoolingSettings(
+                encoder.channels,
+                options.clusters,
+                options.bias,
+                encoder.pop_attention_pool(),
+                seed,
+                pooling_options,
+                grid_of(encoder, size) if entry.needs_grid and size is not None else (0, 0),
+            )
         )
-        projection = None if options.projection is None else _frozen_linear(pooling.size, options.projection)
+        projection = _projection(options, pooling.size)
         fusion = _fusion(options, options.projection or pooling.size)
-    # Both may have come from elsewhere; what is stored recreates the model without asking again.
+    # These may have come from elsewhere; what is stored recreates the model without asking again.
     stored_config = {
         **config,
         "size": None if size is None else list(size),
         "normalise_after_pca": _normalise_after_pca(options),
+        "pooling_options": None if options.pooling_options is None else pooling_options.model_dump(mode="json"),
     }
     return FrameModel(preprocess, encoder, pooling, projection, fusion, stored_config)
 
@@ -255,16 +282,18 @@ def _fusion(options: FrameOptions, features: int) -> Fusion:
     )
 
 
-def _frozen_linear(features: int, size: int) -> nn.Linear:
-    """A linear map that no optimiser touches; random until a PCA is put in."""
-    projection = nn.Linear(features, size)
-    for parameter in projection.parameters():
-        parameter.requires_grad_(False)
-    return projection
+def _projection(options: FrameOptions, features: int) -> nn.Linear | None:
+    """The linear map behind the pooling, where there is one; random until a PCA or a trained one is put in."""
+    if options.projection is None:
+        return None
+    return nn.Linear(features, options.projection).requires_grad_(options.projection_trained)
 
 
 # Models stored before these options existed end at their cut without a norm, train all from their first trained stage
-# on, and take timm's pixel statistics.
-ADDED = {"final_norm": False, "freeze_ends": False, "mean": None, "std": None}
+# on, take timm's pixel statistics, and have their pooling's earlier options.
+ADDED = {
+    **{"final_norm": False, "freeze_ends": False, "mean": None, "std": None},
+    **{"facet": "token", "pooling_options": None, "projection_trained": False},
+}
 # The preset `frames` is an empty one, for encoder, pooling and fusion of one's own choice.
 FAMILY = Family(FrameOptions, build, {**frame_presets(), "frames": {}}, complete, check, added=ADDED)

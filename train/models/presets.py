@@ -1,16 +1,19 @@
-"""Presets of late and intermediate fusion: every row of the papers' tables by name, and small models for a CPU.
+"""Presets: every row of the papers' tables by name, and small models for a CPU. It is plain data, without PyTorch.
 
-A name is method-backbone, such as "seqvlad-r18"; the options are those of `train.models.frame_model.FrameOptions`.
-Early fusion and STA have presets of their own, in their modules.
+A name of late or intermediate fusion is method-backbone, such as "seqvlad-r18"; the options are those of
+`train.models.frame_model.FrameOptions`. STA's and early fusion's stand below, with the options of their modules.
 """
 
 from typing import Any
+
+from train.models.place_models import PLACE_MODELS, dinov2
 
 Options = dict[str, Any]
 
 # Dropout of attention in training, as in the public program; its stochastic depth is the encoder's default.
 _CCT: Options = {"encoder_options": {"attn_drop_rate": 0.1}, "freeze_ends": True}
 _CCT384: Options = {"encoder": "cct_14_7x2_384", "size": (384, 384), "final_norm": True, **_CCT}
+
 
 BACKBONES: dict[str, Options] = {
     "r18": {"encoder": "resnet18", "cut": "layer3", "trainable": "layer3", "size": (480, 640)},
@@ -31,12 +34,14 @@ BACKBONES: dict[str, Options] = {
     # Frozen encoders of a CPU's size, whose weights come with timm's names; ours.
     "mobilenetv2": {"encoder": "mobilenetv2_100", "trainable": "none", "size": (224, 224)},
     "efficientnet": {"encoder": "tf_efficientnet_lite0", "trainable": "none", "size": (224, 224)},
-    "dinov2": {
-        "encoder": "vit_base_patch14_dinov2",
-        "trainable": "blocks.8",
-        "size": (224, 224),
-        "encoder_options": {"dynamic_img_size": True},
-    },
+    # The older name of dinov2-b.
+    "dinov2": dinov2("base", "blocks.8"),
+    "dinov2-s": dinov2("small", "blocks.8"),
+    "dinov2-b": dinov2("base", "blocks.8"),
+    "dinov2-l": dinov2("large", "blocks.20"),
+    "dinov3-s": {"encoder": "vit_small_patch16_dinov3", "trainable": "blocks.8", "size": (224, 224)},
+    "dinov3-b": {"encoder": "vit_base_patch16_dinov3", "trainable": "blocks.8", "size": (224, 224)},
+    "dinov3-l": {"encoder": "vit_large_patch16_dinov3", "trainable": "blocks.20", "size": (224, 224)},
     "small": {"encoder": "resnet18", "cut": "layer2", "patch_normalised": True},
 }
 """Encoder, cut, first trained stage and image size of each backbone; docs/methods.md#encoders."""
@@ -83,30 +88,35 @@ METHODS: dict[str, Options] = {
     "seqgem": {"pooling": "avg", "fusion": "gem"},
     "avg-cat": {"pooling": "avg", "fusion": "cat"},
     "salad-mean": {"pooling": "salad", "fusion": "mean"},
+    "boq-mean": {"pooling": "boq", "fusion": "mean"},
 }
 """Pooling and fusion of each method."""
+
+DINO = ("dinov2-s", "dinov2-b", "dinov2-l", "dinov3-s", "dinov3-b", "dinov3-l")
+"""Self-supervised ViTs, small, base and large."""
 
 ROWS: dict[str, tuple[str, ...]] = {
     "seqvlad": (
         *("r18", "r50", "vgg16", "vit", "cct224", "cct384", "cct384-four"),
-        *("mobilenetv2", "efficientnet", "dinov2", "small"),
+        *("mobilenetv2", "efficientnet", "dinov2", *DINO, "small"),
     ),
     "netvlad": ("r18", "r50", "vgg16", "mobilenetv2", "small"),
     "netvlad-cat": ("r18", "r50", "mobilenetv2", "small"),
     "netvlad-fc": ("r18", "r50", "small"),
     "gem-cat": ("r18", "r50", "mobilenetv2", "small"),
-    "cls-cat": ("vit", "dinov2"),
+    "cls-cat": ("vit", "dinov2", *DINO),
     "cls-fc": ("vit",),
     "seqpool-cat": ("cct224", "cct384"),
     "seqnet": ("vgg16", "r18", "r50", "cct224", "cct384", "small"),
     "seqmatchnet": ("vgg16", "r18", "r50", "small"),
     "delta": ("vgg16", "r18", "r50", "small"),
     "lstm": ("r18", "small"),
-    "mean": ("r18", "vit", "mobilenetv2", "efficientnet", "dinov2", "small"),
-    "seqgem": ("r18", "mobilenetv2", "efficientnet", "dinov2", "small"),
+    "mean": ("r18", "vit", "mobilenetv2", "efficientnet", "dinov2", *DINO, "small"),
+    "seqgem": ("r18", "mobilenetv2", "efficientnet", "dinov2", *DINO, "small"),
     "avg-mean": ("mobilenetv2",),
-    "avg-cat": ("mobilenetv2", "efficientnet", "dinov2"),
-    "salad-mean": ("dinov2", "small"),
+    "avg-cat": ("mobilenetv2", "efficientnet", "dinov2", *DINO),
+    "salad-mean": ("dinov2", *DINO, "small"),
+    "boq-mean": DINO,
 }
 """Backbones that a method is offered with by name; any other combination that fits is named with --option."""
 
@@ -123,12 +133,54 @@ EXCEPTIONS: dict[str, Options] = {
     "seqmatchnet-small": {"clusters": 16, "projection": 256, "width": 256},
     "delta-small": {"clusters": 16, "projection": 256},
     "lstm-small": {"width": 256},
-    "salad-mean-small": {"clusters": 16},
+    "salad-mean-small": {"clusters": 16, "pooling_options": {"global_from": "mean"}},
 }
 """What differs from method and backbone put together."""
 
 PAPER_PAIRS = {(method["pooling"], method["fusion"]) for method in PAPER_METHODS.values()}
 """Poolings and fusions whose vectors the papers' programs compare as PCA leaves them."""
+
+# What the paper's program does beyond its text. Its stacks are the first 4 of CCT's 14 blocks, whose stochastic depth
+# rises from 0 to .1.
+_STA_PRACTICE = {"freeze_ends": True, "vlad_start": "spatial", "attention_dropout": 0.1, "drop_path": 0.1 * 3 / 13}
+STA: dict[str, Options] = {
+    "sta": _STA_PRACTICE,
+    "sta-spatial": {"branches": "spatial", **_STA_PRACTICE},
+    "sta-temporal": {"branches": "temporal", **_STA_PRACTICE},
+    "sta-small": {
+        "encoder": "resnet18",
+        "cut": "layer1",
+        "trainable": "all",
+        "patch_normalised": True,
+        "size": (32, 64),
+        "blocks": 1,
+        "heads": 4,
+        "window": 4,
+        "stride": 2,
+        "clusters": 32,
+    },
+}
+"""Presets of STA."""
+
+# The official program starts from this file, timm's "jx"; Mereu et al. normalise by ImageNet's statistics.
+TIMESFORMER: dict[str, Options] = {
+    "timesformer": {
+        "encoder": "vit_base_patch16_224.orig_in21k_ft_in1k",
+        "encoder_options": {"drop_path_rate": 0.1},  # of the last block, rising from 0
+        "time_resize": "nearest",
+        **IMAGENET,
+    }
+}
+"""Preset of TimeSformer."""
+
+# torchvision's weights, as behind the other ResNets of that paper.
+_RESNET50 = {"encoder": "resnet50.tv_in1k", "cut": "layer3", "size": (480, 640)}
+R2PLUS1D: dict[str, Options] = {
+    "r2plus1d-r50": _RESNET50,
+    "r2plus1d-r18": {**_RESNET50, "encoder": "resnet18.tv_in1k"},
+    "r2plus1d-small": {"encoder": "resnet18", "cut": "layer2", "patch_normalised": True},
+}
+"""Presets of ResNet (2+1)D."""
 
 
 def frame_presets() -> dict[str, Options]:
@@ -139,7 +191,7 @@ def frame_presets() -> dict[str, Options]:
         for backbone in backbones
         for name in (f"{method}-{backbone}",)
     }
-    return {**presets, **{name: presets[full_name] for name, full_name in ALIASES.items()}}
+    return {**presets, **{name: presets[full_name] for name, full_name in ALIASES.items()}, **PLACE_MODELS}
 
 
 def _backbone(name: str, method: str) -> Options:

@@ -14,6 +14,10 @@ VIT_BLOCKS = 12
 # The programs keep a ResNet's children in a row: conv1, bn1, ReLU, max-pool, layer1 …
 _RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 # By bottleneck blocks or not, and blocks of layer3.
+# DINOv2 by the channels of its tokens: timm's name of its size, and its blocks.
+_DINOV2 = {384: ("small", 12), 768: ("base", 12), 1024: ("large", 24)}
+_DINOV2_SIDE = 322
+"""Pixels of frames that the models of places behind DINOv2 are tested with by their authors."""
 _RESNETS = {(False, 2): "resnet18", (False, 6): "resnet34", (True, 6): "resnet50", (True, 23): "resnet101"}
 
 
@@ -27,6 +31,7 @@ class ReleasedEncoder:
         channels: Numbers of a token.
         state: Tensors under `encoder.backbone.`.
         attention: SeqPool's attention, where the backbone has one.
+        positions: Key of positions that the program resamples to another grid.
     """
 
     backbone: str
@@ -34,6 +39,7 @@ class ReleasedEncoder:
     channels: int
     state: dict[str, Tensor]
     attention: dict[str, Tensor]
+    positions: str | None = None
 
 
 def read_encoder(tensors: Tensors) -> ReleasedEncoder:
@@ -54,7 +60,40 @@ def read_encoder(tensors: Tensors) -> ReleasedEncoder:
         return _resnet(tensors)
     if first is not None and tuple(first.shape) == (64, 3, 3, 3):
         return _vgg(tensors)
+    if first is not None and tuple(first.shape) == (64, 3, 11, 11):
+        raise UnreadableWeightsError("its encoder is AlexNet, which has no model here; NetVLAD on VGG-16 is read")
     raise UnreadableWeightsError("its encoder is no CCT-14/7×2, ViT, ResNet or VGG-16 of the papers")
+
+
+def read_dinov2(tensors: Tensors, *, final_norm: bool) -> ReleasedEncoder:
+    """Read Meta's DINOv2.
+
+    Args:
+        tensors: Tensors by Meta's names, which are also timm's.
+        final_norm: Whether the program applies the last LayerNorm.
+
+    Raises:
+        UnreadableWeightsError: For another size.
+    """
+    channels = tensors["cls_token"].shape[-1]
+    if channels not in _DINOV2:
+        raise UnreadableWeightsError(f"its DINOv2 has {channels} channels; {', '.join(map(str, _DINOV2))} are known")
+    size, depth = _DINOV2[channels]
+    blocks = count_of(tensors, r"blocks\.(\d+)\.")
+    is_cut = blocks < depth or not final_norm
+    side = (_DINOV2_SIDE, _DINOV2_SIDE)
+    options = {
+        "encoder": f"vit_{size}_patch14_dinov2",
+        "cut": f"blocks.{blocks - 1}" if is_cut else None,
+        "final_norm": is_cut and final_norm,
+        "trainable": f"blocks.{max(0, blocks - 4)}",
+        "size": side,
+        "encoder_options": {"img_size": side},
+    }
+    unused = ("mask_token",) if final_norm else ("mask_token", "norm.weight", "norm.bias")
+    state = {key: value for key, value in tensors.items() if key not in unused}
+    state = above(state, "encoder.backbone.")
+    return ReleasedEncoder(f"dinov2-{size[0]}", options, channels, state, {}, "encoder.backbone.pos_embed")
 
 
 def _options(backbone: str, **more: Any) -> dict[str, Any]:
@@ -95,8 +134,16 @@ def _vit(tensors: Tensors) -> ReleasedEncoder:
 
 
 def _resnet(tensors: Tensors) -> ReleasedEncoder:
-    """A ResNet cut after layer3 or layer4."""
-    state = rename(tensors, [(rf"^{number}\.", f"{name}.") for number, name in _RESNET_CHILDREN.items()])
+    """A ResNet whose children stand in a row."""
+    return read_resnet(rename(tensors, [(rf"^{number}\.", f"{name}.") for number, name in _RESNET_CHILDREN.items()]))
+
+
+def read_resnet(state: Tensors) -> ReleasedEncoder:
+    """Read a ResNet that is cut after layer3 or layer4, by torchvision's names.
+
+    Raises:
+        UnreadableWeightsError: For one of other blocks.
+    """
     form = "layer1.0.conv3.weight" in state, count_of(state, r"layer3\.(\d+)\.")
     if form not in _RESNETS:
         raise UnreadableWeightsError(f"its ResNet has {form[1]} blocks in layer3, as none of 18, 34, 50 or 101 layers")

@@ -17,6 +17,7 @@ from train.models import registry as models
 from train.models.base import SequenceModel
 from train.models.encoders.weight_files import check_values
 from train.models.encoders.weights import read_state
+from train.released.positions import resample_positions
 from train.released.programs import PROGRAMS, likely_programs
 from train.released.reading import Reading, UnreadableWeightsError
 from train.runs import checkpoint
@@ -96,11 +97,22 @@ def _released(request: ImportRequest) -> SequenceModel:
         raise ContractError(f"{file}: taken for {request.kind}: {reason}; {_advice(request, list(tensors))}") from error
     others = {key: value for key, value in tensors.items() if program.parts and not key.startswith(program.parts)}
     reading = replace(reading, state={**reading.state, **others})
-    model = models.create(reading.model, weights="random", **{**reading.options, **request.options})
+    model = models.create(reading.model, weights="random", **_options(reading, request.options))
+    if reading.positions is not None:
+        grid: tuple[int, int] = model.get_submodule("encoder.backbone.patch_embed").grid_size
+        resampled = resample_positions(reading.state[reading.positions], grid)
+        reading = replace(reading, state={**reading.state, reading.positions: resampled})
     state = _fitted(request, model, reading)
     check_values(file, state)
     model.load_state_dict(state)
     return model
+
+
+def _options(reading: Reading, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the model: those of the file, those of the request over them, and positions of the frames' size."""
+    merged = {**reading.options, **options}
+    bound = merged.get("encoder_options", {})
+    return {**merged, "encoder_options": {**bound, "img_size": merged["size"]}} if "img_size" in bound else merged
 
 
 def _read(file: Path, kind: str) -> dict[str, Tensor]:

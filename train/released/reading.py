@@ -24,11 +24,13 @@ class Reading:
         model: Name of the model preset.
         options: All options that the file decides.
         state: Tensors by the names of the model's state dict; others under the names that they had.
+        positions: Key of learnt positions of a square grid, which the program resamples to that of the frames.
     """
 
     model: str
     options: dict[str, Any]
     state: dict[str, Tensor]
+    positions: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Program:
         needs_frames: Whether its files hold only what stands behind the frame vectors of another program.
         unused: Patterns of keys that its files hold beside the model that is used.
         protocol: Protocol of its paper.
+        address: Of the file that its authors released, for download.
+        page: Where its authors say how to get the file, where there is no such address.
     """
 
     title: str
@@ -52,6 +56,8 @@ class Program:
     needs_frames: bool = False
     unused: tuple[str, ...] = ()
     protocol: str = "msls-seqvlad"
+    address: str = ""
+    page: str = ""
 
     def recognises(self, keys: Iterable[str]) -> bool:
         """Whether these are the keys of its files."""

@@ -10,7 +10,7 @@ from seqdata.errors import ContractError
 from train.models.fusion.basic import CentreFrame, Concatenate, Mean, SeqGeM
 from train.models.fusion.temporal import AlignedFrames, Delta, FullyConnected, LastState, SeqNet
 from train.models.pooling.basic import ClassToken, GeM, SeqPool
-from train.models.pooling.salad import Salad, transport
+from train.models.pooling.salad import Salad, SaladOptions, transport
 from train.models.pooling.vlad import NetVLAD, SeqVLAD
 
 
@@ -185,7 +185,8 @@ def test_transport_gives_every_token_once_and_every_cluster_its_mass() -> None:
 
 
 def test_salad_has_unit_length_and_ignores_token_order() -> None:
-    layer, tokens = Salad(6, 3, width=4, whole=5), randn(2, 8, 6, seed=4)
+    options = SaladOptions(width=4, global_width=5, global_from="mean")
+    layer, tokens = Salad(6, 3, options).eval(), randn(2, 8, 6, seed=4)
     out = layer(tokens)
     assert out.shape == (2, layer.size) == (2, 5 + 12)
     torch.testing.assert_close(out.norm(dim=1), torch.ones(2))

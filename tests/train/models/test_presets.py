@@ -14,6 +14,7 @@ from train.data.frames import FrameSource
 from train.loop.vlad_init import initialise_vlad
 from train.models import registry as models
 from train.models.card import outline
+from train.models.pooling.registry import token_part
 from train.runs import checkpoint
 from train.sampling.windows import TrainData
 from train.settings import TrainSettings
@@ -36,9 +37,15 @@ def backbone_of(family: Any, name: Any) -> Any:
     return family, *(getattr(chosen, key, None) for key in ("encoder", "cut", "size", "branches"))
 
 
+# An outline of a large or giant model allocates gigabytes; smaller ones are built the same way.
+LARGE = ("-l", "-g")
 REAL = [
-    *{backbone_of(*preset): preset[1] for preset in reversed(PRESETS) if preset[1] != "frames"}.values(),
-    *("cls-fc-vit", "cls-cat-dinov2", "seqpool-cat-cct224", "seqpool-cat-cct384", "salad-mean-dinov2"),
+    name
+    for name in (
+        *{backbone_of(*preset): preset[1] for preset in reversed(PRESETS) if preset[1] != "frames"}.values(),
+        *("cls-fc-vit", "cls-cat-dinov2", "seqpool-cat-cct224", "seqpool-cat-cct384", "salad-mean-dinov2"),
+    )
+    if not name.endswith(LARGE)
 ]
 
 
@@ -47,7 +54,9 @@ def tiny(family: Any, name: Any, **more: Any) -> Any:
     if family == "frames":
         own = models.FAMILIES[family].presets[name]
         narrow = {key: value for key, value in NARROW.items() if key != "projection" or key in own}
-        options = {**(VIT if own.get("pooling") == "cls" else CNN), **narrow}
+        needs_vit = "facet" in own or token_part(own.get("pooling", "vlad"), own.get("pooling_options", {})) != "grid"
+        options = {**(VIT if needs_vit else CNN), **narrow}
+        options |= {"cut": "blocks.1"} if "facet" in own else {}
     else:
         options = TINY[family]
     return models.create(name, **{**options, **more})

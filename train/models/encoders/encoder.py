@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqdata.errors import ContractError
+from train.models.encoders.facets import Facet, end_in_facet
 from train.models.encoders.weights import create_backbone
 
 BatchNormMode = Literal["eval", "train"]
-Part = Literal["grid", "cls"]
+Part = Literal["grid", "cls", "all"]
 
 
 class Encoder(nn.Module):
@@ -25,7 +26,7 @@ class Encoder(nn.Module):
 
     Convention:
         T runs over the feature grid row by row, top left first; prefix tokens (CLS, registers) are dropped. With
-        `part="cls"` there is one token, the CLS.
+        `part="cls"` there is one token, the CLS, with `part="all"` it stands before those of the grid.
 
     Attributes:
         channels: C.
@@ -45,6 +46,7 @@ class Encoder(nn.Module):
         bn: BatchNormMode = "eval",
         trainable: str = "all",
         part: Part = "grid",
+        facet: Facet = "token",
         options: dict[str, Any] | None = None,
     ) -> None:
         """Build a backbone, cut it, and freeze what is not trained.
@@ -59,7 +61,8 @@ class Encoder(nn.Module):
             seed: Seed of random weights.
             bn: Mode of BatchNorm in training, "eval" or "train".
             trainable: "all", "none", or a stage: that stage and all after it are trained.
-            part: "grid" for the tokens of the feature grid, "cls" for the CLS token alone.
+            part: "grid" for the tokens of the feature grid, "cls" for the CLS token alone, "all" for both.
+            facet: What the last block gives: its output ("token"), or the queries, keys or values of its attention.
             options: Options of timm's model.
 
         Raises:
@@ -79,8 +82,14 @@ class Encoder(nn.Module):
         self.part = part
         self.final_norm = final_norm and cut is not None
         self.stage, self.channels = _cut(self.backbone, name, cut, self.final_norm)
-        if part == "cls" and not (getattr(self.backbone, "num_prefix_tokens", 0) and cut is None):
-            raise ContractError(f"encoder '{name}' has no CLS token at its end; choose another pooling, or no cut")
+        if facet != "token":
+            end_in_facet(self.backbone, name, facet, is_cut=cut is not None)
+        has_class_token = getattr(self.backbone, "cls_token", None) is not None
+        if part != "grid" and not (has_class_token and (cut is None or part == "all")):
+            raise ContractError(
+                f"encoder '{name}' has no CLS token at its end; choose another pooling, or no cut (SALAD: "
+                'pooling_options={"global_from":"mean"})'
+            )
         _freeze(self.backbone, name, trainable)
         frozen = (("norm",) if self.final_norm or freeze_ends else ()) + (("attention_pool",) if freeze_ends else ())
         for end in frozen if trainable != "all" else ():
@@ -122,7 +131,11 @@ class Encoder(nn.Module):
             stop_early=True,
             intermediates_only=True,
             output_fmt="NCHW",
+            **({"return_prefix_tokens": True} if self.part == "all" else {}),
         )
+        if self.part == "all":
+            grid, prefix = maps[0]
+            return torch.cat([prefix[:, :1], cast(Tensor, grid).flatten(2).transpose(1, 2)], dim=1)
         return cast(Tensor, maps[0]).flatten(2).transpose(1, 2)
 
     def _tokens(self, features: Tensor) -> Tensor:
@@ -132,7 +145,8 @@ class Encoder(nn.Module):
         if self.part == "cls":
             return features[:, :1]
         if features.dim() == 3:
-            return features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
+            grid = features[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
+            return torch.cat([features[:, :1], grid], dim=1) if self.part == "all" else grid
         # Swin and other hierarchical transformers of timm give channels last.
         if features.dim() == 4 and features.shape[1] != self.channels and features.shape[-1] == self.channels:
             return features.flatten(1, 2)

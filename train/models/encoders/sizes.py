@@ -1,5 +1,7 @@
 """Which frames an encoder can take, found by trying it once on a frame of zeros."""
 
+from typing import cast
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -33,6 +35,23 @@ def check_frames(encoder: nn.Module, size: tuple[int, int]) -> None:
     raise ContractError(f"encoder '{name}' cannot take frames of {_format_size(size)}: {reason}")
 
 
+def grid_of(encoder: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """Find the (rows, columns) of the tokens that an encoder gives for frames of `size` (height, width).
+
+    Args:
+        encoder: Gives the tokens of the grid alone.
+        size: Of the frames, in pixels.
+
+    Raises:
+        ContractError: Where the tokens are no grid in the frames' proportions.
+    """
+    count = _tokens_of_zeros(encoder, size).shape[1]
+    rows = round((count * size[0] / size[1]) ** 0.5)
+    if not rows or count % rows:
+        raise ContractError(f"{count} tokens of frames of {_format_size(size)} are no grid; choose another size")
+    return rows, count // rows
+
+
 def encode(encoder: nn.Module, frames: Tensor) -> Tensor:
     """Compute the encoder's tokens `(N, T, C)` of frames `(N, 3, H, W)`, float32.
 
@@ -56,10 +75,20 @@ def _cut_patches(encoder: nn.Module, size: tuple[int, int]) -> str | None:
 
 
 def _refusal(encoder: nn.Module, size: tuple[int, int]) -> str | None:
-    """Why an encoder cannot take frames of `size`, in a line, or None.
+    """Why an encoder cannot take frames of `size`, in a line, or None."""
+    try:
+        _tokens_of_zeros(encoder, size)
+    except _FAULTS as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return None
 
-    Tried in eval mode on the meta device, where nothing is computed; what fails there is tried on real zeros, because
-    some models cannot run without values.
+
+@torch.no_grad()
+def _tokens_of_zeros(encoder: nn.Module, size: tuple[int, int]) -> Tensor:
+    """Tokens `(1, T, C)` of a frame of zeros, in eval mode.
+
+    Tried on the meta device, where nothing is computed; what fails there is tried on real zeros, because some models
+    cannot run without values. Raises: what the encoder raises there.
     """
     # Parameters are put to the meta device for this call only (functional_call): the encoder itself is not touched.
     training, device = encoder.training, next((p.device for p in encoder.parameters()), torch.device("cpu"))
@@ -67,16 +96,12 @@ def _refusal(encoder: nn.Module, size: tuple[int, int]) -> str | None:
     frame = torch.zeros(1, 3, *size)
     encoder.eval()
     try:
-        with torch.no_grad():
-            try:
-                functional_call(encoder, state, (frame.to("meta"),))
-            except Exception:  # whatever it is, the real frame decides
-                encoder(frame.to(device))
-    except _FAULTS as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        try:
+            return cast(Tensor, functional_call(encoder, state, (frame.to("meta"),)))
+        except Exception:  # whatever it is, the real frame decides
+            return cast(Tensor, encoder(frame.to(device)))
     finally:
         encoder.train(training)
-    return None
 
 
 def _made_for(encoder: nn.Module) -> tuple[int, int] | None:

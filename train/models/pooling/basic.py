@@ -2,7 +2,14 @@
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+
+class PoolingOptions(BaseModel):
+    """Options of one pooling alone (model option `pooling_options`); most have none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Pooling(nn.Module):

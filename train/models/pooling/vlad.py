@@ -12,11 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqdata.errors import NotEnoughDataError
-from train.models.pooling.basic import Pooling
+from train.models.pooling.basic import Pooling, PoolingOptions
 
 RUNNER_UP_SHARE = 0.01  # of the winner's soft weight, as the start of NetVLAD's public program sets it
 
 DISTINCT = 1e-5  # greatest difference of channels below which unit features count as equal; a guess
+
+
+class VladOptions(PoolingOptions):
+    """Options of SeqVLAD and NetVLAD."""
+
+    hard: bool = False
+    """Give each token to the one centre of the greatest cosine, and cluster by cosine, as AnyLoc does."""
 
 
 class SeqVLAD(Pooling):
@@ -24,7 +31,8 @@ class SeqVLAD(Pooling):
 
     Before normalisation this is a plain sum over frames: `frame_sums` gives the sums of single frames, their sum over a
     window goes through `finish`. Tokens are L2-normalised first; each cluster, then the whole, is brought to unit
-    length at the end. b_k of eq. (2) is an option, off by default as in practice.
+    length at the end. b_k of eq. (2) is an option, off by default as in practice. With `hard` each token belongs to one
+    cluster, as in Keetha et al., AnyLoc: Towards Universal Visual Place Recognition, RA-L 2024, sec. III-B.
 
     Shape:
         tokens `(N, T, C)` → sums `(N, K, C)`; sums over a window `(B, K, C)` → descriptors `(B, K·C)` of unit length.
@@ -36,7 +44,7 @@ class SeqVLAD(Pooling):
         torch.Size([1, 6])
     """
 
-    def __init__(self, clusters: int, channels: int, *, bias: bool = False, seed: int = 0) -> None:
+    def __init__(self, clusters: int, channels: int, *, bias: bool = False, hard: bool = False, seed: int = 0) -> None:
         """Set random unit centres (seeded), which `initialise` replaces.
 
         Raises:
@@ -48,6 +56,9 @@ class SeqVLAD(Pooling):
         self.assignment = nn.Parameter(torch.empty(clusters, channels))
         self.centres = nn.Parameter(torch.empty(clusters, channels))
         self.bias = nn.Parameter(torch.zeros(clusters)) if bias else None
+        self.hard = hard
+        # The nearest centre has no gradient; a parameter without one would stop processes that train together.
+        self.assignment.requires_grad_(not hard)
         centres = F.normalize(torch.randn(clusters, channels, generator=torch.Generator().manual_seed(seed)), dim=-1)
         self.initialise(centres, alpha=100.0)
 
@@ -68,7 +79,9 @@ class SeqVLAD(Pooling):
         # Float32 under autocast too: a window adds many of these sums. torch has no autocast for the meta device.
         with nullcontext() if tokens.is_meta else torch.autocast(tokens.device.type, enabled=False):
             unit = F.normalize(tokens.to(self.centres.dtype), dim=-1)
-            share = F.linear(unit, self.assignment, self.bias).softmax(-1).transpose(1, 2)
+            scores = F.linear(unit, self.assignment, self.bias)
+            share = F.one_hot(scores.argmax(-1), len(self.centres)).to(unit) if self.hard else scores.softmax(-1)
+            share = share.transpose(1, 2)
             # Σ a (x − c) = A·X − (Σ a)·c, so that the N×K×C×T residuals never exist: measured 11 times faster, forward
             # and backward, in a fifth of the memory.
             return share @ unit - share.sum(-1, keepdim=True) * self.centres
@@ -91,7 +104,9 @@ class NetVLAD(SeqVLAD):
         return self.finish(self.frame_sums(tokens))
 
 
-def kmeans(points: Tensor, clusters: int, *, seed: int = 0, rounds: int = 50, tolerance: float = 1e-5) -> Tensor:
+def kmeans(
+    points: Tensor, clusters: int, *, seed: int = 0, rounds: int = 50, tolerance: float = 1e-5, by_cosine: bool = False
+) -> Tensor:
     """Find cluster centres by k-means++ and Lloyd's algorithm, deterministically for a seed.
 
     Args:
@@ -100,6 +115,7 @@ def kmeans(points: Tensor, clusters: int, *, seed: int = 0, rounds: int = 50, to
         seed: Seed of the start.
         rounds: Most rounds of Lloyd's algorithm.
         tolerance: A round that moves no centre farther than this is the last.
+        by_cosine: Give a point to the centre of the greatest cosine instead of the nearest; points are of unit length.
 
     Returns:
         Centres `(clusters, C)`.
@@ -112,7 +128,7 @@ def kmeans(points: Tensor, clusters: int, *, seed: int = 0, rounds: int = 50, to
     points = points.float()
     centres = _spread_start(points, clusters, torch.Generator().manual_seed(seed))
     for _ in range(rounds):
-        distances, owner = _squared(points, centres).min(1)
+        distances, owner = _squared(points, F.normalize(centres, dim=-1) if by_cosine else centres).min(1)
         sums = torch.zeros_like(centres).index_add_(0, owner, points)
         counts = torch.bincount(owner, minlength=clusters).to(points.dtype)
         moved = sums / counts.clamp(min=1).unsqueeze(1)
@@ -189,7 +205,7 @@ def initialise_from_tokens(
             f"training frames hold {distinct} distinct ones, too few (frames of one colour have one, black ones none); "
             f"lower the option clusters, raise kmeans_features, or set kmeans_frames=0 for a random start"
         )
-    centres = kmeans(points, clusters, seed=seed)
+    centres = kmeans(points, clusters, seed=seed, by_cosine=layer.hard)
     layer.initialise(centres, sharpness(points, centres))
 
 
