@@ -57,7 +57,7 @@ def _json_or_text(value: str) -> Any:
     """A value as JSON, else as text: numbers, true and lists need no other syntax, and names need no quotes."""
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -75,12 +75,10 @@ def _usage_text(error: TyperException) -> str:
 
 
 def run() -> None:
-    """Run the program; a known error becomes one line on stderr and its exit code."""
+    """Run the program and end it; a known error becomes one line on stderr and its exit code."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(PlainFormatter())
-    code = _run()
-    if code:
-        sys.exit(code)
+    sys.exit(_run())
 
 
 def _run() -> int:

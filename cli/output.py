@@ -238,7 +238,7 @@ class Bar:
         self._printed = now
         rate = (count - self._first) / max(now - self._began, 1e-9)
         left = f", {_duration((total - count) / rate)} left" if rate > 0 and total > count else ""
-        share = f" ({100 * count / total:.0f} %)" if total else ""
+        share = f" ({count / total:.0%})" if total else ""
         end = f"; {text}" if text else ""
         note(f"{stage}: {count:,} of {total:,} {self._unit}s{share}, {rate:.3g} a second{left}{end}")
 

@@ -211,13 +211,15 @@ def _dry_run(request: BuildRequest, *, as_json: bool) -> None:
     _note_drop(request)
     result = {"path": str(request.out), **plan.as_dict()}
     lines = [
-        f"{request.out}: would hold {plan.frames} frames of {plan.trajectories} trajectories in {plan.shards} shards",
+        f"{request.out}: would hold {plural(plan.frames, 'frame')} of "
+        f"{plural(plan.trajectories, 'trajectory', 'trajectories')} in {plural(plan.shards, 'shard')}",
         f"  images {size(plan.raw_bytes)} raw, about {size(plan.stored_bytes)} in shards and {size(plan.table_bytes)} "
         f"in tables, about {plan.seconds:.0f} s",
         f"  resampling flag: {plan.resampled} frames ({plan.resampled / max(plan.frames, 1):.0%})",
     ]
     lines += [
-        f"  {group['city']} {group['role'] or '-'}: {group['frames']} frames of {group['trajectories']} trajectories, "
+        f"  {group['city']} {group['role'] or '-'}: {plural(group['frames'], 'frame')} of "
+        f"{plural(group['trajectories'], 'trajectory', 'trajectories')}, "
         f"{size(group['bytes'])}"
         for group in plan.groups
     ]
@@ -270,8 +272,9 @@ def finish(out: str | Path, *, as_json: bool, request: BuildRequest | None = Non
     dataset = seqdata.open(out)
     described = describe(dataset)
     text = (
-        f"{out}: {described['frames']} frames of {described['trajectories']} trajectories in {described['shards']} "
-        f"shards, {size(described['shard_bytes'] + described['table_bytes'])}, id {dataset.id[:12]}"
+        f"{out}: {plural(described['frames'], 'frame')} of "
+        f"{plural(described['trajectories'], 'trajectory', 'trajectories')} in {plural(described['shards'], 'shard')}, "
+        f"{size(described['shard_bytes'] + described['table_bytes'])}, id {dataset.id[:12]}"
     )
     emit(described, text, as_json=as_json)
     if described["protocol"]:
@@ -281,7 +284,9 @@ def finish(out: str | Path, *, as_json: bool, request: BuildRequest | None = Non
     left_out = described["quarantined"]
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise QuarantineNotice(f"{sum(left_out.values())} inputs left out ({reasons}); see: seqdata quarantine {out}")
+        raise QuarantineNotice(
+            f"{plural(sum(left_out.values()), 'input')} left out ({reasons}); see: seqdata quarantine {out}"
+        )
 
 
 def _note_splits(protocol: dict[str, Any]) -> None:

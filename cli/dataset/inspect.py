@@ -29,7 +29,8 @@ def info(dataset: DatasetArgument = None, as_json: JsonFlag = False, config: Con
 def _info_text(described: dict[str, Any]) -> str:
     lines = [
         f"{described['path']}: {described['source']}, id {described['id'][:12]}, schema {described['schema_version']}",
-        f"{described['frames']} frames, {described['trajectories']} trajectories, {described['shards']} shards",
+        f"{plural(described['frames'], 'frame')}, {plural(described['trajectories'], 'trajectory', 'trajectories')}, "
+        f"{plural(described['shards'], 'shard')}",
         f"images {size(described['image_bytes'])}, shards {size(described['shard_bytes'])}, "
         f"tables {size(described['table_bytes'])}; credit: {described['attribution']}",
         *_resampling_lines(described["resampling"]),

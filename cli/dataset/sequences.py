@@ -97,7 +97,7 @@ def _list_protocols(*, as_json: bool) -> None:
     }
     emit(rows, "\n".join(lines), as_json=as_json)
     note(
-        "seqdata protocols show NAME prints one (also NAME-L10, at another length, and NAME@HASH, an earlier one); a "
+        "one whole: seqdata protocols show NAME (also NAME-L10, at another length, and NAME@HASH, an earlier one); a "
         "file of your own is a .toml path"
     )
 

@@ -277,7 +277,7 @@ def _figure_texts(figures: dict[str, Any] | None) -> list[tuple[str, str]]:
     ):
         if figures[name] is not None:
             share, low, high = (100 * figures[name][part] for part in ("share", "low", "high"))
-            texts.append((title, f"{share:.1f} % ({low:.1f} … {high:.1f})"))
+            texts.append((title, f"{share:.1f}% ({low:.1f} … {high:.1f})"))
     return texts
 
 

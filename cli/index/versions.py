@@ -11,6 +11,7 @@ from cli.flags import IndexArgument, either
 from cli.index.flags import IndexFlag, VersionArgument
 from cli.output import ConfigFlag, JsonFlag, emit, size
 from indexer.selection.held_out import DATABASE_ROWS
+from indexer.text import plural
 from indexer.versions.checks import check_version
 from indexer.versions.folders import list_versions, named_index, resolve, version_folder
 from indexer.versions.listing import VersionEntry, differences, entries, flatten
@@ -23,7 +24,7 @@ from seqdata.errors import ContractError, UsageError
 def recall_text(measured: Measured) -> str:
     """The recall that a build measured, as the end of its line; nothing where nothing was measured."""
     queries = f"{measured.queries} {measured.queries_of or DATABASE_ROWS}"
-    recalls = (f", recall@{k} {recall:.4f} of exact ({queries})" for k, recall in (measured.recall or {}).items())
+    recalls = (f", recall@{k} {recall:.2%} of exact ({queries})" for k, recall in (measured.recall or {}).items())
     note = caveat(measured)
     return "".join(recalls) + (f"; {note}" if note else "")
 
@@ -74,7 +75,7 @@ def list_(
     """
     folder = find_index(config, either(index_folder, index, "--index"))
     versions = entries(folder)
-    lines = [f"{folder}: {len(versions)} versions", *map(_entry_line, versions)]
+    lines = [f"{folder}: {plural(len(versions), 'version')}", *map(_entry_line, versions)]
     emit({"index": str(folder), "versions": [asdict(entry) for entry in versions]}, "\n".join(lines), as_json=as_json)
 
 
@@ -84,7 +85,7 @@ def _entry_line(entry: VersionEntry) -> str:
         return f"  {entry.id}  DAMAGED: {entry.fault}  {marks}".rstrip()
     # Flat stores vectors as they are, so there is nothing to measure; any other kind without a figure was not measured.
     exact = "exact" if entry.storage == "flat" else "recall not measured"
-    recall = exact if entry.recall is None else f"recall {entry.recall:.4f}"
+    recall = exact if entry.recall is None else f"recall {entry.recall:.2%}"
     kind = f"{entry.storage} {entry.rows:,}×{entry.size:,}"
     date = entry.created[:16].replace("T", " ")
     line = f"  {entry.id}  {date}  {kind:<17} {size(entry.bytes):>8}  {recall}"
@@ -149,7 +150,7 @@ def verify(
             check_version(folder)
         except ContractError as error:
             faults.append(str(error))
-    text = f"{len(folders)} versions, {len(faults)} damaged"
+    text = f"{plural(len(folders), 'version')}, {len(faults)} damaged"
     emit({"versions": [folder.name for folder in folders], "faults": faults}, text, as_json=as_json)
     # After every version was checked: the damage of one says nothing of the others.
     if faults:
@@ -209,7 +210,7 @@ def collect_index(folder: Path, *, dry_run: bool, as_json: bool) -> None:
     """Remove the versions of an index that nothing names, and print which."""
     collection = collect(folder, dry_run=dry_run)
     word = "would be deleted" if dry_run else "deleted"
-    text = f"{folder}: {len(collection.removed)} versions {word}, {size(collection.bytes)}"
+    text = f"{folder}: {plural(len(collection.removed), 'version')} {word}, {size(collection.bytes)}"
     text += "".join(f"\n  {identifier}" for identifier in collection.removed)
     text += "".join(f"\n  {identifier} stays: a reader has it open" for identifier in collection.in_use)
     emit({"index": str(folder), "dry_run": dry_run, **asdict(collection)}, text, as_json=as_json)

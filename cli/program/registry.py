@@ -186,6 +186,7 @@ COMMANDS = {
         "cli.dataset.versions:compact",
         "Write a dataset's tables whole after appends and withdrawals.",
         "seqdata compact datasets/msls",
+        makes=True,
         next="seqdata gc",
     ),
     "gc": Command(

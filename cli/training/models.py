@@ -21,7 +21,7 @@ from cli.flags import (
     start_weights,
 )
 from cli.lookup import untrained_run
-from cli.output import ConfigFlag, JsonFlag, emit, entry, next_step, note
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, note
 from indexer.text import elide
 from seqdata.errors import UsageError
 from train.models.catalogue import PRESETS, plugin_names, start_files
@@ -61,6 +61,8 @@ def models(
         "models get", what == "get", out=out, dataset=dataset, weights=weights, random_init=random_init or None
     )
     refuse_idle("the name of a model to show", what not in (None, "get"), "length")
+    if what not in (None, "show", "get") and name is not None:
+        raise UsageError(f"models {what} {name}: expected seqdata models show NAME")
     parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
     model_options = {part: value for part, value in parts.items() if value is not None}
     model_options |= parse_json_pairs(options, "--option")
@@ -72,8 +74,6 @@ def models(
         emit({"path": str(run)}, str(run), as_json=as_json)
         next_step(f"seqdata index --run {shlex.quote(str(run))}")
         return
-    if what not in (None, "show") and name is not None:
-        raise UsageError(f"models {what} {name}: expected seqdata models show NAME")
     if model is None and (what == "show" or model_options):
         raise UsageError("models show: name a model; seqdata models lists them")
     if model is None:
@@ -107,19 +107,18 @@ def _list(*, as_json: bool) -> None:
     families = {family: dict(sorted(presets.items())) for family, presets in PRESETS.items()}
     presets = {name: options for family in families.values() for name, options in family.items()}
     starts = start_files()
-    lines = [entry(name, f"{_short(options)}; from {starts[name]}") for name, options in presets.items()]
+    lines = [f"{name:<24}{elide(_short(options), 56)}" for name, options in presets.items()]
     plugins = plugin_names()
     files = {name: None if file is None else asdict(file) for name, file in starts.items()}
     result = {"families": families, "start": files, "plugins": plugins}
     emit(result, "\n".join(lines + plugins), as_json=as_json)
-    note("seqdata models show NAME; the preset 'frames' takes any --encoder, --pool and --fusion that fit")
+    note("one whole: seqdata models show NAME; the preset 'frames' takes any --encoder, --pool and --fusion that fit")
 
 
 def _short(options: dict[str, Any]) -> str:
-    """The main options of a preset as name=value."""
-    # Left out because they do not tell models of a family apart at a glance; `models show NAME` prints all.
-    minor = ("size", "trainable", "patch_normalised", "mean", "std", "encoder_options")
-    return ", ".join(f"{key}={value}" for key, value in options.items() if key not in minor) or "the family's defaults"
+    """The parts of a preset, which tell the models of a family apart; `models show NAME` prints every option."""
+    named = [f"{key}={options[key]}" for key in ("encoder", "cut", "branches") if key in options]
+    return ", ".join([*named, *(options[key] for key in ("pooling", "fusion") if key in options)]) or "its own design"
 
 
 def _card_lines(card: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """`seqdata train`: a dataset to a run."""
 
 import os
+import re
 import shlex
 import time
 from collections.abc import Mapping
@@ -264,11 +265,25 @@ class _EpochClock:
 
 def _values_text(values: Mapping[str, float]) -> str:
     numbers = {name: value for name, value in values.items() if name != "epoch" and isinstance(value, float)}
-    text = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()) or "no val split to measure on"
+    text = ", ".join(_value_text(name, value) for name, value in numbers.items()) or "no val split to measure on"
     replaced = int(values.get("replaced", 0))
     return f"{text}, {replaced} damaged frame{'s' if replaced > 1 else ''} replaced" if replaced else text
 
 
+# Names of an epoch's values as they are stored, and what they are called.
+_WORDS = {"active": "active triplets", "hardness": "loss margin", "wait": "waiting for data"}
+_SHARES = ("active", "wait")
+
+
+def _value_text(name: str, value: float) -> str:
+    """One value of an epoch: recalls and shares in percent."""
+    if re.fullmatch(r"r\d+", name):
+        return f"val R@{name[1:]} {100 * value:.1f}"
+    return f"{_WORDS.get(name, name)} {value:.1%}" if name in _SHARES else f"{_WORDS.get(name, name)} {value:.4f}"
+
+
 def _recalls_text(row: Mapping[str, Any]) -> str:
-    recalls = [f"val R@{name[1:]} {recall:.3f}" for name, recall in (row.get("val") or {}).items()]
+    # JSON has them in the order of their names, in which 10 comes before 5.
+    ranks = sorted((row.get("val") or {}).items(), key=lambda item: int(item[0][1:]))
+    recalls = [_value_text(name, recall) for name, recall in ranks]
     return f"epoch {row.get('epoch', 0)}: {', '.join(recalls) or 'no val split'}"

@@ -119,7 +119,7 @@ def test_quarantine_ends_in_code_6_and_a_count(tmp_path: Path) -> None:
     (raw / "map-003.jpg").write_bytes(jpeg(1)[:200])
     ended = run(tmp_path, "build", "folder", "--raw", "raw", "--out", "out", "--protocol", "none")
     assert ended.returncode == 6
-    assert "1 inputs left out (1 bad_image)" in ended.stderr
+    assert "1 input left out (1 bad_image)" in ended.stderr
     assert "map-003.jpg" in run(tmp_path, "quarantine", "out").stdout
 
 

@@ -86,9 +86,9 @@ def test_a_log_gets_a_line_of_progress_now_and_then(
             bar.update("build", 10 * second, 200)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "build: 20 of 200 frames (10 %), 10 a second, 18 s left",
-        "build: 70 of 200 frames (35 %), 10 a second, 13 s left",
-        "build: 120 of 200 frames (60 %), 10 a second, 8 s left",
+        "build: 20 of 200 frames (10%), 10 a second, 18 s left",
+        "build: 70 of 200 frames (35%), 10 a second, 13 s left",
+        "build: 120 of 200 frames (60%), 10 a second, 8 s left",
     ]
 
 

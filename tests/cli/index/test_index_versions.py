@@ -180,6 +180,6 @@ def test_shares_and_new_windows(street: Path) -> None:
 
 def test_a_recall_of_queries_that_are_no_rows_has_no_caveat() -> None:
     measured = Measured(created="", queries=5, queries_of="val queries", recall={10: 0.99})
-    assert (caveat(measured), recall_text(measured)) == (None, ", recall@10 0.9900 of exact (5 val queries)")
+    assert (caveat(measured), recall_text(measured)) == (None, ", recall@10 99.00% of exact (5 val queries)")
     assert caveat(measured.model_copy(update={"recall": None, "queries_of": None})) is None
     assert caveat(measured.model_copy(update={"queries_of": None})) is not None, "an older version says nothing"

@@ -32,7 +32,8 @@ def test_the_list_names_every_model_with_what_it_is(capfd: pytest.CaptureFixture
     from train.models import registry as models
 
     code, out, said = run(capfd, "models")
-    lines = {line.split()[0]: line for line in out.splitlines()}
+    out_lines = out.splitlines()
+    lines = {line.split()[0]: line for line in out_lines}
     assert code == 0
     assert set(lines) == set(models.names())
     assert "encoder=vgg16" in lines["delta"]
@@ -46,7 +47,7 @@ def test_the_list_names_every_model_with_what_it_is(capfd: pytest.CaptureFixture
     assert spatial == {**whole, "branches": "spatial"}
     assert listed["plugins"] == []
     assert listed["start"]["seqvlad-r18"]["sha256"] == "f37072fd"
-    assert "file resnet50-0676ba61.pth, SHA-256 0676ba61…" in lines["gem-cat-r50"]
+    assert max(map(len, out_lines)) <= 80
 
 
 def test_a_model_is_shown_as_a_table_and_as_json(capfd: pytest.CaptureFixture[str]) -> None:
