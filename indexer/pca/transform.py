@@ -151,7 +151,7 @@ def load(path: str | Path, arithmetic: str | None = ARITHMETIC) -> Transform:
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
         sizes = {name: facts.pop(name) for name in ("input_size", "output_size")}
         transform = Transform(**arrays, **facts, arithmetic=arithmetic)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ContractError(f"{path}: not a transform of this toolkit, or damaged ({error})") from error
     _check_shapes(transform, sizes, path)
     return transform

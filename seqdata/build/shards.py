@@ -258,7 +258,7 @@ def _parse_seal(end: bytes) -> Seal | None:
     try:
         # The footer is found from the end of the file, so the end alone is read like a file.
         return Seal(**json.loads(pq.read_metadata(io.BytesIO(end)).metadata[_SHARD_METADATA.encode()]))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException):
         return None
 
 

@@ -88,7 +88,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         OutputError: If the file system refuses, or `path` is there and not empty.
     """
-    path = Path(path)
+    # Of a relative path such as "." the name is not known.
+    path = Path(path).resolve()
     with scratch_folder(path) as temporary:
         try:
             yield temporary
@@ -237,5 +238,5 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error

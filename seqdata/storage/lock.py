@@ -60,7 +60,7 @@ class Holder:
         """Read the holder from the content of a lock, None where it names none."""
         try:
             return cls(**json.loads(data))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
 
     def encode(self) -> bytes:

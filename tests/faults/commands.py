@@ -126,6 +126,8 @@ TRIALS = (
         output="ds",
     ),
     Trial("withdraw", ("withdraw", "ds", "map-003"), inputs=DATASET, output="ds"),
+    Trial("compact", ("compact", "grown"), inputs=("grown/manifest.json", "grown/versions/*/*.parquet"), output="grown"),
+    Trial("gc", ("gc", "grown"), inputs=("grown/manifest.json",), output="grown"),
     Trial(
         "import",
         ("import", "backbone", "backbone.safetensors", "--model", "mean-small", *RESNET, *SIZE, "--out", "out"),

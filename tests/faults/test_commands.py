@@ -7,8 +7,9 @@ from signal import SIGTERM
 
 import pytest
 
+import seqdata
 from tests.faults import remote
-from tests.faults.commands import TRIALS, Trial, prepare, verbs
+from tests.faults.commands import TRIALS, Trial, content, prepare, verbs
 from tests.faults.hostile import hostile
 from tests.faults.mounts import can_mount
 from tests.faults.shim import Program, has_compiler
@@ -87,6 +88,35 @@ def test_hostile_files_end_in_an_answer_or_a_line(trial: Trial, workshop: Worksh
 @pytest.mark.parametrize("trial", READERS)
 def test_no_code_of_a_stranger_runs(trial: Trial, workshop: Workshop) -> None:
     assert_right(strangers(workshop, trial, 1, seed=2))
+
+
+@pytest.mark.parametrize("name", ["index build", "index append", "describe", "export", "eval"])
+def test_nothing_is_published_of_damaged_frames_and_all_after_the_repair(name: str, workshop: Workshop) -> None:
+    trial = next(trial for trial in TRIALS if trial.verb == name)
+    dataset = "grown" if "grown" in trial.arguments else "ds"
+    folder = workshop.copy()
+    frames = seqdata.open(folder / dataset).frame_columns("shard", "offset", "length")
+    whole = {}
+    for shard, rows in frames.group_by("shard"):
+        tar = folder / dataset / f"shards/part-{shard[0]:06d}.tar"
+        whole[tar] = data = tar.read_bytes()
+        damaged = bytearray(data)
+        for _, offset, length in rows.iter_rows():
+            damaged[offset + length - 40] ^= 1  # in the pixels, near the end: it still decodes
+        tar.write_bytes(damaged)
+    ended = workshop.program.run(list(trial.arguments), folder)
+    assert ended.is_clean
+    assert (ended.code, ended.errors.count("\n")) == (4, 1), ended.errors
+    assert "is damaged (its bytes do not match the stored hash)" in ended.errors
+    after = content(folder)
+    published = ("manifest.json", "export.json", "recall.json", "latest")
+    new = [file for file in after if file.endswith(published) and not (workshop.base / file).exists()]
+    assert not [file for file in new if ".partial/" not in file]
+    for tar, data in whole.items():
+        tar.write_bytes(data)
+    ended = workshop.program.run(list(trial.arguments), folder)
+    assert ended.code == 0, ended.errors
+    assert content(folder) == workshop.clean(trial).files
 
 
 def test_code_runs_where_the_user_names_it(workshop: Workshop) -> None:

@@ -111,7 +111,7 @@ class RunFolder:
             # Computed from the stored settings, so that a run begun before a field existed compares by that field's
             # default.
             return {**old, "course": TrainSettings.model_validate(old["settings"]).same_course()}
-        except (KeyError, ValidationError) as error:
+        except (KeyError, TypeError, ValidationError) as error:
             raise ContractError(
                 f"{path}: not the record of a run that can go on; start a new one with --out"
             ) from error
@@ -126,9 +126,7 @@ class RunFolder:
 
     def take_up(self, epoch: int) -> None:
         """Read the metrics up to and including `epoch`; later lines belong to an epoch that is trained again."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self.metrics = [entry for entry in map(json.loads, lines) if entry["epoch"] <= epoch]
+        self.metrics = [entry for entry in read_metrics(self.path) if entry["epoch"] <= epoch]
 
     def add_metrics(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl.
@@ -140,6 +138,23 @@ class RunFolder:
         # Rewritten whole, some kilobytes: a file that is appended to may end in half a line after a kill.
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.metrics)
         write_bytes_atomic(self.path / "metrics.jsonl", text.encode())
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Read the epochs of a run's metrics.jsonl; none where there is no such file.
+
+    Raises:
+        ContractError: If a line is no epoch.
+    """
+    path = run / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    try:
+        epochs = [json.loads(line) for line in lines if line]
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f"{path}: not readable as lines of JSON ({error}); it is damaged") from error
+    if not all(isinstance(entry, dict) and isinstance(entry.get("epoch"), int) and "val" in entry for entry in epochs):
+        raise ContractError(f"{path}: a line is no epoch with 'epoch' and 'val'; it is damaged")
+    return epochs
 
 
 def checkpoint_stem(path: str | Path) -> Path:
@@ -160,6 +175,22 @@ def checkpoint_stem(path: str | Path) -> Path:
     if not stem.parent.joinpath(f"{stem.name}.json").is_file():
         raise InputError(f"{path}: no checkpoint here; name a run folder, or a checkpoint's .safetensors or .json")
     return stem
+
+
+def weights_file(run: str | Path) -> Path:
+    """Find the file of a run's best weights; nothing is read.
+
+    Args:
+        run: As `checkpoint_stem` takes it.
+
+    Raises:
+        InputError: If it is gone.
+    """
+    stem = checkpoint_stem(run)
+    path = stem.parent / f"{stem.name}.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the run is incomplete")
+    return path
 
 
 def environment() -> dict[str, str]:

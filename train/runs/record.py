@@ -1,6 +1,5 @@
 """What other commands need to know of a run: its record, protocol, weights hash, and where its predictions lie."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from seqdata.errors import ContractError, InputError
 from seqdata.storage.files import folders_by_age, read_json
 from seqdata.storage.hashing import xxh3_file
 from train.runs.best_epoch import best_epoch
-from train.runs.folder import checkpoint_stem
+from train.runs.folder import read_metrics, weights_file
 
 
 def predictions_path(run: Path, index: PlaceIndex, protocol: Protocol) -> Path:
@@ -121,9 +120,7 @@ def run_summary(run: Path) -> dict[str, Any]:
         `path`, `epochs` (without epoch 0), `best` (the metrics of the best epoch, see `train.runs.best_epoch`), and
         `dataset`, `protocol`, `model`, `descriptor_size` and `settings` of the record.
     """
-    record = read_json(run / "run.json")
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [json.loads(line) for line in lines if line]
+    record, epochs = read_json(run / "run.json"), read_metrics(run)
     facts = {name: record[name] for name in ("dataset", "protocol", "model", "descriptor_size", "settings")}
     # metrics.jsonl begins with epoch 0, the validation before any training.
     return {"path": str(run), "epochs": len(epochs) - 1, "best": dict(best_epoch(epochs)), **facts}
@@ -135,11 +132,7 @@ def checkpoint_hash(run: Path) -> str:
     Raises:
         InputError: When they are gone.
     """
-    stem = checkpoint_stem(run)
-    path = stem.parent / f"{stem.name}.safetensors"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; the run is incomplete")
-    return xxh3_file(path)
+    return xxh3_file(weights_file(run))
 
 
 def run_protocol(dataset: Dataset, run: Path) -> Protocol:

@@ -162,7 +162,8 @@ def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
         raise OutputError(f"{out}: is not empty; choose another --out or remove it")
     if report["format"] == "folders" and "@" in str(out.absolute()):
         raise OutputError(f"{out}: the reference code splits paths at @; choose an --out without one")
-    partial = out.with_name(f".{out.name}.partial")
+    whole = out.resolve()  # "." has no name
+    partial = whole.with_name(f".{whole.name}.partial")
     try:
         # What another export left half-written is no part of this one.
         if partial.exists() and _partial_report(partial) != report:
@@ -172,7 +173,7 @@ def _appearing(out: Path, report: dict[str, Any]) -> Iterator[Path]:
         sweep(partial)
         yield partial
         flush_tree(partial)
-        rename_flushed(partial, out)  # an empty folder of that name gives way
+        rename_flushed(partial, whole)  # an empty folder of that name gives way
     except OSError as error:
         explain_write_failure(out, error)
 

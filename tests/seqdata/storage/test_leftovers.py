@@ -1,15 +1,18 @@
 """Half-written files: those of killed writers go, those of running ones stay."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from seqdata.errors import OutputError
-from seqdata.storage.files import atomic_folder, atomic_path, write_bytes_atomic
+from seqdata.storage import files
+from seqdata.storage.files import GrowingFile, atomic_folder, atomic_path, write_bytes_atomic
 from seqdata.storage.leftovers import sweep
 from seqdata.storage.lock import claimed
 from seqdata.storage.store import Store
@@ -96,6 +99,69 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"), atomic_folder(tmp_path / "pack") as folder:
         (folder / "b").write_bytes(b"2")
     assert names(tmp_path) == ["pack"]
+
+
+def test_the_working_folder_can_be_the_one_that_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with atomic_folder(".") as folder:
+        (folder / "a").write_bytes(b"1")
+    assert (tmp_path / "empty/a").read_bytes() == b"1"
+    assert names(tmp_path) == ["empty"]
+
+
+def test_a_scratch_folder_is_swept_by_whoever_locks_the_dataset_next(tmp_path: Path) -> None:
+    process = writer(tmp_path / "repair", "scratch_folder")
+    with claimed(Store(tmp_path), "a test"):
+        assert len(list(tmp_path.glob(".repair.*"))) == 1, "it is in use"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with claimed(Store(tmp_path), "a test"):
+        assert not list(tmp_path.glob(".repair.*"))
+
+
+def test_one_of_many_files_is_neither_flushed_nor_swept_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files, "flush", flushed.append)
+    (tmp_path / ".table.a1b2c3d4.tmp").write_bytes(b"half")
+    with atomic_path(tmp_path / "table", in_batch=True) as temporary:
+        temporary.write_bytes(b"whole")
+    assert names(tmp_path) == [".table.a1b2c3d4.tmp", "table"]
+    assert flushed == []
+    write_bytes_atomic(tmp_path / "table", b"whole")
+    assert names(tmp_path) == ["table"]
+    assert flushed[-1] == tmp_path
+
+
+def test_a_growing_file_has_whole_additions_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullDisk:
+        """A file on a disk that takes three bytes of an addition and then refuses."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self.file, self.left = file, 0
+
+        def write(self, data: memoryview) -> int:
+            if not self.left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            taken = self.file.write(data[: self.left])
+            self.left -= taken
+            return taken
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+    with GrowingFile(tmp_path / "log" / "rows.csv") as file:
+        file.add(b"one\n")
+        monkeypatch.setattr(file, "_file", FullDisk(file._file))
+        file._file.left = 3
+        with pytest.raises(OutputError, match=r"rows\.csv: no space left"):
+            file.add(b"two\n")
+        assert (tmp_path / "log/rows.csv").read_bytes() == b"one\n"
+        file._file.left = 9
+        file.add(b"two\n")
+    assert (tmp_path / "log/rows.csv").read_bytes() == b"one\ntwo\n"
+    with pytest.raises(OutputError, match="cannot be written"):
+        GrowingFile(tmp_path / "log" / "rows.csv")
 
 
 def test_nested_writers_of_one_target_leave_nothing(tmp_path: Path) -> None:
