@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.config import load, open_dataset
-from cli.flags import DatasetArgument, refuse_idle
+from cli.flags import DatasetArgument, parse_choice, refuse_idle
 from cli.output import ConfigFlag, JsonFlag, emit, progress_bar
 from seqdata.dataset.export.export import export as run_export
 from seqdata.dataset.export.export import windows_of
@@ -42,11 +42,13 @@ def export(
     windows without a protocol.
     """
     refuse_idle("--format sequences", format == "sequences", "shard_megabytes")
-    settings = load(config)
-    opened = open_dataset(settings, dataset)
+    if role is not None:
+        parse_choice(role, "--role", ("database", "query"))
     own_windows = length is not None or stride is not None
     if own_windows and protocol not in (None, "none"):
         raise UsageError(f"--length and --stride are set by the protocol {protocol}; leave them out, or the protocol")
+    settings = load(config)
+    opened = open_dataset(settings, dataset)
     named = settings.protocol(protocol)
     # The dataset's own protocol, so that an export without flags holds the windows that training and evaluation use.
     source_protocol = None if own_windows or named == "none" else named or opened.manifest.protocol

@@ -169,9 +169,11 @@ def tag(
 
     A tag that exists already moves to the version.
     """
-    folder = find_index(config, index)
+    if version is not None and index is None and is_index_folder(Path(version)):
+        index, version = Path(version), None
     if delete and version is not None:
         raise UsageError("--delete removes a tag from whatever version it names: leave VERSION out")
+    folder = find_index(config, index)
     identifier = remove_tag(folder, name) if delete else set_tag(folder, name, version or "latest")
     text = f"{folder}: {name} no longer names {identifier}" if delete else f"{folder}: {name} is {identifier}"
     emit({"index": str(folder), "tag": name, "id": identifier, "deleted": delete}, text, as_json=as_json)

@@ -81,9 +81,10 @@ def describe(
     seqdata train --features then trains heads on the stored descriptors, on a CPU too.
     """
     refuse_idle("--pca", pca is not None, "seed")
+    start = start_weights(weights, random_init)
     work = load(config)
     source = open_dataset(work, dataset)
-    encoder = _model(work, run, model, start_weights(weights, random_init), model_from, options)
+    encoder = _model(work, run, model, start, model_from, options)
     folder = out or work.out / "features" / f"{encoder.config['name']}-{level}"
     from train.stages.features import FeatureRequest, write_feature_share, write_features, write_features_on  # heavy
 

@@ -21,7 +21,9 @@ from cli.flags import (
     PoolFlag,
     ProtocolFlag,
     check_model_name,
+    command_line,
     parse_json_pairs,
+    refuse_idle,
     start_weights,
 )
 from cli.lookup import find_dataset
@@ -97,9 +99,12 @@ def train(
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """
     if list_settings:
+        others = command_line.typed - {"list_settings", "recipe", "as_json", "quiet", "verbose", "debug", "log_file"}
+        refuse_idle("a training, and not with --settings", False, *sorted(others))
         next_step(None)
         _print_settings(recipe, as_json=as_json)
         return
+    start = start_weights(weights, random_init)
     work = load(config)
     _check_processes(out)
     check_model_name(model, model_from)
@@ -112,7 +117,7 @@ def train(
     flags = {
         "model": model_name,
         "recipe": recipe,
-        "weights": start_weights(weights, random_init),
+        "weights": start,
         "epochs": epochs,
         "seed": seed,
         "device": device,

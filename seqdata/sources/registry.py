@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from seqdata.errors import ContractError, InputError, UsageError
+from seqdata.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from seqdata.sources.base import Source
@@ -250,7 +250,7 @@ def open_source(kind: str, raw: str | Path, options: Mapping[str, str]) -> "Sour
     names = [option.name for option in entry.options]
     unknown = next((name for name in options if name not in names), None)
     if unknown is not None:
-        raise ContractError(f"source {kind} has no option '{unknown}'; it has {', '.join(names)}")
+        raise UsageError(f"source {kind} has no option '{unknown}'; it has {', '.join(names)}")
     if not Path(raw).is_dir():
         problem = "a file; name the folder that it lies in" if Path(raw).exists() else "no such folder"
         raise InputError(f"{raw}: {problem}, as --raw FOLDER")

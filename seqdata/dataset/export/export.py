@@ -20,7 +20,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.export.folders import write_folders
 from seqdata.dataset.export.tars import write_tars
-from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.errors import ContractError, InputError, OutputError, UsageError
 from seqdata.parallel import Progress
 from seqdata.storage.files import explain_write_failure, flush_tree, read_json, rename_flushed, write_json_atomic
 from seqdata.storage.hashing import sha256_json, xxh3_hex
@@ -111,7 +111,7 @@ def export(
 def _check(table: pl.DataFrame, format: str) -> None:
     """Raise ContractError for windows that the format cannot express."""
     if format not in _NO_SPLIT:
-        raise ContractError(f"export format '{format}': expected {' or '.join(_NO_SPLIT)}")
+        raise UsageError(f"export format '{format}': expected {' or '.join(_NO_SPLIT)}")
     if not table.height:
         raise ContractError("export: no window to write; name another split, role or length")
     unknown = set(table["role"].unique()) - set(_ROLE_FOLDERS)

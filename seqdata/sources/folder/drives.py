@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from seqdata import geometry
-from seqdata.errors import ContractError, EmptyCutError
+from seqdata.errors import ContractError, EmptyCutError, UsageError
 from seqdata.geometry import Float64Array, IntArray
 from seqdata.sources.csv_tables import shorten
 from seqdata.sources.folder.roles import BUFFER, TEST, TRAIN, Cut, Parts, cut_along_route
@@ -150,7 +150,7 @@ def with_roles(rows: pl.DataFrame, roles: Mapping[str, str]) -> pl.DataFrame:
     for drive in roles:
         if drive not in drives:
             names = ", ".join(drives.head(5)) + (", …" if len(drives) > 5 else "")
-            raise ContractError(f"option roles: no drive '{drive}'; there are {names}")
+            raise UsageError(f"option roles: no drive '{drive}'; there are {names}")
     named = pl.col("drive").replace_strict(roles, default=None, return_dtype=pl.String)
     return rows.with_columns(pl.coalesce(named, "role").alias("role"))
 

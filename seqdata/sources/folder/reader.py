@@ -23,7 +23,7 @@ from pathlib import Path
 import polars as pl
 
 from seqdata.contracts.tables import table_contract
-from seqdata.errors import ContractError, InputError
+from seqdata.errors import InputError, UsageError
 from seqdata.sources.base import Listing, Source, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
 from seqdata.sources.files import (
@@ -85,12 +85,12 @@ def open(raw: Path, options: Mapping[str, str]) -> "FolderSource":
         zone_letters=options.get("zone_letters", ""),
     )
     if "buffer" in options and not source.cut:
-        raise ContractError("option buffer belongs to a cut along the route; name one, as in cut=0.6")
+        raise UsageError("option buffer belongs to a cut along the route; name one, as in cut=0.6")
     on_track = options.keys() & set(_ON_TRACK)
     if on_track and source.where().suffix.lower() != ".gpx":
-        raise ContractError(f"option {min(on_track)} belongs to a GPX track, and positions is none")
+        raise UsageError(f"option {min(on_track)} belongs to a GPX track, and positions is none")
     if source.zone_letters not in ("", *ZONE_LETTERS):
-        raise ContractError(f"option zone_letters has '{source.zone_letters}'; it takes {' or '.join(ZONE_LETTERS)}")
+        raise UsageError(f"option zone_letters has '{source.zone_letters}'; it takes {' or '.join(ZONE_LETTERS)}")
     return source
 
 
@@ -102,7 +102,7 @@ def _number(options: Mapping[str, str], name: str, default: float, least: float)
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and number >= least):
-        raise ContractError(f"option {name} has '{text}'; it takes a number" + (" of 0 or more" if least == 0 else ""))
+        raise UsageError(f"option {name} has '{text}'; it takes a number" + (" of 0 or more" if least == 0 else ""))
     return number
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from seqdata import geometry
-from seqdata.errors import ContractError
+from seqdata.errors import ContractError, UsageError
 from seqdata.geometry import BoolArray, Float64Array
 
 Parts = npt.NDArray[np.str_]
@@ -99,7 +99,7 @@ def cut_along_route(
         ['train', 'train', 'buffer', 'test']
     """
     if not (math.isfinite(buffer) and buffer >= 0):
-        raise ContractError(f"option buffer has {buffer}; it takes metres, 0 or more")
+        raise UsageError(f"option buffer has {buffer}; it takes metres, 0 or more")
     xy = np.column_stack([np.asarray(easting, np.float64), np.asarray(northing, np.float64)])
     drives = np.asarray(drive)
     # Where the name of the drive changes, the next one starts.
@@ -145,6 +145,6 @@ def parse_roles(text: str) -> dict[str, str]:
                 f"option roles has '{item}'; it takes database:DRIVE and query:DRIVE, with commas between"
             )
         if drive in roles:
-            raise ContractError(f"option roles names drive '{drive}' twice")
+            raise UsageError(f"option roles names drive '{drive}' twice")
         roles[drive] = role
     return roles
