@@ -19,6 +19,7 @@ _FIELDS_WITHOUT_EFFECT = {
     "features",
     "patience",
     "save_every",
+    "validate_start",
     "device",
     "frame_batch",
     "cache_bytes",
@@ -146,6 +147,8 @@ class TrainSettings(BaseModel):
     """Epochs; 0 writes the untrained model."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a better R@5 on the validation split after which training stops."""
+    validate_start: bool = True
+    """Validate before the first step too; without, the first epoch that is validated is the best so far."""
     save_every: int = Field(default=500, ge=0)
     """Steps between two saved states; 0 saves only when interrupted."""
     seed: int = Field(default=0, ge=0)

@@ -21,7 +21,10 @@ from cli.evaluation.flags import (
     OutFlag,
     PredictionsFlag,
     ProtocolsFlag,
+    QueryEngineFlag,
     QueryIdsFlag,
+    QueryRangeFlag,
+    QueryWorkersFlag,
     RadiusFlag,
     RerankFlag,
     SizeFlag,
@@ -47,7 +50,7 @@ from cli.flags import (
     refuse_without,
 )
 from cli.lookup import find_dataset, find_protocol, find_run, open_index
-from cli.output import ConfigFlag, JsonFlag, note, progress_bar
+from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
 from indexer.evaluation import predictions as prediction_files
 from indexer.evaluation.external_files import IdKind, is_own
 from indexer.evaluation.prediction_sets import (
@@ -63,11 +66,15 @@ from indexer.evaluation.text_tables import Axis
 from indexer.matching.aligned import METRICS
 from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank_set
+from indexer.place_index import PlaceIndex
+from seqdata.build.builder import ShardRange
+from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import UsageError
+from seqdata.parallel import ENGINES
 from train.data.describe_settings import DescribeSettings
 from train.runs.record import run_record
-from train.stages.answers import AnswerOptions, answer_protocols, other_predictions
+from train.stages.answers import AnswerOptions, QuerySearch, answer_protocols, other_predictions
 
 
 def evaluate(
@@ -101,6 +108,9 @@ def evaluate(
     device: DeviceFlag = "auto",
     engine: EngineFlag = "auto",
     model_from: ModelFromFlag = None,
+    shard_range: QueryRangeFlag = None,
+    workers: QueryWorkersFlag = 1,
+    parts_engine: QueryEngineFlag = "pool",
     as_json: JsonFlag = False,
     config: ConfigFlag = None,
 ) -> None:
@@ -130,16 +140,25 @@ def evaluate(
     refuse_without("--descriptors or another model's --predictions", is_external, name=name, out=out)
     searched_by = engine if engine != "auto" else None
     refuse_idle("an index or --features", not is_external or features is not None, "device", "model_from")
-    refuse_without("an index", not is_external, run=run, again=again or None, engine=searched_by)
+    in_parts = shard_range is not None or workers > 1 or parts_engine != "pool"
+    refuse_without(
+        "an index", not is_external, run=run, again=again or None, engine=searched_by, shard_range=shard_range
+    )
+    if in_parts and (is_external or sizes):
+        raise UsageError("--shard-range, --workers and --parts-engine: of an index, and not together with --size")
     id_kind: IdKind = "auto" if ids is None else parse_choice(ids, "--ids", ("keys", "rows"))
     settings = DescribeSettings(device, model_from=model_from)
     source = JudgedSource(load(config), parse_list(protocol), dataset, split, name, out, id_kind)
+    if shard_range is not None:
+        source.write_part(index, run, engine, ShardRange.parse(shard_range), settings, as_json=as_json)
+        return
     if predictions:
         sets = source.from_files(predictions)
     elif descriptors is not None and database is not None:
         sets = source.from_descriptors(descriptors, database, query_ids, database_ids, metric)
     else:
-        sets = source.from_index(index, run, engine, AnswerOptions(sizes, again, settings))
+        parts_by = parse_choice(parts_engine, "--parts-engine", ENGINES)
+        sets = source.from_index(index, run, engine, AnswerOptions(sizes, again, settings, workers, parts_by))
     if rerank is not None:
         sets = [_rerank(item, rerank, features, rerank_metric, settings) for item in sets]
     results = [item.score_and_store(note, full=full, by=parse_list(by)) for item in sets]
@@ -172,6 +191,38 @@ class JudgedSource:
         Raises:
             UsageError: When it holds another split than the named one.
         """
+        index, folder, dataset, protocols = self._of_index(flag, run, engine)
+        with progress_bar("window") as bar:
+            progress = bar.stage("describe queries")
+            return answer_protocols(dataset, index, folder, protocols, options, report=note, progress=progress)
+
+    def write_part(
+        self,
+        flag: Path | None,
+        run: Path | None,
+        engine: str,
+        part: ShardRange,
+        settings: DescribeSettings,
+        *,
+        as_json: bool,
+    ) -> None:
+        """Search an index for a part of the queries under each protocol, and say what to do next."""
+        index, folder, dataset, protocols = self._of_index(flag, run, engine)
+        with progress_bar("window") as bar:
+            progress = bar.stage("describe queries")
+            searches = (QuerySearch(dataset, index, folder, protocol, settings) for protocol in protocols)
+            counts = [search.write_part(part.number, part.jobs, progress) for search in searches]
+        emit(
+            {"index": index.id, "shard_range": f"{part.number}/{part.jobs}", "queries": counts},
+            f"{sum(counts)} queries of part {part.number}/{part.jobs}; when all parts are written, the same command "
+            "without --shard-range joins them",
+            as_json=as_json,
+        )
+
+    def _of_index(
+        self, flag: Path | None, run: Path | None, engine: str
+    ) -> tuple[PlaceIndex, Path, Dataset, list[Protocol]]:
+        """The index, its run, its dataset and the protocols that it is asked under."""
         index = open_index(self.config, flag, engine)
         split = index.manifest.inputs["split"]
         if self.split not in (None, split):
@@ -182,10 +233,7 @@ class JudgedSource:
         folder = find_run(self.config, run, index)
         hint = run_record(folder)["dataset_path"]
         dataset = find_dataset(self.config, self.dataset, index.manifest.inputs["dataset"], hint)
-        protocols = [find_protocol(name, index, dataset) for name in self.protocols or (None,)]
-        with progress_bar("window") as bar:
-            progress = bar.stage("describe queries")
-            return answer_protocols(dataset, index, folder, protocols, options, report=note, progress=progress)
+        return index, folder, dataset, [find_protocol(name, index, dataset) for name in self.protocols or (None,)]
 
     def from_files(self, paths: list[Path]) -> list[PredictionSet]:
         """Predictions files of the product or of other models.

@@ -76,3 +76,19 @@ CsvFlag = Annotated[Path | None, typer.Option(help="Write the figures to this CS
 OutFlag = Annotated[
     Path | None, typer.Option(help="Folder for another model's predictions and recall.", show_default=False)
 ]
+QueryRangeFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-range",
+        metavar="i/N",
+        help="Search for part i of N of the queries only; the same command without it joins the parts.",
+        show_default=False,
+    ),
+]
+QueryWorkersFlag = Annotated[
+    int, typer.Option("--workers", help="Parts of the queries that are searched for at once.", min=1)
+]
+QueryEngineFlag = Annotated[
+    str,
+    typer.Option("--parts-engine", help="How several --workers are run: processes, or Ray.", metavar="[pool|ray]"),
+]

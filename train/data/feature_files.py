@@ -10,6 +10,7 @@ Rows are read with `pread`, run by run, so that training touches only the bytes 
 """
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from seqdata.storage.names import FlatName, refuse_links
 from seqdata.storage.parquet import WHOLE_BYTES, read_parquet
 
 MANIFEST, IDS, ENCODER = "manifest.json", "ids.parquet", "encoder"
+OPEN_PARTS = 64
+"""Parts that are open at a time: the usual limit of a process is 1,024 files, of macOS 256."""
 Level = Literal["frame", "token"]
 Features = NDArray[np.floating[Any]]
 
@@ -93,6 +96,18 @@ def read_manifest(folder: Path) -> FeatureManifest:
         raise ContractError(f"{path}: {describe_first(error)}") from error
 
 
+class _OpenFile:
+    """A file that is closed when nobody holds it: a thread may still read it when the cache has let it go."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        """Close it."""
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
 class FeatureFiles:
     """Rows of a feature dataset by frame row. Raises on opening: InputError, ContractError naming the damaged file."""
 
@@ -106,7 +121,9 @@ class FeatureFiles:
         self._ends = np.cumsum([part.rows for part in self.manifest.parts])
         if ids.height != self.manifest.rows or self._ends[-1] != self.manifest.rows:
             raise ContractError(f"{self.folder / IDS}: {ids.height} rows, the manifest says {self.manifest.rows}")
-        self._handles = [self._open(part) for part in self.manifest.parts]
+        for part in self.manifest.parts:
+            self._check(part)
+        self._open = lru_cache(OPEN_PARTS)(lambda number: _OpenFile(self.folder / self.manifest.parts[number].name))
 
     def _read_ids(self) -> pl.DataFrame:
         """The table of feature rows. Raises: InputError, ContractError when it is damaged or another's."""
@@ -121,7 +138,7 @@ class FeatureFiles:
             raise ContractError(f"{path}: its frame rows do not rise; write the features again")
         return ids
 
-    def _open(self, part: FeaturePart) -> int:
+    def _check(self, part: FeaturePart) -> None:
         path = self.folder / part.name
         size = part.start + part.rows * self._row_bytes
         if not path.is_file() or path.stat().st_size != size:
@@ -129,13 +146,10 @@ class FeatureFiles:
         # Larger parts are hashed whole by `check_hashes` alone: at each opening it would cost more than reading.
         if size <= WHOLE_BYTES and xxh3_file(path) != part.hash:
             raise ContractError(f"{path}: not the bytes that were written; write the features again")
-        return os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
         """Close the files."""
-        for handle in self._handles:
-            os.close(handle)
-        self._handles = []
+        self._open.cache_clear()
 
     def feature_rows(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find the feature row of each frame row (n,).
@@ -169,8 +183,9 @@ class FeatureFiles:
         info = self.manifest.parts[part]
         offset = info.start + (first - int(self._ends[part]) + info.rows) * self._row_bytes
         view = memoryview(into.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+        file = self._open(part)
         while len(view):  # one call reads two gigabytes at most, and may read less
-            count = os.preadv(self._handles[part], [view], offset)
+            count = os.preadv(file.number, [view], offset)
             if count == 0:
                 raise InputError(f"{self.folder / info.name}: ends too early; write the features again")
             view, offset = view[count:], offset + count

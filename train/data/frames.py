@@ -1,5 +1,7 @@
 """Frames as a model takes them: windows in any order over the dataset's one reader of frames."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -8,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqdata.dataset.frame_sizes import frame_sizes
 from seqdata.errors import ContractError
 from seqdata.frames.images import Pixels
 from seqdata.frames.prefetch import read_frames
@@ -59,6 +62,10 @@ class WindowSource:
         """Frame rows (B, L) that windows (B, L) show; `check` reads every frame first to learn which are damaged."""
         return windows
 
+    def passing(self) -> AbstractContextManager[None]:
+        """Read meanwhile without storing frames in a cache: for a pass over frames that are not the training's."""
+        return nullcontext()
+
     def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:
         """Encode frames that `read` gave, on the model's device, to the features that the model fuses."""
         return model.encode_frames(frames)
@@ -75,8 +82,8 @@ class FrameSource(WindowSource):
         dataset: An opened dataset.
         size: (height, width) to resize to at reading; None reads frames at their own size.
         cache_bytes: Greatest number of bytes of decoded frames that stay in memory.
-        replace_among: Frame rows of all windows in use, of any shape: a damaged frame then shows its nearest good
-            neighbour, as in `seqdata.streaming.bad_frames`. None: a damaged frame is an error.
+        replace_among: Gives the frame rows of all windows in use, of any shape: a damaged frame then shows its nearest
+            good neighbour, as in `seqdata.streaming.bad_frames`. None: a damaged frame is an error.
         threads: Decoding threads; 0: one a core of this process.
         device: What decodes (see `seqdata.frames.decode.decoder`).
         channels_last: Whether `frames` lie in memory as (n, H, W, 3), which is how decoders write them and what a card
@@ -91,7 +98,7 @@ class FrameSource(WindowSource):
         size: tuple[int, int] | None = None,
         cache_bytes: int = 0,
         *,
-        replace_among: IntArray | None = None,
+        replace_among: Callable[[], IntArray] | None = None,
         threads: int = 0,
         device: str = "cpu",
         channels_last: bool = False,
@@ -130,6 +137,10 @@ class FrameSource(WindowSource):
         stacked = self._stack([self._good(row, frames[row]) for row in pairs[1].tolist()], self.size)
         return WindowFrames(stacked, index.reshape(windows.shape), pairs[0], int((visible != windows).sum()))
 
+    def passing(self) -> AbstractContextManager[None]:
+        """See `WindowSource.passing`."""
+        return self.cache.passing()
+
     def visible_rows(self, windows: IntArray, check: bool = False) -> IntArray:
         """Frame rows (B, L) that windows (B, L) show, by the damage known so far."""
         if check:
@@ -153,17 +164,19 @@ class FrameSource(WindowSource):
     @cached_property
     def _neighbours(self) -> Neighbours:
         assert self._replace_among is not None  # noqa: S101  (only sources that replace come here)
-        return Neighbours(self._replace_among, self.dataset.frame_columns("trajectory")["trajectory"])
+        return Neighbours(self._replace_among(), self.dataset.frame_columns("trajectory")["trajectory"])
 
 
-def native_size(dataset: "Dataset", rows: IntArray, size: tuple[int, int] | None) -> tuple[int, int] | None:
+def native_size(
+    dataset: "Dataset", rows: Callable[[], IntArray], size: tuple[int, int] | None
+) -> tuple[int, int] | None:
     """Choose the size to read frames at.
 
     Reading natively leaves the resizing to the model, so that a descriptor is the same in every command.
 
     Args:
         dataset: The dataset.
-        rows: Frame rows of any shape.
+        rows: Gives the frame rows, of any shape; asked only where frames of the dataset differ in size.
         size: The model's (height, width), or None for a model that keeps sizes.
 
     Returns:
@@ -172,11 +185,11 @@ def native_size(dataset: "Dataset", rows: IntArray, size: tuple[int, int] | None
     Raises:
         ContractError: If frames differ in size and the model has none.
     """
-    sizes = dataset.frame_columns("height", "width")[np.unique(rows)].unique()
+    sizes = frame_sizes(dataset, rows)
     if len(sizes) <= 1:
         return None
     if size is None:
-        height, width = sizes.sort("height", "width").row(0)
+        height, width = sizes.row(0)
         raise ContractError(
             f"frames have {len(sizes)} sizes and the model keeps theirs; make it with one size, as in seqdata train "
             f"--option 'size=[{height},{width}]'"

@@ -207,11 +207,13 @@ class _Run:
 
     def _recalls(self, epoch: int) -> dict[str, float] | None:
         """Validation recalls; the first rank's count, so that all ranks stop at the same epoch."""
-        if not self.validator.usable:
+        if not self.validator.usable or (epoch == 0 and not self.context.settings.validate_start):
             return None
         frames = aligned_length(self.trainer.model, self.context.protocol.length)
         ranks = self.context.ranks
-        recalls = self.validator(lambda table: self.trainer.described(table, "validate", epoch), frames, ranks)
+        # Frames of validation would push those of the training out of the cache, and be needed an epoch later only.
+        with self.trainer.source.passing():
+            recalls = self.validator(lambda table: self.trainer.described(table, "validate", epoch), frames, ranks)
         values: list[float] = ranks.from_first(np.array(list(recalls.values()))).tolist()
         return dict(zip(recalls, values, strict=True))
 

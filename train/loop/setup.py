@@ -1,5 +1,6 @@
 """What a run is made of, put together from its settings, and the record that says so."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,9 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
     data = _data(dataset, protocol, settings)
     radii = Radii.from_protocol(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
     # Validation's frames count too: one source reads both, so one size must hold for both.
-    rows = np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
+    def rows() -> IntArray:
+        return np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
+
     source = features or _frames(context, rows, native_size(dataset, rows, model.size))
     return Trainer(
         context=context,
@@ -64,8 +67,8 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
     )
 
 
-def _frames(context: RunContext, rows: IntArray, size: tuple[int, int] | None) -> FrameSource:
-    """The frames of `rows` (of any shape), decoded where the settings say."""
+def _frames(context: RunContext, rows: Callable[[], IntArray], size: tuple[int, int] | None) -> FrameSource:
+    """The frames of windows (`rows` gives theirs, of any shape), decoded where the settings say."""
     settings = context.settings
     replace_among = None if settings.strict else rows
     is_cuda = context.device.type == "cuda"

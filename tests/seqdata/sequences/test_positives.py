@@ -310,3 +310,17 @@ def test_real_pairs_and_answerable_queries_with_and_without_a_heading_limit(
         rows = np.flatnonzero(np.isin(database.first, theirs))
         holds[np.ix_(mine, rows)] = True
     assert np.argwhere(holds).tolist() == pairs.select("query", "database").to_numpy().tolist()
+
+
+def test_a_finder_gives_the_pairs_of_any_few_queries() -> None:
+    """What is made once for a database serves every later set of queries, in any order."""
+    rng = np.random.default_rng(5)
+    xy = ORIGIN + np.cumsum(rng.normal(0, 4, (120, 2)), axis=0)
+    database = WindowSet.from_coordinates(xy, np.arange(0, 110, 2), 4, group=np.arange(55) % 2)
+    query = WindowSet.from_coordinates(xy, np.arange(1, 111, 3), 3, group=np.arange(37) % 2)
+    finder = truth.PairFinder(database, radius=9.0)
+    for rows in (rng.permutation(37), np.array([5]), np.array([30, 2, 11]), np.zeros(0, np.int64)):
+        expected = positives(query.subset(rows), database, radius=9.0)
+        assert finder.pairs(query.subset(rows)).equals(expected)
+    with pytest.raises(ContractError, match="radius"):
+        truth.PairFinder(database, radius=-1.0)

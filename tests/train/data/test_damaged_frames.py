@@ -57,7 +57,7 @@ def test_a_stream_and_training_show_the_same_neighbours(damaged: Dataset) -> Non
     stream = damaged.stream(windows, shuffle="none")
     items = [stream[index] for index in range(len(stream))]
     for threads, cache_bytes in ((1, 0), (3, 1 << 30)):
-        source = FrameSource(damaged, cache_bytes=cache_bytes, replace_among=rows, threads=threads)
+        source = FrameSource(damaged, cache_bytes=cache_bytes, replace_among=lambda: rows, threads=threads)
         for start in range(0, len(rows), 7):
             block = rows[start : start + 7]
             loaded = source.read_windows(block)
@@ -73,7 +73,7 @@ def test_described_windows_show_the_same_neighbours(damaged: Dataset) -> None:
     windows = damaged.sequences(length=5)
     rows = damaged.frame_rows(windows)
     model = models.create("gem-cat-small", encoder="resnet10t", cut="layer1", weights="random", size=None)
-    source = FrameSource(damaged, replace_among=rows)
+    source = FrameSource(damaged, replace_among=lambda: rows)
     found = describe(model, damaged, windows, device="cpu", batch_size=9, source=source)
     stream = damaged.stream(windows, shuffle="none")
     frames = [stream[index] for index in range(len(stream))]

@@ -15,8 +15,8 @@ from seqdata.storage.files import write_json_atomic
 from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.parquet import write_parquet_atomic
 from tests.support.fake_dataset import FakeDataset
-from train.data.describe_settings import DescribeSettings
 from train.data.describe import describe
+from train.data.describe_settings import DescribeSettings
 from train.data.feature_files import FeatureFiles, FeatureManifest, FeaturePart, check_hashes, ids_table
 from train.data.features import create_head, open_features
 from train.models import registry as models
@@ -44,9 +44,8 @@ def test_rows_are_what_the_encoder_gives(data: FakeDataset, tmp_path: Path) -> N
     check_hashes(tmp_path / "f")
 
 
-def test_parts_are_cut_and_read_across(data: FakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.stages.features.PART_BYTES", 10 * 256 * 2)
-    request = FeatureRequest(settings=DescribeSettings("cpu"), batch_size=4)
+def test_parts_are_cut_and_read_across(data: FakeDataset, tmp_path: Path) -> None:
+    request = FeatureRequest(settings=DescribeSettings("cpu"), batch_size=4, part_bytes=10 * 256 * 2)
     write_features(encoder(), data, tmp_path / "f", request)
     files = FeatureFiles(tmp_path / "f")
     assert len(files.manifest.parts) == 11

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from indexer.evaluation import predictions
+from indexer.evaluation.comparison import Predicted
 from indexer.evaluation.external_files import is_own, read_predictions
 from indexer.evaluation.prediction_sets import PredictionSet
 from indexer.evaluation.truth import fits
@@ -18,10 +19,11 @@ from indexer.versions.folders import evaluations_folder
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
-from seqdata.parallel import Progress
+from seqdata.parallel import Engine, Progress
 from train.data.describe_settings import DEFAULT, DescribeSettings
 from train.runs.record import comparable_predictions, predictions_path
 from train.stages import evaluate
+from train.stages.answers.parts import QuerySearch
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class AnswerOptions:
     """Whether to search even where stored predictions serve."""
     settings: DescribeSettings = DEFAULT
     """Where the model runs, and where its code is; precision and runtime are those of the index's vectors."""
+    workers: int = 1
+    """Parts of the queries that are searched for at once."""
+    parts_engine: Engine = "pool"
+    """What runs several workers: "pool" (processes) or "ray"."""
 
 
 def answer_protocols(
@@ -84,6 +90,10 @@ def answer_protocols(
             report(f"re-scored stored predictions: {file} (--again searches anew)")
             sets.append(PredictionSet(dataset, protocol, table, info, folder, path, is_stored=file == path))
             continue
+        in_parts = _answer_of_parts(QuerySearch(dataset, index, run, protocol, options.settings), options, progress)
+        if in_parts is not None:
+            sets.append(PredictionSet(dataset, protocol, *in_parts, folder, path, is_stored=True))
+            continue
         (table, info), *reduced = evaluate.answer(
             dataset,
             index,
@@ -95,6 +105,23 @@ def answer_protocols(
         )
         sets.append(PredictionSet(dataset, protocol, table, info, folder, path, reduced=tuple(reduced)))
     return sets
+
+
+def _answer_of_parts(search: QuerySearch, options: AnswerOptions, progress: Progress | None) -> Predicted | None:
+    """Answer by what array jobs have stored, or by several processes, and store it; None for the usual way."""
+    if options.sizes:
+        return None
+    if options.again:
+        search.remove_parts()
+    if options.workers > 1 or options.parts_engine == "ray":
+        answer: Predicted | None = search.search_on(options.parts_engine, options.workers, progress)
+    else:
+        answer = search.joined()
+    if answer is not None:
+        # Stored before the parts go: a kill in between loses nothing.
+        predictions.write(predictions_path(search.run, search.index, search.protocol), *answer)
+        search.remove_parts()
+    return answer
 
 
 def other_predictions(path: Path, first: PredictionSet, *, any_protocol: bool = False) -> PredictionSet:
