@@ -43,6 +43,15 @@ MODELS = {
     ),
     "r2plus1d": ("r2plus1d-small", {"encoder": "resnet10t", "cut": "layer1"}),
 }  # fmt: skip
+_VIT = {"encoder": "test_vit", "size": (32, 48), "trainable": "all", "encoder_options": {"dynamic_img_size": True}}
+PLACES = {
+    "salad": ("salad", {**_VIT, "clusters": 2, "pooling_options": {"hidden": 8, "width": 4}}),
+    "anyloc": ("anyloc-dinov2-s", {**_VIT, "cut": "blocks.1", "facet": "value", "clusters": 4}),
+    "boq": ("boq-r50", {**TINY, "size": (24, 32), "pooling_options": {"width": 64, "queries": 4, "rows": 4}}),
+    "mixvpr": ("mixvpr-r50", {**TINY, "size": (24, 32), "pooling_options": {"channels": 8}}),
+    "jist": ("jist-r18", {**TINY, "size": (24, 32), "projection": 16}),
+}
+"""Models of places, by what is new in each."""
 
 
 def write_street(raw: Path) -> Path:
@@ -67,7 +76,7 @@ def build_street(raw: Path, out: Path) -> Dataset:
 
 def make_run(street: Dataset, folder: Path, kind: str) -> Path:
     """A run folder of an untrained model, as far as search and pack read it."""
-    name, options = MODELS[kind]
+    name, options = {**MODELS, **PLACES}[kind]
     model = models.create(name, **options)
     save_model(folder / "checkpoints" / "best", model, {})
     fields = {"dataset": street.id, "dataset_path": str(street.path), "protocol": {}, "model": model.config}

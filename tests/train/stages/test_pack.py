@@ -26,7 +26,7 @@ from seqdata import protocols
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, NotEnoughDataError, OutputError, SeqdataError
 from tests.conftest import jpeg
-from tests.support.street import LENGTH, MODELS, build_street, make_index, make_run, write_street
+from tests.support.street import LENGTH, MODELS, PLACES, build_street, make_index, make_run, write_street
 from train.data.describe_settings import DescribeSettings
 from train.runs.checkpoint import load_model
 from train.stages.calibrate import calibrate_index, lacks
@@ -72,7 +72,7 @@ def localized(pack: Path, frames: list[Path]) -> list[tuple[str, float, float]]:
     return [(place.key, place.distance, place.similarity) for place in found if place is not None]
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [*MODELS, *PLACES])
 def test_a_localizer_finds_what_search_finds(street: Dataset, tmp_path: Path, frames: list[Path], kind: str) -> None:
     index, run = make_index(street, tmp_path, kind, pca=None if kind == "cat" else 5)
     pack = write_pack(index, PackRequest(run=run, out=tmp_path / "place.pack", device="cpu"))
