@@ -14,9 +14,10 @@ from seqdata import protocols
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen
 from seqdata.errors import ContractError, InputError
-from seqdata.frames.decode import channels_first, decode_image, resize
+from seqdata.frames.decode import channels_first, decode_image
 from seqdata.frames.encode import prepare
 from seqdata.frames.images import BadImageError, Pixels, orientation, shrink, shrunk_size, upright
+from seqdata.frames.resize import resize
 from seqdata.sources.raw_frames import RawFrames, rgb_of_image
 
 Picture = npt.NDArray[np.uint8] | Image.Image | bytes | bytearray | memoryview | str | os.PathLike[str]

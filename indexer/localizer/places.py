@@ -48,8 +48,8 @@ def nearest_places(index: PlaceIndex, descriptors: npt.ArrayLike, k: int) -> lis
     Returns:
         For each descriptor its places, nearest first; fewer than k where an approximate index reaches fewer. A place
         has `rank` from 1, `row` (of `index.sequences`), `distance` (plain L2), `similarity` and `similarity_kind` (see
-        `similarities`), and the columns of `PLACE_COLUMNS`, which are those of the window's centre frame: degrees, UTM
-        metres of `zone`, heading in degrees clockwise from north.
+        `similarities`), and those of `indexer.versions.places.COLUMNS`, which are the window's centre frame's: degrees,
+        UTM metres of `zone`, heading in degrees clockwise from north.
 
     Raises:
         ContractError: If the descriptors have another size, or are not finite.
@@ -75,7 +75,7 @@ def _places(
 ) -> list[dict[str, Any]]:
     """Places of one query from its distances, similarities and rows, (k,) each."""
     is_reached = np.isfinite(distances)  # an approximate index may reach fewer than k
-    places = index.places.take(rows[is_reached]).to_pylist()
+    places = index.places_of(rows[is_reached]).to_pylist()
     numbers = zip(rows[is_reached].tolist(), distances[is_reached].tolist(), values[is_reached].tolist(), strict=True)
     return [
         {"rank": rank, "row": row, "distance": distance, "similarity": value, "similarity_kind": kind, **place}

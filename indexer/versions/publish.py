@@ -15,10 +15,12 @@ from indexer.versions.manifest import (
     Measured,
     library_versions,
 )
+from indexer.versions.places import GROUP_ROWS, WHOLE_BYTES
 from indexer.versions.published import remember
 from seqdata.contracts.tables import table_contract
+from seqdata.storage.files import atomic_path
 from seqdata.storage.hashing import xxh3_file
-from seqdata.storage.parquet import write_parquet_atomic
+from seqdata.storage.parquet import parquet_writer
 
 
 def seal(
@@ -47,7 +49,7 @@ def seal(
         OutputError: If the disk refuses.
     """
     table = table_contract("places").conform(places)
-    write_parquet_atomic(table, folder / PLACES, {"index": manifest.id})
+    _write_places(table, folder / PLACES, manifest.id)
     if transform is not None:
         transform.save(folder / TRANSFORM)
     # Only now is everything there that a manifest names: vectors, places and transform.
@@ -63,3 +65,11 @@ def seal(
 def file_record(path: Path) -> FileRecord:
     """Size and hash of a file."""
     return FileRecord(bytes=path.stat().st_size, xxh3=xxh3_file(path))
+
+
+def _write_places(table: pl.DataFrame, path: Path, identifier: str) -> None:
+    """Write the places, a large table in small row groups: an answer reads only those of its places."""
+    is_large = table.estimated_size() > WHOLE_BYTES
+    with atomic_path(path) as temporary, parquet_writer(temporary, table.schema, {"index": identifier}) as write:
+        for part in table.iter_slices(GROUP_ROWS) if is_large else [table]:
+            write(part)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import polars as pl
 
@@ -27,7 +28,7 @@ from seqdata.build.plan import (
 )
 from seqdata.build.request import BuildRequest as BuildRequest
 from seqdata.build.request import follow_protocol
-from seqdata.build.shards import ShardPlan, read_seal, write_shard
+from seqdata.build.shards import ShardPlan, read_seals, write_shard
 from seqdata.contracts.manifest import (
     ADDED,
     CHECKSUM_NAME,
@@ -42,7 +43,7 @@ from seqdata.contracts.manifest import (
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.parallel import ENGINES, Progress, run_jobs
 from seqdata.sources.registry import open_source
-from seqdata.storage.lock import LOCK_NAME, claimed
+from seqdata.storage.lock import LOCK_NAME, claimed, refuse_busy
 from seqdata.storage.store import Store
 
 
@@ -95,9 +96,9 @@ def build(request: BuildRequest, progress: Progress | None = None) -> DatasetMan
         ...     print(error)
         no/such/dump: no such folder, as --raw FOLDER
     """
-    request, work = list_work(request)
     store = Store(request.out, is_output=True)
-    refuse_strangers(store)
+    request = _check_place(store, request, request.title)
+    request, work = list_work(request)
     with claimed(store, request.title):
         finished = _finished(store, work.plan.source, request)
         if finished is not None:
@@ -121,10 +122,11 @@ def build_range(request: BuildRequest, share: ShardRange, progress: Progress | N
     Raises:
         SeqdataError: As `build`.
     """
-    request, work = list_work(request)
     store = Store(request.out, is_output=True)
-    refuse_strangers(store)
-    with claimed(store, f"part {share.number} of {share.jobs} of {request.title}", f"{share.number}-of-{share.jobs}"):
+    title, part = f"part {share.number} of {share.jobs} of {request.title}", f"{share.number}-of-{share.jobs}"
+    request = _check_place(store, request, title, part)
+    request, work = list_work(request)
+    with claimed(store, title, part):
         mine = share.select(work.plan.shards)
         if _finished(store, work.plan.source, request) is None:
             begin(store, work)
@@ -146,7 +148,8 @@ def merge(out: str | Path) -> DatasetManifest:
         plan = read_plan(store)
         if plan is None or plan.version > 1:
             return read_manifest(store)
-        missing = [shard.name for shard in plan.shards if read_seal(store, shard, plan.hash) is None]
+        seals = read_seals(store, plan.shards, plan.hash)
+        missing = [shard.name for shard, seal in zip(plan.shards, seals, strict=True) if seal is None]
         if missing:
             names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
             raise InputError(
@@ -193,16 +196,44 @@ def list_work(request: BuildRequest) -> tuple[BuildRequest, Work]:
     return request, make_work(source, listing, info, request.settings, request.protocol)
 
 
+def _check_place(store: Store, request: BuildRequest, title: str, part: str = "") -> BuildRequest:
+    """Refuse a place that will not do before the dump is listed, which takes minutes where it is large.
+
+    Returns:
+        The request with what its protocol pins (see `follow_protocol`).
+
+    Raises:
+        OutputError: If the place holds something else, or another build is under way there.
+        InputError, ContractError: As `follow_protocol`.
+    """
+    refuse_strangers(store)
+    refuse_busy(store, title, part)
+    request, _ = follow_protocol(request)
+    if store.size(MANIFEST_NAME) is not None:
+        _refuse_other(store, read_manifest(store), request)
+    return request
+
+
+def _refuse_other(store: Store, manifest: DatasetManifest, request: BuildRequest) -> None:
+    """Raise OutputError for a dataset of another kind of dump, or of other settings than a request's."""
+    # Hashes leave titles out, so a dataset that was built before a title was reworded is still the same build.
+    built, requested = (protocol and protocol.label for protocol in (manifest.protocol, request.protocol))
+    if (manifest.source.kind, manifest.settings, built) != (request.kind, request.settings, requested):
+        _refuse_dataset(store, manifest)
+
+
+def _refuse_dataset(store: Store, manifest: DatasetManifest) -> NoReturn:
+    raise OutputError(f"{store}: holds another dataset ({manifest.id[:12]}); choose another --out or remove it")
+
+
 def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetManifest | None:
     """Read the manifest of a finished build of this request, if any. Raises: OutputError when it is another's."""
     if store.size(MANIFEST_NAME) is None:
         return None
     manifest = read_manifest(store)
-    # Hashes leave titles out, so a dataset that was built before a title was reworded is still the same build.
-    built, requested = (protocol and protocol.label for protocol in (manifest.protocol, request.protocol))
-    same = manifest.settings == request.settings and built == requested
-    if not (same and manifest.source.same_dump(info)):
-        raise OutputError(f"{store}: holds another dataset ({manifest.id[:12]}); choose another --out or remove it")
+    _refuse_other(store, manifest, request)
+    if not manifest.source.same_dump(info):
+        _refuse_dataset(store, manifest)
     plan = read_plan(store)
     # The process was killed between the manifest and the removal of the plan.
     if plan is not None and plan.version <= manifest.version:
@@ -243,7 +274,7 @@ def write_shards(
     """
     clear_leftovers(store, shards)
     plan_hash = work.plan.hash
-    todo = [shard for shard in shards if read_seal(store, shard, plan_hash) is None]
+    todo = [s for s, seal in zip(shards, read_seals(store, shards, plan_hash), strict=True) if seal is None]
     total = sum(shard.stop - shard.start for shard in shards)
     finished_frames = total - sum(shard.stop - shard.start for shard in todo)
     for finished in _run(request, store, work, todo):

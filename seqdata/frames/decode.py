@@ -9,28 +9,28 @@ from importlib import import_module
 
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from seqdata.errors import ContractError, MissingDependencyError
 from seqdata.frames.buffers import Buffers
 from seqdata.frames.formats import JPEG_MAGIC, STORED_FORMATS, check_jpeg, open_image
 from seqdata.frames.images import Pixels, to_rgb
+from seqdata.frames.resize import Kernel, Size, resize
 
 _FORKED = (
     "frames cannot be decoded on CUDA in a process that was forked after CUDA had started; give the DataLoader "
     'num_workers=0 or multiprocessing_context="spawn", or decode with device="cpu"'
 )
-Size = tuple[int, int] | None
-Decode = Callable[[bytes, Size, Buffers | None], Pixels]
+Decode = Callable[[bytes, Size, Buffers | None, Kernel], Pixels]
 
 
-def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None) -> Pixels:
+def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None, kernel: Kernel = "pillow") -> Pixels:
     """Decode a stored image on the CPU.
 
     Args:
         data: Bytes of a JPEG or PNG file.
-        size: (height, width) to resize to with Pillow's bilinear filter; None keeps the image's own size.
+        size: (height, width) to resize to; None keeps the image's own size.
         buffers: Memory to decode into; used where the image is not resized.
+        kernel: How it is resized.
 
     Returns:
         Pixels uint8 (H, W, 3) RGB.
@@ -39,15 +39,25 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None)
         BadImageError: If the bytes do not decode, or their pixels would fill the memory.
     """
     if not data.startswith(JPEG_MAGIC):
-        return resize(to_rgb(open_image(data, STORED_FORMATS)), size)
+        return resize(to_rgb(open_image(data, STORED_FORMATS)), size, kernel)
     try:
         width, height = check_jpeg(data)
+        if size is not None and kernel == "scaled" and 2 * size[0] <= height and 2 * size[1] <= width:
+            return resize(_decode_reduced(data, size), size, kernel)
         if size is not None or buffers is None:
-            return resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), size)
+            return resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), size, kernel)
         pixels = buffers.take((height, width, 3))
         simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, buffer=pixels)
     except (ValueError, KeyError):  # CMYK and the like: Pillow knows more kinds
-        return resize(to_rgb(open_image(data, STORED_FORMATS)), size)
+        return resize(to_rgb(open_image(data, STORED_FORMATS)), size, kernel)
+    return pixels
+
+
+def _decode_reduced(data: bytes, size: tuple[int, int]) -> Pixels:
+    """Decode a JPEG at half its size or less, no smaller than (height, width)."""
+    pixels: Pixels = simplejpeg.decode_jpeg(
+        data, colorspace="RGB", strict=False, min_height=size[0], min_width=size[1], min_factor=2
+    )
     return pixels
 
 
@@ -87,9 +97,9 @@ def _cuda_decoder(device: str) -> Decode:
     if not torch.cuda.is_available():
         raise MissingDependencyError(f"decoding on {device}: torch sees no CUDA device; use device='cpu'")
 
-    def decode_on_device(data: bytes, size: Size, buffers: Buffers | None) -> Pixels:
+    def decode_on_device(data: bytes, size: Size, buffers: Buffers | None, kernel: Kernel) -> Pixels:
         if not data.startswith(JPEG_MAGIC):
-            return decode_image(data, size, buffers)
+            return decode_image(data, size, buffers, kernel)
         try:
             # Rows of pixels are put in order on the device, where it costs less than on the host; then one copy brings
             # them over.
@@ -101,26 +111,10 @@ def _cuda_decoder(device: str) -> Decode:
                 raise
             if torch.cuda._is_in_bad_fork():
                 raise ContractError(_FORKED) from error
-            return decode_image(data, size, buffers)
-        return resize(pixels, size)
+            return decode_image(data, size, buffers, kernel)
+        return resize(pixels, size, kernel)
 
     return decode_on_device
-
-
-def resize(pixels: Pixels, size: Size) -> Pixels:
-    """Resize pixels with Pillow's bilinear filter.
-
-    Args:
-        pixels: RGB, uint8 (H, W, 3).
-        size: (height, width); with None or the pixels' own size nothing changes.
-
-    Example:
-        >>> resize(np.zeros((4, 6, 3), np.uint8), (2, 3)).shape
-        (2, 3, 3)
-    """
-    if size is None or pixels.shape[:2] == tuple(size):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def stack_frames(frames: list[Pixels]) -> Pixels:

@@ -9,9 +9,10 @@ import numpy as np
 from seqdata.errors import ContractError
 from seqdata.frames.buffers import Buffers
 from seqdata.frames.cache import DecodeCache
-from seqdata.frames.decode import Size, channels_first, check_one_size, decoder
+from seqdata.frames.decode import channels_first, check_one_size, decoder
 from seqdata.frames.images import BadImageError, Pixels
 from seqdata.frames.locations import FrameLocations
+from seqdata.frames.resize import Kernel, Size
 from seqdata.geometry import IntArray
 from seqdata.storage.hashing import xxh3_digest
 from seqdata.storage.store import Store
@@ -39,14 +40,15 @@ class DamagedFrameError(ContractError):
 class FrameReader:
     """Frame rows to pixels, from one dataset's shards; picklable, and safe in a forked process.
 
-    `size` is (height, width) to resize to, `device` what decodes (see `seqdata.frames.decode.decoder`). Holds no
-    decoder itself, so that it can be sent to a worker.
+    `size` is (height, width) to resize to by `kernel`, `device` what decodes (see `seqdata.frames.decode.decoder`).
+    Holds no decoder itself, so that it can be sent to a worker.
     """
 
     store: Store
     locations: FrameLocations
     size: Size = None
     device: str = "cpu"
+    kernel: Kernel = "pillow"
     buffers: Buffers = field(default_factory=Buffers)
 
     def __post_init__(self) -> None:
@@ -132,7 +134,7 @@ class FrameReader:
         """Decode stored bytes, None for damaged ones. Raises: BadImageError."""
         if data is None:
             raise BadImageError("bad_image", OTHER_BYTES)
-        return decoder(self.device)(data, self.size, buffers)
+        return decoder(self.device)(data, self.size, buffers, self.kernel)
 
     def _whole(self, row: int, data: bytes) -> bytes | None:
         """The bytes of a frame, None where they are not those that the build stored, though they may well decode."""

@@ -103,6 +103,7 @@ class Sequencer:
     flagged: float | None = None
     stored_track: Callable[[str], pl.DataFrame | None] = lambda key: None
     _tracks: dict[str, pl.DataFrame] = field(default_factory=dict)
+    _last_cut: tuple[tuple[str, int, int, str], pl.DataFrame] | None = None
 
     def track(self, key: str) -> pl.DataFrame:
         """Read or compute the track table of a key (contract `tracks`), once."""
@@ -138,6 +139,13 @@ class Sequencer:
         Returns:
             Contract `sequences`, one row a window.
         """
+        # The last one stays: a command asks for one policy many times, for each role of each split and for its truth.
+        key = policy.key, length, stride, edges
+        if self._last_cut is None or self._last_cut[0] != key:
+            self._last_cut = key, self._cut_windows(policy, length, stride, edges)
+        return self._last_cut[1].clone()
+
+    def _cut_windows(self, policy: TrackPolicy, length: int, stride: int, edges: str) -> pl.DataFrame:
         track = self.track(policy.key)
         cut = windows.windows(track, length=length, stride=stride, edges=edges)
         first = cut["first"].to_numpy()

@@ -14,14 +14,9 @@ from typing import Any, cast
 
 from seqdata.errors import ContractError, MissingDependencyError
 from train.models.base import SequenceModel
+from train.models.catalogue import PLUGINS
 
-GROUP = "seqdata.models"
 Factory = Callable[..., SequenceModel]
-
-
-def plugin_names() -> list[str]:
-    """List the names that installed packages offer, sorted."""
-    return sorted(entry_points(group=GROUP).names)
 
 
 def find_factory(name: str) -> Factory | None:
@@ -46,7 +41,7 @@ def find_factory(name: str) -> Factory | None:
         module, _, attribute = name.partition(":")
         with _working_directory_importable():
             return _imported(name, module, attribute)
-    for point in entry_points(group=GROUP, name=name):
+    for point in entry_points(group=PLUGINS, name=name):
         return _imported(name, point.module, point.attr)
     return None
 

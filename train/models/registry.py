@@ -14,8 +14,9 @@ from seqdata.contracts.records import describe_first
 from seqdata.errors import UsageError
 from train.models import frame_model
 from train.models.base import Family, SequenceModel
+from train.models.catalogue import names, unknown_text
 from train.models.early import r2plus1d, timesformer
-from train.models.plugins import create_plugin, find_factory, plugin_names
+from train.models.plugins import create_plugin, find_factory
 from train.models.sta import model as sta
 
 __all__ = ["FAMILIES", "Family", "SequenceModel", "create", "names", "preset", "resolve", "restore"]
@@ -28,16 +29,6 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def names() -> list[str]:
-    """List the names of all presets and installed plug-ins, sorted.
-
-    Example:
-        >>> "seqvlad-r18" in names()
-        True
-    """
-    return sorted({name for family in FAMILIES.values() for name in family.presets} | {*plugin_names()})
-
-
 def preset(name: str) -> tuple[Family, dict[str, Any]]:
     """Return the family and the options of a preset.
 
@@ -47,12 +38,7 @@ def preset(name: str) -> tuple[Family, dict[str, Any]]:
     for family in FAMILIES.values():
         if name in family.presets:
             return family, family.presets[name]
-    # Names that contain what was typed say more than names that are spelled like it.
-    similar = [other for other in names() if name and name in other] or get_close_matches(
-        name, names(), n=8, cutoff=0.5
-    )
-    hint = f"near it: {', '.join(similar[:8])}; " if similar else ""
-    raise UsageError(f"no model '{name}'; {hint}seqdata models lists all")
+    raise UsageError(unknown_text(name))
 
 
 def create(name: str, *, weights: str | Path = "random", seed: int = 0, **options: Any) -> SequenceModel:
@@ -113,7 +99,11 @@ def resolve(name: str, options: dict[str, Any]) -> Any:
     fields = family.options.model_fields
     unknown = sorted(set(options) - set(fields))
     if unknown:
-        raise UsageError(f"model {name}: no option '{unknown[0]}'; there are {', '.join(fields)}")
+        # Of some thirty options the nearest by spelling; the command lists them all.
+        nearest = ", ".join(get_close_matches(unknown[0], fields, n=5, cutoff=0.0))
+        raise UsageError(
+            f"model {name}: no option '{unknown[0]}'; near it: {nearest}; seqdata models show {name} --json lists all"
+        )
     try:
         checked = family.options.model_validate(family.complete(values, options))
     except ValidationError as error:

@@ -21,14 +21,7 @@ from train.models.base import Family, SequenceModel, join, split
 from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, check_frames, encode
-
-# torchvision's weights, as behind the other ResNets of that paper.
-_RESNET50 = {"encoder": "resnet50.tv_in1k", "cut": "layer3", "size": (480, 640)}
-PRESETS: dict[str, dict[str, Any]] = {
-    "r2plus1d-r50": _RESNET50,
-    "r2plus1d-r18": {**_RESNET50, "encoder": "resnet18.tv_in1k"},
-    "r2plus1d-small": {"encoder": "resnet18", "cut": "layer2", "patch_normalised": True},
-}
+from train.models.presets import R2PLUS1D
 
 
 class R2Plus1DOptions(BaseModel):
@@ -146,4 +139,4 @@ def build(options: R2Plus1DOptions, weights: str | Path, seed: int, config: dict
         return R2Plus1D(options, weights, seed, config)
 
 
-FAMILY = Family(R2Plus1DOptions, build, PRESETS)
+FAMILY = Family(R2Plus1DOptions, build, R2PLUS1D)

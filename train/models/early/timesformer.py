@@ -19,17 +19,8 @@ from train.models.base import Family, SequenceModel, join, split
 from train.models.encoders.encoder import Encoder
 from train.models.encoders.preprocess import Preprocess, Statistics
 from train.models.encoders.sizes import Size, check_frames
-from train.models.presets import IMAGENET
+from train.models.presets import TIMESFORMER
 
-# The official program starts from this file, timm's "jx"; Mereu et al. normalise by ImageNet's statistics.
-PRESETS: dict[str, dict[str, Any]] = {
-    "timesformer": {
-        "encoder": "vit_base_patch16_224.orig_in21k_ft_in1k",
-        "encoder_options": {"drop_path_rate": 0.1},  # of the last block, rising from 0
-        "time_resize": "nearest",
-        **IMAGENET,
-    }
-}
 # What `DividedBlock` calls of a timm ViT block; blocks of other designs lack some.
 _PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
 
@@ -170,4 +161,4 @@ class TimeSformer(SequenceModel):
 
 # Models stored before these options existed interpolate linearly, and take timm's pixel statistics.
 ADDED = {"time_resize": "linear", "mean": None, "std": None}
-FAMILY = Family(TimeSformerOptions, TimeSformer, PRESETS, added=ADDED)
+FAMILY = Family(TimeSformerOptions, TimeSformer, TIMESFORMER, added=ADDED)

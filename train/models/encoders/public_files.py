@@ -5,8 +5,6 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import timm
-
 # Files of torchvision of which timm keeps a copy without saying what it was called.
 _TORCHVISION = {"vgg16.tv_in1k": "https://download.pytorch.org/models/vgg16-397923af.pth"}
 
@@ -47,6 +45,8 @@ def public_file(encoder: str) -> PublicFile | None:
         >>> print(public_file("resnet18.tv_in1k"))
         resnet18.tv_in1k: hub timm/resnet18.tv_in1k, file resnet18-f37072fd.pth, SHA-256 f37072fd…
     """
+    import timm  # heavy
+
     config = timm.get_pretrained_cfg(encoder) if timm.is_model(encoder.partition(".")[0]) else None
     if config is None or not config.has_weights:
         return None

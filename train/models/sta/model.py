@@ -19,6 +19,7 @@ from train.models.encoders.preprocess import Preprocess
 from train.models.encoders.sizes import Size, check_frames
 from train.models.fusion.basic import VLADSum
 from train.models.pooling.vlad import SeqVLAD
+from train.models.presets import STA
 from train.models.sta.attention import STD, BlockSizes, Position, RelativePositions, STABlock
 from train.models.sta.windows import lay_windows
 
@@ -78,28 +79,6 @@ class StaOptions(BaseModel):
     """Rate of stochastic depth of each stack's last block in training; it rises from 0."""
     normalise_after_pca: bool = False
     """Bring vectors to unit length again behind the PCA of an index; not in practice."""
-
-
-# What the paper's program does beyond its text. Its stacks are the first 4 of CCT's 14 blocks, whose stochastic depth
-# rises from 0 to .1.
-PRACTICE = {"freeze_ends": True, "vlad_start": "spatial", "attention_dropout": 0.1, "drop_path": 0.1 * 3 / 13}
-PRESETS: dict[str, dict[str, Any]] = {
-    "sta": PRACTICE,
-    "sta-spatial": {"branches": "spatial", **PRACTICE},
-    "sta-temporal": {"branches": "temporal", **PRACTICE},
-    "sta-small": {
-        "encoder": "resnet18",
-        "cut": "layer1",
-        "trainable": "all",
-        "patch_normalised": True,
-        "size": (32, 64),
-        "blocks": 1,
-        "heads": 4,
-        "window": 4,
-        "stride": 2,
-        "clusters": 32,
-    },
-}
 
 
 class Stack(nn.Module):
@@ -297,4 +276,4 @@ def _start_from(stack: Stack, cct: Cct, grid: tuple[int, int], *, freeze_ends: b
 
 # Models stored before these options existed train all of their stacks, without dropout and stochastic depth.
 ADDED = {"freeze_ends": False, "vlad_start": "fused", "attention_dropout": 0.0, "drop_path": 0.0}
-FAMILY = Family(StaOptions, Sta, PRESETS, check=check, added=ADDED)
+FAMILY = Family(StaOptions, Sta, STA, check=check, added=ADDED)
