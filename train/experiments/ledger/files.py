@@ -92,13 +92,16 @@ def _page_row(result: Result, entry: Entry, numbers: dict[str, int]) -> dict[str
     low, high = entry.interval or (None, None)
     name, mark, digest = (entry.cell.protocol or "" if entry.cell else "").partition("@")
     met = sum(count.is_met for count in entry.counts)
+    printed = entry.printed
+    # Rows of the paper that the result's own form of the grid lacks are called as in the paper.
+    is_own = printed is None or entry.cell is not None
     return {
-        "row": " · ".join(row_words(entry.key.row, result)),
-        "place": "" if entry.printed is None else f"{entry.printed.table}, {entry.printed.row}",
+        "row": " · ".join(row_words(entry.key.row, result)) if is_own else printed.row,
+        "place": "" if printed is None else f"{printed.table}, {printed.row}",
         "column": entry.key.column,
         "quantity": WORDS.get(entry.key.quantity, entry.key.quantity),
         "unit": entry.unit,
-        "published": "" if entry.printed is None else entry.printed.text,
+        "published": "" if printed is None else printed.text,
         "ours": _number(entry.ours, entry.unit),
         "interval": "" if low is None else f"{_number(low, entry.unit)} – {_number(high, entry.unit)}",
         "difference": _signed(entry.difference, entry.unit),

@@ -18,7 +18,7 @@ from seqdata.errors import SeqdataError
 from seqdata.geometry import IntArray
 from seqdata.parallel import StageProgress, stage_progress
 from seqdata.sequences.sequencer import ROLES
-from seqdata.storage.files import write_bytes_atomic
+from seqdata.storage.files import read_json, write_bytes_atomic
 from seqdata.storage.hashing import sha256_json
 from train.data.describe_settings import DescribeSettings
 from train.data.feature_files import MANIFEST
@@ -27,6 +27,7 @@ from train.experiments.measure.targets import protocol_toml
 from train.loop.fit import fit
 from train.models.frame_model import FrameModel
 from train.runs import checkpoint
+from train.runs.folder import RunFolder
 from train.settings import TrainSettings
 from train.stages.describer import RunDescriber
 from train.stages.features import FeatureRequest, write_features
@@ -90,6 +91,9 @@ class Artifacts:
         folder = self.folder / "runs" / f"{complete.model}-{sha256_json(decides)[:12]}"
         if not any(folder == run for run, _ in self._loaded):
             self._loaded.clear()
+        # The folder's name hashes all that decides its weights, so a finished run need not be compared again.
+        if RunFolder(folder).recorded and read_json(folder / "run.json").get("finished"):
+            return folder
 
         def show(phase: str, finished: int, total: int, values: Mapping[str, float]) -> None:
             self.progress(phase, finished, total)

@@ -10,6 +10,13 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.sequences.windows import reversed_windows
 
 
+def on_disk(dataset: Dataset) -> Dataset:
+    """The dataset behind a view; any other dataset itself."""
+    if isinstance(dataset, Backward):
+        return dataset.forward
+    return dataset.whole if isinstance(dataset, SharedCentres) else dataset
+
+
 class Backward(Dataset):
     """Windows of one role of one split hold their frames last first (see `windows.reversed_windows`)."""
 
