@@ -8,8 +8,10 @@ DEMO ?= demo
 # Kills, failing reads and flips of each command in `make faults`.
 FAULTS ?= 5
 BENCH_OUT ?= build/bench
+# Frames in `make scale`: 1.5 and 15 million where none are named.
+FRAMES ?=
 
-.PHONY: help install dev dist test check faults kernels kernels-short robot mutants mutants-changed bench bench-tiny bench-compare gpu gpu-rehearsal demo hooks clean
+.PHONY: help install dev dist test check faults kernels kernels-short robot mutants mutants-changed bench bench-tiny bench-compare scale ray gpu gpu-rehearsal demo hooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +78,12 @@ gpu: dev  ## every test and measurement that needs a CUDA card, in seven minutes
 
 gpu-rehearsal: dev  ## the same script on the CPU at a size of seconds, to see that it works
 	$(BIN)/python -m tests.gpu.run --rehearse --out build/gpu-rehearsal
+
+scale: dev  ## tables of 1.5 and 15 M frames without pixels: what each stage costs and how it grows (30 minutes, 10 GB of disk)
+	$(BIN)/python -m tests.scale.run $(FRAMES) --out build/scale.json
+
+ray: dev  ## build, describe, index and eval on a Ray cluster of two nodes, a worker of each killed
+	PYTHONPATH=. $(BIN)/python tests/support/ray_nodes.py
 
 demo: install  ## a synthetic city from raw dump to report (removes $(DEMO)/ first)
 	@rm -rf $(DEMO)
