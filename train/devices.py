@@ -71,6 +71,12 @@ def pick_precision(name: str | None, device: str) -> Precision:
     raise ContractError(f"--precision {name}: expected {', '.join(PRECISIONS)}")
 
 
+def to_device(host: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor of the CPU to a device; the host does not wait for what a card is doing."""
+    # Only from pinned memory is a copy queued; from other memory PyTorch waits until all before it has run.
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a CUDA device computes in bfloat16 itself; older cards emulate it, slower than float32."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,7 +1,10 @@
 """Times on a device, and what the device can do at best: the ceilings that figures stand beside."""
 
+import os
+import subprocess
 import time
 from collections.abc import Callable
+from datetime import date
 from functools import cache
 
 import torch
@@ -36,6 +39,15 @@ def copy_rate(device: torch.device) -> float:
 
 
 @cache
+def host_copy_rate(device: torch.device) -> float:
+    """Bytes a second from pinned memory of the host to the device."""
+    is_cuda = device.type == "cuda"
+    values = torch.zeros((1 << 28) if is_cuda else (1 << 22), dtype=torch.uint8, pin_memory=is_cuda)
+    target = torch.empty_like(values, device=device)
+    return values.numel() / seconds(lambda: target.copy_(values, non_blocking=True), device)
+
+
+@cache
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Multiplications and additions a second of a large square product."""
     size = 8192 if device.type == "cuda" else 512
@@ -44,9 +56,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory(action: Callable[[], object], device: torch.device) -> float:
-    """Greatest bytes that PyTorch held on the card during an action; NaN on a CPU, which does not count them."""
+    """Greatest bytes that PyTorch held on the card during an action; 0 on a CPU, where they are not counted."""
     if device.type != "cuda":
-        return float("nan")
+        return 0.0
     torch.cuda.reset_peak_memory_stats(device)
     action()
     finish(device)
@@ -54,9 +66,19 @@ def peak_memory(action: Callable[[], object], device: torch.device) -> float:
 
 
 def card(device: torch.device) -> dict[str, str]:
-    """Name the card, its driver's CUDA and the versions that computed."""
-    names = {"torch": torch.__version__, "cuda": str(torch.version.cuda), "device": "CPU (a rehearsal)"}
+    """Name the card, its driver, the versions that computed, and the day."""
+    names = {"device": "CPU (a rehearsal)", "torch": torch.__version__, "date": date.today().isoformat()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         names |= {"device": properties.name, "memory": f"{properties.total_memory / 2**30:.0f} GiB"}
+        names |= {"cuda": str(torch.version.cuda), "driver": _driver(), "cores": str(os.cpu_count())}
     return names
+
+
+def _driver() -> str:
+    """Version of the card's driver, "unknown" where its own tool is not there."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"

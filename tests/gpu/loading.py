@@ -1,10 +1,14 @@
-"""Frames from shards to the card: the share of a step that waits for data, ours and a DataLoader over loose files."""
+"""Frames from shards to the card: the share of a step that waits for data, ours and a DataLoader over loose files.
+
+Where polars or pyarrow are missing there are no shards: ours then decodes JPEGs that lie in memory.
+"""
 
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +21,14 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.frames.prefetch import decode_threads, prefetch
 from tests.benchmarks.street import write_street
-from tests.gpu.clock import finish, seconds
+from tests.gpu.clock import finish, host_copy_rate, seconds
+from tests.gpu.prepare import Miniature, absent
 from tests.gpu.rows import Row
-from tests.gpu.training import LENGTH, NEGATIVES, TRIPLETS, Pixels, step
+from tests.gpu.steps import LENGTH, WINDOWS, Pixels, train_step
 from train.data.frames import FrameSource
 from train.data.upload import Upload
 from train.loop.step import StepModel
 from train.models import registry
-
-WINDOWS = TRIPLETS * (2 + NEGATIVES)
 
 
 class LooseFiles(Dataset[Tensor]):
@@ -42,23 +45,21 @@ class LooseFiles(Dataset[Tensor]):
         return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
-def measure(device: torch.device, tiny: bool) -> list[Row]:
-    """Share of the time of training steps that the device waits for frames of 480 x 640."""
-    count, steps = (60, 2) if tiny else (2000, 12)
+def measure(device: torch.device, tiny: bool, folder: Path) -> Iterator[Row]:
+    """Frames a second to the card, and the share of the time of training steps that it waits for them."""
+    steps = 2 if tiny else 12
     preset, options = ("seqvlad-small", {"encoder": "resnet10t", "cut": "layer1", "clusters": 4}) if tiny else (
         "seqvlad-r18", {},
     )  # fmt: skip
-    size = (64, 48) if tiny else (640, 480)
     model = registry.create(preset, weights="random", **options).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
     describe = StepModel(model, Pixels())
     indices = torch.arange(WINDOWS * LENGTH, device=device).view(WINDOWS, LENGTH)
-    rng = np.random.default_rng(0)
-    orders = [rng.integers(0, count, (WINDOWS, LENGTH)) for _ in range(steps)]
-    with tempfile.TemporaryDirectory() as folder:
-        raw = write_street(Path(folder) / "raw", count, size=size)
-        build(BuildRequest("folder", raw, Path(folder) / "out", settings=BuildSettings(shard_bytes=64 << 20)))
-        dataset = seqdata.open(Path(folder) / "out")
+    with tempfile.TemporaryDirectory() as name:
+        raw, dataset, kind = _drive(Path(name), folder, tiny)
+        paths = sorted(raw.glob("*.jpg"))
+        rng = np.random.default_rng(0)
+        orders = [rng.integers(0, len(paths), (WINDOWS, LENGTH)) for _ in range(steps)]
         source = FrameSource(dataset, channels_last=device.type == "cuda")
         upload = Upload(device)
 
@@ -67,30 +68,55 @@ def measure(device: torch.device, tiny: bool) -> list[Row]:
                 yield upload.receive(sent)
 
         def theirs() -> Iterator[Tensor]:
-            files = LooseFiles(sorted(raw.glob("*.jpg")), orders)
             workers = 0 if tiny else min(16, os.cpu_count() or 1)
-            for frames in DataLoader(files, batch_size=None, num_workers=workers):
+            for frames in DataLoader(LooseFiles(paths, orders), batch_size=None, num_workers=workers):
                 yield frames.to(device)
 
         def train_on(frames: Tensor) -> None:
-            step(describe, frames, indices, optimizer)
+            train_step(describe, frames, indices, optimizer)
 
         first = next(ours())
+        rates = [_rate(frames, device) for frames in (ours(), theirs())]
+        ceiling = host_copy_rate(device) / first[0].numel()
+        threads = f"{kind}, {decode_threads()} threads"
+        yield Row(f"frames to the card, {threads}", rates[0], "1/s", rates[1], ceiling, is_higher_better=True)
         alone = seconds(lambda: train_on(first), device, repeats=1 if tiny else 5)
-        fast, slow = (_wait(frames, train_on, alone, device) for frames in (ours(), theirs()))
-    label = f"data wait of a step, {decode_threads()} threads"
-    return [Row(label, fast, "of the step", goal=0.02), Row("the same by a DataLoader", slow, "of the step")]
+        waits = [_wait(frames, train_on, alone, device) for frames in (ours(), theirs())]
+        yield Row(f"data wait, {threads}", waits[0], "of the step", waits[1], None, 0.02, "ours")
 
 
-def _wait(frames: Iterator[Tensor], train_on: object, alone: float, device: torch.device) -> float:
-    """Share of the time of an epoch that steps on resident frames (`alone` seconds each) would not take."""
-    assert callable(train_on)
-    train_on(next(frames))
+def _drive(scratch: Path, folder: Path, tiny: bool) -> tuple[Path, Any, str]:
+    """Loose files of a drive, the same frames as a dataset, and what it reads."""
+    raw = scratch / "raw"
+    if {"polars", "pyarrow"} & absent():
+        data = Miniature(folder)
+        raw.mkdir()
+        for number, image in enumerate(data.frame_reader().encoded):
+            (raw / f"{number:06d}.jpg").write_bytes(image)
+        return raw, data, "JPEGs in memory"
+    write_street(raw, 60 if tiny else 1200, size=(64, 48) if tiny else (640, 480))
+    build(BuildRequest("folder", raw, scratch / "out", settings=BuildSettings(shard_bytes=64 << 20)))
+    return raw, seqdata.open(scratch / "out"), "shards"
+
+
+def _rate(batches: Iterator[Tensor], device: torch.device) -> float:
+    """Frames a second from the second batch on, with nothing else to do."""
+    next(batches)
     finish(device)
     started, count = time.perf_counter(), 0
-    for batch in frames:
-        train_on(batch)
+    for frames in batches:
+        count += len(frames)
+    finish(device)
+    return count / (time.perf_counter() - started)
+
+
+def _wait(batches: Iterator[Tensor], train_on: Callable[[Tensor], None], alone: float, device: torch.device) -> float:
+    """Share of the time of an epoch that steps on resident frames (`alone` seconds each) would not take."""
+    train_on(next(batches))
+    finish(device)
+    started, count = time.perf_counter(), 0
+    for frames in batches:
+        train_on(frames)
         count += 1
     finish(device)
-    taken = time.perf_counter() - started
-    return max(0.0, 1 - count * alone / taken)
+    return max(0.0, 1 - count * alone / (time.perf_counter() - started))

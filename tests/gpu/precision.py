@@ -1,14 +1,16 @@
 """How far a step in bfloat16, TF32 and float32 on the card is from float64 on the CPU, stage by stage."""
 
 import copy
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from indexer.describer import PRECISIONS
 from tests.gpu.rows import Row
-from tests.gpu.training import Pixels
-from train.devices import arithmetic, autocast
+from tests.gpu.steps import Pixels
+from train.devices import computing
 from train.loop.step import StepModel
 from train.losses.triplet import TripletLoss
 from train.models import registry
@@ -18,23 +20,21 @@ from train.models.base import SequenceModel
 GOALS = {"bf16": 0.1, "tf32": 0.02, "fp32": 1e-4}
 
 
-def measure(device: torch.device, tiny: bool) -> list[Row]:
+def measure(device: torch.device, tiny: bool, folder: Path) -> Iterator[Row]:
     """Relative errors of loss, descriptors and gradients (norm of the difference over the norm)."""
     options = {"encoder": "resnet10t", "cut": "layer1", "clusters": 4} if tiny else {}
     model = registry.create("seqvlad-small", weights="random", seed=0, **options).train()
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (15, 3, *((32, 48) if tiny else (240, 320))), dtype=torch.uint8, generator=generator)
     truth = _step(copy.deepcopy(model).double(), pixels)
-    rows = []
     for precision in PRECISIONS:
         on_device = copy.deepcopy(model).to(device)
-        with arithmetic(device, precision), autocast(device, precision):
+        with computing(device, precision):
             values = _step(on_device, pixels.to(device))
         for stage, value in values.items():
             exact = truth[stage]
             error = float((value.double().cpu() - exact).norm() / exact.norm().clamp_min(1e-30))
-            rows.append(Row(f"error of {stage}, {precision}", error, "relative", goal=GOALS[precision]))
-    return rows
+            yield Row(f"error of {stage}, {precision}", error, "relative", goal=GOALS[precision], of="ours")
 
 
 def _step(model: SequenceModel, pixels: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Rows of the table of `make gpu`: a figure, a plain peer's on the same card in the same run, a ceiling, a goal."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -12,11 +12,12 @@ class Row:
         stage: What was measured.
         ours: Our figure.
         unit: Of `ours`, `peer` and `ceiling`.
-        peer: The peer's figure; None where the goal is absolute.
+        peer: The peer's figure; None where there is none.
         ceiling: What the card allows at best, computed from measured rates; None where that has no meaning.
-        goal: The ratio to reach: `ours` to the peer (or to the ceiling where `of_ceiling`), or `ours` itself.
+        goal: What is to be reached, by `of`.
+        of: "peer": `ours` is so many times better than the peer; "ceiling": it is such a share of the ceiling; "ours":
+            it is at least (or where less is better, at most) the goal itself.
         is_higher_better: Whether more of the unit is better.
-        of_ceiling: Whether the goal is a share of the ceiling.
     """
 
     stage: str
@@ -25,14 +26,14 @@ class Row:
     peer: float | None = None
     ceiling: float | None = None
     goal: float | None = None
+    of: Literal["peer", "ceiling", "ours"] = "peer"
     is_higher_better: bool = False
-    of_ceiling: bool = False
 
     @property
-    def gain(self) -> float:
-        """Factor by which ours is better than the peer; ours itself without a peer."""
-        if self.peer is None:
-            return self.ours
+    def gain(self) -> float | None:
+        """Factor by which ours is better than the peer; None without one, or where ours is zero."""
+        if self.peer is None or not self.ours:
+            return None
         return self.ours / self.peer if self.is_higher_better else self.peer / self.ours
 
     @property
@@ -47,25 +48,31 @@ class Row:
         """Whether the goal is reached; None without one."""
         if self.goal is None:
             return None
-        if self.of_ceiling:
-            return self.share is not None and self.share >= self.goal
-        return self.gain <= self.goal if self.peer is None and not self.is_higher_better else self.gain >= self.goal
+        if self.of == "ours":
+            return self.ours >= self.goal if self.is_higher_better else self.ours <= self.goal
+        reached = self.gain if self.of == "peer" else self.share
+        return reached is not None and reached >= self.goal
 
     def as_json(self) -> dict[str, Any]:
         """The row with what follows from it."""
         return {**asdict(self), "gain": self.gain, "share": self.share, "is_reached": self.is_reached}
 
 
+def from_json(values: dict[str, Any]) -> Row:
+    """Read a row that `as_json` wrote."""
+    return Row(**{name: value for name, value in values.items() if name in Row.__dataclass_fields__})
+
+
 def table(rows: list[Row]) -> str:
     """Lay out rows as text."""
-    lines = [f"{'stage':<42}{'ours':>11}{'peer':>11}{'gain':>8}{'ceiling':>11}{'share':>7}{'goal':>7}  unit"]
+    lines = [f"{'stage':<44}{'ours':>11}{'peer':>11}{'gain':>8}{'ceiling':>11}{'share':>7}{'goal':>7}  unit"]
     for row in rows:
-        gain = "-" if row.peer is None else f"{row.gain:.2f}x"
+        gain = "-" if row.gain is None else f"{row.gain:.2f}x"
         verdict = {None: "", True: "reached", False: "MISSED"}[row.is_reached]
         share = "-" if row.share is None else f"{row.share:.2f}"
         goal = "-" if row.goal is None else f"{row.goal:g}"
         ours, peer, ceiling = ("-" if value is None else f"{value:.4g}" for value in (row.ours, row.peer, row.ceiling))
         lines.append(
-            f"{row.stage:<42}{ours:>11}{peer:>11}{gain:>8}{ceiling:>11}{share:>7}{goal:>7}  {row.unit} {verdict}"
+            f"{row.stage:<44}{ours:>11}{peer:>11}{gain:>8}{ceiling:>11}{share:>7}{goal:>7}  {row.unit} {verdict}"
         )
     return "\n".join(lines)

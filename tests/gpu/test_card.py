@@ -1,6 +1,7 @@
 """The CUDA paths where there is a card: the CPU's numbers, repeatable when set so, and an end when it is full."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,27 @@ import pytest
 import torch
 
 import train
+from indexer.search import gpu_training, kinds
 from indexer.search.exact import ExactVectors, nearest_rows
 from indexer.search.gpu_engines import AutoEngine, TorchEngine, current_cuda
+from seqdata.errors import ContractError, DivergedError
+from seqdata.frames.decode import decode_image
+from tests.benchmarks.street import pictures
 from tests.support.fake_dataset import FakeDataset, write_protocol
 from tests.train.loop.test_fit import settings
+from train.data.device_frames import _torchcodec
 from train.data.frames import FrameSource
+from train.data.upload import Upload
 from train.devices import arithmetic
 from train.loop.step import StepModel, compiled
+from train.losses.contrastive import ContrastiveLoss
+from train.losses.multi_similarity import PlaceLoss
 from train.models import registry
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+pytestmark = [
+    pytest.mark.card,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
 SMALL = {"encoder": "resnet10t", "cut": "layer1", "size": None, "trainable": "all"}
 MODELS: dict[str, dict[str, Any]] = {
     "seqvlad-small": {**SMALL, "clusters": 4},
@@ -149,3 +161,93 @@ def test_search_on_the_card_is_exact(dtype: Any, resident: bool, monkeypatch: py
         theirs = ExactVectors(vectors, "cpu").nearest(queries, 12, rows)
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_mining_picks_the_tuples_of_the_cpu(data: FakeDataset, tmp_path: Path) -> None:
+    """In whole float32: the hardest negatives are the same, so that a run on a card is comparable to one on a CPU."""
+    protocol = write_protocol(tmp_path)
+    mined = {}
+    for device in ("cpu", "cuda"):
+        chosen = settings(protocol, device=device, epochs=1, precision="fp32", amp=False)
+        mined[device] = train.fit(data, chosen, tmp_path / device) / "checkpoints" / "mined.parquet"
+    tables = {device: path.read_bytes() for device, path in mined.items() if path.is_file()}
+    assert losses(tmp_path / "cpu")[:1] == pytest.approx(losses(tmp_path / "cuda")[:1], rel=1e-3)
+    assert len(tables) in (0, 2) and len(set(tables.values())) <= 1
+
+
+def test_a_step_that_does_not_fit_names_a_batch_that_does(
+    data: FakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card's memory is cut down to what a step of one triplet needs."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 1 << 40))
+    original, calls = StepModel.forward, []
+
+    def full(self: StepModel, frames: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        calls.append(len(rows))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, frames, rows)
+
+    monkeypatch.setattr(StepModel, "forward", full)
+    with pytest.raises(ContractError, match=r"does not fit into the card's memory; batch=\d+ would fit"):
+        train.fit(data, settings(write_protocol(tmp_path), device="cuda", epochs=1), tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    data: FakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read some steps later, and before any weights are written."""
+    original = StepModel.forward
+    monkeypatch.setattr(StepModel, "forward", lambda *values: original(*values) * float("nan"))
+    with pytest.raises(DivergedError, match="epoch 1"):
+        train.fit(data, settings(write_protocol(tmp_path), device="cuda", epochs=1), tmp_path / "run")
+
+
+def test_a_step_waits_for_nothing(data: FakeDataset) -> None:
+    """No copy or read makes the host wait for the card between two updates (PyTorch's own check)."""
+    model = registry.create("seqvlad-small", weights="random", **MODELS["seqvlad-small"]).cuda().train()
+    step, upload = StepModel(model, FrameSource(data)), Upload(torch.device("cuda"))
+    pixels = upload.receive(upload.send(data.pixels[:12]))
+    rows = upload.receive(upload.send(np.arange(10).reshape(2, 5)))
+    same = torch.zeros(2, 2, dtype=torch.bool, device="cuda")
+    for loss in (
+        lambda x: x.var(0).sum(),
+        lambda x: PlaceLoss()(x, ~same, same),
+        lambda x: ContrastiveLoss()(x, ~same, same),
+    ):
+        loss(step(pixels, rows)).backward()  # allocations and cuDNN's choice wait the first time
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss(step(pixels, rows)).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_jpegs_decoded_by_the_card_are_near_those_of_the_cpu() -> None:
+    """Chroma is spread in another way at edges, so means are compared."""
+    pytest.importorskip("torchcodec")
+    images = list(islice(pictures((64, 48)), 8))
+    decoded = _torchcodec(torch.device("cuda"))(images)
+    for image, pixels in zip(images, decoded, strict=True):
+        ours = decode_image(image).astype(float)
+        assert pixels.is_cuda and np.abs(pixels.permute(1, 2, 0).cpu().numpy() - ours).mean() < 4
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,PQ8x4"])
+def test_lists_trained_on_the_card_find_what_those_of_the_cpu_find(
+    factory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faiss = pytest.importorskip("faiss")
+    if not gpu_training.has_faiss_gpu():
+        pytest.skip("FAISS without a GPU")
+    vectors = np.random.default_rng(0).standard_normal((4000, 32)).astype(np.float32)
+    errors = []
+    for has_gpu in (True, False):
+        monkeypatch.setattr(gpu_training, "has_faiss_gpu", lambda has_gpu=has_gpu: has_gpu)
+        index = kinds.create(factory, 32)
+        kinds.train(index, vectors, 0, factory)
+        index.add(vectors)
+        index.nprobe = 16
+        errors.append(float(index.search(vectors[:500], 1)[0].mean()))
+    assert isinstance(index, faiss.IndexIVF) and errors[0] == pytest.approx(errors[1], rel=0.02, abs=1e-3)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from train.devices import to_device
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -65,8 +67,8 @@ class Augment:
         frames = (self._shift(frames, groups, changes.groups[:, :2]) if self.shift > 0 else frames).float()
         if self.light > 0:
             gain, offset = 1 + self.light * changes.groups[:, 2], self.light * 64 * changes.groups[:, 3]
-            gain, offset = (value[groups].view(-1, 1, 1, 1).to(frames.device) for value in (gain, offset))
-            frames = frames * gain + offset
+            gain, offset = (value[groups].view(-1, 1, 1, 1) for value in (gain, offset))
+            frames = frames * to_device(gain, frames.device) + to_device(offset, frames.device)
         if changes.mirrored:
             frames = frames.flip(-1)
         return self._erase(frames, changes.blocks) if self.erase > 0 else frames
@@ -81,8 +83,9 @@ class Augment:
         most = torch.tensor([max(1, round(self.shift * height / 2)), max(1, round(self.shift * width))])
         offsets = (draws.double() * most).round().long()[groups]
         # Rows and columns that each frame takes, (N, H, 1) and (N, 1, W): outside ones are the edge's.
-        rows = (torch.arange(height) + offsets[:, :1]).clamp(0, height - 1)[:, :, None].to(frames.device)
-        columns = (torch.arange(width) + offsets[:, 1:]).clamp(0, width - 1)[:, None].to(frames.device)
+        offsets = to_device(offsets, frames.device)
+        rows = (torch.arange(height, device=frames.device) + offsets[:, :1]).clamp(0, height - 1)[:, :, None]
+        columns = (torch.arange(width, device=frames.device) + offsets[:, 1:]).clamp(0, width - 1)[:, None]
         numbers = torch.arange(len(frames), device=frames.device)[:, None, None]
         # Channels last and back: indices then move whole pixels, in one gather for all groups.
         return frames.permute(0, 2, 3, 1)[numbers, rows, columns].permute(0, 3, 1, 2)

@@ -1,15 +1,11 @@
-"""Multi-similarity loss over place batches, with its miner.
+"""Multi-similarity loss over place batches, with its choice of pairs.
 
-Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, CVPR 2019, as
-`pytorch-metric-learning` implements it; pairs come from distances on the ground instead of labels.
+Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, CVPR 2019, sec. 3.3; pairs come
+from distances on the ground instead of labels.
 """
-
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pytorch_metric_learning.losses import MultiSimilarityLoss
-from pytorch_metric_learning.miners import MultiSimilarityMiner
 from torch import Tensor, nn
 
 
@@ -34,37 +30,35 @@ def pair_statistics(descriptors: Tensor, positive: Tensor, negative: Tensor) -> 
     return torch.stack([(lead < 0).sum(), lead.sum()]) / counted.sum().clamp(min=1)
 
 
-class BandMiner(MultiSimilarityMiner):  # type: ignore[misc]  # the library is untyped
-    """MultiSimilarityMiner over pair masks instead of labels, so that a pair can be neither positive nor negative.
+def hard_pairs(similarity: Tensor, positive: Tensor, negative: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Find the pairs that teach something: each is compared with the anchor's hardest pair of the other kind.
 
-    Mined are positives less similar than the hardest negative + epsilon, and negatives more similar than the hardest
-    positive − epsilon. Pairs between the radii are in neither mask. Where the masks follow from labels the pairs are
-    those of pytorch-metric-learning's own miner.
+    Hard are positives less similar than the hardest negative + epsilon, and negatives more similar than the hardest
+    positive − epsilon. Pairs between the radii are in neither mask.
+
+    Args:
+        similarity: Cosines `(B, B)`.
+        positive: Bool `(B, B)`, the positive pairs.
+        negative: Bool `(B, B)`, the negative pairs.
+        epsilon: Slack in cosine.
+
+    Returns:
+        The hard ones among the positive and among the negative pairs, bool `(B, B)` each.
     """
-
-    def __init__(self, positive: Tensor, negative: Tensor, epsilon: float = 0.1) -> None:
-        """Set the masks, bool `(B, B)`, and the slack in cosine."""
-        super().__init__(epsilon=epsilon)
-        self.positive = positive
-        self.negative = negative
-
-    def mine(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return indices (anchor, positive, anchor, negative); the labels are not read."""
-        similarity = cast(Tensor, self.distance(embeddings, ref_emb))
-        hardest_negative = similarity.masked_fill(~self.negative, -torch.inf).amax(1, keepdim=True)
-        hardest_positive = similarity.masked_fill(~self.positive, torch.inf).amin(1, keepdim=True)
-        # The comparison is with the hardest pair of the other kind, one a row: easy pairs teach nothing.
-        anchor, positive = torch.where(self.positive & (similarity - self.epsilon < hardest_negative))
-        other_anchor, negative = torch.where(self.negative & (similarity + self.epsilon > hardest_positive))
-        return anchor, positive, other_anchor, negative
+    hardest_negative = similarity.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
+    hardest_positive = similarity.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
+    # With no pair of the other kind nothing is compared: -inf and inf let none through.
+    is_hard_positive = positive & (similarity - epsilon < hardest_negative)
+    return is_hard_positive, negative & (similarity + epsilon > hardest_positive)
 
 
 class PlaceLoss(nn.Module):
-    """Multi-similarity loss of a place batch, on the pairs that `BandMiner` mines.
+    """Multi-similarity loss of a place batch, on its hard pairs (eq. (10) and (11) of the paper).
 
-    Defaults are those of place-recognition practice: Ali-bey et al., GSV-Cities, Neurocomputing 2022.
+    For each window: log(1 + Σ_p exp(−α (s_p − λ))) / α + log(1 + Σ_n exp(β (s_n − λ))) / β over its hard positives p
+    and negatives n, s being cosines; then the mean over windows. Masks, not lists of pairs: to list the hard ones the
+    host would have to wait for their number. Defaults are those of place-recognition practice: Ali-bey et al.,
+    GSV-Cities, Neurocomputing 2022.
 
     Shape:
         descriptors: `(B, D)`; positive, negative: bool `(B, B)`; output: a scalar.
@@ -78,14 +72,28 @@ class PlaceLoss(nn.Module):
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 50.0, base: float = 0.0, epsilon: float = 0.1) -> None:
-        """Set the weights of positives and negatives, their common threshold and the miner's slack."""
+        """Set the weights α of positives and β of negatives, their common threshold λ, and the slack in cosine."""
         super().__init__()
-        self.loss = MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)
+        self.alpha = alpha
+        self.beta = beta
+        self.base = base
         self.epsilon = epsilon
 
     def forward(self, descriptors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """Compute the loss, a scalar; zero where no pair is hard."""
-        # The library asks for labels. One of its own for each row makes no pair, and the miner's pairs replace them.
-        labels = torch.arange(len(descriptors), device=descriptors.device)
-        pairs = BandMiner(positive, negative, self.epsilon)(descriptors, labels)
-        return cast(Tensor, self.loss(descriptors, labels, pairs))
+        unit = F.normalize(descriptors, dim=-1)
+        similarity = unit @ unit.T
+        hard = hard_pairs(similarity.detach(), positive, negative, self.epsilon)
+        excess = similarity - self.base
+        terms = [
+            _soft_count(-self.alpha * excess, hard[0]) / self.alpha,
+            _soft_count(self.beta * excess, hard[1]) / self.beta,
+        ]
+        return (terms[0] + terms[1]).mean()
+
+
+def _soft_count(exponents: Tensor, mask: Tensor) -> Tensor:
+    """log(1 + Σ exp(x)) `(B,)` over the entries of each row `(B, B)` that a mask selects."""
+    selected = exponents.masked_fill(~mask, -torch.inf)
+    # The 1 is an exponent of zero: with it no row is empty, and no gradient undefined.
+    return torch.cat([selected, selected.new_zeros(len(selected), 1)], dim=1).logsumexp(1)

@@ -14,7 +14,7 @@ from seqdata.storage.files import read_json, write_bytes_atomic, write_json_atom
 from seqdata.storage.leftovers import sweep
 from train.settings import TrainSettings
 
-PACKAGES = ("seqdata", "torch", "timm", "pytorch-metric-learning", "numpy", "polars")
+PACKAGES = ("seqdata", "torch", "timm", "numpy", "polars")
 
 
 class RunFolder:

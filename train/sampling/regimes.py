@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
+from train.devices import to_device
 from train.losses.multi_similarity import pair_statistics
 from train.losses.registry import create_pair_loss
 from train.losses.triplet import TripletLoss
@@ -192,15 +193,16 @@ class PlaceRegime:
         return map(self._step, self.sampler.epoch(epoch, self.steps))
 
     def _step(self, batch: PlaceBatch) -> Step:
-        def masks(descriptors: Tensor) -> tuple[Tensor, Tensor]:
+        @lru_cache(maxsize=1)
+        def masks(device: torch.device) -> tuple[Tensor, Tensor]:
             positive, negative = (torch.from_numpy(mask) for mask in (batch.positive, batch.negative))
-            return positive.to(descriptors.device), negative.to(descriptors.device)
+            return to_device(positive, device), to_device(negative, device)
 
         def loss(descriptors: Tensor) -> Tensor:
-            result: Tensor = self.loss(descriptors, *masks(descriptors))
+            result: Tensor = self.loss(descriptors, *masks(descriptors.device))
             return result
 
         def statistics(descriptors: Tensor) -> Tensor:
-            return pair_statistics(descriptors, *masks(descriptors))
+            return pair_statistics(descriptors, *masks(descriptors.device))
 
         return Step(batch.windows, loss, statistics)

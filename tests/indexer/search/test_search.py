@@ -44,8 +44,10 @@ def torch_cpu(vectors: np.ndarray) -> pools.Engine:
 ENGINES = [
     pytest.param(NumpyEngine, id="cpu"),
     pytest.param(torch_cpu, id="torch"),
-    pytest.param(gpu_engines.cuda_engine, id="cuda", marks=pytest.mark.skipif("not cuda()")),
-    pytest.param(gpu_engines.FaissGpuEngine, id="faiss-gpu", marks=pytest.mark.skipif("not faiss_gpu()")),
+    pytest.param(gpu_engines.cuda_engine, id="cuda", marks=(pytest.mark.card, pytest.mark.skipif("not cuda()"))),
+    pytest.param(
+        gpu_engines.FaissGpuEngine, id="faiss-gpu", marks=(pytest.mark.card, pytest.mark.skipif("not faiss_gpu()"))
+    ),
 ]
 TYPES = [np.float32, np.float16]
 

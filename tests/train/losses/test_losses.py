@@ -9,7 +9,7 @@ from pytorch_metric_learning.losses import MultiSimilarityLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 
 from train.losses.contrastive import ContrastiveLoss
-from train.losses.multi_similarity import BandMiner, PlaceLoss
+from train.losses.multi_similarity import PlaceLoss, hard_pairs
 from train.losses.triplet import TripletLoss
 
 
@@ -66,15 +66,28 @@ def masks(labels: Any) -> Any:
     return same & ~torch.eye(len(labels), dtype=torch.bool), ~same
 
 
-def test_miner_equals_the_library_on_labels() -> None:
-    labels = torch.arange(6).repeat_interleave(3)
-    vectors = F.normalize(torch.randn(18, 8), dim=-1)
-    ours = BandMiner(*masks(labels))(vectors, torch.arange(18))
-    theirs = MultiSimilarityMiner(0.1)(vectors, labels)
-    as_sets = lambda found: [set(zip(found[i].tolist(), found[i + 1].tolist(), strict=True)) for i in (0, 2)]  # noqa: E731
-    assert as_sets(ours) == as_sets(theirs)
-    expected = MultiSimilarityLoss(alpha=1.0, beta=50, base=0.0)(vectors, labels, theirs)
-    torch.testing.assert_close(PlaceLoss()(vectors, *masks(labels)), expected)
+@pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])
+def test_multi_similarity_is_the_librarys_on_labels(spread: float) -> None:
+    """Pairs, loss and gradient, for places from alike to far apart; a window without a positive counts in the mean."""
+    labels = torch.cat([torch.arange(6).repeat_interleave(3), torch.tensor([9])])
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randn(10, 8, generator=generator)[labels]
+    vectors = (spread * places + torch.randn(19, 8, generator=generator)).requires_grad_()
+    pairs = MultiSimilarityMiner(0.1)(vectors, labels)
+    unit = F.normalize(vectors.detach(), dim=-1)
+    for mask, (anchor, other) in zip(
+        hard_pairs(unit @ unit.T, *masks(labels), 0.1), (pairs[:2], pairs[2:]), strict=True
+    ):
+        assert set(map(tuple, mask.nonzero().tolist())) == set(zip(anchor.tolist(), other.tolist(), strict=True))
+    results = []
+    for loss in (
+        PlaceLoss()(vectors, *masks(labels)),
+        MultiSimilarityLoss(alpha=1.0, beta=50, base=0.0)(vectors, labels, pairs),
+    ):
+        (gradient,) = torch.autograd.grad(loss, vectors)
+        results.append((loss.detach(), gradient))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [PlaceLoss(), ContrastiveLoss()])
@@ -86,10 +99,8 @@ def test_pairs_in_the_band_are_neither(loss: Any) -> None:
     positive, negative = masks(labels)
     as_negative = loss(vectors, positive, negative)
     negative[0, 2] = negative[2, 0] = False
-    mined = BandMiner(positive, negative)(vectors, labels)
-    for i in (0, 2):
-        pairs = set(zip(mined[i].tolist(), mined[i + 1].tolist(), strict=True))
-        assert pairs and not pairs & {(0, 2), (2, 0)}
+    for mask in hard_pairs(vectors @ vectors.T, positive, negative, 0.1):
+        assert mask.any() and not mask[0, 2] and not mask[2, 0]
     assert loss(vectors, positive, negative) < as_negative
 
 

@@ -149,17 +149,18 @@ class Delta(Fusion):
         length = rows.shape[1]
         if length < 2:
             raise ContractError("Delta descriptors are differences in time: windows need two frames or more")
-        weights = self.weights(length).to(features)
+        # Made where the features are: copied there, the host would wait for all that is queued.
+        weights = self.weights(length, features.device).to(features.dtype)
         return F.normalize(torch.einsum("blc,l->bc", features[rows], weights), dim=-1)
 
-    def weights(self, length: int) -> Tensor:
-        """Return the weight of each frame of a window: `(L,)` float32.
+    def weights(self, length: int, device: torch.device | None = None) -> Tensor:
+        """Return the weight of each frame of a window: `(L,)` float32, on the CPU unless a device is named.
 
         "halves": −1/h on the first h = ⌊L/2⌋ frames and +1/h on the last; the middle frame of an odd L belongs to
         neither, so they sum to zero. "seqnet": −2/L on the first h frames and +2/L on the rest.
         """
         half = length // 2
-        weights = torch.zeros(length)
+        weights = torch.zeros(length, device=device)
         if self.form == "seqnet":
             # At odd L these do not sum to zero; so does SeqNet's public program.
             weights[:half], weights[half:] = -2.0 / length, 2.0 / length
