@@ -45,7 +45,8 @@ def frames_table(store: Store, manifest: DatasetManifest) -> SegmentedTable:
     changes = _read_parts(store, manifest, "changes").unique("frame", keep="last").sort("frame")
     withdrawn = changes.filter("withdrawn")["frame"].to_numpy()
     flags = changes.filter(~pl.col("withdrawn"))
-    table = SegmentedTable(paths, withdrawn, flags["frame"].to_numpy(), flags.select("resampled"))
+    columns = tuple(table_contract("frames").polars_schema())
+    table = SegmentedTable(paths, columns, withdrawn, flags["frame"].to_numpy(), flags.select("resampled"))
     stored = sum(part.rows for part in manifest.parts(FRAMES_NAME))
     if changes.height and int(changes["frame"][-1]) >= stored:
         raise ContractError(f"{store}/{CHANGES_NAME}: names frames beyond the {stored} that are stored")
@@ -126,10 +127,12 @@ def sort_quarantine(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _read_parts(store: Store, manifest: DatasetManifest, name: str) -> pl.DataFrame:
     """Read all files of a table, one after another; no rows where there is none."""
+    columns = table_contract(name).polars_schema()
     parts = [
         read_table(name, local_table(store, info.path, info), info.rows) for info in manifest.parts(f"{name}.parquet")
     ]
-    return pl.concat(parts) if parts else pl.DataFrame(schema=table_contract(name).polars_schema())
+    # Later programs may add columns, and then not to all files.
+    return pl.concat([part.select(*columns) for part in parts]) if parts else pl.DataFrame(schema=columns)
 
 
 def _paths(store: Store, manifest: DatasetManifest, name: str) -> tuple[Path, ...]:

@@ -53,6 +53,7 @@ def collect(out: str | Path, keep: Collection[int] = (), *, dry_run: bool = Fals
         OutputError: If a build is under way there, or the store refuses.
     """
     store = Store(out, is_output=True)
+    read_manifest(store)  # before a lock is made where no dataset is
     with claimed(store, "seqdata gc"):
         latest = read_manifest(store)
         numbers = version_numbers(store, latest)

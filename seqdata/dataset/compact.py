@@ -34,6 +34,7 @@ def compact(out: str | Path) -> DatasetManifest:
         OutputError: If another build is under way there, or the store refuses.
     """
     store = Store(out, is_output=True)
+    read_manifest(store)  # before a lock is made where no dataset is
     with claimed(store, "seqdata compact"):
         before = read_manifest(store)
         if not before.segments:

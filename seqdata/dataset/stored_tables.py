@@ -49,7 +49,7 @@ class StoredPairs:
             with translated(path):
                 part = scan_parquet(path).filter(condition).collect(engine="streaming")
             table_contract("positives").validate(part, path)
-            parts.append(self._with_rows(part, path))
+            parts.append(self._with_rows(part.select(*table_contract("positives").polars_schema()), path))
         return pl.concat(parts).sort("query", "database") if self.numbers else pl.concat(parts)
 
     def count_queries(self, condition: pl.Expr) -> int:

@@ -138,6 +138,7 @@ def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManife
         ContractError: If the dataset has no frame of a key.
     """
     store = Store(out, is_output=True)
+    read_manifest(store)  # before a lock is made where no dataset is
     with claimed(store, "seqdata withdraw"):
         before = read_manifest(store)
         quarantine = stored_table(store, before, "quarantine")

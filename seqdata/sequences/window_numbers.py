@@ -145,7 +145,8 @@ class SplitWindows:
         if not self.table.height:
             return np.empty(0, dtype=np.int64)
         track = self.sequencer.track(str(self.table["track"][0]))
-        return self.stored[track["frame"].to_numpy()[self.table["first"].to_numpy()]]
+        frames: IntArray = self.stored[track["frame"].to_numpy()[self.table["first"].to_numpy()]]
+        return frames
 
     def identities(self, rows: IntArray) -> pl.DataFrame:
         """Say which windows are the same: one row a window of `rows` (n,); equal rows are the same window.

@@ -41,12 +41,13 @@ class SegmentedTable:
 
     Attributes:
         paths: The files, in the order of their rows.
+        columns: The columns that all files have; a file may have others, which are not part of the table.
         removed: Stored rows that are left out, rising, int64 (r,).
         changed: Stored rows with other values than their file holds, rising, int64 (c,).
         values: These values, one column for each column that they replace, c rows.
 
     Example:
-        >>> table = SegmentedTable((), removed=np.array([1, 4]))
+        >>> table = SegmentedTable((), (), removed=np.array([1, 4]))
         >>> table.rows_of(np.array([0, 2, 5])).tolist()
         [0, 1, 3]
         >>> table.stored_rows(np.array([0, 1, 3])).tolist()
@@ -54,6 +55,7 @@ class SegmentedTable:
     """
 
     paths: tuple[Path, ...]
+    columns: tuple[str, ...]
     removed: IntArray = field(default_factory=_no_rows)
     changed: IntArray = field(default_factory=_no_rows)
     values: pl.DataFrame = field(default_factory=pl.DataFrame)
@@ -100,13 +102,13 @@ class SegmentedTable:
 
         Args:
             group: One of `groups`.
-            columns: The columns; None reads all.
+            columns: The columns; None reads `columns`.
             use_threads: Whether Arrow may use threads, which do not survive a fork.
 
         Raises:
             ContractError: If the file is damaged.
         """
-        names = None if columns is None else list(columns)
+        names = list(self.columns if columns is None else columns)
         with open_parquet(group.path) as file:
             table = file.read_row_group(group.number, columns=names, use_threads=use_threads)
         gone = self._between(self.removed, group)
@@ -125,8 +127,11 @@ class SegmentedTable:
         Raises:
             ContractError: If a file is damaged.
         """
+        names = list(self.columns if columns is None else columns)
         for group in self.groups:
-            yield self._replace(pl.DataFrame(pl.from_arrow(self.read_group(group, columns))), group)
+            # Arrow gives columns in their order in the file.
+            block = pl.DataFrame(pl.from_arrow(self.read_group(group, names))).select(names)
+            yield self._replace(block, group)
 
     def scan(self) -> pl.LazyFrame:
         """Scan the table lazily; what is collected from it is collected within `translated`.
@@ -136,7 +141,8 @@ class SegmentedTable:
         """
         if len(self.paths) == 1 and not len(self.removed) and not len(self.changed):
             return scan_parquet(self.paths[0])
-        return lazy_blocks(self.blocks, read_schema(self.paths[0]))
+        schema = read_schema(self.paths[0])
+        return lazy_blocks(self.blocks, {name: schema[name] for name in self.columns})
 
     def _replace(self, block: pl.DataFrame, group: RowGroup) -> pl.DataFrame:
         """Put the values in place that differ from the file's."""

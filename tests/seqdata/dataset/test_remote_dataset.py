@@ -316,7 +316,7 @@ def test_places_are_filled_a_row_group_at_a_time(tmp_path: Path) -> None:
         "hash": [rng.bytes(16) for _ in range(1000)],
     })  # fmt: skip
     pq.write_table(table.to_arrow(), tmp_path / "frames.parquet", row_group_size=300)
-    lazy = LazyLocations(SegmentedTable((tmp_path / "frames.parquet",)))
+    lazy = LazyLocations(SegmentedTable((tmp_path / "frames.parquet",), ()))
     for rows in ([299, 300], [999], []):
         found = lazy.covering(np.array(rows, dtype=np.int64))
         for name in ("shard", "offset", "length"):
@@ -329,6 +329,6 @@ def test_places_are_filled_a_row_group_at_a_time(tmp_path: Path) -> None:
             lazy.covering(np.array([row]))
     (tmp_path / "frames.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(ContractError, match=r"frames\.parquet: not readable as Parquet"):
-        LazyLocations(SegmentedTable((tmp_path / "frames.parquet",)))
+        LazyLocations(SegmentedTable((tmp_path / "frames.parquet",), ()))
     write_parquet_atomic(table.head(0), tmp_path / "frames.parquet")
-    assert len(LazyLocations(SegmentedTable((tmp_path / "frames.parquet",))).all().shard) == 0
+    assert len(LazyLocations(SegmentedTable((tmp_path / "frames.parquet",), ())).all().shard) == 0
