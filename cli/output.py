@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from typing import IO, Annotated, Any
 import typer
 
 from indexer.text import TEXT_COLUMNS
-from seqdata.parallel import Progress
+from seqdata.parallel.jobs import Progress
+from seqdata.parallel.steps import ENDED, listening
 from seqdata.storage.files import explain_write_failure
 
 # All but line ends and tabs: C0, DEL, C1, marks that turn the direction of writing, and lone surrogates.
@@ -195,39 +197,64 @@ class Bar:
         self._bar: Any = None
         self._began = self._printed = time.monotonic()
         self._first = 0
-        if sys.stderr.isatty() and not console.is_quiet:
-            # Takes as long to import as all of `seqdata --help`, and half of the commands show no bar.
-            from tqdm import tqdm  # heavy
+        self._last: tuple[str, int, int, str, str] | None = None
+        self._is_started = False
+        self._ended = threading.Event()
 
-            self._bar = tqdm(unit=unit, file=sys.stderr, leave=False, miniters=1, dynamic_ncols=True)
-
-    def update(self, stage: str, count: int, total: int, text: str = "") -> None:
+    def update(self, stage: str, count: int, total: int, text: str = "", unit: str = "") -> None:
         """Move the bar; the rate counts from the beginning of its stage.
 
         Args:
             stage: Name of the stage.
             count: Items of it that are finished.
-            total: Items in all.
+            total: Items in all; 0 where that is not known.
             text: Text behind the bar.
+            unit: What an item is, where that is not the bar's own unit.
         """
+        if not self._is_started:
+            self._start()
+        self._last = (stage, count, total, text, unit or self._unit)
         bar = self._bar
         if bar is None:
-            self._line(stage, count, total, text)
+            self._line(*self._last)
             return
-        bar.total = total
+        bar.total = total or None
+        bar.unit = unit or self._unit
         bar.set_postfix_str(text, refresh=False)
         if stage == self._stage and count >= bar.n:
             bar.update(count - bar.n)
             return
         self._stage = stage
         bar.set_description(plain(stage), refresh=False)
-        bar.reset(total)
+        bar.reset(total or None)
         # What was finished before the bar saw the stage (a resumed run) took none of the bar's time: left out of the
         # rate, or the time that is still needed would look far too short.
         bar.initial = bar.n = bar.last_print_n = count
         bar.refresh()
 
-    def _line(self, stage: str, count: int, total: int, text: str) -> None:
+    def _start(self) -> None:
+        """Make what shows progress, when there is some: half of the commands have none."""
+        self._is_started = True
+        if sys.stderr.isatty() and not console.is_quiet:
+            # Takes as long to import as all of `seqdata --help`.
+            from tqdm import tqdm  # heavy
+
+            self._bar = tqdm(unit=self._unit, file=sys.stderr, leave=False, miniters=1, dynamic_ncols=True)
+        # A step that reports nothing for long still has a clock that runs.
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        """Show the time once a second while nothing else is reported."""
+        while not self._ended.wait(1.0):
+            if self._bar is not None:
+                self._bar.refresh()
+                continue
+            # Another thread may end the step meanwhile.
+            last = self._last
+            if last is not None:
+                self._line(*last)
+
+    def _line(self, stage: str, count: int, total: int, text: str, unit: str) -> None:
         """Print where a stage is, at most every `LINE_SECONDS`, the first time after two."""
         now = time.monotonic()
         if stage != self._stage or count < self._first:
@@ -237,10 +264,21 @@ class Bar:
             return
         self._printed = now
         rate = (count - self._first) / max(now - self._began, 1e-9)
-        left = f", {_duration((total - count) / rate)} left" if rate > 0 and total > count else ""
-        share = f" ({count / total:.0%})" if total else ""
         end = f"; {text}" if text else ""
-        note(f"{stage}: {count:,} of {total:,} {self._unit}s{share}, {rate:.3g} a second{left}{end}")
+        if rate == 0:
+            note(f"{stage}: {_duration(now - self._began)} so far{end}")
+            return
+        left = f", {_duration((total - count) / rate)} left" if total > count else ""
+        share = f" of {total:,}" if total else ""
+        percent = f" ({count / total:.0%})" if total else ""
+        note(f"{stage}: {count:,}{share} {unit}s{percent}, {rate:.3g} a second{left}{end}")
+
+    def hear(self, name: str, count: int, total: int, unit: str) -> None:
+        """Show a step that some function announces (see `seqdata.parallel.steps`)."""
+        if count == ENDED:
+            self._last = None
+            return
+        self.update(name, count, total, unit=unit)
 
     def stage(self, name: str) -> Progress:
         """A callback (items finished, items in all) that moves the bar through one stage."""
@@ -255,16 +293,18 @@ class Bar:
         console.log(text)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the bar, and stop its clock."""
+        self._ended.set()
         if self._bar is not None:
             self._bar.close()
 
 
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Bar]:
-    """Yield a `Bar` that is removed at the end."""
+    """Yield a `Bar` that is removed at the end; meanwhile it shows the steps that any function announces."""
     bar = Bar(unit)
     try:
-        yield bar
+        with listening(bar.hear):
+            yield bar
     finally:
         bar.close()

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.flags import command_line
-from cli.output import console, note
+from cli.output import console, note, progress_bar
 from cli.program.registry import Command
 from seqdata.errors import Interrupted, QuarantineNotice, Terminated, Termination
 
@@ -60,7 +60,9 @@ def surrounded(command: Command) -> Callable[..., None]:
         set_console(**{name: options.pop(name, value.default) for name, value in common.items()})
         command_line.typed = _typed(options.pop(_CONTEXT))
         try:
-            with _terminable(), _ended(command):
+            # Of the processes of torchrun the first one speaks.
+            shown = progress_bar("item") if is_first_process() else nullcontext()
+            with _terminable(), _ended(command), shown:
                 function(*arguments, **options)
         except Termination as error:
             raise Terminated(f"terminated; {command.after_interrupt}") from error
@@ -82,6 +84,11 @@ def _typed(context: typer.Context) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def _ended(command: Command) -> Iterator[None]:
     """Print how long a command took and what to type next, where it makes something."""
@@ -96,9 +103,8 @@ def _ended(command: Command) -> Iterator[None]:
 
 
 def _print_end(command: Command, seconds: float) -> None:
-    # Of the processes of torchrun the first one speaks.
     has_end = (command.makes or console.next) and console.next is not None
-    if has_end and os.environ.get("RANK", "0") == "0":
+    if has_end and is_first_process():
         following = console.next or command.next
         # On a line of its own where it is long: fitted lines break between words, and a command is to be copied.
         gap = "\n  " if len(following) > 60 else " "

@@ -16,6 +16,7 @@ from seqdata.contracts.table_files import read_table
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError
 from seqdata.geometry import IntArray
+from seqdata.parallel.steps import step
 from seqdata.storage.parquet import read_metadata, write_parquet_atomic
 
 HEADER = "seqdata.predictions"
@@ -110,6 +111,7 @@ def table(distances: npt.ArrayLike, rows: npt.ArrayLike, query_rows: npt.ArrayLi
     return table_contract("predictions").conform(answers)
 
 
+@step("search")
 def search_pools(pool: Pool, queries: pl.DataFrame, database: pl.DataFrame, search: Search) -> pl.DataFrame:
     """Search every query among the windows of its pool: all of the database, or its own city's.
 

@@ -18,6 +18,7 @@ from indexer.pca.moments import Sample, Scatter, gather
 from indexer.pca.transform import Transform
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import Float32Array, Float64Array
+from seqdata.parallel.steps import step
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ MATRICES = 5  # of the eigenproblem's size in memory at once: itself, its vector
 RANK_LIMIT = 2048  # up to this size a refusal also counts the independent descriptors
 
 
+@step("fit the PCA")
 def fit(
     sample: npt.NDArray[np.floating] | Iterable[npt.NDArray[np.floating]] | Scatter,
     k: int,

@@ -18,11 +18,13 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.leakage import leakage
 from seqdata.errors import InputError
 from seqdata.frames.images import Pixels
+from seqdata.parallel.steps import step
 from seqdata.sequences.sequencer import ROLES
 
 THUMBNAIL_WIDTH = 160  # pixels
 
 
+@step("gather what the page shows")
 def index_scene(
     dataset: Dataset, index: PlaceIndex, protocol: Protocol, predictions_file: Path, run: str
 ) -> tuple[ReportScene, list[Evaluation]]:

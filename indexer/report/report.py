@@ -13,6 +13,7 @@ from indexer.report.maps import make_maps
 from indexer.report.pictures import strip_uris
 from indexer.report.scene import Filmstrip, ReportScene, Strip
 from seqdata.errors import ContractError
+from seqdata.parallel.steps import step
 from seqdata.storage.files import write_bytes_atomic
 
 WORDS = {"hit": "hit", "near": "near miss", "miss": "miss", "left-out": "no positive"}
@@ -42,6 +43,7 @@ class _Group:
     curve: Curve
 
 
+@step("write the page")
 def write_report(out: str | Path, *, evaluations: Sequence[Evaluation], scene: ReportScene) -> Path:
     """Write the report as one offline HTML file and return its path.
 

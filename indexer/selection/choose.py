@@ -21,6 +21,7 @@ from indexer.selection.held_out import DATABASE_ROWS, HeldOut, K, Searcher, hold
 from indexer.selection.timing import Phases
 from seqdata.errors import ContractError, NotEnoughDataError
 from seqdata.geometry import Float32Array
+from seqdata.parallel.steps import step
 
 if TYPE_CHECKING:
     import faiss
@@ -142,6 +143,7 @@ def measures(spec: KindSpec, rows: int) -> bool:
     return spec.name not in EXACT
 
 
+@step("choose a kind of index")
 def choose(
     spec: KindSpec,
     vectors: StoredVectors,

@@ -30,6 +30,7 @@ from seqdata.contracts.manifest import (
 )
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import InputError, OutputError
+from seqdata.parallel.steps import step
 from seqdata.storage.files import json_bytes
 from seqdata.storage.store import Store
 
@@ -74,6 +75,7 @@ class SealedFrames:
             yield shard.frames
 
 
+@step("write tables and windows")
 def finish(store: Store, plan: Plan, left_out: pl.DataFrame) -> DatasetManifest:
     """Seal the version that `plan` describes: write its tables and, last, its manifest.
 

@@ -21,6 +21,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.parallel.steps import step
 from seqdata.sequences.resampling import keep_mask
 from seqdata.sequences.windows import trajectory_starts
 from seqdata.sources.base import Listing, Source, quarantine_rows
@@ -224,6 +225,7 @@ def end(store: Store) -> None:
     store.remove(LEFT_OUT_NAME)
 
 
+@step("list the dump")
 def read_listing(kind: str, raw: Path, options: Mapping[str, str]) -> tuple[Source, Listing]:
     """Open a dump and list it.
 

@@ -23,6 +23,7 @@ from seqdata.contracts.tables import table_contract
 from seqdata.errors import InputError
 from seqdata.frames.encode import StoredImage, prepare
 from seqdata.frames.images import BadImageError, Pixels
+from seqdata.parallel.steps import step
 from seqdata.sources.base import Source
 from seqdata.storage.faults import AGAIN
 from seqdata.storage.hashing import xxh3_hex
@@ -153,10 +154,15 @@ def write_shard(
     if read_seal(store, plan, plan_hash) is not None:
         return
     written = _Written()
-    with store.writing(f"{SHARDS}/{plan.name}") as temporary, temporary.open("wb") as file:
+    with (
+        store.writing(f"{SHARDS}/{plan.name}") as temporary,
+        temporary.open("wb") as file,
+        step(f"seal {plan.name}", records.height, "frame") as advance,
+    ):
         tar = TarWriter(file)
         for index, record in enumerate(records.select(_SAMPLE_COLUMNS).iter_rows(named=True)):
             _write_frame(tar, index, record, source, settings, written, halo=index < plan.halo)
+            advance(index + 1)
         digest = tar.finish()
     seal = {"bytes": tar.size, "hash": digest, "plan": plan_hash, "quarantined": written.bad}
     table, metadata = written.table(records, plan.number), {_SHARD_METADATA: json.dumps(seal)}

@@ -15,6 +15,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.table_files import check_footer
 from seqdata.errors import ContractError
+from seqdata.parallel.steps import step
 from seqdata.sequences.sequencer import Sequencer
 from seqdata.sequences.tables import PlannedTable, planned_tables, positives_name, reach
 from seqdata.storage.files import json_bytes
@@ -104,6 +105,7 @@ def pairs_path(
     return None
 
 
+@step("cut windows and their truth")
 def add_tables(
     store: Store, manifest: DatasetManifest, sequencer: Sequencer, protocol: Protocol, max_radius: float | None = None
 ) -> AddedTables:

@@ -17,6 +17,7 @@ from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
 from seqdata.geometry import BoolArray, Float64Array, IntArray
+from seqdata.parallel.steps import step
 from seqdata.sequences.nearest import distance_to
 from seqdata.sequences.sequencer import ROLES, Sequencer, TrackPolicy
 
@@ -34,6 +35,7 @@ class _Ground:
     track: pl.DataFrame
 
 
+@step("measure leakage")
 def leakage(
     sequencer: Sequencer, protocol: Protocol, radii: tuple[float, ...] = RADII, train: str = "train"
 ) -> pl.DataFrame:

@@ -13,6 +13,7 @@ import seqdata
 from cli import output
 from cli.main import app
 from cli.program.registry import COMMANDS, GROUPS, INDEX_COMMANDS, Command
+from seqdata.parallel.steps import step
 from tests.cli.test_commands import SEQDATA, here
 from tests.conftest import write_drives
 
@@ -142,3 +143,42 @@ def test_a_log_that_cannot_be_written_is_said_once_and_ends_nothing(tmp_path: Pa
     assert full.returncode == 0, full.stderr
     assert full.stderr.count("/dev/full") == 1
     assert "/dev/full: nothing more is written there (No space left on device)" in full.stderr
+
+
+def test_a_step_without_counts_has_a_clock_that_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
+    with output.progress_bar("frame") as bar, step("list the dump"):
+        clock[0] = 2.0
+        bar.hear("list the dump", 0, 0, "item")  # as the clock's thread does once a second
+        clock[0] = 65.0
+        bar.hear("list the dump", 0, 0, "item")
+    assert capsys.readouterr().err.splitlines() == ["list the dump: 2 s so far", "list the dump: 1:05 min so far"]
+
+
+def test_every_long_step_of_a_road_is_announced(tmp_path: Path) -> None:
+    """Listing, sealing, tables, PCA, search and page: whoever listens hears of each."""
+    write_drives(tmp_path / "raw", {"map": 24, "query": 20})
+    steps: dict[str, tuple[int, int]] = {}
+
+    def hear(name: str, count: int, total: int, unit: str) -> None:
+        if count >= 0:
+            steps[name] = (count, total)
+
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(output.Bar, "hear", lambda bar, *event: hear(*event))
+    try:
+        for words in (
+            ("build", "folder", "raw"),
+            ("train", "--model", "mean-small", "--random-init", "--epochs", "0", "--option", "cut=layer1"),
+            ("index", "--pca", "4"),
+            ("eval",),
+            ("report",),
+        ):
+            assert here(tmp_path, *words).returncode == 0
+    finally:
+        monkeypatch.undo()
+    assert steps["seal part-000000.tar"] == (44, 44)
+    assert {"list the dump", "write tables and windows", "fit the PCA", "search", "write the page"} <= steps.keys()

@@ -84,8 +84,8 @@ def name_of(words: tuple[str, ...]) -> str:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], subprocess.CompletedProcess[str]]:
-    """Every command of the walk with what it printed."""
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder before the walk."""
     folder = tmp_path_factory.mktemp("walk")
     raw = write_street(folder / "raw")
     (folder / "halves.toml").write_text(PROTOCOL)
@@ -94,7 +94,13 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], su
         (folder / "drive" / path.name).write_bytes(path.read_bytes())
     state = names.below("module.", names.filled(names.resnet18() | {"pooling.1.p": (1,)}))
     torch.save({"model_state_dict": state}, folder / "best_model.pth")
-    return {words: here(folder, *words, "--json") for words in WALK}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def walked(work: Path) -> dict[tuple[str, ...], subprocess.CompletedProcess[str]]:
+    """Every command of the walk with what it printed."""
+    return {words: here(work, *words, "--json") for words in WALK}
 
 
 @pytest.mark.parametrize("words", WALK, ids=" ".join)
@@ -105,6 +111,35 @@ def test_a_result_fits_its_schema(
     assert ended.returncode in (0, 6), ended.stderr
     schema = json.loads((SCHEMAS / f"{name_of(words)}.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(ended.stdout), schema)
+
+
+READING = [
+    words
+    for words in WALK
+    if words[0] in {"info", "verify", "quarantine", "protocols", "leakage", "models", "eval", "compare", "search"}
+    or words[0] in {"experiment", "profile", "doctor"}
+    or words[:2] in {("index", name) for name in ("list", "show", "diff", "verify", "gc")}
+    or "--settings" in words
+]
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+def test_what_people_read_fits_80_columns(
+    words: tuple[str, ...],
+    work: Path,
+    walked: dict[tuple[str, ...], subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert walked
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = here(work, *words)
+    assert ended.returncode in (0, 6), ended.stderr
+    lines = (ended.stdout + ended.stderr).splitlines()
+    # A path or a command is never broken: it would be copied wrongly.
+    wide = [
+        line for line in lines if len(line) > 80 and " " in line.strip() and not line.strip().startswith("seqdata ")
+    ]
+    assert not wide
 
 
 def test_every_command_has_a_schema_and_every_schema_a_command() -> None:

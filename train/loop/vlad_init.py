@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqdata.parallel.steps import step
 from train.data.frames import WindowSource
 from train.models.base import SequenceModel
 from train.models.pooling.vlad import initialise_from_tokens
@@ -11,6 +12,7 @@ from train.sampling.windows import TrainData
 from train.settings import TrainSettings
 
 
+@step("find the VLAD words")
 def initialise_vlad(model: SequenceModel, data: TrainData, source: WindowSource, settings: TrainSettings) -> None:
     """k-means initialisation of a SeqVLAD model from random training frames; nothing for other models.
 

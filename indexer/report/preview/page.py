@@ -30,6 +30,7 @@ from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.info import describe, read_steps
 from seqdata.dataset.leakage import leakage
 from seqdata.errors import SeqdataError
+from seqdata.parallel.steps import step
 from seqdata.sequences.nearest import distance_to
 from seqdata.sequences.sequencer import ROLES, TrackPolicy
 from seqdata.storage.files import write_bytes_atomic
@@ -58,6 +59,7 @@ class LengthRow:
     windows: list[int]
 
 
+@step("write the page")
 def write_preview(out: str | Path, dataset: Dataset, *, raw: Path | None = None, command: str = "") -> list[str]:
     """Write the preview as one offline HTML file.
 
