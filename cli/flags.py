@@ -215,6 +215,14 @@ DeviceFlag = Annotated[
     str,
     typer.Option(help="Where the model computes; auto: on a GPU if one is there.", metavar="[auto|cpu|cuda|cuda:N]"),
 ]
+ResizeFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="How frames of several sizes are resized (docs/speed.md).",
+        metavar="[pillow|fast|scaled]",
+        show_default="the run's",
+    ),
+]
 PrecisionFlag = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from indexer.describer import Precision
 from seqdata.contracts.records import describe_first
 from seqdata.errors import UsageError
+from seqdata.frames.resize import Kernel, default_kernel
 from train.recipes import ALIASES, RECIPES
 
 # Above 10 an exponent has slipped: every published rate of the field is far below 1.
@@ -191,6 +192,9 @@ class TrainSettings(BaseModel):
     """Greatest shift of frames, as a share of their width and of half their height; edges repeat."""
     light: float = Field(default=0.0, ge=0, lt=1)
     """Contrast factor within 1 ± light, and brightness within ± 64 · light grey levels."""
+    resize: Kernel = "pillow"
+    """How frames of several sizes are resized when they are read: "pillow", "fast" or "scaled" (docs/speed.md). A new
+    run takes "fast" where its package is installed."""
     mirror: bool = False
     """Mirror a whole batch with chance one half, so that positives stay positives."""
     erase: float = Field(default=0.0, ge=0, le=1)
@@ -222,7 +226,9 @@ class TrainSettings(BaseModel):
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             raise UsageError(f"training settings: no setting '{unknown}'; {hint}seqdata train --settings lists them")
         try:
-            settings = cls.model_validate({**(base or {}), **recipe_values(recipe), **values})
+            # A run that is resumed keeps the kernel that it began with, which older records do not name.
+            begun = {"resize": default_kernel()} if base is None else base
+            settings = cls.model_validate({**begun, **recipe_values(recipe), **values})
         except ValidationError as error:
             raise UsageError(f"training settings: {describe_first(error)}") from error
         # What the user gave by hand and nothing reads would be ignored without a word.

@@ -10,6 +10,7 @@ from cli.flags import (
     ModelFromFlag,
     PartsEngineFlag,
     PrecisionFlag,
+    ResizeFlag,
     RuntimeFlag,
     check_model_name,
     parse_bytes,
@@ -86,6 +87,7 @@ def index(
     normalise: NormaliseFlag = None,
     shard_range: ShardRangeFlag = None,
     precision: PrecisionFlag = None,
+    resize: ResizeFlag = None,
     engine: PartsEngineFlag = "pool",
     workers: BuildWorkersFlag = 1,
     as_json: JsonFlag = False,
@@ -129,7 +131,7 @@ def index(
     )
     from train.stages.describer import RunDescriber  # heavy
 
-    describer = RunDescriber(run_folder, DescribeSettings.from_flags(device, precision, runtime, model_from))
+    describer = RunDescriber(run_folder, DescribeSettings.from_flags(device, precision, runtime, model_from, resize))
     if shard_range is not None:
         _write_part(source, describer, request, shard_range, as_json=as_json)
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.config import Config, load, open_dataset
+from cli.config import load, open_dataset
 from cli.dataset.features import print_features
 from cli.flags import (
     DatasetArgument,
@@ -15,6 +15,7 @@ from cli.flags import (
     OptionFlag,
     PartsEngineFlag,
     PrecisionFlag,
+    ResizeFlag,
     RuntimeFlag,
     check_model_name,
     parse_choice,
@@ -25,10 +26,12 @@ from cli.flags import (
 )
 from cli.output import ConfigFlag, JsonFlag, emit, next_step, progress_bar
 from seqdata.build.builder import ShardRange
+from seqdata.dataset.frame_sizes import new_kernel
 from seqdata.errors import UsageError
 from seqdata.parallel import ENGINES
 from train.data.describe_settings import DescribeSettings
 from train.runs.folder import weights_file
+from train.runs.record import recorded_kernel
 
 if TYPE_CHECKING:
     from train.models.frame_model import FrameModel
@@ -59,6 +62,7 @@ def describe(
     seed: Annotated[int, typer.Option(help="Seed of the PCA sample.", min=0)] = 0,
     device: DeviceFlag = "auto",
     precision: PrecisionFlag = None,
+    resize: ResizeFlag = None,
     runtime: RuntimeFlag = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the features.", show_default=False)] = None,
     model_from: ModelFromFlag = None,
@@ -84,7 +88,13 @@ def describe(
     start = start_weights(weights, random_init)
     work = load(config)
     source = open_dataset(work, dataset)
-    encoder = _model(work, run, model, start, model_from, options)
+    if run is not None and model is not None:
+        raise UsageError("--run and --model: name one of them")
+    if model is None:
+        run = work.newest("runs", "run.json", run, "train")
+    encoder = _model(run, model, start, model_from, options)
+    # Frames of one size are not resized at reading, so features of such datasets keep their identity.
+    own_kernel = new_kernel(source) if run is None else recorded_kernel(run)
     folder = out or work.out / "features" / f"{encoder.config['name']}-{level}"
     from train.stages.features import FeatureRequest, write_feature_share, write_features, write_features_on  # heavy
 
@@ -92,7 +102,7 @@ def describe(
         level=parse_choice(level, "--level", ("frame", "token")),
         pca=pca,
         seed=seed,
-        settings=DescribeSettings.from_flags(device, precision, runtime, model_from),
+        settings=DescribeSettings.from_flags(device, precision, runtime, model_from, resize or own_kernel),
         dtype=parse_choice(dtype, "--dtype", ("float16", "float32")),
     )
     engine_name = parse_choice(engine, "--engine", ENGINES)
@@ -116,7 +126,6 @@ def describe(
 
 
 def _model(
-    config: Config,
     run: Path | None,
     model: str | None,
     weights: str | None,
@@ -125,23 +134,21 @@ def _model(
 ) -> "FrameModel":
     """Make the model whose encoder is used, from a run or from a preset.
 
-    Raises: UsageError when both are named, the preset's VLAD words are not set, or the model needs whole windows.
+    Raises: UsageError when the preset's VLAD words are not set, or the model needs whole windows.
     """
-    if run is not None and model is not None:
-        raise UsageError("--run and --model: name one of them")
     is_preset = model is not None
     refuse_without("--model, a run has its own", is_preset, weights=weights, option=options or None)
     refuse_without("a run, whose code it names", not is_preset, model_from=model_from)
-    if model is None:
-        folder = config.newest("runs", "run.json", run, "train")
-        weights_file(folder)
+    if run is not None:
+        weights_file(run)
     check_model_name(model, model_from)
     from train.models import registry  # heavy
     from train.models.frame_model import FrameModel  # heavy
     from train.runs import checkpoint  # heavy
 
     if model is None:
-        network = checkpoint.load_model(folder, model_from)
+        assert run is not None  # noqa: S101  (one of the two is there)
+        network = checkpoint.load_model(run, model_from)
     else:
         network = registry.create(model, weights=weights or "pretrained", **parse_json_pairs(options, "--option"))
         # Trainable centres of a new model are random until k-means sets them from frames: features would be noise.

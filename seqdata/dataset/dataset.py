@@ -20,6 +20,7 @@ from seqdata.frames.images import Pixels
 from seqdata.frames.locations import LazyLocations
 from seqdata.frames.reader import DamagedFrameError, FrameReader
 from seqdata.geometry import IntArray
+from seqdata.frames.resize import Kernel
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import PairFinder, accepts
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
@@ -362,7 +363,13 @@ class Dataset(Facts):
         """
         return add_tables(self.store, self.manifest, self.sequencer, protocol, max_radius)
 
-    def read(self, table: pl.DataFrame, rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
+    def read(
+        self,
+        table: pl.DataFrame,
+        rows: npt.ArrayLike,
+        size: tuple[int, int] | None = None,
+        resize: Kernel = "pillow",
+    ) -> Pixels:
         """Read the pixels of windows, with one ranged read a shard; each distinct frame is read and decoded once.
 
         Args:
@@ -376,12 +383,15 @@ class Dataset(Facts):
         Raises:
             InputError: If a shard is absent or short.
             ContractError: If a frame is damaged, or sizes differ.
+            resize: How (see `seqdata.frames.resize.Kernel`).
         """
         frame_rows = self.frame_rows(table[np.atleast_1d(np.asarray(rows, dtype=np.int64))])
-        pixels = self.read_frames(frame_rows.ravel(), size)
+        pixels = self.read_frames(frame_rows.ravel(), size, resize)
         return pixels.reshape(*frame_rows.shape, *pixels.shape[1:])
 
-    def read_frames(self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None) -> Pixels:
+    def read_frames(
+        self, frame_rows: npt.ArrayLike, size: tuple[int, int] | None = None, resize: Kernel = "pillow"
+    ) -> Pixels:
         """Read the pixels of frames.
 
         Args:
@@ -394,17 +404,20 @@ class Dataset(Facts):
         Raises:
             InputError, ContractError: As `read`.
         """
+            resize: How (see `seqdata.frames.resize.Kernel`).
         rows = np.asarray(frame_rows, dtype=np.int64)
         try:
             # Only the row groups that hold these frames are read: a random read of a large dataset loads no whole
             # table.
-            return FrameReader(self.store, self._locations.covering(rows), size).read(rows)
+            return FrameReader(self.store, self._locations.covering(rows), size, kernel=resize).read(rows)
         except DamagedFrameError as error:
             # The reader has no keys, so that a loader worker need not hold them: the key of the one damaged frame is
             # looked up here.
             raise DamagedFrameError(error.row, error.fault, self.frame_key(error.row)) from error
 
-    def frame_reader(self, size: tuple[int, int] | None = None, device: str = "cpu") -> FrameReader:
+    def frame_reader(
+        self, size: tuple[int, int] | None = None, device: str = "cpu", resize: Kernel = "pillow"
+    ) -> FrameReader:
         """Make a reader of frames by row for loader workers: it holds locations and hashes, no table.
 
         Args:
@@ -415,8 +428,9 @@ class Dataset(Facts):
             ContractError: If the device is unknown.
             MissingDependencyError: If CUDA cannot decode.
         """
-        return FrameReader(self.store, self._locations.all(), size, device)
+        return FrameReader(self.store, self._shared_locations, size, device, resize)
 
+            resize: How frames are resized (see `seqdata.frames.resize.Kernel`).
     def frame_key(self, row: int) -> str:
         """Look up the key of one frame, without loading the keys of all."""
         with translated(f"{self.location}/frames.parquet"):
@@ -438,6 +452,7 @@ class Dataset(Facts):
             table: Window table (contract `sequences`).
             seed: Seed of the order.
             epoch: Number of the epoch; with the seed it decides the order.
+        resize: Kernel = "pillow",
             size: Height and width to resize to.
             shuffle: "blocks" keeps windows that share frames near, "global" (or True) does not, "none" (or False) keeps
                 the table's order.
@@ -450,8 +465,9 @@ class Dataset(Facts):
         """
         word: Shuffle = ("global" if shuffle else "none") if isinstance(shuffle, bool) else shuffle
         settings = StreamSettings(seed, epoch, word, size, cache_bytes, device)
+            resize: How frames are resized (see `seqdata.frames.resize.Kernel`).
         frames = self.frame_columns("key", "trajectory", "position", "easting", "northing")
-        reader = self.frame_reader(size, device)
+        reader = self.frame_reader(size, device, resize)
         return Stream(table, self.frame_rows(table), frames, reader, dataset=self.id, settings=settings)
 
     def frame_columns(self, *names: str) -> pl.DataFrame:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from seqdata.frames.resize import Kernel, default_kernel
 from seqdata.geometry import IntArray
 
 if TYPE_CHECKING:
@@ -31,3 +32,9 @@ def frame_sizes(dataset: "Dataset", rows: Callable[[], IntArray]) -> pl.DataFram
     is_used = np.zeros(columns.height, np.bool_)
     is_used[rows()] = True
     return columns.filter(pl.Series(is_used)).unique().sort("height", "width")
+
+
+def new_kernel(dataset: "Dataset") -> Kernel:
+    """Choose the resize kernel of what is begun anew over a dataset: Pillow's where no frame needs resizing."""
+    sizes = dataset.frames.select("height", "width").unique().collect(engine="streaming")
+    return default_kernel() if sizes.height > 1 else "pillow"

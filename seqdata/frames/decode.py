@@ -42,7 +42,7 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None,
         return resize(to_rgb(open_image(data, STORED_FORMATS)), size, kernel)
     try:
         width, height = check_jpeg(data)
-        if size is not None and kernel == "scaled" and 2 * size[0] <= height and 2 * size[1] <= width:
+        if size is not None and kernel == "scaled":
             return resize(_decode_reduced(data, size), size, kernel)
         if size is not None or buffers is None:
             return resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), size, kernel)
@@ -54,7 +54,7 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None,
 
 
 def _decode_reduced(data: bytes, size: tuple[int, int]) -> Pixels:
-    """Decode a JPEG at half its size or less, no smaller than (height, width)."""
+    """Decode a JPEG at half its size or less, but no smaller than (height, width); whole where that is larger."""
     pixels: Pixels = simplejpeg.decode_jpeg(
         data, colorspace="RGB", strict=False, min_height=size[0], min_width=size[1], min_factor=2
     )

@@ -12,7 +12,7 @@ from seqdata.frames.cache import DecodeCache
 from seqdata.frames.decode import channels_first, check_one_size, decoder
 from seqdata.frames.images import BadImageError, Pixels
 from seqdata.frames.locations import FrameLocations
-from seqdata.frames.resize import Kernel, Size
+from seqdata.frames.resize import Kernel, Size, check_kernel
 from seqdata.geometry import IntArray
 from seqdata.storage.hashing import xxh3_digest
 from seqdata.storage.store import Store
@@ -52,8 +52,9 @@ class FrameReader:
     buffers: Buffers = field(default_factory=Buffers)
 
     def __post_init__(self) -> None:
-        """Raise ContractError or MissingDependencyError when the device cannot decode."""
+        """Raise ContractError or MissingDependencyError when the device cannot decode, or the kernel is not there."""
         decoder(self.device)
+        check_kernel(self.kernel)
 
     def cache(self, cache_bytes: int) -> DecodeCache:
         """Make a cache of at most `cache_bytes` of decoded frames over this reader."""

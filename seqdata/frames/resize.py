@@ -45,6 +45,17 @@ def parse_kernel(name: str) -> Kernel:
     raise ContractError(f"resize kernel '{name}': expected {', '.join(KERNELS)}")
 
 
+def check_kernel(name: str) -> None:
+    """Refuse a kernel that cannot be used, before the first frame is read.
+
+    Raises:
+        ContractError: For an unknown name.
+        MissingDependencyError: If its package is not installed.
+    """
+    if parse_kernel(name) != "pillow":
+        _fast()
+
+
 def default_kernel() -> Kernel:
     """Choose the kernel of what is begun anew: "fast" where its package is installed."""
     return "fast" if find_spec("cykooz_resizer") is not None else "pillow"

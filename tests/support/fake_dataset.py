@@ -106,6 +106,10 @@ class FakeDataset:
         self.pixels = np.stack(pixels).astype(np.uint8)
 
     @property
+    def frame_count(self) -> int:
+        return len(self.table)
+
+    @property
     def frames(self) -> Any:
         height, width = self.size
         key = pl.format("{}-{}", "trajectory", "position")
@@ -171,7 +175,7 @@ class FakeDataset:
         self.read_rows.extend(int(row) for row in rows)
         return self.pixels[np.asarray(rows)]
 
-    def frame_reader(self, size: Any = None, device: str = "cpu") -> "FakeReader":
+    def frame_reader(self, size: Any = None, device: str = "cpu", resize: str = "pillow") -> "FakeReader":
         assert size is None
         return FakeReader(self)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from indexer.describer import Precision
 from seqdata.errors import ContractError
+from seqdata.frames.resize import Kernel, parse_kernel
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,8 @@ class DescribeSettings:
         precision: How a CUDA device computes (see `indexer.describer.Precision`); a CPU always computes in float32.
         runtime: What encodes frames: PyTorch, or on a CPU ONNX Runtime.
         model_from: Where the model's code is, for models of other packages (see `train.runs.checkpoint.load_model`).
+        resize: How frames of several sizes are resized (see `seqdata.frames.resize.Kernel`); None: as the run that
+            describes them recorded.
 
     Example:
         >>> DescribeSettings("cpu", precision="bf16").arithmetic
@@ -56,6 +59,7 @@ class DescribeSettings:
     precision: Precision = "tf32"
     runtime: Runtime = "torch"
     model_from: str | None = None
+    resize: Kernel | None = None
 
     def __post_init__(self) -> None:
         """Refuse a device that the runtime does not use.
@@ -68,7 +72,12 @@ class DescribeSettings:
 
     @classmethod
     def from_flags(
-        cls, device: str, precision: str | None, runtime: str | None, model_from: str | None = None
+        cls,
+        device: str,
+        precision: str | None,
+        runtime: str | None,
+        model_from: str | None = None,
+        resize: str | None = None,
     ) -> "DescribeSettings":
         """Make the settings of a command's flags, None standing for a flag's default.
 
@@ -77,7 +86,8 @@ class DescribeSettings:
         """
         from train.devices import pick_precision  # heavy
 
-        settings = cls(device, "tf32", pick_runtime(runtime) or "torch", model_from)
+        kernel = None if resize is None else parse_kernel(resize)
+        settings = cls(device, "tf32", pick_runtime(runtime) or "torch", model_from, kernel)
         return replace(settings, precision=pick_precision(precision, settings.place))
 
     @property
@@ -98,14 +108,15 @@ class DescribeSettings:
 
     @property
     def arithmetic(self) -> dict[str, str]:
-        """The runtime where it is not PyTorch, the precision where it rounds further than float32.
+        """The runtime where it is not PyTorch, the precision where it rounds further than float32, a kernel by name.
 
         CUDA's float32 and a CPU's differ in their last bits alone.
         """
+        named = {} if self.resize in (None, "pillow") else {"resize": str(self.resize)}
         if self.runtime != "torch":
-            return {"runtime": self.runtime}
+            return {"runtime": self.runtime, **named}
         is_rounded = self.precision != "fp32" and self.torch_device.type == "cuda"
-        return {"precision": self.precision} if is_rounded else {}
+        return {"precision": self.precision, **named} if is_rounded else named
 
     def computing(self) -> AbstractContextManager[None]:
         """Return the context that forward passes run in."""
@@ -114,7 +125,7 @@ class DescribeSettings:
         return computing(self.torch_device, self.precision)
 
     def of_vectors(self, computed: Mapping[str, str], runtime: Runtime | None = None) -> "DescribeSettings":
-        """Return these settings with the precision and the runtime that stored vectors were computed with.
+        """Return these settings with the precision, the runtime and the kernel that stored vectors were computed with.
 
         Args:
             computed: `arithmetic` of those vectors, as an index records it.
@@ -125,7 +136,9 @@ class DescribeSettings:
             'bf16'
         """
         precision = cast(Precision, computed.get("precision", "fp32"))
-        return replace(self, precision=precision, runtime=runtime or cast(Runtime, computed.get("runtime", "torch")))
+        own_runtime = cast(Runtime, computed.get("runtime", "torch"))
+        resize = parse_kernel(computed.get("resize", "pillow"))
+        return replace(self, precision=precision, runtime=runtime or own_runtime, resize=resize)
 
 
 DEFAULT = DescribeSettings()

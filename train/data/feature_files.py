@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from indexer.describer import Precision
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
+from seqdata.frames.resize import Kernel
 from seqdata.storage.files import read_json
 from seqdata.storage.hashing import sha256_json, xxh3_file
 from seqdata.storage.names import FlatName, refuse_links
@@ -57,10 +58,11 @@ class FeatureManifest(Frozen):
         ids_hash: XXH3-128 of the table of ids; no part of the identity, "" in features of the first release.
         runtime: What encoded the frames.
         precision: How a CUDA device multiplied (see `indexer.describer.Precision`).
+        resize: How frames of several sizes were resized.
     """
 
     # Left out at their defaults, so that older feature datasets keep their ids.
-    later = frozenset({"runtime", "ids_hash", "precision"})
+    later = frozenset({"runtime", "ids_hash", "precision", "resize"})
     schema_version: Literal[1] = 1
     kind: Literal["features"] = "features"
     level: Level
@@ -72,6 +74,7 @@ class FeatureManifest(Frozen):
     parts: tuple[FeaturePart, ...]
     runtime: Literal["torch", "onnx"] = "torch"
     precision: Precision = "fp32"
+    resize: Kernel = "pillow"
     ids_hash: str = ""
 
     @property

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from indexer.describer import Precision
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.errors import ContractError, InputError
+from seqdata.frames.resize import Kernel
 from seqdata.storage.files import read_json, write_json_atomic
 from seqdata.storage.hashing import xxh3_file
 from train.data.feature_files import MANIFEST, FeatureManifest, FeaturePart, Level, read_manifest
@@ -43,6 +44,7 @@ class FeaturePlan(Frozen):
     precision: Precision
     ids_hash: str
     part_rows: int
+    resize: Kernel = "pillow"
 
     @property
     def parts(self) -> int:

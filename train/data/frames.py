@@ -15,6 +15,7 @@ from seqdata.errors import ContractError
 from seqdata.frames.images import Pixels
 from seqdata.frames.prefetch import read_frames
 from seqdata.frames.reader import DamagedFrameError, stack_channels_first, stack_channels_last
+from seqdata.frames.resize import Kernel
 from seqdata.geometry import IntArray
 from seqdata.streaming.bad_frames import Neighbours, visible_rows
 from train.models.base import SequenceModel
@@ -88,6 +89,7 @@ class FrameSource(WindowSource):
         device: What decodes (see `seqdata.frames.decode.decoder`).
         channels_last: Whether `frames` lie in memory as (n, H, W, 3), which is how decoders write them and what a card
             computes with; a CPU adds up in another order then.
+        kernel: How frames are resized (see `seqdata.frames.resize.Kernel`).
     """
 
     pixels = True
@@ -102,12 +104,13 @@ class FrameSource(WindowSource):
         threads: int = 0,
         device: str = "cpu",
         channels_last: bool = False,
+        kernel: Kernel = "pillow",
     ) -> None:
         self.dataset = dataset
         self._stack = stack_channels_last if channels_last else stack_channels_first
         self.size = size
         self.threads = threads
-        self.reader = dataset.frame_reader(size, device)
+        self.reader = dataset.frame_reader(size, device, kernel)
         self.cache = self.reader.cache(cache_bytes)
         self.replaces = replace_among is not None
         self._replace_among = replace_among

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from indexer.localizer.localizer import resample
 from indexer.localizer.programs.session import Program
+from seqdata.frames.resize import Kernel
 from train.data.frames import FrameSource
 from train.models.base import SequenceModel
 
@@ -27,10 +28,13 @@ class ProgramFrames(FrameSource):
         dataset: An opened dataset.
         size: (height, width) to resize to at reading; None reads frames at their own size.
         open_program: Makes the program of the size that the model takes; called once a size.
+        kernel: How frames are resized (see `seqdata.frames.resize.Kernel`).
     """
 
-    def __init__(self, dataset: "Dataset", size: tuple[int, int] | None, open_program: OpenProgram) -> None:
-        super().__init__(dataset, size)
+    def __init__(
+        self, dataset: "Dataset", size: tuple[int, int] | None, open_program: OpenProgram, kernel: Kernel = "pillow"
+    ) -> None:
+        super().__init__(dataset, size, kernel=kernel)
         self._program = cache(open_program)
 
     def encode(self, model: SequenceModel, frames: Tensor) -> Tensor:

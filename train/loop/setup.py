@@ -106,6 +106,7 @@ def _model(context: RunContext, restoring: bool) -> tuple[SequenceModel, Feature
 
 
 def _data(dataset: "Dataset", protocol: Protocol, settings: TrainSettings) -> TrainData:
+        kernel=settings.resize,
     """The split "train"; a model that is not trained takes its VLAD words from whatever windows there are."""
     if settings.epochs:
         return TrainData.from_split(dataset, protocol, "train", settings.shift_positives)

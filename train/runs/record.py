@@ -11,6 +11,7 @@ from indexer.place_index import PlaceIndex
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
+from seqdata.frames.resize import Kernel, parse_kernel
 from seqdata.storage.files import folders_by_age, read_json
 from seqdata.storage.hashing import xxh3_file
 from train.runs.best_epoch import best_epoch
@@ -133,6 +134,18 @@ def checkpoint_hash(run: Path) -> str:
         InputError: When they are gone.
     """
     return xxh3_file(weights_file(run))
+
+
+def recorded_kernel(run: Path) -> Kernel:
+    """Read how a run's frames were resized; of older runs, and of weights without one, by Pillow.
+
+    Raises:
+        ContractError: If the record names none that exists.
+    """
+    folder = run if run.is_dir() else run.parent.parent  # RUN/checkpoints/best.safetensors
+    path = folder / "run.json"
+    settings = read_json(path).get("settings", {}) if path.is_file() else {}
+    return parse_kernel(str(settings.get("resize", "pillow")))
 
 
 def run_protocol(dataset: Dataset, run: Path) -> Protocol:

@@ -15,6 +15,7 @@ from indexer.localizer.programs.session import Program, open_program
 from indexer.place_index import PlaceIndex
 from seqdata.dataset.dataset import Dataset
 from seqdata.frames.prefetch import prefetch
+from seqdata.frames.resize import Kernel
 from seqdata.geometry import Float32Array
 from seqdata.parallel import Progress
 from seqdata.storage.files import read_json
@@ -26,7 +27,7 @@ from train.models.base import SequenceModel
 from train.models.presets import is_paper_method
 from train.runs.checkpoint import load_model
 from train.runs.folder import checkpoint_stem
-from train.runs.record import checkpoint_hash
+from train.runs.record import checkpoint_hash, recorded_kernel
 from train.stages.export_onnx import export_encoder
 
 
@@ -49,7 +50,12 @@ class RunDescriber:
     @property
     def arithmetic(self) -> dict[str, str]:
         """See `train.data.describe_settings.DescribeSettings.arithmetic`."""
-        return self.settings.arithmetic
+        return replace(self.settings, resize=self.kernel).arithmetic
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """How frames are resized: as the settings say, else as the run recorded."""
+        return self.settings.resize or recorded_kernel(self.run)
 
     @property
     def name(self) -> str:
@@ -105,10 +111,13 @@ class RunDescriber:
 
     def source(self, dataset: Dataset, windows: pl.DataFrame, size: tuple[int, int] | None) -> FrameSource | None:
         """What reads and encodes frames of windows, brought to `size` where there is one; None for the usual source."""
-        if self.settings.runtime == "torch":
-            return None if size is None else FrameSource(dataset, size)
+        if self.settings.runtime == "torch" and size is None and self.kernel == "pillow":
+            return None
         size = size or native_size(dataset, lambda: dataset.frame_rows(windows), self.network.size)
-        return ProgramFrames(dataset, size, self.program)
+        if self.settings.runtime == "torch":
+            is_cuda = self.settings.torch_device.type == "cuda"
+            return FrameSource(dataset, size, channels_last=is_cuda, kernel=self.kernel)
+        return ProgramFrames(dataset, size, self.program, self.kernel)
 
     @cached_property
     def program(self) -> OpenProgram:

@@ -126,6 +126,7 @@ def _plan(arrays: FeatureArrays, dataset: "Dataset", folder: Path, rows: IntArra
         rows=len(rows),
         runtime=request.settings.runtime,
         precision=cast(Precision, request.settings.arithmetic.get("precision", "fp32")),
+        resize=request.settings.resize or "pillow",
         ids_hash=xxh3_file(folder / IDS),
         part_rows=max(1, request.part_bytes // row_bytes),
     )

@@ -109,11 +109,13 @@ class FeatureArrays:
 
 def frame_source(model: FrameModel, dataset: "Dataset", request: FeatureRequest, rows: IntArray) -> FrameSource:
     """What reads and encodes frames, in the runtime of the request."""
-    size = native_size(dataset, lambda: rows, model.size)
+    size, kernel = native_size(dataset, lambda: rows, model.size), request.settings.resize or "pillow"
     if request.settings.runtime == "onnx":
         # Made once the model has its projection, which is part of what is exported.
-        return ProgramFrames(dataset, size, lambda size: open_program(export_encoder(model, size), Path(FRAMES)))
-    return FrameSource(dataset, size, channels_last=request.settings.torch_device.type == "cuda")
+        open_frames = lambda size: open_program(export_encoder(model, size), Path(FRAMES))  # noqa: E731
+        return ProgramFrames(dataset, size, open_frames, kernel)
+    is_cuda = request.settings.torch_device.type == "cuda"
+    return FrameSource(dataset, size, channels_last=is_cuda, kernel=kernel)
 
 
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:
