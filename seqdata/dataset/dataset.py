@@ -428,7 +428,7 @@ class Dataset(Facts):
             ContractError: If the device is unknown.
             MissingDependencyError: If CUDA cannot decode.
         """
-        return FrameReader(self.store, self._shared_locations, size, device, resize)
+        return FrameReader(self.store, self._locations.all(), size, device, resize)
 
             resize: How frames are resized (see `seqdata.frames.resize.Kernel`).
     def frame_key(self, row: int) -> str:
