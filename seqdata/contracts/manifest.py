@@ -284,10 +284,10 @@ def version_numbers(store: Store, latest: DatasetManifest) -> list[int]:
         store: The dataset's store.
         latest: Its latest manifest.
     """
-    names = (re.fullmatch(rf"{VERSIONS}/(\d{{6,9}})\.json", name) for name in store.names(VERSIONS))
-    older = sorted(int(match[1]) for match in names if match)
-    # A manifest is copied to its later place before the next version takes its name: a kill leaves both.
-    return [*(number for number in older if number < latest.version), latest.version]
+    # Looked for one by one, because a web server may list no folder. A manifest is copied to its later place before the
+    # next version takes its name, so that a kill leaves the latest in both.
+    older = range(1, latest.version)
+    return [*(number for number in older if store.size(version_name(number)) is not None), latest.version]
 
 
 def checksums(store: Store, version: int, data: bytes) -> bytes:

@@ -4,6 +4,7 @@ Nothing is put in place before its hash is the one that the manifest lists, and 
 that is killed, or refused because the dump has changed, leaves the dataset as it was but for what is mended already.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,6 +39,8 @@ from seqdata.storage.hashing import xxh3_file
 from seqdata.storage.lock import claimed
 from seqdata.storage.parquet import PAGE_CHECKSUMS
 from seqdata.storage.store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def repair(
     store = Store(folder)
     root = store.path("")
     damaged = {fault.file for fault in (verify(folder) if faults is None else faults)}
-    hit = [step for step in _steps(store) if damaged & step.files()]
+    steps = list(_steps(store))
+    _warn_of_orphans(store, damaged.difference(*(step.files() for step in steps)))
+    hit = [step for step in steps if damaged & step.files()]
     mended: list[str] = []
     if not hit:
         return mended
@@ -126,6 +131,25 @@ def repair(
             if damaged & step.tables().keys():
                 mended += _mend_tables(store, scratch, step, damaged, work)
     return sorted(mended)
+
+
+def _warn_of_orphans(store: Store, damaged: set[str]) -> None:
+    """Say which damaged files cannot be made again because `seqdata gc` removed the version before their own."""
+    listed = {name for number in version_numbers(store, read_manifest(store)) for name in _files_of(store, number)}
+    orphans = sorted(damaged & listed)
+    if orphans:
+        more = f" (and {len(orphans) - 1} more)" if len(orphans) > 1 else ""
+        log.warning(
+            "%s/%s%s cannot be made again: seqdata gc removed the version that it was added to; copy it from where the "
+            "dataset came from",
+            store,
+            orphans[0],
+            more,
+        )
+
+
+def _files_of(store: Store, number: int) -> list[str]:
+    return read_manifest(store, number).files()
 
 
 def _steps(store: Store) -> Iterator[Step]:

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from seqdata.geometry import IntArray
 from seqdata.storage.parquet import lazy_blocks, open_parquet, read_schema, scan_parquet
+
+# As `seqdata.geometry.IntArray`: rooms of one row do not know each other.
+RowArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class RowGroup:
     stop: int
 
 
-def _no_rows() -> IntArray:
+def _no_rows() -> RowArray:
     return np.empty(0, dtype=np.int64)
 
 
@@ -56,8 +58,8 @@ class SegmentedTable:
 
     paths: tuple[Path, ...]
     columns: tuple[str, ...]
-    removed: IntArray = field(default_factory=_no_rows)
-    changed: IntArray = field(default_factory=_no_rows)
+    removed: RowArray = field(default_factory=_no_rows)
+    changed: RowArray = field(default_factory=_no_rows)
     values: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @cached_property
@@ -83,18 +85,18 @@ class SegmentedTable:
         """Number of rows."""
         return self.stored - len(self.removed)
 
-    def rows_of(self, stored: npt.ArrayLike) -> IntArray:
+    def rows_of(self, stored: npt.ArrayLike) -> RowArray:
         """Give the rows of stored rows (n,) that are left; one that is left out gives the row of the next."""
         at = np.asarray(stored, dtype=np.int64)
-        rows: IntArray = at - np.searchsorted(self.removed, at)
+        rows: RowArray = at - np.searchsorted(self.removed, at)
         return rows
 
-    def stored_rows(self, rows: npt.ArrayLike) -> IntArray:
+    def stored_rows(self, rows: npt.ArrayLike) -> RowArray:
         """Give the stored rows of rows (n,)."""
         at = np.asarray(rows, dtype=np.int64)
         # The i-th removed row lies before row r when r is greater than or equal to its number less i.
         shifts = np.searchsorted(self.removed - np.arange(len(self.removed)), at, side="right")
-        stored: IntArray = at + shifts
+        stored: RowArray = at + shifts
         return stored
 
     def read_group(self, group: RowGroup, columns: Sequence[str] | None, *, use_threads: bool = True) -> pa.Table:
@@ -156,7 +158,7 @@ class SegmentedTable:
         return block.with_columns(block[name].scatter(rows, values[name]) for name in names)
 
     @staticmethod
-    def _between(stored: IntArray, group: RowGroup) -> IntArray:
+    def _between(stored: RowArray, group: RowGroup) -> RowArray:
         """Select the stored rows of a row group from rising ones."""
         start, stop = np.searchsorted(stored, (group.start, group.stop))
         return stored[start:stop]

@@ -14,6 +14,7 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.dataset.collect import collect
 from seqdata.dataset.compact import compact
+from seqdata.dataset.repair import repair
 from seqdata.dataset.verify import verify
 from seqdata.dataset.versions import append, withdraw
 from seqdata.errors import InputError
@@ -137,3 +138,13 @@ def test_an_object_store_is_collected_too(out: Path, files_of: Files, tmp_path: 
     there = {name.removeprefix(f"{base}/"): filesystem.cat_file(name) for name in filesystem.find(base)}
     assert there == files_of(out)
     assert seqdata.open(url).frames.collect().equals(seqdata.open(out).frames.collect())
+
+
+def test_what_cannot_be_repaired_after_a_collection_is_said(
+    out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collect(out, keep=[1])
+    for name in ("shards/part-000000.tar", "shards/part-000001.tar"):
+        (out / name).write_bytes(b"")
+    assert repair(out, tmp_path / "first") == ["shards/part-000000.tar"]
+    assert "part-000001.tar cannot be made again: seqdata gc removed" in caplog.text
