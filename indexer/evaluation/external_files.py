@@ -316,7 +316,7 @@ def _read_json(path: Path) -> pl.DataFrame:
             return pl.DataFrame(pairs, schema={"query": pl.String, "database": pl.String}, orient="row")
         if not isinstance(data, list):
             raise TypeError("neither an object nor a list")
-        return pl.DataFrame(data, strict=True)
+        return pl.DataFrame(data)
     except (ValueError, TypeError, RecursionError, pl.exceptions.PolarsError) as error:
         raise ContractError(f"{path}: not JSON of the form {{query: [database, ...]}} ({error})") from error
 

@@ -74,10 +74,12 @@ def _cut(windows: "pl.DataFrame") -> IntArray:
         enough = driven[row] - driven[begin] >= BLOCK_METRES and first[row] - first[begin] >= extent[begin]
         begin = row if enough else begin
         blocks[row] = blocks[row - 1] + enough
+    if not blocks[-1]:
+        return blocks
     # The last block covers m windows, that is m gaps and not m - 1: judge it as if one more window followed.
-    metres = driven[-1] - driven[begin] + driven[-1] / max(len(driven) - 1, 1)
-    rows = first[-1] - first[begin] + (first[-1] - first[0]) / max(len(first) - 1, 1)
-    if blocks[-1] > 0 and (metres < BLOCK_METRES or rows < extent[begin]):
+    metres = driven[-1] - driven[begin] + driven[-1] / (len(driven) - 1)
+    rows = first[-1] - first[begin] + (first[-1] - first[0]) / (len(first) - 1)
+    if metres < BLOCK_METRES or rows < extent[begin]:
         blocks[begin:] -= 1
     return blocks
 

@@ -311,6 +311,15 @@ def test_similarities_rank_from_the_greatest(dataset: Dataset, tmp_path: Path, k
     assert result.metrics.auc is not None
 
 
+def test_a_few_falling_steps_may_be_chance(dataset: Dataset, tmp_path: Path) -> None:
+    """Two steps a query of three rows: nine are taken as they are, ten are an order."""
+    falling = ranked(dataset)[0].with_columns(distance=4.0 - pl.col("rank"))
+    path = write_any(falling.head(14), tmp_path / "t.csv")
+    assert foreign_files.read_predictions(dataset, OWN, "test", path)[0].height == 14
+    with pytest.raises(ContractError, match="falls within every query"):
+        foreign_files.read_predictions(dataset, OWN, "test", write_any(falling.head(15), path))
+
+
 def test_orders_that_cannot_be_meant_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     table, _ = ranked(dataset)
     path = tmp_path / "t.csv"

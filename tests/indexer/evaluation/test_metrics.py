@@ -64,8 +64,9 @@ def test_ranks_and_average_precision(data: st.DataObject) -> None:
     positives = data.draw(st.sets(pair, min_size=1, max_size=20))
     depth = data.draw(st.integers(1, database))
     counted = np.array([any(q == query for q, _ in positives) for query in range(queries)])
-    table = predictions.table(np.zeros((queries, depth)), rows[:, :depth])
-    found = answers(table, pairs(*positives, *positives), counted)
+    distances = np.arange(queries * depth, dtype=np.float64).reshape(queries, depth)
+    found = answers(predictions.table(distances, rows[:, :depth]), pairs(*positives, *positives), counted)
+    assert found.distance.tolist() == distances[counted, 0].tolist()
     for at, query in enumerate(np.flatnonzero(counted)):
         truth = np.array([(query, row) in positives for row in rows[query]])
         hits = np.flatnonzero(truth[:depth])
