@@ -1,10 +1,11 @@
 """Where to compute, and in which precision: one policy for training, describing, mining, validation and the index."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,10 @@ from torch.overrides import TorchFunctionMode
 from indexer.describer import PRECISIONS, Precision
 from indexer.search.gpu_engines import float32_products
 from seqdata.errors import ContractError, MissingDependencyError
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 # Read when cuBLAS starts, which a description before training does already; without it repeated sums may differ.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -75,6 +80,16 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
     """Copy a small tensor of the CPU to a device; the host does not wait for what a card is doing."""
     # Only from pinned memory is a copy queued; from other memory PyTorch waits until all before it has run.
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+
+
+def or_on_cpu(compute: Callable[[torch.device], Result], device: torch.device) -> Result:
+    """Compute something on a device; on the CPU where the device's memory ends, with a line in the log."""
+    try:
+        return compute(device)
+    except torch.OutOfMemoryError:
+        log.warning("the memory of %s is full: what does not fit is computed on the CPU", device)
+    # Not within the except: its traceback would hold the tensors that filled the memory.
+    return compute(torch.device("cpu"))
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -172,7 +172,7 @@ class Miniature:
         """Frame rows (m, L) of windows."""
         return table.windows[:, :1] + np.arange(LENGTH)
 
-    def frame_reader(self, size: tuple[int, int] | None = None, device: str = "cpu") -> _Jpegs:
+    def frame_reader(self, size: tuple[int, int] | None = None, device: str = "cpu", kernel: str = "") -> _Jpegs:
         """A reader of the frames as JPEGs."""
         assert size is None and device == "cpu"
         encoded = []

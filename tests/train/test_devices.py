@@ -13,6 +13,7 @@ from train.devices import (
     arithmetic,
     autocast,
     has_bfloat16,
+    or_on_cpu,
     pick_device,
     pick_precision,
     repeatable,
@@ -94,6 +95,19 @@ def test_cuda_computes_as_it_is_set_and_is_left_as_it_was(precision: Any, inside
     assert state() == before
 
 
+def test_what_does_not_fit_is_computed_on_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    def compute(device: torch.device) -> int:
+        seen.append(device.type)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 7
+
+    assert or_on_cpu(compute, CUDA) == 7 and seen == ["cuda", "cpu"]
+    assert "the memory of cuda:0 is full" in caplog.text
+
+
 @pytest.mark.parametrize(("capability", "has"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_emulated_bfloat16_is_not_used(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], has: bool) -> None:
     """PyTorch counts cards that emulate it, slower than float32, and asks the first card instead of the one in use."""
@@ -166,8 +180,20 @@ def graph_names(output: Tensor) -> set[str]:
 
 POSITIONED: dict[str, dict[str, Any]] = {
     "seqvlad-cct224": {"size": (64, 96), "clusters": 2, "trainable": "all", "cut": "blocks.0"},
-    "seqvlad-vit": {"size": (64, 96), "trainable": "all", "encoder": "vit_tiny_patch16_224", "clusters": 2, "encoder_options": {"dynamic_img_size": True, "depth": 1}},
-    "timesformer": {"encoder": "vit_tiny_patch16_224", "size": (32, 32), "length": 3, "time_resize": "linear", "encoder_options": {"depth": 1}},
+    "seqvlad-vit": {
+        "size": (64, 96),
+        "trainable": "all",
+        "encoder": "vit_tiny_patch16_224",
+        "clusters": 2,
+        "encoder_options": {"dynamic_img_size": True, "depth": 1},
+    },
+    "timesformer": {
+        "encoder": "vit_tiny_patch16_224",
+        "size": (32, 32),
+        "length": 3,
+        "time_resize": "linear",
+        "encoder_options": {"depth": 1},
+    },
 }
 
 

@@ -143,7 +143,10 @@ class _Run:
     def _begin(self) -> None:
         """The saved state, or that of an untrained model, which is epoch 0."""
         trainer, folder = self.trainer, self.context.folder
-        restored = run_state.restore(folder.checkpoints, trainer.model, trainer.optimizer) if self.resume else None
+        head = trainer.regime.head
+        restored = (
+            run_state.restore(folder.checkpoints, trainer.model, trainer.optimizer, head) if self.resume else None
+        )
         if restored is None:
             initialise_vlad(trainer.model, trainer.data, trainer.source, self.context.settings)
             self.context.ranks.same_weights(trainer.model)
@@ -172,7 +175,8 @@ class _Run:
     def _save(self) -> None:
         trainer, checkpoints = self.trainer, self.context.folder.checkpoints
         trainer.readings.settle()
-        self.context.ranks.lead(lambda: run_state.save(checkpoints, self.state, trainer.model, trainer.optimizer))
+        head = trainer.regime.head
+        self.context.ranks.lead(lambda: run_state.save(checkpoints, self.state, trainer.model, trainer.optimizer, head))
 
     def _leave(self) -> str:
         """Save a run that a signal stops; returns the message."""
@@ -213,7 +217,9 @@ class _Run:
         ranks = self.context.ranks
         # Frames of validation would push those of the training out of the cache, and be needed an epoch later only.
         with self.trainer.source.passing():
-            recalls = self.validator(lambda table: self.trainer.described(table, "validate", epoch), frames, ranks)
+            recalls = self.validator(
+                lambda table: self.trainer.described(table, "validate", epoch), frames, ranks, self.context.device
+            )
         values: list[float] = ranks.from_first(np.array(list(recalls.values()))).tolist()
         return dict(zip(recalls, values, strict=True))
 
@@ -234,7 +240,7 @@ class _Run:
         if course.best_epoch == course.epoch:
             checkpoint.save_model(folder.best, trainer.model, details)
         checkpoint.save_model(folder.last, trainer.model, details)
-        checkpoint.save_optimizer(folder.last, trainer.optimizer, {"course": asdict(course)})
+        checkpoint.save_optimizer(folder.last, trainer.optimizer, {"course": asdict(course)}, trainer.regime.head)
         run_state.clear(folder.checkpoints)
 
 

@@ -14,15 +14,15 @@ from indexer.evaluation.truth import Truth
 from indexer.search.exact import Neighbours, in_groups, nearest_rows
 from seqdata.contracts.protocol import Protocol
 from seqdata.geometry import Float32Array, IntArray
+from train.devices import or_on_cpu
 from train.loop.distributed import Ranks
-from train.losses.distances import distance_matrix
+from train.losses.distances import QUERIES_AT_ONCE, distance_matrix
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
 ALONE = Ranks()
-QUERIES_AT_ONCE = 1024
-"""Queries whose distances to a whole database are in memory together; only for aligned descriptors."""
+CPU = torch.device("cpu")
 
 
 class Validator:
@@ -53,6 +53,7 @@ class Validator:
         describe: Callable[[pl.DataFrame], Float32Array],
         frames: int | None = None,
         ranks: Ranks = ALONE,
+        device: torch.device = CPU,
     ) -> dict[str, float]:
         """Measure recall under the protocol's rule, pooling and no-positive policy.
 
@@ -62,6 +63,7 @@ class Validator:
             describe: Gives descriptors (n, D) of a window table.
             frames: How they are compared (see `train.losses.distances`).
             ranks: The processes that share out the queries; all must call.
+            device: Where aligned descriptors are compared.
 
         Returns:
             R@1, R@5 and R@10 as {"r1": …} in 0…1.
@@ -75,7 +77,7 @@ class Validator:
         depth = max(SHORT_RANKS) + most_shared(self.truth.shared)
         mine, groups = ranks.share(len(query)), self._groups()
         share = None if groups is None else (groups[0][mine], groups[1])
-        nearest = search(query[mine], database, depth, share, frames)
+        nearest = search(query[mine], database, depth, share, frames, device)
         answers = predictions.table(*(ranks.gather(torch.from_numpy(part), len(query)).numpy() for part in nearest))
         return {f"r{rank}": recall for rank, recall in recall_at(answers, self.truth).items()}
 
@@ -99,6 +101,7 @@ def search(
     k: int,
     groups: tuple[IntArray, IntArray] | None = None,
     frames: int | None = None,
+    device: torch.device = CPU,
 ) -> Neighbours:
     """Find the nearest database descriptors of every query, exactly.
 
@@ -108,6 +111,7 @@ def search(
         k: Neighbours a query.
         groups: Labels of queries (q,) and database (n,): only vectors of the query's group are searched.
         frames: How descriptors are compared (see `train.losses.distances`).
+        device: Where aligned ones are; plain L2 finds its own (`indexer.search.exact.nearest_rows`).
 
     Returns:
         Distances (q, k) and rows (q, k), nearest first; infinity and −1 where fewer exist.
@@ -117,16 +121,22 @@ def search(
     # One group that holds everything: the loop over groups then serves both rules.
     everything = np.zeros(len(query), np.int64), np.zeros(len(database), np.int64)
     return in_groups(
-        lambda lines, rows: _nearest_aligned(query[lines], database, rows, k, frames), groups or everything, k
+        lambda lines, rows: _nearest_aligned(query[lines], database, rows, k, frames, device), groups or everything, k
     )
 
 
-def _nearest_aligned(query: Float32Array, database: Float32Array, rows: IntArray, k: int, frames: int) -> Neighbours:
+def _nearest_aligned(
+    query: Float32Array, database: Float32Array, rows: IntArray, k: int, frames: int, device: torch.device
+) -> Neighbours:
     """The k nearest of some database rows by mean distance of aligned frames, some queries at a time."""
-    reference, k = torch.from_numpy(database[rows]), min(k, len(rows))
-    parts = []
-    for start in range(0, len(query), QUERIES_AT_ONCE):
-        distances = distance_matrix(torch.from_numpy(query[start : start + QUERIES_AT_ONCE]), reference, frames)
-        values, columns = distances.topk(k, dim=1, largest=False)
-        parts.append((values.numpy(), rows[columns.numpy()]))
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def compute(device: torch.device) -> Neighbours:
+        reference, count = torch.from_numpy(database[rows]).to(device), min(k, len(rows))
+        parts = []
+        for start in range(0, len(query), QUERIES_AT_ONCE):
+            queries = torch.from_numpy(query[start : start + QUERIES_AT_ONCE]).to(device)
+            values, columns = distance_matrix(queries, reference, frames).topk(count, dim=1, largest=False)
+            parts.append((values.cpu().numpy(), rows[columns.cpu().numpy()]))
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    return or_on_cpu(compute, device)

@@ -5,10 +5,16 @@ Convention:
     functions below `frames` is L for such descriptors and None for plain L2.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from seqdata.geometry import Float32Array
+from train.devices import or_on_cpu
 from train.models.base import SequenceModel
+
+QUERIES_AT_ONCE = 1024
+"""Queries whose distances to all references are computed together."""
 
 
 def aligned_length(model: SequenceModel, length: int) -> int | None:
@@ -63,6 +69,33 @@ def distance_matrix(query: Tensor, reference: Tensor, frames: int | None = None)
     return (total / frames).float()
 
 
+def distance_table(
+    query: Float32Array, reference: Float32Array, frames: int | None, device: torch.device
+) -> Float32Array:
+    """Compute `distance_matrix` of arrays on a device, some queries at a time.
+
+    Args:
+        query: Descriptors (q, D).
+        reference: Descriptors (n, D).
+        frames: L of aligned descriptors, None for L2.
+        device: Where products are computed; the CPU where its memory ends.
+
+    Returns:
+        Distances (q, n).
+    """
+
+    def compute(device: torch.device) -> Float32Array:
+        distances = np.empty((len(query), len(reference)), np.float32)
+        references = torch.from_numpy(reference).to(device)
+        for start in range(0, len(query), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            queries = torch.from_numpy(query[part]).to(device)
+            distances[part] = distance_matrix(queries, references, frames).cpu().numpy()
+        return distances
+
+    return or_on_cpu(compute, device)
+
+
 def _pairwise(query: Tensor, reference: Tensor) -> Tensor:
     """L2 distances `(q, n)` float64 of `(q, D)` and `(n, D)`.
 
@@ -70,7 +103,15 @@ def _pairwise(query: Tensor, reference: Tensor) -> Tensor:
     of the references, which a few long ones do not move, and float64 leaves 8 digits of what is left.
     """
     query, reference = query.double(), reference.double()
-    centre = reference.median(dim=0).values
+    centre = _medians(reference)
     query, reference = query - centre, reference - centre
     squares = query.square().sum(1, keepdim=True) - 2 * query @ reference.T + reference.square().sum(1)
     return squares.clamp(min=0).sqrt()
+
+
+def _medians(values: Tensor) -> Tensor:
+    """The lower median (d,) of each column of (n, d)."""
+    if values.is_cuda:
+        # On CUDA PyTorch's own median is refused where steps must repeat (`deterministic`); sorting is not.
+        return values.sort(dim=0).values[(len(values) - 1) // 2]
+    return values.median(dim=0).values

@@ -14,13 +14,13 @@ import torch
 
 from seqdata.errors import NotEnoughDataError
 from seqdata.geometry import BoolArray, Float32Array, IntArray
-from train.losses.distances import distance_matrix
+from train.losses.distances import distance_table
 from train.sampling.pairs import FindPositives, Radii, pairs_within, positive_finder
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-QUERIES_AT_ONCE = 1024
+CPU = torch.device("cpu")
 """Queries whose distances are in memory together: 8 MiB for 1,000 database windows in float64."""
 POSITIVES_AT_ONCE = 1024
 """Positives whose descriptors are in memory together: 96 MiB of 24,576 numbers, however many positives a round has."""
@@ -155,6 +155,7 @@ def mine(
     key: tuple[int, ...] = (0,),
     frames: int | None = None,
     find: FindPositives | None = None,
+    device: torch.device = CPU,
 ) -> Triplets:
     """Mine one round of triplets: the nearest positive and the nearest windows that are not near on the ground.
 
@@ -172,6 +173,7 @@ def mine(
         key: Seed, epoch and round.
         frames: How descriptors are compared (see `train.losses.distances`).
         find: As for `draw`: rounds that share one search the same trees.
+        device: Where distances are computed.
 
     Raises:
         NotEnoughDataError: If no triplet can be formed.
@@ -179,8 +181,12 @@ def mine(
     sample = draw(dataset, queries, database, radii, sizes, key=key, find=find)
     descriptors = describe(np.concatenate([sample.query, len(queries) + sample.candidates]))
     query, reference = descriptors[: len(sample.query)], descriptors[len(sample.query) :]
-    positive = _nearest_positives(sample, query, reference, lambda rows: describe(len(queries) + rows), frames)
-    distances = _distances(query, reference, frames)
+
+    def distances_to(queries: Float32Array, references: Float32Array) -> Float32Array:
+        return distance_table(queries, references, frames, device)
+
+    positive = _nearest_positives(sample, query, reference, lambda rows: describe(len(queries) + rows), distances_to)
+    distances = distances_to(query, reference)
     # At infinity a near window sorts behind all far ones, and what stays finite counts the usable negatives.
     distances[near_mask(dataset, queries[sample.query], database[sample.candidates], radii)] = np.inf
     is_usable = np.isfinite(distances).sum(1) >= sizes.negatives
@@ -195,7 +201,11 @@ def mine(
 
 
 def _nearest_positives(
-    sample: MiningSample, query: Float32Array, reference: Float32Array, describe: DescribeRows, frames: int | None
+    sample: MiningSample,
+    query: Float32Array,
+    reference: Float32Array,
+    describe: DescribeRows,
+    distances_to: Callable[[Float32Array, Float32Array], Float32Array],
 ) -> IntArray:
     """The nearest positive (n,) of each query, by descriptors `query` (n, D); equal ones: the first row.
 
@@ -217,7 +227,7 @@ def _nearest_positives(
             continue
         descriptors = reference if number == 0 else describe(rows)
         lines, line = np.unique(pair_query[in_block], return_inverse=True)
-        distances = _distances(query[lines], descriptors, frames)[line, np.searchsorted(rows, pair_row[in_block])]
+        distances = distances_to(query[lines], descriptors)[line, np.searchsorted(rows, pair_row[in_block])]
         _keep_least(nearest, least, pair_query[in_block], pair_row[in_block], distances)
     return nearest
 
@@ -232,12 +242,3 @@ def _keep_least(
     row, distances = row[order][first], distances[order][first]
     is_nearer = (distances < least[lines]) | ((distances == least[lines]) & (row < nearest[lines]))
     nearest[lines[is_nearer]], least[lines[is_nearer]] = row[is_nearer], distances[is_nearer]
-
-
-def _distances(query: Float32Array, reference: Float32Array, frames: int | None) -> Float32Array:
-    """Distances (n, m) of descriptors (n, D) and (m, D), some queries at a time."""
-    distances = np.empty((len(query), len(reference)), np.float32)
-    for start in range(0, len(query), QUERIES_AT_ONCE):
-        part = slice(start, start + QUERIES_AT_ONCE)
-        distances[part] = distance_matrix(torch.from_numpy(query[part]), torch.from_numpy(reference), frames).numpy()
-    return distances

@@ -1,20 +1,22 @@
 """Training regimes: which windows stand in a step, and what their loss is."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
-from train.devices import to_device
+from train.devices import pick_device, to_device
+from train.losses.cosface import CosFaceLoss
 from train.losses.multi_similarity import pair_statistics
 from train.losses.registry import create_pair_loss
 from train.losses.triplet import TripletLoss
+from train.sampling.frame_classes import ClassGrid, FrameClasses
 from train.sampling.mining import DescribeRows, RoundSizes, Triplets, mine
 from train.sampling.pairs import FindPositives, Radii, positive_finder
 from train.sampling.place_batches import PlaceBatch, PlaceSampler
@@ -34,11 +36,18 @@ class Step:
         loss: Maps their descriptors (B, D) to the loss.
         statistics: Maps them to (2,): the share of active triplets, and hardness, the mean distance by which the
             nearest negative lies farther than the positive.
+        frames: Frame rows (n,) whose own vectors follow the descriptors in what `loss` and `statistics` get.
     """
 
     windows: IntArray
     loss: Callable[[Tensor], Tensor]
     statistics: Callable[[Tensor], Tensor]
+    frames: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def count(self) -> int:
+        """Windows and single frames."""
+        return len(self.windows) + len(self.frames)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,13 @@ class Round:
 
 
 class Regime(Protocol):
-    """An epoch is `rounds` rounds of steps; each round has an address and can be taken up anywhere."""
+    """An epoch is `rounds` rounds of steps; each round has an address and can be taken up anywhere.
+
+    Attributes:
+        head: What the loss trains beside the model, such as vectors of classes; None for most.
+    """
+
+    head: nn.Module | None
 
     @property
     def rounds(self) -> int:
@@ -68,7 +83,12 @@ class Regime(Protocol):
 
 
 def create(
-    dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
+    dataset: "Dataset",
+    data: TrainData,
+    radii: Radii,
+    settings: TrainSettings,
+    frames: int | None = None,
+    vector_size: int | None = None,
 ) -> Regime:
     """Create the regime that the settings name.
 
@@ -78,20 +98,31 @@ def create(
         radii: Which are positives and negatives of each other.
         settings: Names the regime and its numbers.
         frames: How descriptors are compared (see `train.losses.distances`).
+        vector_size: Numbers of a frame's own vector, where a window's descriptor has as many; else None.
 
     Raises:
-        ContractError: For place batches of descriptors that are compared frame by frame.
+        ContractError: For place batches of descriptors that are compared frame by frame, and for joint training of a
+            model whose frames have no such vector.
     """
     if settings.regime == "triplet":
         return TripletRegime(dataset, data, radii, settings, frames)
     # The masks of place batches compare whole descriptors in one product; frames would need it for each pair of them.
     if frames is not None:
         raise ContractError(f"model {settings.model} is compared frame by frame; train it with regime=triplet")
-    return PlaceRegime(dataset, data, radii, settings)
+    if settings.regime == "places":
+        return PlaceRegime(dataset, data, radii, settings)
+    if vector_size is None:
+        raise ContractError(
+            f"model {settings.model}: regime=joint needs frames whose vectors are as long as a window's descriptor: "
+            "fusion mean, gem or centre behind another pooling than vlad"
+        )
+    return JointRegime(dataset, data, radii, settings, vector_size)
 
 
 class TripletRegime:
     """Triplets from partial mining, drawn anew every round (docs/methods.md#mining)."""
+
+    head: nn.Module | None = None
 
     def __init__(
         self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, frames: int | None = None
@@ -127,6 +158,7 @@ class TripletRegime:
             key=(self.settings.seed, epoch, number),
             frames=self.frames,
             find=self._find_positives,
+            device=pick_device(self.settings.device),
         )
 
     @cached_property
@@ -161,9 +193,51 @@ class TripletRegime:
         return Step(np.concatenate([query, offset + positive, offset + negatives.ravel()]), loss, statistics)
 
 
+class JointRegime(TripletRegime):
+    """Triplets of windows and classed frames in one step (docs/methods.md#jist)."""
+
+    def __init__(
+        self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings, vector_size: int
+    ) -> None:
+        super().__init__(dataset, data, radii, settings)
+        grid = ClassGrid(
+            cell=settings.class_cell,
+            heading=settings.class_heading,
+            apart=settings.class_apart,
+            turns=settings.class_turns,
+            frames=settings.class_frames,
+            groups=settings.class_groups,
+        )
+        self.classes = FrameClasses(dataset, np.unique(data.frame_rows), grid, settings.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.class_loss = CosFaceLoss(self.classes.sizes, vector_size)
+        self.head = self.class_loss
+
+    def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
+        """The mined triplets, `batch` a step, each step with `class_batch` frames."""
+        triplets = super().round(epoch, number, mined)
+        first = number * (self.steps // self.rounds)
+        steps = (self._with_frames(step, epoch, first + i) for i, step in enumerate(triplets.steps))
+        return Round(triplets.count, steps)
+
+    def _with_frames(self, step: Step, epoch: int, number: int) -> Step:
+        """A step of triplets, with classed frames behind its windows."""
+        rows, labels = self.classes.batch(epoch, number, self.settings.class_batch)
+        group, windows = self.classes.group(epoch), len(step.windows)
+
+        def loss(vectors: Tensor) -> Tensor:
+            targets = torch.from_numpy(labels).to(vectors.device)
+            of_frames: Tensor = self.class_loss(vectors[windows:], targets, group)
+            return step.loss(vectors[:windows]) + self.settings.class_weight * of_frames
+
+        return Step(step.windows, loss, lambda vectors: step.statistics(vectors[:windows]), rows)
+
+
 class PlaceRegime:
     """Place batches with geometric pair masks; one round, an epoch long (docs/methods.md#multi-similarity)."""
 
+    head: nn.Module | None = None
     rounds = 1
 
     def __init__(self, dataset: "Dataset", data: TrainData, radii: Radii, settings: TrainSettings) -> None:

@@ -170,7 +170,7 @@ def test_a_mining_round_reads_each_distinct_frame_of_a_block_once(
 
         def described(rows: Any) -> Any:
             data.read_rows.clear()
-            descriptors = describe(model, data, windows.pixel_windows[rows], device="cpu", batch_size=7)
+            descriptors = describe(model, data, windows.pixel_windows(rows), device="cpu", batch_size=7)
             assert len(data.read_rows) == len(set(data.read_rows))
             blocks.append(len(data.read_rows))  # noqa: B023
             asked_rows.append(len(rows))  # noqa: B023
@@ -243,7 +243,7 @@ def test_unknown_headings_are_no_positives(protocol_file: Path, tmp_path: Path) 
 
 def test_mining_equals_brute_force_with_runs_of_several_trajectories_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six drives of unequal length, cut and shuffled: rows of one table are never taken for rows of another."""
-    monkeypatch.setattr("train.sampling.mining.QUERIES_AT_ONCE", 5)
+    monkeypatch.setattr("train.losses.distances.QUERIES_AT_ONCE", 5)
     rng = np.random.default_rng(5)
     drives = [
         Drive(f"{role}-{i}", role, float(rng.uniform(0, 60)), int(rng.integers(4, 15)))
