@@ -235,7 +235,7 @@ def chance_recall(
     for draw in range(max(ranks)):
         # One more draw: none of the windows left is a positive. An exhausted pool has been ranked whole.
         left = np.maximum(size - draw, 1.0)
-        missed = missed * np.maximum(size - hits - draw, 0.0) / left
+        missed = missed * (np.maximum(size - hits - draw, 0.0) / left)
         if draw + 1 in ranks:
             recall[draw + 1] = float(1 - missed.mean()) if len(missed) else 0.0
     return recall
