@@ -28,6 +28,10 @@ class FrameLocations:
     length: IntArray
     hash: Hashes
 
+    def numbers(self) -> IntArray:
+        """Shard, offset and length as one array (3, F)."""
+        return np.stack([self.shard, self.offset, self.length])
+
 
 class LazyLocations:
     """The locations in a frames table on disk, read one Parquet row group at a time when rows of it are needed.

@@ -7,6 +7,7 @@ and an opened dataset cut the same windows and place them alike.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ import shapely
 from seqdata.contracts.protocol import Cut, Protocol, Unit
 from seqdata.contracts.tables import table_contract
 from seqdata.errors import ContractError
-from seqdata.geometry import BoolArray, IntArray
+from seqdata.geometry import BoolArray, Float64Array, IntArray
 from seqdata.sequences import windows
 from seqdata.sequences.tiles import WindowSet
 
@@ -103,6 +104,7 @@ class Sequencer:
     flagged: float | None = None
     stored_track: Callable[[str], pl.DataFrame | None] = lambda key: None
     _tracks: dict[str, pl.DataFrame] = field(default_factory=dict)
+    _grounds: dict[tuple[str, Unit], tuple[Float64Array, Float64Array]] = field(default_factory=dict)
     _last_cut: tuple[tuple[str, int, int, str], pl.DataFrame] | None = None
 
     def track(self, key: str) -> pl.DataFrame:
@@ -256,26 +258,33 @@ class Sequencer:
             table: Window table (contract `sequences`).
             unit: "metres" groups them by zone; "frames" puts (rank, 0) into one group.
         """
-        track = self.track(_only(table, "track")) if table.height else self.track("all").head(0)
-        frame = track["frame"].to_numpy()
-        of_track = self.frames.select("easting", "northing", "heading", "zone")[frame]
-        if unit == "frames":
-            # Ranks on a line: the distance of two frames is then the difference of their ranks.
-            xy = np.column_stack([track["rank"].to_numpy().astype(np.float64), np.zeros(track.height)])
-            group = np.zeros(table.height, dtype=np.int64)
-        else:
-            xy = of_track.select("easting", "northing").to_numpy()
-            # Metres of two zones are never compared: a zone is a group.
-            group = self._zone_numbers()[table["centre"].to_numpy()]
+        xy, heading = self._ground(_only(table, "track"), unit) if table.height else (np.zeros((0, 2)), np.zeros(0))
+        # Metres of two zones are never compared: a zone is a group.
+        by_zone = unit == "metres" and table.height > 0
+        group = self._zone_numbers[table["centre"].to_numpy()] if by_zone else np.zeros(table.height, np.int64)
         return WindowSet.from_coordinates(
             xy,
             table["first"].to_numpy(),
             table["length"].to_numpy(),
             step=table["step"].to_numpy(),
             group=group,
-            heading=of_track["heading"].fill_null(float("nan")).to_numpy(),
+            heading=heading,
         )
 
+    def _ground(self, key: str, unit: Unit) -> tuple[Float64Array, Float64Array]:
+        """Coordinates (F, 2) and headings (F,) of a track's frames; gathered once, because mining asks every round."""
+        if (key, unit) not in self._grounds:
+            track = self.track(key)
+            of_track = self.frames.select("easting", "northing", "heading")[track["frame"].to_numpy()]
+            if unit == "frames":
+                # Ranks on a line: the distance of two frames is then the difference of their ranks.
+                xy = np.column_stack([track["rank"].to_numpy().astype(np.float64), np.zeros(track.height)])
+            else:
+                xy = of_track.select("easting", "northing").to_numpy()
+            self._grounds[key, unit] = xy, of_track["heading"].fill_null(float("nan")).to_numpy()
+        return self._grounds[key, unit]
+
+    @cached_property
     def _zone_numbers(self) -> IntArray:
         """Number each frame's zone, the same number for equal zones."""
         return self.frames["zone"].rank("dense").to_numpy().astype(np.int64)

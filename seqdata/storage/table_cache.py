@@ -1,24 +1,36 @@
 """Tables of a remote dataset on the local disk: fetched once, named by their hash, then scanned like any local table.
 
+Also here: large tables that several processes of a machine need, computed by the first and mapped by all.
+
 Only tables are stored, never shards. Nothing is removed by itself: the folder may be deleted at any time, and what is
-needed again is fetched again.
+needed again is fetched, or computed, again.
 """
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.ipc
 import xxhash
 
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.storage.files import atomic_path
-from seqdata.storage.hashing import xxh3_file
+from seqdata.storage.hashing import sha256_json, xxh3_file
+from seqdata.storage.lock import part_claimed
 from seqdata.storage.names import refuse_links
 from seqdata.storage.parquet import WHOLE_BYTES
 from seqdata.storage.store import Store
 
 FETCH_BYTES = 8 << 20  # a few seconds of a slow line, so that one broken request costs little
+SHARED_ROWS = 1_000_000
+"""Rows from which on tables are shared: fewer are made in the time in which they would be read, and fit anywhere."""
+Number = TypeVar("Number", bound=np.generic)
 # Tables whose hash this process has compared: path, time of the last change, hash.
 _WHOLE: set[tuple[Path, int, str]] = set()
 
@@ -74,6 +86,50 @@ def local_table(store: Store, name: str, info: TableEntry) -> Path:
         except OutputError as error:
             raise OutputError(f"{error} (tables of remote datasets are cached below XDG_CACHE_HOME)") from error
     return path
+
+
+def shared_table(key: str, rows: int, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """Make a table, or map the one that another process of this machine has made.
+
+    Args:
+        key: All that its content depends on, the release of this program too, which may compute other columns.
+        rows: About how many rows it has; below `SHARED_ROWS` it is made and nothing is stored.
+        make: Makes it.
+
+    Returns:
+        The table; its memory is the file's, which all processes share.
+
+    Raises:
+        OutputError: If the cache cannot be written.
+    """
+    if rows < SHARED_ROWS:
+        return make()
+    path = _shared_path(key, ".arrow")
+    with part_claimed(path.with_suffix(".lock"), wait=True):
+        if not path.is_file():
+            # Not compressed, so that its columns can be used as they lie in the file.
+            with atomic_path(path) as temporary:
+                make().rechunk().write_ipc(temporary, compression="uncompressed")
+    # By Arrow: polars itself has copied the file into memory since its version 2.
+    with pa.memory_map(str(path)) as file:
+        return pl.DataFrame(pl.from_arrow(pa.ipc.open_file(file).read_all(), rechunk=False))
+
+
+def shared_array(key: str, rows: int, make: Callable[[], npt.NDArray[Number]]) -> npt.NDArray[Number]:
+    """Make an array, or map the one that another process of this machine has made; as `shared_table`."""
+    if rows < SHARED_ROWS:
+        return make()
+    path = _shared_path(key, ".npy")
+    with part_claimed(path.with_suffix(".lock"), wait=True):
+        if not path.is_file():
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, make(), allow_pickle=False)
+    mapped: npt.NDArray[Number] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _shared_path(key: str, suffix: str) -> Path:
+    return cache_folder() / "shared" / f"{sha256_json(key)[:32]}{suffix}"
 
 
 def _is_whole(path: Path, info: TableEntry) -> bool:
