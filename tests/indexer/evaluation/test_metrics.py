@@ -141,9 +141,10 @@ def test_long_curves_are_thinned_and_json_round_trips() -> None:
 
 def test_evaluations_written_before_still_read() -> None:
     old = run().model_dump(mode="json")
-    for new in ("length", "size", "shared", "metrics", "by"):
+    for new in ("length", "size", "shared", "metrics", "by", "unanswered"):
         old.pop(new)
-    assert Evaluation.model_validate(old).metrics is None
+    read = Evaluation.model_validate(old)
+    assert (read.metrics, read.unanswered) == (None, 0)
 
 
 def test_groups_of_queries() -> None:

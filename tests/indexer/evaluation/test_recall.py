@@ -82,6 +82,7 @@ def test_recall_equals_literal_loops(data: st.DataObject) -> None:
     assert result.queries + result.left_out == queries
     assert result.left_out == (0 if count_all else queries - len({query for query, _ in positives}))
     assert list(result.curve) == sorted(result.curve)
+    assert len(result.curve) == len(result.curve_interval) == max(result.recall)
     for n, (low, high) in result.interval.items():
         assert 0 <= low <= result.recall[n] + 1e-12
         assert result.recall[n] - 1e-12 <= high <= 1
