@@ -13,14 +13,15 @@ from seqdata.contracts.facts import Facts
 from seqdata.contracts.manifest import MANIFEST_NAME, DatasetManifest, read_manifest
 from seqdata.contracts.protocol import Edges, Panoramas, Protocol, Rule, Unit
 from seqdata.contracts.tables import table_contract
+from seqdata.contracts.version import VERSION
 from seqdata.dataset.extra_tables import AddedTables, add_tables
 from seqdata.dataset.stored_tables import StoredTables
 from seqdata.errors import ContractError
 from seqdata.frames.images import Pixels
-from seqdata.frames.locations import LazyLocations
+from seqdata.frames.locations import FrameLocations, LazyLocations
 from seqdata.frames.reader import DamagedFrameError, FrameReader
-from seqdata.geometry import IntArray
 from seqdata.frames.resize import Kernel
+from seqdata.geometry import IntArray
 from seqdata.sequences.nearest import nearest
 from seqdata.sequences.positives import PairFinder, accepts
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer, TrackPolicy
@@ -28,6 +29,7 @@ from seqdata.sequences.tables import stored_radius
 from seqdata.storage.names import refuse_links
 from seqdata.storage.parquet import translated
 from seqdata.storage.store import Store
+from seqdata.storage.table_cache import SHARED_ROWS, shared_array, shared_table
 from seqdata.streaming.batches import CACHE_BYTES, StreamSettings
 from seqdata.streaming.shuffle import Shuffle
 from seqdata.streaming.stream import Stream
@@ -116,6 +118,11 @@ class Dataset(Facts):
     def id(self) -> str:
         """SHA-256 of the manifest: equal ids mean equal datasets."""
         return self.manifest.id
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames."""
+        return self.manifest.counts.frames
 
     @property
     def frames(self) -> pl.LazyFrame:
@@ -376,6 +383,7 @@ class Dataset(Facts):
             table: Window table (contract `sequences`).
             rows: Rows of it, (n,).
             size: Height and width to resize to; None leaves the stored size.
+            resize: How (see `seqdata.frames.resize.Kernel`).
 
         Returns:
             RGB, uint8 (n, L, 3, H, W).
@@ -383,7 +391,6 @@ class Dataset(Facts):
         Raises:
             InputError: If a shard is absent or short.
             ContractError: If a frame is damaged, or sizes differ.
-            resize: How (see `seqdata.frames.resize.Kernel`).
         """
         frame_rows = self.frame_rows(table[np.atleast_1d(np.asarray(rows, dtype=np.int64))])
         pixels = self.read_frames(frame_rows.ravel(), size, resize)
@@ -397,6 +404,7 @@ class Dataset(Facts):
         Args:
             frame_rows: Rows of the frames table, (n,), in any order.
             size: Height and width to resize to; None leaves the stored size.
+            resize: How (see `seqdata.frames.resize.Kernel`).
 
         Returns:
             RGB, uint8 (n, 3, H, W), in the order of the rows.
@@ -404,7 +412,6 @@ class Dataset(Facts):
         Raises:
             InputError, ContractError: As `read`.
         """
-            resize: How (see `seqdata.frames.resize.Kernel`).
         rows = np.asarray(frame_rows, dtype=np.int64)
         try:
             # Only the row groups that hold these frames are read: a random read of a large dataset loads no whole
@@ -423,14 +430,14 @@ class Dataset(Facts):
         Args:
             size: Height and width to resize to; None leaves the stored size.
             device: Where JPEGs are decoded, "cpu" or "cuda".
+            resize: How frames are resized (see `seqdata.frames.resize.Kernel`).
 
         Raises:
             ContractError: If the device is unknown.
             MissingDependencyError: If CUDA cannot decode.
         """
-        return FrameReader(self.store, self._locations.all(), size, device, resize)
+        return FrameReader(self.store, self._shared_locations, size, device, resize)
 
-            resize: How frames are resized (see `seqdata.frames.resize.Kernel`).
     def frame_key(self, row: int) -> str:
         """Look up the key of one frame, without loading the keys of all."""
         with translated(f"{self.location}/frames.parquet"):
@@ -445,6 +452,7 @@ class Dataset(Facts):
         shuffle: Shuffle | bool = "blocks",
         cache_bytes: int = CACHE_BYTES,
         device: str = "cpu",
+        resize: Kernel = "pillow",
     ) -> Stream:
         """Order the windows of a table for training, map-style for any DataLoader; see `Stream`.
 
@@ -452,20 +460,19 @@ class Dataset(Facts):
             table: Window table (contract `sequences`).
             seed: Seed of the order.
             epoch: Number of the epoch; with the seed it decides the order.
-        resize: Kernel = "pillow",
             size: Height and width to resize to.
             shuffle: "blocks" keeps windows that share frames near, "global" (or True) does not, "none" (or False) keeps
                 the table's order.
             cache_bytes: Bytes of decoded frames that are cached.
             device: Where JPEGs are decoded, "cpu" or "cuda".
+            resize: How frames are resized (see `seqdata.frames.resize.Kernel`).
 
         Raises:
-            ContractError: If the order or the device is unknown.
-            MissingDependencyError: If CUDA cannot decode.
+            ContractError: If the order, the device or the kernel is unknown.
+            MissingDependencyError: If CUDA cannot decode, or the kernel's package is absent.
         """
         word: Shuffle = ("global" if shuffle else "none") if isinstance(shuffle, bool) else shuffle
         settings = StreamSettings(seed, epoch, word, size, cache_bytes, device)
-            resize: How frames are resized (see `seqdata.frames.resize.Kernel`).
         frames = self.frame_columns("key", "trajectory", "position", "easting", "northing")
         reader = self.frame_reader(size, device, resize)
         return Stream(table, self.frame_rows(table), frames, reader, dataset=self.id, settings=settings)
@@ -489,8 +496,24 @@ class Dataset(Facts):
     def sequencer(self) -> Sequencer:
         """Windows and ground truth over this dataset's frames."""
         settings = self.manifest.settings
-        frames = self.frame_columns(*GEOMETRY_COLUMNS)
+        frames = shared_table(
+            f"geometry {self.id} {VERSION}",
+            self.manifest.counts.frames,
+            lambda: self.frame_columns(*GEOMETRY_COLUMNS),
+        )
         return Sequencer(frames, settings.resample_rule, settings.resample_metres, self._tables.track)
+
+    @cached_property
+    def _shared_locations(self) -> FrameLocations:
+        """Where every frame lies, of a large dataset in memory that all processes of the machine share."""
+        frames = self.manifest.counts.frames
+        if frames < SHARED_ROWS:
+            return self._locations.all()
+        key = f"locations {self.id} {VERSION}"
+        # Made anew for the file alone, and not kept beside it.
+        numbers = shared_array(f"{key} numbers", frames, lambda: LazyLocations(self._tables.frames).all().numbers())
+        hashes = shared_array(f"{key} hashes", frames, lambda: LazyLocations(self._tables.frames).all().hash)
+        return FrameLocations(*numbers, hashes)
 
     @cached_property
     def _locations(self) -> LazyLocations:

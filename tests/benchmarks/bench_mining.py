@@ -56,7 +56,7 @@ def a_round(city: str, length: int, queries: int) -> str:
         nonlocal windows
         windows += len(rows)
         before = len(source.encoded)
-        descriptors = describe(model, dataset, data.pixel_windows[rows], source=source, device="cpu")
+        descriptors = describe(model, dataset, data.pixel_windows(rows), source=source, device="cpu")
         block = source.encoded[before:]
         assert len(block) == len(set(block)), "a frame of a block is encoded twice"
         return descriptors

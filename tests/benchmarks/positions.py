@@ -43,6 +43,11 @@ class PositionsDataset:
         self._xy = self.table.select("easting", "northing").to_numpy()
         self._group = self.table["city"].rank("dense").to_numpy().astype(np.int64)
 
+    @property
+    def frame_count(self) -> int:
+        """Number of frames."""
+        return self.table.height
+
     def load_protocol(self, protocol: str | Path | Protocol) -> Protocol:
         """The protocol of a file."""
         return protocol if isinstance(protocol, Protocol) else protocols.load(str(protocol))

@@ -111,7 +111,7 @@ class Trainer:
         def describe_rows(windows: IntArray) -> Float32Array:
             nonlocal described_frames
             described_frames += len(np.unique(self.data.frame_rows[windows]))
-            return self.described(self.data.pixel_windows[windows], "mine", position.epoch)
+            return self.described(self.data.pixel_windows(windows), "mine", position.epoch)
 
         mined = self.regime.mine(position.epoch, position.round, describe_rows)
         if mined is None:

@@ -1,14 +1,17 @@
 """The windows that a model is trained on, and the frames of each."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from seqdata.contracts.protocol import Protocol
+from seqdata.contracts.version import VERSION
 from seqdata.errors import NotEnoughDataError
 from seqdata.geometry import IntArray
+from seqdata.storage.table_cache import shared_array, shared_table
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
@@ -21,15 +24,22 @@ class TrainData:
     Attributes:
         queries: Window table of the queries; says where they lie.
         database: Window table of the database; says where its windows lie.
-        pixel_windows: Queries followed by database, the windows whose pixels are read, row for row; it differs from
-            the two tables only in the shifted control.
-        frame_rows: Frame rows int64 (n, L) of `pixel_windows`.
+        pixels: The windows whose pixels are read for those of the database; others only in the shifted control.
+        frame_rows: Frame rows int64 (n, L) of the queries' windows, followed by those of `pixels`.
     """
 
     queries: pl.DataFrame
     database: pl.DataFrame
-    pixel_windows: pl.DataFrame
+    pixels: pl.DataFrame
     frame_rows: IntArray
+
+    def pixel_windows(self, rows: IntArray) -> pl.DataFrame:
+        """Select windows whose pixels are read, by rows (m,) of queries followed by database, in this order."""
+        # Two gathers instead of one table of all windows, which would be in memory a second time.
+        is_query = rows < len(self.queries)
+        parts = [self.queries[rows[is_query]], self.pixels[rows[~is_query] - len(self.queries)]]
+        order = np.argsort(np.concatenate([np.flatnonzero(is_query), np.flatnonzero(~is_query)]), kind="stable")
+        return pl.concat(parts)[order]
 
     @classmethod
     def from_split(cls, dataset: "Dataset", protocol: Protocol, split: str = "train", shift: int = 0) -> "TrainData":
@@ -45,8 +55,11 @@ class TrainData:
             NotEnoughDataError: If a role is empty.
             ContractError: For an unknown split.
         """
-        queries = dataset.sequences(protocol=protocol, split=split, role="query")
-        database = dataset.sequences(protocol=protocol, split=split, role="database")
+        key, frames = f"windows {dataset.id} {protocol.hash} {split} {VERSION}", dataset.frame_count
+        queries, database = (
+            shared_table(f"{key} {role}", frames, partial(dataset.sequences, protocol=protocol, split=split, role=role))
+            for role in ("query", "database")
+        )
         pixels = database
         if shift:
             database, pixels = shifted(database, shift)
@@ -55,8 +68,10 @@ class TrainData:
                 f"protocol {protocol.name}, split {split}: {len(queries)} query and {len(database)} database "
                 f"windows of length {protocol.length}; both are needed to train"
             )
-        windows = pl.concat([queries, pixels])
-        return cls(queries, database, windows, dataset.frame_rows(windows))
+        rows = shared_array(
+            f"{key} frames, {shift} on", frames, lambda: dataset.frame_rows(pl.concat([queries, pixels]))
+        )
+        return cls(queries, database, pixels, rows)
 
     @classmethod
     def from_any_split(cls, dataset: "Dataset", protocol: Protocol) -> "TrainData":
@@ -74,7 +89,7 @@ class TrainData:
             )
             windows = pl.concat([queries, database])
             if len(windows):
-                return cls(queries, database, windows, dataset.frame_rows(windows))
+                return cls(queries, database, database, dataset.frame_rows(windows))
         raise NotEnoughDataError(
             f"protocol {protocol.name}: no split ({', '.join(splits)}) has a window of length {protocol.length}; "
             "lower the length, or add data"
@@ -82,7 +97,7 @@ class TrainData:
 
     def sequence_ids(self, windows: IntArray) -> list[str]:
         """Name windows by trajectory and first row in its track."""
-        rows = self.pixel_windows[windows].select("trajectory", "first")
+        rows = self.pixel_windows(windows).select("trajectory", "first")
         return [f"{trajectory}[{first}]" for trajectory, first in rows.iter_rows()]
 
 
