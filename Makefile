@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 # torch and torchvision are named together so that they fit each other.
 TORCH ?= torch torchvision
 DEMO ?= demo
-# Kills, failing reads and flips of each command in `make faults`.
+# Faults of each kind that `make faults` puts on each command.
 FAULTS ?= 5
 BENCH_OUT ?= build/bench
 # Frames in `make scale`: 1.5 and 15 million where none are named.
 FRAMES ?=
 
-.PHONY: help install dev dist test check faults kernels kernels-short robot mutants mutants-changed bench bench-tiny bench-compare scale ray gpu gpu-rehearsal demo hooks clean
+.PHONY: help install dev dist test check faults faults-mounts kernels kernels-short robot mutants mutants-changed bench bench-tiny bench-compare scale ray gpu gpu-rehearsal demo hooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -89,8 +89,11 @@ demo: install  ## a synthetic city from raw dump to report (removes $(DEMO)/ fir
 	@rm -rf $(DEMO)
 	$(BIN)/seqdata demo --out $(DEMO)
 
-faults: dev  ## every command under kills, failing reads, full disks and flipped bits, with a table of figures
+faults: dev  ## every command under kills, damage, hostile files and bad servers, with a table of figures (hours; FAULTS=1: one)
 	$(BIN)/python -m tests.faults.figures $(FAULTS)
+
+faults-mounts: dev  ## the tests of faults that mount a small disk: as root, or in `unshare --map-root-user --mount make ...`
+	$(BIN)/python -m pytest tests/faults -k in_earnest
 
 hooks: dev  ## run `make check` before every commit
 	$(BIN)/pre-commit install

@@ -34,6 +34,10 @@ MODEL = ("--model", "mean-small", "--random-init", *RESNET)
 SIZE = ("--option", "size=[24,32]")
 BUILD = ("build", "folder", "--raw", "raw", "--protocol", "halves.toml", "--workers", "1")
 TRAIN = ("train", "ds", *MODEL, *SIZE, "--recipe", "places-finetune", "--device", "cpu", "--protocol", "halves.toml")
+HEAD = (
+    "train", "ds", "--model", "mean-small", "--features", "features", "--recipe", "places-finetune", "--device", "cpu",
+    "--protocol", "halves.toml", "--epochs", "1", "--set", "steps=1",
+)  # fmt: skip
 DESCRIPTORS = ("--descriptors", "arrays/queries.npy", "--database", "arrays/database.npy")
 PACK = ("pack", "index", "--run", "run", "--dataset", "ds", "--precision", "0.1", "--device", "cpu")
 INDEX = ("index", "ds", "--run", "run", "--device", "cpu")
@@ -94,7 +98,8 @@ class Trial:
 
 
 DATASET = ("ds/*.parquet", "ds/manifest.json", "ds/shards/*")
-RUN = ("run/run.json", "run/checkpoints/best.*")
+GROWN = ("grown/*.parquet", "grown/*/*.parquet", "grown/manifest.json")
+RUN = ("run/run.json", "run/metrics.jsonl", "run/checkpoints/best.*")
 VERSION = ("index/versions/*/*",)
 TRIALS = (
     Trial("init", ("init",), output="seqdata.toml", codes_if_there=(5,)),
@@ -126,8 +131,9 @@ TRIALS = (
         output="ds",
     ),
     Trial("withdraw", ("withdraw", "ds", "map-003"), inputs=DATASET, output="ds"),
-    Trial("compact", ("compact", "grown"), inputs=("grown/manifest.json", "grown/versions/*/*.parquet"), output="grown"),
-    Trial("gc", ("gc", "grown"), inputs=("grown/manifest.json",), output="grown"),
+    Trial("compact", ("compact", "grown"), inputs=GROWN, output="grown"),
+    Trial("gc", ("gc", "grown"), inputs=GROWN, output="grown"),
+    Trial("gc", ("gc", "index"), inputs=VERSION, output="index"),
     Trial(
         "import",
         ("import", "backbone", "backbone.safetensors", "--model", "mean-small", *RESNET, *SIZE, "--out", "out"),
@@ -150,8 +156,8 @@ TRIALS = (
     ),
     Trial(
         "train",
-        (*TRAIN, "--epochs", "1", "--set", "steps=1", "--features", "features", "--out", "out"),
-        again=(*TRAIN, "--epochs", "1", "--set", "steps=1", "--features", "features", "--out", "out", "--resume"),
+        (*HEAD, "--out", "out"),
+        again=(*HEAD, "--out", "out", "--resume"),
         inputs=("features/*",),
         output="out",
     ),
@@ -227,7 +233,7 @@ TRIALS = (
     Trial(
         "index append",
         ("index", "append", "grown", "--run", "run", "--index", "index", "--device", "cpu"),
-        inputs=("grown/*.parquet", *RUN, *VERSION),
+        inputs=(*GROWN, *RUN, *VERSION),
         output="index",
     ),
     Trial("index list", ("index", "list", "--index", "index"), inputs=VERSION),

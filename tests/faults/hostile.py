@@ -246,6 +246,7 @@ def _arrays() -> list[tuple[str, Change]]:
 CHANGES: dict[str, list[tuple[str, Change]]] = {
     ".parquet": [*_any_bytes(), *_tables(), *_tables()],
     ".json": [*_any_bytes(), *_documents(), *_documents()],
+    ".jsonl": [*_any_bytes(), *_documents()],
     ".csv": [*_any_bytes(), *_lines(), *_lines()],
     ".toml": [*_any_bytes(), *_lines()],
     ".safetensors": _any_bytes(),
