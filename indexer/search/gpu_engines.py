@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.metadata import distributions
 from typing import TYPE_CHECKING, Any
 
@@ -287,7 +288,10 @@ def split_queries(queries: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor,
 
 @contextmanager
 def float32_products(*, tf32: bool) -> Iterator[None]:
-    """Take float32 products and convolutions on CUDA whole, or rounded to TF32's 10 bits; put back at the end."""
+    """Take float32 products and convolutions on CUDA whole, or rounded to TF32's 10 bits; put back at the end.
+
+    PyTorch's switches are the process's, so one thread at a time enters: what reads ahead computes nothing.
+    """
     import torch  # heavy
 
     cudnn = torch.backends.cudnn
@@ -327,7 +331,13 @@ def faiss_resources() -> Any:
         )
     if faiss.get_num_gpus() == 0:
         raise MissingDependencyError("engine faiss-gpu: FAISS sees no GPU here; use --engine cpu")
-    return faiss.StandardGpuResources()
+    return _shared_resources(faiss.StandardGpuResources)
+
+
+@lru_cache(maxsize=1)
+def _shared_resources(kind: Callable[[], Any]) -> Any:
+    """One for the process: each takes up to 1.5 GB of the card, whatever uses it."""
+    return kind()
 
 
 def gpu_copy(index: "faiss.Index", where: str) -> "faiss.Index | None":

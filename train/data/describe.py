@@ -22,7 +22,7 @@ from seqdata.parallel import Progress
 from train.data.encode import Frames, encode_batches
 from train.data.frames import FrameSource, WindowSource, native_size
 from train.data.upload import Upload
-from train.devices import computing, pick_device
+from train.devices import computing, pick_device, to_host
 from train.models.base import SequenceModel
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_Feature
     assert descriptors is not None  # noqa: S101  (a block has windows)
     pool.bytes_per_window += descriptors[0].numel() * descriptors.element_size()
     # To the host once a block: a card that gives its result after each part is idle in between.
-    block: Float32Array = descriptors.cpu().numpy()
+    block: Float32Array = to_host(descriptors)
     return block
 
 

@@ -51,7 +51,7 @@ def test_float16_rows_are_rounded_as_numpy_rounds(tmp_path: Path) -> None:
     """They are brought to float16 where they were computed; all ranges, ties, subnormals and overflow."""
     rng = np.random.default_rng(0)
     values = (rng.standard_normal(4000) * 10.0 ** rng.integers(-9, 7, 4000)).astype(np.float32)
-    values = np.concatenate([values, np.arange(0, 4, 2**-12, np.float32), np.array([6e-8, 65519, 65520], np.float32)])
+    values = np.concatenate([values, np.arange(0, 4, 2**-12).astype(np.float32), np.array([6e-8, 65519, 65520], np.float32)])
     with np.errstate(over="ignore"):
         expected = values.astype(np.float16)
     np.testing.assert_array_equal(torch.from_numpy(values).to(torch.float16).numpy(), expected)

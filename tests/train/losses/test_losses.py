@@ -75,9 +75,9 @@ def test_multi_similarity_is_the_librarys_on_labels(spread: float) -> None:
     vectors = (spread * places + torch.randn(19, 8, generator=generator)).requires_grad_()
     pairs = MultiSimilarityMiner(0.1)(vectors, labels)
     unit = F.normalize(vectors.detach(), dim=-1)
-    for mask, (anchor, other) in zip(
-        hard_pairs(unit @ unit.T, *masks(labels), 0.1), (pairs[:2], pairs[2:]), strict=True
-    ):
+    positive, negative = masks(labels)
+    hard = hard_pairs(unit @ unit.T, positive, negative, 0.1)
+    for mask, (anchor, other) in zip(hard, (pairs[:2], pairs[2:]), strict=True):
         assert set(map(tuple, mask.nonzero().tolist())) == set(zip(anchor.tolist(), other.tolist(), strict=True))
     results = []
     for loss in (

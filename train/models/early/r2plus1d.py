@@ -70,7 +70,8 @@ class TimeConvolution(nn.Module):
         # conv3d wants (B, C, L, h, w).
         windows = split(maps, self.length).transpose(1, 2)
         mixed: Tensor = self.norm(self.convolution(windows))
-        return join(mixed.relu().transpose(1, 2).contiguous())
+        # Joined where they lie: maps with channels last stay so, and the next convolution need not turn them.
+        return join(mixed.relu().transpose(1, 2))
 
 
 class R2Plus1D(SequenceModel):

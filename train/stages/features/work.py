@@ -26,6 +26,7 @@ from train.data.feature_parts import FeaturePlan, part_name, read_plan, seal_par
 from train.data.frames import FrameSource, native_size
 from train.data.program_frames import ProgramFrames
 from train.data.upload import Upload
+from train.devices import to_host
 from train.models.frame_model import FrameModel
 from train.runs import checkpoint
 from train.stages.export_onnx import export_encoder
@@ -102,7 +103,7 @@ class FeatureArrays:
         batches = (rows[start : start + size] for start in range(0, len(rows), size))
         encoded = encode_batches(batches, self._read, self._encode, self._upload, self.request.settings.precision)
         # Rounded where they are: half the bytes come to the host.
-        arrays = (features.to(dtype).cpu().numpy() for _, features in encoded)
+        arrays = (to_host(features.to(dtype)) for _, features in encoded)
         # A card goes on encoding while the host writes.
         return prefetch(arrays, lambda array: array) if self._upload.device.type == "cuda" else arrays
 
