@@ -98,7 +98,7 @@ def _delete_parts(folder: Path) -> None:
     """Delete the parts of a published version, the plan last: a killed deletion is then ended by the same merge."""
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.name != PLAN:
+            if path.name != PLAN and path.is_file():
                 path.unlink()
     shutil.rmtree(folder, ignore_errors=True)
 

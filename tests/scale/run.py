@@ -31,10 +31,12 @@ def measure(frames: int, folder: Path, stages: list[str]) -> dict[str, Figures]:
     """The figures of the stages at one size; the generated files stay until all have run."""
     folder.mkdir(parents=True)
     results: dict[str, Figures] = {}
-    root = str(Path(__file__).resolve().parents[2])
+    # A cache of its own, so that what is shared between processes is first made.
+    root, cache = str(Path(__file__).resolve().parents[2]), str(folder / "cache")
+    environment = {**os.environ, "PYTHONPATH": root, "XDG_CACHE_HOME": cache}
     for stage in stages:
         command = [sys.executable, "-m", "tests.scale.steps", stage, str(folder), str(frames)]
-        ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root})
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
         if ended.returncode:
             print(f"{stage} at {frames:,} frames failed:\n{ended.stderr}", file=sys.stderr)
             raise SystemExit(1)

@@ -142,8 +142,10 @@ def truth(folder: Path, frames: int) -> Figures:
 
 
 def train_start(folder: Path, frames: int) -> Figures:
-    """What a training holds before its first step: windows, frame rows, places of frames, and a mined round."""
-    from seqdata.frames.locations import LazyLocations  # noqa: F401  (counted among the imports)
+    """What a training holds before its first step: windows, frame rows, places of frames, and two mined rounds.
+
+    The first rank of a machine makes the tables, and the next ones map them.
+    """
     from train.data.frames import FrameSource, native_size
     from train.sampling.mining import mine
     from train.sampling.pairs import Radii
@@ -159,7 +161,8 @@ def train_start(folder: Path, frames: int) -> Figures:
 
     for key in range(2):
         mine(dataset, data.queries, data.database, Radii.from_protocol(protocol), describe, key=(key,))
-    return {"two mined rounds, CPU s": time.process_time() - started}
+    own = resident("RssAnon")  # what is no page of a file, which all ranks share
+    return {"two mined rounds, CPU s": time.process_time() - started, "own MB": own}
 
 
 def index(folder: Path, frames: int) -> Figures:
@@ -215,6 +218,7 @@ STAGES: dict[str, Callable[[Path, int], Figures]] = {
     "windows": windows,
     "truth": truth,
     "train start": train_start,
+    "next rank": train_start,
     "index": index,
     "first search": search,
     "append 1,000": append_day,
@@ -231,7 +235,7 @@ def resident(field: str) -> float:
 def main() -> None:
     """Run one stage and print its figures as JSON."""
     name, folder, frames = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    if name == "train start":
+    if name in ("train start", "next rank"):
         import train.sampling.mining  # noqa: F401  (PyTorch is no part of the stage)
     before, started, wall = resident("VmHWM"), time.process_time(), time.monotonic()
     figures = STAGES[name](folder, frames)

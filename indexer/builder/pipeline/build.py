@@ -9,32 +9,34 @@ from shutil import rmtree
 from indexer.builder.build import build
 from indexer.builder.pipeline.request import (
     IndexRequest,
-    IndexWork,
     arithmetic_of,
     check_distance,
     existing_version,
     index_work,
     version_of,
 )
+from indexer.builder.pipeline.sample import fit_transform
 from indexer.builder.pipeline.samples import held_out
+from indexer.builder.pipeline.shares import build_in_parts
 from indexer.builder.share_plan import parts_folder
 from indexer.describer import Describer
-from indexer.pca import fit as pca
-from indexer.pca.sample_parts import SampleParts
-from indexer.pca.transform import Transform
 from indexer.selection import choose
 from indexer.selection.timing import Phases
 from indexer.versions.folders import adopt
 from seqdata.dataset.dataset import Dataset
-from seqdata.errors import NotEnoughDataError
-from seqdata.geometry import Float32Array
 from seqdata.parallel import StageProgress, stage_progress
+
+PART_ROWS = 65_536
+"""Windows of a part: what a kill costs, some minutes of describing."""
 
 
 def build_index(
     dataset: Dataset, describer: Describer, request: IndexRequest, progress: StageProgress | None = None
 ) -> Path:
     """Build and publish one index version; the same inputs again return the version that is there.
+
+    A killed build of an exact index finds again what it has described, a part of 65,536 windows at a time; of other
+    kinds, the sample of its PCA.
 
     Args:
         dataset: Dataset whose windows are indexed.
@@ -56,6 +58,8 @@ def build_index(
     phases = Phases()
     # Only here are the weights loaded: an existing version needs none.
     check_distance(describer)
+    if request.kind.name == "flat" and work.database.height > PART_ROWS:
+        return build_in_parts(dataset, describer, request, work, -(-work.database.height // PART_ROWS), progress)
     transform = fit_transform(dataset, describer, request, work, progress, phases)
     held_out_queries = (
         held_out(dataset, request.protocol, request.split, work.database, request.seed)
@@ -85,81 +89,3 @@ def build_index(
     # The sample, which a killed build would have found again.
     rmtree(parts_folder(request.out, version_of(request, work)), ignore_errors=True)
     return version
-
-
-def sample_parts(describer: Describer, request: IndexRequest, work: IndexWork) -> SampleParts:
-    """The PCA sample of a request, in parts beside those of its version; nothing is described yet."""
-    folder = parts_folder(request.out, version_of(request, work)) / "sample"
-    return SampleParts(folder, work.sample.height, describer.descriptor_size(request.protocol.length))
-
-
-def describe_sample(
-    dataset: Dataset,
-    describer: Describer,
-    request: IndexRequest,
-    work: IndexWork,
-    progress: StageProgress | None = None,
-) -> None:
-    """Describe those parts of the PCA sample that nobody has described yet; nothing for a request without a PCA.
-
-    Args:
-        dataset: The dataset.
-        describer: The model.
-        request: The request.
-        work: What it comes to.
-        progress: Called with the stage and its windows.
-
-    Raises:
-        NotEnoughDataError: If the sample or the descriptor has fewer dimensions than the PCA, with the greatest number
-            that would work.
-    """
-    if request.pca is None:
-        return
-    size = describer.descriptor_size(request.protocol.length)
-    # n centred descriptors span at most n − 1 dimensions.
-    usable = min(work.sample.height - 1, size)
-    if request.pca > usable:
-        raise NotEnoughDataError(
-            f"--pca {request.pca}: {work.sample.height} descriptors of {size} dimensions to fit on, more than "
-            f"{request.pca} descriptors and as many dimensions are needed; --pca {usable} would work"
-        )
-
-    def describe(rows: range) -> Float32Array:
-        stage = stage_progress(progress, f"describe PCA sample from window {rows.start:,} of {work.sample.height:,}")
-        return describer.vectors(dataset, work.sample[rows.start : rows.stop], stage)
-
-    sample_parts(describer, request, work).complete(describe)
-
-
-def fit_transform(
-    dataset: Dataset,
-    describer: Describer,
-    request: IndexRequest,
-    work: IndexWork,
-    progress: StageProgress | None,
-    phases: Phases,
-) -> Transform | None:
-    """Fit the PCA of a request on its sample.
-
-    Args:
-        dataset: The dataset that the windows were cut from.
-        describer: The model.
-        request: Holds the number of dimensions, whitening and seed.
-        work: What it comes to.
-        progress: Called with the stage and its windows.
-        phases: Where the seconds are counted.
-
-    Returns:
-        The transform; None for a request without a PCA.
-
-    Raises:
-        NotEnoughDataError: As `describe_sample`.
-    """
-    if request.pca is None:
-        return None
-    with phases.timed("describe sample"):
-        describe_sample(dataset, describer, request, work, progress)
-    with phases.timed("fit"):
-        route: pca.Route = "exact" if request.exact_pca else "auto"
-        sample = sample_parts(describer, request, work).data()
-        return pca.fit(sample, request.pca, whiten=request.whiten, seed=request.seed, route=route)

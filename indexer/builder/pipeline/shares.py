@@ -9,7 +9,6 @@ import polars as pl
 
 from indexer.builder import share_plan as plans
 from indexer.builder import shares
-from indexer.builder.pipeline.build import describe_sample, fit_transform
 from indexer.builder.pipeline.request import (
     IndexRequest,
     IndexWork,
@@ -19,6 +18,7 @@ from indexer.builder.pipeline.request import (
     index_work,
     version_of,
 )
+from indexer.builder.pipeline.sample import describe_sample, fit_transform
 from indexer.builder.pipeline.samples import HELD_OUT, held_out
 from indexer.builder.share_plan import Trained
 from indexer.describer import Describer
@@ -94,6 +94,21 @@ def write_share(
     if existing_version(request, work) is not None:
         return len(rows)
     check_distance(describer)
+    _write_share(dataset, describer, request, work, number, of, progress)
+    return len(rows)
+
+
+def _write_share(
+    dataset: Dataset,
+    describer: Describer,
+    request: IndexRequest,
+    work: IndexWork,
+    number: int,
+    of: int,
+    progress: StageProgress | None,
+) -> None:
+    """Write one share of what a request comes to."""
+    rows = shares.share(work.database.height, number, of)
     # Before the lock of the plan: every share describes some of the sample, and none waits while one describes all.
     if not (plans.parts_folder(request.out, version_of(request, work)) / plans.PLAN).is_file():
         describe_sample(dataset, describer, request, work, progress)
@@ -113,7 +128,35 @@ def write_share(
         stage_progress(progress, f"describe share {number}/{of}"),
     )
     shares.write_part(request.out, plan, number, of, blocks)
-    return len(rows)
+
+
+def build_in_parts(
+    dataset: Dataset,
+    describer: Describer,
+    request: IndexRequest,
+    work: IndexWork,
+    parts: int,
+    progress: StageProgress | None = None,
+) -> Path:
+    """Describe the database part by part in this process, then join the parts; a killed build goes on with its parts.
+
+    Args:
+        dataset: Dataset whose windows are indexed.
+        describer: The model.
+        request: What to index and how; of a kind that can be merged.
+        work: What it comes to.
+        parts: Parts in all.
+        progress: Called with the stage and its windows.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        SeqdataError: As `write_share`.
+    """
+    for number in range(1, parts + 1):
+        _write_share(dataset, describer, request, work, number, parts, progress)
+    return shares.merge(request.out, version_of(request, work), dataset.places(work.database))
 
 
 def _check_kind(request: IndexRequest) -> None:

@@ -15,6 +15,7 @@ import indexer
 import seqdata
 from indexer.builder.append import append
 from indexer.builder.build import build as build_version
+from indexer.builder.pipeline import build as building
 from indexer.builder.pipeline.append import append_index
 from indexer.builder.pipeline.build import build_index
 from indexer.builder.pipeline.request import IndexRequest, existing_version, index_work
@@ -343,3 +344,29 @@ def test_an_index_of_an_earlier_release_is_the_answer_to_its_request_and_can_be_
     grown = indexer.open(append(older, rest, places[20:], {**work.inputs, "dataset": "newer"}))
     assert grown.manifest.arithmetic == ARITHMETIC
     assert len(grown) == work.database.height
+
+
+def test_a_killed_build_of_many_windows_goes_on_with_its_parts(
+    street: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts that were whole before are not described again, and the version has the bytes of one stream."""
+    model, plan = request(street, tmp_path, "sum")
+    reduced = replace(plan, pca=5)
+    whole = build_index(street, model, reduced)
+    monkeypatch.setattr(building, "PART_ROWS", 6)
+    again = replace(reduced, out=tmp_path / "again" / "index")
+    described: list[str] = []
+
+    def stop_at_third(stage: str, count: int, total: int) -> None:
+        described.append(stage)
+        if stage == "describe share 3/4":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_index(street, model, again, stop_at_third)
+    described.clear()
+    version = build_index(street, model, again, lambda stage, count, total: described.append(stage))
+    assert set(described) == {"describe share 3/4", "describe share 4/4"}
+    for name in ("index.faiss", "transform.safetensors", "ids.parquet", "manifest.json"):
+        assert (version / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not list((again.out / ".parts").iterdir())
