@@ -513,7 +513,7 @@ class Dataset(Facts):
         # Made anew for the file alone, and not kept beside it.
         numbers = shared_array(f"{key} numbers", frames, lambda: LazyLocations(self._tables.frames).all().numbers())
         hashes = shared_array(f"{key} hashes", frames, lambda: LazyLocations(self._tables.frames).all().hash)
-        return FrameLocations(*numbers, hashes)
+        return FrameLocations(numbers[0], numbers[1], numbers[2], hashes)
 
     @cached_property
     def _locations(self) -> LazyLocations:
