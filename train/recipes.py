@@ -58,6 +58,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 50,
         "patience": 50,
     },
+    # Berton et al., JIST: Joint Image and Sequence Training for Sequential Visual Place Recognition, RA-L 2023, by the
+    # defaults of its program, which classes the frames of another dataset (SF-XL).
+    "jist": {
+        "model": "jist-r18",
+        "regime": "joint",
+        "round_queries": 1000,
+        "negative_cache": 3000,
+        "rounds": 10,
+        "positives_cap": None,
+        "epochs": 5,
+    },
     # Nordland's recipe: from random weights, on small frames, on a CPU; places are runs of neighbours of a long drive.
     "places-scratch": {
         "model": "seqvlad-small",

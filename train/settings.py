@@ -31,16 +31,21 @@ _FIELDS_WITHOUT_EFFECT = {
 }
 
 
-# Settings that only one value of another setting reads.
-_READ_WITH: dict[str, tuple[str, str]] = {
+# Settings that only some values of another setting read.
+_READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     **dict.fromkeys(
         ("round_queries", "negative_cache", "rounds", "negatives", "positives_cap", "margin", "skip_easy",
          "violating_only", "batch"),
-        ("regime", "triplet"),
+        ("regime", ("triplet", "joint")),
     ),
-    **dict.fromkeys(("places", "windows", "run", "pairs", "loss", "temperature", "steps"), ("regime", "places")),
-    "momentum": ("optimizer", "sgd"),
-    "halve_every": ("schedule", "halve"),
+    **dict.fromkeys(("places", "windows", "run", "pairs", "loss", "temperature", "steps"), ("regime", ("places",))),
+    **dict.fromkeys(
+        ("class_batch", "class_weight", "class_lr", "class_cell", "class_heading", "class_apart", "class_turns",
+         "class_frames", "class_groups"),
+        ("regime", ("joint",)),
+    ),
+    "momentum": ("optimizer", ("sgd",)),
+    "halve_every": ("schedule", ("halve",)),
 }  # fmt: skip
 
 
@@ -81,8 +86,9 @@ class TrainSettings(BaseModel):
     shift_positives: int = 0
     """Windows by which the database frames are moved against their positions: a control that must not learn."""
 
-    regime: Literal["triplet", "places"] = "triplet"
-    """How steps are made: "triplet" (mined triplets) or "places" (batches of places)."""
+    regime: Literal["triplet", "places", "joint"] = "triplet"
+    """How steps are made: "triplet" (mined triplets), "places" (batches of places), or "joint" (mined triplets, and
+    single frames that are classed by where they are)."""
 
     # Regime "triplet"
     round_queries: int = Field(default=1000, ge=1)
@@ -121,6 +127,26 @@ class TrainSettings(BaseModel):
     """Temperature of the contrastive loss, by which cosines are divided."""
     steps: int | None = Field(default=None, ge=1)
     """Steps an epoch. None: as many as give each query once."""
+
+    # Regime "joint", as CosPlace and JIST class frames
+    class_batch: int = Field(default=64, ge=2)
+    """Frames a step, one of each of as many classes."""
+    class_weight: float = Field(default=0.01, gt=0)
+    """Weight of the frames' loss beside that of the triplets (100 beside 10,000 in JIST's program)."""
+    class_lr: Rate = 0.01
+    """Learning rate of the classes' vectors."""
+    class_cell: float = Field(default=10.0, gt=0)
+    """Side in metres of the cell that a class covers."""
+    class_heading: float = Field(default=30.0, gt=0, le=360)
+    """Degrees of heading that a class covers."""
+    class_apart: int = Field(default=5, ge=1)
+    """Cells from one cell of a group of classes to the next: neighbours are never told apart."""
+    class_turns: int = Field(default=2, ge=1)
+    """Classes of heading from one of a group to the next."""
+    class_frames: int = Field(default=10, ge=1)
+    """Least frames of a class; smaller ones are left out."""
+    class_groups: int = Field(default=8, ge=1)
+    """Most groups of classes; each epoch trains one, in turn."""
 
     # Optimiser
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -166,6 +192,9 @@ class TrainSettings(BaseModel):
     """Threads that decode frames; 0: one a core, shared among the processes of a machine."""
     decode_device: str = "cpu"
     """What decodes frames: "cpu", or "cuda" with torchcodec, whose pixels differ by rounding."""
+    resize: Kernel = "pillow"
+    """How frames of several sizes are resized when they are read: "pillow", "fast" or "scaled" (docs/speed.md). A new
+    run takes "fast" where its package is installed."""
     strict: bool = False
     """End the run at the first damaged frame; by default it shows its nearest good neighbour, and is counted."""
     amp: bool = True
@@ -192,9 +221,6 @@ class TrainSettings(BaseModel):
     """Greatest shift of frames, as a share of their width and of half their height; edges repeat."""
     light: float = Field(default=0.0, ge=0, lt=1)
     """Contrast factor within 1 ± light, and brightness within ± 64 · light grey levels."""
-    resize: Kernel = "pillow"
-    """How frames of several sizes are resized when they are read: "pillow", "fast" or "scaled" (docs/speed.md). A new
-    run takes "fast" where its package is installed."""
     mirror: bool = False
     """Mirror a whole batch with chance one half, so that positives stay positives."""
     erase: float = Field(default=0.0, ge=0, le=1)
@@ -234,8 +260,8 @@ class TrainSettings(BaseModel):
         # What the user gave by hand and nothing reads would be ignored without a word.
         for key in values:
             partner = _READ_WITH.get(key)
-            if partner is not None and getattr(settings, partner[0]) != partner[1]:
-                name, value = partner
+            if partner is not None and getattr(settings, partner[0]) not in partner[1]:
+                name, value = partner[0], partner[1][0]
                 raise UsageError(
                     f"training settings: '{key}' is read by {name}={value} only; leave it out, or add --set "
                     f"{name}={value}"

@@ -26,6 +26,7 @@ from indexer.text import elide
 from seqdata.errors import UsageError
 from train.models.catalogue import PRESETS, plugin_names, start_files
 from train.models.encoders.public_files import PublicFile
+from train.models.place_models import import_kind
 
 
 def models(
@@ -110,9 +111,11 @@ def _list(*, as_json: bool) -> None:
     lines = [f"{name:<24}{elide(_short(options), 56)}" for name, options in presets.items()]
     plugins = plugin_names()
     files = {name: None if file is None else asdict(file) for name, file in starts.items()}
-    result = {"families": families, "start": files, "plugins": plugins}
+    released = {name: kind for name in presets if (kind := import_kind(name)) is not None}
+    result = {"families": families, "start": files, "released": released, "plugins": plugins}
     emit(result, "\n".join(lines + plugins), as_json=as_json)
     note("one whole: seqdata models show NAME; the preset 'frames' takes any --encoder, --pool and --fusion that fit")
+    note(f"released weights of whole models: seqdata import KIND: {', '.join(dict.fromkeys(released.values()))}")
 
 
 def _short(options: dict[str, Any]) -> str:
@@ -141,6 +144,7 @@ def _card_lines(card: dict[str, Any]) -> list[str]:
         f"total: {card['parameters']:,} parameters, {card['trainable_share']:.0%} trained, "
         f"{card['flops'] / 1e9:.2f} GFLOP a sequence",
         *_start_line(card["start"]),
+        *_released_line(card["name"]),
         f"descriptor: {card['descriptor']:,} numbers, compared by {card['distance']}; window lengths: {lengths}",
     ]
 
@@ -148,6 +152,12 @@ def _card_lines(card: dict[str, Any]) -> list[str]:
 def _start_line(start: dict[str, str] | None) -> list[str]:
     """The public weights that the model can start from, where there are any."""
     return [] if start is None else [f"start weights: {PublicFile(**start)}"]
+
+
+def _released_line(name: str) -> list[str]:
+    """The command that reads a released model's weights, where there are any."""
+    kind = import_kind(name)
+    return [] if kind is None else [f"released weights of the whole model: seqdata import {kind} --out RUN"]
 
 
 def _shape(shape: list[int] | None) -> str:

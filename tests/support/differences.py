@@ -16,7 +16,9 @@ import train
 from seqdata import protocols
 from tests.support import released_literal as literal
 from tests.support import released_names as names
+from tests.train.models import test_place_heads as heads
 from tests.train.released import test_importing as cases
+from tests.train.released import test_place_models as places
 from train.released.importing import ImportRequest, import_run
 
 
@@ -71,6 +73,12 @@ def main() -> None:
     model = model_of("seqmatchnet", head, base, size=cases.SMALL)
     theirs = vectors @ head["pool.1.conv.weight"].squeeze(-1).T + head["pool.1.conv.bias"]
     show("`seqmatchnet-vgg16`", "SeqMatchNet", model(window[None])[0], F.normalize(theirs, dim=-1).flatten())
+    for name, (kind, state, vector, size) in places.cases().items():
+        frames = cases.pixels(2, size)
+        theirs = torch.stack([vector(state, literal.normalised(frame[None])) for frame in frames])
+        show(f"`{name}`", kind, model_of(kind, state, size=size).encode_frames(frames), theirs)
+    for name, head in heads.HEADS.items():
+        show(f"{name} alone, in float64", "its formula", *head())
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ class FakeDataset:
     def frames(self) -> Any:
         height, width = self.size
         key = pl.format("{}-{}", "trajectory", "position")
-        return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width), key=key)
+        place = {"zone": pl.lit("32N"), "northing": pl.lit(5.0)}
+        return self.table.lazy().with_columns(height=pl.lit(height), width=pl.lit(width), key=key, **place)
 
     def frame_columns(self, *names: str) -> pl.DataFrame:
         return self.frames.select(names).collect()

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from seqdata.errors import ContractError
 from train.settings import TrainSettings
 
-BASE = "base"
+BASE, CLASSES = "base", "classes"
 
 
-def create(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Create Adam, AdamW or SGD over the trained parameters: group `base`, then one for each of `lr_groups`.
+def create(model: nn.Module, settings: TrainSettings, head: nn.Module | None = None) -> torch.optim.Optimizer:
+    """Create Adam, AdamW or SGD over the trained parameters: group `base`, one for each of `lr_groups`, and `classes`.
 
-    A parameter belongs to the longest prefix of its name.
+    A parameter belongs to the longest prefix of its name; `classes` are those of `head`, which a loss trains beside the
+    model.
 
     Raises:
         ContractError: If a prefix names no trained parameter, or nothing is trained at all though there are epochs.
@@ -27,6 +28,8 @@ def create(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
         groups[BASE] = [nn.Parameter(torch.zeros(1))]
     rates = {BASE: settings.lr, **settings.lr_groups}
     listed = [{"params": parameters, "lr": rates[name]} for name, parameters in groups.items()]
+    if head is not None:
+        listed.append({"params": list(head.parameters()), "lr": settings.class_lr})
     if settings.optimizer == "sgd":
         return torch.optim.SGD(listed, momentum=settings.momentum, weight_decay=settings.weight_decay)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
@@ -61,7 +64,8 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, epoch: 
     s = settings
     progress = (epoch - 1 + step / max(1, steps)) / s.epochs
     halvings = (epoch - 1) // s.halve_every
-    for group, base in zip(optimizer.param_groups, (s.lr, *s.lr_groups.values()), strict=True):
+    bases = (s.lr, *s.lr_groups.values(), s.class_lr)[: len(optimizer.param_groups)]
+    for group, base in zip(optimizer.param_groups, bases, strict=True):
         group["lr"] = rate(base, s.schedule, progress, (epoch - 1) * steps + step, s.warmup, halvings)
 
 
@@ -77,7 +81,7 @@ def largest_gradient(optimizer: torch.optim.Optimizer) -> Tensor:
 
 def rates(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> dict[str, float]:
     """List the present learning rate of every group by name."""
-    names = (BASE, *settings.lr_groups)
+    names = (BASE, *settings.lr_groups, CLASSES)[: len(optimizer.param_groups)]
     return {name: float(group["lr"]) for name, group in zip(names, optimizer.param_groups, strict=True)}
 
 

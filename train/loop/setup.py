@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from seqdata.contracts.protocol import Protocol
 from seqdata.errors import ContractError
@@ -21,6 +22,7 @@ from train.loop.trainer import Trainer
 from train.losses.distances import aligned_length
 from train.models import registry as models
 from train.models.base import SequenceModel
+from train.models.frame_model import FrameModel
 from train.runs import checkpoint
 from train.runs.folder import environment
 from train.sampling import regimes
@@ -51,20 +53,42 @@ def assemble(context: RunContext, other_frames: IntArray, restoring: bool = Fals
         check_batch_norm(model, "checkpointing" if settings.checkpointing else "training on several processes")
     data = _data(dataset, protocol, settings)
     radii = Radii.from_protocol(protocol, settings.positive_radius, settings.negative_radius, settings.heading_max)
+
     # Validation's frames count too: one source reads both, so one size must hold for both.
     def rows() -> IntArray:
         return np.concatenate([data.frame_rows.ravel(), other_frames.ravel()])
 
     source = features or _frames(context, rows, native_size(dataset, rows, model.size))
+    regime = regimes.create(
+        dataset, data, radii, settings, aligned_length(model, protocol.length), _vector_size(model, protocol.length)
+    )
     return Trainer(
         context=context,
         data=data,
         model=model,
         describe_step=compiled(StepModel(model, source, settings.checkpointing), settings.compile),
-        regime=regimes.create(dataset, data, radii, settings, aligned_length(model, protocol.length)),
-        optimizer=optimizers.create(model, settings),
+        regime=regime,
+        optimizer=optimizers.create(model, settings, _head(regime, context)),
         source=source,
     )
+
+
+def _vector_size(model: SequenceModel, length: int) -> int | None:
+    """Numbers of a frame's own vector where windows of `length` frames have as many, else None."""
+    if not isinstance(model, FrameModel) or model.vlad_sums:
+        return None
+    return model.feature_size if model.descriptor_size(length) == model.feature_size else None
+
+
+def _head(regime: regimes.Regime, context: RunContext) -> nn.Module | None:
+    """What the regime's loss trains beside the model, on the run's device."""
+    if regime.head is None:
+        return None
+    for parameter in regime.head.to(context.device).parameters():
+        # Every process computes the whole loss, and gradients are added up: right for the model, of which each process
+        # has the gradient of its own share alone, but not for this.
+        parameter.register_hook(lambda gradient: gradient / context.ranks.size)
+    return regime.head
 
 
 def _frames(context: RunContext, rows: Callable[[], IntArray], size: tuple[int, int] | None) -> FrameSource:
@@ -82,6 +106,7 @@ def _frames(context: RunContext, rows: Callable[[], IntArray], size: tuple[int, 
         threads=settings.decode_threads,
         device=settings.decode_device,
         channels_last=is_cuda,
+        kernel=settings.resize,
     )
 
 
@@ -106,7 +131,6 @@ def _model(context: RunContext, restoring: bool) -> tuple[SequenceModel, Feature
 
 
 def _data(dataset: "Dataset", protocol: Protocol, settings: TrainSettings) -> TrainData:
-        kernel=settings.resize,
     """The split "train"; a model that is not trained takes its VLAD words from whatever windows there are."""
     if settings.epochs:
         return TrainData.from_split(dataset, protocol, "train", settings.shift_positives)

@@ -12,8 +12,8 @@ from seqdata.errors import ContractError
 from train.data.frames import WindowSource
 from train.models.base import SequenceModel
 
-StepFunction = Callable[[Tensor, Tensor], Tensor]
-"""Distinct frames (M, …) and window rows (B, L) to descriptors (B, D)."""
+StepFunction = Callable[..., Tensor]
+"""Distinct frames (M, …) and window rows (B, L) to descriptors (B, D); see `StepModel.forward`."""
 
 
 class StepModel(nn.Module):
@@ -30,11 +30,28 @@ class StepModel(nn.Module):
         self.source = source
         self.checkpointing = checkpointing
 
-    def forward(self, frames: Tensor, rows: Tensor) -> Tensor:
-        """Compute descriptors (B, D) float32 from distinct frames (M, …) and window rows (B, L) into them."""
+    def forward(self, frames: Tensor, rows: Tensor, singles: Tensor | None = None) -> Tensor:
+        """Compute descriptors of windows, and vectors of single frames, where there are any.
+
+        Args:
+            frames: Distinct frames (M, …).
+            rows: Window rows (B, L) into them.
+            singles: Rows (n,) of frames whose own vectors, as long as descriptors, follow those of the windows.
+
+        Returns:
+            Float32 (B, D), or (B + n, D).
+        """
+        parts = self.checkpointing
+        features = _in_parts(self._encode, frames, parts) if parts else self._encode(frames)
+        if singles is None:
+            return self._fuse(features, rows)
+        vectors = features[singles].float()
+        # On several processes a share may hold no window.
+        return torch.cat([self._fuse(features, rows), vectors]) if len(rows) else vectors
+
+    def _fuse(self, features: Tensor, rows: Tensor) -> Tensor:
         if not self.checkpointing:
-            return self.model.fuse_rows(self._encode(frames), rows).float()
-        features = _in_parts(self._encode, frames, self.checkpointing)
+            return self.model.fuse_rows(features, rows).float()
         windows = max(1, self.checkpointing // rows.shape[1])
         return _in_parts(lambda part: self.model.fuse_rows(features, part).float(), rows, windows)
 
@@ -67,10 +84,10 @@ def compiled(module: StepModel, enabled: bool, backend: str | Callable[..., Any]
         return module
     step = cast(StepFunction, torch.compile(module, backend=backend))
 
-    def run(frames: Tensor, rows: Tensor) -> Tensor:
-        for tensor in (frames, rows):
+    def run(frames: Tensor, rows: Tensor, singles: Tensor | None = None) -> Tensor:
+        for tensor in (frames, rows) if singles is None else (frames, rows, singles):
             # "Maybe": a step of one frame or window is compiled for itself, where the strict form would end the run.
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        return step(frames, rows)
+        return step(frames, rows, singles)
 
     return run

@@ -28,6 +28,7 @@ from train.loop.context import RunContext
 from train.loop.distributed import GradientSum
 from train.loop.readings import Readings
 from train.loop.signals import Stopped
+from train.loop.step import StepFunction
 from train.models.base import SequenceModel
 from train.runs.checkpoint import weights_hash
 from train.runs.state import Position
@@ -42,7 +43,7 @@ class Loaded:
     """A rank's share of a step with its frames (M, …), on their way to the device.
 
     `groups` (N,): drives that the distinct frames of the whole step belong to; `positions` (M,): where the share's
-    frames stand among those.
+    frames stand among those; `windows`: how many rows of the share are windows, single frames follow them.
     """
 
     step: Step
@@ -51,6 +52,7 @@ class Loaded:
     index: Sent
     groups: IntArray
     positions: IntArray
+    windows: int
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Trainer:
     context: RunContext
     data: TrainData
     model: SequenceModel
-    describe_step: Callable[[Tensor, Tensor], Tensor]
+    describe_step: StepFunction
     regime: Regime
     optimizer: torch.optim.Optimizer
     source: WindowSource
@@ -211,19 +213,22 @@ class Trainer:
 
     def _load(self, step: Step) -> Loaded:
         """Read the frames of this rank's share of a step (in the thread that reads ahead)."""
-        rows, share = self.data.frame_rows[step.windows], self.context.ranks.share(len(step.windows))
+        rows, share = self.data.frame_rows[step.windows], self.context.ranks.share(step.count)
+        # A single frame is read as a window that repeats it, so that one reader and one share hold for both.
+        rows = np.concatenate([rows, np.repeat(step.frames[:, None], rows.shape[1], axis=1)])
         distinct, index = np.unique(rows, return_inverse=True)
         groups = drive_groups(index.reshape(rows.shape), len(distinct))
         frames = self.source.read_windows(rows[share])
         sent = self.upload.send(frames.frames), self.upload.send(frames.index)
-        return Loaded(step, frames, *sent, groups, np.searchsorted(distinct, frames.rows))
+        windows = min(max(len(step.windows) - share.start, 0), share.stop - share.start)
+        return Loaded(step, frames, *sent, groups, np.searchsorted(distinct, frames.rows), windows)
 
     def _backward(self, loaded: Loaded, position: Position, steps_of_update: int) -> None:
         """Add the gradient of one step, one of `steps_of_update` that make an update."""
         context, number = self.context, len(position.losses)
         torch.manual_seed(_seed(context.settings.seed, position.epoch, number, context.ranks.rank))
         share = self._describe_batch(loaded, position.epoch, number)
-        descriptors = context.ranks.gather(share, len(loaded.step.windows))
+        descriptors = context.ranks.gather(share, loaded.step.count)
         loss = loaded.step.loss(descriptors)
         # Losses are added to the history when they are known; on a card that is some steps later.
         for history in (position.losses, position.active, position.hardness):
@@ -274,12 +279,15 @@ class Trainer:
             changes = augment.draw(groups, torch.Generator().manual_seed(_seed(settings.seed, epoch, step)))
             frames = augment.apply(frames, groups[positions], changes.select(positions))
         with autocast(device, "bf16" if settings.amp else settings.precision):
-            return self.describe_step(frames, self.upload.receive(loaded.index))
+            index = self.upload.receive(loaded.index)
+            if not len(loaded.step.frames):
+                return self.describe_step(frames, index)
+            return self.describe_step(frames, index[: loaded.windows], index[loaded.windows :, 0])
 
     def _full_memory(self, loaded: Loaded) -> ContractError:
         """The error of a step that does not fit; two small steps are tried to learn what would."""
         settings, device = self.context.settings, self.context.device
-        setting = "batch" if settings.regime == "triplet" else "places"
+        setting = "places" if settings.regime == "places" else "batch"
         count = getattr(settings, setting)
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -73,3 +73,14 @@ PLACE_MODELS: dict[str, Options] = {
     },
 }
 """Options of each preset."""
+
+
+def import_kind(name: str) -> str | None:
+    """Name the kind of `seqdata import` that reads the released weights of a preset, None where there are none.
+
+    Example:
+        >>> import_kind("boq-r50"), import_kind("anyloc-dinov2-b"), import_kind("seqvlad-r18")
+        ('boq', None, None)
+    """
+    kind = name.partition("-")[0]
+    return kind if name in PLACE_MODELS and kind != "anyloc" else None

@@ -17,7 +17,7 @@ from train.models.encoders.weight_files import check_values
 from train.runs.folder import checkpoint_stem
 
 FORMAT = 1
-OPTIMIZER = ".optimizer"
+OPTIMIZER, HEAD = ".optimizer", ".head.safetensors"
 
 
 def save_model(stem: Path, model: SequenceModel, details: dict[str, Any]) -> None:
@@ -92,8 +92,16 @@ def fill(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     module.load_state_dict(state)
 
 
-def save_optimizer(stem: Path, optimizer: torch.optim.Optimizer, details: dict[str, Any]) -> None:
-    """Write the optimiser's tensors and, last, its numbers and `details` as JSON.
+def save_optimizer(
+    stem: Path, optimizer: torch.optim.Optimizer, details: dict[str, Any], head: nn.Module | None = None
+) -> None:
+    """Write the optimiser's tensors, those of `head`, and, last, its numbers and `details` as JSON.
+
+    Args:
+        stem: Path without endings.
+        optimizer: The optimiser.
+        details: Further values of the JSON.
+        head: What a loss trains beside the model.
 
     Raises:
         OutputError: When it cannot be written.
@@ -111,6 +119,8 @@ def save_optimizer(stem: Path, optimizer: torch.optim.Optimizer, details: dict[s
                 numbers[f"{index}.{key}"] = value
     path = _with(stem, OPTIMIZER)
     write_tensors(_with(path, ".safetensors"), flat)
+    if head is not None:
+        write_tensors(_with(stem, HEAD), {key: value.detach().cpu() for key, value in head.state_dict().items()})
     write_json_atomic(
         _with(path, ".json"), {"format": FORMAT, "groups": state["param_groups"], "numbers": numbers, **details}
     )
@@ -126,13 +136,15 @@ def read_optimizer(stem: Path) -> dict[str, Any]:
     return details
 
 
-def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore what `save_optimizer` wrote.
+def load_optimizer(stem: Path, optimizer: torch.optim.Optimizer, head: nn.Module | None = None) -> None:
+    """Restore what `save_optimizer` wrote, `head` with it.
 
     Raises:
         InputError: When it is absent or cannot be read.
         ContractError: When groups differ.
     """
+    if head is not None:
+        fill(head, read_tensors(_with(stem, HEAD)), _with(stem, HEAD))
     path = _with(stem, OPTIMIZER)
     details = read_optimizer(stem)
     entries: dict[int, dict[str, Any]] = {}

@@ -91,8 +91,14 @@ class State:
         )
 
 
-def save(folder: Path, state: State, model: SequenceModel, optimizer: torch.optim.Optimizer) -> None:
-    """Save a state below `folder` as a whole, then remove older ones.
+def save(
+    folder: Path,
+    state: State,
+    model: SequenceModel,
+    optimizer: torch.optim.Optimizer,
+    head: nn.Module | None = None,
+) -> None:
+    """Save a state below `folder` as a whole, then remove older ones; `head` is what a loss trains beside the model.
 
     Raises:
         OutputError: When it cannot be written.
@@ -102,7 +108,7 @@ def save(folder: Path, state: State, model: SequenceModel, optimizer: torch.opti
         # A rename is whole or not at all: no kill can leave half a state under the final name.
         with atomic_folder(final) as temporary:
             checkpoint.save_model(temporary / STATE, model, {"epoch": state.course.epoch})
-            checkpoint.save_optimizer(temporary / STATE, optimizer, asdict(state))
+            checkpoint.save_optimizer(temporary / STATE, optimizer, asdict(state), head)
     clear(folder, except_for=final)
 
 
@@ -126,8 +132,10 @@ def has_saved_state(folder: Path) -> bool:
     return bool(_stems(folder))
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
-    """Fill model and optimiser with the furthest state below `folder`.
+def restore(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, head: nn.Module | None = None
+) -> State | None:
+    """Fill model, optimiser and `head` with the furthest state below `folder`.
 
     Returns:
         The state; None when no epoch was ever finished.
@@ -144,7 +152,7 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     state, stem = max(states, key=lambda pair: (pair[0].position.order, pair[0].entry is not None))
     tensors = stem.parent / f"{stem.name}.safetensors"
     checkpoint.fill(model, checkpoint.read_tensors(tensors), tensors)
-    checkpoint.load_optimizer(stem, optimizer)
+    checkpoint.load_optimizer(stem, optimizer, head)
     return state
 
 

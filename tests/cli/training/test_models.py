@@ -46,6 +46,7 @@ def test_the_list_names_every_model_with_what_it_is(capfd: pytest.CaptureFixture
     whole, spatial = (listed["families"]["sta"][name] for name in ("sta", "sta-spatial"))
     assert spatial == {**whole, "branches": "spatial"}
     assert listed["plugins"] == []
+    assert listed["released"].items() >= {"megaloc": "megaloc", "boq-r50": "boq", "jist-r18": "jist"}.items()
     assert listed["start"]["seqvlad-r18"]["sha256"] == "f37072fd"
     assert max(map(len, out_lines)) <= 80
 

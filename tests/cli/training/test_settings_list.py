@@ -16,7 +16,7 @@ def test_every_setting_is_listed_with_what_it_means() -> None:
     assert all(row["meaning"] and row["type"] for row in rows)
     assert {*UNITS, *FLAGS} <= set(TrainSettings.model_fields)
     (regime,) = [row for row in rows if row["name"] == "regime"]
-    assert (regime["type"], regime["default"]) == ("[triplet|places]", "triplet")
+    assert (regime["type"], regime["default"]) == ("[triplet|places|joint]", "triplet")
     assert max(map(len, settings_text(rows).splitlines())) <= 80
 
 

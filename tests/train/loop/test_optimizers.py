@@ -65,7 +65,7 @@ def test_recipes_keep_their_numbers(data: FakeDataset, protocol_file: Path, tmp_
 
 def test_every_recipe_is_valid() -> None:
     for name in RECIPES:
-        assert TrainSettings.create(name, protocol="own").regime in ("triplet", "places")
+        assert TrainSettings.create(name, protocol="own").regime in ("triplet", "places", "joint")
     seqnet, sta = (TrainSettings.create(name, protocol="own") for name in ("seqnet", "p2-sta"))
     assert seqnet.margin**2 == pytest.approx(0.1) and seqnet.violating_only and seqnet.negatives == 10
     assert sta.round_queries / sta.batch == 1000 == sta.negative_cache
