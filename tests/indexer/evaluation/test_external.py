@@ -227,6 +227,7 @@ def test_wrong_predictions_are_named(dataset: Dataset, tmp_path: Path) -> None:
 def read_recall(dataset: Dataset, path: Path, **options: str) -> tuple[dict[int, float], str | None]:
     table, info = foreign_files.read_predictions(dataset, OWN, "test", path, **options)
     result = score(dataset, OWN, table, info)
+    assert result.metrics is None
     assert result.ranked_by == info.ranked_by
     return result.recall, result.ranked_by
 

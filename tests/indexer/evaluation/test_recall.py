@@ -303,6 +303,7 @@ def test_evaluations_lie_beside_the_versions_and_go_with_them(tmp_path: Path) ->
     before = sorted(index.path.iterdir())
     folder = evaluations_folder(index.path)
     assert record(folder, result) == tmp_path / "town" / "evaluations" / index.id / "recall.json"
+    assert json.loads((folder / "recall.json").read_text())["schema_version"] == 1
     assert sorted(index.path.iterdir()) == before
     assert read_recorded(index.path) == [result]
     write_json_atomic(  # as older programs left it: one that was measured anew since, one that was not
