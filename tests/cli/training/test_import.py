@@ -8,6 +8,7 @@ import torch
 
 from seqdata.dataset.dataset import Dataset
 from tests.cli.training.test_models import run
+from tests.support import place_names
 from tests.support import released_names as names
 
 GEM = names.resnet18() | {"pooling.1.p": (1,)}
@@ -72,3 +73,36 @@ def test_a_backbone_alone_goes_into_a_preset(tmp_path: Path, capfd: pytest.Captu
     )
     code, out, said = run(capfd, *arguments, *options)
     assert code == 0 and "frames, 512 numbers" in out, said
+
+
+def test_a_released_model_of_places_describes_frames_for_heads_and_matching(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Downloaded by name; then an index of its own, stored features with a head on them, and HVPR's second stage."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.create_connection", lambda *address: (tmp_path / "socket").open("w"))
+    content = names.filled(place_names.cosplace_r18(out=16))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda address, path, **_: torch.save(content, path))
+    assert run(capfd, "import", "cosplace", "--out", "runs/cosplace", "--option", "size=[24,32]")[0] == 0
+    where = ("--dataset", str(dataset.path))
+    code, _, said = run(capfd, "index", str(dataset.path), "--run", "runs/cosplace", "--out", "indexes/cosplace")
+    assert code == 0, said
+    code, _, said = run(capfd, "describe", str(dataset.path), "--run", "runs/cosplace", "--out", "features")
+    assert code == 0, said
+    head = ("--features", "features", "--model", "seqgem-dinov2-b", "--epochs", "0", "--out", "runs/head")
+    code, _, said = run(capfd, "train", str(dataset.path), *head)
+    assert code == 0, said
+    for frames in ("features", "runs/cosplace"):
+        code, out, said = run(
+            capfd, "eval", "indexes/cosplace", *where, "--rerank", "3", "--features", frames, "--json"
+        )
+        assert code == 0 and "rerank3" in said, said
+
+
+def test_without_a_file_or_an_address_one_line_says_where_it_is(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for kind, expected, words in (("backbone", 2, "name its file"), ("mixvpr", 7, "github.com/amaralibey/MixVPR")):
+        code, out, said = run(capfd, "import", kind, "--out", str(tmp_path / "run"))
+        assert (code, out) == (expected, "") and words in said and said.count("\n") == 1, said
