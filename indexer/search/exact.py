@@ -13,6 +13,7 @@ import xxhash
 
 from indexer.arrays import StoredVectors
 from indexer.search.engines import NumpyEngine, half_norms
+from indexer.search.half_engine import HalfEngine
 from indexer.search.pools import Engine, EngineName, Pool, TooManyPairsError, numbers_of, parts, pool_size
 from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array, Float64Array, IntArray
@@ -410,7 +411,7 @@ def choose_engine(vectors: StoredVectors, name: EngineName = "auto") -> Engine:
     # Looked up, not imported: searching must not be what loads torch.
     torch = sys.modules.get("torch")
     if name == "cpu" or (name == "auto" and not (torch is not None and torch.cuda.is_available())):
-        return NumpyEngine(vectors)
+        return HalfEngine(vectors) if vectors.dtype == np.float16 else NumpyEngine(vectors)
     from indexer.search.gpu_engines import AutoEngine, FaissGpuEngine, cuda_engine, current_cuda  # heavy
 
     if name == "auto":
