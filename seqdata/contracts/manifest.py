@@ -264,9 +264,18 @@ def read_manifest(place: str | Path | Store, version: int | None = None) -> Data
         if store.size(PLAN_NAME) is not None or store.names(SHARDS):
             raise InputError(f"{store}: the build is unfinished (no {MANIFEST_NAME}); run the same seqdata build again")
         raise InputError(f"{store}: no dataset here (no {MANIFEST_NAME}); name a folder that seqdata build wrote")
-    data = store.read_bytes(MANIFEST_NAME)
+    # From a remote store both are asked for again where they do not belong together.
+    for _ in range(1 if store.is_local else store.patience.tries):
+        data = store.read_bytes(MANIFEST_NAME)
+        is_changed = _is_changed(store, data)
+        if not is_changed:
+            break
     latest = parse_manifest(parse_json(data, f"{store}/{MANIFEST_NAME}"), f"{store}/{MANIFEST_NAME}")
-    _compare_checksum(store, data)
+    if is_changed:
+        raise ContractError(
+            f"{store}/{MANIFEST_NAME}: its bytes have changed since the build ({CHECKSUM_NAME} has another hash); copy "
+            "both files again from where the dataset came from"
+        )
     if version is None or version == latest.version:
         return latest
     name = version_name(version)
@@ -308,14 +317,10 @@ def checksums(store: Store, version: int, data: bytes) -> bytes:
     return lines
 
 
-def _compare_checksum(store: Store, data: bytes) -> None:
-    """Raise ContractError when the manifest is not the one whose hash stands beside it; older datasets have none."""
+def _is_changed(store: Store, data: bytes) -> bool:
+    """Whether the manifest is not the one whose hash stands beside it; older datasets have none."""
     size = store.size(CHECKSUM_NAME)
-    if size is not None and not is_listed(data, store.read(CHECKSUM_NAME, 0, size)):
-        raise ContractError(
-            f"{store}/{MANIFEST_NAME}: its bytes have changed since the build ({CHECKSUM_NAME} has another hash); copy "
-            "both files again from where the dataset came from"
-        )
+    return size is not None and not is_listed(data, store.read(CHECKSUM_NAME, 0, size))
 
 
 def version_name(version: int) -> str:

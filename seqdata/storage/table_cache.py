@@ -153,11 +153,20 @@ def _check_size(store: Store, name: str, info: TableEntry) -> None:
 def _fetch(store: Store, name: str, info: TableEntry, path: Path) -> None:
     """Copy a table block by block; it appears under its name only when its hash is the manifest's."""
     _check_size(store, name, info)
+    with atomic_path(path) as temporary:
+        # Bytes may have been damaged on the way: a wrong hash is one more reason to ask again.
+        for _ in range(store.patience.tries):
+            if _copy(store, name, info, temporary) == info.hash:
+                return
+        raise ContractError(f"{store}/{name}: its bytes have changed since the build; run seqdata verify")
+
+
+def _copy(store: Store, name: str, info: TableEntry, path: Path) -> str:
+    """Write the bytes of a remote table to a local file; returns their hash."""
     digest = xxhash.xxh3_128()
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         for offset in range(0, info.bytes, FETCH_BYTES):
             block = store.read(name, offset, min(FETCH_BYTES, info.bytes - offset))
             digest.update(block)
             file.write(block)
-        if digest.hexdigest() != info.hash:
-            raise ContractError(f"{store}/{name}: its bytes have changed since the build; run seqdata verify")
+    return digest.hexdigest()

@@ -269,6 +269,23 @@ def test_wrong_bytes_from_a_server_are_asked_for_again_and_never_shown(
         seqdata.open(place).stream(windows, shuffle="none")[0]
 
 
+def test_a_manifest_and_tables_that_came_wrong_are_asked_for_again(
+    server: FileServer, remote: seqdata.Dataset, cut_dataset: seqdata.Dataset
+) -> None:
+    for name in ("manifest.json", "manifest.sha256", "frames.parquet"):
+        server.misbehave("flip", 2, path=name)
+    opened = seqdata.open(Store(server.url, QUICK))
+    assert opened.id == cut_dataset.id
+    assert_frame_equal(opened.frames.collect(), cut_dataset.frames.collect())
+    assert all(fault.times == 0 for fault in server.faults)
+    for name in ("manifest.json", "frames.parquet"):
+        server.faults.clear()
+        shutil.rmtree(cache_folder(), ignore_errors=True)
+        server.misbehave("flip", 999, path=name)
+        with pytest.raises((ContractError, InputError), match=name):
+            seqdata.open(Store(server.url, QUICK)).frames.collect()
+
+
 def test_a_truncated_shard_is_named(cut_dataset: seqdata.Dataset) -> None:
     place = Store(f"memory://{uuid.uuid4().hex}")
     copy_up(cut_dataset, place)
