@@ -17,6 +17,7 @@ from cli.dataset.build_flags import (
     KeepPngFlag,
     MaxRadiusFlag,
     OutFlag,
+    PlanFlag,
     ProtocolFlag,
     QualityFlag,
     ResampleFlag,
@@ -53,7 +54,7 @@ from cli.output import ConfigFlag, JsonFlag, emit, next_step, note, progress_bar
 from indexer.text import plural
 from seqdata import protocols
 from seqdata.build.advice import Counts, advise, advised_out, counts_text, has_both_roles, lacking, split_counts
-from seqdata.build.builder import ShardRange, build_range
+from seqdata.build.builder import ShardRange, build_range, write_plan
 from seqdata.build.builder import build as run_build
 from seqdata.build.dry_run import plan_build
 from seqdata.build.request import BuildRequest, choose_protocol, follow_protocol
@@ -96,6 +97,7 @@ def build(
     shard_megabytes: ShardMegabytesFlag = None,
     workers: WorkersFlag = None,
     engine: EngineFlag = "pool",
+    plan: PlanFlag = False,
     shard_range: ShardRangeFlag = None,
     dry_run: DryRunFlag = False,
     as_json: JsonFlag = False,
@@ -107,6 +109,8 @@ def build(
 
     Exit code 6 means: built, but some inputs were left out (see seqdata quarantine).
     """
+    if plan and (dry_run or shard_range is not None):
+        raise UsageError("--plan writes what all jobs read: leave --dry-run and --shard-range out")
     settings = load(config)
     dump = find_raw(settings, raw, raw_flag)
     kind = find_kind(kind, dump)
@@ -140,6 +144,8 @@ def build(
     try:
         if dry_run:
             _dry_run(request, as_json=as_json)
+        elif plan:
+            _plan(request, as_json=as_json)
         elif shard_range is not None:
             _part(request, shard_range, as_json=as_json)
         else:
@@ -192,6 +198,15 @@ def _note_drop(request: BuildRequest) -> None:
             f"note: with --drop windows of {request.protocol.name}, which names no spacing, break at every frame that "
             f"is left out; a protocol with spacing = {request.settings.resample_metres:g} reads those that are kept"
         )
+
+
+def _plan(request: BuildRequest, *, as_json: bool) -> None:
+    """Write the plan of array jobs."""
+    plan = write_plan(request)
+    shards, frames = len(plan.shards), sum(shard.stop - shard.start for shard in plan.shards)
+    text = f"{request.out}: planned {frames:,} frames in {shards} shards; each job takes --shard-range i/N"
+    next_step(None)
+    emit({"path": str(request.out), "shards": shards, "frames": frames}, text, as_json=as_json)
 
 
 def _part(request: BuildRequest, shard_range: str, *, as_json: bool) -> None:

@@ -46,4 +46,8 @@ ShardRangeFlag = Annotated[
     str | None,
     typer.Option(help="Build part i of N only (1 ≤ i ≤ N); seqdata merge then seals the dataset.", show_default=False),
 ]
+PlanFlag = Annotated[
+    bool,
+    typer.Option("--plan", help="List the dump and write the plan that --shard-range jobs read; store no frame."),
+]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]

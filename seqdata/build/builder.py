@@ -2,12 +2,12 @@
 
 The plan (listing and settings) has a hash; every shard is sealed under it. Starting again in the same place keeps the
 sealed shards and ends in the same bytes as an unbroken build; a place that holds anything else is refused. Array jobs
-write a share of the shards each (`build_range`), then `merge` seals; the bytes are again the same.
+write a share of the shards each (`build_range`), from the plan that the first of them or `write_plan` has written; then
+`merge` seals. The bytes are again the same.
 """
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,15 +16,18 @@ import polars as pl
 from seqdata.build.finish import finish
 from seqdata.build.plan import (
     Plan,
+    StoredWork,
     Work,
     begin,
     describe_source,
+    dump_path,
     end,
     make_work,
     read_left_out,
     read_listing,
     read_plan,
     refuse_empty,
+    stored_work,
 )
 from seqdata.build.request import BuildRequest as BuildRequest
 from seqdata.build.request import follow_protocol
@@ -42,34 +45,10 @@ from seqdata.contracts.manifest import (
 )
 from seqdata.errors import ContractError, InputError, OutputError
 from seqdata.parallel import ENGINES, Progress, run_jobs
+from seqdata.parallel import ShardRange as ShardRange
 from seqdata.sources.registry import open_source
 from seqdata.storage.lock import LOCK_NAME, claimed, refuse_busy
 from seqdata.storage.store import Store
-
-
-@dataclass(frozen=True)
-class ShardRange:
-    """Job `number` (from 1) of `jobs`: every `jobs`-th shard."""
-
-    number: int
-    jobs: int
-
-    @classmethod
-    def parse(cls, text: str) -> "ShardRange":
-        """The range that `i/N` names.
-
-        Raises:
-            ContractError: When it does not fit its contract.
-        """
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        number, jobs = (int(part) for part in match.groups()) if match else (0, 0)
-        if not 1 <= number <= jobs:
-            raise ContractError(f"shard range '{text}': expected i/N with i from 1 to N, such as 2/8")
-        return cls(number, jobs)
-
-    def select(self, shards: tuple[ShardPlan, ...]) -> list[ShardPlan]:
-        """Select the shards of this job."""
-        return list(shards[self.number - 1 :: self.jobs])
 
 
 def build(request: BuildRequest, progress: Progress | None = None) -> DatasetManifest:
@@ -125,13 +104,37 @@ def build_range(request: BuildRequest, share: ShardRange, progress: Progress | N
     store = Store(request.out, is_output=True)
     title, part = f"part {share.number} of {share.jobs} of {request.title}", f"{share.number}-of-{share.jobs}"
     request = _check_place(store, request, title, part)
-    request, work = list_work(request)
+    work: Work | StoredWork | None = stored_work(store, request)
+    if work is None:
+        request, work = list_work(request)
     with claimed(store, title, part):
         mine = share.select(work.plan.shards)
         if _finished(store, work.plan.source, request) is None:
-            begin(store, work)
+            begin(store, work, with_records=True)
             write_shards(request, store, work, mine, progress)
     return len(mine)
+
+
+def write_plan(request: BuildRequest) -> Plan:
+    """List the dump once and write the plan with its records, for the jobs of `build_range`; no shard is written.
+
+    Args:
+        request: As for `build`; every job takes the same one.
+
+    Returns:
+        The plan.
+
+    Raises:
+        SeqdataError: As `build`.
+    """
+    store = Store(request.out, is_output=True)
+    title = f"plan of {request.title}"
+    request = _check_place(store, request, title)
+    request, work = list_work(request)
+    with claimed(store, title):
+        if _finished(store, work.plan.source, request) is None:
+            begin(store, work, with_records=True)
+    return work.plan
 
 
 def merge(out: str | Path) -> DatasetManifest:
@@ -193,7 +196,8 @@ def list_work(request: BuildRequest) -> tuple[BuildRequest, Work]:
     info = describe_source(request.kind, dict(request.options), source, listing)
     if request.protocol is not None:
         source.check_protocol(request.protocol)
-    return request, make_work(source, listing, info, request.settings, request.protocol)
+    work = make_work(source, listing, info, request.settings, request.protocol)
+    return request, replace(work, plan=work.plan.model_copy(update={"raw": dump_path(request.raw)}))
 
 
 def _check_place(store: Store, request: BuildRequest, title: str, part: str = "") -> BuildRequest:
@@ -261,7 +265,11 @@ def _entries(store: Store) -> list[str]:
 
 
 def write_shards(
-    request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan], progress: Progress | None
+    request: BuildRequest,
+    store: Store,
+    work: Work | StoredWork,
+    shards: list[ShardPlan],
+    progress: Progress | None,
 ) -> None:
     """Write those shards that are not sealed yet, here or by the request's engine.
 
@@ -283,13 +291,13 @@ def write_shards(
             progress(finished_frames, total)
 
 
-def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan]) -> Iterator[ShardPlan]:
+def _run(request: BuildRequest, store: Store, work: Work | StoredWork, shards: list[ShardPlan]) -> Iterator[ShardPlan]:
     """Write the shards, yielding each when it is sealed."""
     settings, plan_hash = work.plan.settings, work.plan.hash
     alone = request.engine == "pool" and (request.workers <= 1 or len(shards) <= 1)
     if alone or store.root.startswith("memory://"):  # a memory file system is one process's own
         for shard in shards:
-            write_shard(store, shard, _rows(work.records, shard), work.source, settings, plan_hash)
+            write_shard(store, shard, work.rows(shard), work.source, settings, plan_hash)
             yield shard
         return
     # A generator: records of a shard are cut out when its job is handed over, never all at once.
@@ -302,7 +310,7 @@ def _run(request: BuildRequest, store: Store, work: Work, shards: list[ShardPlan
             settings=settings,
             plan_hash=plan_hash,
             plan=shard,
-            records=_rows(work.records, shard),
+            records=work.rows(shard),
         )
         for shard in shards
     )
@@ -317,11 +325,6 @@ def clear_leftovers(store: Store, shards: list[ShardPlan]) -> None:
         # Temporary files are called .<name>.<random>.tmp; other shards' may belong to array jobs that still run.
         if base.endswith(".tmp") and base.lstrip(".").rsplit(".", 2)[0] in ours:
             store.remove(name)
-
-
-def _rows(records: pl.DataFrame, plan: ShardPlan) -> pl.DataFrame:
-    """The plan's rows of the listing, halo rows first."""
-    return records.slice(plan.start - plan.halo, plan.stop - plan.start + plan.halo)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """What a build will do, settled before the first byte: the listing's records and the shards they are cut into.
 
 The plan stands in the output place until the dataset is sealed, so that a killed build, an array job or `merge` knows
-what belongs there. It follows from the dump and the settings alone: array jobs may all write it.
+what belongs there. It follows from the dump and the settings alone: array jobs may all write it. The first of them, or
+`seqdata build --plan`, also writes the records, a row group a shard, so that the dump is listed once and a job reads
+the records of its own shards alone.
 """
 
 import io
@@ -15,8 +17,9 @@ import polars as pl
 from pydantic import ValidationError
 
 from seqdata import geometry
+from seqdata.build.request import BuildRequest
 from seqdata.build.shards import ShardPlan, plan_shards
-from seqdata.contracts.manifest import PLAN_NAME, SHARDS, BuildSettings, SourceInfo
+from seqdata.contracts.manifest import PLAN_NAME, SHARDS, BuildSettings, SourceInfo, TableInfo
 from seqdata.contracts.protocol import Protocol
 from seqdata.contracts.records import Frozen, describe_first
 from seqdata.contracts.tables import table_contract
@@ -30,12 +33,14 @@ from seqdata.sources.registry import open_source, path_options
 from seqdata.storage.faults import AGAIN
 from seqdata.storage.files import json_bytes
 from seqdata.storage.hashing import sha256_json, xxh3_hex
-from seqdata.storage.parquet import parquet_writer
+from seqdata.storage.parquet import open_parquet, parquet_writer
 from seqdata.storage.store import Store
+from seqdata.storage.table_cache import local_table
 
 log = logging.getLogger(__name__)
 
 LEFT_OUT_NAME = ".plan-quarantine.parquet"
+RECORDS_NAME = ".plan-records.parquet"
 # Rows of a listing that are hashed as one text, so that a listing of millions never stands in memory twice. The number
 # is part of a dataset's fingerprint: another one gives every dataset another id.
 ROWS_A_HASH = 100_000
@@ -52,6 +57,8 @@ class Plan(Frozen):
         settings: What decides the bytes.
         protocol: Protocol whose tables are stored, if any.
         shards: The shards in order.
+        raw: Absolute path of the dump where the records were listed; empty where none are stored.
+        records: The stored records, if any.
     """
 
     hash: str
@@ -61,6 +68,12 @@ class Plan(Frozen):
     settings: BuildSettings
     protocol: Protocol | None
     shards: tuple[ShardPlan, ...]
+    raw: str = ""
+    records: TableInfo | None = None
+
+    def without_records(self) -> "Plan":
+        """The plan itself: where its records were listed and stored does not count."""
+        return self.model_copy(update={"raw": "", "records": None})
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,33 @@ class Work:
     source: Source
     records: pl.DataFrame
     left_out: pl.DataFrame
+
+    def rows(self, shard: ShardPlan) -> pl.DataFrame:
+        """Cut out the records of a shard of the plan, halo rows first."""
+        return self.records.slice(shard.start - shard.halo, shard.stop - shard.start + shard.halo)
+
+
+@dataclass(frozen=True)
+class StoredWork:
+    """A plan whose records are stored beside it, so that the dump need not be listed."""
+
+    plan: Plan
+    source: Source
+    store: Store
+
+    def rows(self, shard: ShardPlan) -> pl.DataFrame:
+        """Read the records of a shard of the plan, halo rows first.
+
+        Raises:
+            InputError: If they are absent or cannot be read.
+            ContractError: If they are damaged.
+        """
+        if self.plan.records is None:
+            raise InputError(f"{self.store}/{RECORDS_NAME}: no such table; run the build again")
+        path = local_table(self.store, RECORDS_NAME, self.plan.records)
+        with open_parquet(path) as file:
+            group = file.read_row_group(shard.number - self.plan.shards[0].number)
+        return pl.DataFrame(pl.from_arrow(group))
 
 
 def describe_source(kind: str, options: dict[str, str], source: Source, listing: Listing) -> SourceInfo:
@@ -83,16 +123,20 @@ def describe_source(kind: str, options: dict[str, str], source: Source, listing:
         listing: All frames of the dump, and what was left out.
     """
     records = table_contract("records").conform(listing.records)
-    # A manifest keeps the names of files that options name, not where they lay on one machine.
-    paths = path_options(kind)
     parts = [*records.iter_slices(ROWS_A_HASH), *listing.quarantine.iter_slices(ROWS_A_HASH)]
     return SourceInfo(
         kind=kind,
-        options={name: Path(value).name if name in paths else value for name, value in options.items()},
+        options=recorded_options(kind, options),
         fingerprint=sha256_json([xxh3_hex(part.write_csv().encode()) for part in parts]),
         attribution=source.attribution,
         licence=getattr(source, "licence", ""),
     )
+
+
+def recorded_options(kind: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Give the options of a source as they are recorded: of a path only its name, not where it lay on one machine."""
+    paths = path_options(kind)
+    return {name: Path(value).name if name in paths else value for name, value in options.items()}
 
 
 def make_work(
@@ -176,8 +220,8 @@ def _drop(records: pl.DataFrame, left_out: pl.DataFrame, settings: BuildSettings
     return complete.filter(keep).drop("resampled"), pl.concat([table_contract("quarantine").conform(left_out), dropped])
 
 
-def begin(store: Store, work: Work) -> None:
-    """Write the plan, unless it stands there already.
+def begin(store: Store, work: Work | StoredWork, *, with_records: bool = False) -> None:
+    """Write the plan, and its records if wanted, unless it stands there already.
 
     Raises:
         OutputError: When another unfinished one does.
@@ -191,13 +235,27 @@ def begin(store: Store, work: Work) -> None:
     if plan is None and work.plan.version == 1 and store.names(SHARDS):
         raise OutputError(f"{store}: holds shards that no plan names; remove them, or choose another --out")
     # Written already, by this build before it was killed or by another array job.
-    if plan == work.plan:
+    is_there = plan is not None and plan.without_records() == work.plan.without_records()
+    if isinstance(work, StoredWork) or (plan is not None and is_there and (plan.records or not with_records)):
         return
     left_out = table_contract("quarantine").conform(work.left_out)
     with store.writing(LEFT_OUT_NAME) as temporary, parquet_writer(temporary, left_out.schema) as put:
         put(left_out)
+    written = work.plan
+    if with_records:
+        written = written.model_copy(update={"records": _write_records(store, work)})
     with store.writing(PLAN_NAME) as temporary:
-        temporary.write_bytes(json_bytes(work.plan.model_dump(mode="json")))
+        temporary.write_bytes(json_bytes(written.model_dump(mode="json")))
+
+
+def _write_records(store: Store, work: Work) -> TableInfo:
+    """Write the records, a row group a shard with its halo."""
+    with store.writing(RECORDS_NAME) as temporary:
+        # A table for a few hours, read by the row group: fast rather than small.
+        with parquet_writer(temporary, work.records.schema, level=1, one_group=True) as put:
+            for shard in work.plan.shards:
+                put(work.rows(shard))
+        return TableInfo.measure(RECORDS_NAME, temporary)
 
 
 def read_plan(store: Store) -> Plan | None:
@@ -214,6 +272,36 @@ def read_plan(store: Store) -> Plan | None:
         raise ContractError(f"{store}/{PLAN_NAME}: {describe_first(error)}") from error
 
 
+def stored_work(store: Store, request: BuildRequest) -> StoredWork | None:
+    """Read the plan that an earlier job of a build wrote with its records.
+
+    The dump is not listed again: what it holds is taken to be what it held. None is read where the request is of
+    another dump or build, whose listing then says what differs.
+
+    Args:
+        store: The dataset's store.
+        request: The build, with what its protocol pins.
+
+    Raises:
+        ContractError: If the plan is broken, or an option is wrong.
+        InputError: If the dump is gone.
+    """
+    plan = read_plan(store)
+    if plan is None or plan.records is None or store.size(RECORDS_NAME) != plan.records.bytes:
+        return None
+    wanted, protocol = recorded_options(request.kind, request.options), request.protocol
+    is_same_dump = (plan.source.kind, plan.source.options, plan.raw) == (request.kind, wanted, dump_path(request.raw))
+    labels = [each and each.label for each in (plan.protocol, protocol)]
+    if plan.version > 1 or not is_same_dump or plan.settings != request.settings or labels[0] != labels[1]:
+        return None
+    return StoredWork(plan, open_source(request.kind, request.raw, request.options), store)
+
+
+def dump_path(raw: Path) -> str:
+    """The path of a dump as it is compared between jobs."""
+    return str(raw.resolve())
+
+
 def read_left_out(store: Store) -> pl.DataFrame:
     """Read the inputs that the plan leaves out (contract `quarantine`)."""
     return pl.read_parquet(io.BytesIO(store.read_bytes(LEFT_OUT_NAME)))
@@ -223,6 +311,7 @@ def end(store: Store) -> None:
     """Remove the plan, because its version is sealed."""
     store.remove(PLAN_NAME)
     store.remove(LEFT_OUT_NAME)
+    store.remove(RECORDS_NAME)
 
 
 @step("list the dump")

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqdata.build.plan import LEFT_OUT_NAME
 from seqdata.contracts.manifest import (
     ADDED,
     PLAN_NAME,
@@ -85,7 +84,6 @@ def _named(store: Store, manifests: list[DatasetManifest]) -> Iterator[str]:
 def _present(store: Store) -> Iterator[str]:
     """Name the files that commands of ours write into a dataset, what stands beside the manifest but for the tables."""
     yield from (name for name in store.names() if name.endswith((".parquet", ".tmp")) or name == PLAN_NAME)
-    yield from (name for name in (LEFT_OUT_NAME,) if store.size(name) is not None)
     folders = (SHARDS, VERSIONS, *store.folders(VERSIONS), *store.folders(ADDED))
     for folder in folders:
         yield from store.names(folder)

@@ -226,11 +226,10 @@ def _mend_shards(root: Path, scratch: Path, step: Step, damaged: set[str], work:
         if not damaged & set(names):
             continue
         plan = plans[shard.name]
-        records = work.records.slice(plan.start - plan.halo, plan.stop - plan.start + plan.halo)
         # Shard and seal are made in a store of their own, so that a build's code runs unchanged and never writes into
         # the dataset.
         made = scratch / "made"
-        write_shard(Store(made), plan, records, work.source, step.manifest.settings, work.plan.hash)
+        write_shard(Store(made), plan, work.rows(plan), work.source, step.manifest.settings, work.plan.hash)
         for name, digest in zip(names, (shard.hash, shard.seal), strict=True):
             if not _is_whole(root / name, digest):
                 _put(made / name, root / name, digest, step)

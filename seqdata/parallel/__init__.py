@@ -5,11 +5,11 @@ Few jobs are in flight at once, so that memory does not grow with the dataset.
 
 from collections.abc import Iterable, Iterator
 
-from seqdata.parallel.jobs import ENGINES, Engine, Job, Progress, Result, StageProgress, stage_progress
+from seqdata.parallel.jobs import ENGINES, Engine, Job, Progress, Result, ShardRange, StageProgress, stage_progress
 from seqdata.parallel.pool import run_in_pool
 from seqdata.parallel.ray_engine import run_on_ray
 
-__all__ = ["ENGINES", "Engine", "Job", "Progress", "StageProgress", "run_jobs", "stage_progress"]
+__all__ = ["ENGINES", "Engine", "Job", "Progress", "ShardRange", "StageProgress", "run_jobs", "stage_progress"]
 
 
 def run_jobs(

@@ -1,7 +1,11 @@
 """What independent jobs are: work that any process may do, and the callbacks that report progress."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
+
+from seqdata.errors import ContractError
 
 Engine = Literal["pool", "ray"]
 ENGINES: tuple[Engine, ...] = ("pool", "ray")
@@ -10,6 +14,7 @@ Progress = Callable[[int, int], None]
 StageProgress = Callable[[str, int, int], None]
 """A callback: name of the stage, items finished, items in all."""
 Result = TypeVar("Result", covariant=True)
+Part = TypeVar("Part")
 
 
 def stage_progress(progress: StageProgress | None, stage: str) -> Progress | None:
@@ -25,3 +30,28 @@ class Job(Protocol[Result]):
     def run(self) -> Result:
         """Do the work in this process."""
         ...
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """Job `number` (from 1) of `jobs`: every `jobs`-th part of some work."""
+
+    number: int
+    jobs: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ShardRange":
+        """The range that `i/N` names.
+
+        Raises:
+            ContractError: When it does not fit its contract.
+        """
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        number, jobs = (int(part) for part in match.groups()) if match else (0, 0)
+        if not 1 <= number <= jobs:
+            raise ContractError(f"shard range '{text}': expected i/N with i from 1 to N, such as 2/8")
+        return cls(number, jobs)
+
+    def select(self, parts: Sequence[Part]) -> list[Part]:
+        """Select the parts of this job."""
+        return list(parts[self.number - 1 :: self.jobs])
