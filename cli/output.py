@@ -175,6 +175,8 @@ def size(count: float) -> str:
 
 LINE_SECONDS = 5.0
 """Between two lines of progress where stderr is no terminal: a log of a day then has some thousand of them."""
+BEAT_SECONDS = 20.0
+"""Between two lines of a step that reports nothing new."""
 FIRST_LINE_SECONDS = 2.0
 """What takes less says nothing."""
 
@@ -251,7 +253,7 @@ class Bar:
                 continue
             # Another thread may end the step meanwhile.
             last = self._last
-            if last is not None:
+            if last is not None and (self._printed <= self._began or time.monotonic() - self._printed >= BEAT_SECONDS):
                 self._line(*last)
 
     def _line(self, stage: str, count: int, total: int, text: str, unit: str) -> None:

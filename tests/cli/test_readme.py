@@ -16,7 +16,7 @@ def blocks(language: str) -> list[str]:
 
 def test_every_block_runs_as_written(tmp_path: Path) -> None:
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("seqdata ")]
-    assert len(commands) == 11
+    assert len(commands) == 13
     for command in commands:
         ended = subprocess.run(
             [str(PROGRAM), *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
