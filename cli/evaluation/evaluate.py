@@ -67,11 +67,10 @@ from indexer.matching.aligned import METRICS
 from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank_set
 from indexer.place_index import PlaceIndex
-from seqdata.build.builder import ShardRange
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import UsageError
-from seqdata.parallel import ENGINES
+from seqdata.parallel import ENGINES, ShardRange
 from train.data.describe_settings import DescribeSettings
 from train.runs.record import run_record
 from train.stages.answers import AnswerOptions, QuerySearch, answer_protocols, other_predictions

@@ -53,10 +53,9 @@ from indexer.search.file_layout import FACTORY
 from indexer.search.kinds import KindSpec
 from indexer.text import plural
 from indexer.versions.manifest import read_measured
-from seqdata.build.builder import ShardRange
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import UsageError
-from seqdata.parallel import ENGINES
+from seqdata.parallel import ENGINES, ShardRange
 from train.data.describe_settings import DescribeSettings
 from train.runs.folder import weights_file
 from train.runs.record import run_protocol, run_record

@@ -25,10 +25,9 @@ from cli.flags import (
     start_weights,
 )
 from cli.output import ConfigFlag, JsonFlag, emit, next_step, progress_bar
-from seqdata.build.builder import ShardRange
 from seqdata.dataset.frame_sizes import new_kernel
 from seqdata.errors import UsageError
-from seqdata.parallel import ENGINES
+from seqdata.parallel import ENGINES, ShardRange
 from train.data.describe_settings import DescribeSettings
 from train.runs.folder import weights_file
 from train.runs.record import recorded_kernel

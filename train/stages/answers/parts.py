@@ -16,11 +16,10 @@ from indexer.evaluation import predictions
 from indexer.evaluation.comparison import Predicted
 from indexer.place_index import PlaceIndex, open_index
 from indexer.search.pools import EngineName
-from seqdata.build.builder import ShardRange
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.dataset.dataset import open as open_dataset
-from seqdata.parallel import Engine, Progress, run_jobs
+from seqdata.parallel import Engine, Progress, ShardRange, run_jobs
 from train.data.describe_settings import DescribeSettings
 from train.runs.record import predictions_path
 from train.stages import evaluate

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from seqdata.build.builder import ShardRange
 from seqdata.dataset.dataset import open as open_dataset
 from seqdata.geometry import IntArray
-from seqdata.parallel import Engine, run_jobs
+from seqdata.parallel import Engine, ShardRange, run_jobs
 from train.data.feature_files import FeatureManifest
 from train.data.feature_parts import FeaturePlan, finish_features, sealed_part
 from train.models.frame_model import FrameModel
@@ -91,8 +90,8 @@ def write_feature_share(
     """
     work = begin_features(model, dataset, out, request)
     if isinstance(work, FeatureManifest):
-        return len(range(share.number - 1, len(work.parts), share.jobs))
-    numbers = range(share.number - 1, work.plan.parts, share.jobs)
+        return len(share.select(work.parts))
+    numbers = share.select(range(work.plan.parts))
     for number in numbers:
         work.write(number, progress)
     return len(numbers)
