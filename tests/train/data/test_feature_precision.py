@@ -1,5 +1,6 @@
 """Stored features under one policy of precision: their identity where a card rounds, and that of before elsewhere."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from train.models import registry
 from train.stages.features import FeatureRequest, write_features
 from train.stages.features.request import request_identity
 
+ROOT = Path(__file__).resolve().parents[3]
 BEFORE = "37b5126aa80cf0ecf4243de4316ee7bdfedad5a3199c118d5a28204eb9796ef8"
 """Of the request below, by the release before precisions."""
 
@@ -47,11 +49,19 @@ def test_a_manifest_names_a_precision_that_rounds(tmp_path: Path) -> None:
     assert rounded.model_dump(mode="json")["precision"] == "bf16" and rounded.id != manifest.id
 
 
+def test_the_published_form_of_results_has_every_field_of_a_manifest() -> None:
+    """Those too that are left out at their defaults."""
+    schema = json.loads((ROOT / "schemas" / "cli" / "describe.schema.json").read_text())
+    assert set(FeatureManifest.model_fields) <= set(schema["oneOf"][0]["properties"])
+
+
 def test_float16_rows_are_rounded_as_numpy_rounds(tmp_path: Path) -> None:
     """They are brought to float16 where they were computed; all ranges, ties, subnormals and overflow."""
     rng = np.random.default_rng(0)
     values = (rng.standard_normal(4000) * 10.0 ** rng.integers(-9, 7, 4000)).astype(np.float32)
-    values = np.concatenate([values, np.arange(0, 4, 2**-12).astype(np.float32), np.array([6e-8, 65519, 65520], np.float32)])
+    values = np.concatenate(
+        [values, np.arange(0, 4, 2**-12).astype(np.float32), np.array([6e-8, 65519, 65520], np.float32)]
+    )
     with np.errstate(over="ignore"):
         expected = values.astype(np.float16)
     np.testing.assert_array_equal(torch.from_numpy(values).to(torch.float16).numpy(), expected)
