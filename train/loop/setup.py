@@ -87,7 +87,7 @@ def _head(regime: regimes.Regime, context: RunContext) -> nn.Module | None:
     for parameter in regime.head.to(context.device).parameters():
         # Every process computes the whole loss, and gradients are added up: right for the model, of which each process
         # has the gradient of its own share alone, but not for this.
-        parameter.register_hook(lambda gradient: gradient / context.ranks.size)
+        parameter.register_hook(lambda gradient: gradient / context.ranks.size)  # type: ignore[no-untyped-call]
     return regime.head
 
 

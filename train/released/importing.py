@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ def _released(request: ImportRequest) -> SequenceModel:
     reading = replace(reading, state={**reading.state, **others})
     model = models.create(reading.model, weights="random", **_options(reading, request.options))
     if reading.positions is not None:
-        grid: tuple[int, int] = model.get_submodule("encoder.backbone.patch_embed").grid_size
+        grid = cast(tuple[int, int], model.get_submodule("encoder.backbone.patch_embed").grid_size)
         resampled = resample_positions(reading.state[reading.positions], grid)
         reading = replace(reading, state={**reading.state, reading.positions: resampled})
     state = _fitted(request, model, reading)

@@ -92,7 +92,7 @@ def read_mixvpr(tensors: Tensors, frames: Tensors) -> Reading:
     }
     state = rename(pooling, _MIX_RULES)
     # One release of the program has this bias, another has none.
-    state.setdefault("pooling.rows.bias", torch.zeros(options["rows"]))
+    state.setdefault("pooling.rows.bias", torch.zeros(len(pooling["row_proj.weight"])))
     # A ResNet that is cut after layer3 halves its frames four times.
     made_for = {"size": (16 * side, 16 * side), "pooling": "mixvpr", "pooling_options": options}
     return _reading(f"mixvpr-{encoder.backbone}", encoder, made_for, state)

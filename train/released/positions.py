@@ -24,7 +24,7 @@ def resample_positions(learnt: Tensor, grid: tuple[int, int]) -> Tensor:
     side = round((learnt.shape[1] - 1) ** 0.5)
     if grid == (side, side):
         return learnt
-    maps = learnt[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    maps = learnt[:, 1:].transpose(1, 2).reshape(1, -1, side, side)
     scale = ((grid[0] + OFFSET) / side, (grid[1] + OFFSET) / side)
     resampled = F.interpolate(maps, scale_factor=scale, mode="bicubic")
     return torch.cat([learnt[:, :1], resampled.flatten(2).transpose(1, 2)], dim=1)

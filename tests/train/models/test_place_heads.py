@@ -153,7 +153,8 @@ def test_words_by_cosine_are_means_of_the_points_that_are_nearest_by_cosine() ->
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3"])
 @torch.no_grad()
 def test_a_facet_is_what_a_hook_on_the_block_s_attention_sees(name: str, facet: Any, third: int) -> None:
-    options = {"depth": 3, "img_size": (56, 56) if "v2" in name else (64, 64)}
+    size = (56, 56) if "v2" in name else (64, 64)
+    options = {"depth": 3, "img_size": size}
     encoder = Encoder(name, cut="blocks.1", facet=facet, options=options).eval()
     whole = timm.create_model(name, num_classes=0, **options).eval()
     torch.manual_seed(0)
@@ -163,7 +164,7 @@ def test_a_facet_is_what_a_hook_on_the_block_s_attention_sees(name: str, facet: 
     encoder.backbone.load_state_dict({key: source[key] for key in own})
     seen: list[Tensor] = []
     whole.blocks[1].attn.qkv.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    frames = torch.randn(2, 3, *options["img_size"])
+    frames = torch.randn(2, 3, *size)
     whole(frames)
     expected = seen[0][:, whole.num_prefix_tokens :].chunk(3, dim=-1)[third]
     torch.testing.assert_close(encoder(frames), expected, atol=1e-5, rtol=1e-4)
@@ -176,11 +177,12 @@ def test_a_facet_is_what_a_hook_on_the_block_s_attention_sees(name: str, facet: 
 @pytest.mark.parametrize("cut", [None, "blocks.1"])
 @torch.no_grad()
 def test_all_tokens_are_the_cls_and_the_grid_without_registers(name: str, cut: str | None) -> None:
-    options = {"depth": 2, "img_size": (56, 56) if "14" in name else (64, 64)}
+    size = (56, 56) if "14" in name else (64, 64)
+    options = {"depth": 2, "img_size": size}
     grid, both = (
         Encoder(name, cut=cut, part=part_name, options=options).eval() for part_name in ("grid", "all")
     )  # of one seed
-    frames = torch.randn(1, 3, *options["img_size"])
+    frames = torch.randn(1, 3, *size)
     assert both(frames).shape == (1, 1 + 16, 384) and torch.equal(both(frames)[:, 1:], grid(frames))
     if cut is None:
         assert torch.equal(both(frames)[:, 0], both.backbone.forward_features(frames)[:, 0])

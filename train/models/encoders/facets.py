@@ -45,7 +45,7 @@ def end_in_facet(backbone: nn.Module, name: str, facet: Facet, *, is_cut: bool) 
     attention = getattr(last, "attn", None)
     # Where biases stand apart from the map (EVA), a third of the map is not yet a facet.
     has_one_map = isinstance(getattr(attention, "qkv", None), nn.Linear) and getattr(attention, "q_bias", None) is None
-    if not is_cut or not has_one_map:
+    if last is None or not is_cut or not has_one_map:
         raise ContractError(
             f"encoder '{name}' has no facet '{facet}': it belongs to a ViT that is cut after a block; set cut=blocks.N"
         )

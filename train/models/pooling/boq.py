@@ -82,7 +82,7 @@ class Boq(Pooling):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool `(N, T, C)` → `(N, W·R)`."""
-        grid = tokens.transpose(1, 2).unflatten(2, self.grid)
+        grid = tokens.transpose(1, 2).reshape(len(tokens), -1, *self.grid)
         tokens = self.norm(self.project(grid).flatten(2).transpose(1, 2))
         answers = []
         for block in self.blocks:
