@@ -73,11 +73,12 @@ class Table:
 def add_all(table: Table, workshop: Workshop, trial: Trial, count: int) -> None:
     """Put all faults on one command."""
     few = 1 if trial.is_slow else count
+    sizes, real_sizes = (SIZES[1:2], REAL_SIZES[1:2]) if trial.is_slow else (SIZES, REAL_SIZES)
     kinds = {
         "kills": lambda: _kills(workshop, trial, few),
         "reads": lambda: workshop.reads(trial, few, seed=1),
-        "disks": lambda: workshop.disks(trial, SIZES),
-        "mounts": lambda: workshop.small_disks(trial, REAL_SIZES) if can_mount() else iter(()),
+        "disks": lambda: workshop.disks(trial, sizes),
+        "mounts": lambda: workshop.small_disks(trial, real_sizes) if can_mount() else iter(()),
         "flips": lambda: workshop.flips(trial, few, seed=1),
         "hostile": lambda: hostile(workshop, trial, 4 * few, seed=1),
         "strangers": lambda: strangers(workshop, trial, len(PLANTS), seed=1),
