@@ -216,3 +216,24 @@ def test_flips_in_a_feature_dataset_are_named(tmp_path: Path) -> None:
         )
         with pytest.raises(ContractError, match=r"ids\.parquet"):
             FeatureFiles(folder)
+
+
+def test_a_head_that_reads_the_cls_token_is_refused_on_tokens_without(data: FakeDataset, tmp_path: Path) -> None:
+    """SALAD would take the first token of the grid for the CLS token without a word."""
+    vit = {"encoder": "test_vit", "size": (32, 32), "encoder_options": {"dynamic_img_size": True}}
+    model = models.create("seqvlad-vit", **vit, clusters=2, trainable="none", cut=None)
+    write_features(model, data, tmp_path / "f", FeatureRequest(level="token", settings=DescribeSettings("cpu")))
+    source = open_features(tmp_path / "f", data)
+    with pytest.raises(ContractError, match="holds tokens of 'grid', pooling 'salad' reads 'all'"):
+        create_head(source, "salad-mean-dinov2-s", 0, {})
+    options = {"clusters": 2, "pooling_options": {"global_from": "mean", "hidden": 4, "width": 2}}
+    head = create_head(source, "salad-mean-dinov2-s", 0, options)
+    assert head.descriptor_size(3) == 256 + 2 * 2 and head.config["pooling_options"]["hidden"] == 4
+
+
+def test_a_released_map_is_not_replaced_by_a_pca(data: FakeDataset, tmp_path: Path) -> None:
+    model = models.create("cosplace-r18", encoder="resnet10t", cut="layer1", size=(16, 24), projection=8)
+    with pytest.raises(ContractError, match="the model's own trained map"):
+        write_features(model, data, tmp_path / "f", FeatureRequest(settings=DescribeSettings("cpu"), pca=4))
+    assert not (tmp_path / "f").exists()
+    assert write_features(model, data, tmp_path / "f", FULL).shape == (8,)

@@ -305,3 +305,19 @@ def test_stored_features_are_verified_before_a_head_trains_on_them(
     chosen = settings(protocol_file, model="seqnet-small", options={}, features=str(tmp_path / "features"))
     with pytest.raises(ContractError, match=r"part-00000\.npy: not the bytes that were written"):
         train.fit(data, chosen, tmp_path / "run")
+
+
+def test_anyloc_takes_its_words_from_the_dataset(data: FakeDataset, protocol_file: Path, tmp_path: Path) -> None:
+    """No epoch: the words are means of the value facet's unit tokens, and describe what was never trained."""
+    options = {"encoder": "test_vit", "size": (32, 32), "cut": "blocks.1", "facet": "value", "clusters": 3}
+    options |= {"trainable": "none", "encoder_options": {"dynamic_img_size": True}}
+    chosen = settings(protocol_file, model="anyloc-dinov2-s", options=options, epochs=0, kmeans_frames=10)
+    model = train.load_model(train.fit(data, chosen, tmp_path / "run"))
+    assert model.pooling.hard and model.descriptor_size(3) == 3 * model.encoder.channels
+    with torch.no_grad():
+        tokens = torch.nn.functional.normalize(model.tokens(torch.from_numpy(data.pixels)).flatten(0, 1), dim=-1)
+        words = model.vlad.centres.detach()
+        own = tokens[(tokens @ torch.nn.functional.normalize(words, dim=-1).T).argmax(1) == 0]
+    # Ten frames of all were looked at, so a word is near the mean of all its tokens.
+    assert float(torch.nn.functional.cosine_similarity(own.mean(0), words[0], dim=0)) > 0.9
+    assert bool((words.norm(dim=1) <= 1.0 + 1e-6).all())

@@ -53,6 +53,11 @@ def check_request(model: nn.Module, request: FeatureRequest) -> None:
         raise ContractError("--runtime onnx: for --level frame")
     if request.pca is not None and (request.level == "token" or model.vlad_sums):
         raise ContractError("--pca needs one vector a frame: level frame, and a pooling other than vlad")
+    if request.pca is not None and model.config.get("projection_trained"):
+        raise ContractError(
+            "--pca would take the place of the model's own trained map (projection); leave it away, or reduce windows: "
+            "seqdata index --pca"
+        )
 
 
 def request_identity(
