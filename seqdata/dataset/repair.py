@@ -20,6 +20,7 @@ from seqdata.build.shards import sealed_under, write_shard
 from seqdata.build.tables import Draft, Tables, by_trajectory, write_frames
 from seqdata.contracts.dataset_tables import frame_blocks, stored_table
 from seqdata.contracts.manifest import (
+    FRAMES_NAME,
     MANIFEST_NAME,
     SHARDS,
     DatasetManifest,
@@ -157,9 +158,24 @@ def _steps(store: Store) -> Iterator[Step]:
     before: DatasetManifest | None = None
     for version in version_numbers(store, read_manifest(store)):
         current = read_manifest(store, version)
-        if current.parent is None or (before is not None and before.version == version - 1):
+        if before is None and version > 1:
+            yield Step(_first_version(current), _of_first_dump(current), None)
+        if version == 1 or (before is not None and before.version == version - 1):
             yield Step(current, current.shards[len(before.shards) if before else 0 :], before)
         before = current
+
+
+def _first_version(manifest: DatasetManifest) -> DatasetManifest:
+    """What is known of version 1 once `seqdata gc` has removed it: its dump, its shards, those tables that stay."""
+    tables = {name: table for name, table in manifest.tables.items() if "/" not in table.path}
+    frames = tables.get(FRAMES_NAME)
+    counts = manifest.counts.model_copy(update={"frames": frames.rows if frames else 0})
+    known = {"sources": manifest.sources[:1], "shards": _of_first_dump(manifest), "tables": tables, "counts": counts}
+    return manifest.model_copy(update={"version": 1, "parent": None, "segments": {}, **known})
+
+
+def _of_first_dump(manifest: DatasetManifest) -> tuple[ShardInfo, ...]:
+    return tuple(shard for shard in manifest.shards if shard.source == 0)
 
 
 def _work(store: Store, step: Step, raw: Path, overrides: Mapping[str, str], *, alone: bool) -> Work | None:

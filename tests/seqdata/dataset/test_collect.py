@@ -140,11 +140,27 @@ def test_an_object_store_is_collected_too(out: Path, files_of: Files, tmp_path: 
     assert seqdata.open(url).frames.collect().equals(seqdata.open(out).frames.collect())
 
 
-def test_what_cannot_be_repaired_after_a_collection_is_said(
-    out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_the_first_dump_repairs_its_shards_after_a_collection(
+    out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, files_of: Files
 ) -> None:
-    collect(out, keep=[1])
-    for name in ("shards/part-000000.tar", "shards/part-000001.tar"):
-        (out / name).write_bytes(b"")
+    collect(out)
+    whole = files_of(out)
+    (out / "shards" / "part-000000.tar").write_bytes(b"")
     assert repair(out, tmp_path / "first") == ["shards/part-000000.tar"]
+    assert files_of(out) == whole
+    (out / "shards" / "part-000001.tar").write_bytes(b"")
+    assert repair(out, tmp_path / "second") == []
     assert "part-000001.tar cannot be made again: seqdata gc removed" in caplog.text
+
+
+def test_tables_of_a_first_version_that_was_removed_are_repaired(tmp_path: Path, files_of: Files) -> None:
+    raw, out = write_drives(tmp_path / "raw", {"map": 20, "query": 20}), tmp_path / "out"
+    build(request(raw, out))
+    withdraw(out, ["map-003"], "x")
+    assert collect(out).versions == (1,)
+    whole = files_of(out)
+    names = ["frames.parquet", "shards/part-000000.parquet", "trajectories.parquet"]
+    for name in names:
+        (out / name).write_bytes(b"")
+    assert repair(out, raw) == names
+    assert files_of(out) == whole
