@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.config import load
+from cli.config import check_kind, kind_of_folder, load
 from cli.evaluation.evaluate import JudgedSource
 from cli.flags import DatasetFlag, DeviceFlag, ModelFromFlag, parse_list, refuse_idle
 from cli.output import ConfigFlag, JsonFlag, emit
@@ -50,6 +50,8 @@ def compare(
     """
     source = JudgedSource(load(config), parse_list(protocol), dataset, None, None, None, "auto")
     refuse_idle("an index as A", is_index(a), "device", "model_from")
+    if kind_of_folder(a) == "datasets":
+        check_kind(a, "indexes")
     if is_index(a):
         first = source.from_index(
             a, None, "auto", AnswerOptions(settings=DescribeSettings(device, model_from=model_from))

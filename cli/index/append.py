@@ -16,6 +16,7 @@ from indexer.builder.pipeline.append import append_index
 from indexer.builder.pipeline.shares import merge_shares
 from indexer.builder.share_plan import PARTS, parts_folder, read_plan
 from indexer.builder.shares import unfinished
+from indexer.versions.folders import is_index
 from indexer.versions.manifest import read_manifest, read_measured
 from seqdata.errors import InputError
 from seqdata.storage.remote import without_password
@@ -42,6 +43,7 @@ def append(
 
     The windows that seqdata append has added become a new version; nothing is fitted again.
     """
+    dataset, index = _by_position(dataset, index)
     work = load(config)
     before = open_index(work, index)
     run_folder = find_run(work, run, before)
@@ -71,6 +73,13 @@ def append(
     emit(result, text + recall_text(measured), as_json=as_json)
 
 
+def _by_position(dataset: Path | None, index: Path | None) -> tuple[Path | None, Path | None]:
+    """The dataset and the index; a first word that is an index, or holds parts of one, is meant as --index."""
+    if dataset is not None and index is None and (is_index(dataset) or (dataset / PARTS).is_dir()):
+        return None, dataset
+    return dataset, index
+
+
 def merge(
     dataset: DatasetArgument = None, index: IndexFlag = None, as_json: JsonFlag = False, config: ConfigFlag = None
 ) -> None:
@@ -78,6 +87,7 @@ def merge(
 
     They become one version; missing parts are named.
     """
+    dataset, index = _by_position(dataset, index)
     work = load(config)
     folder = work.newest("indexes", PARTS, index, "index --shard-range 1/N")
     identifiers = unfinished(folder)

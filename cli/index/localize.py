@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.flags import refuse_idle
+from cli.flags import IndexOption, refuse_idle
 from cli.output import JsonFlag, emit, next_step, note
 from indexer.localizer.localizer import FILTERS, Localizer
 from indexer.localizer.pack import TEST, is_pack
@@ -25,10 +25,14 @@ _SELF_TEST_TOLERANCE = 1e-3
 
 
 def localize(
-    pack: Annotated[Path, typer.Argument(help="Pack, or an index whose run is there.", metavar="PACK|INDEX")],
+    pack: Annotated[
+        Path | None,
+        typer.Argument(help="Pack, or an index whose run is there.", metavar="PACK|INDEX", show_default=False),
+    ] = None,
     recording: Annotated[
         Path | None, typer.Argument(help="Video, or folder of frames in driving order.", show_default=False)
     ] = None,
+    index_flag: IndexOption = None,
     out: Annotated[
         Path | None, typer.Option(help="New folder of the track.", show_default="the recording's name")
     ] = None,
@@ -67,6 +71,7 @@ def localize(
 
     The track is written as table, GeoJSON, GPX, KML, TUM text, and as a page that works offline.
     """
+    pack, recording = _named(pack, index_flag, recording)
     with ExitStack() as stack:
         refuse_idle("--truth", truth is not None, "start")
         refuse_idle("an index, and not with a pack", not is_pack(pack), "run")
@@ -88,6 +93,17 @@ def localize(
         target = out or Path(f"{name}-track")
         note(_cut_text(localizer, recordings[0], odometry is not None))
         _run(localizer, recordings, target, begin, judgement, frames, as_json=as_json)
+
+
+def _named(pack: Path | None, index_flag: Path | None, recording: Path | None) -> tuple[Path, Path | None]:
+    """The pack or index, and the recording: with --index the first word is the recording. Raises: UsageError."""
+    if index_flag is not None:
+        if recording is not None:
+            raise UsageError(f"{pack} and --index {index_flag}: name one of them")
+        return index_flag, pack
+    if pack is None:
+        raise UsageError("name a pack, as seqdata pack writes it, or an index")
+    return pack, recording
 
 
 def _packed(path: Path, run_flag: Path | None, stack: ExitStack) -> Path:

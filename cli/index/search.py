@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import seqdata
-from cli.config import Config, load
+from cli.config import Config, check_kind, kind_of_folder, load
 from cli.flags import (
     DeviceFlag,
     EngineFlag,
@@ -154,7 +154,12 @@ def _print_answers(index: PlaceIndex, answers: list[Answer], page: str | None, *
 
 
 def _split_paths(paths: list[Path]) -> tuple[Path | None, list[Path]]:
-    """The index among the paths, None where the first is none, and what to search for."""
+    """The index among the paths, None where the first is none, and what to search for.
+
+    Raises: UsageError where the first is a run or a dataset.
+    """
+    if paths and kind_of_folder(paths[0]) is not None:
+        check_kind(paths[0], "indexes")
     return (paths[0], paths[1:]) if paths and is_index(paths[0]) else (None, paths)
 
 
