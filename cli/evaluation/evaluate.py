@@ -213,8 +213,8 @@ class JudgedSource:
             counts = [search.write_part(part.number, part.jobs, progress) for search in searches]
         emit(
             {"index": index.id, "shard_range": f"{part.number}/{part.jobs}", "queries": counts},
-            f"{sum(counts)} queries of part {part.number}/{part.jobs}; when all parts are written, the same command "
-            "without --shard-range joins them",
+            f"{sum(counts)} queries of part {part.number}/{part.jobs}\n"
+            "all parts written: the same command without --shard-range joins them",
             as_json=as_json,
         )
 
