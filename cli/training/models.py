@@ -26,7 +26,7 @@ from indexer.text import elide
 from seqdata.errors import UsageError
 from train.models.catalogue import PRESETS, plugin_names, start_files
 from train.models.encoders.public_files import PublicFile
-from train.models.place_models import import_kind
+from train.models.place_models import import_command, import_kind
 
 
 def models(
@@ -156,8 +156,8 @@ def _start_line(start: dict[str, str] | None) -> list[str]:
 
 def _released_line(name: str) -> list[str]:
     """The command that reads a released model's weights, where there are any."""
-    kind = import_kind(name)
-    return [] if kind is None else [f"released weights of the whole model: seqdata import {kind} --out RUN"]
+    command = import_command(name)
+    return [] if command is None else [f"released weights of the whole model: {command}"]
 
 
 def _shape(shape: list[int] | None) -> str:

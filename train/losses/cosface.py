@@ -24,8 +24,8 @@ class CosFaceLoss(nn.Module):
         >>> loss = CosFaceLoss([2], 2)
         >>> with torch.no_grad():
         ...     _ = loss.classes[0].copy_(torch.eye(2))
-        >>> loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), group=0).detach()  # log(1 + e^(0 − 30·0.6))
-        tensor(1.5230e-08)
+        >>> loss(torch.tensor([[1.0, 1.0]]), torch.tensor([0]), group=0).detach()  # log(1 + e^(30·0.4))
+        tensor(12.0000)
     """
 
     def __init__(self, sizes: Sequence[int], channels: int) -> None:

@@ -74,6 +74,9 @@ PLACE_MODELS: dict[str, Options] = {
 }
 """Options of each preset."""
 
+DOWNLOADED = {"salad", "megaloc", "boq-dinov2", "cosplace-r50", "eigenplaces-r50"}
+"""Presets whose released file `seqdata import` finds by itself; of the others it is named."""
+
 
 def import_kind(name: str) -> str | None:
     """Name the kind of `seqdata import` that reads the released weights of a preset, None where there are none.
@@ -84,3 +87,14 @@ def import_kind(name: str) -> str | None:
     """
     kind = name.partition("-")[0]
     return kind if name in PLACE_MODELS and kind != "anyloc" else None
+
+
+def import_command(name: str) -> str | None:
+    """Write the command that reads the released weights of a preset, None where there are none.
+
+    Example:
+        >>> import_command("megaloc"), import_command("boq-r50")
+        ('seqdata import megaloc --out RUN', 'seqdata import boq FILE --out RUN')
+    """
+    kind = import_kind(name)
+    return None if kind is None else f"seqdata import {kind}{'' if name in DOWNLOADED else ' FILE'} --out RUN"

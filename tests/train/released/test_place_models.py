@@ -17,6 +17,7 @@ from tests.support.released_literal import State, normalised, part
 from tests.train.released.test_importing import imported, pixels
 from train.models.card import outline
 from train.models.frame_model import FrameModel
+from train.models.place_models import DOWNLOADED, PLACE_MODELS, import_kind
 from train.released import download
 from train.released.programs import PROGRAMS
 
@@ -159,6 +160,14 @@ def test_a_release_is_downloaded_once_and_only_read(hub: Callable[[State | None]
     paths = [download.download("megaloc", PROGRAMS["megaloc"]) for _ in range(2)]
     assert paths[0] == paths[1] and paths[0].name == "megaloc.torch"
     assert server.addresses == ["https://github.com/gmberton/MegaLoc/releases/download/v1.0/megaloc.torch"]
+
+
+def test_what_is_said_to_be_downloaded_has_an_address() -> None:
+    """Its file is of that very preset, by its name."""
+    kinds = {import_kind(name) for name in DOWNLOADED}
+    assert kinds == {kind for kind, program in PROGRAMS.items() if program.address}
+    assert {import_kind(name) for name in PLACE_MODELS} - {None} <= PROGRAMS.keys()
+    assert "dinov2" in PROGRAMS["boq"].address and "ResNet50" in PROGRAMS["cosplace"].address
 
 
 @pytest.mark.parametrize("kind", [name for name, program in PROGRAMS.items() if program.address])

@@ -34,6 +34,7 @@ class MixVpr(Pooling):
         `(N, T, C)` → `(N, channels·rows)` of unit length.
 
     Example:
+        >>> import torch
         >>> layer = MixVpr(channels=8, tokens=6, options=MixOptions(depth=1, channels=4, rows=2))
         >>> layer(torch.ones(5, 6, 8)).shape
         torch.Size([5, 8])
