@@ -85,7 +85,7 @@ def vit(state: State, frames: Tensor, layers: int = 12, eps: float = 1e-6) -> Te
     return norm(x, state, "layernorm", eps)
 
 
-def timesformer(state: State, window: Tensor) -> Tensor:
+def timesformer(state: State, window: Tensor, blocks: int = 12) -> Tensor:
     """The CLS token (768,) of one window (L, 3, 224, 224)."""
     length = len(window)
     x = F.conv2d(window, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16)
@@ -94,7 +94,7 @@ def timesformer(state: State, window: Tensor) -> Tensor:
     rows = [i * len(learnt) // length for i in range(length)]  # nearest
     x = x + learnt[rows][:, None]
     cls = (state["cls_token"] + state["pos_embed"][:, :1])[0, 0]
-    for i in range(12):
+    for i in range(blocks):
         p = part(state, f"blocks.{i}.")
         places = x.transpose(0, 1)  # (T, L, C): a place over the frames
         q, k, v = linear(norm(places, p, "temporal_norm1", 1e-6), p, "temporal_attn.qkv").chunk(3, -1)

@@ -100,7 +100,8 @@ def _pooling(
         attention = rename(encoder.attention, [(r"^attention_pool\.", "pooling.attention.")])
         return "seqpool", {"pooling": "seqpool", "fusion": "cat"}, attention
     raise UnreadableWeightsError(
-        "it holds neither VLAD words nor GeM's power: poolings without weights cannot be told apart"
+        "its pooling has no weights: SPoC, MAC and R-MAC cannot be told apart and are not read; SeqVLAD, NetVLAD, GeM, "
+        "SeqPool and CLS are"
     )
 
 

@@ -88,7 +88,7 @@ def _summary(lines: Sequence[Entry]) -> str:
 
 def _page_row(result: Result, entry: Entry, numbers: dict[str, int]) -> dict[str, Any]:
     """What the template shows of an entry; texts that repeat are numbered in `numbers`."""
-    notes = [numbers.setdefault(text, len(numbers) + 1) for text in (*entry.differs, entry.reason) if text]
+    notes = sorted(numbers.setdefault(text, len(numbers) + 1) for text in (*entry.differs, entry.reason) if text)
     low, high = entry.interval or (None, None)
     name, mark, digest = (entry.cell.protocol or "" if entry.cell else "").partition("@")
     met = sum(count.is_met for count in entry.counts)
