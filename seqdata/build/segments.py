@@ -3,7 +3,7 @@
 `seqdata.contracts.dataset_tables` lists them and reads both as one table.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,14 @@ from seqdata.sequences.new_pairs import NumberedWindows, new_pairs
 from seqdata.sequences.positives import write_blocks
 from seqdata.sequences.sequencer import GEOMETRY_COLUMNS, ROLES, Sequencer
 from seqdata.sequences.tables import MAX_RADIUS, positives_name, reach, stored_radius
-from seqdata.sequences.window_numbers import SplitWindows, WindowNumbers, renumber, stored_numbers, to_table
+from seqdata.sequences.window_numbers import (
+    Side,
+    SplitWindows,
+    WindowNumbers,
+    renumber,
+    stored_numbers,
+    to_table,
+)
 from seqdata.storage.table_cache import local_table
 
 # These tables grow by segments; all others follow from the frames, and segmented versions have none.
@@ -49,16 +56,43 @@ class Ground:
     """Frames that windows are cut from.
 
     Attributes:
-        frames: Columns `GEOMETRY_COLUMNS`, one row a frame.
-        stored: Stored row of each, int64 (F,).
+        cutter: Windows over the frames.
+        stored: Stored row of each frame, int64 (F,).
     """
 
-    frames: pl.DataFrame
+    cutter: Sequencer
     stored: IntArray
 
-    def select(self, mask: pl.Series) -> "Ground":
-        """Select frames by a bool each."""
-        return Ground(self.frames.filter(mask), self.stored[mask.to_numpy()])
+    @classmethod
+    def of_frames(cls, frames: pl.DataFrame, stored: IntArray, draft: Draft) -> "Ground":
+        """Make it of the columns `GEOMETRY_COLUMNS`, F rows, with the spacing rule of a version."""
+        return cls(sequencer(frames, draft), stored)
+
+    def windows(self, protocol: Protocol, split: str, role: str) -> SplitWindows:
+        """Cut the windows of a split and role."""
+        return SplitWindows(self.cutter, self.stored, self.cutter.protocol_windows(protocol, split, role))
+
+
+@dataclass(frozen=True)
+class GroundChange:
+    """Trajectories whose frames changed or are new.
+
+    Attributes:
+        names: Their names.
+        before: Their frames as they were; None where they are new.
+        altered: Their frames as they are; None where none is left.
+        after: All frames of the new version.
+    """
+
+    names: tuple[str, ...]
+    before: Ground | None
+    altered: Ground | None
+    after: Ground
+
+    def touches(self, protocol: Protocol, split: str, role: str) -> bool:
+        """Whether the trajectories had or have windows in a split and role."""
+        sides = [side for side in (self.before, self.altered) if side is not None]
+        return any(side.windows(protocol, split, role).table.height for side in sides)
 
 
 def add_frames(tables: Tables, before: DatasetManifest, parts: Iterable[pl.DataFrame], draft: Draft) -> Summary:
@@ -75,59 +109,66 @@ def add_frames(tables: Tables, before: DatasetManifest, parts: Iterable[pl.DataF
     """
     frames = frames_table(tables.store, before)
     summary = write_rows(tables, parts, draft, frames.stored)
-    if summary.geometry is not None:
-        old = frames.scan().select(GEOMETRY_COLUMNS).collect()
+    new = summary.geometry
+    if new is not None:
         # Old frames come first: frame rows of the version before stay what they are.
-        stored = np.concatenate(
-            [frames.stored_rows(np.arange(frames.height)), frames.stored + np.arange(summary.frames)]
-        )
-        names = summary.geometry["trajectory"].unique().to_list()
-        write_pairs(tables, before, draft, None, Ground(pl.concat([old, summary.geometry]), stored), names)
+        every = pl.concat([frames.scan().select(GEOMETRY_COLUMNS).collect(), new])
+        new_rows = frames.stored + np.arange(summary.frames)
+        rows = np.concatenate([frames.stored_rows(np.arange(frames.height)), new_rows])
+        after, altered = Ground.of_frames(every, rows, draft), Ground.of_frames(new, new_rows, draft)
+        write_pairs(tables, before, draft, GroundChange(tuple(new["trajectory"].unique()), None, altered, after))
     return summary
 
 
-def write_pairs(
-    tables: Tables,
-    before: DatasetManifest,
-    draft: Draft,
-    changed: Ground | None,
-    after: Ground,
-    names: Collection[str],
-) -> None:
+def write_pairs(tables: Tables, before: DatasetManifest, draft: Draft, change: GroundChange) -> None:
     """Write the numbering of a version's windows, and the pairs of those that are new.
 
     Args:
         tables: The tables of the new version.
         before: Manifest of the version before.
         draft: What the version's manifest will say.
-        changed: The frames that the trajectories `names` had before; None where these are new.
-        after: All frames of the new version.
-        names: Trajectories whose frames changed or are new.
+        change: What changed.
     """
     protocol = draft.protocol
     if protocol is None:
         return
     numbers = stored_numbers(tables.store, before)
-    old, new = None if changed is None else sequencer(changed.frames, draft), sequencer(after.frames, draft)
-    current: dict[tuple[str, str], WindowNumbers] = {}
     for split in protocol.splits:
-        sides: dict[str, tuple[pl.DataFrame, BoolArray]] = {}
-        for role in ROLES:
-            previous = None if changed is None or old is None else _windows(old, changed, protocol, split, role)
-            windows = _windows(new, after, protocol, split, role)
-            current[split, role], is_new = renumber(numbers.get((split, role)), previous, windows, names)
-            sides[role] = windows.table, is_new
-        if any(is_new.any() for _, is_new in sides.values()):
+        # All windows are cut only where some changed: a city's change costs nothing in the other splits.
+        touched = [role for role in ROLES if change.touches(protocol, split, role)]
+        sides = {role: _renumbered(numbers, change, protocol, split, role) for role in touched}
+        numbers |= {(split, role): numbered for role, (_, numbered, _) in sides.items()}
+        if any(is_new.any() for _, _, is_new in sides.values()):
+            sides |= {role: _as_before(numbers, change, protocol, split, role) for role in ROLES if role not in touched}
             query, database = (
-                NumberedWindows(new.window_set(table, protocol.unit), current[split, role].numbers, is_new)
-                for role, (table, is_new) in ((role, sides[role]) for role in ("query", "database"))
+                NumberedWindows(change.after.cutter.window_set(table, protocol.unit), numbered.numbers, is_new)
+                for table, numbered, is_new in (sides["query"], sides["database"])
             )
             _write_new_pairs(tables, before, draft, split, query, database)
-    tables.write(NUMBERING_NAME, to_table(current), {"seqdata.table": "numbering"})
+    if numbers:
+        tables.write(NUMBERING_NAME, to_table(numbers), {"seqdata.table": "numbering"})
 
 
-def _windows(cutter: Sequencer, ground: Ground, protocol: Protocol, split: str, role: str) -> SplitWindows:
-    return SplitWindows(cutter, ground.stored, cutter.protocol_windows(protocol, split, role))
+Numbered = tuple[pl.DataFrame, WindowNumbers, BoolArray]
+"""A window table, the numbers of its windows, and whether each is new."""
+
+
+def _renumbered(
+    numbers: Mapping[Side, WindowNumbers], change: GroundChange, protocol: Protocol, split: str, role: str
+) -> Numbered:
+    """Number the windows of a split and role of which some changed."""
+    windows = change.after.windows(protocol, split, role)
+    previous = None if change.before is None else change.before.windows(protocol, split, role)
+    return windows.table, *renumber(numbers.get((split, role)), previous, windows, change.names)
+
+
+def _as_before(
+    numbers: Mapping[Side, WindowNumbers], change: GroundChange, protocol: Protocol, split: str, role: str
+) -> Numbered:
+    """Give the windows of a split and role of which none changed their numbers: where none are stored, their rows."""
+    table = change.after.windows(protocol, split, role).table
+    numbered = numbers.get((split, role), WindowNumbers.first(table.height))
+    return table, numbered, np.zeros(table.height, dtype=bool)
 
 
 def _write_new_pairs(

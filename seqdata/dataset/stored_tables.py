@@ -29,7 +29,7 @@ class StoredPairs:
 
     Attributes:
         paths: The files.
-        numbers: Of a segmented table the numbers that its pairs hold, by role; none where they hold rows.
+        numbers: The numbers that pairs hold, by role; none of a role where they hold rows.
     """
 
     paths: tuple[Path, ...]
@@ -50,7 +50,8 @@ class StoredPairs:
                 part = scan_parquet(path).filter(condition).collect(engine="streaming")
             table_contract("positives").validate(part, path)
             parts.append(self._with_rows(part.select(*table_contract("positives").polars_schema()), path))
-        return pl.concat(parts).sort("query", "database") if self.numbers else pl.concat(parts)
+        pairs = pl.concat(parts)
+        return pairs.sort("query", "database") if self.numbers or len(parts) > 1 else pairs
 
     def count_queries(self, condition: pl.Expr) -> int:
         """Count the queries that have a pair which fulfils a condition; pairs that hold rows are never loaded whole.
@@ -58,7 +59,7 @@ class StoredPairs:
         Raises:
             ContractError: As `select`.
         """
-        if self.numbers:
+        if self.numbers or len(self.paths) > 1:
             return self.select(condition)["query"].n_unique()
         with translated(self.paths[0]):
             pairs = scan_parquet(self.paths[0]).filter(condition)
@@ -124,7 +125,7 @@ class StoredTables:
             check_footer("positives", path, info.rows)
             paths.append(path)
         if paths and min(reach(path, protocol, split) for path in paths) >= radius:
-            numbers = {role: self._numbers[split, role] for role in ROLES} if self.manifest.segments else {}
+            numbers = {role: self._numbers[split, role] for role in ROLES if (split, role) in self._numbers}
             return StoredPairs(tuple(paths), numbers)
         added = read_added(self.store, self.manifest.id, protocol).tables
         path_of_added = pairs_path(self.store, added, protocol, split, radius)

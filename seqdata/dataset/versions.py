@@ -30,7 +30,7 @@ from seqdata.build.plan import (
     refuse_empty,
 )
 from seqdata.build.request import follow_protocol
-from seqdata.build.segments import Ground, write_pairs
+from seqdata.build.segments import Ground, GroundChange, write_pairs
 from seqdata.build.tables import Draft, Tables, by_trajectory, summarise
 from seqdata.contracts.dataset_tables import (
     CHANGES_NAME,
@@ -227,15 +227,23 @@ def _write_windows(
 ) -> None:
     """Write the numbering of the windows that are left, and the pairs of those that are new."""
     geometry = frames.scan().select(GEOMETRY_COLUMNS).collect()
-    all_frames = Ground(geometry, frames.stored_rows(np.arange(frames.height)))
-    stored = pl.Series(all_frames.stored)
-    changed = all_frames.select(stored.is_in(withdrawal.before["stored"].implode()))
-    after = all_frames.select(~stored.is_in(withdrawal.removed["stored"].implode()))
-    rows = np.searchsorted(after.stored, withdrawal.reflagged["stored"].to_numpy())
-    flags = after.frames["resampled"].scatter(rows, withdrawal.reflagged["resampled"])
-    after = replace(after, frames=after.frames.with_columns(flags))
-    names = withdrawal.before["trajectory"].unique().to_list()
-    write_pairs(tables, before, draft, changed, after, names)
+    rows = pl.Series(frames.stored_rows(np.arange(frames.height)))
+    is_before, is_gone = (rows.is_in(part["stored"].implode()) for part in (withdrawal.before, withdrawal.removed))
+    reflagged = np.searchsorted(rows.to_numpy(), withdrawal.reflagged["stored"].to_numpy())
+    flags = geometry["resampled"].scatter(reflagged, withdrawal.reflagged["resampled"])
+    current = geometry.with_columns(flags)
+
+    def ground(table: pl.DataFrame, mask: pl.Series) -> Ground:
+        return Ground.of_frames(table.filter(mask), rows.filter(mask).to_numpy(), draft)
+
+    is_altered = is_before & ~is_gone
+    change = GroundChange(
+        names=tuple(withdrawal.before["trajectory"].unique()),
+        before=ground(geometry, is_before),
+        altered=ground(current, is_altered) if is_altered.any() else None,
+        after=ground(current, ~is_gone),
+    )
+    write_pairs(tables, before, draft, change)
 
 
 def _counts_without(before: DatasetManifest, withdrawal: _Withdrawal) -> Counts:

@@ -24,9 +24,9 @@ KNOWN = [
     ("dataset-v2", 2, "e20b5e3548fb3d912617dbb3d4a5b7dbcf262ac7c68c6023564745a9c852567f", 19, 7, 12, []),
     ("dataset-v2", 3, "e9abe33ac88d956b66c19348efc00a78a44699607717515a9e52b8931847a19d", 18, 5, 4, ["map-001"]),
     ("dataset-v3", 1, "8682dee3661f8b762386fdc02418a1dda29616788ae03a258b35de954ef3beb1", 13, 5, 6, []),
-    ("dataset-v3", 2, "fa62983ebe573920c4e42b7ce89f7a252464899e22018a93dbcb240191493d34", 19, 7, 12, []),
-    ("dataset-v3", 3, "28d66fc644e65e46358a9f8f90561d5fa233d8bd36ba903bbf3b5bdb10ff3bc6", 18, 5, 4, ["map-001"]),
-    ("dataset-v3", 4, "2ba19d0fe1824bea47acf95e57df021b0e6cb09b7f57c9d1914249fa68abbb80", 18, 5, 4, ["map-001"]),
+    ("dataset-v3", 2, "4c3c9d5c20bb2a7b7f55fafb206d05bf58721cbfa549956c21411fee694d93b6", 19, 7, 12, []),
+    ("dataset-v3", 3, "2e835e39e57f363ef0588cca5af9cd02a187695260b023569685b31248bb3f37", 18, 5, 4, ["map-001"]),
+    ("dataset-v3", 4, "47bbb02310a2d8fee8f4a3bf8d64b0069ba7816e11a57dcb40fa1f43467a9199", 18, 5, 4, ["map-001"]),
 ]
 
 
