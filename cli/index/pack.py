@@ -32,7 +32,7 @@ def pack(
         typer.Option(help="Split whose queries calibrate the threshold.", show_default="val"),
     ] = None,
     precision: Annotated[
-        float, typer.Option(help="Share of accepted queries that must be right.", min=0.01, max=1)
+        float, typer.Option(help="Share of accepted queries that must be right.", metavar="0…1", min=0.01, max=1)
     ] = 0.99,
     quantise: Annotated[
         str | None,

@@ -39,7 +39,10 @@ class PanelCommand(TyperCommand):
 
     def get_params(self, ctx: Any) -> Any:
         """List the parameters in the order of their panels, which Rich's help follows."""
-        return sorted(super().get_params(ctx), key=lambda parameter: TITLES.index(_panel(parameter)))
+        parameters = sorted(super().get_params(ctx), key=lambda parameter: TITLES.index(_panel(parameter)))
+        # Typer makes --help itself, without a panel.
+        parameters[-1].rich_help_panel = COMMON_PANEL  # type: ignore[attr-defined]
+        return parameters
 
 
 def _panel(parameter: Any) -> str:

@@ -36,6 +36,7 @@ PANELS: Mapping[str, Mapping[str, str]] = {
         "recall_target": "0…1", "memory": "SIZE", "normalise": "", "accumulate": "STEPS", "strict": "",
         "threads": "N", "again": "", "ids": "", "softening": "LEVELS", "repeats": "N", "undistort": "FILE",
         "crop": "CROP", "pose_gap": "SECONDS", "whiten": "", "reverse": "",
+        "resize": "", "parts_engine": "", "exact_pca": "", "quantise": "", "plan": "",
     },
     "Options": {
         "kind": "KIND", "raw": "RAW", "datasets": "DATASET", "index_folder": "INDEX", "version": "VERSION",
@@ -45,7 +46,8 @@ PANELS: Mapping[str, Mapping[str, str]] = {
         "fusion": "FUSION", "epochs": "N", "lr": "RATE", "batch_size": "N", "negatives": "N", "patience": "EPOCHS",
         "loss": "LOSS", "width": "PIXELS", "height": "PIXELS", "dimensions": "N", "only": "ROW,…", "n": "N",
         "compare": "FOLDER", "repair": "RAW", "reason": "TEXT", "roles": "ROLE:DRIVE,…", "cut": "STRETCH",
-        "buffer": "METRES", "by": "GROUP,…", "what": "ACTION", "tag": "TAG", "log_file": "FILE", "config": "FILE",
+        "buffer": "METRES", "by": "GROUP,…", "what": "ACTION", "keep": "N", "runs": "FOLDER",
+        "log_file": "FILE", "config": "FILE",
     },
 }  # fmt: skip
 """Panels in the order of the help, each with its parameters and the words for their values ("" for a flag)."""

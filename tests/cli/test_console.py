@@ -5,13 +5,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import seqdata
 from cli import output
 from cli.main import app
+from cli.program.groups import load_command
+from cli.program.parameters import PANELS
 from cli.program.registry import COMMANDS, GROUPS, INDEX_COMMANDS, Command
 from seqdata.parallel.steps import step
 from tests.cli.test_commands import SEQDATA, here
@@ -182,3 +186,25 @@ def test_every_long_step_of_a_road_is_announced(tmp_path: Path) -> None:
         monkeypatch.undo()
     assert steps["seal part-000000.tar"] == (44, 44)
     assert {"list the dump", "write tables and windows", "fit the PCA", "search", "write the page"} <= steps.keys()
+
+
+def all_parameters() -> list[tuple[str, Any]]:
+    """Every parameter of every command."""
+    commands = {**COMMANDS, **{f"index {name}": command for name, command in INDEX_COMMANDS.items()}}
+    loaded = {name: load_command(name, command) for name, command in commands.items()}
+    return [(name, item) for name, one in loaded.items() for item in one.get_params(typer.Context(one, info_name=name))]
+
+
+def test_every_parameter_has_a_word_for_its_value_and_a_panel() -> None:
+    parameters = all_parameters()
+    assert len(parameters) > 500
+    bare = [f"{name} {item.name}" for name, item in parameters if not (getattr(item, "is_flag", False) or item.metavar)]
+    assert not bare
+    titles = {getattr(item, "rich_help_panel", None) for _, item in parameters}
+    assert titles == {None, "Options", "Input", "Output", "Advanced", "Common"}
+    # A default is said in one way: behind the help, in brackets.
+    assert not [f"{name} {item.name}" for name, item in parameters if "default:" in (item.help or "").lower()]
+
+
+def test_the_table_of_parameters_names_no_other() -> None:
+    assert {name for names in PANELS.values() for name in names} <= {item.name for _, item in all_parameters()}
