@@ -1,15 +1,31 @@
 """The ledger: published values agree among each other, and cells stand beside those of the paper."""
 
+import csv
+import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import seqdata
 from seqdata import protocols
+from seqdata.build.builder import BuildRequest, build
+from seqdata.contracts.protocol import Protocol
+from seqdata.dataset.dataset import Dataset
 from seqdata.protocols import agrees
+from tests.conftest import write_drives
 from train.experiments import grid as grids
+from train.experiments.ledger import files
 from train.experiments.ledger.differences import facts
+from train.experiments.ledger.entries import Entry, entries
 from train.experiments.ledger.published import FILE, Key, published
+from train.experiments.measure import measures
+from train.experiments.measure.cells import Measured
+from train.experiments.measure.counts import LENGTHS
+from train.experiments.measure.targets import Target, are_papers, bind
+from train.experiments.run import Request, Result, run
+from train.experiments.table.table import make_table
 
 NUMBER = re.compile(r"-|~?\d+(\.\d+)?k?|-\d+(\.\d+)?|\d+\*|\d+ · SL")
 
@@ -101,3 +117,129 @@ def test_what_is_known_to_differ_names_what_there_is() -> None:
     assert set(known.recipes) <= {method.recipe for method in grids.methods().values()}
     for experiment, rows in known.rows.items():
         assert set(rows) <= set(grids.load(experiment).rows)
+
+
+CITIES = ("melbourne", "austin", "amman", "boston", "sf", "cph")
+FIXED = {"r1": Measured(value=0.5, interval=(0.4, 0.6)), "r5": Measured(value=0.75), "r10": Measured(value=1.0)}
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A street in each of P2's cities: 20 database and 12 query frames."""
+    folder = tmp_path_factory.mktemp("streets")
+    drives = {f"{role}-{city}": count for city in CITIES for role, count in (("map", 20), ("query", 12))}
+    positions = write_drives(folder / "raw", drives) / "positions.csv"
+    head, *rows = positions.read_text().splitlines()
+    of_city = [f"{row},{row.split('-')[1]}" for row in rows]
+    positions.write_text("\n".join([f"{head},city", *of_city]) + "\n")
+    build(BuildRequest("folder", positions.parent, folder / "dataset", protocol=protocols.load("own")))
+    return seqdata.open(folder / "dataset")
+
+
+@pytest.fixture
+def fixed_recalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recall cell holds `FIXED`, without a model."""
+
+    def measure(artifacts: object, method: object, target: Target, *runs: object) -> dict[str, Any]:
+        counts = {"queries": 4, "left_out": 0, "database": 16, "conditions": "test", "interval_method": "test"}
+        dimension = 256 * target.tested.length
+        return {
+            "values": FIXED,
+            "protocol": target.tested.label,
+            **counts,
+            "facts": {"dimension": dimension, "memory": 2e9},
+        }
+
+    monkeypatch.setattr(measures, "recalls", measure)
+
+
+def ledger(name: str, dataset: Dataset, out: Path, **fields: Any) -> tuple[Result, dict[tuple[str, ...], Entry]]:
+    result = run(Request(name, out, [dataset], "smoke", device="cpu", **fields))
+    lines = entries(result)
+    return result, {(*entry.key, "ours" if entry.cell else "paper"): entry for entry in lines}
+
+
+@pytest.mark.usefixtures("fixed_recalls")
+def test_a_cell_stands_beside_the_paper_s_with_difference_protocol_and_counts(streets: Dataset, tmp_path: Path) -> None:
+    result, lines = ledger("sta-table2", streets, tmp_path, protocol="msls-sta")
+    entry = lines["sta", "Amman", "r1", "ours"]
+    assert entry.printed is not None and entry.printed.text == "0.303" and entry.unit == "share"
+    assert entry.ours == 0.5 and entry.interval == (0.4, 0.6) and entry.difference == pytest.approx(0.197)
+    assert entry.cell is not None and str(entry.cell.protocol).startswith("msls-sta-test-amman@")
+    counts = {(count.split, count.name): (count.published, count.counted, count.is_met) for count in entry.counts}
+    assert counts["test", "database_images"] == (953, 20, False)
+    assert counts["train", "query_images"] == (88118, 12, False) and entry.are_counts_met is False
+    text = " ".join(entry.differs)
+    assert "names no validation city" in text and "how long an epoch is" in text
+    assert "weights random instead of pretrained" in text and "epochs 1 instead of 30" in text
+    assert "model sta-small instead of sta" in text
+    printed = published("sta-table2")
+    assert all((*key, "ours") in lines and lines[(*key, "ours")].printed == value for key, value in printed.items())
+    assert {entry.difference is None for entry in lines.values()} == {False}
+    row = next(csv.DictReader(io.StringIO(files.to_csv("sta-table2", [entry]))))
+    assert (row["published"], row["ours"], row["low"], row["high"], row["difference"]) == (
+        "0.303", "0.500", "0.400", "0.600", "+0.197",
+    )  # fmt: skip
+    assert row["protocol"] == entry.cell.protocol and row["met"] == "no"
+    assert "test database images 953: 20" in row["expected"]
+    html = files.to_html(result, [entry])
+    assert "0.303" in html and "+0.197" in html and str(entry.cell.protocol).partition("@")[2] in html
+
+
+@pytest.mark.usefixtures("fixed_recalls")
+@pytest.mark.parametrize("name", ["sta-table2", "seqvlad-table3"])
+def test_numbers_of_another_protocol_stand_apart_and_have_no_difference(
+    name: str, streets: Dataset, tmp_path: Path
+) -> None:
+    _, lines = ledger(name, streets, tmp_path)
+    ours = [entry for entry in lines.values() if entry.cell is not None]
+    papers = [entry for entry in lines.values() if entry.cell is None]
+    assert {entry.key for entry in papers} == set(published(name))
+    assert all(entry.printed is None and entry.difference is None for entry in ours)
+    assert all(entry.ours is None and entry.reason for entry in papers)
+
+
+@pytest.mark.usefixtures("fixed_recalls")
+def test_dimensions_that_grow_with_the_length_are_written_so(streets: Dataset, tmp_path: Path) -> None:
+    result, lines = ledger("seqvlad-table4", streets, tmp_path, protocol="msls-seqvlad", only=("gem-cat-r18",))
+    line = make_table(result).lines[0]
+    assert line.lead[-1] == "256 · SL"
+    assert lines["gem-cat-r18", "SL 10", "r1", "ours"].difference == pytest.approx(50 - 79.8)
+    fixed = lines["gem-cat-r18", "Fixed, SL 10", "r1", "ours"]
+    assert fixed.printed is None and all(count.split != "test" for count in fixed.counts)
+    assert lines["gem-cat-r50", "SL 10", "r1", "ours"].reason == "not run (--only)"
+
+
+def test_table_1_counts_a_dataset_without_a_model(streets: Dataset, tmp_path: Path) -> None:
+    _, lines = ledger("sta-table1", streets, tmp_path, protocol="msls-sta")
+    amman = lines["amman", "Images", "database", "ours"]
+    assert (amman.ours, amman.paper, amman.difference, amman.unit) == (20, 953, 20 - 953, "images")
+    assert [str(count) for count in amman.counts] == ["Images database 953: 20"]
+    nordland = lines["nordland-train", "Images", "query", "ours"]
+    assert nordland.reason == "ContractError: no nordland dataset given" and nordland.paper == 15000
+    _, windows = ledger("seqvlad-table1", streets, tmp_path, protocol="msls-seqvlad")
+    # Of a street of n frames n − L + 1 windows are left; at even L the first is left out.
+    for length, map_windows, query_windows in ((5, 16, 8), (10, 10, 2), (15, 6, 0)):
+        test = [windows[f"msls-{length}", "Test", role, "ours"].ours for role in ("database", "query")]
+        assert test == [2 * map_windows, 2 * query_windows], length
+    assert LENGTHS == (5, 10, 15)
+    _, own = ledger("seqvlad-table1", streets, tmp_path)
+    assert {key[0] for key in own if key[3] == "ours"} == {f"own-{length}" for length in LENGTHS}
+
+
+def test_a_dataset_of_one_of_the_papers_protocols_serves_the_tables_of_the_other(tmp_path: Path) -> None:
+    class Paper:
+        """As much of a dataset as choosing columns looks at."""
+
+        location = "msls"
+        manifest = type("Manifest", (), {"protocol": protocols.load("msls-seqvlad")})
+
+        def load_protocol(self, name: str) -> Protocol:
+            return protocols.load(name)
+
+    dataset: Any = Paper()
+    targets = bind(grids.load("sta-table2"), [dataset])
+    assert [target.label for target in targets] == ["Amman", "Boston", "SF", "Cph"]
+    assert are_papers(grids.load("sta-table2"), [dataset]) and not are_papers(
+        grids.load("sta-table2"), [dataset], "msls-seqvlad"
+    )
