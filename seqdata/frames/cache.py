@@ -16,6 +16,7 @@ from seqdata.frames.images import BadImageError, Pixels
 
 Fetch = Callable[[list[int]], Mapping[int, bytes | None]]
 Decode = Callable[[int, bytes | None], Pixels]
+DecodeInto = Callable[[bytes | None, Pixels], bool]
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,15 @@ class DecodeCache:
         fetch: Reads the stored bytes of distinct rows, None for damaged ones.
         decode: Decodes the bytes of one row, or raises BadImageError.
         budget: Greatest number of bytes of pixels that stay here.
+        decode_into: Decodes bytes into an array (H, W, 3) and returns whether it could.
 
     Attributes:
         decodes: Number of frames that were decoded.
         bad: What is wrong with each bad row.
     """
 
-    def __init__(self, fetch: Fetch, decode: Decode, budget: int) -> None:
-        self._fetch, self._decode = fetch, decode
+    def __init__(self, fetch: Fetch, decode: Decode, budget: int, decode_into: DecodeInto | None = None) -> None:
+        self._fetch, self._decode, self._decode_into = fetch, decode, decode_into
         self.budget = budget
         self._start()
 
@@ -60,7 +62,7 @@ class DecodeCache:
 
     def __getstate__(self) -> dict[str, object]:
         """Send to another process how to read, and the budget."""
-        return {name: self.__dict__[name] for name in ("_fetch", "_decode", "budget")}
+        return {name: self.__dict__[name] for name in ("_fetch", "_decode", "_decode_into", "budget")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         """Start empty."""
@@ -86,6 +88,23 @@ class DecodeCache:
             # A thread that failed may have failed at another frame of the same read: this row is then read here.
             frames[row] = future.result() if future.exception() is None else self.frames([row])[row]
         return frames
+
+    def read_into(self, row: int, target: Pixels) -> bool:
+        """Decode a frame straight into an array (H, W, 3), without storing it here.
+
+        Returns:
+            False where it has to be read as others are: it is here already or is being decoded, is bad, or is of
+            another size or kind.
+
+        Errors are those of `fetch`.
+        """
+        with self._lock:
+            is_new = row not in self._frames and row not in self._pending and row not in self.bad
+        if not is_new or self._decode_into is None or not self._decode_into(self._fetch([row])[row], target):
+            return False
+        with self._lock:
+            self.decodes += 1
+        return True
 
     @contextmanager
     def passing(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import simplejpeg
 
 from seqdata.errors import ContractError, MissingDependencyError
 from seqdata.frames.buffers import Buffers
-from seqdata.frames.formats import JPEG_MAGIC, STORED_FORMATS, check_jpeg, open_image
+from seqdata.frames.formats import JPEG_MAGIC, STORED_FORMATS, BadImageError, check_jpeg, open_image
 from seqdata.frames.images import Pixels, to_rgb
 from seqdata.frames.resize import Kernel, Size, resize
 
@@ -29,7 +29,7 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None,
     Args:
         data: Bytes of a JPEG or PNG file.
         size: (height, width) to resize to; None keeps the image's own size.
-        buffers: Memory to decode into; used where the image is not resized.
+        buffers: Memory to decode into.
         kernel: How it is resized.
 
     Returns:
@@ -44,13 +44,31 @@ def decode_image(data: bytes, size: Size = None, buffers: Buffers | None = None,
         width, height = check_jpeg(data)
         if size is not None and kernel == "scaled":
             return resize(_decode_reduced(data, size), size, kernel)
-        if size is not None or buffers is None:
+        if buffers is None:
             return resize(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), size, kernel)
         pixels = buffers.take((height, width, 3))
         simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, buffer=pixels)
     except (ValueError, KeyError):  # CMYK and the like: Pillow knows more kinds
         return resize(to_rgb(open_image(data, STORED_FORMATS)), size, kernel)
-    return pixels
+    return resize(pixels, size, kernel)
+
+
+def decode_jpeg_into(data: bytes, target: Pixels) -> bool:
+    """Decode a JPEG into an array (H, W, 3).
+
+    Returns:
+        Whether it could; False for another kind of file, another size, or bytes that do not decode, and `target` then
+        holds anything.
+    """
+    if not data.startswith(JPEG_MAGIC):
+        return False
+    try:
+        if check_jpeg(data) != (target.shape[1], target.shape[0]):
+            return False
+        simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, buffer=target)
+    except (ValueError, KeyError, BadImageError):
+        return False
+    return True
 
 
 def _decode_reduced(data: bytes, size: tuple[int, int]) -> Pixels:

@@ -9,7 +9,7 @@ import numpy as np
 from seqdata.errors import ContractError
 from seqdata.frames.buffers import Buffers
 from seqdata.frames.cache import DecodeCache
-from seqdata.frames.decode import channels_first, check_one_size, decoder
+from seqdata.frames.decode import channels_first, check_one_size, decode_jpeg_into, decoder
 from seqdata.frames.images import BadImageError, Pixels
 from seqdata.frames.locations import FrameLocations
 from seqdata.frames.resize import Kernel, Size, check_kernel
@@ -58,7 +58,7 @@ class FrameReader:
 
     def cache(self, cache_bytes: int) -> DecodeCache:
         """Make a cache of at most `cache_bytes` of decoded frames over this reader."""
-        return DecodeCache(self.fetch, self.decode, cache_bytes)
+        return DecodeCache(self.fetch, self.decode, cache_bytes, self.decode_into)
 
     def fetch(self, rows: IntArray | list[int]) -> dict[int, bytes | None]:
         """Read the stored bytes of each distinct row and compare their hashes: the one door of stored frames.
@@ -73,7 +73,8 @@ class FrameReader:
         Raises:
             InputError: If a shard is absent or short.
         """
-        pending = np.unique(np.asarray(rows, dtype=np.int64))
+        # One row, as a stream of single frames reads, needs no order: sorting it takes as long as the read.
+        pending = np.asarray(rows, dtype=np.int64) if len(rows) == 1 else np.unique(np.asarray(rows, dtype=np.int64))
         images: dict[int, bytes | None] = {}
         for _ in range(1 if self.store.is_local else self.store.patience.tries):
             views = read_views(self.store, self.locations, pending)
@@ -94,6 +95,11 @@ class FrameReader:
         except BadImageError as error:
             log.warning("frame %d is damaged (%s). Run `seqdata verify DATASET` to list damaged frames.", row, error)
             raise
+
+    def decode_into(self, data: bytes | None, target: Pixels) -> bool:
+        """Decode what `fetch` gave into an array (H, W, 3); return False where it does not decode to just that."""
+        is_plain = data is not None and self.size is None and self.device == "cpu"
+        return is_plain and data is not None and decode_jpeg_into(data, target)
 
     def encoded(self, rows: IntArray) -> dict[int, bytes]:
         """Read the stored bytes of each distinct row.
@@ -170,15 +176,24 @@ def read_views(store: Store, locations: FrameLocations, rows: IntArray) -> dict[
     Raises:
         InputError: When a shard is absent or short.
     """
+    if len(rows) == 1:
+        row = int(rows[0])
+        name = shard_name(int(locations.shard[row]))
+        return {row: memoryview(store.read(name, int(locations.offset[row]), int(locations.length[row])))}
     views: dict[int, memoryview] = {}
     for members in _ranges(locations, np.unique(rows)):
         offset, length = locations.offset[members], locations.length[members]
         start, stop = int(offset[0]), int((offset + length).max())
-        block = memoryview(store.read(f"shards/part-{int(locations.shard[members[0]]):06d}.tar", start, stop - start))
+        block = memoryview(store.read(shard_name(int(locations.shard[members[0]])), start, stop - start))
         # Plain numbers: taking them from arrays one by one would cost as much as the read.
         for row, first, size in zip(members.tolist(), (offset - start).tolist(), length.tolist(), strict=True):
             views[row] = block[first : first + size]
     return views
+
+
+def shard_name(number: int) -> str:
+    """Name the tar of a shard in its dataset."""
+    return f"shards/part-{number:06d}.tar"
 
 
 def _ranges(locations: FrameLocations, rows: IntArray) -> Iterator[IntArray]:

@@ -131,6 +131,17 @@ class Stream(Facts):
         """Read the pixels (H, W, 3) of each frame of step `index`, and which are replaced: bool (L,)."""
         return read_window(self.cache, self.frame_rows[self._rows[index]], self._neighbours)
 
+    def read_into(self, index: int, target: Pixels) -> bool:
+        """Decode the one frame of step `index` straight into an array (H, W, 3), where that saves a copy.
+
+        Returns:
+            False for longer windows and wherever `read` is needed: a frame that is cached, bad, or of another size, and
+            a stream whose frames all fit the cache, which then keeps them for the next epoch.
+        """
+        if self.frame_rows.shape[1] > 1 or len(self) * target.nbytes <= self.cache.budget:
+            return False
+        return self.cache.read_into(int(self.frame_rows[self._rows[index], 0]), target)
+
     def describe(self, steps: IntArray) -> Sequence:
         """Collate all fields but pixels of `steps` (B,): numbers (B, L), texts as lists."""
         rows = self._rows[steps]

@@ -18,6 +18,8 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 from seqdata.frames.buffers import Buffers
+from seqdata.frames.reader import FrameReader
+from seqdata.geometry import IntArray
 from seqdata.storage.store import Store
 from seqdata.streaming.batches import Batches
 from seqdata.streaming.shuffle import LANES
@@ -346,7 +348,7 @@ def test_a_device_that_fails_is_no_reason_to_decode_on_the_cpu(
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: is_forked)
     jpeg = next(iter(dataset.frame_reader().fetch([0]).values()))
     with pytest.raises((RuntimeError, ContractError), match=words):
-        decode(jpeg, None, None)
+        decode(jpeg, None, None, "pillow")
 
 
 def test_a_torchcodec_without_jpeg_is_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,3 +384,36 @@ def test_a_killed_run_goes_on_where_it_stood(dataset: Dataset, tmp_path: Path) -
     rest = rows_of(again)
     unbroken = rows_of(stream.reordered(seed=6).batches(4))
     assert [rows for rows, _ in lines] + rest == unbroken
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_single_frames_are_decoded_where_they_belong(dataset: Dataset, threads: int) -> None:
+    """The same pixels as through a cache that holds them all, each frame decoded once; PNG and damage as before."""
+    table = dataset.sequences(length=1)
+    cached, direct = (dataset.stream(table, seed=2, cache_bytes=budget) for budget in (1 << 30, 0))
+    with cached.batches(8, threads=threads) as left, direct.batches(8, threads=threads) as right:
+        for expected, batch in zip(left, right, strict=True):
+            np.testing.assert_array_equal(batch["frames"], expected["frames"])
+            assert not batch["replaced"].any()
+    assert cached.cache.decodes == direct.cache.decodes == len(table)
+    target = np.empty((24, 32, 3), np.uint8)
+    assert direct.read_into(0, target)
+    assert not direct.read_into(0, np.empty((24, 31, 3), np.uint8))  # another size is left to those who can tell
+    assert not cached.read_into(0, target)  # the frames stay for the next epoch
+    assert not dataset.stream(dataset.sequences(length=2), cache_bytes=0).read_into(0, target)
+    assert not dataset.stream(table, cache_bytes=0, size=(12, 16)).read_into(0, target)
+
+
+def test_a_damaged_single_frame_shows_its_neighbour(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, pixels = FrameReader.fetch, dataset.read_frames(np.arange(8))
+
+    def fetch(reader: FrameReader, rows: IntArray) -> dict[int, bytes | None]:
+        return {row: None if row == 5 else data for row, data in whole(reader, rows).items()}
+
+    monkeypatch.setattr(FrameReader, "fetch", fetch)
+    stream = dataset.stream(dataset.sequences(length=1), cache_bytes=0, shuffle="none")
+    with stream.batches(8) as batches:
+        frames = next(batches)["frames"][:, 0]
+    np.testing.assert_array_equal(frames[5], pixels[4])
+    np.testing.assert_array_equal(np.delete(frames, 5, axis=0), np.delete(pixels, 5, axis=0))
+    assert list(stream.cache.bad) == [5]
