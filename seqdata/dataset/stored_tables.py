@@ -1,6 +1,6 @@
 """The tables that a dataset stores, its own and those added later; each is checked before its values are used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,14 +44,8 @@ class StoredPairs:
         Raises:
             ContractError: If a file is damaged or breaks its contract.
         """
-        parts = []
-        for path in self.paths:
-            with translated(path):
-                part = scan_parquet(path).filter(condition).collect(engine="streaming")
-            table_contract("positives").validate(part, path)
-            parts.append(self._with_rows(part.select(*table_contract("positives").polars_schema()), path))
-        pairs = pl.concat(parts)
-        return pairs.sort("query", "database") if self.numbers or len(parts) > 1 else pairs
+        pairs = pl.concat(self._parts(condition, tuple(table_contract("positives").polars_schema())))
+        return pairs.sort("query", "database") if self.numbers or len(self.paths) > 1 else pairs
 
     def count_queries(self, condition: pl.Expr) -> int:
         """Count the queries that have a pair which fulfils a condition; pairs that hold rows are never loaded whole.
@@ -60,10 +54,18 @@ class StoredPairs:
             ContractError: As `select`.
         """
         if self.numbers or len(self.paths) > 1:
-            return self.select(condition)["query"].n_unique()
+            return pl.concat([part["query"] for part in self._parts(condition, ROLES)]).n_unique()
         with translated(self.paths[0]):
             pairs = scan_parquet(self.paths[0]).filter(condition)
             return int(pairs.select(pl.col("query").n_unique()).collect(engine="streaming").item())
+
+    def _parts(self, condition: pl.Expr, columns: tuple[str, ...]) -> Iterator[pl.DataFrame]:
+        """Yield the pairs of each file that fulfil a condition and count, with rows in place of numbers."""
+        for path in self.paths:
+            with translated(path):
+                part = scan_parquet(path).filter(condition).select(columns).collect(engine="streaming")
+            table_contract("positives").validate(part, path, columns)
+            yield self._with_rows(part, path)
 
     def _with_rows(self, pairs: pl.DataFrame, path: Path) -> pl.DataFrame:
         """Put rows in place of numbers; pairs of a window that is gone are left out."""
