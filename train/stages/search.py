@@ -50,8 +50,8 @@ def search_frames(
     """Find the k nearest places of each window cut from image files, folders of them, and videos.
 
     Windows have the index's length and follow each other without overlap; the last one ends with the last frame. Frames
-    are brought to the form of the index's own, read ahead, and encoded some at a time. Memory: a window and a few of these
-    batches, whatever the length of a video.
+    are brought to the form of the index's own, read ahead, and encoded some at a time. Memory: a window and a few of
+    these batches, whatever the length of a video.
 
     Args:
         index: The index to search, built from a dataset.
