@@ -86,16 +86,13 @@ def _run() -> int:
     try:
         _check_words(sys.argv[1:])
         # Otherwise Typer would print its own errors, in several lines and never as JSON.
-        return int(app(standalone_mode=False) or 0)
+        return int(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except SeqdataError as error:
         _print_trace()
         _print_error(type(error).__name__, str(error), error.exit_code, error.label)
         return error.exit_code
     except TyperException as error:
-        if len(sys.argv) == 1:
-            error.show()  # type: ignore[attr-defined]  # the help, which `seqdata` alone prints
-        else:
-            _print_error(UsageError.__name__, _usage_text(error), error.exit_code)
+        _print_error(UsageError.__name__, _usage_text(error), error.exit_code)
         return error.exit_code
     except BrokenPipeError:
         # Without this Python would try to write what is left in the buffer when it ends, and complain again.

@@ -1,6 +1,7 @@
 """`--json` of every command, typed in one work folder, against its published schema in schemas/cli."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -117,6 +118,23 @@ def test_a_result_fits_its_schema(
     assert ended.returncode in (0, 6), ended.stderr
     schema = json.loads((SCHEMAS / f"{name_of(words)}.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(ended.stdout), schema)
+
+
+MAKING = [
+    words
+    for words in WALK
+    if ({**COMMANDS, **{f"index-{name}": one for name, one in INDEX_COMMANDS.items()}})[name_of(words)].makes
+    and not {"--dry-run", "--settings", "--self-test"} & {*words}
+]
+
+
+@pytest.mark.parametrize("words", MAKING, ids=" ".join)
+def test_what_makes_something_ends_with_its_time_and_the_next_command(
+    words: tuple[str, ...], walked: dict[tuple[str, ...], subprocess.CompletedProcess[str]]
+) -> None:
+    end = re.search(r"^took \d+\.\d s(?:; next:\s+seqdata (\S+).*)?$", walked[words].stderr, re.MULTILINE)
+    assert end, walked[words].stderr
+    assert end[1] in {None, *COMMANDS, "index"}
 
 
 READING = [
