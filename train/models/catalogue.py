@@ -79,12 +79,21 @@ def encoders() -> dict[str, str]:
     }
 
 
+def stored_files() -> dict[str, dict[str, str] | None]:
+    """Read what timm's data say about the encoders of presets: fields of `PublicFile`, or None where there are none."""
+    files: dict[str, dict[str, str] | None] = json.loads(START_FILES.read_text(encoding="utf-8"))
+    return files
+
+
 def start_files() -> dict[str, PublicFile | None]:
     """Return the public weights that each preset can start from, None where nobody published any."""
     # timm's own data take three seconds to load, so those of the presets are stored beside the encoders.
-    stored = json.loads(START_FILES.read_text(encoding="utf-8"))
+    stored = stored_files()
     files: dict[str, PublicFile | None] = {}
     for name, encoder in encoders().items():
-        fields = stored.get(encoder, {})
-        files[name] = public_file(encoder) if fields == {} else None if fields is None else PublicFile(**fields)
+        if encoder not in stored:
+            files[name] = public_file(encoder)
+        else:
+            fields = stored[encoder]
+            files[name] = None if fields is None else PublicFile(**fields)
     return files

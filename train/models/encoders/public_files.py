@@ -47,6 +47,8 @@ def public_file(encoder: str) -> PublicFile | None:
     """
     import timm  # heavy
 
+    from train.models.encoders import cct  # noqa: F401  # heavy: adds its names to timm's
+
     config = timm.get_pretrained_cfg(encoder) if timm.is_model(encoder.partition(".")[0]) else None
     if config is None or not config.has_weights:
         return None
