@@ -126,8 +126,8 @@ def write_features_on(
     folder = Path(out).resolve()
     threads = max(1, (os.cpu_count() or 1) // workers)
     begin = BeginJob(dataset.address, dataset.manifest.version, model, folder, request, threads)
-    # On a cluster a card may be elsewhere only, and what the parts have in common depends on the device.
-    plan = begin.run() if engine == "pool" else next(iter(run_jobs([begin], engine, workers, on_devices=True)))
+    # In a process of its own: on a cluster a card may be elsewhere only, and threads are set there.
+    plan = next(iter(run_jobs([begin], engine, 1 if engine == "pool" else workers, on_devices=True)))
     if plan is None:
         return finish_features(folder)
     todo = [number for number in range(plan.parts) if sealed_part(folder, plan, number) is None]
