@@ -40,8 +40,8 @@ _READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     **dict.fromkeys(("places", "windows", "run", "pairs", "loss", "temperature", "steps"), ("regime", ("places",))),
     **dict.fromkeys(
-        ("class_batch", "class_weight", "class_lr", "class_cell", "class_heading", "class_apart", "class_turns",
-         "class_frames", "class_groups"),
+        ("class_batch", "class_weight", "class_lr", "class_cell", "class_heading", "class_spacing",
+         "class_heading_spacing", "class_frames", "class_groups"),
         ("regime", ("joint",)),
     ),
     "momentum": ("optimizer", ("sgd",)),
@@ -139,9 +139,9 @@ class TrainSettings(BaseModel):
     """Side in metres of the cell that a class covers."""
     class_heading: float = Field(default=30.0, gt=0, le=360)
     """Degrees of heading that a class covers."""
-    class_apart: int = Field(default=5, ge=1)
+    class_spacing: int = Field(default=5, ge=1)
     """Cells from one cell of a group of classes to the next: neighbours are never told apart."""
-    class_turns: int = Field(default=2, ge=1)
+    class_heading_spacing: int = Field(default=2, ge=1)
     """Classes of heading from one of a group to the next."""
     class_frames: int = Field(default=10, ge=1)
     """Least frames of a class; smaller ones are left out."""

@@ -15,7 +15,7 @@ UNITS = {
     "places": "a step", "windows": "a place", "run": "places", "steps": "an epoch", "halve_every": "epochs",
     "warmup": "steps", "accumulate": "steps", "patience": "epochs", "save_every": "steps", "frame_batch": "frames",
     "cache_bytes": "bytes", "decode_threads": "threads", "checkpointing": "frames", "kmeans_frames": "frames",
-    "class_batch": "frames", "class_cell": "m", "class_heading": "degrees", "class_apart": "cells",
+    "class_batch": "frames", "class_cell": "m", "class_heading": "degrees", "class_spacing": "cells",
     "class_frames": "frames", "kmeans_features": "features", "shift": "share", "light": "share", "erase": "share",
 }  # fmt: skip
 # Settings with a flag of their own; every other is given as --set NAME=VALUE.

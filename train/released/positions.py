@@ -21,6 +21,7 @@ def resample_positions(learnt: Tensor, grid: tuple[int, int]) -> Tensor:
         >>> resample_positions(torch.zeros(1, 1 + 37**2, 8), (23, 23)).shape
         torch.Size([1, 530, 8])
     """
+    # Frames of the size that positions were learnt at take them as they are, as in that program.
     side = round((learnt.shape[1] - 1) ** 0.5)
     if grid == (side, side):
         return learnt

@@ -24,16 +24,16 @@ class ClassGrid:
     Attributes:
         cell: Side of a cell, in metres.
         heading: Degrees of heading of a class.
-        apart: Cells from one cell of a group to the next, in each direction.
-        turns: Classes of heading from one of a group to the next.
+        spacing: Cells from one cell of a group to the next, in each direction.
+        heading_spacing: Classes of heading from one of a group to the next.
         frames: Least frames of a class.
         groups: Most groups.
     """
 
     cell: float = 10.0
     heading: float = 30.0
-    apart: int = 5
-    turns: int = 2
+    spacing: int = 5
+    heading_spacing: int = 2
     frames: int = 10
     groups: int = 8
 
@@ -45,6 +45,7 @@ class FrameClasses:
         Easting and northing are UTM metres, heading is degrees clockwise from north, as in the frames table.
 
     Attributes:
+        members: Frame rows of each class of each group.
         sizes: Classes of each group.
     """
 
@@ -72,9 +73,10 @@ class FrameClasses:
         groups = sorted((group for group in groups if len(group) > 1), key=len, reverse=True)[: grid.groups]
         if not groups:
             raise NotEnoughDataError(
-                f"no two frame classes of one group with {grid.frames} frames each; lower class_frames or class_apart"
+                f"no two frame classes of one group with {grid.frames} frames each; lower class_frames or class_spacing "
+                "by --set"
             )
-        self._groups = [[np.asarray(frames, np.int64) for frames in group] for group in groups]
+        self.members = [[np.asarray(frames, np.int64) for frames in group] for group in groups]
         self.sizes = [len(group) for group in groups]
 
     def group(self, epoch: int) -> int:
@@ -92,14 +94,15 @@ class FrameClasses:
         Returns:
             Frame rows and labels within the group, int64 (count,).
         """
-        classes = self._groups[self.group(epoch)]
+        classes = self.members[self.group(epoch)]
         turns = range(step * count // len(classes), ((step + 1) * count - 1) // len(classes) + 1)
         order = np.concatenate([np.random.default_rng((self.seed, epoch, t)).permutation(len(classes)) for t in turns])
         start = step * count - turns[0] * len(classes)
         labels = order[start : start + count]
-        draw = np.random.default_rng((self.seed, epoch, step, 1))
-        rows = np.array([classes[label][draw.integers(len(classes[label]))] for label in labels], np.int64)
-        return rows, labels.astype(np.int64)
+        counts = np.array([len(classes[label]) for label in labels])
+        places = np.random.default_rng((self.seed, epoch, step, 1)).integers(counts)
+        rows = [classes[label][place] for label, place in zip(labels, places, strict=True)]
+        return np.array(rows, np.int64), labels.astype(np.int64)
 
 
 def _classed(dataset: "Dataset", rows: IntArray, grid: ClassGrid) -> pl.DataFrame:
@@ -111,10 +114,12 @@ def _classed(dataset: "Dataset", rows: IntArray, grid: ClassGrid) -> pl.DataFram
         (pl.col("northing") / grid.cell).floor().cast(pl.Int64, strict=False).alias("north"),
         (pl.col("heading") / grid.heading).floor().cast(pl.Int64, strict=False).alias("way"),
     )
-    group = pl.struct(pl.col("east") % grid.apart, pl.col("north") % grid.apart, pl.col("way") % grid.turns)
-    is_known = pl.all_horizontal(pl.col("east", "north", "way").is_not_null())
+    group = pl.struct(
+        pl.col("east") % grid.spacing, pl.col("north") % grid.spacing, pl.col("way") % grid.heading_spacing
+    )
+    has_place = pl.all_horizontal(pl.col("east", "north", "way").is_not_null())
     return cells.select(
         "row",
-        pl.when(is_known).then(group).alias("group"),
-        pl.when(is_known).then(pl.struct("zone", "east", "north", "way")).alias("class"),
+        pl.when(has_place).then(group).alias("group"),
+        pl.when(has_place).then(pl.struct("zone", "east", "north", "way")).alias("class"),
     )

@@ -203,8 +203,8 @@ class JointRegime(TripletRegime):
         grid = ClassGrid(
             cell=settings.class_cell,
             heading=settings.class_heading,
-            apart=settings.class_apart,
-            turns=settings.class_turns,
+            spacing=settings.class_spacing,
+            heading_spacing=settings.class_heading_spacing,
             frames=settings.class_frames,
             groups=settings.class_groups,
         )

@@ -38,7 +38,7 @@ CASES = {
     "joint": {
         "model": "mean-small", "options": {"encoder": "resnet10t", "cut": "layer1"}, "regime": "joint", "rounds": 4,
         "round_queries": 4, "batch": 2, "negatives": 1, "optimizer": "sgd", "lr": 2e-3, "class_batch": 5,
-        "class_cell": 4.0, "class_apart": 2, "class_frames": 2, "class_weight": 0.5, "kmeans_frames": 0,
+        "class_cell": 4.0, "class_spacing": 2, "class_frames": 2, "class_weight": 0.5, "kmeans_frames": 0,
     },
     "stopped": {"regime": "places", "places": 3, "steps": 6, "loss": "contrastive", "optimizer": "sgd", "lr": 2e-3},
 }  # fmt: skip

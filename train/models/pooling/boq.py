@@ -49,6 +49,7 @@ class BoqBlock(nn.Module):
         """Encode tokens `(N, T, W)`, and ask them."""
         tokens = self.encoder(tokens)
         queries = self.queries
+        # They see each other before any frame: the same for all frames, so computed once a batch.
         queries = self.query_norm(queries + self.self_attention(queries, queries, queries, need_weights=False)[0])
         queries = queries.expand(len(tokens), -1, -1)
         answers = self.cross_attention(queries, tokens, tokens, need_weights=False)[0]
@@ -82,6 +83,7 @@ class Boq(Pooling):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool `(N, T, C)` → `(N, W·R)`."""
+        # The convolution needs neighbours in both directions, which a row of tokens does not show.
         grid = tokens.transpose(1, 2).reshape(len(tokens), -1, *self.grid)
         tokens = self.norm(self.project(grid).flatten(2).transpose(1, 2))
         answers = []

@@ -51,6 +51,7 @@ class MixVpr(Pooling):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool `(N, T, C)` → `(N, channels·rows)`."""
+        # The MLPs run over the places of a channel, so that each layer has weights for one number of places.
         maps = tokens.transpose(1, 2)
         for layer in self.mix:
             maps = maps + layer(maps)
