@@ -22,7 +22,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_an_imported_run_is_indexed_and_evaluated(
+def test_an_imported_run_is_indexed_evaluated_and_packed(
     released: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -37,6 +37,12 @@ def test_an_imported_run_is_indexed_and_evaluated(
     assert run(capfd, "index", str(dataset.path), "--run", "runs/gem", "--pca", "4", "--out", "indexes/gem")[0] == 0
     code, out, said = run(capfd, "eval", "indexes/gem", "--dataset", str(dataset.path), "--run", "runs/gem", "--json")
     assert code == 0 and json.loads(out)["size"] == 4, said
+    packed = ("pack", "indexes/gem", "--run", "runs/gem", "--dataset", str(dataset.path), "--split", "test")
+    # A model without training reaches no high precision.
+    code, out, said = run(capfd, *packed, "--precision", "0.2", "--out", "gem.pack", "--json")
+    assert code == 0, said
+    code, _, said = run(capfd, "localize", "gem.pack", "--self-test")
+    assert code == 0, said
     code, _, said = run(capfd, *arguments)
     assert code == 5 and "the folder is not empty" in said
 

@@ -93,10 +93,9 @@ def _page_row(result: Result, entry: Entry, numbers: dict[str, int]) -> dict[str
     name, mark, digest = (entry.cell.protocol or "" if entry.cell else "").partition("@")
     met = sum(count.is_met for count in entry.counts)
     printed = entry.printed
-    # Rows of the paper that the result's own form of the grid lacks are called as in the paper.
-    is_own = printed is None or entry.cell is not None
     return {
-        "row": " · ".join(row_words(entry.key.row, result)) if is_own else printed.row,
+        # Rows of the paper that the result's own form of the grid lacks are called as in the paper.
+        "row": printed.row if printed and entry.cell is None else " · ".join(row_words(entry.key.row, result)),
         "place": "" if printed is None else f"{printed.table}, {printed.row}",
         "column": entry.key.column,
         "quantity": WORDS.get(entry.key.quantity, entry.key.quantity),

@@ -101,7 +101,8 @@ def published(experiment: str) -> dict[Key, Published]:
 
 
 def _own(experiment: str, section: _Section) -> Iterator[tuple[Key, Published]]:
-    for row, name, *texts in section.rows:
+    rows = section.rows if isinstance(section.rows, tuple) else ()
+    for row, name, *texts in rows:
         if len(texts) != len(section.columns):
             needed = len(section.columns)
             raise ContractError(f"{FILE}: {experiment}, row {row}: {len(texts)} values for {needed} columns")
