@@ -73,7 +73,7 @@ class FrameClasses:
         groups = sorted((group for group in groups if len(group) > 1), key=len, reverse=True)[: grid.groups]
         if not groups:
             raise NotEnoughDataError(
-                f"no two frame classes of one group with {grid.frames} frames each; lower class_frames or class_spacing "
+                f"no two frame classes of one group have {grid.frames} frames; lower class_frames or class_spacing "
                 "by --set"
             )
         self.members = [[np.asarray(frames, np.int64) for frames in group] for group in groups]
