@@ -58,7 +58,7 @@ def experiment(
     Finished cells are stored, so that the same command continues after an interruption.
     """
     if name is None:
-        options = ("out", "scale", "only", "protocol", "weights", "device", "seed")
+        options = ("out", "scale", "only", "protocol", "weights", "device", "seed", "dataset", "runs", "ledger")
         refuse_idle("the name of an experiment", False, *options)
         _list(as_json=as_json)
         return
@@ -70,13 +70,13 @@ def experiment(
         out=out or work.out / "experiments",
         # Flags are checked before a dataset is looked for.
         scale=parse_choice(scale, "--scale", SCALES),
+        runs=_runs(name, runs),
         datasets=_datasets(work, name, [*(datasets or ()), *(dataset or ())]),
         only=parse_list(only),
         protocol=work.protocol(protocol),
         weights=weights,
         device=device,
         seed=seed,
-        runs=_runs(name, runs),
     )
     with progress_bar("step") as bar:
         result = run(request, bar.note, bar.update)
