@@ -276,7 +276,22 @@ def read_manifest(place: str | Path | Store, version: int | None = None) -> Data
             f"{store}/{MANIFEST_NAME}: its bytes have changed since the build ({CHECKSUM_NAME} has another hash); copy "
             "both files again from where the dataset came from"
         )
-    if version is None or version == latest.version:
+    return latest if version is None else manifest_of(store, latest, version)
+
+
+def manifest_of(store: Store, latest: DatasetManifest, version: int) -> DatasetManifest:
+    """Read the manifest of one version beside the latest, which is not read again.
+
+    Args:
+        store: The dataset's store.
+        latest: Its latest manifest.
+        version: Number of the version, from 1.
+
+    Raises:
+        InputError: If there is no such version.
+        ContractError: If the manifest is broken.
+    """
+    if version == latest.version:
         return latest
     name = version_name(version)
     if not 1 <= version < latest.version or store.size(name) is None:

@@ -11,7 +11,15 @@ from typing import Any
 import polars as pl
 import xxhash
 
-from seqdata.contracts.manifest import FRAMES_NAME, SHARDS, DatasetManifest, ShardInfo, read_manifest, version_numbers
+from seqdata.contracts.manifest import (
+    FRAMES_NAME,
+    SHARDS,
+    DatasetManifest,
+    ShardInfo,
+    manifest_of,
+    read_manifest,
+    version_numbers,
+)
 from seqdata.dataset.extra_tables import table_infos
 from seqdata.errors import InputError
 from seqdata.storage.hashing import xxh3_file, xxh3_hex
@@ -93,7 +101,7 @@ def verify(place: str | Path, progress: Callable[[int], None] | None = None, wor
 
 def _listed(store: Store, manifest: DatasetManifest) -> list[_File]:
     """List every file of every version, and what was added to them, tables first, each once."""
-    older = [read_manifest(store, version) for version in version_numbers(store, manifest)[:-1]]
+    older = [manifest_of(store, manifest, version) for version in version_numbers(store, manifest)[:-1]]
     manifests = (manifest, *older)
     infos = [info for part in manifests for info in (*part.table_files(), *table_infos(store, part.id).values())]
     tables = [_File(info.path, info.bytes, info.hash) for info in infos]

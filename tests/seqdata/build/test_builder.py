@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 import seqdata
 from seqdata import protocols
-from seqdata.build.builder import BuildRequest, build
+from seqdata.build.builder import BuildRequest, ShardRange, build, build_range
 from seqdata.build.shards import plan_shards
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.dataset.verify import verify
 from seqdata.errors import ContractError, InputError, OutputError
+from seqdata.storage.lock import claimed
+from seqdata.storage.store import Store
 from tests.support.killing import killed_at
 
 Files = Callable[[Path], dict[str, bytes]]
@@ -295,3 +297,32 @@ def test_frames_table_says_what_the_drives_said(dataset: seqdata.Dataset) -> Non
     assert frames["track_m"].to_list() == pytest.approx([3.0 * i for i in [*range(40), *range(30)]])
     assert (frames["heading"] - 90.0).abs().max() < 1e-4
     assert frames.filter(pl.col("trajectory") == "map")["resampled"].all()
+
+
+def test_a_place_that_will_not_do_is_told_before_the_dump_is_listed(
+    drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing takes minutes where a dump is large; none of these needs it, and a missing place is not made."""
+    protocol = protocols.load("own")
+    build(BuildRequest("folder", drives, tmp_path / "built", protocol=protocol))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("words")
+    monkeypatch.setattr("seqdata.build.builder.read_listing", None)
+    smaller = BuildSettings(short_side=16)
+    for unfit, words in (
+        (BuildRequest("folder", drives, tmp_path / "mine"), "holds something else"),
+        (BuildRequest("folder", drives, tmp_path / "built", settings=smaller, protocol=protocol), "another dataset"),
+        (BuildRequest("folder", drives, tmp_path / "built"), "holds another dataset"),
+    ):
+        with pytest.raises(OutputError, match=words):
+            build(unfit)
+        with pytest.raises(OutputError, match=words):
+            build_range(unfit, ShardRange(1, 2))
+    with (
+        claimed(Store(tmp_path / "busy"), "another build"),
+        pytest.raises(OutputError, match=r"another build.* is building here"),
+    ):
+        build(BuildRequest("folder", drives, tmp_path / "busy"))
+    with pytest.raises(TypeError):  # the listing, at last
+        build(BuildRequest("folder", drives, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -12,10 +13,20 @@ import pytest
 import webdataset
 
 import seqdata
-from seqdata.build.shards import ShardPlan, _sample_json, plan_shards, read_seal, sealed_under
+from seqdata.build.builder import BuildRequest, build
+from seqdata.build.shards import (
+    ShardPlan,
+    _sample_json,
+    plan_shards,
+    read_seal,
+    read_sealed,
+    read_seals,
+    sealed_under,
+)
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.storage.hashing import xxh3_hex
 from seqdata.storage.store import Store
+from tests.conftest import write_drives
 
 
 def shard_paths(dataset: seqdata.Dataset) -> list[Path]:
@@ -135,3 +146,49 @@ def test_a_sample_stays_within_a_block_in_any_script() -> None:
         **{name: record[name] for name in ("key", "trajectory", "position")},
         "lat": 1.2345679, "lon": -1.0, "time": None, "halo": True,
     }  # fmt: skip
+
+
+def test_a_seal_is_read_from_its_footer_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few bytes, whatever the table's size; a damaged body is told when its rows are read, and then written again."""
+    raw = write_drives(tmp_path / "raw", {"map": 12})
+    request = BuildRequest("folder", raw, tmp_path / "out")
+    manifest = build(request)
+    store = Store(tmp_path / "out")
+    seal = tmp_path / "out" / "shards" / manifest.shards[0].seal_name
+    whole = seal.read_bytes()
+    monkeypatch.setattr("seqdata.build.shards.FOOTER_BYTES", 64)  # less than the footer: it is asked for by its length
+    ranges: list[int] = []
+    read = Store.read
+    monkeypatch.setattr(
+        Store, "read", lambda self, name, offset, length: ranges.append(length) or read(self, name, offset, length)
+    )
+    plan = ShardPlan(0, 0, 12, 0)
+    plan_hash = sealed_under(store, manifest.shards[0].name)
+    assert plan_hash is not None
+    ranges.clear()
+    found = read_seal(store, plan, plan_hash)
+    assert found is not None and found.bytes == manifest.shards[0].bytes
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    assert ranges == [64, footer]
+    monkeypatch.undo()
+    assert read_sealed(store, plan, plan_hash) is not None
+    # The body is damaged, the footer whole: that shows when the rows are read, and the seal goes, so that the same
+    # build writes the shard again.
+    seal.write_bytes(whole[:4] + bytes(len(whole) - footer - 4) + whole[-footer:])
+    assert read_seal(store, plan, plan_hash) is not None
+    assert read_sealed(store, plan, plan_hash) is None
+    assert read_seal(store, plan, plan_hash) is None
+
+
+def test_seals_of_a_remote_store_are_read_several_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen requests wait together; the answers come in the order of the shards, and no more are ahead."""
+    barrier, most = threading.Barrier(16, timeout=20), []
+
+    def read(store: Store, plan: ShardPlan, plan_hash: str) -> None:
+        barrier.wait()
+        most.append(plan.number)
+
+    monkeypatch.setattr("seqdata.build.shards.read_seal", read)
+    plans = [ShardPlan(number, 0, 1, 0) for number in range(32)]
+    assert read_seals(Store("memory://seals"), plans, "hash") == [None] * 32
+    assert sorted(most) == list(range(32))
