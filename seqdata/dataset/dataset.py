@@ -86,6 +86,7 @@ class Dataset(Facts):
         self.store = store
         self.manifest = manifest
         self._tables = StoredTables(store, manifest)
+        self.is_shared = False
 
     def _facts(self) -> dict[str, object]:
         counts, protocol = self.manifest.counts, self.manifest.protocol
@@ -118,6 +119,14 @@ class Dataset(Facts):
     def id(self) -> str:
         """SHA-256 of the manifest: equal ids mean equal datasets."""
         return self.manifest.id
+
+    def share_tables(self) -> None:
+        """Keep large tables in files of the machine's cache that its processes map, from their first use on.
+
+        For processes that read the same dataset at the same time, such as the ranks of a training. The files stay for
+        the next ones.
+        """
+        self.is_shared = True
 
     @property
     def frame_count(self) -> int:
@@ -498,16 +507,16 @@ class Dataset(Facts):
         settings = self.manifest.settings
         frames = shared_table(
             f"geometry {self.id} {VERSION}",
-            self.manifest.counts.frames,
+            self.frame_count if self.is_shared else 0,
             lambda: self.frame_columns(*GEOMETRY_COLUMNS),
         )
         return Sequencer(frames, settings.resample_rule, settings.resample_metres, self._tables.track)
 
     @cached_property
     def _shared_locations(self) -> FrameLocations:
-        """Where every frame lies, of a large dataset in memory that all processes of the machine share."""
-        frames = self.manifest.counts.frames
-        if frames < SHARED_ROWS:
+        """Where every frame lies, in memory that is shared where tables are."""
+        frames = self.frame_count
+        if not self.is_shared or frames < SHARED_ROWS:
             return self._locations.all()
         key = f"locations {self.id} {VERSION}"
         # Made anew for the file alone, and not kept beside it.

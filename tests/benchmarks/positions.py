@@ -38,6 +38,7 @@ class PositionsDataset:
     id: str = "0" * 64
     location: str = "positions"
     address: str = "positions"
+    is_shared: bool = False
 
     def __post_init__(self) -> None:
         self._xy = self.table.select("easting", "northing").to_numpy()

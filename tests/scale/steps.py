@@ -154,6 +154,7 @@ def train_start(folder: Path, frames: int) -> Figures:
     # What is no page of a file, which all ranks share.
     before = resident("RssAnon")
     dataset, protocol = seqdata.open(folder / "dataset"), protocol_of(folder)
+    dataset.share_tables()
     data = TrainData.from_split(dataset, protocol)
     FrameSource(dataset, native_size(dataset, lambda: data.frame_rows, (48, 64)), replace_among=lambda: data.frame_rows)
     started = time.process_time()

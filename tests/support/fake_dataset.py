@@ -105,6 +105,11 @@ class FakeDataset:
         self.table = pl.DataFrame(rows, schema=names, orient="row", schema_overrides={"heading": pl.Float64})
         self.pixels = np.stack(pixels).astype(np.uint8)
 
+    is_shared = False
+
+    def share_tables(self) -> None:
+        """Nothing here is large."""
+
     @property
     def frame_count(self) -> int:
         return len(self.table)

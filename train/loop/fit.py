@@ -90,6 +90,8 @@ def fit(
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     computing = arithmetic(device, settings.precision, deterministic=settings.deterministic)
     with joined(device) as ranks, computing, forked:
+        if ranks.size > 1:
+            dataset.share_tables()
         question = f"{out} {settings.model_dump_json()} {dataset.id} {resume}"
         ranks.agree(zlib.crc32(question.encode()), "settings, dataset or --out")
         torch.manual_seed(settings.seed)

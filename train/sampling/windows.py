@@ -55,7 +55,8 @@ class TrainData:
             NotEnoughDataError: If a role is empty.
             ContractError: For an unknown split.
         """
-        key, frames = f"windows {dataset.id} {protocol.hash} {split} {VERSION}", dataset.frame_count
+        key = f"windows {dataset.id} {protocol.hash} {split} {VERSION}"
+        frames = dataset.frame_count if dataset.is_shared else 0
         queries, database = (
             shared_table(f"{key} {role}", frames, partial(dataset.sequences, protocol=protocol, split=split, role=role))
             for role in ("query", "database")

@@ -22,9 +22,12 @@ def test_mapped_tables_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.M
     pixels = plain.read_frames(np.arange(5))
     for module in (table_cache, dataset_module):
         monkeypatch.setattr(module, "SHARED_ROWS", 1)
+    TrainData.from_split(open_dataset(tmp_path / "dataset"), protocol, "test")
+    assert not (tmp_path / "cache").exists(), "one process alone leaves no file"
     # The second time nothing is computed: all is mapped.
     for _ in range(2):
         dataset = open_dataset(tmp_path / "dataset")
+        dataset.share_tables()
         data = TrainData.from_split(dataset, protocol, "test")
         assert isinstance(data.frame_rows, np.memmap)
         np.testing.assert_array_equal(data.frame_rows, expected.frame_rows)
