@@ -7,7 +7,7 @@ import numpy as np
 
 from indexer.search.exact import ExactVectors
 from indexer.search.faiss_layers import faiss_threads, kept_vectors, layers, search_everything, set_search
-from indexer.search.file_layout import faiss_reason
+from indexer.search.file_layout import check_header, faiss_reason
 from indexer.search.gpu_engines import FAISS_GREATEST_K, gpu_copy
 from indexer.search.kinds import create
 from indexer.search.pools import threads
@@ -145,6 +145,7 @@ def open_faiss(path: Path, rows: int, size: int, input_size: int, factory: str, 
     """
     import faiss  # heavy
 
+    check_header(path, rows, input_size)
     # IFC maps flat codes and graphs too; older releases of FAISS lack it and map inverted lists alone.
     flags = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) | faiss.IO_FLAG_ONDISK_SAME_DIR
     try:

@@ -139,6 +139,29 @@ def outer_sizes(head: bytes) -> tuple[int, int]:
     return size, rows
 
 
+def check_header(path: Path, rows: int, input_size: int) -> None:
+    """Compare the first bytes of an index file with the manifest, before FAISS takes them for sizes of arrays.
+
+    Args:
+        path: The file.
+        rows: Vectors that it must hold.
+        input_size: Values of a vector before the transform.
+
+    Raises:
+        ContractError: If it is too short for a header, or its header has other sizes or another metric than L2.
+    """
+    with path.open("rb") as file:
+        head = file.read(_INDEX.size)
+    if len(head) < _INDEX.size:
+        raise ContractError(f"{path}: {len(head)} bytes are no FAISS index")
+    _, values, vectors, _, _, trained, metric = _INDEX.unpack(head)
+    if (values, vectors, bool(trained), metric) != (input_size, rows, True, 1):
+        raise ContractError(
+            f"{path}: its header names {vectors} vectors of {values} values and metric {metric}, not {rows} of "
+            f"{input_size} and L2 (1)"
+        )
+
+
 def exact_tail_size(kind: Exact) -> int:
     """Count the bytes between the start of an exact index and its vectors, which `is_exact_tail` takes."""
     return _INDEX.size + (_QUANTISER.size if kind == "fp16" else 0) + _COUNT.size

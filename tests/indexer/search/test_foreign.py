@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 import xxhash
 
 import indexer
 from indexer.search import foreign
+from indexer.search.approximate import open_faiss
 from indexer.search.kinds import KindSpec, check_bounds, create
 from indexer.versions.published import is_recorded, record_folder
 from seqdata.errors import ContractError
@@ -45,6 +47,19 @@ def damage(version: Path, data: bytes, **facts: Any) -> None:
     manifest["files"]["index.faiss"] = {"bytes": len(data), "xxh3": xxhash.xxh3_128_hexdigest(data)}
     (version / "manifest.json").write_text(json.dumps({**manifest, **facts}))
     (version / "manifest.sha256").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("change", ["size", "rows", "metric", "cut"])
+def test_a_header_that_lies_is_refused_before_faiss_sees_the_file(
+    version: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray((version / "index.faiss").read_bytes())
+    place = {"size": 4, "rows": 8, "metric": 33}.get(change, 0)
+    data[place] ^= 1
+    damage(version, bytes(data[:20] if change == "cut" else data))
+    monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("FAISS has read it"))
+    with pytest.raises(ContractError, match=r"index\.faiss: .*(header names|no FAISS index)"):
+        open_faiss(version / "index.faiss", 300, SIZE, SIZE, "IVF4,Flat", {})
 
 
 def test_what_was_published_here_is_opened_at_once_and_a_stranger_s_once_apart(
