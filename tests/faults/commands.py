@@ -170,7 +170,14 @@ TRIALS = (
     ),
     Trial(
         "eval",
-        ("eval", "index", "--run", "run", "--again", "--device", "cpu"),
+        ("eval", "index", "--run", "run"),
+        inputs=("run/run.json", "run/predictions/*", *VERSION),
+        output="index",
+    ),
+    Trial(
+        "eval",
+        # A run remembers where its dataset was, which is not this copy of it.
+        ("eval", "index", "--run", "run", "--dataset", "ds", "--again", "--device", "cpu"),
         inputs=(*DATASET, *RUN, *VERSION),
         output="index",
     ),
@@ -196,7 +203,7 @@ TRIALS = (
     ),
     Trial(
         "report",
-        ("report", "index", "--run", "run", "--out", "out/page.html"),
+        ("report", "index", "--run", "run", "--dataset", "ds", "--out", "out/page.html"),
         inputs=(*DATASET, *VERSION),
         output="out",
     ),
