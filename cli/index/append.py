@@ -22,7 +22,7 @@ from seqdata.errors import InputError
 from seqdata.storage.remote import without_password
 from train.data.describe_settings import DescribeSettings
 from train.runs.folder import weights_file
-from train.runs.record import run_record
+from train.runs.record import remember_run, run_record
 
 DatasetArgument = Annotated[
     Path | None,
@@ -59,6 +59,7 @@ def append(
     describer = query_describer(before, run_folder, DescribeSettings(device, model_from=model_from))
     with progress_bar("window") as bar:
         folder = append_index(source, before, describer, bar.update)
+    remember_run(folder, run_folder)
     after, measured = read_manifest(folder), read_measured(folder)
     added = after.rows - len(before)
     result = {

@@ -58,7 +58,7 @@ from seqdata.errors import UsageError
 from seqdata.parallel import ENGINES, ShardRange
 from train.data.describe_settings import DescribeSettings
 from train.runs.folder import weights_file
-from train.runs.record import run_protocol, run_record
+from train.runs.record import remember_run, run_protocol, run_record
 
 
 def index(
@@ -141,6 +141,7 @@ def index(
             folder = build_in_shares(source, describer, request, engine_name, workers, bar.update)
         else:
             folder = build_index(source, describer, request, bar.update)
+    remember_run(folder, run_folder)
     _print_version(folder, request, as_json=as_json)
     if out is not None:
         next_step(f"seqdata eval {shlex.quote(str(out))}")

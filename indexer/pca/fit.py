@@ -81,7 +81,7 @@ def fit(
     """
     data = gather(sample, pick_device(sample) if device == "auto" else device)
     _check_size(data, k)
-    taken = route
+    taken: str = route
     if route in ("auto", "exact"):
         taken = choose_route(data.count, data.size, k, exact=route == "exact")
     values, vectors, total, taken = _solve(data, k, taken, seed)

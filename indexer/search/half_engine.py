@@ -59,7 +59,7 @@ def _scanner(vectors: StoredVectors) -> Any:
     """A FAISS index of float16 vectors (n, k) that reads them where they lie; None where this FAISS cannot."""
     import faiss  # heavy
 
-    codes = getattr(faiss, "MaybeOwnedVectorUInt8", None)
+    codes: Any = getattr(faiss, "MaybeOwnedVectorUInt8", None)
     if not hasattr(codes, "create_view"):  # before FAISS 1.11 codes are always copied
         return None
     index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2)

@@ -25,6 +25,8 @@ VERSIONS = "versions"
 LATEST = "latest"
 TAGS = "tags"
 EVALUATIONS = "evaluations"
+RUNS = "runs"
+"""Folder of hints: a file for each version, with the relative path of the run that it was built from."""
 BUILDING = ".building"
 REMOVED = ".removed"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from indexer.versions.folders import (
     EVALUATIONS,
     LATEST,
+    RUNS,
     TAGS,
     VERSIONS,
     discard,
@@ -132,8 +133,11 @@ def collect(index: Path, *, dry_run: bool = False) -> Removal:
 
 
 def _forget(index: Path) -> None:
-    """Remove the evaluations of versions that are not there any more."""
+    """Remove the evaluations of versions that are not there any more, and what is remembered of their runs."""
     names = list_versions(index)
+    for file in (index / RUNS).glob("*"):
+        if file.name not in names:
+            file.unlink(missing_ok=True)
     for folder in (index / EVALUATIONS).glob("*"):
         if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """What other commands need to know of a run: its record, protocol, weights hash, and where its predictions lie."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from indexer.evaluation import predictions
 from indexer.evaluation.external_files import is_own
 from indexer.evaluation.predictions import PredictionsInfo
 from indexer.place_index import PlaceIndex
+from indexer.versions.folders import RUNS
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import ContractError, InputError
 from seqdata.frames.resize import Kernel, parse_kernel
-from seqdata.storage.files import folders_by_age, read_json
+from seqdata.storage.files import folders_by_age, read_json, write_bytes_atomic
 from seqdata.storage.hashing import xxh3_file
 from train.runs.best_epoch import best_epoch
 from train.runs.folder import read_metrics, weights_file
@@ -62,25 +64,51 @@ def comparable_predictions(folder: Path, info: PredictionsInfo) -> list[Path]:
     return [path for path in paths if (infos[path].protocol_hash, infos[path].split) == question]
 
 
+def remember_run(version: Path, run: Path) -> None:
+    """Note beside an index where the run of a version lies, relative to the index, so that both can be moved together.
+
+    Args:
+        version: Folder of the version, INDEX/<name>/versions/<id>.
+        run: Folder of the run.
+
+    Raises:
+        OutputError: If the disk refuses.
+    """
+    index = version.resolve().parents[1]
+    place = os.path.relpath(run.resolve(), index)
+    write_bytes_atomic(index / RUNS / version.name, f"{place}\n".encode())
+
+
+def _remembered_run(version: Path) -> Path | None:
+    """The place that `remember_run` noted for a version, None where there is none, or no relative path."""
+    index = version.resolve().parent.parent
+    try:
+        place = Path((index / RUNS / version.name).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if place.is_absolute() else index / place
+
+
 def run_behind(index: PlaceIndex, runs: Path) -> Path:
     """Find the folder of the run that an index was built from.
 
     Args:
         index: An index that `seqdata index` built.
-        runs: Folder of runs to look in first; the `runs/` beside the index's own folder comes second.
+        runs: Folder of runs to look in first; then comes the `runs/` beside the index's own folder, and then the place
+            that the index remembers.
 
     Returns:
         Folder of the run.
 
     Raises:
-        InputError: If it is in neither.
+        InputError: If it is in none of them.
     """
     facts = index.manifest
     run = runs / str({**facts.inputs, **facts.origin}["run"])
     parents = index.path.resolve().parents  # OUT/indexes/NAME/versions/ID
     beside = [parents[3] / "runs" / run.name] if len(parents) > 3 else []
-    for folder in (run, *beside):
-        if (folder / "run.json").is_file():
+    for folder in (run, *beside, _remembered_run(index.path)):
+        if folder is not None and (folder / "run.json").is_file():
             return folder
     raise InputError(f"{run}: the run behind the index {index.id} is not there; name it with --run")
 
