@@ -65,8 +65,8 @@ def request_identity(
 ) -> str:
     """SHA-256 over all that decides the bytes of the parts."""
     settings = {name: getattr(request, name) for name in ("level", "dtype", "pca", "whiten", "sample", "seed")}
-    # Beside the runtime a precision counts where it rounds; without one, folders of earlier releases keep theirs.
     settings |= {} if request.part_bytes == PART_BYTES else {"part_bytes": request.part_bytes}
+    # Beside the runtime a precision counts where it rounds; without one, folders of earlier releases keep theirs.
     settings |= {"runtime": request.settings.runtime, **request.settings.arithmetic}
     frames = xxh3_hex(np.ascontiguousarray(rows, "<i8").tobytes())
     inputs = {"dataset": dataset.id, "frames": frames, "weights": encoder_hash(model, "frame"), "device": where.type}
