@@ -110,10 +110,12 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def _changes_text(what: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
     """The changes in one sentence, None without any."""
+    # Sorted, because a stored cell has its settings in another order than one measured now.
     shown = {
-        name: pair for name, pair in changes.items()
+        name.replace("options.", ""): pair
+        for name, pair in sorted(changes.items())
         if pair[0] != pair[1] and name.rpartition(".")[2] not in NO_DIFFERENCE
-    }  # fmt: skip
+    }
     if not shown:
         return None
     return f"{what}: {'; '.join(f'{name} {own} instead of {full}' for name, (own, full) in shown.items())}."

@@ -106,7 +106,7 @@ def _page_row(result: Result, entry: Entry, numbers: dict[str, int]) -> dict[str
         "difference": _signed(entry.difference, entry.unit),
         "protocol": name,
         "hash": f"{mark}{digest}",
-        "counts": f"{met} of {len(entry.counts)} met" if entry.counts else "",
+        "counts": f"{met} of {len(entry.counts)}" if entry.counts else "",
         "notes": ", ".join(map(str, notes)),
     }
 
