@@ -2,8 +2,8 @@
 
 A window over images that do not follow each other on the road is no sequence, so a folder's images are never put in
 order by guess. What says their order, first to last: MSLS's seq_info.csv beside the folder; positions.csv in it or
-above it; the times in EXIF where every image has one; numbers in the names. Names that count nothing (keys, hashes,
-Mapillary's image numbers) are no order.
+above it; the times in EXIF where every image has one; moments or numbers in the names. Names that count nothing (keys,
+hashes, Mapillary's image numbers) are no order.
 """
 
 import re
@@ -129,13 +129,23 @@ def _by_counters(folder: Path, names: list[str], least: int) -> list[Drive]:
     # Keys and hashes hold digits too, but hardly two of them have one form.
     if len(forms) > 1 and any(len(members) < least or len(members) < 2 for members in forms.values()):
         return []
-    drives = [_by_name(folder, members, "numbers in names") for members in forms.values()]
+    drives = [_by_stamps(folder, part) or _by_name(folder, part, "numbers in names") for part in forms.values()]
     if len(forms) == 1:
         return drives
     return [
         Drive(f"{folder}/{form.replace('#', '*')}", drive.images, drive.order)
         for form, drive in zip(forms, drives, strict=True)
     ]
+
+
+def _by_stamps(folder: Path, names: list[str]) -> Drive | None:
+    """The images by the moments that are their names, None where one is none, or is another's too."""
+    stamps = stamped_times(pl.Series([Path(name).stem for name in names], dtype=pl.String))
+    if stamps["time"].null_count() or stamps["numbered"].any() or stamps["time"].is_duplicated().any():
+        return None
+    # A fraction without its last zeros is no smaller number: 5.5 comes after 5.25.
+    in_order = stamps.with_columns(pl.Series("name", names)).sort("time")["name"]
+    return Drive(str(folder), tuple(folder / name for name in in_order), "times in names")
 
 
 def _times(folder: Path, names: list[str]) -> list[str] | None:

@@ -2,10 +2,11 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from indexer.localizer.frame_form import Picture
 from indexer.localizer.video import camera_frames, is_video, timed_frames
 from seqdata.errors import ContractError, InputError, MissingDependencyError
 from seqdata.geometry import Float64Array
+from seqdata.sources.folder.name_stamps import read_stamps
+
+if TYPE_CHECKING:
+    from seqdata.sources.driving_order import Drive
 
 POSITIONS = "positions.csv"
 _IMAGES = (".jpg", ".jpeg", ".png")
@@ -64,7 +69,7 @@ def open_recording(path: Path, odometry: Odometry | None = None) -> list[Recordi
 
     A folder's images are read in the order of positions.csv in it (columns image, and time where there is one), else of
     the one number that counts in their names, else as `seqdata build` would order them (EXIF, MSLS's seq_info.csv,
-    folders of drives), which needs polars.
+    folders of drives), which needs polars. Names that are moments, as RobotCar's, ROS's and TUM's, give the times.
 
     Args:
         path: The video or the folder.
@@ -173,6 +178,8 @@ def _folder(folder: Path) -> list[Recording]:
     names = {path.name for path in folder.iterdir() if path.suffix.lower() in _IMAGES}
     if names and (folder / POSITIONS).is_file():
         return _listed(folder, names)
+    if names and (times := _moments(folder / name for name in names)):
+        return [_drive(folder.name, list(times.items()), "times in names")]
     forms = {re.sub(r"\d+", "#", Path(name).stem) for name in names}
     if len(forms) == 1 and forms.pop().count("#") == 1:
         ordered = sorted(names, key=lambda name: int(re.findall(r"\d+", Path(name).stem)[0]))
@@ -185,7 +192,14 @@ def _folder(folder: Path) -> list[Recording]:
             f"{folder}: the order of its images is in no {POSITIONS} and in no number of their names; reading other "
             "layouts needs polars: pip install polars"
         ) from error
-    return [_drive(drive.name, [(path, None) for path in drive.images], drive.order) for drive in image_drives(folder)]
+    return [_as_ordered(drive) for drive in image_drives(folder)]
+
+
+def _as_ordered(drive: "Drive") -> Recording:
+    """A drive in its order, with the times in its names where they rise so."""
+    times = _moments(drive.images)
+    known = times if tuple(times) == drive.images else {}
+    return _drive(drive.name, [(path, known.get(path)) for path in drive.images], drive.order)
 
 
 def _listed(folder: Path, names: set[str]) -> list[Recording]:
@@ -206,6 +220,18 @@ def _listed(folder: Path, names: set[str]) -> list[Recording]:
 
 def _drive(name: str, frames: Sequence[tuple[Path, float | None]], order: str) -> Recording:
     return Recording(name, lambda: _images(frames), order, len(frames))
+
+
+def _moments(paths: Iterable[Path]) -> dict[Path, float]:
+    """Seconds since 1970 of images whose names are moments, in order; empty where one is none, or another's too."""
+    listed = list(paths)
+    stamps = read_stamps([path.stem for path in listed])
+    times = {
+        path: time / 1e6 for path, (time, is_numbered) in zip(listed, stamps, strict=True) if time and not is_numbered
+    }
+    if len(times) < len(listed) or len(set(times.values())) < len(listed):
+        return {}
+    return dict(sorted(times.items(), key=lambda item: item[1]))
 
 
 def _images(frames: Sequence[tuple[Path, float | None]]) -> Iterator[RecordedFrame]:

@@ -67,6 +67,7 @@ def recognise(raw: Path) -> bool:
     images = first_images(raw, _SAMPLE)
     return bool(images) and (has_table(raw) or any(map(has_gps_block, images)))
 
+
 def open(raw: Path, options: Mapping[str, str]) -> "FolderSource":
     """Open the drives at `raw`; for the options see `seqdata.sources.registry`.
 

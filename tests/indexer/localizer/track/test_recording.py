@@ -25,6 +25,28 @@ def test_a_folder_is_read_by_its_table_and_else_by_numbers(tmp_path: Path) -> No
     assert [(frame.name, frame.time) for frame in second.read()] == [("10.jpg", 1.0)]
 
 
+@pytest.mark.parametrize(
+    ("names", "times"),
+    [
+        (("1418755463999004", "1418755464062777"), [1418755463.999004, 1418755464.062777]),
+        (("1622541601.250000", "1622541601.5"), [1622541601.25, 1622541601.5]),
+        (("20240131_100005_250", "20240131_100006_000"), [1706695205.25, 1706695206.0]),
+        (("000001", "000002"), [None, None]),
+        (("1622541601_1", "1622541601_2"), [None, None]),
+    ],
+)
+def test_names_that_are_moments_give_the_times(
+    tmp_path: Path, names: tuple[str, ...], times: list[float | None]
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg(1))
+    (recording,) = open_recording(tmp_path)
+    assert [(frame.name, frame.time) for frame in recording.read()] == [
+        (f"{name}.jpg", time) for name, time in zip(names, times, strict=True)
+    ]
+    assert (recording.order == "times in names") == (times[0] is not None)
+
+
 def test_other_layouts_are_those_of_a_build(tmp_path: Path) -> None:
     images = tmp_path / "query" / "images"
     images.mkdir(parents=True)
