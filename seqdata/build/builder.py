@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import polars as pl
 
-from seqdata.build.finish import finish
+from seqdata.build.finish import UnsealedShardError, finish
 from seqdata.build.plan import (
     Plan,
     StoredWork,
@@ -83,8 +83,7 @@ def build(request: BuildRequest, progress: Progress | None = None) -> DatasetMan
         if finished is not None:
             return finished
         begin(store, work)
-        write_shards(request, store, work, list(work.plan.shards), progress)
-        return seal(store, work.plan, work.left_out)
+        return write_and_seal(request, store, work, progress)
 
 
 def build_range(request: BuildRequest, share: ShardRange, progress: Progress | None = None) -> int:
@@ -160,6 +159,27 @@ def merge(out: str | Path) -> DatasetManifest:
             )
         clear_leftovers(store, list(plan.shards))
         return seal(store, plan, read_left_out(store))
+
+
+def write_and_seal(request: BuildRequest, store: Store, work: Work, progress: Progress | None) -> DatasetManifest:
+    """Write the shards that are not sealed yet, then tables and manifest, and remove the plan.
+
+    Args:
+        request: The build.
+        store: The dataset's store.
+        work: Its plan with records and source.
+        progress: As for `write_shards`.
+    """
+    shards = list(work.plan.shards)
+    write_shards(request, store, work, shards, progress)
+    # A footer says that a shard is sealed. Damage in the rest of a seal shows when it is read whole, which removes it:
+    # each turn writes one such shard again.
+    for _ in shards:
+        try:
+            return seal(store, work.plan, work.left_out)
+        except UnsealedShardError:
+            write_shards(request, store, work, shards, progress)
+    return seal(store, work.plan, work.left_out)
 
 
 def seal(store: Store, plan: Plan, left_out: pl.DataFrame) -> DatasetManifest:

@@ -35,6 +35,10 @@ from seqdata.storage.files import json_bytes
 from seqdata.storage.store import Store
 
 
+class UnsealedShardError(OutputError):
+    """A shard is missing, or its seal is damaged (exit code 5)."""
+
+
 @dataclass
 class SealedFrames:
     """The sealed shards of one plan; shard and quarantine lists are complete once `frames` is exhausted.
@@ -53,12 +57,12 @@ class SealedFrames:
         """Yield the frames of every shard of the plan, in order.
 
         Raises:
-            OutputError: When one is not sealed.
+            UnsealedShardError: When one is not sealed.
         """
         shards = read_sealed_shards(store, plan.shards, plan.hash)
         for planned, shard in zip(plan.shards, shards, strict=True):
             if shard is None:
-                raise OutputError(f"{store}/{SHARDS}/{planned.name}: not sealed; run the same build again")
+                raise UnsealedShardError(f"{store}/{SHARDS}/{planned.name}: not sealed; run the same build again")
             seal = shard.seal
             self.bad += seal.quarantined
             self.shards.append(

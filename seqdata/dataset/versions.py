@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from seqdata.build.builder import BuildRequest, seal, write_shards
+from seqdata.build.builder import BuildRequest, write_and_seal
 from seqdata.build.finish import seal_manifest
 from seqdata.build.plan import (
     Work,
@@ -121,8 +121,7 @@ def append(request: BuildRequest, progress: Progress | None = None) -> Appended:
         )
         _discard_unfinished(store, before, work)
         begin(store, work)
-        write_shards(request, store, work, list(work.plan.shards), progress)
-        return Appended(seal(store, work.plan, work.left_out), fresh.records.height, skipped)
+        return Appended(write_and_seal(request, store, work, progress), fresh.records.height, skipped)
 
 
 def withdraw(out: str | Path, keys: Iterable[str], reason: str) -> DatasetManifest:
