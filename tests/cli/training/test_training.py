@@ -98,7 +98,7 @@ def test_stderr_in_a_pipe_gets_one_line_an_epoch(whole: Any) -> None:
     # On a slow machine lines of progress stand between them ("epoch 1/2 train: 3 of 9 steps …").
     lines = [line for line in progress if re.match(r"epoch \d: ", line)]
     assert [line.partition(":")[0] for line in lines] == ["epoch 0", "epoch 1", "epoch 2"], progress
-    assert re.fullmatch(r"took [\d.]+ s; next: seqdata index", end)
+    assert re.fullmatch(r"took [\d.]+ s; next: seqdata index --run whole", end)
     assert all(re.fullmatch(r"epoch \d: (\w+ [\d.e+-]+(, )?)+", line) and "r5 " in line for line in lines)
 
 
