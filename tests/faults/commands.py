@@ -35,8 +35,8 @@ SIZE = ("--option", "size=[24,32]")
 BUILD = ("build", "folder", "--raw", "raw", "--protocol", "halves.toml", "--workers", "1")
 TRAIN = ("train", "ds", *MODEL, *SIZE, "--recipe", "places-finetune", "--device", "cpu", "--protocol", "halves.toml")
 HEAD = (
-    "train", "ds", "--model", "mean-small", "--features", "features", "--recipe", "places-finetune", "--device", "cpu",
-    "--protocol", "halves.toml", "--epochs", "1", "--set", "steps=1",
+    "train", "ds", "--model", "lstm-small", "--option", "width=8", "--features", "features", "--epochs", "1",
+    "--set", "steps=1", "--recipe", "places-finetune", "--device", "cpu", "--protocol", "halves.toml",
 )  # fmt: skip
 DESCRIPTORS = ("--descriptors", "arrays/queries.npy", "--database", "arrays/database.npy")
 PACK = ("pack", "index", "--run", "run", "--dataset", "ds", "--precision", "0.1", "--device", "cpu")
