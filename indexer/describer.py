@@ -86,9 +86,23 @@ class Describer(Protocol):
         """
         ...
 
+    # A describer whose model is on a card may also have `device_blocks` (see `blocks_to_project`).
+
     def as_worker(self, number: int, threads: int) -> "Describer":
         """The describer of worker `number` (from 1) of a machine, which takes `threads` threads and one device."""
         ...
+
+
+def blocks_to_project(
+    describer: Describer, dataset: "Dataset", windows: "pl.DataFrame", progress: Progress | None = None
+) -> Iterator[Any]:
+    """Yield descriptors (m, D) float32 of windows in table order for `indexer.pca.project`, wherever they are.
+
+    A describer may have a method `device_blocks`, with the arguments of `blocks`, which leaves them on its card as
+    PyTorch tensors: they are projected there, and only their projections are copied to the host.
+    """
+    blocks = getattr(describer, "device_blocks", describer.blocks)
+    yield from blocks(dataset, windows, progress)
 
 
 def check_weights(describer: Describer, index_id: str, checkpoint: str) -> None:

@@ -82,19 +82,51 @@ class Transform:
             y[part] = centred @ self.matrix.T if self.arithmetic is None else self._multiply(centred)
         return y
 
+    def apply_on_device(self, descriptors: Any) -> Any:
+        """As `apply`, to the same bits, of a PyTorch tensor (n, d) float32 on any device; the result stays there.
+
+        A transform of an older index (`arithmetic` None) projects on the CPU.
+
+        Raises:
+            ContractError: If the descriptors are not (n, d).
+        """
+        torch = sys.modules["torch"]
+        if self.arithmetic is None:
+            return torch.from_numpy(self.apply(descriptors.cpu().numpy()))
+        if descriptors.ndim != 2 or descriptors.shape[1] != self.input_size:
+            raise ContractError(
+                f"descriptors of shape {tuple(descriptors.shape)}: this transform takes (n, {self.input_size})"
+            )
+        mean, directions = self._on_device(descriptors.device)
+        y = descriptors.new_empty(len(descriptors), self.output_size)
+        step = max(1, APPLY_VALUES // max(self.input_size, self.output_size))
+        for start in range(0, len(descriptors), step):
+            y[start : start + step] = device_product(descriptors[start : start + step] - mean, directions)
+        return y
+
     def _multiply(self, centred: Float32Array) -> Float32Array:
         """Products (m, k) of centred rows (m, d) with the directions, on a GPU where torch is loaded and sees one."""
         # Looked up, not imported: a search in an index loads no torch. The bits are the same either way.
         torch = sys.modules.get("torch")
         if len(centred) < DEVICE_ROWS or torch is None or not torch.cuda.is_available():
             return exact_product(centred, self._directions)
-        products: Float32Array = device_product(torch.from_numpy(centred).cuda(), self._on_device).cpu().numpy()
+        rows = torch.from_numpy(centred).cuda()
+        products: Float32Array = device_product(rows, self._on_device(rows.device)[1]).cpu().numpy()
         return products
 
+    def _on_device(self, device: Any) -> tuple[Any, Any]:
+        """The mean (d,) float32 and the directions (k, d) float64 on a device, copied there once."""
+        if device not in self._copies:
+            torch = sys.modules["torch"]
+            mean, directions = torch.from_numpy(self.mean), torch.from_numpy(self._directions)
+            self._copies[device] = mean.to(device), directions.to(device).double()
+        copies: tuple[Any, Any] = self._copies[device]
+        return copies
+
     @cached_property
-    def _on_device(self) -> Any:
-        """The directions (k, d) float64 on the GPU."""
-        return sys.modules["torch"].from_numpy(self._directions).cuda().double()
+    def _copies(self) -> dict[Any, tuple[Any, Any]]:
+        """What `_on_device` has copied, by device."""
+        return {}
 
     @cached_property
     def _directions(self) -> Float32Array:

@@ -7,7 +7,7 @@ of float32 prefix sums would drift with the length of the table.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import polars as pl
@@ -22,12 +22,15 @@ from seqdata.parallel import Progress
 from train.data.encode import Frames, encode_batches
 from train.data.frames import FrameSource, WindowSource, native_size
 from train.data.upload import Upload
-from train.devices import computing, pick_device, to_host
+from train.devices import computing, has_room, pick_device, to_device, to_host
 from train.models.base import SequenceModel
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from seqdata.dataset.dataset import Dataset
 
+CPU = torch.device("cpu")
 FEATURE_BYTES = 256 << 20
 """Frame features and descriptors of a block: large beside a batch of frames, small beside a model."""
 FUSED_BYTES = 64 << 20
@@ -37,8 +40,18 @@ CARD = 16
 """How many times more features and windows a card takes at once, to be busy; some GiB."""
 
 
+class DescribeOptions(TypedDict, total=False):
+    """The keywords of describing; `device_blocks` says what they mean."""
+
+    device: str
+    batch_size: int
+    progress: Progress | None
+    source: WindowSource | None
+    precision: Precision
+
+
 @torch.no_grad()
-def describe_blocks(
+def device_blocks(
     model: SequenceModel,
     dataset: "Dataset",
     table: pl.DataFrame,
@@ -48,8 +61,8 @@ def describe_blocks(
     progress: Progress | None = None,
     source: WindowSource | None = None,
     precision: Precision = "tf32",
-) -> Iterator[Float32Array]:
-    """Compute descriptors of windows block by block, in eval mode.
+) -> Iterator[Tensor]:
+    """Compute descriptors of windows block by block, in eval mode, and leave them on the device.
 
     Features of the frames that a block shares with the next are reused, so with windows in track order every frame is
     encoded once. Takes about 256 MiB for frame features and descriptors, 64 MiB for what fusion gathers from them, and
@@ -93,66 +106,75 @@ def describe_blocks(
         model.train(training)
 
 
+def describe_blocks(
+    model: SequenceModel, dataset: "Dataset", table: pl.DataFrame, **options: "Unpack[DescribeOptions]"
+) -> Iterator[Float32Array]:
+    """Compute descriptors of windows block by block, in bounded memory.
+
+    Args:
+        model: See `device_blocks`, as for the other arguments and for what is raised.
+        dataset: The dataset that the table was cut from.
+        table: Window table, all of one length.
+        **options: `device`, `batch_size`, `progress`, `source`, `precision`.
+
+    Yields:
+        Descriptors (m, D) float32, in table order.
+    """
+    # To the host once a block: a card that gives its result after each part is idle in between.
+    return map(to_host, device_blocks(model, dataset, table, **options))
+
+
 def describe(
-    model: SequenceModel,
-    dataset: "Dataset",
-    table: pl.DataFrame,
-    *,
-    device: str = "auto",
-    batch_size: int = 64,
-    progress: Progress | None = None,
-    source: WindowSource | None = None,
-    precision: Precision = "tf32",
+    model: SequenceModel, dataset: "Dataset", table: pl.DataFrame, **options: "Unpack[DescribeOptions]"
 ) -> Float32Array:
     """Compute descriptors of windows, all in memory.
 
     A table in any order costs one encoder pass a distinct frame too: windows are visited in track order.
 
     Args:
-        model: See `describe_blocks`, as for the other arguments.
+        model: See `device_blocks`, as for the other arguments and for what is raised.
         dataset: The dataset that the table was cut from.
         table: Window table, all of one length, in any order.
-        device: "auto", "cpu" or "cuda".
-        batch_size: Frames an encoder pass.
-        progress: Called with (windows finished, windows in all).
-        source: Reads frames; default: the dataset's own.
-        precision: How a CUDA device computes.
+        **options: `device`, `batch_size`, `progress`, `source`, `precision`.
 
     Returns:
         Descriptors (n, D) float32, row i of window i; (0, 0) for an empty table.
-
-    Raises:
-        ContractError: As `describe_blocks`.
-        DivergedError: If a descriptor is not finite.
     """
+    descriptors: Float32Array = _joined(model, dataset, table, False, options).numpy()
+    return descriptors
+
+
+def describe_in_place(
+    model: SequenceModel, dataset: "Dataset", table: pl.DataFrame, **options: "Unpack[DescribeOptions]"
+) -> Tensor:
+    """As `describe`, but a tensor, which stays on the model's device where that has room for it."""
+    return _joined(model, dataset, table, True, options)
+
+
+def _joined(
+    model: SequenceModel, dataset: "Dataset", table: pl.DataFrame, may_stay: bool, options: DescribeOptions
+) -> Tensor:
+    """Descriptors (n, D) of windows in any order; on the model's device where they may stay and there is room."""
     if len(table) == 0:
-        return np.zeros((0, 0), np.float32)
+        return torch.zeros(0, 0)
     order = table.with_row_index("_row").sort("track", "first")
-    blocks = describe_blocks(
-        model,
-        dataset,
-        order.drop("_row"),
-        device=device,
-        batch_size=batch_size,
-        progress=progress,
-        source=source,
-        precision=precision,
-    )
-    # The first block tells the size of a descriptor, so that one array can be filled without joining blocks at the end.
-    first = next(blocks)
-    descriptors = np.empty((len(table), first.shape[1]), np.float32)
-    rows = order["_row"].to_numpy()
-    descriptors[rows[: len(first)]] = first
-    start = len(first)
-    for block in blocks:
-        descriptors[rows[start : start + len(block)]] = block
+    rows = torch.from_numpy(order["_row"].to_numpy().astype(np.int64))
+    descriptors, start = torch.zeros(0, 0), 0
+    for block in device_blocks(model, dataset, order.drop("_row"), **options):
+        if start == 0:
+            # The first block tells the size of a descriptor, so that one tensor can be filled without joining blocks.
+            shape = len(table), block.shape[1]
+            stays = may_stay and has_room(block.element_size() * shape[0] * shape[1], block.device)
+            descriptors = torch.empty(shape, device=block.device if stays else CPU)
+        part = block if descriptors.device == block.device else torch.from_numpy(to_host(block))
+        descriptors[to_device(rows[start : start + len(block)], descriptors.device)] = part
         start += len(block)
     return descriptors
 
 
-def _check_finite(descriptors: Float32Array, table: pl.DataFrame, start: int) -> None:
+def _check_finite(descriptors: Tensor, table: pl.DataFrame, start: int) -> None:
     """Raise DivergedError for descriptors (m, D) of the windows from row `start` on that hold NaN or infinity."""
-    is_finite = np.isfinite(descriptors).all(axis=1)
+    is_finite = descriptors.isfinite().all(dim=1).cpu().numpy()
     if not is_finite.all():
         trajectory, first = table.select("trajectory", "first").row(start + int(is_finite.argmin()))
         raise DivergedError(
@@ -161,7 +183,7 @@ def _check_finite(descriptors: Float32Array, table: pl.DataFrame, start: int) ->
         )
 
 
-def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_FeaturePool") -> Float32Array:
+def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_FeaturePool") -> Tensor:
     """Descriptors (m, D) of the windows `index` (m, L), so many at once that what they gather stays small."""
     bytes_a_window = index.shape[1] * features[0].numel() * features.element_size()
     at_once = (model.windows_at_once or len(index)) * pool.times
@@ -175,9 +197,7 @@ def _fuse(model: SequenceModel, features: Tensor, index: Tensor, pool: "_Feature
         descriptors[start : start + len(part)] = part
     assert descriptors is not None  # noqa: S101  (a block has windows)
     pool.bytes_per_window += descriptors[0].numel() * descriptors.element_size()
-    # To the host once a block: a card that gives its result after each part is idle in between.
-    block: Float32Array = to_host(descriptors)
-    return block
+    return descriptors
 
 
 def _blocks(dataset: "Dataset", table: pl.DataFrame, pool: "_FeaturePool") -> Iterator[IntArray]:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
+RESULTS_SHARE = 0.25
+"""Most of a card's free memory that results may stay in: distances in float64 take twice theirs again (a guess)."""
+
 log = logging.getLogger(__name__)
 
 
@@ -27,6 +30,15 @@ def to_host(values: Tensor) -> NDArray[Any]:
     host.copy_(values, non_blocking=True)
     torch.cuda.current_stream(values.device).synchronize()
     return host.numpy()
+
+
+def has_room(size: int, device: torch.device) -> bool:
+    """Whether results of `size` bytes may stay on a device beside what computes there; on the CPU they always do."""
+    if device.type != "cuda":
+        return True
+    # What PyTorch has taken from the card and does not use at the moment is free as well.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return size < RESULTS_SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
 
 
 def or_on_cpu(compute: Callable[[torch.device], Result], device: torch.device) -> Result:

@@ -19,10 +19,11 @@ from seqdata.frames.resize import Kernel
 from seqdata.geometry import Float32Array
 from seqdata.parallel import Progress
 from seqdata.storage.files import read_json
-from train.data.describe import describe, describe_blocks
+from train.data.describe import describe, device_blocks
 from train.data.describe_settings import DEFAULT, DescribeSettings, Runtime
 from train.data.frames import FrameSource, native_size
 from train.data.program_frames import OpenProgram, ProgramFrames, encode_by_program
+from train.devices import to_host
 from train.models.base import SequenceModel
 from train.models.presets import is_paper_method
 from train.runs.checkpoint import load_model
@@ -143,7 +144,20 @@ class RunDescriber:
 
         Errors are those of `describe_blocks`.
         """
-        blocks = describe_blocks(
+        blocks = map(to_host, self._tensors(dataset, windows, progress))
+        # A card goes on describing while the block before is written.
+        return prefetch(blocks, lambda block: block) if self.settings.torch_device.type == "cuda" else blocks
+
+    def device_blocks(
+        self, dataset: Dataset, windows: pl.DataFrame, progress: Progress | None = None
+    ) -> Iterator[Tensor] | Iterator[Float32Array]:
+        """As `blocks`; on a card they stay there, as tensors (see `indexer.describer.blocks_to_project`)."""
+        if self.settings.torch_device.type != "cuda":
+            return self.blocks(dataset, windows, progress)
+        return prefetch(self._tensors(dataset, windows, progress), lambda block: block, depth=1)
+
+    def _tensors(self, dataset: Dataset, windows: pl.DataFrame, progress: Progress | None) -> Iterator[Tensor]:
+        return device_blocks(
             self.network,
             dataset,
             windows,
@@ -152,8 +166,6 @@ class RunDescriber:
             source=self.source(dataset, windows, None),
             precision=self.settings.precision,
         )
-        # A card goes on describing while the block before is projected and written.
-        return prefetch(blocks, lambda block: block) if self.settings.torch_device.type == "cuda" else blocks
 
     def vectors(
         self,

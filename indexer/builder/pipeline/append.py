@@ -7,7 +7,7 @@ import polars as pl
 
 from indexer.builder import append as appending
 from indexer.builder.pipeline.request import check_distance, database_windows, frame_size, stored_form
-from indexer.describer import Describer, check_arithmetic, check_weights
+from indexer.describer import Describer, blocks_to_project, check_arithmetic, check_weights
 from indexer.evaluation.truth import table_key
 from indexer.place_index import PlaceIndex
 from seqdata import protocols
@@ -52,9 +52,8 @@ def append_index(
     }
     # Looked at last of the checks, for it loads the weights.
     check_distance(describer)
-    blocks = describer.blocks(
-        dataset, database_windows(database, before)[len(index) :], stage_progress(progress, "describe new windows")
-    )
+    windows = database_windows(database, before)[len(index) :]
+    blocks = blocks_to_project(describer, dataset, windows, stage_progress(progress, "describe new windows"))
     return appending.append(index.path, blocks, new_places, inputs)
 
 

@@ -19,7 +19,7 @@ from indexer.builder.pipeline.sample import fit_transform
 from indexer.builder.pipeline.samples import held_out
 from indexer.builder.pipeline.shares import build_in_parts
 from indexer.builder.share_plan import parts_folder
-from indexer.describer import Describer
+from indexer.describer import Describer, blocks_to_project
 from indexer.selection import choose
 from indexer.selection.timing import Phases
 from indexer.versions.folders import adopt
@@ -74,7 +74,7 @@ def build_index(
             )
     version = build(
         request.out,
-        blocks=describer.blocks(dataset, work.described, stage_progress(progress, "describe database")),
+        blocks=blocks_to_project(describer, dataset, work.described, stage_progress(progress, "describe database")),
         places=dataset.places(work.database),
         transform=transform,
         inputs=work.inputs,

@@ -21,7 +21,7 @@ from indexer.builder.pipeline.request import (
 from indexer.builder.pipeline.sample import describe_sample, fit_transform
 from indexer.builder.pipeline.samples import HELD_OUT, held_out
 from indexer.builder.share_plan import Trained
-from indexer.describer import Describer
+from indexer.describer import Describer, blocks_to_project
 from indexer.evaluation.truth import table_key
 from indexer.pca.project import project
 from indexer.search import kinds
@@ -122,7 +122,8 @@ def _write_share(
         origin=work.origin,
         arithmetic=arithmetic_of(request),
     )
-    blocks = describer.blocks(
+    blocks = blocks_to_project(
+        describer,
         dataset,
         work.described[rows.start : rows.stop],
         stage_progress(progress, f"describe share {number}/{of}"),
@@ -182,7 +183,7 @@ def _train(
 
     def project_windows(windows: pl.DataFrame, what: str) -> Float32Array:
         """Vectors (n, stored_size), projected block by block: a large sample before PCA would not fit into memory."""
-        blocks = describer.blocks(dataset, windows, stage_progress(progress, f"describe {what}"))
+        blocks = blocks_to_project(describer, dataset, windows, stage_progress(progress, f"describe {what}"))
         return np.concatenate([project(block, transform, work.normalise) for block in blocks])
 
     if spec.name == "flat":

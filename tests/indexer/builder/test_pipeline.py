@@ -2,9 +2,10 @@
 
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -252,6 +253,43 @@ def test_workers_load_their_own_model(street: Dataset, tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(model))
     assert copy.run.is_absolute() and "network" not in vars(copy)
     assert (copy.name, copy.weights, copy.model) == (model.name, model.weights, model.model)
+
+
+class CardTensor(torch.Tensor):
+    """A tensor that notes what is copied to the host."""
+
+    widths: ClassVar[set[int]] = set()
+
+    def cpu(self) -> torch.Tensor:  # type: ignore[override]
+        self.widths.add(self.shape[1])
+        return super().cpu().as_subclass(torch.Tensor)
+
+
+class CardDescriber(RunDescriber):
+    """A run whose descriptors stay on a card."""
+
+    def device_blocks(self, *arguments: Any) -> Iterator[Any]:
+        return (torch.from_numpy(block).as_subclass(CardTensor) for block in self.blocks(*arguments))
+
+
+@pytest.mark.parametrize("kind", ["flat", "fp16"])
+def test_descriptors_on_a_card_are_projected_there(street: Dataset, tmp_path: Path, kind: str) -> None:
+    """Only the projections are copied to the host, and the index has the bytes of one whose blocks are arrays."""
+    model, plain = request(street, tmp_path, "sum")
+    plain = replace(plain, pca=5, normalise=True, kind=KindSpec(kind))
+    expected = build_index(street, model, plain)
+    size = model.descriptor_size(LENGTH)
+    on_card = CardDescriber(model.run, CPU)
+    CardTensor.widths.clear()
+    whole = build_index(street, on_card, replace(plain, out=tmp_path / "card"))
+    parts = replace(plain, out=tmp_path / "shares")
+    for number in (1, 2):
+        write_share(street, on_card, parts, number, 2)
+    for version in (whole, merge_shares(street, parts.out, expected.name)):
+        assert (version / "index.faiss").read_bytes() == (expected / "index.faiss").read_bytes()
+    assert CardTensor.widths == {5}
+    bare = build_index(street, on_card, replace(plain, pca=None, out=tmp_path / "bare"))
+    assert CardTensor.widths == {5, size} and len(indexer.open(bare)) == len(indexer.open(expected))
 
 
 class RoundingDescriber(RunDescriber):

@@ -11,6 +11,7 @@ import torch
 from indexer.pca.exact_product import BITS, RUN, device_product, exact_product, round_to_grid
 from indexer.pca.transform import Transform
 from indexer.search.exact import nearest_row
+from seqdata.errors import ContractError
 from seqdata.geometry import Float32Array
 
 # Every x86-64 processor runs these kernels of OpenBLAS; those for AVX-512 only some.
@@ -90,6 +91,18 @@ def test_older_indexes_project_as_before() -> None:
     x, pca = rows(50, 64), transform(64, 8)
     older = Transform(pca.mean, pca.matrix, pca.eigenvalues, 0.5, "gram", 9, arithmetic=None)
     np.testing.assert_array_equal(older.apply(x), (x - pca.mean) @ pca.matrix.T)
+
+
+@pytest.mark.parametrize("arithmetic", ["exact-sums-1", None])
+def test_tensors_are_projected_to_the_same_bits(arithmetic: str | None) -> None:
+    """In blocks as they come from a device; the projections of a tensor are one too."""
+    x, pca = rows(150, 4097), transform(4097, 33)
+    pca = Transform(pca.mean, pca.matrix, pca.eigenvalues, 0.5, "gram", 9, arithmetic=arithmetic)
+    for start in (0, 1, 130):
+        product = pca.apply_on_device(torch.from_numpy(x[start:]))
+        np.testing.assert_array_equal(product.numpy(), pca.apply(x[start:]))
+    with pytest.raises(ContractError, match="takes"):
+        pca.apply_on_device(torch.zeros(2, 4096))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
