@@ -50,7 +50,7 @@ KILLED = """
         kill()
     original = test_kill.blocks
     points = {
-        "blocks": (test_kill, "blocks"), "places": (sealing, "write_parquet_atomic"),
+        "blocks": (test_kill, "blocks"), "places": (sealing, "parquet_writer"),
         "manifest": (manifest, "write_bytes_atomic"), "publish": (sealing, "publish"),
         "latest": (versions, "point_latest"),
     }
