@@ -73,8 +73,8 @@ def main() -> None:
     model = model_of("seqmatchnet", head, base, size=cases.SMALL)
     theirs = vectors @ head["pool.1.conv.weight"].squeeze(-1).T + head["pool.1.conv.bias"]
     show("`seqmatchnet-vgg16`", "SeqMatchNet", model(window[None])[0], F.normalize(theirs, dim=-1).flatten())
-    for name, (kind, state, vector, size) in places.cases().items():
-        frames = cases.pixels(2, size)
+    for name, (kind, shapes, vector, size) in places.CASES.items():
+        state, frames = names.filled(shapes()), cases.pixels(2, size)
         theirs = torch.stack([vector(state, literal.normalised(frame[None])) for frame in frames])
         show(f"`{name}`", kind, model_of(kind, state, size=size).encode_frames(frames), theirs)
     for name, head in heads.HEADS.items():

@@ -49,7 +49,6 @@ PLACES = {
     "anyloc": ("anyloc-dinov2-s", {**_VIT, "cut": "blocks.1", "facet": "value", "clusters": 4}),
     "boq": ("boq-r50", {**TINY, "size": (24, 32), "pooling_options": {"width": 64, "queries": 4, "rows": 4}}),
     "mixvpr": ("mixvpr-r50", {**TINY, "size": (24, 32), "pooling_options": {"channels": 8}}),
-    "jist": ("jist-r18", {**TINY, "size": (24, 32), "projection": 16}),
 }
 """Models of places, by what is new in each."""
 
