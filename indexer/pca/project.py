@@ -65,7 +65,7 @@ def check_descriptors(descriptors: Any, size: int | None) -> Any:
         ContractError: On another shape, or not finite.
     """
     is_tensor = _is_tensor(descriptors)
-    array = descriptors.float() if is_tensor else np.ascontiguousarray(descriptors, dtype=np.float32)
+    array: Any = descriptors.float() if is_tensor else np.ascontiguousarray(descriptors, dtype=np.float32)
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2 or (size is not None and array.shape[1] != size):
