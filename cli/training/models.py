@@ -115,7 +115,7 @@ def _list(*, as_json: bool) -> None:
     result = {"families": families, "start": files, "released": released, "plugins": plugins}
     emit(result, "\n".join(lines + plugins), as_json=as_json)
     note("one whole: seqdata models show NAME; the preset 'frames' takes any --encoder, --pool and --fusion that fit")
-    note(f"released weights of whole models: seqdata import KIND: {', '.join(dict.fromkeys(released.values()))}")
+    note("some have released weights: seqdata models show NAME prints their command")
 
 
 def _short(options: dict[str, Any]) -> str:
