@@ -26,7 +26,7 @@ from indexer.search.pools import threads
 from indexer.selection import choose as auto
 from indexer.selection.held_out import DATABASE_ROWS, hold_out
 from indexer.selection.timing import Phases
-from indexer.versions.folders import EVALUATIONS, LATEST, TAGS, VERSIONS, adopt, building, find_whole, sweep
+from indexer.versions.folders import EVALUATIONS, LATEST, RUNS, TAGS, VERSIONS, adopt, building, find_whole, sweep
 from indexer.versions.manifest import (
     VECTORS,
     IndexManifest,
@@ -321,7 +321,9 @@ def _check_output(index: Path) -> None:
     except ValueError as error:
         raise OutputError(f"the index's folder: {error}; choose another --out") from error
     try:
-        foreign = [entry.name for entry in index.iterdir() if entry.name not in (VERSIONS, LATEST, TAGS, EVALUATIONS)]
+        foreign = [
+            entry.name for entry in index.iterdir() if entry.name not in (VERSIONS, LATEST, TAGS, EVALUATIONS, RUNS)
+        ]
     except FileNotFoundError:
         return
     except OSError as error:
