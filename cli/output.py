@@ -227,7 +227,9 @@ class Bar:
             bar.update(count - bar.n)
             return
         self._stage = stage
-        bar.set_description(plain(stage), refresh=False)
+        bar.set_description_str(plain(stage), refresh=False)
+        # `reset` draws: with the start of the stage before it would show a negative rate.
+        bar.initial = 0
         bar.reset(total or None)
         # What was finished before the bar saw the stage (a resumed run) took none of the bar's time: left out of the
         # rate, or the time that is still needed would look far too short.

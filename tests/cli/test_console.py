@@ -1,9 +1,15 @@
 """What every command has in common: groups of the help, version, quiet, log file, errors as JSON, lines of progress."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +214,26 @@ def test_every_parameter_has_a_word_for_its_value_and_a_panel() -> None:
 
 def test_the_table_of_parameters_names_no_other() -> None:
     assert {name for names in PANELS.values() for name in names} <= {item.name for _, item in all_parameters()}
+
+
+def test_a_terminal_gets_a_bar_a_step_and_no_rest_of_it(tmp_path: Path) -> None:
+    write_drives(tmp_path / "raw", {"map": 60, "query": 60})
+    leader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [SEQDATA, "build", "folder", "raw", "--check", "decode"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        seen = b""
+        # At the end of the process reading fails: the other side of the terminal is closed.
+        with contextlib.suppress(OSError):
+            while block := os.read(leader, 65536):
+                seen += block
+    os.close(leader)
+    text = seen.decode()
+    assert process.returncode == 0, text
+    assert "seal part-000000.tar: " in text
+    assert not re.search(r"-\d+(\.\d+)?frame/s", text)
+    # What a screen shows of a line is what follows the last return to its beginning.
+    shown = [line.rsplit("\r", 1)[-1] for line in text.replace("\r\n", "\n").split("\n")]
+    assert not [line for line in shown if "frame/s" in line or "item/s" in line]
+    assert shown[0].startswith("datasets/raw: 120 frames")
