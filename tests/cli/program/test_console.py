@@ -27,7 +27,7 @@ from seqdata.parallel.steps import step
 from tests.cli.test_commands import SEQDATA, here
 from tests.conftest import write_drives
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_help_lists_every_command_in_its_group_in_whole_lines() -> None:

@@ -14,7 +14,7 @@ from tests.cli.test_commands import here
 from tests.support import released_names as names
 from tests.support.street import PROTOCOL, write_street
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "schemas" / "cli"
+SCHEMAS = Path(__file__).resolve().parents[3] / "schemas" / "cli"
 TINY = ("--option", "encoder=resnet10t", "--option", "cut=layer1")
 UNTRAINED = ("--model", "mean-small", "--random-init", *TINY)
 DRIVE = tuple(f"raw/query-{number:03d}.jpg" for number in range(20, 26))
