@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Block = npt.NDArray[np.floating]
 
 BLOCK_VALUES = 1 << 24  # float64 values of one block: 128 MiB
+SYMMETRIC = 4096  # up to this size a second matrix (128 MiB) is had beside the sum, and the products cost half
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,12 @@ class Sample:
         """Centred scatter matrix (d, d) float64 (not yet divided by n - 1), summed over blocks of rows."""
         import torch  # heavy
 
+        if self.device == "cpu" and self.size <= SYMMETRIC:
+            matrix = np.zeros((self.size, self.size))
+            for block in self._by_rows():
+                # NumPy knows a product with its own transpose (BLAS syrk) and computes half of it.
+                matrix += block.numpy().T @ block.numpy()
+            return torch.from_numpy(matrix)
         scatter = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
         for block in self._by_rows():
             scatter.addmm_(block.T, block)

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ import seqdata
 from seqdata.build.builder import BuildRequest, build
 from seqdata.contracts.manifest import BuildSettings
 from seqdata.dataset.dataset import Dataset
+from seqdata.frames.resize import KERNELS
 from seqdata.streaming.shuffle import OPEN, order
 from tests.benchmarks.results import record, scaled
 from tests.benchmarks.street import write_street
@@ -70,6 +72,25 @@ def speeds(dataset: Dataset, frames: list[Path]) -> None:
         print(f"{'':<10}{length:>6}{threads:>9}{loop:>9.0f}{decoded:>11.0f}{delivered:>13.0f}{wall:>6.2f}{cpu:>10.2f}")
 
 
+def resized(dataset: Dataset) -> None:
+    """CPU time of a frame of a stream with `size=`, by kernel, in turn: medians, and against Pillow's."""
+    for size in ((384, 384), (224, 224)):
+        taken: dict[str, list[float]] = {kernel: [] for kernel in KERNELS}
+        for _ in range(ROUNDS):
+            for kernel in KERNELS:
+                stream = dataset.stream(dataset.sequences(length=1), size=size, cache_bytes=0, resize=kernel)
+                with stream.batches(BATCH, threads=1) as batches:
+                    next(batches)
+                    before, started = stream.cache.decodes, time.process_time()
+                    deque(batches, maxlen=0)
+                    taken[kernel].append((time.process_time() - started) / (stream.cache.decodes - before))
+        medians = {kernel: float(np.median(times)) for kernel, times in taken.items()}
+        for kernel, seconds in medians.items():
+            ratio = medians["pillow"] / seconds
+            record(f"stream at {size[0]}x{size[1]}, {kernel} against pillow", ratio, "x", "higher")
+            print(f"size={size}: {kernel:<8}{1e3 * seconds:>7.2f} ms CPU a frame, {ratio:.2f} times pillow's rate")
+
+
 def decodes(dataset: Dataset) -> None:
     """Real decodes a window, each rank with a cache of its own; small frames, so that the count is quick."""
     table = dataset.sequences(length=LENGTH)
@@ -117,6 +138,7 @@ def main() -> None:
         raw = write_street(Path(folder) / "raw", count)
         build(BuildRequest("folder", raw, Path(folder) / "out", settings=BuildSettings(shard_bytes=16 << 20)))
         speeds(seqdata.open(Path(folder) / "out"), sorted(raw.glob("*.jpg")))
+        resized(seqdata.open(Path(folder) / "out"))
         resumed(seqdata.open(Path(folder) / "out"))
         long = write_street(Path(folder) / "long", scaled(12_000, 600), size=(64, 48), drives=4)
         build(BuildRequest("folder", long, Path(folder) / "small"))
