@@ -289,9 +289,9 @@ def stored_work(store: Store, request: BuildRequest) -> StoredWork | None:
     plan = read_plan(store)
     if plan is None or plan.records is None or store.size(RECORDS_NAME) != plan.records.bytes:
         return None
-    wanted, protocol = recorded_options(request.kind, request.options), request.protocol
-    is_same_dump = (plan.source.kind, plan.source.options, plan.raw) == (request.kind, wanted, dump_path(request.raw))
-    labels = [each and each.label for each in (plan.protocol, protocol)]
+    options = recorded_options(request.kind, request.options)
+    is_same_dump = (plan.source.kind, plan.source.options, plan.raw) == (request.kind, options, dump_path(request.raw))
+    labels = [protocol and protocol.label for protocol in (plan.protocol, request.protocol)]
     if plan.version > 1 or not is_same_dump or plan.settings != request.settings or labels[0] != labels[1]:
         return None
     return StoredWork(plan, open_source(request.kind, request.raw, request.options), store)

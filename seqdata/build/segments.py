@@ -57,20 +57,20 @@ class Ground:
 
     Attributes:
         cutter: Windows over the frames.
-        stored: Stored row of each frame, int64 (F,).
+        stored_rows: Stored row of each frame, int64 (F,).
     """
 
     cutter: Sequencer
-    stored: IntArray
+    stored_rows: IntArray
 
     @classmethod
-    def of_frames(cls, frames: pl.DataFrame, stored: IntArray, draft: Draft) -> "Ground":
+    def of_frames(cls, frames: pl.DataFrame, stored_rows: IntArray, draft: Draft) -> "Ground":
         """Make it of the columns `GEOMETRY_COLUMNS`, F rows, with the spacing rule of a version."""
-        return cls(sequencer(frames, draft), stored)
+        return cls(sequencer(frames, draft), stored_rows)
 
     def windows(self, protocol: Protocol, split: str, role: str) -> SplitWindows:
         """Cut the windows of a split and role."""
-        return SplitWindows(self.cutter, self.stored, self.cutter.protocol_windows(protocol, split, role))
+        return SplitWindows(self.cutter, self.stored_rows, self.cutter.protocol_windows(protocol, split, role))
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ def add_frames(tables: Tables, before: DatasetManifest, parts: Iterable[pl.DataF
         Counts over the new frames alone.
     """
     frames = frames_table(tables.store, before)
-    summary = write_rows(tables, parts, draft, frames.stored)
+    summary = write_rows(tables, parts, draft, frames.stored_height)
     new = summary.geometry
     if new is not None:
         # Old frames come first: frame rows of the version before stay what they are.
         every = pl.concat([frames.scan().select(GEOMETRY_COLUMNS).collect(), new])
-        new_rows = frames.stored + np.arange(summary.frames)
+        new_rows = frames.stored_height + np.arange(summary.frames)
         rows = np.concatenate([frames.stored_rows(np.arange(frames.height)), new_rows])
         after, altered = Ground.of_frames(every, rows, draft), Ground.of_frames(new, new_rows, draft)
         write_pairs(tables, before, draft, GroundChange(tuple(new["trajectory"].unique()), None, altered, after))

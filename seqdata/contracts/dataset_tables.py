@@ -47,12 +47,12 @@ def frames_table(store: Store, manifest: DatasetManifest) -> SegmentedTable:
     flags = changes.filter(~pl.col("withdrawn"))
     columns = tuple(table_contract("frames").polars_schema())
     table = SegmentedTable(paths, columns, withdrawn, flags["frame"].to_numpy(), flags.select("resampled"))
-    stored = sum(part.rows for part in manifest.parts(FRAMES_NAME))
-    if changes.height and int(changes["frame"][-1]) >= stored:
-        raise ContractError(f"{store}/{CHANGES_NAME}: names frames beyond the {stored} that are stored")
-    if stored - len(withdrawn) != manifest.counts.frames:
+    height = sum(part.rows for part in manifest.parts(FRAMES_NAME))
+    if changes.height and int(changes["frame"][-1]) >= height:
+        raise ContractError(f"{store}/{CHANGES_NAME}: names frames beyond the {height} that are stored")
+    if height - len(withdrawn) != manifest.counts.frames:
         raise ContractError(
-            f"{store}: {stored} frames are stored and {len(withdrawn)} withdrawn, the manifest counts "
+            f"{store}: {height} frames are stored and {len(withdrawn)} withdrawn, the manifest counts "
             f"{manifest.counts.frames}; run seqdata verify"
         )
     return table

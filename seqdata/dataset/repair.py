@@ -170,8 +170,8 @@ def _first_version(manifest: DatasetManifest) -> DatasetManifest:
     tables = {name: table for name, table in manifest.tables.items() if "/" not in table.path}
     frames = tables.get(FRAMES_NAME)
     counts = manifest.counts.model_copy(update={"frames": frames.rows if frames else 0})
-    known = {"sources": manifest.sources[:1], "shards": _of_first_dump(manifest), "tables": tables, "counts": counts}
-    return manifest.model_copy(update={"version": 1, "parent": None, "segments": {}, **known})
+    fields = {"sources": manifest.sources[:1], "shards": _of_first_dump(manifest), "tables": tables, "counts": counts}
+    return manifest.model_copy(update={"version": 1, "parent": None, "segments": {}, **fields})
 
 
 def _of_first_dump(manifest: DatasetManifest) -> tuple[ShardInfo, ...]:

@@ -195,8 +195,8 @@ def _withdrawal(store: Store, before: DatasetManifest, frames: SegmentedTable, k
         raise ContractError(f"{store}: no frame has the key '{missing[0]}'{more}; seqdata withdraw takes frame keys")
     names = located["trajectory"].unique()
     indexed = frames.scan().with_row_index("row").filter(pl.col("trajectory").is_in(names.implode())).collect()
-    stored = pl.Series("stored", frames.stored_rows(indexed["row"].to_numpy()))
-    whole = indexed.drop("row").with_columns(stored)
+    stored_rows = pl.Series("stored", frames.stored_rows(indexed["row"].to_numpy()))
+    whole = indexed.drop("row").with_columns(stored_rows)
     is_removed = whole["key"].is_in(keys.implode())
     remaining = whole.filter(~is_removed)
     flagged = _flagged(remaining, before.settings) if remaining.height else remaining

@@ -46,7 +46,7 @@ class LazyLocations:
         self._table = table
         groups = table.groups
         # A row group whose frames were all withdrawn has no rows: the next one then begins at the same row.
-        self._starts = table.rows_of([*(group.start for group in groups), table.stored])
+        self._starts = table.rows_of([*(group.start for group in groups), table.stored_height])
         self._is_read = np.zeros(len(groups), dtype=bool)
         # np.zeros asks the system for pages that it hands out when they are first written: unread groups cost nothing.
         shard, offset, length = (np.zeros(table.height, dtype=np.int64) for _ in _NUMBERS)

@@ -132,12 +132,12 @@ class SplitWindows:
 
     Attributes:
         sequencer: Windows over some frames.
-        stored: Stored row of each of these frames, int64 (F,).
+        stored_rows: Stored row of each of these frames, int64 (F,).
         table: Window table (contract `sequences`).
     """
 
     sequencer: Sequencer
-    stored: IntArray
+    stored_rows: IntArray
     table: pl.DataFrame
 
     def first_frames(self) -> IntArray:
@@ -145,7 +145,7 @@ class SplitWindows:
         if not self.table.height:
             return np.empty(0, dtype=np.int64)
         track = self.sequencer.track(str(self.table["track"][0]))
-        frames: IntArray = self.stored[track["frame"].to_numpy()[self.table["first"].to_numpy()]]
+        frames: IntArray = self.stored_rows[track["frame"].to_numpy()[self.table["first"].to_numpy()]]
         return frames
 
     def identities(self, rows: IntArray) -> pl.DataFrame:
@@ -156,7 +156,7 @@ class SplitWindows:
         table = self.table[rows]
         if not table.height:
             return pl.DataFrame()
-        frames = self.stored[self.sequencer.frame_rows(table)]
+        frames = self.stored_rows[self.sequencer.frame_rows(table)]
         # Ranks are coordinates where the unit is frames; within a window they step by one, so the first one says all.
         rank = self.sequencer.track(str(table["track"][0]))["rank"].to_numpy()[table["first"].to_numpy()]
         columns = {f"frame{index}": frames[:, index] for index in range(frames.shape[1])}

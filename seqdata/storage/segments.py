@@ -76,18 +76,18 @@ class SegmentedTable:
         return tuple(groups)
 
     @property
-    def stored(self) -> int:
+    def stored_height(self) -> int:
         """Number of stored rows."""
         return self.groups[-1].stop if self.groups else 0
 
     @property
     def height(self) -> int:
         """Number of rows."""
-        return self.stored - len(self.removed)
+        return self.stored_height - len(self.removed)
 
-    def rows_of(self, stored: npt.ArrayLike) -> RowArray:
+    def rows_of(self, stored_rows: npt.ArrayLike) -> RowArray:
         """Give the rows of stored rows (n,) that are left; one that is left out gives the row of the next."""
-        at = np.asarray(stored, dtype=np.int64)
+        at = np.asarray(stored_rows, dtype=np.int64)
         rows: RowArray = at - np.searchsorted(self.removed, at)
         return rows
 
@@ -96,8 +96,8 @@ class SegmentedTable:
         at = np.asarray(rows, dtype=np.int64)
         # The i-th removed row lies before row r when r is greater than or equal to its number less i.
         shifts = np.searchsorted(self.removed - np.arange(len(self.removed)), at, side="right")
-        stored: RowArray = at + shifts
-        return stored
+        moved: RowArray = at + shifts
+        return moved
 
     def read_group(self, group: RowGroup, columns: Sequence[str] | None, *, use_threads: bool = True) -> pa.Table:
         """Read the rows that are left of a row group, with the values of their file.
@@ -149,16 +149,16 @@ class SegmentedTable:
     def _replace(self, block: pl.DataFrame, group: RowGroup) -> pl.DataFrame:
         """Put the values in place that differ from the file's."""
         names = [name for name in self.values.columns if name in block.columns]
-        stored = self._between(self.changed, group)
-        if not names or not len(stored):
+        changed = self._between(self.changed, group)
+        if not names or not len(changed):
             return block
-        first = int(np.searchsorted(self.changed, stored[0]))
-        values = self.values[first : first + len(stored)]
-        rows = self.rows_of(stored) - int(self.rows_of(group.start))
+        first = int(np.searchsorted(self.changed, changed[0]))
+        values = self.values[first : first + len(changed)]
+        rows = self.rows_of(changed) - int(self.rows_of(group.start))
         return block.with_columns(block[name].scatter(rows, values[name]) for name in names)
 
     @staticmethod
-    def _between(stored: RowArray, group: RowGroup) -> RowArray:
+    def _between(stored_rows: RowArray, group: RowGroup) -> RowArray:
         """Select the stored rows of a row group from rising ones."""
-        start, stop = np.searchsorted(stored, (group.start, group.stop))
-        return stored[start:stop]
+        start, stop = np.searchsorted(stored_rows, (group.start, group.stop))
+        return stored_rows[start:stop]

@@ -63,16 +63,16 @@ def test_jobs_list_the_dump_once_and_end_in_the_bytes_of_one_build(
 def test_a_row_group_holds_the_records_of_a_shard_with_its_halo(request_: BuildRequest) -> None:
     plan = write_plan(request_)
     store = Store(request_.out)
-    stored = stored_work(store, request_)
-    assert stored is not None
+    work = stored_work(store, request_)
+    assert work is not None
     footer = pq.read_metadata(store.path(RECORDS_NAME))
     assert footer.num_row_groups == len(plan.shards)
     assert any(shard.halo for shard in plan.shards)
     for number, shard in enumerate(plan.shards):
-        rows = stored.rows(shard)
+        rows = work.rows(shard)
         assert footer.row_group(number).num_rows == rows.height == shard.stop - shard.start + shard.halo
     assert write_plan(request_) == plan, "planned again, it stays"
-    assert read_plan(store) == stored.plan
+    assert read_plan(store) == work.plan
 
 
 def test_a_plan_of_another_request_is_not_taken(request_: BuildRequest, tmp_path: Path) -> None:

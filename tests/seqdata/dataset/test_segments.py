@@ -99,14 +99,14 @@ def out(segmented: Path, tmp_path: Path) -> Path:
 
 def assert_same_reading(dataset: seqdata.Dataset, whole: seqdata.Dataset, protocol: Protocol = OWN) -> None:
     """Every reader of tables sees the same in both."""
-    for each in ("frames", "trajectories", "quarantine"):
-        assert_frame_equal(getattr(dataset, each).lazy().collect(), getattr(whole, each).lazy().collect())
+    for name in ("frames", "trajectories", "quarantine"):
+        assert_frame_equal(getattr(dataset, name).lazy().collect(), getattr(whole, name).lazy().collect())
     for name in protocol.splits:
         for role in ("database", "query"):
-            assert_frame_equal(*(each.sequences(protocol, name, role) for each in (dataset, whole)))
-        assert_frame_equal(*(each.protocol_pairs(protocol, name) for each in (dataset, whole)))
-        assert_frame_equal(*(each.protocol_positives(protocol, name) for each in (dataset, whole)))
-        assert_frame_equal(*(each.nearest(protocol, name) for each in (dataset, whole)))
+            assert_frame_equal(*(opened.sequences(protocol, name, role) for opened in (dataset, whole)))
+        assert_frame_equal(*(opened.protocol_pairs(protocol, name) for opened in (dataset, whole)))
+        assert_frame_equal(*(opened.protocol_positives(protocol, name) for opened in (dataset, whole)))
+        assert_frame_equal(*(opened.nearest(protocol, name) for opened in (dataset, whole)))
         assert dataset.answerable(protocol, name) == whole.answerable(protocol, name)
 
 
@@ -117,9 +117,9 @@ def test_every_window_and_pair_is_that_of_whole_tables(name: str, tmp_path: Path
     dataset = seqdata.open(out)
     assert dataset.manifest.segments
     query, database = (dataset.sequences(protocol, "test", role) for role in ("query", "database"))
-    stored = dataset.protocol_pairs(protocol, "test")
-    assert stored.height > 20
-    assert_frame_equal(stored, dataset.positives(query, database, protocol.radius, unit=protocol.unit))
+    pairs = dataset.protocol_pairs(protocol, "test")
+    assert pairs.height > 20
+    assert_frame_equal(pairs, dataset.positives(query, database, protocol.radius, unit=protocol.unit))
     compact(out)
     whole = seqdata.open(out)
     assert not whole.manifest.segments
@@ -139,7 +139,7 @@ def test_compacted_tables_are_those_of_one_build(name: str, tmp_path: Path) -> N
     manifest = compact(tmp_path / "out")
     every = write_street(tmp_path / "all", FIRST, SECOND, THIRD, image=large)
     whole = build(request(every, tmp_path / "whole", protocol))
-    tables = [{name: (info.hash, info.rows) for name, info in each.tables.items()} for each in (manifest, whole)]
+    tables = [{name: (info.hash, info.rows) for name, info in version.tables.items()} for version in (manifest, whole)]
     assert tables[0] == tables[1]
     assert {name for name in tables[0] if name[0] in "pn"}, "pairs and nearest distances are stored again"
     assert [shard.hash for shard in manifest.shards] == [shard.hash for shard in whole.shards]
@@ -355,6 +355,6 @@ def test_a_killed_change_goes_on_to_the_same_bytes(
 def test_a_first_build_writes_whole_tables(dataset: seqdata.Dataset) -> None:
     manifest: DatasetManifest = read_manifest(dataset.path)
     assert (manifest.schema_version, manifest.segments) == (3, {})
-    stored = json.loads((dataset.path / "manifest.json").read_text())
-    assert manifest.id == sha256_json(stored)
+    content = json.loads((dataset.path / "manifest.json").read_text())
+    assert manifest.id == sha256_json(content)
     assert pl.read_parquet(dataset.path / "frames.parquet").height == manifest.counts.frames

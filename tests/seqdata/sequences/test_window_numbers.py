@@ -31,9 +31,9 @@ def test_ranges_of_no_build_are_refused(ranges: list[tuple[int, int]]) -> None:
         from_table(table.with_columns(split=pl.lit("test"), role=pl.lit("query")), 15)
 
 
-def split_windows(positions: dict[str, list[int]], stored: dict[str, int], length: int = 3) -> SplitWindows:
+def split_windows(positions: dict[str, list[int]], first_rows: dict[str, int], length: int = 3) -> SplitWindows:
     """Windows over drives that hold some positions; a drive's stored rows begin at a number."""
-    parts = [(name, at, stored[name] + at) for name, every in positions.items() for at in every]
+    parts = [(name, at, first_rows[name] + at) for name, every in positions.items() for at in every]
     frames = pl.DataFrame({"trajectory": [name for name, _, _ in parts], "position": [at for _, at, _ in parts]})
     whole = frames.with_columns(
         clean_position=pl.lit(None, pl.Int32), city=pl.lit("a"), role=pl.lit("query"), zone=pl.lit("32N"),
@@ -46,16 +46,16 @@ def split_windows(positions: dict[str, list[int]], stored: dict[str, int], lengt
 
 
 def test_windows_that_lost_a_frame_go_and_new_ones_get_new_numbers() -> None:
-    stored = {"a": 0, "b": 8, "c": 14}
-    before = split_windows({"a": list(range(8)), "b": list(range(6))}, stored)
+    first_rows = {"a": 0, "b": 8, "c": 14}
+    before = split_windows({"a": list(range(8)), "b": list(range(6))}, first_rows)
     first = WindowNumbers.first(before.table.height)
     assert first.numbers.tolist() == list(range(10))
-    grown = split_windows({"a": list(range(8)), "b": list(range(6)), "c": list(range(4))}, stored)
+    grown = split_windows({"a": list(range(8)), "b": list(range(6)), "c": list(range(4))}, first_rows)
     appended, is_new = renumber(None, None, grown, ["c"])
     assert appended.numbers.tolist() == list(range(12))
     assert is_new.tolist() == [False] * 10 + [True] * 2
-    lost = split_windows({"a": [0, 1, 2, 3, 5, 6, 7], "b": list(range(6)), "c": list(range(4))}, stored)
-    changed = split_windows({"a": list(range(8))}, stored)
+    lost = split_windows({"a": [0, 1, 2, 3, 5, 6, 7], "b": list(range(6)), "c": list(range(4))}, first_rows)
+    changed = split_windows({"a": list(range(8))}, first_rows)
     left, is_new = renumber(appended, changed, lost, ["a"])
     assert left.numbers.tolist() == [0, 1, 5, *range(6, 12)]
     assert not is_new.any()

@@ -27,7 +27,7 @@ def both(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[SegmentedTable
     """A segmented table and what it stands for, by filter and join."""
     rng = np.random.default_rng(request.param)
     sizes = rng.integers(1, 40, 3)
-    stored = pl.DataFrame(
+    every = pl.DataFrame(
         {
             "number": np.arange(sizes.sum()),
             "text": [f"t{n % 5}" for n in range(sizes.sum())],
@@ -37,17 +37,17 @@ def both(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[SegmentedTable
     paths, first = [], 0
     for index, size in enumerate(sizes.tolist()):
         paths.append(tmp_path / f"{index}.parquet")
-        write(paths[-1], stored[first : first + size], 7)
+        write(paths[-1], every[first : first + size], 7)
         first += size
-    shuffled = rng.permutation(stored.height)
+    shuffled = rng.permutation(every.height)
     # Whole row groups go too: the first seven rows.
-    removed = np.union1d(shuffled[: stored.height // 3], np.arange(7))
-    changed = np.setdiff1d(shuffled[-stored.height // 3 :], removed)
-    flags = pl.DataFrame({"flag": ~stored["flag"].to_numpy()[changed]})
+    removed = np.union1d(shuffled[: every.height // 3], np.arange(7))
+    changed = np.setdiff1d(shuffled[-every.height // 3 :], removed)
+    flags = pl.DataFrame({"flag": ~every["flag"].to_numpy()[changed]})
     table = SegmentedTable(tuple(paths), COLUMNS, removed, changed, flags)
-    new = stored["flag"].to_numpy().copy()
+    new = every["flag"].to_numpy().copy()
     new[changed] = ~new[changed]
-    plain = stored.with_columns(pl.Series("flag", new)).filter(~pl.Series(np.isin(np.arange(stored.height), removed)))
+    plain = every.with_columns(pl.Series("flag", new)).filter(~pl.Series(np.isin(np.arange(every.height), removed)))
     return table, plain
 
 
@@ -60,12 +60,16 @@ def test_one_table_is_read(both: tuple[SegmentedTable, pl.DataFrame]) -> None:
     assert_frame_equal(table.scan().head(9).collect(), plain.head(9))
     assert_frame_equal(table.scan().slice(5, 4).collect(), plain.slice(5, 4))
     assert table.scan().select(pl.len()).collect().item() == plain.height
-    wanted = (pl.col("text") == "t3") & pl.col("flag")
-    assert_frame_equal(table.scan().filter(wanted).select("number").collect(), plain.filter(wanted).select("number"))
+    condition = (pl.col("text") == "t3") & pl.col("flag")
     assert_frame_equal(
-        table.scan().with_row_index("row").filter(wanted).collect(), plain.with_row_index("row").filter(wanted)
+        table.scan().filter(condition).select("number").collect(), plain.filter(condition).select("number")
     )
-    grouped = [each.lazy().group_by("text").agg(pl.col("number").sum()).sort("text") for each in (table.scan(), plain)]
+    assert_frame_equal(
+        table.scan().with_row_index("row").filter(condition).collect(), plain.with_row_index("row").filter(condition)
+    )
+    grouped = [
+        either.lazy().group_by("text").agg(pl.col("number").sum()).sort("text") for either in (table.scan(), plain)
+    ]
     assert_frame_equal(grouped[0].collect(engine="streaming"), grouped[1].collect())
 
 
