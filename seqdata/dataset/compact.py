@@ -18,7 +18,7 @@ from seqdata.storage.store import Store
 
 
 def compact(out: str | Path) -> DatasetManifest:
-    """Write the tables of the latest version whole; without segments no version is made.
+    r"""Write the tables of the latest version whole; without segments no version is made.
 
     Killed and started again, it begins anew and ends in the same bytes.
 
@@ -32,6 +32,25 @@ def compact(out: str | Path) -> DatasetManifest:
         InputError: If there is no dataset.
         ContractError: If a table is damaged.
         OutputError: If another build is under way there, or the store refuses.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from seqdata.build.builder import BuildRequest, build
+        >>> from seqdata.dataset.collect import collect
+        >>> from seqdata.dataset.versions import withdraw
+        >>> raw, out = Path(tempfile.mkdtemp()), tempfile.mkdtemp()
+        >>> for number in range(3):
+        ...     Image.new("RGB", (32, 24), (0, 0, 30 * number)).save(raw / f"{number}.jpg")
+        >>> rows = [f"{number}.jpg,500000,{2 * number},32N" for number in range(3)]
+        >>> _ = (raw / "positions.csv").write_text("\n".join(["image,easting,northing,zone", *rows]))
+        >>> _ = build(BuildRequest("folder", raw, out))
+        >>> list(withdraw(out, ["1"], "a face").segments)
+        ['changes.parquet', 'quarantine.parquet', 'trajectories.parquet']
+        >>> compact(out).counts.frames
+        2
+        >>> collect(out).versions
+        (1, 2)
     """
     store = Store(out, is_output=True)
     read_manifest(store)  # before a lock is made where no dataset is
