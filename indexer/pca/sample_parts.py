@@ -84,6 +84,7 @@ class SampleParts:
             return map_blocks(self.folder, blocks, (self.rows, self.size))
         import torch  # heavy
 
+        # In NumPy until here: a job that makes parts alone needs no torch.
         matrix, mean = _joined([np.load(path, allow_pickle=False) for path in paths], self._counts)
         return Scatter(torch.from_numpy(matrix), mean, self.rows)
 

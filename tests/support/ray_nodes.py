@@ -43,8 +43,8 @@ PASSED_OVER = ("measured.json",)
 def digest(folder: Path) -> str:
     """One hash of the names and bytes of all files below a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    kept = [path for path in files if path.name not in PASSED_OVER and not path.name.startswith(".")]
-    return sha256_json([[str(path.relative_to(folder)), xxh3_file(path)] for path in kept])[:16]
+    compared = [path for path in files if path.name not in PASSED_OVER and not path.name.startswith(".")]
+    return sha256_json([[str(path.relative_to(folder)), xxh3_file(path)] for path in compared])[:16]
 
 
 @dataclass

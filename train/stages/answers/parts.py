@@ -62,6 +62,7 @@ class QuerySearch:
         split = str(self.index.manifest.inputs["split"])
         rows = share(self.dataset.sequences(self.protocol, split, "query").height, number, of)
         path = self.part(number, of)
+        # A part has its name only when it is whole, and its folder is named by index, protocol and split.
         if not path.is_file():
             ((table, info),) = evaluate.answer(
                 self.dataset,
@@ -81,6 +82,7 @@ class QuerySearch:
         Raises:
             ContractError: If a part is damaged.
         """
+        # Parts of several divisions may lie side by side (1/4 … and 1/8 …): only those of one fit together.
         for first in sorted(self.folder.glob("part-00001-of-*.parquet")):
             of = int(first.stem.rpartition("-")[2])
             paths = [self.part(number, of) for number in range(1, of + 1)]
@@ -107,6 +109,7 @@ class QuerySearch:
         Raises:
             OutputError: If a process dies; otherwise as `train.stages.evaluate.answer`.
         """
+        # Workers share the cores: more threads than cores would only take turns.
         threads = max(1, (os.cpu_count() or 1) // workers)
         jobs = [
             QueryPartJob(

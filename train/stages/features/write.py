@@ -124,6 +124,7 @@ def write_features_on(
         OutputError: If a process dies; otherwise as `write_features`.
     """
     folder = Path(out).resolve()
+    # Workers share the cores: more threads than cores would only take turns.
     threads = max(1, (os.cpu_count() or 1) // workers)
     begin = BeginJob(dataset.address, dataset.manifest.version, model, folder, request, threads)
     # In a process of its own: on a cluster a card may be elsewhere only, and threads are set there.
