@@ -46,6 +46,12 @@ def others(x: np.ndarray, held: HeldOut) -> np.ndarray:
     return np.argsort(apart, axis=1, kind="stable")
 
 
+def test_ten_rows_leave_no_query_to_judge_by() -> None:
+    few = clustered(10)
+    held = hold_out(few, ExactVectors(few, "cpu"), 0)
+    assert (len(held.queries), len(held.rows), len(held.near)) == (0, 0, 0)
+
+
 def test_recall_is_a_literal_count() -> None:
     """Half of the answers replaced by the farthest rows: recall by counting rows, the query itself left out."""
     x = clustered(400)
