@@ -110,12 +110,12 @@ def test_counts_are_those_that_the_protocols_expect(name: str) -> None:
 
 
 def test_what_is_known_to_differ_names_what_there_is() -> None:
-    known = facts()
-    assert set(known.methods) <= set(grids.methods())
-    assert set(known.experiments) <= set(grids.names())
-    assert set(known.protocols) <= grids.paper_protocols()
-    assert set(known.recipes) <= {method.recipe for method in grids.methods().values()}
-    for experiment, rows in known.rows.items():
+    sentences = facts()
+    assert set(sentences.methods) <= set(grids.methods())
+    assert set(sentences.experiments) <= set(grids.names())
+    assert set(sentences.protocols) <= grids.paper_protocols()
+    assert set(sentences.recipes) <= {method.recipe for method in grids.methods().values()}
+    for experiment, rows in sentences.rows.items():
         assert set(rows) <= set(grids.load(experiment).rows)
 
 

@@ -50,22 +50,23 @@ def known_differences(experiment: str, row: str, quantity: str, protocol: str | 
     Returns:
         A sentence a difference.
     """
-    known = facts()
+    catalogue = facts()
     sentences = [
-        known.experiments.get(experiment),
-        known.rows.get(experiment, {}).get(row),
-        known.quantities.get(quantity),
-        known.protocols.get(protocol or ""),
+        catalogue.experiments.get(experiment),
+        catalogue.rows.get(experiment, {}).get(row),
+        catalogue.quantities.get(quantity),
+        catalogue.protocols.get(protocol or ""),
     ]
     if row in grids.methods():
         method = grids.method(row)
-        sentences += [known.methods.get(row), *_of_training(method, cell)]
+        sentences += [catalogue.methods.get(row), *_of_training(method, cell)]
     return [sentence for sentence in sentences if sentence]
 
 
 def _of_training(method: Method, cell: Cell | None) -> Iterator[str | None]:
     """What differs in how the model came to be."""
-    known = facts()
+    catalogue = facts()
+    # A run that exists says itself how its model came to be, so nothing is assumed of the row's recipe.
     runs = [] if cell is None else cell.inputs.get("runs", [])
     for run in runs:
         yield _source_text(run)
@@ -77,9 +78,9 @@ def _of_training(method: Method, cell: Cell | None) -> Iterator[str | None]:
             yield _changes_text("Training of the run", {n: (own[n], recipe[n]) for n in sorted(names)})
     if runs:
         return
-    yield known.recipes.get(method.recipe)
+    yield catalogue.recipes.get(method.recipe)
     if method.features:
-        yield known.features
+        yield catalogue.features
     if cell is not None and "method" in cell.inputs:
         yield _changes_text("Settings", _against_full(cell.inputs["method"], method))
 
@@ -111,11 +112,11 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 def _changes_text(what: str, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
     """The changes in one sentence, None without any."""
     # Sorted, because a stored cell has its settings in another order than one measured now.
-    shown = {
+    differing = {
         name.replace("options.", ""): pair
         for name, pair in sorted(changes.items())
         if pair[0] != pair[1] and name.rpartition(".")[2] not in NO_DIFFERENCE
     }
-    if not shown:
+    if not differing:
         return None
-    return f"{what}: {'; '.join(f'{name} {own} instead of {full}' for name, (own, full) in shown.items())}."
+    return f"{what}: {'; '.join(f'{name} {own} instead of {full}' for name, (own, full) in differing.items())}."

@@ -15,6 +15,7 @@ from seqdata.errors import ContractError
 FILE = Path(__file__).parent / "published.toml"
 NONE = "-"
 """What the papers print where they have no value."""
+# The papers' own mark of a dimension that grows with the sequence length SL.
 _A_FRAME = " · SL"
 
 

@@ -64,6 +64,7 @@ def on_datasets(grid: Grid, datasets: Sequence[Dataset], protocol: str | None) -
     """
     if are_papers(grid, datasets, protocol):
         return grid
+    # Table I of Mereu et al. has columns of splits and rows of lengths, that of Zhang et al. rows of splits.
     by_split = any(group.split is not None for group in grid.groups)
     subjects = {}
     for dataset in datasets:
