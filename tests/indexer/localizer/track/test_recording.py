@@ -109,3 +109,12 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
         parse_time(Path("table.csv"), "yesterday")
     assert parse_time(Path("table.csv"), " ") is None
     assert Odometry(np.array([0.0, 1.0]), np.array([0.0, 2.0])).at(1.0) == 2.0
+
+
+def test_a_stream_without_times_goes_by_its_rate(tmp_path: Path) -> None:
+    """Motion JPEG with no container around it holds frames and no clock."""
+    frames = [np.full((48, 64, 3), 30 * number, np.uint8) for number in range(5)]
+    write_video(tmp_path / "raw.mjpeg", frames, [number / 25 for number in range(5)])
+    (tmp_path / "raw.mjpeg").rename(tmp_path / "raw.mpeg")
+    (recording,) = open_recording(tmp_path / "raw.mpeg")
+    np.testing.assert_allclose([frame.time for frame in recording.read()], np.arange(5) / 25, atol=1e-6)
