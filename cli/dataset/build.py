@@ -139,19 +139,21 @@ def build(
         engine=parse_choice(engine, "--engine", ENGINES),
     )
     request = _settle(request, is_named=protocol_name is not None)
-    if out is not None:
-        next_step(f"seqdata train {shlex.quote(out)}")
     try:
-        if dry_run:
-            _dry_run(request, as_json=as_json)
-        elif plan:
-            _plan(request, as_json=as_json)
-        elif shard_range is not None:
-            _part(request, shard_range, as_json=as_json)
+        if dry_run or plan:
+            (_dry_run if dry_run else _plan)(request, as_json=as_json)
         else:
-            _whole(request, as_json=as_json)
+            _write(request, shard_range, as_json=as_json)
     except EmptyCutError as error:
         raise _with_advice(error, request) from error.__cause__
+
+
+def _write(request: BuildRequest, shard_range: str | None, *, as_json: bool) -> None:
+    """Build the whole dataset, or the part of an array job."""
+    if shard_range is None:
+        _whole(request, as_json=as_json)
+    else:
+        _part(request, shard_range, as_json=as_json)
 
 
 def _with_advice(error: EmptyCutError, request: BuildRequest) -> EmptyCutError:
@@ -189,6 +191,9 @@ def _whole(request: BuildRequest, *, as_json: bool) -> None:
         run_build(request, bar.stage("build"))
     _note_drop(request)
     finish(request.out, as_json=as_json, request=request)
+    # Below datasets/ the newest is found without being named.
+    if Path(str(request.out)).parent.name != "datasets":
+        next_step(f"seqdata train {shlex.quote(str(request.out))}")
 
 
 def _note_drop(request: BuildRequest) -> None:

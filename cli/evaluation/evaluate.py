@@ -47,7 +47,6 @@ from cli.flags import (
     parse_list,
     parse_numbers,
     refuse_idle,
-    refuse_without,
 )
 from cli.lookup import find_dataset, find_protocol, find_run, open_index
 from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
@@ -119,10 +118,7 @@ def evaluate(
     needs no new search.
     """
     index = either(index, index_flag, "--index")
-    if (descriptors is None) != (database is None):
-        raise UsageError("--descriptors and --database: name the queries' file and the database's")
-    if sum(source is not None for source in (index, predictions or None, descriptors)) > 1:
-        raise UsageError("an index, --predictions or --descriptors: name one of them")
+    _check_one_source(index, predictions, descriptors, database)
     sizes = parse_counts(size, "--size")
     radii = parse_numbers(radius, "--radius")
     default_axis: Axis | None = "size" if sizes else "radius" if radii else None
@@ -130,20 +126,11 @@ def evaluate(
     if sizes and (radius or rerank or predictions or descriptors):
         raise UsageError("--size: of an index, and not together with --radius or --rerank")
     is_external = descriptors is not None or bool(predictions)
-    # A flag that would do nothing is refused: it was meant to do something.
-    refuse_without("--rerank", rerank is not None, features=features, rerank_metric=rerank_metric)
-    refuse_without(
-        "--descriptors", descriptors is not None, metric=metric, query_ids=query_ids, database_ids=database_ids
-    )
-    refuse_without("--predictions", bool(predictions), ids=ids)
-    refuse_without("--descriptors or another model's --predictions", is_external, name=name, out=out)
-    searched_by = engine if engine != "auto" else None
-    refuse_idle("an index or --features", not is_external or features is not None, "device", "model_from")
-    in_parts = shard_range is not None or workers > 1 or parts_engine != "pool"
-    refuse_without(
-        "an index", not is_external, run=run, again=again or None, engine=searched_by, shard_range=shard_range
-    )
-    if in_parts and (is_external or sizes):
+    refuse_idle("--rerank", rerank is not None, "features", "rerank_metric")
+    refuse_idle("--descriptors", descriptors is not None, "metric", "query_ids", "database_ids")
+    refuse_idle("--predictions", bool(predictions), "ids")
+    _check_source(is_external=is_external, has_features=features is not None)
+    if (shard_range is not None or workers > 1 or parts_engine != "pool") and (is_external or sizes):
         raise UsageError("--shard-range, --workers and --parts-engine: of an index, and not together with --size")
     id_kind: IdKind = "auto" if ids is None else parse_choice(ids, "--ids", ("keys", "rows"))
     settings = DescribeSettings(device, model_from=model_from)
@@ -168,6 +155,23 @@ def evaluate(
         others = (other_predictions(compare, item, any_protocol=bool(protocol)) for item in sets)
         comparisons = [compare_sets(item, other) for item, other in zip(sets, others, strict=True)]
     print_evaluations(results, series=series, comparisons=comparisons, axis=axis, csv=csv, wide=wide, as_json=as_json)
+
+
+def _check_one_source(
+    index: Path | None, predictions: list[Path] | None, descriptors: Path | None, database: Path | None
+) -> None:
+    """Raise UsageError unless answers come from one place."""
+    if (descriptors is None) != (database is None):
+        raise UsageError("--descriptors and --database: name the queries' file and the database's")
+    if sum(source is not None for source in (index, predictions or None, descriptors)) > 1:
+        raise UsageError("an index, --predictions or --descriptors: name one of them")
+
+
+def _check_source(*, is_external: bool, has_features: bool) -> None:
+    """Refuse options that belong to the other kind of answers: an index's, or another model's. Raises: UsageError."""
+    refuse_idle("--descriptors or another model's --predictions", is_external, "name", "out")
+    refuse_idle("an index or --features", not is_external or has_features, "device", "model_from")
+    refuse_idle("an index", not is_external, "run", "again", "engine", "shard_range")
 
 
 @dataclass(frozen=True)

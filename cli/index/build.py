@@ -98,19 +98,12 @@ def index(
     """
     work = load(config)
     refuse_without("--model", model is not None, weights=weights, random_init=random_init or None)
-    refuse_idle("--pca", pca is not None or "pca" in load(config).values.get("index", {}), "whiten", "sample")
+    dimensions = work.pick(pca, "index", "pca", None)
+    refuse_idle("--pca", dimensions is not None, "whiten", "sample", "exact_pca")
     refuse_idle("--kind auto", kind == "auto", "memory")
     refuse_idle("an approximate --kind", kind not in FACTORY or factory is not None, "recall_target")
-    refuse_idle("--workers", workers > 1 or (shard_range is None and engine == "ray"), "engine")
-    refuse_idle("a whole build, and not with --shard-range", shard_range is None, "workers")
-    if model is not None and run is not None:
-        raise UsageError("--run and --model: name one of them")
-    if model is None:
-        run_folder = work.newest("runs", "run.json", run, "train")
-    else:
-        run_folder = _untrained(work, dataset, model, start_weights(weights, random_init), protocol)
-    dimensions = work.pick(pca, "index", "pca", None)
-    refuse_without("--pca", dimensions is not None, exact_pca=exact_pca or None)
+    _check_division(shard_range, workers, engine)
+    run_folder = _run_folder(work, run, model, start_weights(weights, random_init), dataset, protocol)
     record = run_record(run_folder)
     weights_file(run_folder)
     source = find_dataset(work, dataset, record["dataset"], record["dataset_path"], "name its folder")
@@ -145,6 +138,23 @@ def index(
     _print_version(folder, request, as_json=as_json)
     if out is not None:
         next_step(f"seqdata eval {shlex.quote(str(out))}")
+
+
+def _check_division(shard_range: str | None, workers: int, engine: str) -> None:
+    """Refuse options of a divided build that would do nothing. Raises: UsageError."""
+    refuse_idle("--workers", workers > 1 or (shard_range is None and engine == "ray"), "engine")
+    refuse_idle("a whole build, and not with --shard-range", shard_range is None, "workers")
+
+
+def _run_folder(
+    work: Config, run: Path | None, model: str | None, weights: str | None, dataset: Path | None, protocol: str | None
+) -> Path:
+    """The run that is indexed: the named or newest one, or one of a model as it is. Raises: UsageError for both."""
+    if model is not None and run is not None:
+        raise UsageError("--run and --model: name one of them")
+    if model is None:
+        return work.newest("runs", "run.json", run, "train")
+    return _untrained(work, dataset, model, weights, protocol)
 
 
 def _untrained(config: Config, dataset: Path | None, model: str, weights: str | None, protocol: str | None) -> Path:

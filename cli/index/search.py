@@ -105,13 +105,9 @@ def search(
     index_path = either(named, index_flag, "--index")
     if bool(queries) == (dataset is not None):
         raise UsageError("name images, videos or descriptors to search for, or a dataset with --dataset: one of them")
-    if frames is not None and thumbnails is None:
-        raise UsageError("--frames: only together with --thumbnails")
-    refuse_without("a folder of images", any(path.is_dir() for path in queries), order=order, csv=csv)
-    refuse_without("a video", any(map(is_video, queries)), every=every if every != 1 else None, fps=fps)
-    refuse_without("--dataset", dataset is not None, split=split)
-    if order is not None and csv is not None:
-        raise UsageError("--order and --csv: name one of them")
+    refuse_idle("--thumbnails", thumbnails is not None, "frames")
+    refuse_idle("--dataset", dataset is not None, "split")
+    _check_reading(queries, order, csv)
     # Descriptors need neither the run's model nor the dataset, so an index that another program built serves too.
     vectors = [path for path in queries if path.suffix == ".npy"]
     pictures = [path for path in queries if path.suffix != ".npy"]
@@ -139,6 +135,14 @@ def search(
     if thumbnails is not None and page_dataset is not None:
         page = str(write_search_page(thumbnails, index, page_dataset, answers))
     _print_answers(index, answers, page, as_json=as_json)
+
+
+def _check_reading(queries: list[Path], order: str | None, csv: Path | None) -> None:
+    """Refuse options of reading that no query needs. Raises: UsageError."""
+    refuse_idle("a folder of images", any(path.is_dir() for path in queries), "order", "csv")
+    refuse_idle("a video", any(map(is_video, queries)), "every", "fps")
+    if order is not None and csv is not None:
+        raise UsageError("--order and --csv: name one of them")
 
 
 def _print_answers(index: PlaceIndex, answers: list[Answer], page: str | None, *, as_json: bool) -> None:

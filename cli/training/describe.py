@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.config import load, open_dataset
+from cli.config import Config, load, open_dataset
 from cli.dataset.features import print_features
 from cli.flags import (
     DatasetArgument,
@@ -25,6 +25,7 @@ from cli.flags import (
     start_weights,
 )
 from cli.output import ConfigFlag, JsonFlag, emit, next_step, progress_bar
+from indexer.text import plural
 from seqdata.dataset.frame_sizes import new_kernel
 from seqdata.errors import UsageError
 from seqdata.parallel import ENGINES, ShardRange
@@ -87,10 +88,7 @@ def describe(
     start = start_weights(weights, random_init)
     work = load(config)
     source = open_dataset(work, dataset)
-    if run is not None and model is not None:
-        raise UsageError("--run and --model: name one of them")
-    if model is None:
-        run = work.newest("runs", "run.json", run, "train")
+    run = _run_folder(work, run, model)
     encoder = _model(run, model, start, model_from, options)
     # Frames of one size are not resized at reading, so features of such datasets keep their identity.
     own_kernel = new_kernel(source) if run is None else recorded_kernel(run)
@@ -110,11 +108,8 @@ def describe(
     with progress_bar("frame") as bar:
         progress = bar.stage("describe")
         if shard_range is not None:
-            share = ShardRange.parse(shard_range)
-            parts = write_feature_share(encoder, source, folder, request, share, progress)
-            text = f"{folder}: {parts} parts of {shard_range}; when all are written: seqdata merge {folder}"
-            emit({"path": str(folder), "shard_range": shard_range, "parts": parts}, text, as_json=as_json)
-            next_step(f"seqdata merge {shlex.quote(str(folder))}")
+            parts = write_feature_share(encoder, source, folder, request, ShardRange.parse(shard_range), progress)
+            _print_share(folder, shard_range, parts, as_json=as_json)
             return
         if workers > 1 or engine_name == "ray":
             manifest = write_features_on(engine_name, workers, encoder, source, folder, request, progress)
@@ -122,6 +117,20 @@ def describe(
             manifest = write_features(encoder, source, folder, request, progress=progress)
     print_features(folder, manifest, as_json=as_json)
     next_step(f"seqdata train {shlex.quote(source.location)} --features {shlex.quote(str(folder))}")
+
+
+def _run_folder(work: Config, run: Path | None, model: str | None) -> Path | None:
+    """The run whose encoder is used, None with a preset. Raises: UsageError when both are named."""
+    if run is not None and model is not None:
+        raise UsageError("--run and --model: name one of them")
+    return work.newest("runs", "run.json", run, "train") if model is None else None
+
+
+def _print_share(folder: Path, shard_range: str, parts: int, *, as_json: bool) -> None:
+    """Print which parts of a job were written, and what ends the work."""
+    text = f"{folder}: {plural(parts, 'part')} of {shard_range}; seqdata merge seals them all"
+    emit({"path": str(folder), "shard_range": shard_range, "parts": parts}, text, as_json=as_json)
+    next_step(f"seqdata merge {shlex.quote(str(folder))}")
 
 
 def _model(

@@ -99,9 +99,6 @@ def train(
     Several processes: torchrun --nproc-per-node N --no-python seqdata train … --out RUN
     """
     if list_settings:
-        others = command_line.typed - {"list_settings", "recipe", "as_json", "quiet", "verbose", "debug", "log_file"}
-        refuse_idle("a training, and not with --settings", False, *sorted(others))
-        next_step(None)
         _print_settings(recipe, as_json=as_json)
         return
     start = start_weights(weights, random_init)
@@ -112,8 +109,8 @@ def train(
     resumed = _run_to_resume(work, out) if resume else None
     record = None if resumed is None else _record(resumed, model_name)
     source = _dataset(work, dataset, record)
-    parts = {name: value for name, value in (("encoder", encoder), ("pooling", pool), ("fusion", fusion)) if value}
-    model_options = {**parts, **parse_json_pairs(options, "--option")}
+    parts = {"encoder": encoder, "pooling": pool, "fusion": fusion}
+    model_options = {name: value for name, value in parts.items() if value} | parse_json_pairs(options, "--option")
     flags = {
         "model": model_name,
         "recipe": recipe,
@@ -140,18 +137,24 @@ def train(
         fields[_batch_field(fields, {**(base or {}), **recipe_values(recipe_name)})] = batch_size
     resolved = TrainSettings.create(recipe_name, base, **fields)
     check_model_name(resolved.model, model_from)
-    if resolved.epochs:
-        check_training_split(work, source, source.load_protocol(resolved.protocol))
+    _check_split(work, source, resolved)
     folder = resumed or out or _new_folder(work, resolved)
     _fit(source, resolved, folder, resume=resume)
     if _is_first_process():
-        _print_run(folder, as_json=as_json)
-        if out is not None:
-            next_step(f"seqdata index --run {shlex.quote(str(out))}")
+        _print_run(folder, is_named=out is not None, as_json=as_json)
+
+
+def _check_split(work: Config, dataset: Dataset, settings: TrainSettings) -> None:
+    """Raise NotEnoughDataError where there are epochs and nothing to train on."""
+    if settings.epochs:
+        check_training_split(work, dataset, dataset.load_protocol(settings.protocol))
 
 
 def _print_settings(recipe: str | None, *, as_json: bool) -> None:
-    """Print every setting, with the values of a recipe."""
+    """Print every setting, with the values of a recipe. Raises: UsageError with an option of a training beside it."""
+    others = command_line.typed - {"list_settings", "recipe", "as_json", "quiet", "verbose", "debug", "log_file"}
+    refuse_idle("a training, and not with --settings", False, *sorted(others))
+    next_step(None)
     rows = settings_rows(recipe_values(recipe))
     emit({"settings": rows}, settings_text(rows), as_json=as_json)
 
@@ -161,8 +164,10 @@ def _batch_field(fields: dict[str, Any], below: dict[str, Any]) -> str:
     return "places" if (fields.get("regime") or below.get("regime")) == "places" else "batch"
 
 
-def _print_run(folder: Path, *, as_json: bool) -> None:
-    """Print what a run came to."""
+def _print_run(folder: Path, *, is_named: bool, as_json: bool) -> None:
+    """Print what a run came to, and what to type next: one below runs/ is found without being named."""
+    if is_named:
+        next_step(f"seqdata index --run {shlex.quote(str(folder))}")
     result = run_summary(folder)
     emit(result, f"{folder}: {result['epochs']} epochs, best {_recalls_text(result['best'])}", as_json=as_json)
 

@@ -1,9 +1,10 @@
 """What an object holds, in one line for a prompt and as a table for a notebook."""
 
+from abc import ABC, abstractmethod
 from html import escape
 
 
-class Facts:
+class Facts(ABC):
     """Base of objects that say what they hold: `_facts` lists it, `repr` and notebooks show it.
 
     Example:
@@ -16,9 +17,9 @@ class Facts:
         '<table><caption>Drive</caption><tr><th>frames</th><td>1,200</td></tr><tr><th>city</th><td>&lt;b&gt;</td></tr></table>'
     """
 
+    @abstractmethod
     def _facts(self) -> dict[str, object]:
         """What the object holds, by name; nothing here may read files or compute long."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         """One line; an object that is not set up yet shows its class alone, as a debugger meets it."""
