@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seqdata.errors import ContractError
 from train.models.base import Family, SequenceModel
-from train.models.encoders.encoder import Encoder
+from train.models.encoders.encoder import Encoder, Output
 from train.models.encoders.facets import Facet
 from train.models.encoders.preprocess import Preprocess, Statistics
 from train.models.encoders.sizes import Size, bound_size, check_frames, encode, grid_of
@@ -226,8 +226,7 @@ def build(options: FrameOptions, weights: str | Path, seed: int, config: dict[st
         seed=seed,
         bn=options.bn,
         trainable=options.trainable,
-        part=entry.part(pooling_options),
-        facet=options.facet,
+        output=Output(entry.part(pooling_options), options.facet),
         options=options.encoder_options,
     )
     size = bound_size(encoder) if options.size is None else options.size

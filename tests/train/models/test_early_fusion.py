@@ -12,7 +12,7 @@ from seqdata.errors import ContractError
 from train.models import registry as models
 from train.models.early.r2plus1d import TimeConvolution
 from train.models.early.timesformer import DividedBlock
-from train.models.encoders.encoder import Encoder
+from train.models.encoders.encoder import Encoder, Output
 from train.runs import checkpoint
 
 VIT = {"encoder": "test_vit", "size": (160, 160)}
@@ -25,7 +25,7 @@ def pixels(*lead: Any, size: Any, seed: Any = 0) -> Any:
 
 def test_timesformer_starts_as_its_vit() -> None:
     model = models.create("timesformer", **VIT, seed=4)
-    vit = Encoder("test_vit", seed=4, part="cls", options={"img_size": (160, 160)}).eval()
+    vit = Encoder("test_vit", seed=4, output=Output("cls"), options={"img_size": (160, 160)}).eval()
     frame = pixels(2, size=(160, 160))
     with torch.no_grad():
         wanted = vit(model.preprocess(frame))[:, 0]

@@ -15,7 +15,7 @@ from tests.support.released_literal import part
 from tests.support.released_names import filled
 from train.models import registry as models
 from train.models.card import outline
-from train.models.encoders.encoder import Encoder
+from train.models.encoders.encoder import Encoder, Output
 from train.models.pooling.boq import Boq, BoqOptions
 from train.models.pooling.mixvpr import MixOptions, MixVpr
 from train.models.pooling.salad import EARLIER_SALAD, Salad, SaladOptions
@@ -154,7 +154,7 @@ def test_words_by_cosine_are_means_of_the_points_that_are_nearest_by_cosine() ->
 def test_a_facet_is_what_a_hook_on_the_block_s_attention_sees(name: str, facet: Any, third: int) -> None:
     size = (56, 56) if "v2" in name else (64, 64)
     options = {"depth": 3, "img_size": size}
-    encoder = Encoder(name, cut="blocks.1", facet=facet, options=options).eval()
+    encoder = Encoder(name, cut="blocks.1", output=Output(facet=facet), options=options).eval()
     whole = timm.create_model(name, num_classes=0, **options).eval()
     torch.manual_seed(0)
     own = encoder.backbone.state_dict()
@@ -179,7 +179,7 @@ def test_all_tokens_are_the_cls_and_the_grid_without_registers(name: str, cut: s
     size = (56, 56) if "14" in name else (64, 64)
     options = {"depth": 2, "img_size": size}
     grid, both = (
-        Encoder(name, cut=cut, part=part_name, options=options).eval() for part_name in ("grid", "all")
+        Encoder(name, cut=cut, output=Output(part_name), options=options).eval() for part_name in ("grid", "all")
     )  # of one seed
     frames = torch.randn(1, 3, *size)
     assert both(frames).shape == (1, 1 + 16, 384) and torch.equal(both(frames)[:, 1:], grid(frames))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seqdata.errors import ContractError
 from train.models.base import Family, SequenceModel, join, split
-from train.models.encoders.encoder import Encoder
+from train.models.encoders.encoder import Encoder, Output
 from train.models.encoders.preprocess import Preprocess, Statistics
 from train.models.encoders.sizes import Size, check_frames
 from train.models.presets import TIMESFORMER
@@ -116,7 +116,12 @@ class TimeSformer(SequenceModel):
         """
         timm_options = {"img_size": options.size, **options.encoder_options}
         encoder = Encoder(
-            options.encoder, weights=weights, seed=seed, trainable=options.trainable, part="cls", options=timm_options
+            options.encoder,
+            weights=weights,
+            seed=seed,
+            trainable=options.trainable,
+            output=Output("cls"),
+            options=timm_options,
         )
         check_frames(encoder, options.size)
         mean, std = options.mean or encoder.mean, options.std or encoder.std

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from timm.data.config import resolve_model_data_config
@@ -18,6 +18,21 @@ BatchNormMode = Literal["eval", "train"]
 Part = Literal["grid", "cls", "all"]
 
 
+class Output(NamedTuple):
+    """What an encoder gives of its last block.
+
+    Attributes:
+        part: "grid" for the tokens of the feature grid, "cls" for the CLS token alone, "all" for both.
+        facet: The block's output ("token"), or the queries, keys or values of its attention.
+    """
+
+    part: Part = "grid"
+    facet: Facet = "token"
+
+
+WHOLE_GRID = Output()
+
+
 class Encoder(nn.Module):
     """Local features of frames from a timm backbone: `(N, 3, H, W)` float32 → `(N, T, C)` float32.
 
@@ -26,7 +41,7 @@ class Encoder(nn.Module):
 
     Convention:
         T runs over the feature grid row by row, top left first; prefix tokens (CLS, registers) are dropped. With
-        `part="cls"` there is one token, the CLS, with `part="all"` it stands before those of the grid.
+        part "cls" there is one token, the CLS, with part "all" it stands before those of the grid.
 
     Attributes:
         channels: C.
@@ -45,8 +60,7 @@ class Encoder(nn.Module):
         seed: int = 0,
         bn: BatchNormMode = "eval",
         trainable: str = "all",
-        part: Part = "grid",
-        facet: Facet = "token",
+        output: Output = WHOLE_GRID,
         options: dict[str, Any] | None = None,
     ) -> None:
         """Build a backbone, cut it, and freeze what is not trained.
@@ -61,8 +75,7 @@ class Encoder(nn.Module):
             seed: Seed of random weights.
             bn: Mode of BatchNorm in training, "eval" or "train".
             trainable: "all", "none", or a stage: that stage and all after it are trained.
-            part: "grid" for the tokens of the feature grid, "cls" for the CLS token alone, "all" for both.
-            facet: What the last block gives: its output ("token"), or the queries, keys or values of its attention.
+            output: Which tokens it gives, and what of them.
             options: Options of timm's model.
 
         Raises:
@@ -79,11 +92,11 @@ class Encoder(nn.Module):
         self.name = name
         self.made_for = _made_for(data["input_size"], self.backbone, options or {})
         self.bn = bn
-        self.part = part
+        self.part = part = output.part
         self.final_norm = final_norm and cut is not None
         self.stage, self.channels = _cut(self.backbone, name, cut, self.final_norm)
-        if facet != "token":
-            end_in_facet(self.backbone, name, facet, is_cut=cut is not None)
+        if output.facet != "token":
+            end_in_facet(self.backbone, name, output.facet, is_cut=cut is not None)
         has_class_token = getattr(self.backbone, "cls_token", None) is not None
         if part != "grid" and not (has_class_token and (cut is None or part == "all")):
             raise ContractError(
