@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from seqdata.contracts.protocol import Protocol
-from train.loop.distributed import Ranks
+from train.devices.ranks import Ranks
 from train.loop.signals import Stop
 from train.runs.folder import RunFolder
 from train.settings import TrainSettings

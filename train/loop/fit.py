@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from seqdata.errors import DivergedError, Interrupted, Terminated
-from train.devices import arithmetic, pick_device
+from train.devices import arithmetic, pick_device, to_host
 from train.loop import optimizers
 from train.loop.context import EpochProgress, RunContext
 from train.loop.distributed import joined
@@ -220,7 +220,10 @@ class _Run:
         # Frames of validation would push those of the training out of the cache, and be needed an epoch later only.
         with self.trainer.source.passing():
             recalls = self.validator(
-                lambda table: self.trainer.described(table, "validate", epoch), frames, ranks, self.context.device
+                lambda table: to_host(self.trainer.described(table, "validate", epoch)),
+                frames,
+                ranks,
+                self.context.device,
             )
         values: list[float] = ranks.from_first(np.array(list(recalls.values()))).tolist()
         return dict(zip(recalls, values, strict=True))

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from seqdata.errors import ContractError, DivergedError
 from seqdata.frames.prefetch import prefetch
-from seqdata.geometry import Float32Array, IntArray
+from seqdata.geometry import IntArray
 from seqdata.storage.files import write_json_atomic
 from train.data.augment import Augment
-from train.data.describe import describe
+from train.data.describe import describe_in_place
 from train.data.frames import WindowFrames, WindowSource
 from train.data.upload import Sent, Upload
 from train.devices import autocast
@@ -110,23 +110,19 @@ class Trainer:
             return mined_files.load(self.context.folder.mined, self._origin(position, position.weights))
         described_frames = 0
 
-        def describe_rows(windows: IntArray) -> Float32Array:
+        def describe_rows(windows: IntArray) -> Tensor:
             nonlocal described_frames
             described_frames += len(np.unique(self.data.frame_rows[windows]))
             return self.described(self.data.pixel_windows(windows), "mine", position.epoch)
 
-        mined = self.regime.mine(position.epoch, position.round, describe_rows)
+        mined = self.regime.mine(position.epoch, position.round, describe_rows, self.context.ranks)
         if mined is None:
             return None
-        # All ranks train on the first one's tuples: distances may differ in their last bits from machine to machine.
-        columns = np.column_stack([mined.query, mined.positive, mined.negatives]).astype(np.float64)
-        table = self.context.ranks.from_first(columns).astype(np.int64)
-        mined = Triplets(table[:, 0], table[:, 1], table[:, 2:])
         weights = weights_hash(self.model)
         origin = self._origin(position, weights)
         self.context.ranks.lead(lambda: mined_files.save(self.context.folder.mined, mined, origin))
         position.weights = weights
-        position.mined_frames += described_frames
+        position.mined_frames += self.context.ranks.total(described_frames)
         self.count_replaced(position)
         return mined
 
@@ -139,8 +135,8 @@ class Trainer:
         position.replaced += self.context.ranks.total(self.source.replaced)
         self.source.replaced = 0
 
-    def described(self, table: pl.DataFrame, phase: str, epoch: int) -> Float32Array:
-        """Describe windows in eval mode; each rank does a stretch of every track.
+    def described(self, table: pl.DataFrame, phase: str, epoch: int) -> Tensor:
+        """Describe windows in eval mode, each rank its own; all must call, and where one ends, all do.
 
         Args:
             table: Window table.
@@ -148,22 +144,21 @@ class Trainer:
             epoch: What is reported to `progress`.
 
         Returns:
-            Descriptors (n, D) of all windows, in table order, the same on every rank.
+            Descriptors (n, D) in table order, on the model's device where there is room.
 
         Raises:
-            Stopped: If a signal to stop comes meanwhile.
+            Stopped: If a signal to stop comes meanwhile, to any rank.
             DivergedError: If a descriptor is not finite, on every rank.
         """
         context, ranks = self.context, self.context.ranks
         values = {"epoch": epoch, "epochs": context.settings.epochs}
-        order = table.with_row_index("_row").sort("track", "first")["_row"].to_numpy()
         ending: Stopped | DivergedError | None = None
-        share = np.zeros((0, 0), np.float32)
+        descriptors = torch.zeros(0, 0)
         try:
-            share = describe(
+            descriptors = describe_in_place(
                 self.model,
                 context.dataset,
-                table[order[ranks.share(len(order))]],
+                table,
                 device=str(context.device),
                 batch_size=context.settings.frame_batch,
                 source=self.source,
@@ -177,9 +172,6 @@ class Trainer:
             raise ending or DivergedError("descriptors hold NaN or infinity on another process: the model has diverged")
         if ranks.any(ending is not None):
             raise ending or Stopped
-        of_all_ranks = ranks.gather_rows(share, len(order))
-        descriptors = np.empty_like(of_all_ranks)
-        descriptors[order] = of_all_ranks
         return descriptors
 
     def _report_described(self, phase: str, count: int, total: int, values: Mapping[str, float]) -> None:

@@ -15,13 +15,12 @@ from indexer.search.exact import Neighbours, in_groups, nearest_rows
 from seqdata.contracts.protocol import Protocol
 from seqdata.geometry import Float32Array, IntArray
 from train.devices import or_on_cpu
-from train.loop.distributed import Ranks
+from train.devices.ranks import ALONE, Ranks
 from train.losses.distances import QUERIES_AT_ONCE, distance_matrix
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-ALONE = Ranks()
 CPU = torch.device("cpu")
 
 
@@ -59,10 +58,13 @@ class Validator:
 
         A query and a database window that share a frame never match.
 
+        Several processes share the work. Each describes a share of the queries, which all get, and a share of the
+        database, in which it searches the nearest of every query; only these are exchanged.
+
         Args:
-            describe: Gives descriptors (n, D) of a window table.
+            describe: Gives descriptors (n, D) of a window table; (0, 0) of none.
             frames: How they are compared (see `train.losses.distances`).
-            ranks: The processes that share out the queries; all must call.
+            ranks: The processes; all must call.
             device: Where aligned descriptors are compared.
 
         Returns:
@@ -71,14 +73,17 @@ class Validator:
         Raises:
             ContractError: If a descriptor is not finite.
         """
-        descriptors = describe(pl.concat([self.queries, self.database]))
-        query, database = descriptors[: len(self.queries)], descriptors[len(self.queries) :]
+        own, share = (ranks.share(len(table)) for table in (self.queries, self.database))
+        descriptors = describe(pl.concat([self.queries[own], self.database[share]]))
+        count = own.stop - own.start
+        query = ranks.gather_rows(torch.from_numpy(descriptors[:count]), len(self.queries)).numpy()
         # So much deeper that no query lacks ranks once the windows that share a frame with it are left out.
         depth = max(SHORT_RANKS) + most_shared(self.truth.shared)
-        mine, groups = ranks.share(len(query)), self._groups()
-        share = None if groups is None else (groups[0][mine], groups[1])
-        nearest = search(query[mine], database, depth, share, frames, device)
-        answers = predictions.table(*(ranks.gather(torch.from_numpy(part), len(query)).numpy() for part in nearest))
+        depth = min(depth, len(self.database))
+        groups = self._groups()
+        groups = None if groups is None else (groups[0], groups[1][share])
+        nearest = search(query, descriptors[count:], depth, groups, frames, device)
+        answers = predictions.table(*_merged(nearest, share.start, depth, ranks))
         return {f"r{rank}": recall for rank, recall in recall_at(answers, self.truth).items()}
 
     def frame_rows(self) -> IntArray:
@@ -116,6 +121,8 @@ def search(
     Returns:
         Distances (q, k) and rows (q, k), nearest first; infinity and −1 where fewer exist.
     """
+    if not len(database):
+        return np.empty((len(query), 0), np.float32), np.empty((len(query), 0), np.int64)
     if frames is None:
         return nearest_rows(query, database, k, groups=groups)
     # One group that holds everything: the loop over groups then serves both rules.
@@ -123,6 +130,22 @@ def search(
     return in_groups(
         lambda lines, rows: _nearest_aligned(query[lines], database, rows, k, frames, device), groups or everything, k
     )
+
+
+def _merged(nearest: Neighbours, first: int, depth: int, ranks: Ranks) -> Neighbours:
+    """The nearest of all shares: distances and rows (q, depth), equal distances by row.
+
+    `nearest` is this process's, of the share that begins at database row `first`.
+    """
+    padding = (0, 0), (0, depth - nearest[0].shape[1])
+    distances = np.pad(nearest[0], padding, constant_values=np.inf)
+    rows = np.pad(np.where(nearest[1] < 0, -1, nearest[1] + first), padding, constant_values=-1)
+    # float64 holds distances and rows exactly.
+    parts = ranks.results(np.hstack([distances, rows]))
+    distances, rows = np.hstack(list(parts[:, :, :depth])), np.hstack(list(parts[:, :, depth:]))
+    order = np.lexsort((rows, distances), axis=1)[:, :depth]
+    distances, rows = np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+    return distances.astype(np.float32), rows.astype(np.int64)
 
 
 def _nearest_aligned(
@@ -135,8 +158,9 @@ def _nearest_aligned(
         parts = []
         for start in range(0, len(query), QUERIES_AT_ONCE):
             queries = torch.from_numpy(query[start : start + QUERIES_AT_ONCE]).to(device)
-            values, columns = distance_matrix(queries, reference, frames).topk(count, dim=1, largest=False)
-            parts.append((values.cpu().numpy(), rows[columns.cpu().numpy()]))
+            # Not topk, which takes any of equal distances: shares would then give others than the whole database does.
+            values, columns = distance_matrix(queries, reference, frames).sort(dim=1, stable=True)
+            parts.append((values[:, :count].cpu().numpy(), rows[columns[:, :count].cpu().numpy()]))
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     return or_on_cpu(compute, device)

@@ -69,16 +69,13 @@ def distance_matrix(query: Tensor, reference: Tensor, frames: int | None = None)
     return (total / frames).float()
 
 
-def distance_table(
-    query: Float32Array, reference: Float32Array, frames: int | None, device: torch.device
-) -> Float32Array:
-    """Compute `distance_matrix` of arrays on a device, some queries at a time.
+def distance_table(query: Tensor, reference: Tensor, frames: int | None) -> Float32Array:
+    """Compute `distance_matrix` where the references are, some queries at a time; on the CPU where memory ends there.
 
     Args:
-        query: Descriptors (q, D).
-        reference: Descriptors (n, D).
+        query: Descriptors (q, D) on any device.
+        reference: Descriptors (n, D) on any device.
         frames: L of aligned descriptors, None for L2.
-        device: Where products are computed; the CPU where its memory ends.
 
     Returns:
         Distances (q, n).
@@ -86,14 +83,13 @@ def distance_table(
 
     def compute(device: torch.device) -> Float32Array:
         distances = np.empty((len(query), len(reference)), np.float32)
-        references = torch.from_numpy(reference).to(device)
+        references = reference.to(device)
         for start in range(0, len(query), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
-            queries = torch.from_numpy(query[part]).to(device)
-            distances[part] = distance_matrix(queries, references, frames).cpu().numpy()
+            distances[part] = distance_matrix(query[part].to(device), references, frames).cpu().numpy()
         return distances
 
-    return or_on_cpu(compute, device)
+    return or_on_cpu(compute, reference.device)
 
 
 def _pairwise(query: Tensor, reference: Tensor) -> Tensor:

@@ -4,28 +4,28 @@ Mereu et al., Learning Sequential Descriptors for Sequence-based Visual Place Re
 queries and 1,000 database windows a round, the nearest positive and the five hardest negatives of each query.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from seqdata.errors import NotEnoughDataError
 from seqdata.geometry import BoolArray, Float32Array, IntArray
+from train.devices.ranks import ALONE, Ranks
 from train.losses.distances import distance_table
 from train.sampling.pairs import FindPositives, Radii, pairs_within, positive_finder
 
 if TYPE_CHECKING:
     from seqdata.dataset.dataset import Dataset
 
-CPU = torch.device("cpu")
-"""Queries whose distances are in memory together: 8 MiB for 1,000 database windows in float64."""
 POSITIVES_AT_ONCE = 1024
 """Positives whose descriptors are in memory together: 96 MiB of 24,576 numbers, however many positives a round has."""
 
-DescribeRows = Callable[[IntArray], Float32Array]
+DescribeRows = Callable[[IntArray], Float32Array | Tensor]
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,15 @@ def mine(
     key: tuple[int, ...] = (0,),
     frames: int | None = None,
     find: FindPositives | None = None,
-    device: torch.device = CPU,
+    ranks: Ranks = ALONE,
 ) -> Triplets:
     """Mine one round of triplets: the nearest positive and the nearest windows that are not near on the ground.
 
     Queries with fewer than `negatives` far windows are left out. Negatives come from the drawn windows only; positives
     need not be drawn.
+
+    Several processes share the round. Each describes a share of the queries, which all get, and a share of the
+    database, of which it finds the nearest to every query; only these are exchanged.
 
     Args:
         dataset: The dataset that both tables were cut from.
@@ -168,68 +171,115 @@ def mine(
         database: Window table of the database.
         radii: Which windows are positives, and which may be negatives.
         describe: Maps distinct rows (n,) of queries followed by database to descriptors (n, D); called once for
-            queries and candidates, then for the other positives in blocks, each row once.
+            queries and candidates, then for the other positives in blocks, each row once. Several processes call it
+            equally often, perhaps without rows. Distances are computed on the device where it leaves descriptors.
         sizes: How much to draw and mine.
         key: Seed, epoch and round.
         frames: How descriptors are compared (see `train.losses.distances`).
         find: As for `draw`: rounds that share one search the same trees.
-        device: Where distances are computed.
+        ranks: The processes that mine together; each returns all triplets.
 
     Raises:
         NotEnoughDataError: If no triplet can be formed.
     """
     sample = draw(dataset, queries, database, radii, sizes, key=key, find=find)
-    descriptors = describe(np.concatenate([sample.query, len(queries) + sample.candidates]))
-    query, reference = descriptors[: len(sample.query)], descriptors[len(sample.query) :]
+    # In the order of rows neighbours share frames, so that a process encodes most frames of its stretch once.
+    order = np.argsort(sample.query)
+    own = sample.query[order[ranks.share(len(order))]]
+    candidates = sample.candidates[ranks.share(len(sample.candidates))]
+    descriptors = torch.as_tensor(describe(np.concatenate([own, len(queries) + candidates])))
+    query = ranks.gather_rows(descriptors[: len(own)], len(order))
+    query = query[torch.from_numpy(np.argsort(order)).to(query.device)]
+    drawn = _Block(candidates, descriptors[len(own) :])
+    others = np.setdiff1d(np.concatenate(sample.positives), sample.candidates)
 
-    def distances_to(queries: Float32Array, references: Float32Array) -> Float32Array:
-        return distance_table(queries, references, frames, device)
+    def blocks() -> Iterator[_Block]:
+        yield drawn
+        for at in range(0, len(others), POSITIVES_AT_ONCE * ranks.size):
+            block = others[at : at + POSITIVES_AT_ONCE * ranks.size]
+            rows = block[ranks.share(len(block))]
+            yield _Block(rows, torch.as_tensor(describe(len(queries) + rows)))
 
-    positive = _nearest_positives(sample, query, reference, lambda rows: describe(len(queries) + rows), distances_to)
-    distances = distances_to(query, reference)
-    # At infinity a near window sorts behind all far ones, and what stays finite counts the usable negatives.
-    distances[near_mask(dataset, queries[sample.query], database[sample.candidates], radii)] = np.inf
-    is_usable = np.isfinite(distances).sum(1) >= sizes.negatives
+    nearest = _nearest_positives(sample, query, blocks(), frames)
+    distances = drawn.distances_to(query, frames)
+    if len(candidates):
+        # At infinity a near window sorts behind all far ones, and what stays finite counts the usable negatives.
+        distances[near_mask(dataset, queries[sample.query], database[candidates], radii)] = np.inf
+    return _merged(sample, nearest, _hardest(candidates, distances, sizes.negatives), ranks, radii)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Database rows (m,), rising, with their descriptors (m, D)."""
+
+    rows: IntArray
+    descriptors: Tensor
+
+    def distances_to(self, query: Tensor, frames: int | None) -> Float32Array:
+        """Distances (n, m) of queries (n, D)."""
+        # Another process may have all rows of a block: without rows there is no D.
+        if not len(self.rows):
+            return np.empty((len(query), 0), np.float32)
+        return distance_table(query, self.descriptors, frames)
+
+
+Nearest = tuple[Float32Array, IntArray]
+"""Distances (n, k) and database rows (n, k) of each query, nearest first; infinity and -1 where there are fewer."""
+
+
+def _hardest(candidates: IntArray, distances: Float32Array, count: int) -> Nearest:
+    """The `count` candidates (m,) of least distance (n, m) of each query."""
+    # Stable, so that equally hard negatives are taken in the order of rows on every machine.
+    columns = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    padding = (0, 0), (0, count - columns.shape[1])
+    return (
+        np.pad(np.take_along_axis(distances, columns, 1), padding, constant_values=np.inf),
+        np.pad(candidates[columns], padding, constant_values=-1),
+    )
+
+
+def _merged(sample: MiningSample, positive: Nearest, negatives: Nearest, ranks: Ranks, radii: Radii) -> Triplets:
+    """The triplets of what all processes found among their rows. Raises: NotEnoughDataError."""
+    count = negatives[1].shape[1]
+    # float64 holds distances and rows exactly.
+    parts = ranks.results(np.hstack([*positive, *negatives]))
+    nearest = np.full(len(sample.query), -1, np.int64)
+    least = np.full(len(sample.query), np.inf, np.float32)
+    for part in parts:
+        of_query = np.flatnonzero(part[:, 1] >= 0)
+        _keep_least(nearest, least, of_query, part[of_query, 1].astype(np.int64), part[of_query, 0])
+    # Shares lie in the order of rows, so that a stable order takes equal distances by row, as one process does.
+    rows, distances = np.hstack(list(parts[:, :, 2 + count :])), np.hstack(list(parts[:, :, 2 : 2 + count]))
+    order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    is_usable = np.isfinite(np.take_along_axis(distances, order, 1)).all(1)
     if not is_usable.any():
         raise NotEnoughDataError(
-            f"no query has {sizes.negatives} database windows beyond {radii.negative:g} {radii.unit} among "
+            f"no query has {count} database windows beyond {radii.negative:g} {radii.unit} among "
             f"{len(sample.candidates)} drawn; lower the negative radius or the number of negatives"
         )
-    # Stable, so that equally hard negatives are taken in the order of rows on every machine.
-    hardest = np.argsort(distances[is_usable], axis=1, kind="stable")[:, : sizes.negatives]
-    return Triplets(sample.query[is_usable], positive[is_usable], sample.candidates[hardest])
+    hardest = np.take_along_axis(rows, order, 1).astype(np.int64)
+    return Triplets(sample.query[is_usable], nearest[is_usable], hardest[is_usable])
 
 
-def _nearest_positives(
-    sample: MiningSample,
-    query: Float32Array,
-    reference: Float32Array,
-    describe: DescribeRows,
-    distances_to: Callable[[Float32Array, Float32Array], Float32Array],
-) -> IntArray:
-    """The nearest positive (n,) of each query, by descriptors `query` (n, D); equal ones: the first row.
+def _nearest_positives(sample: MiningSample, query: Tensor, blocks: Iterable[_Block], frames: int | None) -> Nearest:
+    """The nearest positive (n, 1) of each query, by descriptors `query` (n, D); equal ones: the first row.
 
-    `reference` holds the descriptors of the candidates. Positives that are not among them are described here, a block
-    of neighbouring rows at a time, of which nothing but the least distance of each query stays.
+    Of a block nothing but the least distance of each query stays.
     """
     pair_query = np.repeat(np.arange(len(query)), [len(rows) for rows in sample.positives])
     pair_row = np.concatenate(sample.positives)
-    others = np.setdiff1d(pair_row, sample.candidates)
     nearest = np.full(len(query), -1, np.int64)
     least = np.full(len(query), np.inf, np.float32)
-    blocks = [
-        sample.candidates,
-        *(others[at : at + POSITIVES_AT_ONCE] for at in range(0, len(others), POSITIVES_AT_ONCE)),
-    ]
-    for number, rows in enumerate(blocks):
-        in_block = np.flatnonzero(np.isin(pair_row, rows))
+    for block in blocks:
+        in_block = np.flatnonzero(np.isin(pair_row, block.rows))
         if not len(in_block):
             continue
-        descriptors = reference if number == 0 else describe(rows)
         lines, line = np.unique(pair_query[in_block], return_inverse=True)
-        distances = distances_to(query[lines], descriptors)[line, np.searchsorted(rows, pair_row[in_block])]
+        of_lines = query[torch.from_numpy(lines).to(query.device)]
+        columns = np.searchsorted(block.rows, pair_row[in_block])
+        distances = block.distances_to(of_lines, frames)[line, columns]
         _keep_least(nearest, least, pair_query[in_block], pair_row[in_block], distances)
-    return nearest
+    return least[:, None], nearest[:, None]
 
 
 def _keep_least(

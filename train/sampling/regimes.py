@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from seqdata.errors import ContractError
 from seqdata.geometry import IntArray
-from train.devices import pick_device, to_device
+from train.devices import to_device
+from train.devices.ranks import ALONE, Ranks
 from train.losses.cosface import CosFaceLoss
 from train.losses.multi_similarity import pair_statistics
 from train.losses.registry import create_pair_loss
@@ -75,8 +76,11 @@ class Regime(Protocol):
     def steps(self) -> int:
         """Steps of an epoch (the most there can be)."""
 
-    def mine(self, epoch: int, number: int, describe: DescribeRows) -> Triplets | None:
-        """What a round needs the present weights for; `describe` gives descriptors with them. None: nothing."""
+    def mine(self, epoch: int, number: int, describe: DescribeRows, ranks: Ranks = ALONE) -> Triplets | None:
+        """What a round needs the present weights for; `describe` gives descriptors with them. None: nothing.
+
+        The processes `ranks` all call, and all get the same.
+        """
 
     def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:
         """Round `number` (from 0) of epoch `epoch` (from 1): a pure function of these and the settings."""
@@ -146,7 +150,7 @@ class TripletRegime:
         a_round = min(self.settings.round_queries, len(self.data.queries))
         return self.settings.rounds * -(-a_round // self.settings.batch)
 
-    def mine(self, epoch: int, number: int, describe: DescribeRows) -> Triplets:
+    def mine(self, epoch: int, number: int, describe: DescribeRows, ranks: Ranks = ALONE) -> Triplets:
         """The round's triplets with the present weights."""
         return mine(
             self.dataset,
@@ -158,7 +162,7 @@ class TripletRegime:
             key=(self.settings.seed, epoch, number),
             frames=self.frames,
             find=self._find_positives,
-            device=pick_device(self.settings.device),
+            ranks=ranks,
         )
 
     @cached_property
@@ -256,7 +260,7 @@ class PlaceRegime:
         self.steps = settings.steps or -(-len(data.queries) // settings.places)
         self.loss = create_pair_loss(settings.loss, settings.temperature)
 
-    def mine(self, epoch: int, number: int, describe: DescribeRows) -> None:
+    def mine(self, epoch: int, number: int, describe: DescribeRows, ranks: Ranks = ALONE) -> None:
         """Place batches follow from geometry alone."""
 
     def round(self, epoch: int, number: int, mined: Triplets | None) -> Round:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import train
 from seqdata.dataset.frame_sizes import frame_sizes
-from seqdata.geometry import Float32Array, IntArray
+from seqdata.geometry import IntArray
 from tests.support.fake_dataset import FakeDataset, write_protocol
 from tests.train.loop.test_fit import settings
 from train.loop.trainer import Trainer
@@ -41,7 +42,7 @@ def test_frames_of_validation_stay_out_of_the_cache(
     data, cached = FakeDataset(), dict[str, set[int]]()
     described = Trainer.described
 
-    def noted(trainer: Any, table: pl.DataFrame, phase: str, epoch: int) -> Float32Array:
+    def noted(trainer: Any, table: pl.DataFrame, phase: str, epoch: int) -> torch.Tensor:
         result = described(trainer, table, phase, epoch)
         cached[phase] = set(trainer.source.cache._frames)
         return result

@@ -1,12 +1,17 @@
 """The validator: when a split can be measured, which frames it reads, and that each city is searched alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+from indexer.evaluation import predictions
 from seqdata import protocols
+from seqdata.geometry import Float32Array
 from tests.support.fake_dataset import Drive, FakeDataset, write_protocol
+from tests.support.rank_threads import together
 from train.loop.validation import Validator
 
 MAP, NEAR, FAR = (
@@ -44,3 +49,32 @@ def test_cities_are_searched_alone_where_the_protocol_says_so(pool: str, r1: flo
     recalls = validator(lambda table: places[:, None])
     assert recalls["r1"] == r1
     assert recalls["r10"] == 1.0
+
+
+@pytest.mark.parametrize("pool", ["together", "each"])
+@pytest.mark.parametrize("frames", [None, 2])
+@pytest.mark.parametrize("size", [2, 3, 20])
+def test_processes_that_search_a_share_each_find_what_one_does(
+    pool: str, frames: int | None, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the database, more processes than windows too; many descriptors are equal."""
+    there = Drive("map-there", "database", 5000.0, 9, "val", "there")
+    dataset = FakeDataset(drives=(MAP, NEAR, there))
+    validator = Validator(dataset, protocols.load(write_protocol(tmp_path, pool=pool)))
+    vectors = np.random.default_rng(4).integers(0, 3, (dataset.frame_count, 4)).astype(np.float32)
+    tables: list[Any] = []
+    described: list[int] = []
+
+    def describe(table: pl.DataFrame) -> Float32Array:
+        described.append(len(table))
+        return vectors[table["centre"].to_numpy()]
+
+    plain = predictions.table
+    monkeypatch.setattr(predictions, "table", lambda *parts: tables.append(parts) or plain(*parts))
+    expected = validator(describe, frames)
+    assert together(size, lambda ranks: validator(describe, frames, ranks)) == [expected] * size
+    (distances, rows), *others = tables
+    for other_distances, other_rows in others:
+        np.testing.assert_array_equal(other_rows, rows)
+        np.testing.assert_array_equal(other_distances, distances)
+    assert sum(described[1:]) == described[0] and max(described[1:]) <= -(-described[0] // size) + 1

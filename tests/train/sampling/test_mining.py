@@ -9,6 +9,8 @@ import pytest
 
 from seqdata.errors import ContractError, NotEnoughDataError
 from tests.support.fake_dataset import Drive, FakeDataset
+from tests.support.rank_threads import together
+from train.devices.ranks import ALONE
 from train.sampling import mining
 from train.sampling.mining import RoundSizes, draw, mine, near_mask
 from train.sampling.pairs import PairGraph, Radii, pairs_within
@@ -96,6 +98,37 @@ def test_every_distinct_window_is_described_once_and_in_blocks(
     assert len(np.unique(every)) == len(every)
     for name in ("query", "positive", "negatives"):
         assert np.array_equal(getattr(whole, name), getattr(in_blocks, name))
+
+
+@pytest.mark.parametrize("size", [2, 3, 40])
+def test_processes_mine_what_one_does(
+    data: FakeDataset, tables: Any, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Each describes a share of the round, more processes than windows too; many descriptors are equal."""
+    monkeypatch.setattr(mining, "POSITIVES_AT_ONCE", 3)
+    queries, database = tables
+    table = np.random.default_rng(2).integers(0, 3, (len(queries) + len(database), 2)).astype(np.float32)
+    blocks: list[list[Any]] = []
+
+    def mined(ranks: Any, frames: int | None) -> Any:
+        own: list[Any] = []
+        blocks.append(own)
+        describe = lambda rows: own.append(rows) or table[rows]  # noqa: E731
+        sizes = RoundSizes(queries=20, database=15, negatives=3)
+        return mine(data, queries, database, RADII, describe, sizes, key=(0, 1, 2), frames=frames, ranks=ranks)
+
+    for frames in (None, 2):
+        blocks.clear()
+        whole = mined(ALONE, frames)
+        (rows,) = [np.concatenate(own) for own in blocks]
+        blocks.clear()
+        for part in together(size, lambda ranks: mined(ranks, frames)):  # noqa: B023
+            for name in ("query", "positive", "negatives"):
+                np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
+        assert len({len(own) for own in blocks}) == 1, "all call equally often"
+        counts = [len(np.concatenate(own)) for own in blocks]
+        assert sorted(np.concatenate([row for own in blocks for row in own])) == sorted(rows)
+        assert max(counts) <= -(-len(rows) // size) + 1 + max(map(len, blocks))
 
 
 def test_all_positives_are_candidates_without_a_cap(data: FakeDataset, tables: Any) -> None:
