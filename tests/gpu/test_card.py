@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import train
+from indexer.pca.exact_product import exact_product, round_to_grid
+from indexer.pca.transform import Transform
 from indexer.search import gpu_training, kinds
 from indexer.search.exact import ExactVectors, nearest_rows
 from indexer.search.gpu_engines import AutoEngine, TorchEngine, current_cuda
@@ -19,6 +21,7 @@ from seqdata.frames.decode import decode_image
 from tests.benchmarks.street import pictures
 from tests.support.fake_dataset import FakeDataset, write_protocol
 from tests.train.loop.test_fit import settings
+from train.data.describe import describe_in_place
 from train.data.device_frames import _torchcodec
 from train.data.frames import FrameSource
 from train.data.upload import Upload
@@ -162,6 +165,25 @@ def test_search_on_the_card_is_exact(dtype: Any, resident: bool, monkeypatch: py
         theirs = ExactVectors(vectors, "cpu").nearest(queries, 12, rows)
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_mined_descriptors_stay_on_the_card(data: FakeDataset) -> None:
+    model = registry.create("seqvlad-small", weights="random", **MODELS["seqvlad-small"])
+    table = data.sequences(length=5)[:40][::-1]
+    in_place = describe_in_place(model, data, table, device="cuda", precision="fp32")
+    assert in_place.is_cuda
+    host = train.describe(model, data, table, device="cuda", precision="fp32")
+    np.testing.assert_allclose(in_place.cpu().numpy(), host, atol=1e-5)
+
+
+def test_projections_on_the_card_have_the_bits_of_the_cpu() -> None:
+    rng = np.random.default_rng(3)
+    rows, matrix = (rng.standard_normal(shape).astype(np.float32) for shape in ((300, 4097), (65, 4097)))
+    transform = Transform(rows[0], matrix, np.ones(65), 0.5, "gram", 9)
+    expected = exact_product(rows - transform.mean, round_to_grid(matrix))
+    projections = transform.apply_on_device(torch.from_numpy(rows).cuda())
+    assert projections.is_cuda
+    np.testing.assert_array_equal(projections.cpu().numpy().view(np.uint32), expected.view(np.uint32))
 
 
 def test_mining_picks_the_tuples_of_the_cpu(data: FakeDataset, tmp_path: Path) -> None:

@@ -265,11 +265,21 @@ class CardTensor(torch.Tensor):
         return super().cpu().as_subclass(torch.Tensor)
 
 
+class CardSettings(DescribeSettings):
+    """A card, whose part the CPU plays."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device("cuda")
+
+
 class CardDescriber(RunDescriber):
     """A run whose descriptors stay on a card."""
 
     def device_blocks(self, *arguments: Any) -> Iterator[Any]:
-        return (torch.from_numpy(block).as_subclass(CardTensor) for block in self.blocks(*arguments))
+        for block in super().device_blocks(*arguments):
+            assert isinstance(block, torch.Tensor)
+            yield block.as_subclass(CardTensor)
 
 
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
@@ -279,7 +289,7 @@ def test_descriptors_on_a_card_are_projected_there(street: Dataset, tmp_path: Pa
     plain = replace(plain, pca=5, normalise=True, kind=KindSpec(kind))
     expected = build_index(street, model, plain)
     size = model.descriptor_size(LENGTH)
-    on_card = CardDescriber(model.run, CPU)
+    on_card = CardDescriber(model.run, CardSettings("cpu", precision="fp32"))
     CardTensor.widths.clear()
     whole = build_index(street, on_card, replace(plain, out=tmp_path / "card"))
     parts = replace(plain, out=tmp_path / "shares")
