@@ -32,6 +32,7 @@ from seqdata.build.builder import BuildRequest, build
 from seqdata.dataset.dataset import open as open_dataset
 from tests.benchmarks.results import exit_status, record, scaled
 from train.data.describe import describe
+from train.data.describe_settings import DescribeSettings
 from train.models import registry as models
 from train.models.base import SequenceModel
 from train.runs.checkpoint import load_model, save_model

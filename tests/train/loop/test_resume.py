@@ -182,10 +182,10 @@ def test_a_finished_epoch_survives_a_death_before_its_files_are_written(
             raise KeyboardInterrupt
         real_add(self, entry)
 
-    def save(stem: Any, optimizer: Any, details: Any) -> None:
+    def save(stem: Any, optimizer: Any, details: Any, head: Any = None) -> None:
         if stem.name == "last" and details["course"]["epoch"] == 1 and broken == "last":
             raise KeyboardInterrupt
-        real_save(stem, optimizer, details)
+        real_save(stem, optimizer, details, head)
 
     with monkeypatch.context() as patched:
         patched.setattr(fit_module.RunFolder, "add_metrics", add)
