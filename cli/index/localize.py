@@ -111,12 +111,15 @@ def _packed(path: Path, run_flag: Path | None, stack: ExitStack) -> Path:
     # An index needs the run's model and PyTorch to become a pack; a robot, which has packs, imports none of it.
     from cli.config import load  # heavy
     from cli.lookup import find_dataset, find_run, open_index  # heavy
+    from train.runs.folder import weights_file  # heavy
     from train.runs.record import run_record  # heavy
-    from train.stages.pack import PackRequest, calibration_split, write_pack  # heavy
 
     work = load(None)
     index = open_index(work, path)
     run = find_run(work, run_flag, index)
+    weights_file(run)
+    from train.stages.pack import PackRequest, calibration_split, write_pack  # heavy
+
     split, dataset = calibration_split(index, None), None
     try:
         dataset = find_dataset(work, None, index.manifest.inputs["dataset"], run_record(run)["dataset_path"])

@@ -48,7 +48,7 @@ VERBS = {
     "search .npy": ("search", "indexes/run", "vectors.npy"),
     "eval, stored answers": ("eval", "indexes/run"),
     "baseline": ("baseline", "datasets/street"),
-    "compare": ("compare", "indexes/run", "baselines/frame"),
+    "compare": ("compare", "indexes/run", "indexes/run"),
     "experiment": ("experiment",),
     "report": ("report", "indexes/run"),
     "train --settings": ("train", "--settings"),

@@ -80,6 +80,7 @@ def test_errors_that_need_no_model_come_before_pytorch(place: Path, dataset: Dat
             (["report", "indexes/none"], 3),
             (["index", "append", "--index", "indexes/none"], 3),
             (["pack", "indexes/none", "--out", "place.pack"], 3),
+            (["localize", "none.pack", data], 3),
             (["profile", "--model", "mean-r81"], 2),
         ],
         place,
