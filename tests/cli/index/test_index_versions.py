@@ -40,7 +40,7 @@ def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_verbs_on_versions(town: Path) -> None:
-    assert f"{PCA}  2026-11-22 05:07  flat 40 x 8" in run("index", "list")
+    assert f"{PCA}  2026-11-22 05:07  flat 40×8" in run("index", "list")
     assert [each["id"] for each in found("index", "list")["versions"]] == [PCA, PLAIN]
     assert found("index", "show", PLAIN[:4])["manifest"]["size"] == 24
     assert "inputs.pca.dimensions = 8" in run("index", "show", "--index", str(town))
