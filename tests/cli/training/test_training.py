@@ -68,7 +68,11 @@ def whole(work: Any) -> Any:
 
 def started(work: Any, *arguments: Any) -> Any:
     command = [str(BIN / "seqdata"), "train", "datasets/street", *arguments]
-    return subprocess.Popen(command, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # A stated width would break the lines of a log.
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return subprocess.Popen(
+        command, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 @pytest.fixture
@@ -99,7 +103,7 @@ def test_stderr_in_a_pipe_gets_one_line_an_epoch(whole: Any) -> None:
     lines = [line for line in progress if re.match(r"epoch \d: ", line)]
     assert [line.partition(":")[0] for line in lines] == ["epoch 0", "epoch 1", "epoch 2"], progress
     assert re.fullmatch(r"took [\d.]+ s; next: seqdata index --run whole", end)
-    assert all(re.fullmatch(r"epoch \d: (\w+ [\d.e+-]+(, )?)+", line) and "r5 " in line for line in lines)
+    assert all(re.fullmatch(r"epoch \d: ([\w@ ]+ [\d.e+-]+%?(, )?)+", line) and "val R@5 " in line for line in lines)
 
 
 def test_a_killed_run_goes_on_by_resume_alone(work: Any, whole: Any, seqdata: Any) -> None:
