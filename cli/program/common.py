@@ -1,4 +1,4 @@
-"""What surrounds every command: the options that all take, Ctrl-C and SIGTERM, and the line at the end."""
+"""What all commands have in common: options, the handling of Ctrl-C and SIGTERM, and the line at the end."""
 
 import functools
 import inspect
@@ -46,8 +46,8 @@ COMMON = frozenset({*inspect.signature(set_console).parameters, "as_json", "conf
 _CONTEXT = "typer_context"
 
 
-def surrounded(command: Command) -> Callable[..., None]:
-    """The command's function with the common options behind its own, and an end with a word whatever ends it.
+def with_common_options(command: Command) -> Callable[..., None]:
+    """Return the command's function with the common options behind its own; what stops it ends in an error with a hint.
 
     Raises:
         Interrupted: In place of KeyboardInterrupt; `Terminated` for SIGTERM.
@@ -56,13 +56,13 @@ def surrounded(command: Command) -> Callable[..., None]:
     common = inspect.signature(set_console).parameters
 
     @functools.wraps(function)
-    def guarded(*arguments: Any, **options: Any) -> None:
+    def call(*arguments: Any, **options: Any) -> None:
         set_console(**{name: options.pop(name, value.default) for name, value in common.items()})
         command_line.typed = _typed(options.pop(_CONTEXT))
         try:
             # Of the processes of torchrun the first one speaks.
-            shown = progress_bar("item") if is_first_process() else nullcontext()
-            with _terminable(), _ended(command), shown:
+            progress = progress_bar("item") if is_first_process() else nullcontext()
+            with _sigterm_raises(), _print_at_end(command), progress:
                 function(*arguments, **options)
         except Termination as error:
             raise Terminated(f"terminated; {command.after_interrupt}") from error
@@ -73,9 +73,9 @@ def surrounded(command: Command) -> Callable[..., None]:
     own = inspect.signature(function)
     context = inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     parameters = [*own.parameters.values(), *common.values(), context]
-    guarded.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    guarded.__annotations__ = {item.name: item.annotation for item in parameters}
-    return guarded
+    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {item.name: item.annotation for item in parameters}
+    return call
 
 
 def _typed(context: typer.Context) -> frozenset[str]:
@@ -90,7 +90,7 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def _ended(command: Command) -> Iterator[None]:
+def _print_at_end(command: Command) -> Iterator[None]:
     """Print how long a command took and what to type next, where it makes something."""
     began = time.monotonic()
     try:
@@ -112,7 +112,7 @@ def _print_end(command: Command, seconds: float) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def _sigterm_raises() -> Iterator[None]:
     """Let SIGTERM raise `Termination`; elsewhere than on the main thread Python has no signal handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield

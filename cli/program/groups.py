@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cli.program.common import surrounded
+from cli.program.common import with_common_options
 from cli.program.help import PanelCommand, markup_mode
 from cli.program.parameters import dress
 from cli.program.registry import BUILD, COMMANDS, GROUPS, INDEX_COMMANDS, Command
@@ -100,7 +100,7 @@ def load_command(name: str, command: Command) -> Any:
     # Blank lines keep click from joining the example and the lines below it.
     epilog = "\n\n".join([f"Example: {command.example}", *([command.epilog] if command.epilog else [])])
     decorate = single.command(name, cls=PanelCommand, epilog=epilog, hidden=command.hidden, context_settings=HELP_NAMES)
-    function = surrounded(command)
+    function = with_common_options(command)
     dress(function)
     decorate(function)
     # A Typer application with one command and no callback becomes that command, without a group around it.

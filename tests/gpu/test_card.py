@@ -244,6 +244,9 @@ def test_a_step_waits_for_nothing(data: FakeDataset) -> None:
         torch.cuda.set_sync_debug_mode("error")
         try:
             loss(step(pixels, rows)).backward()
+            # The check is on: what does wait is refused.
+            with pytest.raises(RuntimeError, match="synchronizing"):
+                pixels.sum().item()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

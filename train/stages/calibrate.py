@@ -36,7 +36,7 @@ def lacks(dataset: Dataset, protocol: Protocol, split: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """Nearest places of a split's queries, judged by the ground truth.
 
     Attributes:
@@ -65,7 +65,7 @@ def judge_index(
     query_source: FrameSource | None = None,
     device: str = "auto",
     progress: StageProgress | None = None,
-) -> Judged:
+) -> Judgement:
     """Search the queries of a split, under the index's protocol, and judge each nearest place.
 
     Queries are searched among the split's own database windows, transformed as the index does, exactly; where these are
@@ -112,44 +112,14 @@ def judge_index(
         nearest = _nearest(searched, vectors, protocol, queries, database, shared)
     positives = _positives(dataset, protocol, split, shared)
     right = nearest.join(positives, on=["query", "database"], how="semi")["query"]
-    return Judged(
+    return Judgement(
         nearest["distance"].to_numpy().astype(np.float64),
         np.isin(nearest["query"].to_numpy(), right.to_numpy()),
         positives["query"].n_unique(),
     )
 
 
-def calibrate_index(
-    index: PlaceIndex,
-    model: SequenceModel,
-    dataset: Dataset,
-    split: str,
-    *,
-    precision: float,
-    source: FrameSource | None = None,
-    device: str = "auto",
-    progress: StageProgress | None = None,
-) -> Calibration:
-    """Find the distance threshold that reaches a precision on the queries of a split: see `judge_index`.
-
-    Args:
-        index: The index whose answers are to be rejected beyond the threshold.
-        model: See `judge_index`, as for the other arguments.
-        dataset: Where the split's queries and database lie.
-        split: Split of the index's protocol.
-        precision: Share of accepted queries whose nearest window must be a positive, 0…1.
-        source: Reads the frames.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        progress: Called with (stage, windows finished, windows in all).
-
-    Raises:
-        NotEnoughDataError: If no threshold is precise enough.
-    """
-    judged = judge_index(index, model, dataset, split, source=source, device=device, progress=progress)
-    return threshold_of(judged, index, dataset, split, precision)
-
-
-def threshold_of(judged: Judged, index: PlaceIndex, dataset: Dataset, split: str, precision: float) -> Calibration:
+def threshold_of(judged: Judgement, index: PlaceIndex, dataset: Dataset, split: str, precision: float) -> Calibration:
     """Find the threshold of judged queries.
 
     Raises:

@@ -35,7 +35,7 @@ from train.data.frames import FrameSource
 from train.data.program_frames import ProgramFrames
 from train.models.base import SequenceModel
 from train.runs.checkpoint import load_model
-from train.stages.calibrate import Judged, judge_index, lacks, threshold_of
+from train.stages.calibrate import Judgement, judge_index, lacks, threshold_of
 from train.stages.evaluate import check_belongs
 from train.stages.export_onnx import export_model
 from train.stages.pack_tests import measure_latency, median_interval, record_answers, recorded_windows, write_frames
@@ -250,7 +250,7 @@ def _quantise(folder: Path, index: PlaceIndex, request: PackRequest) -> int:
     return len(frames)
 
 
-def _threshold(judged: Judged, index: PlaceIndex, request: PackRequest, split: str | None) -> Calibration:
+def _threshold(judged: Judgement, index: PlaceIndex, request: PackRequest, split: str | None) -> Calibration:
     assert request.dataset is not None and split is not None  # noqa: S101  (they were judged)
     return threshold_of(judged, index, request.dataset, split, request.precision)
 

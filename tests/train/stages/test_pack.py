@@ -29,7 +29,7 @@ from tests.conftest import jpeg
 from tests.support.street import LENGTH, MODELS, PLACES, build_street, make_index, make_run, write_street
 from train.data.describe_settings import DescribeSettings
 from train.runs.checkpoint import load_model
-from train.stages.calibrate import calibrate_index, lacks
+from train.stages.calibrate import judge_index, lacks, threshold_of
 from train.stages.describer import RunDescriber
 from train.stages.pack import PackRequest, calibration_split, write_pack
 from train.stages.search import search_frames
@@ -168,7 +168,8 @@ def test_one_drive_in_both_roles_is_calibrated_on_other_places(street: Dataset, 
     assert lacks(street, near, "test") == "query with a positive"
     assert lacks(street, protocol, "test") is None
     model = load_model(run)
-    found = calibrate_index(index, model, street, "test", precision=0.5, device="cpu")
+    judgement = judge_index(index, model, street, "test", device="cpu")
+    found = threshold_of(judgement, index, street, "test", 0.5)
     rows = street.frame_rows(street.sequences(protocol, "test", "query"))
     with torch.no_grad():
         vectors = model(torch.from_numpy(np.stack([street.read_frames(each) for each in rows]))).numpy()
