@@ -58,6 +58,7 @@ class Ranks:
         """
         if self.size == 1:
             return share
+        # A rank without rows has no descriptor to take the size from.
         width = int(self._reduced(float(share.shape[1] if len(share) else 0), dist.ReduceOp.MAX))
         spans = [self.share(count, rank) for rank in range(self.size)]
         rows = torch.empty(count, width)
@@ -78,6 +79,7 @@ class Ranks:
         """Stack the arrays (…) of all ranks, of one shape, to (ranks, …); the same on each."""
         if self.size == 1:
             return own[None]
+        # float64, so that row numbers and float32 distances cross without rounding, in one message.
         sent = torch.from_numpy(np.array(own, np.float64, order="C"))
         parts = [torch.empty_like(sent) for _ in range(self.size)]
         dist.all_gather(parts, sent)
