@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,8 +17,8 @@ from train.models.catalogue import check_known
 class CommandLine:
     """What this process was called with."""
 
-    typed: frozenset[str] = frozenset()
-    """Names of the parameters that are given, whatever their values."""
+    typed: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that are given, whatever their values: the flag, or an argument's word in the help, by name."""
 
 
 command_line = CommandLine()
@@ -169,9 +169,9 @@ def refuse_idle(partner: str, is_present: bool, *names: str) -> None:
     Raises:
         UsageError: If one is given without it.
     """
-    idle = next((name for name in names if name in command_line.typed), None)
+    idle = next((command_line.typed[name] for name in names if name in command_line.typed), None)
     if idle is not None and not is_present:
-        raise UsageError(f"--{idle.replace('_', '-')}: only together with {partner}")
+        raise UsageError(f"{idle}: only together with {partner}")
 
 
 def start_weights(weights: str | None, random_init: bool) -> str | None:

@@ -49,7 +49,7 @@ from cli.flags import (
     refuse_idle,
 )
 from cli.lookup import find_dataset, find_protocol, find_run, open_index
-from cli.output import ConfigFlag, JsonFlag, emit, note, progress_bar
+from cli.output import ConfigFlag, JsonFlag, emit, next_step, note, progress_bar
 from indexer.evaluation import predictions as prediction_files
 from indexer.evaluation.external_files import IdKind, is_own
 from indexer.evaluation.prediction_sets import (
@@ -66,6 +66,7 @@ from indexer.matching.aligned import METRICS
 from indexer.matching.frame_vectors import FrameVectors
 from indexer.matching.rerank import rerank_set
 from indexer.place_index import PlaceIndex
+from indexer.text import plural
 from seqdata.contracts.protocol import Protocol
 from seqdata.dataset.dataset import Dataset
 from seqdata.errors import UsageError
@@ -130,6 +131,8 @@ def evaluate(
     refuse_idle("--descriptors", descriptors is not None, "metric", "query_ids", "database_ids")
     refuse_idle("--predictions", bool(predictions), "ids")
     _check_source(is_external=is_external, has_features=features is not None)
+    idle = ("again", "rerank", "compare", "full", "by", "radius", "against", "csv", "wide", "workers", "parts_engine")
+    refuse_idle("a whole evaluation, and not with --shard-range", shard_range is None, *idle)
     if (shard_range is not None or workers > 1 or parts_engine != "pool") and (is_external or sizes):
         raise UsageError("--shard-range, --workers and --parts-engine: of an index, and not together with --size")
     id_kind: IdKind = "auto" if ids is None else parse_choice(ids, "--ids", ("keys", "rows"))
@@ -217,10 +220,11 @@ class JudgedSource:
             counts = [search.write_part(part.number, part.jobs, progress) for search in searches]
         emit(
             {"index": index.id, "shard_range": f"{part.number}/{part.jobs}", "queries": counts},
-            f"{sum(counts)} queries of part {part.number}/{part.jobs}\n"
+            f"{plural(sum(counts), 'query', 'queries')} of part {part.number}/{part.jobs}\n"
             "all parts written: the same command without --shard-range joins them",
             as_json=as_json,
         )
+        next_step(None)
 
     def _of_index(
         self, flag: Path | None, run: Path | None, engine: str

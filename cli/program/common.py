@@ -78,10 +78,18 @@ def with_common_options(command: Command) -> Callable[..., None]:
     return call
 
 
-def _typed(context: typer.Context) -> frozenset[str]:
-    """Names of the parameters that the command line gives, whatever their values."""
+def _typed(context: typer.Context) -> dict[str, str]:
+    """The parameters that the command line gives, whatever their values: see `cli.flags.CommandLine`."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
-    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+    names = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    return {item.name: _flag(item) for item in context.command.params if item.name in names}
+
+
+def _flag(parameter: Any) -> str:
+    """The long form of an option, or what the help calls an argument."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name.upper())
+    return max(parameter.opts, key=len)  # type: ignore[no-any-return]
 
 
 def is_first_process() -> bool:

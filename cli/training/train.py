@@ -152,7 +152,7 @@ def _check_split(work: Config, dataset: Dataset, settings: TrainSettings) -> Non
 
 def _print_settings(recipe: str | None, *, as_json: bool) -> None:
     """Print every setting, with the values of a recipe. Raises: UsageError with an option of a training beside it."""
-    others = command_line.typed - {"list_settings", "recipe", "as_json", "quiet", "verbose", "debug", "log_file"}
+    others = command_line.typed.keys() - {"list_settings", "recipe", "as_json", "quiet", "verbose", "debug", "log_file"}
     refuse_idle("a training, and not with --settings", False, *sorted(others))
     next_step(None)
     rows = settings_rows(recipe_values(recipe))
