@@ -69,14 +69,17 @@ class DecodeCache:
         self.__dict__.update(state)
         self._start()
 
+    def _notice_fork(self) -> None:
+        """Start empty in a forked process: the parent's lock and pending frames mean nothing there."""
+        if self._process != os.getpid():
+            self._start()
+
     def frames(self, rows: Iterable[int]) -> dict[int, Pixels | None]:
         """Read the pixels of each distinct row, None where the frame is bad.
 
         Errors are those of `fetch`.
         """
-        # A fork is noticed by the process id: after it, the parent's lock and pending frames mean nothing here.
-        if self._process != os.getpid():
-            self._start()
+        self._notice_fork()
         claim = self._claim(rows)
         frames = claim.ready
         try:
@@ -98,6 +101,7 @@ class DecodeCache:
 
         Errors are those of `fetch`.
         """
+        self._notice_fork()
         with self._lock:
             is_new = row not in self._frames and row not in self._pending and row not in self.bad
         if not is_new or self._decode_into is None or not self._decode_into(self._fetch([row])[row], target):

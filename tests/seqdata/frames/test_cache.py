@@ -39,3 +39,23 @@ def test_a_frame_whose_read_failed_at_another_frame_is_asked_for_again() -> None
         found = second.result(10)[9]
     assert found is not None
     assert int(found[0, 0, 0]) == 9
+
+
+def test_a_forked_process_decodes_into_arrays_without_the_locks_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode_into(data: bytes | None, target: Pixels) -> bool:
+        target[:] = 7
+        return True
+
+    cache = DecodeCache(lambda rows: dict.fromkeys(rows, b""), lambda row, data: target, 0, decode_into)
+    target = np.zeros((1, 1, 3), np.uint8)
+    # As another thread of the parent may have it at the fork: nobody in the child gives it back.
+    lock = cache._lock
+    lock.acquire()
+    monkeypatch.setattr("seqdata.frames.cache.os.getpid", lambda: -1)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(cache.read_into, 3, target)
+        try:
+            assert reading.result(5)
+        finally:
+            lock.release()
+    assert target.max() == 7
