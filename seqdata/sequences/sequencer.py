@@ -143,9 +143,11 @@ class Sequencer:
         """
         # The last one stays: a command asks for one policy many times, for each role of each split and for its truth.
         key = policy.key, length, stride, edges
-        if self._last_cut is None or self._last_cut[0] != key:
-            self._last_cut = key, self._cut_windows(policy, length, stride, edges)
-        return self._last_cut[1].clone()
+        # Read once: another thread may replace it between two looks.
+        last = self._last_cut
+        if last is None or last[0] != key:
+            self._last_cut = last = key, self._cut_windows(policy, length, stride, edges)
+        return last[1].clone()
 
     def _cut_windows(self, policy: TrackPolicy, length: int, stride: int, edges: str) -> pl.DataFrame:
         track = self.track(policy.key)

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
 import seqdata
@@ -452,3 +453,17 @@ def test_what_a_short_protocol_means() -> None:
 )  # fmt: skip
 def test_counts_that_were_published_rounded(count: int | None, expected: Any, agreed: bool) -> None:
     assert agrees(count, expected) is agreed
+
+
+class Interleaved(Sequencer):
+    """A sequencer of two threads: whatever one has cut is replaced at once by what the other has cut."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_last_cut" and value is not None:
+            super().__setattr__(name, (value[0], value[1].head(0)))
+
+
+def test_windows_are_those_of_the_call_whatever_another_thread_cuts() -> None:
+    policy = TrackPolicy()
+    assert_frame_equal(Interleaved(frames(9)).windows(policy, 3), Sequencer(frames(9)).windows(policy, 3))
