@@ -32,6 +32,7 @@ from seqdata.geometry import Float32Array, IntArray
 if TYPE_CHECKING:
     import polars as pl
 
+
 class PlaceIndex(Facts):
     """One open, immutable version of a place index; `indexer.open` makes it.
 

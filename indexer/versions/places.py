@@ -1,7 +1,8 @@
 """The places of a version as answers show them, read without polars; of a large table those row groups alone."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class PlaceTable:
         Raises:
             ContractError: If the table is damaged, or a column is absent or of another type.
         """
-        if self._path.stat().st_size <= WHOLE_BYTES:
+        record = self._manifest.files.get(PLACES)
+        if record is None or record.bytes <= WHOLE_BYTES or not len(rows):
             return self.whole.take(rows)
         groups = np.searchsorted(self._starts, rows, side="right") - 1
         needed, order = np.unique(groups, return_inverse=True)
@@ -68,11 +70,14 @@ class PlaceTable:
             ContractError: If the file is damaged, or a column is absent or of another type.
         """
         check_file(self._folder, self._manifest, PLACES, hashed=True)
-        return self._read(lambda: pq.read_table(self._path, columns=COLUMNS.names))
+        with self._reading():
+            return _typed(pq.read_table(self._path, columns=COLUMNS.names))
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self._path, page_checksum_verification=True)
+        check_file(self._folder, self._manifest, PLACES, hashed=False)
+        with self._reading():
+            return pq.ParquetFile(self._path, page_checksum_verification=True)
 
     @cached_property
     def _starts(self) -> IntArray:
@@ -84,17 +89,23 @@ class PlaceTable:
     def _group(self, number: int) -> pa.Table:
         """One row group, kept while it is among those used last."""
         if number not in self._groups:
-            self._groups[number] = self._read(lambda: self._file.read_row_group(number, columns=COLUMNS.names))
+            with self._reading():
+                self._groups[number] = _typed(self._file.read_row_group(number, columns=COLUMNS.names))
         self._groups.move_to_end(number)
         while len(self._groups) > OPEN_GROUPS:
             self._groups.popitem(last=False)
         return self._groups[number]
 
-    def _read(self, read: Callable[[], pa.Table]) -> pa.Table:
-        """What `read` gives, with the contract's types."""
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Name the table where what Arrow reads is damaged."""
         try:
-            # A cast refuses what does not fit: another type, a null where none may be.
-            return read().cast(COLUMNS)
+            yield
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ContractError(f"{self._path}: not readable as a table of places ({reason})") from error
+
+
+def _typed(places: pa.Table) -> pa.Table:
+    """The contract's types; refused is what does not fit: another type, a null where none may be."""
+    return places.cast(COLUMNS)

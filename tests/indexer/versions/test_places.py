@@ -1,5 +1,6 @@
 """The places of answers: of a large table the row groups that are shown, the same as of a small one read whole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,24 @@ def test_a_damaged_page_of_a_large_table_is_named(large: Path) -> None:
     index.places_of(np.array([3]))  # another row group is whole
     with pytest.raises(ContractError, match=rf"{PLACES}: not readable as a table of places"):
         index.places_of(np.array([100]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-9] + bytes(9), "not readable as a table of places"),
+        (lambda data: data[:-9], "bytes, its manifest says"),
+    ],
+)
+def test_a_damaged_footer_of_a_large_table_is_named(
+    large: Path, damage: Callable[[bytes], bytes], message: str
+) -> None:
+    path = large / PLACES
+    index = indexer.open(large)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ContractError, match=rf"{PLACES}.*{message}"):
+        index.places_of(np.array([100]))
+
+
+def test_no_rows_of_a_large_table_are_no_places(large: Path) -> None:
+    assert len(indexer.open(large).places_of(np.empty(0, np.int64))) == 0
