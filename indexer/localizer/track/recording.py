@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 POSITIONS = "positions.csv"
 _IMAGES = (".jpg", ".jpeg", ".png")
+# Microseconds from 1970 to 1980, where the clocks of cameras begin. A frame number that is padded to ten digits, as
+# KITTI's, would be a second of January 1970.
+_FIRST_MOMENT = 315_532_800_000_000
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,9 @@ def _moments(paths: Iterable[Path]) -> dict[Path, float]:
     listed = list(paths)
     stamps = read_stamps([path.stem for path in listed])
     times = {
-        path: time / 1e6 for path, (time, is_numbered) in zip(listed, stamps, strict=True) if time and not is_numbered
+        path: time / 1e6
+        for path, (time, is_numbered) in zip(listed, stamps, strict=True)
+        if time is not None and time >= _FIRST_MOMENT and not is_numbered
     }
     if len(times) < len(listed) or len(set(times.values())) < len(listed):
         return {}
