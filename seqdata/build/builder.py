@@ -261,7 +261,7 @@ def _finished(store: Store, info: SourceInfo, request: BuildRequest) -> DatasetM
     plan = read_plan(store)
     # The process was killed between the manifest and the removal of the plan.
     if plan is not None and plan.version <= manifest.version:
-        end(store)  # killed after the manifest
+        end(store)
     return manifest
 
 
