@@ -38,7 +38,7 @@ def share(rows: int, number: int, of: int) -> range:
     """The rows of share `number` (from 1) of `of`: equal runs, side by side.
 
     Raises:
-        ContractError: When it does not fit its contract.
+        ContractError: If `number` is not from 1 to `of`.
     """
     if not 1 <= number <= of:
         raise ContractError(f"share {number}/{of}: expected i/N with i from 1 to N, such as 2/8")

@@ -154,7 +154,7 @@ def write(path: str | Path, predictions: pl.DataFrame, info: PredictionsInfo) ->
     """Write predictions with what they answer as Parquet.
 
     Raises:
-        ContractError: When it does not fit its contract.
+        ContractError: If they break the contract `predictions`, or name rows that `info` does not have.
         OutputError: When it cannot be written.
     """
     table_contract("predictions").validate(predictions, file=path)

@@ -121,7 +121,7 @@ def with_radius(protocol: Protocol, radius: float) -> Protocol:
     """Derive the protocol at another radius, under a name that says so and a hash of its own.
 
     Raises:
-        ContractError: When it does not fit its contract.
+        ContractError: If the radius is not positive and finite.
     """
     if not 0 < radius < float("inf"):
         raise ContractError(f"radius {radius:g}: expected a positive number of {protocol.unit}")

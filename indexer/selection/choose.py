@@ -94,8 +94,8 @@ class _Trial:
         """A filled index of a factory string.
 
         Raises:
-            ContractError: When it does not fit its contract.
-            NotEnoughDataError: When there is too little data.
+            ContractError: If FAISS refuses the string, or cannot add vectors to what it makes.
+            NotEnoughDataError: If there are too few vectors to train it on.
         """
         index = create(factory, self.vectors.shape[1], check=factory == self.spec.factory)
         with self.phases.timed("train"):

@@ -189,7 +189,7 @@ def rgb_array(array: npt.NDArray[Any]) -> Pixels:
     """`array` itself when it is RGB pixels.
 
     Raises:
-        ValueError: (a source's defect, not a file's) when it is not.
+        ValueError: When it is not: a defect of the source, not of a file.
     """
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(f"expected pixels uint8 (H, W, 3), found {array.dtype} {array.shape}")

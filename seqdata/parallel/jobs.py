@@ -44,7 +44,7 @@ class ShardRange:
         """The range that `i/N` names.
 
         Raises:
-            ContractError: When it does not fit its contract.
+            ContractError: If it is no i/N with i from 1 to N.
         """
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         number, jobs = (int(part) for part in match.groups()) if match else (0, 0)

@@ -244,7 +244,7 @@ class Sequencer:
         """Look up the frame row of every frame of every window: int64 (n, L).
 
         Raises:
-            ContractError: When it does not fit its contract.
+            ContractError: If the table mixes windows of several tracks.
         """
         if not table.height:
             return np.zeros((0, 0), dtype=np.int64)

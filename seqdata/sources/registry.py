@@ -158,7 +158,7 @@ def source_kind(name: str) -> SourceKind:
     """Look up a kind of dump.
 
     Raises:
-        ContractError: If there is no such kind.
+        UsageError: If there is no such kind.
 
     Example:
         >>> source_kind("nordland").default_protocol
@@ -173,7 +173,7 @@ def default_protocol(name: str) -> str:
     """Name the protocol whose tables a build of this kind writes when the user names none.
 
     Raises:
-        ContractError: When it does not fit its contract.
+        UsageError: If there is no such kind.
     """
     return source_kind(name).default_protocol
 
@@ -182,7 +182,7 @@ def path_options(name: str) -> frozenset[str]:
     """Name the options of a kind whose values are paths.
 
     Raises:
-        ContractError: When it does not fit its contract.
+        UsageError: If there is no such kind.
     """
     return frozenset(option.name for option in source_kind(name).options if option.is_path)
 

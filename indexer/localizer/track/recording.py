@@ -159,7 +159,7 @@ def parse_time(path: Path, text: str | None) -> float | None:
     """Seconds since 1970 of a number or of an ISO 8601 time, None of an empty text.
 
     Raises:
-        ContractError: When it does not fit its contract.
+        ContractError: If it is neither.
 
     >>> parse_time(Path("a.csv"), "1970-01-01T00:01:00Z"), parse_time(Path("a.csv"), "60.5")
     (60.0, 60.5)

@@ -72,7 +72,7 @@ def open(raw: Path, options: Mapping[str, str]) -> "FolderSource":
     """Open the drives at `raw`; for the options see `seqdata.sources.registry`.
 
     Raises:
-        ContractError: When it does not fit its contract.
+        UsageError: If an option has a bad value, or belongs to another way of placing images.
     """
     # The object is made first: it knows where positions come from, which some options depend on.
     source = FolderSource(

@@ -107,7 +107,7 @@ class Layout:
 
         Raises:
             InputError: Naming the lap that has none of this source.
-            ContractError: When it does not fit its contract.
+            ContractError: If a column of the log is missing.
         """
         store = self._overlay(
             [*(self._rtk_archives() if source == "rtk" else ()), *self._archives_of(lap, "gps", source)]

@@ -35,7 +35,7 @@ def read_gpx_fixes(path: Path) -> Fixes:
 
     Raises:
         InputError: When it is absent or cannot be read.
-        NotEnoughDataError: When there is too little data.
+        NotEnoughDataError: If no point has a position.
     """
     track = read_track(path)
     table = pl.DataFrame(
@@ -48,9 +48,8 @@ def read_csv_fixes(path: Path, zone: str | None) -> Fixes:
     """Read time, easting, northing and zone of a CSV.
 
     Raises:
-        InputError: When it is absent or cannot be read.
-        ContractError: When it does not fit its contract.
-        NotEnoughDataError: When there is too little data.
+        InputError: When it is absent or cannot be read, or lacks columns or a zone.
+        NotEnoughDataError: If no row has a position.
     """
     table = read_text_csv(path)
     column_names = {
