@@ -21,7 +21,7 @@ import polars as pl
 import seqdata.protocols
 from seqdata import geometry
 from seqdata.contracts.tables import table_contract
-from seqdata.errors import ContractError, InputError
+from seqdata.errors import ContractError, InputError, UsageError
 from seqdata.frames.images import Pixels
 from seqdata.sources.base import Listing, Source, quarantine_rows, split_duplicates
 from seqdata.sources.detect import looks_like_another
@@ -54,7 +54,7 @@ def open(raw: Path, options: Mapping[str, str]) -> "RobotcarSource":
     """Open the RobotCar dump at `raw`; for the options see `seqdata.sources.registry`.
 
     Raises:
-        ContractError: If an option has a bad value.
+        UsageError: If an option has a bad value.
         InputError: If the lookup table is missing.
     """
     laps = tuple(name.strip() for name in options.get("laps", "").split(",") if name.strip())
@@ -63,14 +63,17 @@ def open(raw: Path, options: Mapping[str, str]) -> "RobotcarSource":
     mode: Any = _choice(options, "pose_mode", "interpolate", get_args(PoseMode))
     pose = PoseOptions(source, mode, _seconds(options.get("pose_gap", "0.5")))
     table = lookup_file(options.get("undistort", ""), camera)
-    crop = parse_crop(options.get("crop", "none"))
+    try:
+        crop = parse_crop(options.get("crop", "none"))
+    except ContractError as error:
+        raise UsageError(str(error)) from error
     return RobotcarSource(raw, laps, pose, Development(camera, table, crop))
 
 
 def _choice(options: Mapping[str, str], name: str, default: str, values: tuple[str, ...]) -> str:
     value = options.get(name, default)
     if value not in values:
-        raise ContractError(f"{name} '{value}': expected {', '.join(values)}")
+        raise UsageError(f"{name} '{value}': expected {', '.join(values)}")
     return value
 
 
@@ -80,7 +83,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (value > 0 and math.isfinite(value)):
-        raise ContractError(f"pose_gap '{text}': expected seconds above 0")
+        raise UsageError(f"pose_gap '{text}': expected seconds above 0")
     return value
 
 

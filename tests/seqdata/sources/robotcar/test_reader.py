@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seqdata import protocols
-from seqdata.errors import ContractError, InputError, SeqdataError
+from seqdata.errors import InputError, SeqdataError, UsageError
 from seqdata.geometry import to_latlon, to_utm
 from seqdata.sources.base import Listing, Source
 from seqdata.sources.registry import open_source
@@ -177,10 +177,10 @@ def test_sources_of_positions_are_never_mixed(raw: Path) -> None:
 def test_options_that_are_wrong_are_named(raw: Path) -> None:
     wrong = {"camera": "front", "pose": "vo", "pose_mode": "x", "pose_gap": "-1", "crop": "x", "zoom": "1"}
     for name, value in wrong.items():
-        with pytest.raises(ContractError, match=name.replace("zoom", "no option 'zoom'")):
+        with pytest.raises(UsageError, match=name.replace("zoom", "no option 'zoom'")):
             open_source("robotcar", raw, {name: value})
     for text in ("nan", "inf", "0", "half"):
-        with pytest.raises(ContractError, match="pose_gap"):
+        with pytest.raises(UsageError, match="pose_gap"):
             open_source("robotcar", raw, {"pose_gap": text})
     with pytest.raises(InputError, match=r"no lap '2014-11-18'; it has 2014-11-18-13-20-12"):
         listed(raw, laps="2014-11-18")
