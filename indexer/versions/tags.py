@@ -24,7 +24,6 @@ from indexer.versions.listing import entries
 from indexer.versions.locks import alone, changing
 from seqdata.errors import InputError
 from seqdata.storage.files import explain_write_failure, write_bytes_atomic
-from seqdata.storage.leftovers import sweep as remove_leftovers
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HEX = re.compile(r"[0-9a-f]+")
@@ -125,7 +124,6 @@ def collect(index: Path, *, dry_run: bool = False) -> Removal:
                         discard(folder)
             if not dry_run:
                 sweep(index)
-                remove_leftovers(index)
                 _forget(index)
     except OSError as error:
         explain_write_failure(index, error)
