@@ -107,7 +107,10 @@ def _run_on_actors(ray: Any, jobs: Iterator[Job[Result]]) -> Iterator[Result]:
             actor, job = running.pop(reference)
             try:
                 result = _result(ray, reference)
-            except ray.exceptions.RayActorError as error:
+            except ray.exceptions.RayTaskError:
+                raise  # a defect of the job, which Ray's traceback tells
+            except ray.exceptions.RayError as error:
+                # The process died, or its node took the result with it.
                 losses += 1
                 # Run again it ends in the same bytes; what kills its process each time would do so for ever.
                 if losses > MOST_LOSSES:

@@ -27,6 +27,9 @@ class RayError(Exception): ...
 class RayActorError(RayError): ...
 
 
+class ObjectLostError(RayError): ...
+
+
 class RayTaskError(RayError):
     def __init__(self, cause: Exception) -> None:
         super().__init__("traceback")
@@ -39,6 +42,7 @@ class FakeRay:
 
     resources: dict[str, float]
     dies: Callable[[int, int], bool] = lambda actor, call: False
+    death: type[RayError] = RayActorError
     never_ready: tuple[int, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     actors: int = 0
@@ -95,7 +99,7 @@ class FakeActor:
     def finish(self, call: Callable[[], Any]) -> Any:
         self.calls += 1
         if self.ray.dies(self.number, self.calls):
-            raise RayActorError
+            raise self.ray.death
         try:
             return call()
         except InputError as error:
@@ -120,8 +124,9 @@ def test_one_actor_a_device(resources: dict[str, float], placement: dict[str, in
     assert (ray.options, ray.actors) == (placement, count)
 
 
-def test_the_job_of_a_dead_actor_is_run_again_by_another() -> None:
-    ray = FakeRay({"CPU": 2.0}, dies=lambda actor, call: actor == 1 and call == 3)
+@pytest.mark.parametrize("death", [RayActorError, ObjectLostError])
+def test_the_job_of_a_dead_actor_is_run_again_by_another(death: type[RayError]) -> None:
+    ray = FakeRay({"CPU": 2.0}, dies=lambda actor, call: actor == 1 and call == 3, death=death)
     assert sorted(_run_on_actors(ray, iter(JOBS))) == SQUARES
     assert ray.actors == 3, "a new one is begun in its place"
 
