@@ -23,8 +23,7 @@ def frame_sizes(dataset: "Dataset", rows: Callable[[], IntArray]) -> pl.DataFram
     Returns:
         Columns height and width, one row a size, sorted.
     """
-    # Scanned, so that two columns of a hundred million frames do not stay in memory.
-    sizes = dataset.frames.select("height", "width").unique().collect(engine="streaming").sort("height", "width")
+    sizes = _all_sizes(dataset)
     if sizes.height <= 1:
         return sizes
     columns = dataset.frame_columns("height", "width")
@@ -36,5 +35,10 @@ def frame_sizes(dataset: "Dataset", rows: Callable[[], IntArray]) -> pl.DataFram
 
 def new_kernel(dataset: "Dataset") -> Kernel:
     """Choose the resize kernel of what is begun anew over a dataset: Pillow's where no frame needs resizing."""
-    sizes = dataset.frames.select("height", "width").unique().collect(engine="streaming")
-    return default_kernel() if sizes.height > 1 else "pillow"
+    return default_kernel() if _all_sizes(dataset).height > 1 else "pillow"
+
+
+def _all_sizes(dataset: "Dataset") -> pl.DataFrame:
+    """The distinct sizes of all frames, sorted: columns height and width."""
+    # Scanned, so that two columns of a hundred million frames do not stay in memory.
+    return dataset.frames.select("height", "width").unique().collect(engine="streaming").sort("height", "width")
