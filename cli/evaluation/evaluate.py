@@ -1,5 +1,6 @@
 """`seqdata eval`: recall@N of an index, of stored predictions, or of another model, with counts and intervals."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,10 +132,8 @@ def evaluate(
     refuse_idle("--descriptors", descriptors is not None, "metric", "query_ids", "database_ids")
     refuse_idle("--predictions", bool(predictions), "ids")
     _check_source(is_external=is_external, has_features=features is not None)
-    idle = ("again", "rerank", "compare", "full", "by", "radius", "against", "csv", "wide", "workers", "parts_engine")
-    refuse_idle("a whole evaluation, and not with --shard-range", shard_range is None, *idle)
-    if (shard_range is not None or workers > 1 or parts_engine != "pool") and (is_external or sizes):
-        raise UsageError("--shard-range, --workers and --parts-engine: of an index, and not together with --size")
+    is_divided = shard_range is not None or workers > 1 or parts_engine != "pool"
+    _check_parts(is_divided=is_divided, is_part=shard_range is not None, may_divide=not (is_external or sizes))
     id_kind: IdKind = "auto" if ids is None else parse_choice(ids, "--ids", ("keys", "rows"))
     settings = DescribeSettings(device, model_from=model_from)
     source = JudgedSource(load(config), parse_list(protocol), dataset, split, name, out, id_kind)
@@ -175,6 +174,14 @@ def _check_source(*, is_external: bool, has_features: bool) -> None:
     refuse_idle("--descriptors or another model's --predictions", is_external, "name", "out")
     refuse_idle("an index or --features", not is_external or has_features, "device", "model_from")
     refuse_idle("an index", not is_external, "run", "again", "engine", "shard_range")
+
+
+def _check_parts(*, is_divided: bool, is_part: bool, may_divide: bool) -> None:
+    """Refuse parts of what is not searched for, and options that one part would ignore. Raises: UsageError."""
+    if is_divided and not may_divide:
+        raise UsageError("--shard-range, --workers and --parts-engine: of an index, and not together with --size")
+    idle = ("again", "rerank", "compare", "full", "by", "radius", "against", "csv", "wide", "workers", "parts_engine")
+    refuse_idle("a whole evaluation, and not with --shard-range", not is_part, *idle)
 
 
 @dataclass(frozen=True)
@@ -220,11 +227,13 @@ class JudgedSource:
             counts = [search.write_part(part.number, part.jobs, progress) for search in searches]
         emit(
             {"index": index.id, "shard_range": f"{part.number}/{part.jobs}", "queries": counts},
-            f"{plural(sum(counts), 'query', 'queries')} of part {part.number}/{part.jobs}\n"
-            "all parts written: the same command without --shard-range joins them",
+            f"{plural(sum(counts), 'query', 'queries')} of part {part.number}/{part.jobs}; all parts written, the same "
+            "command without --shard-range joins them",
             as_json=as_json,
         )
-        next_step(None)
+        flags = {"--protocol": ",".join(self.protocols), "--dataset": self.dataset, "--run": run}
+        options = [f"{name} {shlex.quote(str(value))}" for name, value in flags.items() if value]
+        next_step(" ".join(["seqdata eval", *([shlex.quote(str(flag))] if flag else []), *options]))
 
     def _of_index(
         self, flag: Path | None, run: Path | None, engine: str

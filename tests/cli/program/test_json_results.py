@@ -137,6 +137,12 @@ def test_what_makes_something_ends_with_its_time_and_the_next_command(
     assert end[1] in {None, *COMMANDS, "index"}
 
 
+def test_a_part_of_an_evaluation_names_the_command_that_joins_the_parts(
+    walked: dict[tuple[str, ...], subprocess.CompletedProcess[str]],
+) -> None:
+    assert "next: seqdata eval indexes/mean\n" in walked["eval", "indexes/mean", "--shard-range", "1/1"].stderr
+
+
 READING = [
     words
     for words in WALK

@@ -77,7 +77,7 @@ class QuerySearch:
         return len(rows)
 
     def joined(self) -> Predicted | None:
-        """Join the parts of a division that is whole, and remove them; None where there is none.
+        """Read and join the parts of a division that is whole; None where there is none.
 
         Raises:
             ContractError: If a part is damaged.
