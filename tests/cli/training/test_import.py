@@ -1,6 +1,7 @@
 """`seqdata import`, and the commands that take the run it writes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from seqdata.dataset.dataset import Dataset
 from tests.cli.training.test_models import run
 from tests.support import place_names
 from tests.support import released_names as names
+from train.released.programs import PROGRAMS
 
 GEM = names.resnet18() | {"pooling.1.p": (1,)}
 
@@ -87,9 +89,9 @@ def test_a_released_model_of_places_describes_frames_for_heads_and_matching(
     """Downloaded by name; then an index of its own, stored features with a head on them, and HVPR's second stage."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr("socket.create_connection", lambda *address: (tmp_path / "socket").open("w"))
-    content = names.filled(place_names.cosplace_r18(out=16))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda address, path, **_: torch.save(content, path))
+    torch.save(names.filled(place_names.cosplace_r18(out=16)), tmp_path / "released.pth")
+    released = replace(PROGRAMS["cosplace"], address=(tmp_path / "released.pth").as_uri())
+    monkeypatch.setitem(PROGRAMS, "cosplace", released)
     assert run(capfd, "import", "cosplace", "--out", "runs/cosplace", "--option", "size=[24,32]")[0] == 0
     where = ("--dataset", str(dataset.path))
     code, _, said = run(capfd, "index", str(dataset.path), "--run", "runs/cosplace", "--out", "indexes/cosplace")
@@ -100,9 +102,7 @@ def test_a_released_model_of_places_describes_frames_for_heads_and_matching(
     code, _, said = run(capfd, "train", str(dataset.path), *head)
     assert code == 0, said
     for frames in ("features", "runs/cosplace"):
-        code, out, said = run(
-            capfd, "eval", "indexes/cosplace", *where, "--rerank", "3", "--features", frames, "--json"
-        )
+        code, _, said = run(capfd, "eval", "indexes/cosplace", *where, "--rerank", "3", "--features", frames, "--json")
         assert code == 0 and "rerank3" in said, said
 
 

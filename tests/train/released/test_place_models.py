@@ -1,6 +1,7 @@
 """Files of models of places: their whole layouts against our models, and descriptors against the programs' formulas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from tests.support import place_literal as literal
 from tests.support import place_names as names
 from tests.support import released_names
 from tests.support.released_literal import State, normalised, part
+from tests.support.serving.http import FileServer, Kind, serve
 from tests.train.released.test_importing import imported, pixels
 from train.models.card import outline
 from train.models.frame_model import FrameModel
 from train.models.place_models import DOWNLOADED, PLACE_MODELS, import_kind
-from train.released import download
+from train.released.download import download
 from train.released.programs import PROGRAMS
+from train.released.reading import Program
 
 LAYOUTS: dict[str, tuple[str, Callable[[], Any], str, int]] = {
     "SALAD": ("salad", names.salad, "salad", 8448),
@@ -127,39 +130,32 @@ def test_jist_is_a_raw_generalised_mean_of_cosplace(tmp_path: Path) -> None:
     torch.testing.assert_close(model(frames[None])[0], expected, atol=2e-5, rtol=1e-3)
 
 
-class Hub:
-    """Stands in for the servers: it records what is asked for, and writes a file."""
-
-    def __init__(self, content: State | None) -> None:
-        self.content = content
-        self.addresses: list[str] = []
-
-    def __call__(self, address: str, path: str, **options: Any) -> None:
-        self.addresses.append(address)
-        if self.content is None:
-            raise ConnectionResetError("connection reset\nby peer")
-        torch.save(self.content, path)
-
-
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[State | None], Hub]:
-    """Put a stand-in where files are downloaded from, and the folder of files below `tmp_path`."""
+def release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[FileServer, Program]]:
+    """A program whose file lies on a server of this machine, and torch.hub's folder below `tmp_path`."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(download.socket, "create_connection", lambda *address: (tmp_path / "x").open("w"))
-
-    def put(content: State | None) -> Hub:
-        stand_in = Hub(content)
-        monkeypatch.setattr(torch.hub, "download_url_to_file", stand_in)
-        return stand_in
-
-    return put
+    (tmp_path / "served").mkdir()
+    torch.save({"a": torch.ones(1)}, tmp_path / "served" / "megaloc.torch")
+    with serve(tmp_path / "served") as server:
+        yield server, replace(PROGRAMS["megaloc"], address=f"{server.url}/megaloc.torch")
 
 
-def test_a_release_is_downloaded_once_and_only_read(hub: Callable[[State | None], Hub]) -> None:
-    server = hub({"a": torch.ones(1)})
-    paths = [download.download("megaloc", PROGRAMS["megaloc"]) for _ in range(2)]
+def test_a_release_is_downloaded_once_and_only_read(release: tuple[FileServer, Program]) -> None:
+    server, program = release
+    paths = [download("megaloc", program) for _ in range(2)]
     assert paths[0] == paths[1] and paths[0].name == "megaloc.torch"
-    assert server.addresses == ["https://github.com/gmberton/MegaLoc/releases/download/v1.0/megaloc.torch"]
+    assert paths[0].read_bytes() == (server.folder / "megaloc.torch").read_bytes()
+    assert len(server.asked("megaloc.torch")) == 1
+
+
+@pytest.mark.parametrize("kind", ["cut", "reset", "status"])
+def test_a_release_that_breaks_off_leaves_no_file(kind: Kind, release: tuple[FileServer, Program]) -> None:
+    server, program = release
+    server.misbehave(kind)
+    with pytest.raises(MissingDependencyError, match=r"cannot be downloaded \(.* import megaloc FILE"):
+        download("megaloc", program)
+    assert not [path for path in Path(torch.hub.get_dir()).rglob("*") if path.is_file()]
+    assert download("megaloc", program).is_file()
 
 
 def test_what_is_said_to_be_downloaded_has_an_address() -> None:
@@ -177,14 +173,13 @@ def test_addresses_are_fixed_releases(kind: str) -> None:
     )
 
 
-def test_without_network_or_address_one_line_says_what_to_do(hub: Callable[[State | None], Hub]) -> None:
-    hub(None)
-    with pytest.raises(
-        MissingDependencyError, match=r"cannot be downloaded \(connection reset\).* import salad FILE"
-    ) as e:
-        download.download("salad", PROGRAMS["salad"])
+def test_without_network_or_address_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    unreachable = replace(PROGRAMS["salad"], address="http://127.0.0.1:1/dino_salad.ckpt")
+    with pytest.raises(MissingDependencyError, match=r"cannot be downloaded \(.*refused.* import salad FILE") as e:
+        download("salad", unreachable)
     assert "\n" not in str(e.value)
     with pytest.raises(MissingDependencyError, match=r"github.com/amaralibey/MixVPR says.* import mixvpr FILE"):
-        download.download("mixvpr", PROGRAMS["mixvpr"])
+        download("mixvpr", PROGRAMS["mixvpr"])
     with pytest.raises(MissingDependencyError, match="has no address of its own; name it: seqdata import sta FILE"):
-        download.download("sta", PROGRAMS["sta"])
+        download("sta", PROGRAMS["sta"])
