@@ -119,9 +119,7 @@ def newest_unfinished(runs: Path) -> Path:
     Raises:
         InputError: If every run has ended, or there is none.
     """
-    unfinished = [
-        folder for folder in folders_by_age(runs, "run.json") if not read_json(folder / "run.json").get("finished")
-    ]
+    unfinished = [folder for folder in folders_by_age(runs, "run.json") if not _stored_record(folder).get("finished")]
     if not unfinished:
         raise InputError(f"{runs}: no unfinished run; to train a finished one further, name it with --out")
     return unfinished[-1]
@@ -134,11 +132,18 @@ def run_record(run: Path) -> dict[str, Any]:
         InputError: If the folder is no run.
         ContractError: If a field is missing.
     """
-    record: dict[str, Any] = read_json(run / "run.json")
-    needed = ("dataset", "dataset_path", "protocol", "settings", "model")
-    missing = [name for name in needed if not isinstance(record, dict) or name not in record]
+    record = _stored_record(run)
+    missing = [name for name in ("dataset", "dataset_path", "protocol", "settings", "model") if name not in record]
     if missing:
         raise ContractError(f"{run / 'run.json'}: field '{missing[0]}' is missing; this is no run of seqdata train")
+    return record
+
+
+def _stored_record(run: Path) -> dict[str, Any]:
+    """The JSON object in run.json, with whatever fields it has. Raises: ContractError for other JSON."""
+    record = read_json(run / "run.json")
+    if not isinstance(record, dict) or not isinstance(record.get("settings", {}), dict):
+        raise ContractError(f"{run / 'run.json'}: holds no object with settings; this is no run of seqdata train")
     return record
 
 
@@ -168,11 +173,10 @@ def recorded_kernel(run: Path) -> Kernel:
     """Read how a run's frames were resized; of older runs, and of weights without one, by Pillow.
 
     Raises:
-        ContractError: If the record names none that exists.
+        ContractError: If the record is damaged, or names none that exists.
     """
     folder = run if run.is_dir() else run.parent.parent  # RUN/checkpoints/best.safetensors
-    path = folder / "run.json"
-    settings = read_json(path).get("settings", {}) if path.is_file() else {}
+    settings = _stored_record(folder).get("settings", {}) if (folder / "run.json").is_file() else {}
     return parse_kernel(str(settings.get("resize", "pillow")))
 
 

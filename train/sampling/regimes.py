@@ -231,7 +231,7 @@ class JointRegime(TripletRegime):
         group, windows = self.classes.group(epoch), len(step.windows)
 
         def loss(vectors: Tensor) -> Tensor:
-            targets = torch.from_numpy(labels).to(vectors.device)
+            targets = to_device(torch.from_numpy(labels), vectors.device)
             of_frames: Tensor = self.class_loss(vectors[windows:], targets, group)
             return step.loss(vectors[:windows]) + self.settings.class_weight * of_frames
 

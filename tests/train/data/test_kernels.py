@@ -47,7 +47,6 @@ def test_features_of_the_usual_kernel_keep_their_id() -> None:
         "shape": (2,),
         "dtype": "float32",
         "rows": 1,
-        "parts": (),
     }
     plain, fast = (FeatureManifest(**fields, parts=(), **more) for more in ({}, {"resize": "fast"}))
     assert "resize" not in plain.model_dump(mode="json")
