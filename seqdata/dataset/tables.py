@@ -250,10 +250,10 @@ class DatasetTables(Facts):
         """
         limit = None if any_heading else protocol.heading_max
         condition = accepts(protocol.rule, protocol.radius, protocol.unit, limit)
-        stored = self._tables.pairs(protocol, split, protocol.radius)
-        if stored is None:
+        stored_pairs = self._tables.pairs(protocol, split, protocol.radius)
+        if stored_pairs is None:
             return self._select_pairs(protocol, split, protocol.radius, condition)["query"].n_unique()
-        return stored.count_queries(condition)
+        return stored_pairs.count_queries(condition)
 
     def protocol_pairs(self, protocol: Protocol, split: str, radius: float | None = None) -> pl.DataFrame:
         """Find all pairs of a split that are nearer than a radius by least distance, whatever the protocol's rule.
@@ -290,17 +290,20 @@ class DatasetTables(Facts):
 
     def _select_pairs(self, protocol: Protocol, split: str, radius: float, condition: pl.Expr) -> pl.DataFrame:
         """Select the pairs of a split, out to `radius` by least distance, that fulfil a condition."""
-        stored = self._tables.pairs(protocol, split, radius)
-        if stored is None:
+        stored_pairs = self._tables.pairs(protocol, split, radius)
+        if stored_pairs is None:
             query, database = (self.sequences(protocol, split, role) for role in ("query", "database"))
             return self.positives(query, database, radius, "any", protocol.unit).filter(condition)
-        pairs, counts = stored.select(condition), {role: self._window_count(protocol, split, role) for role in ROLES}
+        pairs, counts = (
+            stored_pairs.select(condition),
+            {role: self._window_count(protocol, split, role) for role in ROLES},
+        )
         for role, windows in counts.items():
             if pairs.height and int(pairs[role].max()) >= windows:  # type: ignore[arg-type]
                 raise ContractError(
-                    f"{stored.paths[0]}: column '{role}' names windows beyond the {windows} of split {split}"
+                    f"{stored_pairs.paths[0]}: column '{role}' names windows beyond the {windows} of split {split}"
                 )
-            listed = len(stored.numbers[role].numbers) if role in stored.numbers else windows
+            listed = len(stored_pairs.numbers[role].numbers) if role in stored_pairs.numbers else windows
             if listed != windows:
                 raise ContractError(
                     f"{self.location}: numbering lists {listed} {role} windows of split {split}, the frames make "

@@ -201,8 +201,9 @@ def _folder(folder: Path) -> list[Recording]:
 def _as_ordered(drive: "Drive") -> Recording:
     """A drive in its order, with the times in its names where they rise so."""
     times = _moments(drive.images)
-    known = times if tuple(times) == drive.images else {}
-    return _drive(drive.name, [(path, known.get(path)) for path in drive.images], drive.order)
+    if tuple(times) != drive.images:
+        times = {}
+    return _drive(drive.name, [(path, times.get(path)) for path in drive.images], drive.order)
 
 
 def _listed(folder: Path, names: set[str]) -> list[Recording]:
