@@ -1,7 +1,8 @@
 """Pairs of which one window at least is new: what an append or a withdrawal adds to the ground truth.
 
-New queries meet the whole database, old queries the new database windows. Only windows near new ones are compared, so
-that the cost follows what is new; values are those of `seqdata.sequences.positives`, whose code measures them.
+New queries meet the whole database, old queries the new database windows. Only windows near new ones are compared; of
+all others it is looked up once which cell of a grid they lie in. Values are those of `seqdata.sequences.positives`,
+whose code measures them.
 """
 
 from collections.abc import Iterator
