@@ -115,12 +115,12 @@ def test_a_store_reads_again_and_says_whose_disk_it_is(tmp_path: Path, monkeypat
     (tmp_path / "a").write_bytes(b"abc")
     for is_output, kind in ((False, InputError), (True, OutputError)):
         store = Store(tmp_path, is_output=is_output)
-        monkeypatch.setattr(store, "_call", lambda *_, **__: failing(1, errno.EIO)())
+        monkeypatch.setattr(store, "_range", lambda *_: failing(1, errno.EIO)())
         with pytest.raises(kind, match="run the same command again"):
             store.read("a", 0, 3)
     store = Store(tmp_path)
     answers = failing(2, errno.ETIMEDOUT, b"abc")
-    monkeypatch.setattr(store, "_call", lambda *_, **__: answers())
+    monkeypatch.setattr(store, "_range", lambda *_: answers())
     assert store.read("a", 0, 3) == b"abc"
 
 
