@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 POSITIONS = "positions.csv"
 _IMAGES = (".jpg", ".jpeg", ".png")
-# Microseconds from 1970 to 1980, where the clocks of cameras begin. A frame number that is padded to ten digits, as
-# KITTI's, would be a second of January 1970.
-_FIRST_MOMENT = 315_532_800_000_000
 
 
 @dataclass(frozen=True)
@@ -233,7 +230,7 @@ def _moments(paths: Iterable[Path]) -> dict[Path, float]:
     times = {
         path: time / 1e6
         for path, (time, is_numbered) in zip(listed, stamps, strict=True)
-        if time is not None and time >= _FIRST_MOMENT and not is_numbered
+        if time is not None and not is_numbered
     }
     if len(times) < len(listed) or len(set(times.values())) < len(listed):
         return {}

@@ -18,7 +18,8 @@ _CALENDAR = re.compile(
     r"(?:^|\D)((?:19|20)\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)[-_.T ]?([0-2]\d)[-_.:h]?([0-5]\d)[-_.:m]?([0-5]\d)"
     r"(\d{1,6}(?!\d)|\d{9}(?!\d)|(?!\d))"
 )
-_EPOCH_DIGITS = re.compile(r"(?:^|\D)(\d{19}|\d{16}|\d{13}|\d{10})(?!\d)")
+# Zeros first are a counter, as KITTI pads its frame numbers to ten digits: seconds since September 2001 have none.
+_EPOCH_DIGITS = re.compile(r"(?:^|\D)([1-9]\d{9}(?:\d{3}){0,3})(?!\d)")
 _TAIL = re.compile(r"([-_.,s])(\d{1,9})(?!\d)")
 # How programs that cut clips into frames number them; other words, cam1 say, tell cameras apart and not moments.
 _FRAME_NUMBER = re.compile(r"[-_. ]*(?:frame|frm|fr|nf|f)[-_. ]*(\d+)(?!\d)", re.IGNORECASE)

@@ -123,6 +123,11 @@ def test_other_clocks_of_a_photo_are_used_where_the_first_is_empty(tmp_path: Pat
     assert times_of(tmp_path, cameras, [[]] * 3) == [parse_moment(text) for text in wanted]
 
 
+def test_padded_frame_numbers_are_no_seconds() -> None:
+    """KITTI's ten digits."""
+    assert stamped_times(pl.Series(["0000000000", "0000000123"]))["time"].to_list() == [None, None]
+
+
 def stamped(*names: str) -> list[int | None]:
     start = parse_moment("2021-06-01T10:00:00")
     times = stamped_times(pl.Series(names))["time"]
