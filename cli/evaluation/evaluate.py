@@ -123,8 +123,7 @@ def evaluate(
     _check_one_source(index, predictions, descriptors, database)
     sizes = parse_counts(size, "--size")
     radii = parse_numbers(radius, "--radius")
-    default_axis: Axis | None = "size" if sizes else "radius" if radii else None
-    axis = default_axis if against is None else parse_choice(against, "--against", AXES)
+    axis = _axis(against, sizes, radii)
     if sizes and (radius or rerank or predictions or descriptors):
         raise UsageError("--size: of an index, and not together with --radius or --rerank")
     is_external = descriptors is not None or bool(predictions)
@@ -147,6 +146,7 @@ def evaluate(
     else:
         parts_by = parse_choice(parts_engine, "--parts-engine", ENGINES)
         sets = source.from_index(index, run, engine, AnswerOptions(sizes, again, settings, workers, parts_by))
+        next_step(" ".join(["seqdata report", *_quoted(index)]))
     if rerank is not None:
         sets = [_rerank(item, rerank, features, rerank_metric, settings) for item in sets]
     results = [item.score_and_store(note, full=full, by=parse_list(by)) for item in sets]
@@ -155,8 +155,15 @@ def evaluate(
     comparisons = []
     if compare is not None:
         others = (other_predictions(compare, item, any_protocol=bool(protocol)) for item in sets)
-        comparisons = [compare_sets(item, other) for item, other in zip(sets, others, strict=True)]
+        comparisons = [compare_sets(*pair) for pair in zip(sets, others, strict=True)]
     print_evaluations(results, series=series, comparisons=comparisons, axis=axis, csv=csv, wide=wide, as_json=as_json)
+
+
+def _axis(against: str | None, sizes: tuple[int, ...], radii: tuple[float, ...]) -> Axis | None:
+    """What recall is shown against: as named, else what has several values."""
+    if against is not None:
+        return parse_choice(against, "--against", AXES)
+    return "size" if sizes else "radius" if radii else None
 
 
 def _check_one_source(
@@ -233,7 +240,7 @@ class JudgedSource:
         )
         flags = {"--protocol": ",".join(self.protocols), "--dataset": self.dataset, "--run": run}
         options = [f"{name} {shlex.quote(str(value))}" for name, value in flags.items() if value]
-        next_step(" ".join(["seqdata eval", *([shlex.quote(str(flag))] if flag else []), *options]))
+        next_step(" ".join(["seqdata eval", *_quoted(flag), *options]))
 
     def _of_index(
         self, flag: Path | None, run: Path | None, engine: str
@@ -298,6 +305,11 @@ class JudgedSource:
         twin = next((path for path in paths if stems.count(path.stem) > 1), None)
         if twin is not None:
             raise UsageError(f"{twin}: several files are called {twin.stem}; judge them one at a time with --name")
+
+
+def _quoted(folder: Path | None) -> list[str]:
+    """A named folder as a shell takes it; none where the newest was taken, which needs no name."""
+    return [] if folder is None else [shlex.quote(str(folder))]
 
 
 def _rerank(

@@ -226,7 +226,6 @@ COMMANDS = {
         "Measure recall of an index, predictions or descriptors.",
         "seqdata eval indexes/seqvlad --full --by night",
         makes=True,
-        next="seqdata report",
     ),
     "baseline": Command(
         "cli.evaluation.baseline:baseline",

@@ -37,6 +37,7 @@ HEAVY = (
     "indexer.builder.pipeline.build",
 )
 LOADED = (faiss, pl, torch)
+"""Libraries that are imported before any fork, and used by the commands alone."""
 MEMORY_BYTES = 4 << 30
 """Address space that a command may take beyond what is imported; the greatest of these commands takes 1 GB."""
 

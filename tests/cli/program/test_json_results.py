@@ -137,10 +137,17 @@ def test_what_makes_something_ends_with_its_time_and_the_next_command(
     assert end[1] in {None, *COMMANDS, "index"}
 
 
-def test_a_part_of_an_evaluation_names_the_command_that_joins_the_parts(
-    walked: dict[tuple[str, ...], subprocess.CompletedProcess[str]],
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("eval", "indexes/mean"), "seqdata report indexes/mean"),
+        (("eval", "indexes/mean", "--shard-range", "1/1"), "seqdata eval indexes/mean"),
+    ],
+)
+def test_an_evaluation_of_a_named_index_ends_with_a_command_that_names_it(
+    words: tuple[str, ...], command: str, walked: dict[tuple[str, ...], subprocess.CompletedProcess[str]]
 ) -> None:
-    assert "next: seqdata eval indexes/mean\n" in walked["eval", "indexes/mean", "--shard-range", "1/1"].stderr
+    assert f"next: {command}\n" in walked[words].stderr
 
 
 READING = [

@@ -54,10 +54,7 @@ _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"
 _NUMPY = ("scalar", "_reconstruct")
 _PLAIN: dict[str, type] = {
     "argparse.Namespace": _Unread,
-    **{f"{home}.{name}": _Unread for home in ("pathlib", "pathlib._local") for name in ("Path", "PosixPath")},
-    **{
-        f"{home}.{name}": _Unread for home in ("pathlib", "pathlib._local") for name in ("PurePosixPath", "WindowsPath")
-    },
+    **{f"{home}.{name}": _Unread for home in ("pathlib", "pathlib._local") for name in _PATHS},
     **{f"{home}.multiarray.{name}": _Unread for home in ("numpy.core", "numpy._core") for name in _NUMPY},
     **{f"numpy.{name}": _Unread for name in ("dtype", "ndarray")},
     "pytorch_lightning.utilities.parsing.AttributeDict": OrderedDict,
