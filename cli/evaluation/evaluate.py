@@ -146,7 +146,7 @@ def evaluate(
     else:
         parts_by = parse_choice(parts_engine, "--parts-engine", ENGINES)
         sets = source.from_index(index, run, engine, AnswerOptions(sizes, again, settings, workers, parts_by))
-        next_step(" ".join(["seqdata report", *_quoted(index)]))
+        next_step(" ".join(["seqdata report", *_shell_words(index)]))
     if rerank is not None:
         sets = [_rerank(item, rerank, features, rerank_metric, settings) for item in sets]
     results = [item.score_and_store(note, full=full, by=parse_list(by)) for item in sets]
@@ -240,7 +240,7 @@ class JudgedSource:
         )
         flags = {"--protocol": ",".join(self.protocols), "--dataset": self.dataset, "--run": run}
         options = [f"{name} {shlex.quote(str(value))}" for name, value in flags.items() if value]
-        next_step(" ".join(["seqdata eval", *_quoted(flag), *options]))
+        next_step(" ".join(["seqdata eval", *_shell_words(flag), *options]))
 
     def _of_index(
         self, flag: Path | None, run: Path | None, engine: str
@@ -307,7 +307,7 @@ class JudgedSource:
             raise UsageError(f"{twin}: several files are called {twin.stem}; judge them one at a time with --name")
 
 
-def _quoted(folder: Path | None) -> list[str]:
+def _shell_words(folder: Path | None) -> list[str]:
     """A named folder as a shell takes it; none where the newest was taken, which needs no name."""
     return [] if folder is None else [shlex.quote(str(folder))]
 

@@ -220,7 +220,7 @@ class _Run:
         # Frames of validation would push those of the training out of the cache, and be needed an epoch later only.
         with self.trainer.source.passing():
             recalls = self.validator(
-                lambda table: to_host(self.trainer.described(table, "validate", epoch)),
+                lambda table: to_host(self.trainer.describe_windows(table, "validate", epoch)),
                 frames,
                 ranks,
                 self.context.device,

@@ -113,7 +113,7 @@ class Trainer:
         def describe_rows(windows: IntArray) -> Tensor:
             nonlocal described_frames
             described_frames += len(np.unique(self.data.frame_rows[windows]))
-            return self.described(self.data.pixel_windows(windows), "mine", position.epoch)
+            return self.describe_windows(self.data.pixel_windows(windows), "mine", position.epoch)
 
         mined = self.regime.mine(position.epoch, position.round, describe_rows, self.context.ranks)
         if mined is None:
@@ -135,7 +135,7 @@ class Trainer:
         position.replaced += self.context.ranks.total(self.source.replaced)
         self.source.replaced = 0
 
-    def described(self, table: pl.DataFrame, phase: str, epoch: int) -> Tensor:
+    def describe_windows(self, table: pl.DataFrame, phase: str, epoch: int) -> Tensor:
         """Describe windows in eval mode, each rank its own; all must call, and where one ends, all do.
 
         Args:

@@ -40,14 +40,14 @@ def test_frames_of_validation_stay_out_of_the_cache(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, cached = FakeDataset(), dict[str, set[int]]()
-    described = Trainer.described
+    describe = Trainer.describe_windows
 
     def noted(trainer: Any, table: pl.DataFrame, phase: str, epoch: int) -> torch.Tensor:
-        result = described(trainer, table, phase, epoch)
+        result = describe(trainer, table, phase, epoch)
         cached[phase] = set(trainer.source.cache._frames)
         return result
 
-    monkeypatch.setattr(Trainer, "described", noted)
+    monkeypatch.setattr(Trainer, "describe_windows", noted)
     train.fit(data, settings(protocol, epochs=1), tmp_path / "run")
     is_validation = data.table["split"].to_numpy() == "val"
     assert cached["mine"], "frames of the training are cached"

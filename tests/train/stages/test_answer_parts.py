@@ -44,10 +44,10 @@ def whole_answer(search: QuerySearch) -> tuple[pl.DataFrame, predictions.Predict
 
 def test_parts_in_any_order_are_the_answer_of_one_command(search: QuerySearch) -> None:
     counts = [search.write_part(number, 3) for number in (3, 1)]
-    assert search.joined() is None, "a part is missing"
+    assert search.join_parts() is None, "a part is missing"
     search.write_part(1, 2)  # a part of another division is passed over
     counts.append(search.write_part(2, 3))
-    joined, expected = search.joined(), whole_answer(search)
+    joined, expected = search.join_parts(), whole_answer(search)
     assert joined is not None
     assert joined[0].equals(expected[0])
     assert joined[1] == expected[1]
@@ -81,7 +81,7 @@ def test_a_damaged_part_is_named(search: QuerySearch) -> None:
     search.write_part(1, 1)
     search.part(1, 1).write_bytes(b"x")
     with pytest.raises(ContractError, match=r"part-00001-of-00001\.parquet"):
-        search.joined()
+        search.join_parts()
 
 
 def test_an_index_opened_by_another_engine_says_so(search: QuerySearch) -> None:

@@ -76,7 +76,7 @@ class QuerySearch:
             predictions.write(path, table, info)
         return len(rows)
 
-    def joined(self) -> Predicted | None:
+    def join_parts(self) -> Predicted | None:
         """Read and join the parts of a division that is whole; None where there is none.
 
         Raises:
@@ -131,7 +131,7 @@ class QuerySearch:
             finished += rows
             if progress is not None:
                 progress(finished, total)
-        answer = self.joined()
+        answer = self.join_parts()
         assert answer is not None  # noqa: S101  (every job has written its part)
         return answer
 

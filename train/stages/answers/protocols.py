@@ -116,7 +116,7 @@ def _answer_of_parts(search: QuerySearch, options: AnswerOptions, progress: Prog
     if options.workers > 1 or options.parts_engine == "ray":
         answer: Predicted | None = search.search_on(options.parts_engine, options.workers, progress)
     else:
-        answer = search.joined()
+        answer = search.join_parts()
     if answer is not None:
         # Stored before the parts go: a kill in between loses nothing.
         predictions.write(predictions_path(search.run, search.index, search.protocol), *answer)
