@@ -288,6 +288,5 @@ GROUPS = {
     "Models": ("models", "import", "describe", "train", "profile"),
     "Index": ("index", "search", "pack", "localize"),
     "Evidence": ("eval", "baseline", "compare", "report", "experiment", "protocols"),
-    "Sharing": ("card", "push", "pull", "list"),
     "Workshop": ("init", "demo", "doctor"),
 }  # fmt: skip

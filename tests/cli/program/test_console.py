@@ -41,6 +41,11 @@ def test_the_help_lists_every_command_in_its_group_in_whole_lines() -> None:
         assert len(line) <= 80
 
 
+def test_the_groups_hold_every_command_and_no_other() -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted([*COMMANDS, "index"])
+
+
 def test_the_version_is_the_modules_and_the_projects() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"seqdata {seqdata.__version__}\n"
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
