@@ -110,8 +110,8 @@ class BlockSizes:
 class STABlock(Block):
     """A CCT block whose attention runs over windows of m×m tokens across all frames.
 
-    Windows are cut after the first LN, attended, merged by sum (or mean), and added. Without `windows` there is one over
-    the grid; with `across_frames` False each frame is attended alone (the spatial branch).
+    Windows are cut after the first LN, attended, merged by sum (or mean), and added. Without `windows` there is one
+    over the grid; with `across_frames` False each frame is attended alone (the spatial branch).
     """
 
     def __init__(
