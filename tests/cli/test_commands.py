@@ -195,9 +195,11 @@ def test_an_index_may_lie_anywhere(trained: Path) -> None:
     work = trained
     assert here(work, "index", "--pca", "8", "--out", "elsewhere").returncode == 0
     run_folder = next(work.glob("out/runs/*"))
-    moved = work / "x"
+    # Deeper than it was, so that where it remembers its run leads nowhere.
+    moved = work / "deeper" / "x"
+    moved.parent.mkdir()
     (work / "elsewhere").rename(moved)
-    assert here(work, "eval", "x", "--json").returncode == 0
+    assert here(work, "eval", "deeper/x", "--json").returncode == 0
     lost = here(moved, "eval", ".")
     assert lost.returncode == 3
     assert "--run" in lost.stderr
