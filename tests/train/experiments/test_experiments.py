@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 import seqdata
+from cli.flags import command_line
 from cli.training.experiment import experiment
 from seqdata import protocols
 from seqdata.build.builder import BuildRequest, build
@@ -502,7 +503,9 @@ def test_matching_and_extraction_need_no_dataset(tmp_path: Path, monkeypatch: py
         run(Request("seqvlad-table2", tmp_path))
 
 
-def test_the_command_lists_and_refuses() -> None:
+def test_the_command_lists_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The function alone, so nobody says what was typed: not what the command of an earlier test was.
+    monkeypatch.setattr(command_line, "typed", frozenset())
     app = typer.Typer()
     app.command()(experiment)
     listed = CliRunner().invoke(app, [])
