@@ -505,7 +505,7 @@ def test_matching_and_extraction_need_no_dataset(tmp_path: Path, monkeypatch: py
 
 def test_the_command_lists_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     # The function alone, so nobody says what was typed: not what the command of an earlier test was.
-    monkeypatch.setattr(command_line, "typed", frozenset())
+    monkeypatch.setattr(command_line, "typed", {})
     app = typer.Typer()
     app.command()(experiment)
     listed = CliRunner().invoke(app, [])
