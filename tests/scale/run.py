@@ -19,7 +19,7 @@ from tests.scale.steps import STAGES, Figures
 
 BASELINE = Path(__file__).with_name("baseline.json")
 SIZES = (1_500_000, 15_000_000)
-TINY = (2_000, 8_000)
+TINY = (20_000, 60_000)
 CHANGE = 1.5
 """Shared machines move CPU seconds by a third; what is worse by more is told."""
 LEAST = {"CPU s": 1.0, "MB": 100.0}
