@@ -50,7 +50,7 @@ from cli.dataset.source_flags import (
     source_options,
 )
 from cli.flags import parse_choice
-from cli.output import ConfigFlag, JsonFlag, emit, next_step, note, progress_bar, size
+from cli.output import ConfigFlag, JsonFlag, console, emit, next_step, note, progress_bar, size
 from indexer.text import plural
 from seqdata import protocols
 from seqdata.build.advice import Counts, advise, advised_out, counts_text, has_both_roles, lacking, split_counts
@@ -191,9 +191,6 @@ def _whole(request: BuildRequest, *, as_json: bool) -> None:
         run_build(request, bar.stage("build"))
     _note_drop(request)
     finish(request.out, as_json=as_json, request=request)
-    # Below datasets/ the newest is found without being named.
-    if Path(str(request.out)).parent.name != "datasets":
-        next_step(f"seqdata train {shlex.quote(str(request.out))}")
 
 
 def _note_drop(request: BuildRequest) -> None:
@@ -301,12 +298,25 @@ def finish(out: str | Path, *, as_json: bool, request: BuildRequest | None = Non
         _note_splits(described["protocol"])
         if request is not None:
             _note_advice(request, described["frames"], split_counts(described["protocol"]["splits"]))
+    if console.next == "":
+        next_step(_following(out, described["protocol"]))
     left_out = described["quarantined"]
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise QuarantineNotice(
             f"{plural(sum(left_out.values()), 'input')} left out ({reasons}); see: seqdata quarantine {out}"
         )
+
+
+def _following(out: str | Path, protocol: dict[str, Any] | None) -> str:
+    """What to type after a dataset is sealed: training where it has windows for it, else what measures or shows it."""
+    # Below datasets/ the newest is found without being named.
+    place = "" if Path(str(out)).parent.name == "datasets" else f" {shlex.quote(str(out))}"
+    counts = split_counts(protocol["splits"]) if protocol else {}
+    if "train" in counts and has_both_roles(counts["train"]):
+        return f"seqdata train{place}"
+    serves = any(map(has_both_roles, counts.values()))
+    return f"seqdata index{place} --model seqvlad-mobilenetv2" if serves else f"seqdata preview{place}"
 
 
 def _note_splits(protocol: dict[str, Any]) -> None:

@@ -47,7 +47,6 @@ def merge(out: MergeArgument, as_json: JsonFlag = False) -> None:
         return
     run_merge(out)
     finish(out, as_json=as_json)
-    next_step(f"seqdata train {shlex.quote(out)}")
 
 
 def append(
@@ -84,6 +83,7 @@ def append(
         appended = run_append(request, bar.stage("append"))
     there = f"{appended.skipped} frames were there already"
     note(f"version {appended.manifest.version}: {there}, {appended.listed} are new" if appended.listed else there)
+    next_step("seqdata index append")
     finish(out, as_json=as_json)
 
 

@@ -114,7 +114,6 @@ COMMANDS = {
         "Build a dataset from a raw dump.",
         "seqdata build msls raw --protocol msls-seqvlad",
         makes=True,
-        next="seqdata train",
     ),
     "info": Command(
         "cli.dataset.inspect:info",
@@ -126,7 +125,6 @@ COMMANDS = {
         "Write a self-contained HTML page about a dataset.",
         "seqdata preview datasets/msls",
         makes=True,
-        next="seqdata train",
     ),
     "verify": Command(
         "cli.dataset.inspect:verify",
@@ -166,14 +164,12 @@ COMMANDS = {
         "Seal a dataset, or features, that array jobs wrote in parts.",
         "seqdata merge datasets/msls",
         makes=True,
-        next="seqdata train",
     ),
     "append": Command(
         "cli.dataset.versions:append",
         "Add new cities, laps or drives to a sealed dataset.",
         "seqdata append datasets/msls msls raw --cities paris",
         makes=True,
-        next="seqdata index append",
     ),
     "withdraw": Command(
         "cli.dataset.versions:withdraw",

@@ -70,7 +70,7 @@ def test_another_distribution_of_our_name_does_not_change_a_manifest(tmp_path: P
 def test_quiet_log_file_and_the_end_of_a_command(tmp_path: Path) -> None:
     write_drives(tmp_path / "raw", {"map": 12, "query": 10})
     loud = here(tmp_path, "build", "folder", "raw", "--log-file", "log.txt")
-    assert re.search(r"^took \d+\.\d s; next: seqdata train$", loud.stderr, re.MULTILINE)
+    assert re.search(r"^took \d+\.\d s; next: seqdata index --model seqvlad-mobilenetv2$", loud.stderr, re.MULTILINE)
     log = (tmp_path / "log.txt").read_text().splitlines()
     assert [line.split(" ", 1)[1] for line in log] == loud.stderr.splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line) for line in log)
